@@ -1,0 +1,90 @@
+"""zoo: any pretrained backbone, any head, any freezing recipe.
+
+`import zoo` imports neither torch nor any plugin: what is used is imported when it is first touched.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from zoo.api import create_model as create_model
+    from zoo.api import evaluate as evaluate
+    from zoo.api import finetune as finetune
+    from zoo.api import list_backbones as list_backbones
+    from zoo.api import list_heads as list_heads
+    from zoo.api import list_recipes as list_recipes
+    from zoo.api import load as load
+    from zoo.api import plan as plan
+    from zoo.artefact.classifier import Classifier as Classifier
+    from zoo.artefact.classifier import Prediction as Prediction
+    from zoo.errors import WeightsMismatch as WeightsMismatch
+    from zoo.errors import ZooError as ZooError
+    from zoo.hooks import hookimpl as hookimpl
+    from zoo.model.weights import load_weights as load_weights
+    from zoo.preprocessing import Preprocessing as Preprocessing
+    from zoo.recipes import RecipeSpec as RecipeSpec
+    from zoo.recipes import recipe_from_toml as recipe_from_toml
+    from zoo.registry.registry import Registry as Registry
+    from zoo.specs import Backbone as Backbone
+    from zoo.specs import BackboneProvider as BackboneProvider
+    from zoo.specs import BackboneSpec as BackboneSpec
+    from zoo.specs import FeatureShape as FeatureShape
+    from zoo.specs import Group as Group
+    from zoo.specs import HeadSpec as HeadSpec
+    from zoo.specs import HubFile as HubFile
+    from zoo.specs import NoOptions as NoOptions
+    from zoo.specs import UrlFile as UrlFile
+    from zoo.specs import WeightsSpec as WeightsSpec
+    from zoo.training.result import Result as Result
+
+_HOME = {
+    "create_model": "zoo.api",
+    "evaluate": "zoo.api",
+    "finetune": "zoo.api",
+    "list_backbones": "zoo.api",
+    "list_heads": "zoo.api",
+    "list_recipes": "zoo.api",
+    "load": "zoo.api",
+    "plan": "zoo.api",
+    "Classifier": "zoo.artefact.classifier",
+    "Prediction": "zoo.artefact.classifier",
+    "WeightsMismatch": "zoo.errors",
+    "ZooError": "zoo.errors",
+    "hookimpl": "zoo.hooks",
+    "load_weights": "zoo.model.weights",
+    "Preprocessing": "zoo.preprocessing",
+    "RecipeSpec": "zoo.recipes",
+    "recipe_from_toml": "zoo.recipes",
+    "Registry": "zoo.registry.registry",
+    "Backbone": "zoo.specs",
+    "BackboneProvider": "zoo.specs",
+    "BackboneSpec": "zoo.specs",
+    "FeatureShape": "zoo.specs",
+    "Group": "zoo.specs",
+    "HeadSpec": "zoo.specs",
+    "HubFile": "zoo.specs",
+    "NoOptions": "zoo.specs",
+    "UrlFile": "zoo.specs",
+    "WeightsSpec": "zoo.specs",
+    "Result": "zoo.training.result",
+}
+
+__all__ = sorted(_HOME)  # noqa: PLE0605 - the test compares it with what the guide documents
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("zoo-registry")
+    if name not in _HOME:
+        raise AttributeError(f"module 'zoo' has no attribute {name!r}")
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

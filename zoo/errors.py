@@ -1,0 +1,156 @@
+"""Every error that is meant for people.
+
+    ZooError                    1  it failed: data, weights, reading or writing, network, device
+    ├── Refused                 2  refused before anything ran
+    │   ├── UnknownName            a name that nothing registered, with the nearest ones
+    │   ├── NameConflict           a name that two distributions claim
+    │   ├── OptionError            an option that cannot be
+    │   └── RecipeError            a recipe with faults, all of them at once
+    ├── DataError                  the images
+    ├── WeightsError               pretrained weights: none, unreachable, or not for this architecture
+    │   ├── WeightsMismatch        a file for another architecture
+    │   └── Unreachable            the download host cannot be reached
+    ├── DeviceError                the asked device is not there, or its memory does not suffice
+    ├── PluginError                a plugin broke its contract
+    ├── RunError                   a run folder that cannot be written or read
+    ├── ArtefactError              an artefact that cannot be read, or is not what it says
+    └── CheckFailed             3  a check of the proof found a fault
+
+The command line turns a `ZooError` into its message and `exit_code`; anything else is a traceback on purpose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+
+
+class ZooError(Exception):
+    """Base of every error that is meant for people: the message says what was asked, what was found, what to do."""
+
+    exit_code = 1
+
+
+class Refused(ZooError):
+    """Something asked for cannot be; nothing ran."""
+
+    exit_code = 2
+
+
+class UnknownName(Refused):
+    """A name that nothing registered.
+
+    Attributes: `kind` ("backbone", "head", ...), `name` as asked, `nearest` names that exist.
+    """
+
+    def __init__(self, kind: str, name: str, known: Iterable[str], *, hint: str = "") -> None:
+        self.kind = kind
+        self.name = name
+        self.nearest = nearest(name, known)
+        message = f"There is no {kind} {name!r}."
+        if self.nearest:
+            message += " Did you mean " + either(self.nearest) + "?"
+        super().__init__(f"{message} {hint}".rstrip())
+
+
+class NameConflict(Refused):
+    """A bare name that two distributions claim."""
+
+
+class OptionError(Refused):
+    """An option that does not exist, or a value that it cannot take."""
+
+
+class RecipeError(Refused):
+    """A recipe with faults; `faults` holds every one of them, each with its key path."""
+
+    def __init__(self, source: str, faults: Sequence[str]) -> None:
+        self.source = source
+        self.faults = tuple(faults)
+        count = "1 fault" if len(self.faults) == 1 else f"{len(self.faults)} faults"
+        super().__init__(f"The recipe {source} has {count}:\n" + "\n".join(f"  {fault}" for fault in self.faults))
+
+
+class DataError(ZooError):
+    """The images cannot be used as they are."""
+
+
+class WeightsError(ZooError):
+    """Pretrained weights that do not exist, cannot be read or cannot be had."""
+
+
+class WeightsMismatch(WeightsError):
+    """A weights file for another architecture; the model was not touched.
+
+    Attributes: `missing` and `unexpected` tensor names, `shapes` as (name, shape in the file, shape in the model).
+    """
+
+    def __init__(
+        self,
+        architecture: str,
+        *,
+        missing: Sequence[str] = (),
+        unexpected: Sequence[str] = (),
+        shapes: Sequence[tuple[str, tuple[int, ...], tuple[int, ...]]] = (),
+    ) -> None:
+        self.architecture = architecture
+        self.missing = tuple(missing)
+        self.unexpected = tuple(unexpected)
+        self.shapes = tuple(shapes)
+        lines = [f"These weights are not for {architecture}; no tensor was loaded."]
+        lines += _listed("missing from the file", self.missing)
+        lines += _listed("in the file, unknown to the model", self.unexpected)
+        lines += _listed(
+            "of another shape", [f"{name}: file {list(ours)}, model {list(theirs)}" for name, ours, theirs in shapes]
+        )
+        lines.append("Next: pass the file that belongs to this architecture, or name the backbone that the file is for.")
+        super().__init__("\n".join(lines))
+
+
+class Unreachable(WeightsError):
+    """The host that serves the weights cannot be reached."""
+
+
+class DeviceError(ZooError):
+    """The asked device is not there, or its memory does not suffice."""
+
+
+class PluginError(ZooError):
+    """A plugin is broken or broke its contract; names its distribution."""
+
+
+class RunError(ZooError):
+    """A run folder that cannot be written or read."""
+
+
+class ArtefactError(ZooError):
+    """An artefact that cannot be read, or is not what it says it is."""
+
+
+class CheckFailed(ZooError):
+    """A check of the proof found a fault."""
+
+    exit_code = 3
+
+
+def nearest(name: str, known: Iterable[str], *, count: int = 3) -> tuple[str, ...]:
+    """The known names most like `name`, best first; at most `count`, possibly none."""
+    by_folded = {candidate.lower(): candidate for candidate in known}
+    folded = name.lower()
+    close = get_close_matches(folded, by_folded, n=count, cutoff=0.6)
+    if not close and len(folded) >= 3:
+        close = sorted((candidate for candidate in by_folded if folded in candidate), key=len)[:count]
+    return tuple(by_folded[candidate] for candidate in close)
+
+
+def either(names: Sequence[str]) -> str:
+    """`'a'`, `'a' or 'b'`, `'a', 'b' or 'c'`."""
+    quoted = [repr(name) for name in names]
+    return quoted[0] if len(quoted) == 1 else ", ".join(quoted[:-1]) + " or " + quoted[-1]
+
+
+def _listed(title: str, items: Sequence[str], *, show: int = 5) -> list[str]:
+    if not items:
+        return []
+    more = [f"    and {len(items) - show} more"] if len(items) > show else []
+    return [f"  {title} ({len(items)}):", *(f"    {item}" for item in items[:show]), *more]

@@ -1,0 +1,1 @@
+"""Backbone plus head as one model: built, loaded with weights, divided into groups, frozen."""

@@ -1,0 +1,110 @@
+"""Tensors from a weights file into a module: read without running code, compared before anything is touched."""
+
+from __future__ import annotations
+
+import pickle
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from zoo.errors import WeightsError, WeightsMismatch
+
+_SAFETENSORS = (".safetensors",)
+_PICKLED = (".pth", ".pt", ".bin", ".tar")
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """The tensors of a `.safetensors` file or of a `.pth`, `.pt` or `.bin` that needs no code to load.
+
+    A training checkpoint's `state_dict` or `model` entry, the prefix `module.` and zoo's own `backbone.` are unwrapped.
+
+    Raises:
+        WeightsError: The file is missing, damaged, of an unknown kind, or would run code.
+    """
+    if not path.is_file():
+        raise WeightsError(f"There is no weights file {str(path)!r}. Check the path given to --weights.")
+    if path.suffix in _SAFETENSORS:
+        try:
+            return _unwrapped(load_file(path))
+        except (SafetensorError, OSError) as error:
+            raise WeightsError(f"{path} is no readable safetensors file: {error}") from None
+    if path.suffix not in _PICKLED:
+        kinds = ", ".join((*_SAFETENSORS, *_PICKLED[:3]))
+        raise WeightsError(f"{path} is of an unknown kind; weights files end in {kinds}.")
+    return _unwrapped(_read_pickled(path))
+
+
+def load_weights(
+    module: nn.Module, state: Mapping[str, Tensor], *, architecture: str, ignore: tuple[str, ...] = ()
+) -> None:
+    """Copy `state` into `module`, all of it or nothing.
+
+    Tensors are cast to the module's dtype (float16 files are fine). Batch-norm counters may be missing.
+
+    Args:
+        module: A module on a real device.
+        state: Tensors under the module's own names.
+        architecture: For the message.
+        ignore: Prefixes of names in `state` that the module has no use for, such as the removed classifier.
+
+    Raises:
+        WeightsMismatch: Names or shapes differ; the module is as it was.
+    """
+    own = module.state_dict()
+    offered = {name: tensor for name, tensor in state.items() if name in own or not _under(name, ignore)}
+    missing = [name for name in own if name not in offered and not name.endswith("num_batches_tracked")]
+    unexpected = [name for name in offered if name not in own]
+    shapes = [
+        (name, tuple(tensor.shape), tuple(own[name].shape))
+        for name, tensor in offered.items()
+        if name in own and tensor.shape != own[name].shape
+    ]
+    if missing or unexpected or shapes:
+        raise WeightsMismatch(architecture, missing=missing, unexpected=unexpected, shapes=shapes)
+    with torch.no_grad():
+        for name, tensor in offered.items():
+            own[name].copy_(tensor)
+
+
+def _under(name: str, prefixes: tuple[str, ...]) -> bool:
+    return any(name == prefix or name.startswith(f"{prefix}.") for prefix in prefixes)
+
+
+def _read_pickled(path: Path) -> object:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        named = re.search(r"(?:Unsupported (?:global|class|operand)[^\n]*?|GLOBAL )([\w.]+\.[\w.]+)", str(error))
+        what = f" (it names {named.group(1)})" if named else ""
+        raise WeightsError(
+            f"{path} is a pickle that would run code to load{what}, so it was not loaded.\n"
+            "Next: where you trust its origin, load it there, save its state_dict() as .safetensors, and pass that file."
+        ) from None
+    except (OSError, EOFError, RuntimeError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise WeightsError(f"{path} is no readable weights file: {first}") from None
+
+
+def _unwrapped(content: object) -> dict[str, Tensor]:
+    while isinstance(content, Mapping):
+        inner = next((content[key] for key in ("state_dict", "model", "model_state") if isinstance(content.get(key), Mapping)), None)
+        if inner is None:
+            break
+        content = inner
+    if not isinstance(content, Mapping) or not content:
+        raise WeightsError(f"The weights file holds no tensors by name, but a {type(content).__name__}.")
+    state = {str(name): tensor for name, tensor in content.items() if isinstance(tensor, Tensor)}
+    if not state:
+        raise WeightsError("The weights file holds no tensors.")
+    if all(name.startswith("module.") for name in state):
+        state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    backbone = {name.removeprefix("backbone."): tensor for name, tensor in state.items() if name.startswith("backbone.")}
+    if backbone and all(name.startswith(("backbone.", "head.")) for name in state):
+        return backbone
+    return state

@@ -1,0 +1,148 @@
+"""The registry: plugins, and the backbones, heads and recipes that they bring."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable, Iterable
+from importlib.metadata import EntryPoint
+from typing import Any
+
+from zoo.registry.names import Backbones, ResolvedBackbone, qualified_name, resolve_spec
+from zoo.registry.plugins import (
+    Contribution,
+    Hook,
+    Loader,
+    Plugin,
+    disabled_from_environment,
+    find,
+    strict_from_environment,
+)
+from zoo.specs import BackboneProvider, HeadSpec
+
+
+def _to_stderr(message: str) -> None:
+    print(message, file=sys.stderr)
+
+
+class Registry:
+    """Loads plugins when made; calls each kind of hook when something of that kind is first asked for."""
+
+    def __init__(
+        self,
+        points: Iterable[EntryPoint] | None = None,
+        *,
+        strict: bool | None = None,
+        disabled: Iterable[str] | None = None,
+        report: Callable[[str], None] = _to_stderr,
+    ) -> None:
+        """Defaults: the installed entry points, `ZOO_STRICT_PLUGINS`, `ZOO_DISABLE_PLUGINS`, stderr.
+
+        Raises PluginError where `strict` and a plugin is broken.
+        """
+        self._loader = Loader(
+            strict=strict_from_environment() if strict is None else strict,
+            disabled=disabled_from_environment() if disabled is None else disabled,
+            report=report,
+        )
+        self._plugins = []
+        for plugin, point in find(points):
+            self._loader.load(plugin, point)
+            self._plugins.append(plugin)
+
+    def plugins(self) -> list[Plugin]:
+        """Every plugin with all that it brings; calls every hook."""
+        self.backbones()
+        self.heads()
+        self.recipes()
+        return list(self._plugins)
+
+    @functools.cache  # noqa: B019 - one registry lives as long as the process
+    def backbones(self) -> Backbones:
+        providers = []
+        for held in self._collect("zoo_backbones", BackboneProvider):
+            try:
+                architectures = {name: tuple(tags) for name, tags in held.spec.architectures().items()}
+            except Exception as error:
+                self._loader.reject(held.plugin, f"catalogue of {held.spec.name}", error)
+                continue
+            held.plugin.brings.setdefault("backbones", []).append(f"{held.spec.name} ({len(architectures)})")
+            providers.append((held, architectures))
+        self._note_claims("provider", [held for held, _ in providers])
+        backbones = Backbones(_without_taken_over(providers))
+        self._note_backbone_claims(backbones)
+        return backbones
+
+    @functools.cache  # noqa: B019
+    def heads(self) -> list[Contribution[HeadSpec]]:
+        heads = self._collect("zoo_heads", HeadSpec)
+        self._note_claims("head", heads)
+        for head in heads:
+            head.plugin.brings.setdefault("heads", []).append(head.spec.name)
+        return heads
+
+    @functools.cache  # noqa: B019
+    def recipes(self) -> list[Contribution[Any]]:
+        from zoo.recipes import RecipeSpec  # pydantic, which `zoo list backbones` can do without
+
+        recipes = self._collect("zoo_recipes", RecipeSpec)
+        self._note_claims("recipe", recipes)
+        for recipe in recipes:
+            recipe.plugin.brings.setdefault("recipes", []).append(recipe.spec.name)
+        return recipes
+
+    def backbone(self, name: str) -> ResolvedBackbone:
+        """What `[provider/]architecture[.tag]` means. Raises UnknownName or NameConflict."""
+        return self.backbones().resolve(name)
+
+    def head(self, name: str) -> Contribution[HeadSpec]:
+        """What `[plugin/]head` means. Raises UnknownName or NameConflict."""
+        return resolve_spec("head", name, self.heads())
+
+    def recipe(self, name: str) -> Contribution[Any]:
+        """What `[plugin/]recipe` means. Raises UnknownName or NameConflict."""
+        return resolve_spec("recipe", name, self.recipes())
+
+    def _collect(self, hook: Hook, expected: type[Any]) -> list[Contribution[Any]]:
+        return [
+            Contribution(spec, plugin) for plugin in self._plugins for spec in self._loader.collect(plugin, hook, expected)
+        ]
+
+    def _note_claims(self, kind: str, offered: Iterable[Contribution[Any]]) -> None:
+        by_name: dict[str, list[Contribution[Any]]] = {}
+        for each in offered:
+            by_name.setdefault(each.spec.name, []).append(each)
+        for name, claims in by_name.items():
+            own = [each for each in claims if each.plugin.own]
+            others = [each for each in claims if not each.plugin.own]
+            for each in others if own else []:
+                each.plugin.notes.append(f"its claim on the {kind} name {name!r} is not honoured: zoo holds it")
+            for each in others if not own and len(others) > 1 else []:
+                parties = ", ".join(sorted(other.plugin.distribution for other in others if other is not each))
+                each.plugin.notes.append(f"the {kind} name {name!r} is also claimed by {parties}")
+
+    def _note_backbone_claims(self, backbones: Backbones) -> None:
+        held = {held.spec.name: held.plugin for held, _ in backbones.catalogue()}
+        claims: dict[tuple[str, str], int] = {}
+        for holder, *others in backbones.shared().values():
+            for other in others:
+                key = (other.split("/")[0], holder.split("/")[0])
+                claims[key] = claims.get(key, 0) + 1
+        for (claimant, holder_name), count in claims.items():
+            names = "1 bare name is" if count == 1 else f"{count} bare names are"
+            verb = "held" if held[holder_name].own else "also claimed"
+            held[claimant].notes.append(f"{names} {verb} by {holder_name}; use {claimant}/NAME")
+
+
+def _without_taken_over(providers: list[tuple[Contribution[BackboneProvider], Any]]) -> list[Any]:
+    own = {held.spec.name for held, _ in providers if held.plugin.own}
+    return [(held, names) for held, names in providers if held.plugin.own or held.spec.name not in own]
+
+
+@functools.cache
+def default_registry() -> Registry:
+    """The registry of the installed plugins, loaded once a process; `default_registry.cache_clear()` forgets it."""
+    return Registry()
+
+
+__all__ = ["Registry", "default_registry", "qualified_name"]

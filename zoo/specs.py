@@ -1,0 +1,207 @@
+"""What a plugin contributes: frozen descriptions, checked when they are made. Nothing here imports torch."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, is_dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from zoo.preprocessing import Preprocessing
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from torch import Tensor, nn
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-]*")
+_ARCHITECTURE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-]*")
+_TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Group:
+    """One of a backbone's ordered parts, such as its stem or a stage.
+
+    `members` are dotted names of modules or of single parameters and buffers; a module stands for all below it.
+    """
+
+    name: str
+    members: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if not self.name or not self.members:
+            raise ValueError(f"a group needs a name and members, got {self!r}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FeatureShape:
+    """What a head can count on: `pooled` is F of the pooled features[N, F]."""
+
+    pooled: int
+
+
+def _call(module: nn.Module, images: Tensor) -> Tensor:
+    pooled: Tensor = module(images)
+    return pooled
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Backbone:
+    """A built backbone: upstream's own module without its classifier, and how to use it."""
+
+    module: nn.Module
+    """Its state dict has the upstream library's own keys."""
+    shape: FeatureShape
+    groups: tuple[Group, ...]
+    """Ordered from input to output; together they cover every parameter and buffer exactly once."""
+    pool: Callable[[nn.Module, Tensor], Tensor] = _call
+    """(module, images[N, 3, H, W]) -> pooled features[N, F]. Default: call the module."""
+
+
+class BuildBackbone(Protocol):
+    """Builds an architecture, with the weights in `state` or with random ones.
+
+    `tag` says for which weights it is built (they may set the input size); None where none exist. `state` holds a
+    weights file's tensors under upstream's keys, classifier included or not; None means random. A state that does
+    not fit raises `zoo.WeightsMismatch` (`zoo.load_weights` does).
+    """
+
+    def __call__(self, *, tag: str | None, state: Mapping[str, Tensor] | None) -> Backbone: ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HubFile:
+    """Weights on the Hugging Face hub."""
+
+    repo_id: str
+    filenames: tuple[str, ...] = ("model.safetensors", "pytorch_model.bin")
+    """The first that exists is taken."""
+    revision: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UrlFile:
+    """Weights at an address; kept in torch's own hub folder under the address's last part."""
+
+    url: str
+    sha256_prefix: str | None = None
+    """The first hexadecimal digits of the file's SHA-256, checked after every download."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WeightsSpec:
+    """One set of pretrained weights of an architecture."""
+
+    tag: str
+    preprocessing: Preprocessing
+    source: HubFile | UrlFile
+    licence: str | None = None
+    """As upstream states it; None where it does not."""
+    top1: float | None = None
+    """ImageNet-1k top-1 accuracy in percent, where the library states it."""
+
+    def __post_init__(self) -> None:
+        _check_name("weights tag", self.tag, _TAG)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BackboneSpec:
+    """An architecture and its pretrained weights."""
+
+    provider: str
+    architecture: str
+    build: BuildBackbone
+    preprocessing: Preprocessing
+    """For random weights: that of the default tag where there is one."""
+    weights: tuple[WeightsSpec, ...] = ()
+    """The default first; empty where nobody published any."""
+    summary: str = ""
+    parameters: int | None = None
+    """Without the classifier; None where it is not known before building."""
+    reference: Callable[[str | None], Callable[[Image], Tensor]] | None = None
+    """tag -> upstream's own transform from an RGB PIL image to tensor[3, H, W]: the proof compares zoo's with it."""
+
+    def __post_init__(self) -> None:
+        _check_name("provider", self.provider, _NAME)
+        _check_name("architecture", self.architecture, _ARCHITECTURE)
+        if not callable(self.build):
+            raise TypeError(f"build of {self.name} must be callable, got {self.build!r}")
+
+    @property
+    def name(self) -> str:
+        """`provider/architecture`."""
+        return f"{self.provider}/{self.architecture}"
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        return tuple(weights.tag for weights in self.weights)
+
+    def weights_for(self, tag: str | None) -> WeightsSpec | None:
+        """The weights with this tag, or None."""
+        return next((weights for weights in self.weights if weights.tag == tag), None)
+
+    def preprocessing_for(self, tag: str | None) -> Preprocessing:
+        """That of the tag's weights; for an unknown or absent tag the architecture's own."""
+        weights = self.weights_for(tag)
+        return weights.preprocessing if weights else self.preprocessing
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BackboneProvider:
+    """A source of backbones."""
+
+    name: str
+    summary: str
+    architectures: Callable[[], Mapping[str, tuple[str, ...]]]
+    """architecture -> its weights tags, the default first. Must not import torch: an index ships with the provider."""
+    resolve: Callable[[str], BackboneSpec]
+    """architecture -> spec, without importing torch. Raises LookupError for a name that it does not know."""
+    precedence: int = 0
+    """Among zoo's own providers, the lowest holds a bare name that several share."""
+
+    def __post_init__(self) -> None:
+        _check_name("provider", self.name, _NAME)
+        _check_callables(self, "architectures", "resolve")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NoOptions:
+    """For a head without options."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HeadSpec:
+    """Features to logits, for the user's classes."""
+
+    name: str
+    summary: str
+    build: Callable[[FeatureShape, int, Any], nn.Module]
+    """(shape, classes, options) -> module; the module maps pooled features[N, F] to logits[N, classes]."""
+    options: type[Any] = NoOptions
+    """A frozen dataclass with a default for every field; its ValueErrors are shown to the user."""
+    loss: Callable[[nn.Module, Tensor, Tensor], Tensor] | None = None
+    """(module, features[N, F], targets[N]) -> mean loss over the batch. None: cross-entropy of the logits."""
+    references: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _check_name("head", self.name, _NAME)
+        _check_callables(self, "build")
+        if not (isinstance(self.options, type) and is_dataclass(self.options)):
+            raise TypeError(f"options of head {self.name!r} must be a dataclass, got {self.options!r}")
+        if not self.options.__dataclass_params__.frozen:  # type: ignore[attr-defined]
+            raise TypeError(f"options of head {self.name!r} must be a frozen dataclass")
+        try:
+            self.options()
+        except TypeError as error:
+            raise TypeError(f"every option of head {self.name!r} needs a default: {error}") from None
+
+
+def _check_name(kind: str, name: object, pattern: re.Pattern[str]) -> None:
+    if not isinstance(name, str) or not pattern.fullmatch(name):
+        raise ValueError(f"{name!r} is no {kind} name: letters, digits, '_' and '-', starting with a letter or digit")
+
+
+def _check_callables(spec: object, *fields: str) -> None:
+    for field in fields:
+        if not callable(getattr(spec, field)):
+            raise TypeError(f"{field} of {spec!r} must be callable")
