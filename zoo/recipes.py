@@ -7,12 +7,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from zoo.errors import OptionError, RecipeError, either, nearest
 
 Augment = Literal["none", "flip", "crop"]
+
+
+def _is_selector(selector: str) -> str:
+    parse_selector(selector)
+    return selector
+
+
+Selector = Annotated[str, AfterValidator(_is_selector)]
 
 
 class Stage(BaseModel):
@@ -21,7 +29,7 @@ class Stage(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_\-]+$")]
-    train: Annotated[tuple[str, ...], Field(min_length=1)]
+    train: Annotated[tuple[Selector, ...], Field(min_length=1)]
     """Selectors: `head`, `last:N`, `first:N`, `group:NAME`, `all`. What none selects is frozen."""
     epochs: Annotated[int, Field(ge=1)]
     lr: Annotated[float, Field(gt=0)]
@@ -36,13 +44,6 @@ class Stage(BaseModel):
     augment: Augment = "none"
     """`flip`: mirrored with probability 1/2. `crop`: a random part of the image, mirrored likewise."""
 
-    @field_validator("train")
-    @classmethod
-    def _known_selectors(cls, train: tuple[str, ...]) -> tuple[str, ...]:
-        for selector in train:
-            parse_selector(selector)
-        return train
-
 
 class RecipeSpec(BaseModel):
     """A recipe: what `zoo_recipes` returns and what a TOML file holds."""
@@ -55,7 +56,7 @@ class RecipeSpec(BaseModel):
     stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
 
     @model_validator(mode="after")
-    def _stage_names_differ(self, _: ValidationInfo) -> RecipeSpec:
+    def _stage_names_differ(self) -> RecipeSpec:
         names = [stage.name for stage in self.stages]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
@@ -172,7 +173,13 @@ def _validated(source: str, content: Mapping[str, Any]) -> RecipeSpec:
     try:
         return RecipeSpec.model_validate(content)
     except ValidationError as error:
-        raise RecipeError(source, [_fault(each) for each in error.errors()]) from None
+        raise RecipeError(source, _faults(error.errors())) from None
+
+
+def _faults(errors: Sequence[ErrorDetails]) -> list[str]:
+    # A list whose items are wrong is also reported as too short: that says nothing more.
+    inner = {error["loc"][:depth] for error in errors for depth in range(len(error["loc"]))}
+    return [_fault(error) for error in errors if not (error["type"] == "too_short" and error["loc"] in inner)]
 
 
 def _fault(error: ErrorDetails) -> str:

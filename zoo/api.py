@@ -1,0 +1,167 @@
+"""The library: everything the command line does, with the same names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zoo.errors import OptionError
+from zoo.events import Report, silent
+from zoo.options import build_options
+from zoo.planning.request import Request
+from zoo.recipes import RecipeSpec
+from zoo.registry import Registry, default_registry
+from zoo.specs import HeadSpec
+
+if TYPE_CHECKING:
+    from zoo.artefact.classifier import Classifier
+    from zoo.model.model import ZooModel
+    from zoo.planning.plan import Plan
+    from zoo.training.evaluation import Evaluation
+    from zoo.training.result import Result
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """An architecture in the catalogue."""
+
+    name: str
+    """`provider/architecture`"""
+    tags: tuple[str, ...]
+    """Its pretrained weights, the default first; empty where nobody published any."""
+    bare: bool
+    """Whether the architecture's bare name means this one."""
+
+
+def list_backbones(pattern: str = "*", *, provider: str | None = None, registry: Registry | None = None) -> list[Listed]:
+    """Architectures whose bare or qualified name matches `pattern` (`*` and `?`; without either: contained in it)."""
+    wanted = pattern if any(sign in pattern for sign in "*?[") else f"*{pattern}*"
+    held: set[str] = set()
+    listed = []
+    for contribution, catalogue in (registry or default_registry()).backbones().catalogue():
+        name = contribution.spec.name
+        for architecture, tags in sorted(catalogue.items()):
+            qualified = f"{name}/{architecture}"
+            bare = architecture not in held
+            held.add(architecture)
+            if provider in (None, name) and (fnmatchcase(architecture, wanted) or fnmatchcase(qualified, wanted)):
+                listed.append(Listed(qualified, tags, bare))
+    return listed
+
+
+def list_heads(*, registry: Registry | None = None) -> list[HeadSpec]:
+    """Every registered head."""
+    return [each.spec for each in (registry or default_registry()).heads()]
+
+
+def list_recipes(*, registry: Registry | None = None) -> list[RecipeSpec]:
+    """Every registered recipe."""
+    return [each.spec for each in (registry or default_registry()).recipes()]
+
+
+def create_model(
+    backbone: str,
+    *,
+    head: str = "dropout_linear",
+    classes: int | Sequence[str],
+    weights: str = "default",
+    head_options: Mapping[str, Any] | None = None,
+    registry: Registry | None = None,
+) -> ZooModel:
+    """A backbone with a head: `images[N, 3, H, W]` -> `logits[N, classes]`.
+
+    With `weights="random"` it honours `with torch.device("meta")`. The model carries `.preprocessing`.
+
+    Args:
+        backbone: `[provider/]architecture[.tag]`.
+        head: `[plugin/]name`.
+        classes: How many, or their names in order.
+        weights: `default`, a tag, `random`, or the path of a file.
+        head_options: By name; the rest have their defaults.
+
+    Raises:
+        ZooError: An unknown name, an option that cannot be, weights that cannot be had or do not fit.
+    """
+    from zoo.model.build import build_model, choose_weights, obtain_weights
+
+    known = registry or default_registry()
+    names = tuple(f"class{index}" for index in range(classes)) if isinstance(classes, int) else tuple(classes)
+    if len(names) < 2 or len(set(names)) < len(names):
+        raise OptionError(f"classes must be at least two different names, got {names!r}.")
+    resolved = known.backbone(backbone)
+    found = known.head(head)
+    options = build_options(found.spec.name, found.spec.options, head_options or {})
+    choice = choose_weights(resolved, weights)
+    state = obtain_weights(resolved, choice).state
+    return build_model(resolved, found, options, classes=names, tag=choice.tag, state=state)
+
+
+def plan(request: Request | None = None, /, *, report: Report = silent, registry: Registry | None = None, **arguments: Any) -> Plan:
+    """Everything that `finetune` would do, and nothing done: takes the same arguments. Raises ZooError."""
+    from zoo.training.run import make_plan
+
+    return make_plan(request or _request(arguments), registry or default_registry(), report)
+
+
+def finetune(
+    request: Request | None = None, /, *, report: Report = silent, registry: Registry | None = None, **arguments: Any
+) -> Result:
+    """Fine-tune a pretrained backbone on the user's classes, check what was done, and save the classifier.
+
+    Args:
+        backbone: `[provider/]architecture[.tag]`; the one argument without a default.
+        head: `[plugin/]name`; default `dropout_linear`. `head_options`: its options by name.
+        classes: How many; must agree with the data. Default: as many as there are.
+        recipe: A registered name (default `staged`) or a TOML file's path. `set`: `STAGE.KEY=VALUE` over it;
+            `epochs`, `batch_size`: shorthands.
+        data: Folder with the images; default: the generated sample set.
+        weights: `default`, a tag, `random`, or the path of a file.
+        out: The run folder; default: a new one under `runs/`.
+        seed: Default 0. `device`: default `auto`. `workers`: decoding threads.
+        report: Called with every event of `zoo.events`.
+
+    Raises:
+        ZooError: Anything that cannot be or fails; CheckFailed, after everything was written, where a check of the
+            proof found a fault.
+    """
+    from zoo.training.run import finetune as carry_out
+
+    return carry_out(request or _request(arguments), registry or default_registry(), report)
+
+
+def load(path: str | Path, *, device: str = "auto", registry: Registry | None = None) -> Classifier:
+    """Open a saved classifier: an artefact folder or a finished run. Raises ArtefactError."""
+    from zoo.artefact.classifier import Classifier
+
+    return Classifier.load(path, device=device, registry=registry)
+
+
+def evaluate(
+    artefact: str | Path,
+    *,
+    data: str | Path,
+    device: str = "auto",
+    workers: int | None = None,
+    report: Report = silent,
+    registry: Registry | None = None,
+) -> Evaluation:
+    """Score a saved classifier on a folder of labelled images: its `test/`, else its `val/`, else all of it.
+
+    Raises ArtefactError, DataError.
+    """
+    from zoo.training.evaluation import evaluate as score_folder
+
+    return score_folder(load(artefact, device=device, registry=registry), Path(data), report, workers=workers)
+
+
+def _request(arguments: Mapping[str, Any]) -> Request:
+    known = Request.__dataclass_fields__
+    unknown = [name for name in arguments if name not in known]
+    if unknown:
+        raise TypeError(f"unknown argument {unknown[0]!r}; known: {', '.join(known)}")
+    paths = {name: Path(value).expanduser() for name, value in arguments.items() if name in ("data", "out") and value is not None}
+    several = {"set": tuple(arguments["set"])} if "set" in arguments else {}
+    return Request(**{**arguments, **paths, **several})

@@ -1,0 +1,1 @@
+"""The saved classifier: written whole, read with suspicion, used."""

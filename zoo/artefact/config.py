@@ -1,0 +1,46 @@
+"""What an artefact says about itself: `config.json`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+FORMAT = 1
+CONFIG, TENSORS, CARD = "config.json", "model.safetensors", "README.md"
+
+
+class _Record(BaseModel):
+    # Newer zoos may add keys: an older one reads what it knows.
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class BackboneConfig(_Record):
+    name: str
+    """Qualified, with the tag that its configuration and preprocessing come from."""
+    weights: str
+    """Where training started: the tag, `random`, or `file:NAME`."""
+    weights_digest: str | None = None
+    licence: str | None = None
+
+
+class HeadConfig(_Record):
+    name: str
+    options: dict[str, Any] = Field(default_factory=dict)
+    distribution: str
+    version: str
+
+
+class ArtefactConfig(_Record):
+    format: int
+    digest: str
+    """SHA-256 of model.safetensors."""
+    backbone: BackboneConfig
+    head: HeadConfig
+    classes: tuple[str, ...] = Field(min_length=2)
+    preprocessing: dict[str, Any]
+    recipe: str
+    metrics: dict[str, dict[str, float]]
+    proof: str | None = None
+    precision: str = "float32"
+    versions: dict[str, str]

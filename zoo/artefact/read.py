@@ -1,0 +1,104 @@
+"""Reading an artefact: header, config and digest first, names and shapes next, the model last."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+
+from zoo.artefact.config import CONFIG, FORMAT, TENSORS, ArtefactConfig
+from zoo.errors import ArtefactError, UnknownName, ZooError
+from zoo.model.build import build_model, file_digest
+from zoo.model.model import ZooModel
+from zoo.model.weights import load_weights
+from zoo.options import build_options
+from zoo.preprocessing import Preprocessing
+from zoo.registry import Registry
+from zoo.training.run_folder import ARTEFACT
+
+
+def find_artefact(path: Path) -> Path:
+    """The artefact's folder: `path` itself or the `model` folder of a run. Raises ArtefactError."""
+    for folder in (path, path / ARTEFACT):
+        if (folder / CONFIG).is_file():
+            return folder
+    if not path.exists():
+        raise ArtefactError(f"There is no {str(path)!r}. Give an artefact folder or a run folder.")
+    raise ArtefactError(f"{path} is no artefact: it has no {CONFIG}. Give the 'model' folder of a run, or the run folder.")
+
+
+def read_config(folder: Path) -> ArtefactConfig:
+    """Read and check `config.json`. Raises ArtefactError."""
+    path = folder / CONFIG
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise ArtefactError(f"{path} cannot be read: {error}") from None
+    stated = content.get("format") if isinstance(content, dict) else None
+    if isinstance(stated, int) and stated > FORMAT:
+        raise ArtefactError(f"{folder} has format {stated}, this zoo reads up to {FORMAT}. Next: update zoo-registry.")
+    try:
+        config = ArtefactConfig.model_validate(content)
+        Preprocessing.from_dict(config.preprocessing)
+    except (ValidationError, TypeError, ValueError) as error:
+        raise ArtefactError(f"{path} is no artefact's config: {_first_line(error)}") from None
+    return config
+
+
+def read_model(folder: Path, registry: Registry) -> tuple[ZooModel, ArtefactConfig]:
+    """The model in evaluation mode on the CPU, and its config. Raises ArtefactError."""
+    config = read_config(folder)
+    path = folder / TENSORS
+    shapes = _header(path)
+    found = file_digest(path)
+    if found != config.digest:
+        raise ArtefactError(
+            f"{path} is damaged or was replaced: its SHA-256 is {found[:16]}..., {CONFIG} says {config.digest[:16]}...\n"
+            "Next: copy the artefact again from where it was made."
+        )
+    model = _build(config, registry)
+    own = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
+    if own != shapes:
+        differing = sorted(name for name in own.keys() | shapes.keys() if own.get(name) != shapes.get(name))
+        first = differing[0]
+        raise ArtefactError(
+            f"{path} does not fit {config.backbone.name} with head {config.head.name}: {len(differing)} tensors differ, "
+            f"first {first}: {shapes.get(first, 'absent')} in the file, {own.get(first, 'absent')} in the model."
+        )
+    load_weights(model, load_file(path), architecture=config.backbone.name)
+    return model.eval(), config
+
+
+def _header(path: Path) -> dict[str, list[int]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 - not a mapping
+    except FileNotFoundError:
+        raise ArtefactError(f"{path} is missing; the artefact is incomplete.") from None
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ArtefactError(f"{path} is no readable safetensors file: {_first_line(error)}") from None
+
+
+def _build(config: ArtefactConfig, registry: Registry) -> ZooModel:
+    backbone = registry.backbone(config.backbone.name)
+    try:
+        head = registry.head(config.head.name)
+    except UnknownName:
+        raise ArtefactError(
+            f"This artefact needs the head {config.head.name!r} of {config.head.distribution} {config.head.version}, "
+            f"which is not installed.\nNext: pip install '{config.head.distribution}=={config.head.version}'"
+        ) from None
+    options = build_options(head.spec.name, head.spec.options, config.head.options)
+    try:
+        model = build_model(backbone, head, options, classes=config.classes, tag=backbone.tag, state=None)
+    except ZooError as error:
+        raise ArtefactError(f"The model of this artefact cannot be built: {error}") from error
+    model.preprocessing = Preprocessing.from_dict(config.preprocessing)
+    return model
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

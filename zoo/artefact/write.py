@@ -1,0 +1,54 @@
+"""Writing an artefact: a folder that is there whole or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from zoo.artefact.card import model_card
+from zoo.artefact.config import CARD, CONFIG, FORMAT, TENSORS, ArtefactConfig, BackboneConfig, HeadConfig
+from zoo.files import json_text, new_folder
+from zoo.model.build import file_digest
+from zoo.planning.plan import Plan
+
+
+def write_artefact(
+    path: Path, state: Mapping[str, torch.Tensor], plan: Plan, metrics: dict[str, dict[str, float]]
+) -> ArtefactConfig:
+    """Write the artefact of a trained model's state (keys `backbone.*` and `head.*`). Raises RunError."""
+    with new_folder(path) as draft:
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+        # One header entry only: several are written in random order, and the bytes would differ from run to run.
+        save_file(tensors, draft / TENSORS, metadata={"format": "pt"})
+        config = _config(file_digest(draft / TENSORS), plan, metrics)
+        (draft / CONFIG).write_text(json_text(config.model_dump(mode="json")), "utf-8")
+        (draft / CARD).write_text(model_card(config, plan), "utf-8")
+    return config
+
+
+def _config(digest: str, plan: Plan, metrics: dict[str, dict[str, float]]) -> ArtefactConfig:
+    return ArtefactConfig(
+        format=FORMAT,
+        digest=digest,
+        backbone=BackboneConfig(
+            name=plan.backbone.name,
+            weights=plan.weights.label,
+            weights_digest=plan.weights.digest,
+            licence=plan.backbone.licence,
+        ),
+        head=HeadConfig(
+            name=plan.head.name,
+            options=plan.head.options,
+            distribution=plan.head.distribution,
+            version=plan.head.version,
+        ),
+        classes=plan.classes,
+        preprocessing=plan.preprocessing,
+        recipe=plan.recipe,
+        metrics=metrics,
+        precision=plan.precision,
+        versions=plan.versions,
+    )

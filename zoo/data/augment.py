@@ -1,0 +1,62 @@
+"""Augmentation with explicit parameters, drawn for (seed, stage, epoch, image) alone: workers change nothing."""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import dataclass
+
+from torch import Tensor
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms import functional as F
+
+from zoo.data.transform import centre_crop, normalise
+from zoo.preprocessing import Preprocessing
+from zoo.recipes import Augment
+
+_SCALE = (0.35, 1.0)
+_RATIO = (3 / 4, 4 / 3)
+_TRIES = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """The augmentation of one image in one epoch."""
+
+    box: tuple[int, int, int, int] | None
+    """(top, left, height, width) in pixels of the resized image; None: the centre crop."""
+    mirror: bool
+
+
+def draw(kind: Augment, height: int, width: int, *, key: str) -> Draw:
+    """The parameters for an image of this size; `key` names seed, stage, epoch and image.
+
+    The crop follows Inception's (arXiv:1409.4842) as torchvision draws it, here from 35 % of the image upwards.
+    """
+    if kind == "none":
+        return Draw(None, False)
+    generator = random.Random(key)
+    mirror = generator.random() < 0.5
+    return Draw(_box(generator, height, width) if kind == "crop" else None, mirror)
+
+
+def augmented(pixels: Tensor, drawn: Draw, preprocessing: Preprocessing) -> Tensor:
+    """Resized uint8[3, H', W'] -> float32[3, H, W], cropped and mirrored as drawn, normalised."""
+    if drawn.box is None:
+        cropped = centre_crop(pixels, preprocessing)
+    else:
+        top, left, height, width = drawn.box
+        size = list(preprocessing.input_size[1:])
+        cropped = F.resized_crop(pixels, top, left, height, width, size, InterpolationMode.BILINEAR, antialias=True)
+    return normalise(cropped.flip(-1) if drawn.mirror else cropped, preprocessing)
+
+
+def _box(generator: random.Random, height: int, width: int) -> tuple[int, int, int, int]:
+    for _ in range(_TRIES):
+        area = height * width * generator.uniform(*_SCALE)
+        ratio = math.exp(generator.uniform(*(math.log(bound) for bound in _RATIO)))
+        box_width, box_height = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < box_width <= width and 0 < box_height <= height:
+            return generator.randint(0, height - box_height), generator.randint(0, width - box_width), box_height, box_width
+    side = min(height, width)
+    return (height - side) // 2, (width - side) // 2, side, side

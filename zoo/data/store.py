@@ -1,0 +1,136 @@
+"""Images decoded and resized once, kept while they fit, decoded again where they do not."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from zoo.data import transform
+from zoo.data.augment import augmented, draw
+from zoo.data.dataset import ImageFile
+from zoo.data.decode import decode
+from zoo.errors import DataError
+from zoo.preprocessing import Preprocessing
+from zoo.recipes import Augment
+
+DEFAULT_BUDGET = 2 << 30
+"""Bytes of resized images that are kept in memory."""
+_AHEAD = 3
+
+Item = TypeVar("Item")
+Done = TypeVar("Done")
+
+
+class ImageStore:
+    """The images of a data set under one preprocessing. Decoding runs in `workers` threads, off the main one."""
+
+    def __init__(self, preprocessing: Preprocessing, *, workers: int, budget: int = DEFAULT_BUDGET) -> None:
+        self.preprocessing = preprocessing
+        self.workers = max(1, workers)
+        self._budget = budget
+        self._kept: dict[str, Tensor] = {}
+        self._bytes = 0
+        self._pool = ThreadPoolExecutor(max_workers=self.workers, thread_name_prefix="zoo-decode")
+
+    def close(self) -> None:
+        """Stop the threads; what has not begun is dropped."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def examine(
+        self, files: Sequence[ImageFile], *, progress: Callable[[int], None]
+    ) -> tuple[dict[str, str], dict[str, str]]:
+        """Decode every file once -> (digests, faults), both by relative path; `progress` gets the number done so far."""
+        digests: dict[str, str] = {}
+        faults: dict[str, str] = {}
+        for done, (file, (digest, fault)) in enumerate(zip(files, self._map(self._examine, files), strict=True), start=1):
+            digests[file.relative] = digest
+            if fault is not None:
+                faults[file.relative] = fault
+            progress(done)
+        return digests, faults
+
+    def batches(self, files: Sequence[ImageFile], size: int) -> Iterator[Tensor]:
+        """images[size or fewer, 3, H, W] in the files' order, as the backbone wants them."""
+        return self._map(self._plain, _chunks(files, size), ahead=_AHEAD)
+
+    def training_batches(
+        self, files: Sequence[ImageFile], order: Sequence[Sequence[int]], *, augment: Augment, key: str
+    ) -> Iterator[Tensor]:
+        """images[N, 3, H, W] for every batch of indices in `order`, augmented by draws keyed with `key` and the file."""
+
+        def load(indices: Sequence[int]) -> Tensor:
+            return torch.stack([self._augmented(files[index], augment, key) for index in indices])
+
+        return self._map(load, order, ahead=_AHEAD)
+
+    def resized(self, file: ImageFile) -> Tensor:
+        """uint8[3, H', W'], from memory or decoded now. Raises DataError."""
+        kept = self._kept.get(file.relative)
+        return kept if kept is not None else self._decode(file, _content(file))
+
+    def _examine(self, file: ImageFile) -> tuple[str, str | None]:
+        try:
+            content = _content(file)
+        except DataError as error:
+            return "", _detail(error)
+        digest = hashlib.sha256(content).hexdigest()
+        try:
+            pixels = self._decode(file, content)
+        except DataError as error:
+            return digest, _detail(error)
+        size = pixels.numel()
+        if self._bytes + size <= self._budget:  # a race between threads overshoots by an image at most
+            self._bytes += size
+            self._kept[file.relative] = pixels
+        return digest, None
+
+    def _decode(self, file: ImageFile, content: bytes) -> Tensor:
+        return transform.resize(decode(content, name=file.relative), self.preprocessing)
+
+    def _plain(self, files: Sequence[ImageFile]) -> Tensor:
+        return torch.stack([transform.finish(self.resized(file), self.preprocessing) for file in files])
+
+    def _augmented(self, file: ImageFile, augment: Augment, key: str) -> Tensor:
+        pixels = self.resized(file)
+        drawn = draw(augment, pixels.shape[-2], pixels.shape[-1], key=f"{key}/{file.relative}")
+        return augmented(pixels, drawn, self.preprocessing)
+
+    def _map(self, work: Callable[[Item], Done], items: Iterable[Item], *, ahead: int | None = None) -> Iterator[Done]:
+        """`map` in the pool, in order, with a bounded number of items under way: memory stays flat."""
+        waiting = iter(items)
+        depth = ahead or 4 * self.workers
+        running: list[Future[Done]] = [self._pool.submit(work, item) for item in islice(waiting, depth)]
+        try:
+            while running:
+                yield running.pop(0).result()
+                running += [self._pool.submit(work, item) for item in islice(waiting, 1)]
+        finally:
+            for future in running:
+                future.cancel()
+
+
+def default_workers() -> int:
+    """One decoding thread per core that this process may use, at most eight."""
+    return min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
+def _chunks(files: Sequence[ImageFile], size: int) -> Iterator[Sequence[ImageFile]]:
+    return (files[start : start + size] for start in range(0, len(files), size))
+
+
+def _content(file: ImageFile) -> bytes:
+    try:
+        return file.path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{file.relative}: {error.strerror or error}") from None
+
+
+def _detail(error: DataError) -> str:
+    return str(error).partition(": ")[2] or str(error)

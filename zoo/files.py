@@ -1,0 +1,101 @@
+"""Writing that is all or nothing: a temporary name, flushed to the disk, then renamed."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from zoo.errors import RunError
+
+
+def json_text(content: Any) -> str:
+    """JSON as zoo writes it: indented, keys in the order given, no NaN."""
+    return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file atomically. Raises RunError where that fails; the old content is then still there."""
+    with clear_write_errors(path):
+        handle, draft = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(draft).chmod(0o644)
+            Path(draft).replace(path)
+            sync_folder(path.parent)
+        except BaseException:
+            Path(draft).unlink(missing_ok=True)
+            raise
+
+
+def append_line(path: Path, text: str) -> None:
+    """Append one line and flush it to the disk. Raises RunError."""
+    with clear_write_errors(path), path.open("a", encoding="utf-8") as file:
+        file.write(text + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A draft folder that becomes `path` when the block ends well, and is gone when it does not. Raises RunError."""
+    with clear_write_errors(path):
+        draft = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+        try:
+            yield draft
+            for each in draft.iterdir():
+                with each.open("rb") as file:
+                    os.fsync(file.fileno())
+            sync_folder(draft)
+            draft.chmod(0o755)
+            draft.rename(path)
+            sync_folder(path.parent)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+
+
+def sync_folder(path: Path) -> None:
+    """Make renames in a folder durable, where the system can."""
+    if os.name == "nt":
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def clear_write_errors(path: Path) -> Iterator[None]:
+    """Turn what the system says about a failed write into a message for people."""
+    try:
+        yield
+    except OSError as error:
+        raise RunError(write_problem(path, error)) from error
+
+
+def write_problem(path: Path, error: OSError) -> str:
+    """What went wrong and what to do."""
+    if error.errno == errno.ENOSPC:
+        free = shutil.disk_usage(existing_parent(path)).free
+        return (
+            f"No space left for {path}: {free / 1e6:.0f} MB are free there.\n"
+            "Next: free space, or choose another place with --out DIR."
+        )
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"{path} cannot be written: {error.strerror}.\nNext: choose another place with --out DIR."
+    return f"{path} cannot be written: {error.strerror or error}."
+
+
+def existing_parent(path: Path) -> Path:
+    """The nearest folder above `path` that exists."""
+    return next(parent for parent in path.absolute().parents if parent.exists())

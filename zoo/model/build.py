@@ -1,0 +1,141 @@
+"""From names to a model: which weights were meant, where they come from, and the parts put together."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from zoo.errors import PluginError, Refused, UnknownName
+from zoo.model.fetch import Download, Progress, fetch
+from zoo.model.model import ZooModel
+from zoo.model.weights import read_state
+from zoo.registry import Contribution, ResolvedBackbone
+from zoo.specs import HeadSpec
+
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WeightsChoice:
+    """Which weights a run starts from."""
+
+    kind: Literal["tag", "random", "file"]
+    tag: str | None
+    """The tag whose weights are meant, or, for `random` and `file`, whose configuration and preprocessing are used."""
+    path: Path | None = None
+
+    @property
+    def label(self) -> str:
+        """The tag, `random`, or `file:NAME`."""
+        if self.kind == "file" and self.path is not None:
+            return f"file:{self.path.name}"
+        return "random" if self.kind == "random" else str(self.tag)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Weights:
+    """The tensors of a choice; `state` is None for random weights."""
+
+    choice: WeightsChoice
+    state: Mapping[str, Tensor] | None
+    digest: str | None
+    """SHA-256 of the file they were read from."""
+
+
+def choose_weights(backbone: ResolvedBackbone, asked: str) -> WeightsChoice:
+    """What `--weights` means: `default`, a tag, `random`, or a file.
+
+    Raises Refused for a backbone without weights and UnknownName for a tag that does not exist.
+    """
+    tag = backbone.tag
+    if asked == "random":
+        return WeightsChoice(kind="random", tag=tag)
+    if asked == "default":
+        if tag is None:
+            raise Refused(
+                f"Nobody published weights for {backbone.spec.name}.\n"
+                "Next: --weights FILE with your own, or --weights random to train from nothing, or another backbone."
+            )
+        return WeightsChoice(kind="tag", tag=tag)
+    named = _named_tag(backbone)
+    if asked in backbone.spec.tags:
+        if named not in (None, asked):
+            raise Refused(f"The backbone {backbone.asked!r} names the weights {named!r}, --weights names {asked!r}: drop one.")
+        return WeightsChoice(kind="tag", tag=asked)
+    path = Path(asked).expanduser()
+    if path.exists() or path.suffix or "/" in asked:
+        return WeightsChoice(kind="file", tag=tag, path=path)
+    tags = ", ".join(backbone.spec.tags) or "none"
+    hint = f"{backbone.spec.name} has: {tags}. A file is given by its path, random weights by 'random'."
+    raise UnknownName("weights tag", asked, backbone.spec.tags, hint=hint)
+
+
+def obtain_weights(
+    backbone: ResolvedBackbone,
+    choice: WeightsChoice,
+    *,
+    announce: Callable[[Download], None] | None = None,
+    progress: Progress | None = None,
+) -> Weights:
+    """Read the chosen weights, downloading them where they are not on this machine yet. Raises WeightsError."""
+    if choice.kind == "random":
+        return Weights(choice=choice, state=None, digest=None)
+    path = choice.path
+    if path is None:
+        spec = backbone.spec.weights_for(choice.tag)
+        if spec is None:
+            raise PluginError(f"{backbone.spec.name} names the tag {choice.tag!r} and has no weights for it.")
+        path = fetch(spec.source, name=backbone.qualified, announce=announce, progress=progress)
+    return Weights(choice=choice, state=read_state(path), digest=file_digest(path))
+
+
+def build_model(
+    backbone: ResolvedBackbone,
+    head: Contribution[HeadSpec],
+    options: Any,
+    *,
+    classes: tuple[str, ...],
+    tag: str | None,
+    state: Mapping[str, Tensor] | None,
+) -> ZooModel:
+    """Backbone and head as one model on the current device. Raises WeightsMismatch, PluginError."""
+    built = backbone.spec.build(tag=tag, state=state)
+    module = head.spec.build(built.shape, len(classes), options)
+    if not isinstance(module, nn.Module):
+        raise PluginError(f"Head {head.spec.name!r} of {head.plugin.label} built a {type(module).__name__}, not a torch module.")
+    return ZooModel(
+        built,
+        module,
+        name=backbone.qualified,
+        classes=classes,
+        preprocessing=backbone.spec.preprocessing_for(tag),
+        loss=head.spec.loss,
+    )
+
+
+def build_outline(
+    backbone: ResolvedBackbone, head: Contribution[HeadSpec], options: Any, *, classes: tuple[str, ...], tag: str | None
+) -> ZooModel:
+    """The same model on the meta device: shapes and groups, no memory, no weights."""
+    with torch.device("meta"):
+        return build_model(backbone, head, options, classes=classes, tag=tag, state=None)
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _named_tag(backbone: ResolvedBackbone) -> str | None:
+    _, dot, tag = backbone.asked.rpartition("/")[2].partition(".")
+    return tag if dot else None

@@ -1,0 +1,1 @@
+"""Every choice of a run resolved before anything runs."""

@@ -1,0 +1,106 @@
+"""The plan: every choice resolved, nothing run yet. Stored as `plan.json`; a run is a function of it and its data."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from zoo.recipes import Stage
+
+FORMAT = 1
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class GroupPlan(_Record):
+    """One of the backbone's groups."""
+
+    name: str
+    parameters: int
+
+
+class BackbonePlan(_Record):
+    name: str
+    """Qualified, with the tag."""
+    asked: str
+    tag: str | None
+    """Whose configuration and preprocessing are used."""
+    features: int
+    groups: tuple[GroupPlan, ...]
+    licence: str | None
+    """Of the pretrained weights, as upstream states it."""
+    also: tuple[str, ...] = ()
+    """What the bare name could have meant as well."""
+
+
+class WeightsPlan(_Record):
+    label: str
+    """The tag, `random`, or `file:NAME`."""
+    kind: Literal["tag", "random", "file"]
+    path: str | None = None
+    digest: str | None = None
+    """SHA-256 of the file; None while it has not been read, and for random weights."""
+    fallback: str | None = None
+    """Why random weights stand in for the asked ones."""
+
+
+class HeadPlan(_Record):
+    name: str
+    """Qualified."""
+    options: dict[str, Any]
+    parameters: int
+    distribution: str
+    version: str
+
+
+class StagePlan(_Record):
+    settings: Stage
+    trains: tuple[str, ...]
+    """Groups, input to output, and `head`."""
+    freezes: tuple[str, ...]
+    trainable_parameters: int
+    frozen_parameters: int
+    rates: dict[str, float]
+    """Peak learning rate of every group that trains, after layer decay."""
+    steps: int
+    inputs: Literal["features", "images"]
+    """`features`: the frozen backbone runs once an image and the stage trains on what it put out."""
+    batch_norms_frozen: int
+    batch_norms_training: int
+
+
+class DataPlan(_Record):
+    source: str
+    sample: bool
+    digest: str
+    images: dict[str, list[int]]
+    """Per split, images of each class in the order of `classes`."""
+    skipped: tuple[tuple[str, str, str], ...]
+    """(file, reason, detail) of every file that is not used."""
+    notes: tuple[str, ...]
+
+
+class Plan(_Record):
+    format: int = FORMAT
+    backbone: BackbonePlan
+    weights: WeightsPlan
+    head: HeadPlan
+    recipe: str
+    """Qualified name, or the file's."""
+    recipe_summary: str
+    stages: tuple[StagePlan, ...]
+    classes: tuple[str, ...]
+    preprocessing: dict[str, Any]
+    data: DataPlan
+    seed: int
+    device: str
+    precision: Literal["float32"] = "float32"
+    memory_format: Literal["contiguous"] = "contiguous"
+    chunk: int
+    """Images that go through the frozen backbone at a time."""
+    threads: int
+    workers: int
+    versions: dict[str, str]

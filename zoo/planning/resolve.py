@@ -1,0 +1,271 @@
+"""From a request to a plan: names, weights, recipe and data looked up and checked against one another."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from zoo.caches import cache_folder
+from zoo.data.dataset import Dataset
+from zoo.data.folder import read_folder
+from zoo.data.sample import sample_classes, sample_folder
+from zoo.data.store import ImageStore, default_workers
+from zoo.errors import DataError, OptionError, RecipeError
+from zoo.events import Note, Progress, Report
+from zoo.model.build import Weights, WeightsChoice, build_outline, choose_weights
+from zoo.model.model import HEAD, ZooModel
+from zoo.options import build_options, options_to_dict
+from zoo.planning.devices import choose_device
+from zoo.planning.plan import BackbonePlan, DataPlan, GroupPlan, HeadPlan, Plan, StagePlan, WeightsPlan
+from zoo.planning.request import SAMPLE_CLASSES, Request
+from zoo.planning.versions import versions
+from zoo.recipes import RecipeSpec, Selection, Stage, override, recipe_from_toml, select
+from zoo.registry import Contribution, Registry, ResolvedBackbone
+from zoo.registry.names import qualified_name
+from zoo.specs import HeadSpec
+
+CHUNK = 32
+UNREADABLE_SHARE = 0.01
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Resolved:
+    """A request whose every name is known and fits; the images have been found but not opened."""
+
+    request: Request
+    backbone: ResolvedBackbone
+    head: Contribution[HeadSpec]
+    options: Any
+    recipe: RecipeSpec
+    recipe_name: str
+    weights: WeightsChoice
+    dataset: Dataset
+    outline: ZooModel
+    selections: tuple[Selection, ...]
+    device: str
+
+
+def resolve(request: Request, registry: Registry, report: Report) -> Resolved:
+    """Look everything up. Raises Refused for what cannot be, DataError for what the folders do not hold."""
+    backbone = registry.backbone(request.backbone)
+    head = registry.head(request.head)
+    options = build_options(head.spec.name, head.spec.options, request.head_options)
+    recipe, recipe_name = _recipe(request, registry)
+    weights = choose_weights(backbone, request.weights)
+    _refuse_bad_numbers(request)
+    device = choose_device(request.device)
+    dataset = _dataset(request, report)
+    outline = build_outline(backbone, head, options, classes=dataset.classes, tag=weights.tag)
+    return Resolved(
+        request=request,
+        backbone=backbone,
+        head=head,
+        options=options,
+        recipe=recipe,
+        recipe_name=recipe_name,
+        weights=weights,
+        dataset=dataset,
+        outline=outline,
+        selections=_selections(recipe, recipe_name, outline, backbone),
+        device=device,
+    )
+
+
+def open_store(resolved: Resolved) -> ImageStore:
+    """The store that decodes this request's images."""
+    preprocessing = resolved.backbone.spec.preprocessing_for(resolved.weights.tag)
+    return ImageStore(preprocessing, workers=resolved.request.workers or default_workers())
+
+
+def complete(
+    resolved: Resolved, store: ImageStore, report: Report, *, weights: Weights | None = None, fallback: str | None = None
+) -> tuple[Plan, Dataset]:
+    """Open every image, and write the plan -> (plan, the data set without what cannot be read).
+
+    `weights` are those that were read, None in a dry run; `fallback` says why they are not the ones asked for.
+    Raises DataError where over 1 % of the images or all of a class are unreadable.
+    """
+    files = [file for split in resolved.dataset.splits.values() for file in split]
+
+    def progress(done: int) -> None:
+        report(Progress(task="decode", done=done, total=len(files)))
+
+    contents, faults = store.examine(files, progress=progress)
+    dataset = resolved.dataset.without(faults)
+    _refuse_unreadable(dataset, faults, len(files))
+    plan = _plan(resolved, dataset, dataset.digest(contents), weights, fallback, default=store)
+    return plan, dataset
+
+
+def _recipe(request: Request, registry: Registry) -> tuple[RecipeSpec, str]:
+    path = Path(request.recipe).expanduser()
+    if path.suffix == ".toml":
+        try:
+            recipe, name = recipe_from_toml(path.read_text("utf-8"), name=str(path)), str(path)
+        except (OSError, UnicodeDecodeError) as error:
+            raise OptionError(f"The recipe file {str(path)!r} cannot be read: {error}.") from None
+    else:
+        found = registry.recipe(request.recipe)
+        recipe, name = found.spec, qualified_name(found)
+    return override(recipe, request.set, epochs=request.epochs, batch_size=request.batch_size), name
+
+
+def _refuse_bad_numbers(request: Request) -> None:
+    if request.classes is not None and request.classes < 2:
+        raise OptionError(f"--classes must be at least 2, got {request.classes}: with one class there is nothing to tell apart.")
+    if request.workers is not None and request.workers < 1:
+        raise OptionError(f"--workers must be at least 1, got {request.workers}.")
+
+
+def _dataset(request: Request, report: Report) -> Dataset:
+    if request.data is None:
+        count = request.classes or SAMPLE_CLASSES
+        sample_classes(count)
+
+        def progress(done: int, total: int) -> None:
+            report(Progress(task="draw sample", done=done, total=total))
+
+        folder = sample_folder(cache_folder(), count, progress=progress)
+        report(Note(text=f"No --data given: using the generated sample set of {count} classes ({folder})."))
+        return read_folder(folder, seed=request.seed)
+    dataset = read_folder(request.data, seed=request.seed)
+    if request.classes is not None and request.classes != len(dataset.classes):
+        raise OptionError(
+            f"--classes says {request.classes}, {request.data} has {len(dataset.classes)} class folders: "
+            f"{', '.join(dataset.classes)}.\nNext: leave --classes out, or check the folders."
+        )
+    return dataset
+
+
+def _selections(
+    recipe: RecipeSpec, source: str, outline: ZooModel, backbone: ResolvedBackbone
+) -> tuple[Selection, ...]:
+    faults: list[str] = []
+    selections = []
+    for index, stage in enumerate(recipe.stages):
+        selection, found = select(stage, outline.groups.names, path=f"stages[{index}]")
+        faults += found
+        selections.append(selection)
+    if faults:
+        raise RecipeError(f"{source} for {backbone.qualified}", faults)
+    return tuple(selections)
+
+
+def _refuse_unreadable(dataset: Dataset, faults: dict[str, str], total: int) -> None:
+    listed = "\n".join(f"  {relative}: {detail}" for relative, detail in sorted(faults.items())[:10])
+    more = f"\n  and {len(faults) - 10} more" if len(faults) > 10 else ""
+    for split in ("train", "val"):
+        files = dataset.splits[split]  # type: ignore[index]
+        left = {file.label for file in files}
+        gone = [name for label, name in enumerate(dataset.classes) if label not in left]
+        if gone:
+            raise DataError(f"No readable image is left of {', '.join(gone)} in {split}:\n{listed}{more}")
+    if len(faults) > UNREADABLE_SHARE * total:
+        raise DataError(
+            f"{len(faults)} of {total} images cannot be read; more than {UNREADABLE_SHARE:.0%} is a fault of the data:\n"
+            f"{listed}{more}\nNext: repair or remove these files."
+        )
+
+
+def _plan(
+    resolved: Resolved, dataset: Dataset, digest: str, weights: Weights | None, fallback: str | None, default: ImageStore
+) -> Plan:
+    choice = weights.choice if weights else resolved.weights
+    request = resolved.request
+    return Plan(
+        backbone=_backbone_plan(resolved, choice),
+        weights=WeightsPlan(
+            label=choice.label,
+            kind=choice.kind,
+            path=str(choice.path.resolve()) if choice.path else None,
+            digest=weights.digest if weights else None,
+            fallback=fallback,
+        ),
+        head=HeadPlan(
+            name=qualified_name(resolved.head),
+            options=options_to_dict(resolved.options),
+            parameters=_count(resolved.outline.head.parameters()),
+            distribution=resolved.head.plugin.distribution,
+            version=resolved.head.plugin.version,
+        ),
+        recipe=resolved.recipe_name,
+        recipe_summary=resolved.recipe.summary,
+        stages=tuple(
+            _stage_plan(stage, selection, resolved.outline, len(dataset.splits["train"]))
+            for stage, selection in zip(resolved.recipe.stages, resolved.selections, strict=True)
+        ),
+        classes=dataset.classes,
+        preprocessing=default.preprocessing.to_dict(),
+        data=DataPlan(
+            source=dataset.source,
+            sample=request.data is None,
+            digest=digest,
+            images={split: counts for split, counts in dataset.counts().items()},
+            skipped=tuple((each.relative, each.reason, each.detail) for each in dataset.skipped),
+            notes=dataset.notes,
+        ),
+        seed=request.seed,
+        device=resolved.device,
+        chunk=CHUNK,
+        threads=torch.get_num_threads(),
+        workers=default.workers,
+        versions=versions(),
+    )
+
+
+def _backbone_plan(resolved: Resolved, choice: WeightsChoice) -> BackbonePlan:
+    spec = resolved.backbone.spec
+    groups = resolved.outline.groups
+    published = spec.weights_for(choice.tag)
+    return BackbonePlan(
+        name=f"{spec.name}.{choice.tag}" if choice.tag else spec.name,
+        asked=resolved.backbone.asked,
+        tag=choice.tag,
+        features=resolved.outline.shape.pooled,
+        groups=tuple(
+            GroupPlan(name=name, parameters=_count(groups.parameters_of(name, resolved.outline.backbone).values()))
+            for name in groups.names
+        ),
+        licence=published.licence if published and choice.kind == "tag" else None,
+        also=resolved.backbone.also,
+    )
+
+
+def _stage_plan(stage: Stage, selection: Selection, outline: ZooModel, images: int) -> StagePlan:
+    trains = [*selection.groups, *([HEAD] if selection.head else [])]
+    outline.freeze_all_but(trains)
+    trainable = _count(each for each in outline.parameters() if each.requires_grad)
+    outline.train()
+    norms = [each for each in outline.modules() if isinstance(each, nn.modules.batchnorm._BatchNorm)]
+    return StagePlan(
+        settings=stage,
+        trains=tuple(trains),
+        freezes=tuple(name for name in [*outline.groups.names, HEAD] if name not in trains),
+        trainable_parameters=trainable,
+        frozen_parameters=_count(outline.parameters()) - trainable,
+        rates=group_rates(stage, outline.groups.names, trains),
+        steps=stage.epochs * math.ceil(images / stage.batch_size),
+        inputs="images" if selection.groups else "features",
+        batch_norms_frozen=sum(not norm.training for norm in norms),
+        batch_norms_training=sum(norm.training for norm in norms),
+    )
+
+
+def group_rates(stage: Stage, groups: Sequence[str], trains: Sequence[str]) -> dict[str, float]:
+    """Peak learning rate of every group that trains: the head and the last group have `lr`, each earlier one
+    `layer_decay` times its successor's. Distance counts all groups, frozen ones included."""
+    rates = {}
+    for name in trains:
+        distance = 0 if name == HEAD else len(groups) - 1 - groups.index(name)
+        rates[name] = stage.lr * stage.layer_decay**distance
+    return rates
+
+
+def _count(parameters: Any) -> int:
+    return sum(each.numel() for each in parameters)

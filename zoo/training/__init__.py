@@ -1,0 +1,1 @@
+"""A plan carried out: features, stages, selection, proof, result."""

@@ -1,0 +1,76 @@
+"""Images through a model in evaluation mode: pooled features and logits.
+
+Every piece is padded to the same number of images: a batch's size changes the bits of what comes out, so without
+padding the last images of a split would depend on how many there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from zoo.data.dataset import ImageFile
+from zoo.data.store import ImageStore
+from zoo.model.model import ZooModel
+from zoo.training.memory import Pieces
+
+
+def pooled_features(
+    model: ZooModel, store: ImageStore, files: Sequence[ImageFile], *, pieces: Pieces, progress: Callable[[int], None]
+) -> Tensor:
+    """features[N, F] of the files on the CPU, in their order; each image goes through the backbone once."""
+    return _through(model.features, model, store, files, pieces, progress)
+
+
+def logits(
+    model: ZooModel, store: ImageStore, files: Sequence[ImageFile], *, pieces: Pieces, progress: Callable[[int], None]
+) -> Tensor:
+    """logits[N, classes] of the files on the CPU, in their order."""
+    return _through(model, model, store, files, pieces, progress)
+
+
+def head_logits(model: ZooModel, features: Tensor, *, size: int) -> Tensor:
+    """logits[N, classes] from features[N, F], in padded pieces of `size` as `logits` computes them."""
+    device = next(model.parameters()).device
+    model.eval()
+    with torch.inference_mode():
+        return torch.cat([_padded(model.head, piece.to(device), size).cpu() for piece in features.split(size)])
+
+
+def targets_of(files: Sequence[ImageFile]) -> Tensor:
+    """int64[N]: the files' class indices."""
+    return torch.tensor([file.label for file in files], dtype=torch.int64)
+
+
+def _through(
+    forward: Callable[[Tensor], Tensor],
+    model: ZooModel,
+    store: ImageStore,
+    files: Sequence[ImageFile],
+    pieces: Pieces,
+    progress: Callable[[int], None],
+) -> Tensor:
+    device = next(model.parameters()).device
+    model.eval()
+    outputs: list[Tensor] = []
+    done = 0
+    with torch.inference_mode():
+        for images in store.batches(files, pieces.size):
+
+            def attempt(size: int, images: Tensor = images) -> Tensor:
+                return torch.cat([_padded(forward, piece.to(device), size).cpu() for piece in images.split(size)])
+
+            outputs.append(pieces.run(attempt))
+            done += len(images)
+            progress(done)
+    # A copy made outside inference mode, so that heads can train on it.
+    return torch.cat(outputs).clone()
+
+
+def _padded(forward: Callable[[Tensor], Tensor], batch: Tensor, size: int) -> Tensor:
+    count = len(batch)
+    if count < size:
+        batch = torch.cat([batch, batch.new_zeros(size - count, *batch.shape[1:])])
+    return forward(batch)[:count]

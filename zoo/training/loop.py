@@ -1,0 +1,156 @@
+"""One stage: epochs of steps over features or images, with validation after each epoch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from zoo.data.dataset import ImageFile
+from zoo.data.store import ImageStore
+from zoo.events import EpochFinished, Progress, Report
+from zoo.model.model import ZooModel
+from zoo.planning.plan import StagePlan
+from zoo.training import inference, seeding
+from zoo.training.memory import Pieces
+from zoo.training.metrics import Scores, score
+from zoo.training.optimizer import make_optimizer, make_schedule
+from zoo.training.watch import StageWatch
+
+
+class Inputs(Protocol):
+    """Where a stage's batches come from."""
+
+    def train_batches(self, order: Sequence[Sequence[int]], text: str) -> Iterator[Tensor]:
+        """One tensor per batch of indices."""
+
+    def features(self, model: ZooModel, batch: Tensor) -> Tensor:
+        """A batch -> features[N, F], with a graph where the backbone trains."""
+
+    def val_logits(self, model: ZooModel) -> Tensor:
+        """logits[N, classes] over the validation split."""
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureInputs:
+    """Pooled features computed once: for stages that leave the backbone alone."""
+
+    train: Tensor
+    val: Tensor
+    chunk: int
+
+    def train_batches(self, order: Sequence[Sequence[int]], text: str) -> Iterator[Tensor]:
+        return (self.train[torch.tensor(indices)] for indices in order)
+
+    def features(self, model: ZooModel, batch: Tensor) -> Tensor:
+        return batch
+
+    def val_logits(self, model: ZooModel) -> Tensor:
+        return inference.head_logits(model, self.val, size=self.chunk)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageInputs:
+    """Images, augmented as the stage says."""
+
+    store: ImageStore
+    train: Sequence[ImageFile]
+    val: Sequence[ImageFile]
+    stage: StagePlan
+    pieces: Pieces
+    progress: Callable[[int], None]
+
+    def train_batches(self, order: Sequence[Sequence[int]], text: str) -> Iterator[Tensor]:
+        return self.store.training_batches(self.train, order, augment=self.stage.settings.augment, key=text)
+
+    def features(self, model: ZooModel, batch: Tensor) -> Tensor:
+        return model.features(batch)
+
+    def val_logits(self, model: ZooModel) -> Tensor:
+        return inference.logits(model, self.store, self.val, pieces=self.pieces, progress=self.progress)
+
+
+def train_stage(
+    model: ZooModel,
+    stage: StagePlan,
+    inputs: Inputs,
+    *,
+    train_targets: Tensor,
+    val_targets: Tensor,
+    seed: int,
+    watch: StageWatch,
+    pieces: Pieces,
+    report: Report,
+    record: Callable[[EpochFinished], None],
+) -> Scores:
+    """Train one stage in place -> the validation scores after its last epoch.
+
+    `model` is frozen as the stage says already. Raises CheckFailed where the loss or a gradient is not finite.
+    """
+    settings = stage.settings
+    count = len(train_targets)
+    steps = settings.epochs * len(seeding.shuffled_batches(count, settings.batch_size, text=""))
+    optimizer = make_optimizer(model, stage)
+    schedule = make_schedule(optimizer, stage, steps)
+    watch.optimizer_made(optimizer)
+    scores = Scores(0.0, 0.0, 0.0)
+    for epoch in range(1, settings.epochs + 1):
+        began = time.perf_counter()
+        text = seeding.key(seed, settings.name, epoch)
+        seeding.seed_torch(text)
+        order = seeding.shuffled_batches(count, settings.batch_size, text=text)
+        rates = {group["name"]: group["lr"] for group in optimizer.param_groups}
+        model.train()
+        losses = 0.0
+        done = 0
+        for indices, batch in zip(order, inputs.train_batches(order, text), strict=True):
+            targets = train_targets[torch.tensor(indices)]
+            losses += _step(model, inputs, batch, targets, pieces, watch) * len(indices)
+            optimizer.step()
+            schedule.step()
+            done += len(indices)
+            report(Progress(task=f"{settings.name} {epoch}/{settings.epochs}", done=done, total=count))
+        trained = time.perf_counter() - began
+        scores = score(inputs.val_logits(model), val_targets)
+        watch.epoch_finished(losses / count)
+        record(
+            EpochFinished(
+                stage=settings.name,
+                epoch=epoch,
+                epochs=settings.epochs,
+                rates=rates,
+                train_loss=losses / count,
+                val=scores.to_dict(),
+                seconds=time.perf_counter() - began,
+                images_per_second=count / trained,
+            )
+        )
+    return scores
+
+
+def _step(
+    model: ZooModel, inputs: Inputs, batch: Tensor, targets: Tensor, pieces: Pieces, watch: StageWatch
+) -> float:
+    """Gradients of one batch's mean loss -> the loss; in several pieces where memory asks for it."""
+    device = next(model.parameters()).device
+    before = torch.get_rng_state()
+    watch.step_begins()
+
+    def attempt(size: int) -> float:
+        torch.set_rng_state(before)
+        model.zero_grad(set_to_none=True)
+        total = 0.0
+        for part, part_targets in zip(batch.split(size), targets.split(size), strict=True):
+            features = inputs.features(model, part.to(device))
+            loss = model.loss(features, part_targets.to(device)) * (len(part) / len(batch))
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += float(loss.detach())
+        return total
+
+    loss = pieces.run(attempt)
+    watch.gradients_ready(loss)
+    return loss

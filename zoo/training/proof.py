@@ -1,0 +1,136 @@
+"""The proof: checks with verdicts and evidence, written beside the result."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor
+
+from zoo.data.dataset import Dataset, ImageFile, natural_key
+from zoo.data.decode import read_image
+from zoo.data.transform import transform
+from zoo.preprocessing import Preprocessing
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Verdict = Literal["passed", "warning", "failed"]
+_COMPARED = 8
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Check:
+    """One thing that was checked."""
+
+    name: str
+    verdict: Verdict
+    summary: str
+    """What was found, for people."""
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+    stage: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "stage": self.stage,
+            "verdict": self.verdict,
+            "summary": self.summary,
+            "evidence": dict(self.evidence),
+        }
+
+
+def overall(checks: Sequence[Check]) -> Literal["passed", "failed"]:
+    """`failed` as soon as one check failed; warnings do not count."""
+    return "failed" if any(check.verdict == "failed" for check in checks) else "passed"
+
+
+def check_preprocessing(
+    files: Sequence[ImageFile],
+    preprocessing: Preprocessing,
+    reference: Callable[[Image], Tensor] | None,
+    *,
+    weights: str,
+) -> Check:
+    """Real images through zoo's preprocessing and through upstream's own: every bit must be equal."""
+    if reference is None:
+        return Check(
+            name="preprocessing",
+            verdict="warning",
+            summary="the backbone's provider offers no reference transform to compare with",
+            evidence={"preprocessing": preprocessing.to_dict()},
+        )
+    step = max(1, len(files) // _COMPARED)
+    compared = list(files[::step][:_COMPARED])
+    differing: dict[str, float | str] = {}
+    for file in compared:
+        image = read_image(file.path)
+        ours, theirs = transform(image, preprocessing), reference(image)
+        if ours.shape != theirs.shape:
+            differing[file.relative] = f"{list(ours.shape)} against {list(theirs.shape)}"
+        elif not torch.equal(ours, theirs):
+            differing[file.relative] = float((ours - theirs).abs().max())
+    first = next(iter(differing.items()), None)
+    return Check(
+        name="preprocessing",
+        verdict="failed" if differing else "passed",
+        summary=f"{first[0]} comes out differently than with the transform of {weights}: {first[1]}"
+        if first
+        else f"{len(compared)} images come out bit for bit as with upstream's transform of {weights}",
+        evidence={"images": len(compared), "differing": differing, "preprocessing": preprocessing.to_dict()},
+    )
+
+
+def check_classes(dataset: Dataset, model_classes: Sequence[str]) -> Check:
+    """Names in natural order, the same in the model, and every file's label the name of a folder above it."""
+    ordered = sorted(dataset.classes, key=natural_key) == list(dataset.classes) == list(model_classes)
+    wrong = [
+        file.relative
+        for files in dataset.splits.values()
+        for file in files
+        if dataset.classes[file.label] not in PurePosixPath(file.relative).parts[:-1]
+    ]
+    total = sum(len(files) for files in dataset.splits.values())
+    if wrong:
+        summary = f"{wrong[0]} is labelled with another class than its folder's"
+    elif not ordered:
+        summary = f"the class order differs: {list(model_classes)} in the model, {list(dataset.classes)} in the data"
+    else:
+        summary = f"{len(dataset.classes)} names in natural order; {total} files labelled by their folder's name"
+    return Check(
+        name="class_names",
+        verdict="passed" if ordered and not wrong else "failed",
+        summary=summary,
+        evidence={"classes": list(dataset.classes), "mislabelled": wrong[:10], "files": total},
+    )
+
+
+def check_better_than_guessing(accuracy: float, targets: Tensor, classes: Sequence[str]) -> Check:
+    """Validation accuracy against always naming the largest class."""
+    label, count = Counter(targets.tolist()).most_common(1)[0]
+    share = count / len(targets)
+    better = accuracy > share
+    return Check(
+        name="better_than_guessing",
+        verdict="passed" if better else "warning",
+        summary=f"validation accuracy {accuracy:.3f}, always {classes[label]!r} would give {share:.3f}",
+        evidence={"accuracy": accuracy, "largest_class_share": share, "largest_class": classes[label]},
+    )
+
+
+def check_saved(in_memory: Tensor, loaded: Tensor) -> Check:
+    """Logits of the model in memory and of the artefact just written, on the same images."""
+    equal = torch.equal(in_memory, loaded)
+    difference = 0.0 if equal else float((in_memory - loaded).abs().max())
+    return Check(
+        name="saved_file",
+        verdict="passed" if equal else "failed",
+        summary=f"the saved file gives the same logits bit for bit on {len(in_memory)} images"
+        if equal
+        else f"the saved file gives other logits than the model in memory, by up to {difference:.3g}",
+        evidence={"images": len(in_memory), "largest_difference": difference},
+    )

@@ -1,0 +1,314 @@
+"""A request carried out from beginning to end."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zoo.artefact.read import read_model
+from zoo.artefact.write import write_artefact
+from zoo.clock import Clock
+from zoo.data.dataset import Dataset
+from zoo.data.store import ImageStore
+from zoo.errors import CheckFailed, DeviceError, Unreachable
+from zoo.events import EpochFinished, Note, PlanReady, Progress, Report, StageFinished, StageStarted
+from zoo.model.build import Weights, WeightsChoice, build_model, obtain_weights
+from zoo.model.fetch import Download
+from zoo.model.model import ZooModel, check_shapes
+from zoo.planning.plan import Plan, StagePlan
+from zoo.planning.request import Request
+from zoo.planning.resolve import Resolved, complete, open_store, resolve
+from zoo.registry import Registry
+from zoo.training import inference, seeding
+from zoo.training.loop import FeatureInputs, ImageInputs, Inputs, train_stage
+from zoo.training.memory import Halving, Pieces, out_of_memory
+from zoo.training.metrics import Scores, score
+from zoo.training.proof import (
+    Check,
+    check_better_than_guessing,
+    check_classes,
+    check_preprocessing,
+    check_saved,
+    overall,
+)
+from zoo.training.result import FORMAT, Result
+from zoo.training.run_folder import ARTEFACT, RunFolder, refuse_unusable
+from zoo.training.watch import NotFinite, StageWatch
+
+
+def make_plan(request: Request, registry: Registry, report: Report) -> Plan:
+    """The plan alone: nothing is downloaded, trained or written. Raises ZooError."""
+    refuse_unusable(request.out)
+    resolved = resolve(request, registry, report)
+    with contextlib.closing(open_store(resolved)) as store:
+        plan, _ = complete(resolved, store, report)
+    return plan
+
+
+def finetune(request: Request, registry: Registry, report: Report) -> Result:
+    """Plan, train, check, save.
+
+    Raises ZooError; CheckFailed after everything was written where a check of the proof found a fault.
+    """
+    clock = Clock("data", "features", "train", "evaluate")
+    refuse_unusable(request.out)
+    with clock.measure("data"):
+        resolved = resolve(request, registry, report)
+    weights, fallback = _obtain(resolved, report)
+    with contextlib.closing(open_store(resolved)) as store:
+        with clock.measure("data"):
+            plan, dataset = complete(resolved, store, report, weights=weights, fallback=fallback)
+        report(PlanReady(plan=plan))
+        model = _model(resolved, plan, weights)
+        folder = RunFolder(plan, request.out)
+        run = _Run(plan, dataset, store, model, folder, resolved, registry, report, clock)
+        return run.carry_out()
+
+
+@dataclass(slots=True)
+class _Candidate:
+    """The model at the end of a stage."""
+
+    stage: str
+    scores: Scores
+    state: dict[str, Tensor]
+
+
+class _Run:
+    """The state of one run while it goes on."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        dataset: Dataset,
+        store: ImageStore,
+        model: ZooModel,
+        folder: RunFolder,
+        resolved: Resolved,
+        registry: Registry,
+        report: Report,
+        clock: Clock,
+    ) -> None:
+        self._plan = plan
+        self._dataset = dataset
+        self._store = store
+        self._model = model
+        self._folder = folder
+        self._resolved = resolved
+        self._registry = registry
+        self._report = report
+        self._clock = clock
+        self._train, self._val = dataset.splits["train"], dataset.splits["val"]
+        self._train_targets = inference.targets_of(self._train)
+        self._val_targets = inference.targets_of(self._val)
+        self._checks: list[Check] = []
+        self._stages: list[dict[str, Any]] = []
+        self._halvings: list[Halving] = []
+        self._features: FeatureInputs | None = None
+
+    def carry_out(self) -> Result:
+        self._checks += [self._check_preprocessing(), check_classes(self._dataset, self._model.classes)]
+        best, candidates, stopped = self._train_stages()
+        if best is None:
+            self._folder.write_proof(self._checks)
+            raise CheckFailed(f"{stopped}\nNo stage was finished, so there is no classifier. See {self._folder.path}.")
+        self._model.load_state_dict(best.state)
+        self._model.eval()
+        metrics = self._evaluate()
+        with self._clock.measure("evaluate"):
+            write_artefact(self._folder.artefact, self._model.state_dict(), self._plan, metrics)
+            self._checks += [
+                check_better_than_guessing(metrics["val"]["accuracy"], self._val_targets, self._dataset.classes),
+                self._check_saved(),
+            ]
+        self._folder.write_proof(self._checks)
+        result = Result(path=self._folder.path, content=self._content(best, candidates, metrics))
+        self._folder.write_result(result.content)
+        if result.proof == "failed":
+            raise CheckFailed(self._complaint(stopped))
+        return result
+
+    def _train_stages(self) -> tuple[_Candidate | None, int, NotFinite | None]:
+        best: _Candidate | None = None
+        for number, stage in enumerate(self._plan.stages, start=1):
+            name = stage.settings.name
+            total = len(self._plan.stages)
+            self._report(StageStarted(stage=name, number=number, stages=total, epochs=stage.settings.epochs))
+            clock = Clock()
+            self._model.freeze_all_but(stage.trains)
+            watch = StageWatch(self._model, stage)
+            try:
+                scores = self._train_stage(stage, watch)
+            except NotFinite as error:
+                self._checks += watch.checks()
+                return best, number - 1, error
+            self._checks += watch.checks()
+            seconds = clock.seconds()["total"]
+            self._stages.append(_stage_content(stage, scores, seconds))
+            self._report(StageFinished(stage=name, seconds=seconds, val=scores.to_dict()))
+            # Strictly better only: ties go to the earlier stage, which changed less.
+            if best is None or scores.accuracy > best.scores.accuracy:
+                state = {key: tensor.detach().clone() for key, tensor in self._model.state_dict().items()}
+                best = _Candidate(name, scores, state)
+        return best, len(self._plan.stages), None
+
+    def _train_stage(self, stage: StagePlan, watch: StageWatch) -> Scores:
+        inputs = self._inputs(stage)
+        with self._clock.measure("train"):
+            return train_stage(
+                self._model,
+                stage,
+                inputs,
+                train_targets=self._train_targets,
+                val_targets=self._val_targets,
+                seed=self._plan.seed,
+                watch=watch,
+                pieces=self._pieces(stage.settings.batch_size, f"training {stage.settings.name}"),
+                report=self._report,
+                record=self._record,
+            )
+
+    def _inputs(self, stage: StagePlan) -> Inputs:
+        if stage.inputs == "images":
+            pieces = self._pieces(self._plan.chunk, f"validation {stage.settings.name}")
+            progress = self._progress("validate", len(self._val))
+            return ImageInputs(self._store, self._train, self._val, stage, pieces, progress)
+        if self._features is None or self._backbone_has_moved():
+            with self._clock.measure("features"):
+                pieces = self._pieces(self._plan.chunk, "features")
+                both = [*self._train, *self._val]
+                table = inference.pooled_features(
+                    self._model, self._store, both, pieces=pieces, progress=self._progress("features", len(both))
+                )
+            train, val = table.split([len(self._train), len(self._val)])
+            self._features = FeatureInputs(train, val, pieces.size)
+        return self._features
+
+    def _backbone_has_moved(self) -> bool:
+        done = self._plan.stages[: len(self._stages)]
+        return any(stage.inputs == "images" for stage in done)
+
+    def _evaluate(self) -> dict[str, dict[str, float]]:
+        metrics = {}
+        with self._clock.measure("evaluate"):
+            for split, files in self._dataset.splits.items():
+                if split == "train":
+                    continue
+                pieces = self._pieces(self._plan.chunk, f"evaluation {split}")
+                progress = self._progress(f"evaluate {split}", len(files))
+                output = inference.logits(self._model, self._store, files, pieces=pieces, progress=progress)
+                metrics[split] = score(output, inference.targets_of(files)).to_dict()
+        return metrics
+
+    def _check_preprocessing(self) -> Check:
+        spec = self._resolved.backbone.spec
+        tag = self._plan.backbone.tag
+        reference = spec.reference(tag) if spec.reference else None
+        return check_preprocessing(self._train, self._model.preprocessing, reference, weights=self._plan.backbone.name)
+
+    def _check_saved(self) -> Check:
+        images = next(self._store.batches(self._val, self._plan.chunk))
+        device = next(self._model.parameters()).device
+        loaded, _ = read_model(self._folder.artefact, self._registry)
+        with torch.inference_mode():
+            ours = self._model(images.to(device)).cpu()
+            theirs = loaded.to(device)(images.to(device)).cpu()
+        return check_saved(ours, theirs)
+
+    def _content(self, best: _Candidate, candidates: int, metrics: dict[str, dict[str, float]]) -> dict[str, Any]:
+        plan = self._plan
+        return {
+            "format": FORMAT,
+            "backbone": plan.backbone.name,
+            "weights": plan.weights.label,
+            "head": plan.head.name,
+            "recipe": plan.recipe,
+            "classes": list(plan.classes),
+            "metrics": metrics,
+            "selection": {"on": "val accuracy at the end of each stage", "candidates": candidates, "kept": best.stage},
+            "stages": self._stages,
+            "memory": [asdict(halving) for halving in self._halvings],
+            "seconds": self._clock.seconds(),
+            "proof": overall(self._checks),
+            "artefact": ARTEFACT,
+        }
+
+    def _complaint(self, stopped: NotFinite | None) -> str:
+        failed = [check for check in self._checks if check.verdict == "failed"]
+        where = [f"  {check.name}{f' (stage {check.stage})' if check.stage else ''}: {check.summary}" for check in failed]
+        stop = [str(stopped)] if stopped else []
+        count = "1 check" if len(failed) == 1 else f"{len(failed)} checks"
+        return "\n".join([f"{count} of the proof failed:", *where, *stop, f"All of it: {self._folder.path}/proof.json"])
+
+    def _record(self, epoch: EpochFinished) -> None:
+        self._folder.record_epoch(epoch)
+        self._report(epoch)
+
+    def _pieces(self, size: int, work: str) -> Pieces:
+        return Pieces(size, work=work, report=self._report, halvings=self._halvings)
+
+    def _progress(self, task: str, total: int) -> Callable[[int], None]:
+        return lambda done: self._report(Progress(task=task, done=done, total=total))
+
+
+def _obtain(resolved: Resolved, report: Report) -> tuple[Weights, str | None]:
+    """The chosen weights; on the sample set alone, random ones where they cannot be had -> (weights, why)."""
+
+    def announce(download: Download) -> None:
+        size = f"{download.bytes / 1e6:.1f} MB" if download.bytes else "unknown size"
+        report(Note(text=f"Downloading {download.filename} ({size}) from {download.host}"))
+
+    def progress(done: int, total: int | None) -> None:
+        report(Progress(task="download", done=done, total=total, unit="bytes"))
+
+    try:
+        return obtain_weights(resolved.backbone, resolved.weights, announce=announce, progress=progress), None
+    except Unreachable as error:
+        if resolved.request.data is not None:
+            raise
+        reason = str(error).splitlines()[0]
+        report(
+            Note(
+                text=f"The pretrained weights of {resolved.backbone.qualified} cannot be had: {reason}\n"
+                "Going on with RANDOM weights, on the sample set only: the result says nothing about this backbone.",
+                loud=True,
+            )
+        )
+        random = WeightsChoice(kind="random", tag=resolved.weights.tag)
+        return obtain_weights(resolved.backbone, random), reason
+
+
+def _model(resolved: Resolved, plan: Plan, weights: Weights) -> ZooModel:
+    seeding.seed_torch(f"{plan.seed}/initialisation")
+    model = build_model(
+        resolved.backbone,
+        resolved.head,
+        resolved.options,
+        classes=plan.classes,
+        tag=weights.choice.tag,
+        state=weights.state,
+    )
+    try:
+        model = model.to(plan.device)
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
+        raise DeviceError(f"{plan.backbone.name} does not fit into the memory of {plan.device}.") from None
+    check_shapes(model)
+    return model
+
+
+def _stage_content(stage: StagePlan, scores: Scores, seconds: float) -> dict[str, Any]:
+    return {
+        "name": stage.settings.name,
+        "epochs": stage.settings.epochs,
+        "metrics": {"val": scores.to_dict()},
+        "seconds": seconds,
+        "trainable_parameters": stage.trainable_parameters,
+        "frozen_parameters": stage.frozen_parameters,
+    }

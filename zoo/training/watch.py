@@ -1,0 +1,188 @@
+"""Watches one stage as it runs and says afterwards whether frozen stayed frozen and trained was trained.
+
+It relies on the plan's groups alone, not on what the freezing did: a fault there must show here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import Counter
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from zoo.errors import CheckFailed
+from zoo.model.model import HEAD, ZooModel
+from zoo.planning.plan import StagePlan
+from zoo.training.proof import Check
+
+_SHOWN = 10
+
+
+class NotFinite(CheckFailed):
+    """The loss or a gradient is not finite; the stage was stopped before the optimizer used it."""
+
+
+class StageWatch:
+    """Made when a stage's freezing is done and before its first step."""
+
+    def __init__(self, model: ZooModel, stage: StagePlan) -> None:
+        self._model = model
+        self._stage = stage
+        self._name = stage.settings.name
+        trains = set(stage.trains)
+        self._trained = {name: each for name, each in model.named_parameters() if model.group_of(name) in trains}
+        self._must_rest = _must_rest(model, trains)
+        self._frozen_before = self._frozen_digests()
+        self._trained_before = {name: tensor_digest(each) for name, each in self._trained.items()}
+        self._awake: Counter[str] = Counter()
+        self._steps = 0
+        self._with_gradient: set[str] = set()
+        self._not_finite: list[str] = []
+        self._losses: list[float] = []
+        self._optimizer: Check | None = None
+
+    def optimizer_made(self, optimizer: Optimizer) -> None:
+        """Compare the optimizer's parameters with the plan's."""
+        names = {id(each): name for name, each in self._model.named_parameters()}
+        held = Counter(names.get(id(each), "(not of the model)") for group in optimizer.param_groups for each in group["params"])
+        twice = sorted(name for name, count in held.items() if count > 1)
+        forgotten = sorted(set(self._trained) - set(held))
+        extra = sorted(set(held) - set(self._trained))
+        faults = {"twice": twice, "forgotten": forgotten, "not to be trained": extra}
+        wrong = {what: found for what, found in faults.items() if found}
+        said = "; ".join(f"{what}: {found[0]}" for what, found in wrong.items())
+        self._optimizer = Check(
+            name="optimizer_groups",
+            stage=self._name,
+            verdict="failed" if wrong else "passed",
+            summary=said or f"the optimizer holds exactly the {len(self._trained)} trainable tensors, each once",
+            evidence={what: found[:_SHOWN] for what, found in wrong.items()} | {"tensors": len(held)},
+        )
+
+    def step_begins(self) -> None:
+        """Look at the mode of everything that must rest."""
+        self._steps += 1
+        for name in self._must_rest:
+            if self._model.get_submodule(name).training:
+                self._awake[name] += 1
+
+    def gradients_ready(self, loss: float) -> None:
+        """Look at the gradients before the optimizer uses them. Raises NotFinite."""
+        gradients = {name: each.grad for name, each in self._trained.items() if each.grad is not None}
+        self._with_gradient.update(gradients)
+        norm = float(torch.nn.utils.get_total_norm(list(gradients.values()))) if gradients else 0.0
+        if math.isfinite(loss) and math.isfinite(norm):
+            return
+        self._not_finite = [name for name, each in gradients.items() if not bool(torch.isfinite(each).all())] or ["loss"]
+        raise NotFinite(
+            f"Stage {self._name!r}, step {self._steps}: the loss is {loss:.4g} and the gradient of {self._not_finite[0]} "
+            f"is not finite, at a learning rate of {self._stage.settings.lr:g}. The stage was stopped.\n"
+            f"Next: lower it, for example --set {self._name}.lr={self._stage.settings.lr / 10:g}."
+        )
+
+    def epoch_finished(self, train_loss: float) -> None:
+        self._losses.append(train_loss)
+
+    def checks(self) -> list[Check]:
+        """The verdicts on this stage."""
+        checks = [self._frozen_unchanged(), self._frozen_at_rest(), self._gradients(), self._loss_moved()]
+        return [*checks, self._optimizer] if self._optimizer else checks
+
+    def _frozen_digests(self) -> dict[str, str]:
+        tensors = {**dict(self._model.named_parameters()), **dict(self._model.named_buffers())}
+        trains = set(self._stage.trains)
+        return {
+            name: tensor_digest(each) for name, each in tensors.items() if self._model.group_of(name) not in trains
+        }
+
+    def _frozen_unchanged(self) -> Check:
+        after = self._frozen_digests()
+        changed = [name for name, digest in self._frozen_before.items() if after.get(name) != digest]
+        return Check(
+            name="frozen_unchanged",
+            stage=self._name,
+            verdict="failed" if changed else "passed",
+            summary=f"{changed[0]} changed while frozen" + (f", and {len(changed) - 1} more" if len(changed) > 1 else "")
+            if changed
+            else f"{len(after)} frozen parameters and buffers are bit-identical before and after",
+            evidence={
+                "changed": changed[:_SHOWN],
+                "tensors": len(after),
+                "digest_before": _combined(self._frozen_before),
+                "digest_after": _combined(after),
+            },
+        )
+
+    def _frozen_at_rest(self) -> Check:
+        awake = sorted(self._awake)
+        return Check(
+            name="frozen_in_evaluation_mode",
+            stage=self._name,
+            verdict="failed" if awake else "passed",
+            summary=f"{awake[0]} was in training mode in {self._awake[awake[0]]} of {self._steps} steps"
+            if awake
+            else f"{len(self._must_rest)} frozen modules were in evaluation mode in all {self._steps} steps",
+            evidence={"modules": len(self._must_rest), "steps": self._steps, "in_training_mode": awake[:_SHOWN]},
+        )
+
+    def _gradients(self) -> Check:
+        never = [name for name in self._trained if name not in self._with_gradient]
+        unmoved = [name for name, each in self._trained.items() if tensor_digest(each) == self._trained_before[name]]
+        still = [name for name in unmoved if name not in never]
+        if self._not_finite:
+            summary = f"the gradient of {self._not_finite[0]} was not finite in step {self._steps}"
+        elif never:
+            summary = f"{never[0]} never got a gradient" + (f", and {len(never) - 1} more" if len(never) > 1 else "")
+        else:
+            summary = f"{len(self._trained)} trainable tensors got finite gradients" + (
+                f"; {len(still)} did not move at working precision" if still else ""
+            )
+        return Check(
+            name="gradients",
+            stage=self._name,
+            verdict="failed" if self._not_finite or never else "passed",
+            summary=summary,
+            evidence={
+                "tensors": len(self._trained),
+                "never": never[:_SHOWN],
+                "not_finite": self._not_finite[:_SHOWN],
+                "not_moved": still[:_SHOWN],
+            },
+        )
+
+    def _loss_moved(self) -> Check:
+        first, last = (self._losses[0], self._losses[-1]) if self._losses else (math.nan, math.nan)
+        if len(self._losses) < 2:
+            verdict, summary = "passed", f"one epoch, train loss {first:.4g}: nothing to compare"
+        else:
+            verdict = "passed" if last < first else "warning"
+            summary = f"train loss {first:.4g} in the first epoch, {last:.4g} in the last"
+        evidence = {"first": first, "last": last} if self._losses else {}
+        return Check(
+            name="loss_movement",
+            stage=self._name,
+            verdict="passed" if verdict == "passed" else "warning",
+            summary=summary,
+            evidence=evidence,
+        )
+
+
+def tensor_digest(tensor: Tensor) -> str:
+    """SHA-256 over dtype, shape and bytes."""
+    plain = tensor.detach().cpu().contiguous()
+    digest = hashlib.sha256(f"{plain.dtype}{tuple(plain.shape)}".encode())
+    digest.update(plain.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _must_rest(model: ZooModel, trains: set[str]) -> list[str]:
+    held = {f"backbone.{name}" if name else "backbone": groups for name, groups in model.groups.modules.items()}
+    held |= {f"head.{name}" if name else "head": frozenset([HEAD]) for name, _ in model.head.named_modules()}
+    return [name for name, groups in held.items() if not groups & trains]
+
+
+def _combined(digests: dict[str, str]) -> str:
+    return hashlib.sha256("\n".join(f"{name} {digest}" for name, digest in sorted(digests.items())).encode()).hexdigest()
