@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from math import prod
+from typing import Any
 
 from timm.models import group_parameters
 from torch import Tensor, nn
@@ -18,8 +19,20 @@ import zoo
 Stages = list[list[str]]
 """Parameter names, one list for each part, in the order in which the input passes them."""
 
-# timm's matcher lets these classes' token-only blocks share a group with blocks that run before them.
-_BY_STRUCTURE = ("Cait",)
+# Matchers in timm's notation, for classes whose own does not follow the order in which the parts run: CaiT's token-only
+# blocks run after all others, and CoaT's blocks share the position encodings of their stage.
+_MATCHERS: dict[str, dict[str, Any]] = {
+    "Cait": {
+        "stem": r"^cls_token|pos_embed|patch_embed",
+        "blocks": r"^blocks\.(\d+)",
+        "blocks_token_only": [(r"^blocks_token_only\.(\d+)", None), (r"^norm", (99999,))],
+    },
+    "CoaT": {
+        "stem": r"^cls_token1|patch_embed1",
+        "serial_blocks": r"^(?:cls_token|patch_embed|cpe|crpe|serial_blocks)(\d)",
+        "parallel_blocks": [(r"^parallel_blocks\.(\d+)", None), (r"^norm|aggregate", (99999,))],
+    },
+}
 # Used by every block, so what they hold belongs before the first one; timm's matchers leave them to the end.
 _SHARED_BY_ALL = ("rope.", "shared_rel_pos.")
 # A stage with at most this many weights, all pointwise, is a projection between the last stage and the classifier.
@@ -32,7 +45,7 @@ def groups(model: nn.Module) -> tuple[zoo.Group, ...]:
     """The parts of a model built with `num_classes=0`; the first is called `stem`."""
     shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     stages = _without_weightless(_by_matcher(model) or _by_structure(model), shapes)
-    names = _names(stages, shapes)
+    names = _names(stages)
     stages, names = _without_appendices(stages, names, shapes)
     members = _members(model, stages)
     return tuple(zoo.Group(name=name, members=tuple(held)) for name, held in zip(names, members, strict=True))
@@ -40,12 +53,14 @@ def groups(model: nn.Module) -> tuple[zoo.Group, ...]:
 
 def _by_matcher(model: nn.Module) -> Stages | None:
     """timm's own coarse grouping; None where the class has none."""
-    if not hasattr(model, "group_matcher") or type(model).__name__ in _BY_STRUCTURE:
-        return None
-    try:
-        matcher = model.group_matcher(coarse=True)
-    except AssertionError:  # RDNet: "coarse grouping is not implemented"
-        return None
+    matcher = _MATCHERS.get(type(model).__name__)
+    if matcher is None:
+        if not hasattr(model, "group_matcher"):
+            return None
+        try:
+            matcher = model.group_matcher(coarse=True)
+        except AssertionError:  # RDNet: "coarse grouping is not implemented"
+            return None
     by_id: dict[int, list[str]] = {}
     for name, layer in group_parameters(model, matcher, reverse=True).items():
         by_id.setdefault(0 if name.startswith(_SHARED_BY_ALL) else layer, []).append(name)
@@ -118,12 +133,12 @@ def _is_appendix(last: list[str], before: list[str], shapes: dict[str, tuple[int
     return projection or _size(last, shapes) * _APPENDIX < _size(before, shapes)
 
 
-def _names(stages: Stages, shapes: dict[str, tuple[int, ...]]) -> list[str]:
-    """`stem`, then the dotted name of each stage's largest module that lies in it entirely."""
+def _names(stages: Stages) -> list[str]:
+    """`stem`, then the dotted name of the module that lies in the stage entirely and makes up most of it."""
     whose = {name: index for index, stage in enumerate(stages) for name in stage}
     names = ["stem"]
     for index in range(1, len(stages)):
-        name = _name(index, whose, shapes)
+        name = _name(index, whose)
         # `head` is zoo's word for what the user trains on top.
         names.append("neck" if name == "head" else name)
     if len(set(names)) != len(names):
@@ -131,15 +146,15 @@ def _names(stages: Stages, shapes: dict[str, tuple[int, ...]]) -> list[str]:
     return names
 
 
-def _name(index: int, whose: dict[str, int], shapes: dict[str, tuple[int, ...]]) -> str:
+def _name(index: int, whose: dict[str, int]) -> str:
     prefix = ""
     while True:
-        sizes: dict[str, int] = {}
-        for name, owner in whose.items():
-            if owner == index and name.startswith(prefix):
-                child = name[len(prefix) :].split(".")[0]
-                sizes[child] = sizes.get(child, 0) + prod(shapes[name])
-        path = prefix + max(sizes, key=lambda child: sizes[child])
+        children = [
+            name[len(prefix) :].split(".")[0]
+            for name, owner in whose.items()
+            if owner == index and name.startswith(prefix)
+        ]
+        path = prefix + max(dict.fromkeys(children), key=children.count)
         prefix = f"{path}."
         if all(owner == index for name, owner in whose.items() if name == path or name.startswith(prefix)):
             return path

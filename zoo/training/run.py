@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from zoo.artefact.read import read_model
 from zoo.artefact.write import write_artefact
 from zoo.clock import Clock
-from zoo.data.dataset import Dataset
+from zoo.data.dataset import Dataset, ImageFile
 from zoo.data.store import ImageStore
 from zoo.errors import CheckFailed, DeviceError, Unreachable
 from zoo.events import EpochFinished, Note, PlanReady, Progress, Report, StageFinished, StageStarted
@@ -119,7 +119,7 @@ class _Run:
             raise CheckFailed(f"{stopped}\nNo stage was finished, so there is no classifier. See {self._folder.path}.")
         self._model.load_state_dict(best.state)
         self._model.eval()
-        metrics = self._evaluate()
+        metrics = {"val": best.scores.to_dict(), **self._look_at_test()}
         with self._clock.measure("evaluate"):
             write_artefact(self._folder.artefact, self._model.state_dict(), self._plan, metrics)
             self._checks += [
@@ -181,29 +181,29 @@ class _Run:
         if self._features is None or self._backbone_has_moved():
             with self._clock.measure("features"):
                 pieces = self._pieces(self._plan.chunk, "features")
-                both = [*self._train, *self._val]
-                table = inference.pooled_features(
-                    self._model, self._store, both, pieces=pieces, progress=self._progress("features", len(both))
-                )
-            train, val = table.split([len(self._train), len(self._val)])
+                train = self._pooled(self._train, pieces, "features of train")
+                val = self._pooled(self._val, pieces, "features of val")
             self._features = FeatureInputs(train, val, pieces.size)
         return self._features
+
+    def _pooled(self, files: Sequence[ImageFile], pieces: Pieces, task: str) -> Tensor:
+        progress = self._progress(task, len(files))
+        return inference.pooled_features(self._model, self._store, files, pieces=pieces, progress=progress)
 
     def _backbone_has_moved(self) -> bool:
         done = self._plan.stages[: len(self._stages)]
         return any(stage.inputs == "images" for stage in done)
 
-    def _evaluate(self) -> dict[str, dict[str, float]]:
-        metrics = {}
+    def _look_at_test(self) -> dict[str, dict[str, float]]:
+        """Once, when everything has been chosen."""
+        files = self._dataset.splits.get("test", ())
+        if not files:
+            return {}
         with self._clock.measure("evaluate"):
-            for split, files in self._dataset.splits.items():
-                if split == "train":
-                    continue
-                pieces = self._pieces(self._plan.chunk, f"evaluation {split}")
-                progress = self._progress(f"evaluate {split}", len(files))
-                output = inference.logits(self._model, self._store, files, pieces=pieces, progress=progress)
-                metrics[split] = score(output, inference.targets_of(files)).to_dict()
-        return metrics
+            pieces = self._pieces(self._plan.chunk, "evaluation of test")
+            progress = self._progress("evaluate test", len(files))
+            output = inference.logits(self._model, self._store, files, pieces=pieces, progress=progress)
+            return {"test": score(output, inference.targets_of(files)).to_dict()}
 
     def _check_preprocessing(self) -> Check:
         spec = self._resolved.backbone.spec

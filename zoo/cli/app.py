@@ -1,0 +1,241 @@
+"""The commands and their options. What a command needs is imported when it runs: `zoo --help` imports no torch."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import click
+import typer
+from typer.core import TyperGroup
+
+from zoo.errors import ZooError
+
+if TYPE_CHECKING:
+    from zoo.planning.request import Request
+
+INTERRUPTED = 130
+
+
+class _Commands(TyperGroup):
+    """Turns Ctrl-C into a message and exit code 130, before click makes its own of it."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            print("\nInterrupted. No artefact was written half; what was finished is in the run folder.", file=sys.stderr)
+            raise typer.Exit(INTERRUPTED) from None
+
+
+app = typer.Typer(
+    name="zoo",
+    cls=_Commands,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Any pretrained backbone, any head, any freezing recipe: a classifier for your own images, and the proof.",
+    epilog="Start with: zoo finetune --backbone resnet18 --classes 5",
+)
+
+Backbone = Annotated[str, typer.Option(help="[provider/]architecture[.tag]; see zoo list backbones.", show_default=False)]
+Head = Annotated[str, typer.Option(help="See zoo list heads.")]
+Classes = Annotated[int | None, typer.Option(help="How many; must agree with the data. Default: as many as there are.")]
+Recipe = Annotated[str, typer.Option(help="A name (zoo list recipes) or a TOML file.")]
+Data = Annotated[
+    Path | None, typer.Option(help="Folder with train/ and val/, or one folder of class folders. Default: a sample set.")
+]
+Weights = Annotated[str, typer.Option(help="default, a tag, random, or a file (.safetensors, .pth).")]
+HeadOption = Annotated[list[str] | None, typer.Option("--head-option", help="K=V, an option of the head; repeatable.")]
+Set = Annotated[list[str] | None, typer.Option("--set", help="STAGE.K=V, a value of the recipe; repeatable.")]
+Epochs = Annotated[int | None, typer.Option(help="Scale the stages so that the longest has this many.")]
+BatchSize = Annotated[int | None, typer.Option(help="For all stages.")]
+Out = Annotated[Path | None, typer.Option(help="The run folder; must not exist. Default: a new one under runs/.")]
+Seed = Annotated[int, typer.Option(help="Of everything drawn: split, initialisation, order, augmentation.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+Workers = Annotated[int | None, typer.Option(help="Decoding threads. Default: one per core, at most eight.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON alone on stdout.")]
+Artefact = Annotated[Path, typer.Argument(help="An artefact folder, or the run folder that holds it.", show_default=False)]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        print(f"zoo {version('zoo-registry')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    ctx: typer.Context,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Only results and errors.")] = False,
+    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Every epoch, every skipped file, every check.")] = False,
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    from zoo.cli.console import Verbosity
+
+    ctx.obj = Verbosity(quiet=quiet, verbose=verbose)
+
+
+@app.command("list")
+def list_(
+    kind: Annotated[str, typer.Argument(help="backbones, heads, recipes or plugins; nothing: an overview.")] = "",
+    pattern: Annotated[str, typer.Argument(help="Names that contain it, or a pattern with * and ?.")] = "",
+    provider: Annotated[str | None, typer.Option(help="Backbones of one provider only.")] = None,
+    pretrained: Annotated[bool, typer.Option("--pretrained", help="Only backbones with weights.")] = False,
+    as_json: Json = False,
+) -> None:
+    """What there is: backbones, heads, recipes, plugins."""
+    from zoo.cli.listing import show_list
+
+    show_list(kind, pattern, provider=provider, pretrained=pretrained, as_json=as_json)
+
+
+@app.command()
+def show(
+    name: Annotated[str, typer.Argument(help="A backbone, head or recipe, or a recipe file.", show_default=False)],
+    as_json: Json = False,
+) -> None:
+    """Everything known about one backbone, head or recipe."""
+    from zoo.cli.showing import show_name
+
+    show_name(name, as_json=as_json)
+
+
+@app.command()
+def plan(
+    ctx: typer.Context,
+    backbone: Backbone,
+    head: Head = "dropout_linear",
+    classes: Classes = None,
+    recipe: Recipe = "staged",
+    data: Data = None,
+    weights: Weights = "default",
+    head_option: HeadOption = None,
+    set_: Set = None,
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    out: Out = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    workers: Workers = None,
+    as_json: Json = False,
+) -> None:
+    """What finetune would do, with every choice resolved; nothing is downloaded, trained or written."""
+    from zoo import api
+    from zoo.cli.plan_text import print_plan
+    from zoo.cli.run_display import RunDisplay
+
+    with RunDisplay(ctx.obj, as_json=as_json) as display:
+        made = api.plan(_request(ctx), report=display.report)
+    if as_json:
+        print(made.model_dump_json(indent=2))
+    else:
+        print_plan(made, ctx.obj)
+
+
+@app.command()
+def finetune(
+    ctx: typer.Context,
+    backbone: Backbone,
+    head: Head = "dropout_linear",
+    classes: Classes = None,
+    recipe: Recipe = "staged",
+    data: Data = None,
+    weights: Weights = "default",
+    head_option: HeadOption = None,
+    set_: Set = None,
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    out: Out = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    workers: Workers = None,
+    as_json: Json = False,
+) -> None:
+    """Train a classifier on your images, check what was done, and save it."""
+    from zoo import api
+    from zoo.cli.result_text import print_result
+    from zoo.cli.run_display import RunDisplay
+
+    with RunDisplay(ctx.obj, as_json=as_json) as display:
+        result = api.finetune(_request(ctx), report=display.report)
+    print_result(result, ctx.obj, as_json=as_json)
+
+
+@app.command()
+def evaluate(
+    ctx: typer.Context,
+    artefact: Artefact,
+    data: Annotated[Path, typer.Option(help="Folder of labelled images: its test/, else its val/, else all of it.")],
+    device: Device = "auto",
+    workers: Workers = None,
+    as_json: Json = False,
+) -> None:
+    """Score a saved classifier on labelled images."""
+    from zoo import api
+    from zoo.cli.result_text import print_evaluation
+    from zoo.cli.run_display import RunDisplay
+
+    with RunDisplay(ctx.obj, as_json=as_json) as display:
+        found = api.evaluate(artefact, data=data, device=device, workers=workers, report=display.report)
+    print_evaluation(found, as_json=as_json)
+
+
+@app.command()
+def predict(
+    ctx: typer.Context,
+    artefact: Artefact,
+    images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.", show_default=False)],
+    top: Annotated[int, typer.Option(min=1, help="Classes listed per image.")] = 3,
+    csv: Annotated[Path | None, typer.Option(help="Write the predictions to a CSV file as well.")] = None,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Say what is on images, with a saved classifier."""
+    from zoo.cli.predicting import predict_images
+
+    predict_images(artefact, images, top=top, csv_file=csv, device=device, as_json=as_json, verbosity=ctx.obj)
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Versions, devices, threads, caches, plugins: what a bug report needs."""
+    from zoo.cli.doctor import print_doctor
+
+    print_doctor(as_json=as_json)
+
+
+def _request(ctx: typer.Context) -> Request:
+    from zoo.options import parse_assignments
+    from zoo.planning.request import Request
+
+    given = {name: value for name, value in ctx.params.items() if name in Request.__dataclass_fields__}
+    return Request(
+        **given,
+        head_options=parse_assignments(ctx.params["head_option"] or []),
+        set=tuple(ctx.params["set_"] or []),
+    )
+
+
+def main() -> None:
+    """Entry point of the `zoo` command: the one place where a ZooError becomes a message and an exit code."""
+    from zoo.cli.console import quiet_libraries
+
+    quiet_libraries()
+    try:
+        app()
+    except ZooError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        # The reader (`| head`) has enough: not an error. Python would complain once more when it flushes stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+
+
+__all__ = ["app", "main"]

@@ -1,0 +1,75 @@
+"""`zoo doctor`."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+from pathlib import Path
+from typing import Any
+
+from zoo.caches import VARIABLE, cache_folder
+from zoo.registry import default_registry
+
+
+def print_doctor(*, as_json: bool) -> None:
+    """Versions, devices, threads, caches, plugins."""
+    found = _examine()
+    if as_json:
+        print(json.dumps(found, indent=2, ensure_ascii=False))
+        return
+    for title, facts in found.items():
+        print(title)
+        for name, value in facts.items():
+            print(f"  {name:<18} {value}")
+
+
+def _examine() -> dict[str, dict[str, Any]]:
+    from zoo.planning.versions import versions
+
+    return {
+        "versions": {**versions(), "system": platform.platform()},
+        "devices": _devices(),
+        "caches": _caches(),
+        "plugins": {
+            plugin.label: plugin.state + (f": {plugin.error}" if plugin.error else "")
+            for plugin in default_registry().plugins()
+        },
+    }
+
+
+def _devices() -> dict[str, Any]:
+    import torch
+
+    from zoo.planning.devices import available_devices, choose_device
+
+    facts: dict[str, Any] = {
+        "auto means": choose_device("auto"),
+        "available": ", ".join(available_devices()),
+        "cores": os.cpu_count(),
+        "torch threads": torch.get_num_threads(),
+        "CUDA of torch": torch.version.cuda or "none",
+        "CPU": torch.backends.cpu.get_cpu_capability(),
+    }
+    for index in range(torch.cuda.device_count()):
+        facts[f"cuda:{index}"] = torch.cuda.get_device_name(index)
+    return facts
+
+
+def _caches() -> dict[str, str]:
+    import torch
+    from huggingface_hub import constants
+
+    folders = {
+        f"zoo ({VARIABLE})": cache_folder(),
+        "torch (TORCH_HOME)": Path(torch.hub.get_dir()),
+        "hub (HF_HOME)": Path(constants.HF_HUB_CACHE),
+    }
+    return {name: _folder(path) for name, path in folders.items()}
+
+
+def _folder(path: Path) -> str:
+    if not path.is_dir():
+        return f"{path} (not there yet)"
+    return f"{path} ({shutil.disk_usage(path).free / 1e9:.0f} GB free)"

@@ -1,0 +1,92 @@
+"""A plan, for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+
+from zoo.cli import console
+from zoo.cli.console import Verbosity
+from zoo.planning.plan import Plan, StagePlan
+from zoo.preprocessing import Preprocessing
+
+_SHOWN = 5
+
+
+def print_plan(plan: Plan, verbosity: Verbosity, *, to: Console | None = None) -> None:
+    """What trains, what is frozen, at which rates, for how long; and on what."""
+    screen = to or console.out()
+    screen.print(console.table(None, ["", ""], _facts(plan)))
+    screen.print()
+    names = [group.name for group in plan.backbone.groups]
+    rows = [_stage_row(stage, names) for stage in plan.stages]
+    columns = ["stage", "trains", "frozen", "trainable", "epochs", "steps", "peak rate", "batch norm", "runs on"]
+    screen.print(console.table(None, columns, rows, right=("trainable", "epochs", "steps")))
+    if verbosity.verbose:
+        for stage in plan.stages:
+            rates = ", ".join(f"{group} {rate:.3g}" for group, rate in stage.rates.items())
+            screen.print(f"rates of {stage.settings.name}: {rates}")
+    skipped = plan.data.skipped
+    shown = skipped if verbosity.verbose else skipped[:_SHOWN]
+    if skipped:
+        screen.print(f"\n{console.count(len(skipped), 'file')} not used:")
+    for file, reason, detail in shown:
+        screen.print(f"  {file}: {reason}{f' ({detail})' if detail else ''}")
+    if len(shown) < len(skipped):
+        screen.print(f"  and {len(skipped) - len(shown)} more; zoo -v lists them all")
+
+
+def _facts(plan: Plan) -> list[list[str]]:
+    backbone, head = plan.backbone, plan.head
+    parameters = sum(group.parameters for group in backbone.groups)
+    also = f"; the bare name could also mean {', '.join(backbone.also)}" if backbone.also else ""
+    groups = " > ".join(group.name for group in backbone.groups)
+    weights = plan.weights.label + (f" (licence: {backbone.licence})" if backbone.licence else "")
+    if plan.weights.kind == "random":
+        weights = "RANDOM: nothing pretrained" + (f" ({plan.weights.fallback})" if plan.weights.fallback else "")
+    options = ", ".join(f"{key}={value}" for key, value in head.options.items())
+    return [
+        ["backbone", f"{backbone.name}: {parameters:,} parameters, {backbone.features} features{also}"],
+        ["groups", groups],
+        ["weights", weights],
+        ["head", f"{head.name}{f' ({options})' if options else ''}: {head.parameters:,} parameters"],
+        ["recipe", f"{plan.recipe}: {plan.recipe_summary}"],
+        ["data", f"{plan.data.source}: {_images(plan)}"],
+        ["classes", f"{len(plan.classes)}: {', '.join(plan.classes)}"],
+        *([["split", "; ".join(plan.data.notes)]] if plan.data.notes else []),
+        ["images", Preprocessing.from_dict(plan.preprocessing).describe()],
+        ["machine", f"{plan.device}, {plan.precision}, {console.count(plan.threads, 'thread')}, seed {plan.seed}"],
+    ]
+
+
+def _images(plan: Plan) -> str:
+    return ", ".join(f"{sum(counts):,} {split}" for split, counts in plan.data.images.items())
+
+
+def _stage_row(stage: StagePlan, groups: Sequence[str]) -> list[str]:
+    settings = stage.settings
+    rates = sorted(set(stage.rates.values()))
+    rate = f"{rates[-1]:.3g}" if len(rates) == 1 else f"{rates[-1]:.3g} to {rates[0]:.3g}"
+    norms = [(stage.batch_norms_frozen, "frozen"), (stage.batch_norms_training, "training")]
+    return [
+        settings.name,
+        _names(stage.trains, groups),
+        _names(stage.freezes, groups),
+        f"{stage.trainable_parameters:,}",
+        str(settings.epochs),
+        str(stage.steps),
+        rate,
+        ", ".join(f"{number} {state}" for number, state in norms if number) or "none",
+        "features, computed once" if stage.inputs == "features" else f"images, augment {settings.augment}",
+    ]
+
+
+def _names(names: Sequence[str], groups: Sequence[str]) -> str:
+    """Long runs of groups are shortened to `first..last`."""
+    of_backbone = [name for name in names if name in groups]
+    rest = [name for name in names if name not in groups]
+    indices = [groups.index(name) for name in of_backbone]
+    if len(indices) > 3 and indices == list(range(indices[0], indices[-1] + 1)):
+        of_backbone = [f"{of_backbone[0]}..{of_backbone[-1]}"]
+    return ", ".join([*of_backbone, *rest]) or "nothing"

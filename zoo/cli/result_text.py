@@ -1,0 +1,80 @@
+"""What came out of a run or an evaluation, for people and for programs."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from zoo.cli import console
+from zoo.cli.console import Verbosity
+
+if TYPE_CHECKING:
+    from zoo.training.evaluation import Evaluation
+    from zoo.training.result import Result
+
+
+def print_result(result: Result, verbosity: Verbosity, *, as_json: bool) -> None:
+    """The result table, the proof, where the artefact is, and what to do next."""
+    if as_json:
+        print(json.dumps({**result.content, "path": str(result.path)}, indent=2, ensure_ascii=False))
+        return
+    screen = console.out()
+    kept = result.content["selection"]["kept"]
+    rows = [
+        [
+            stage["name"] + (" (kept)" if stage["name"] == kept else ""),
+            f"{stage['metrics']['val']['accuracy']:.3f}",
+            f"{stage['metrics']['val']['macro_f1']:.3f}",
+            f"{stage['metrics']['val']['loss']:.4f}",
+            console.seconds(stage["seconds"]),
+        ]
+        for stage in result.content["stages"]
+    ]
+    columns = ["stage", "val accuracy", "macro F1", "val loss", "time"]
+    screen.print()
+    screen.print(console.table("Result", columns, rows, right=columns[1:]))
+    screen.print()
+    for split, metrics in result.metrics.items():
+        screen.print(f"{split} accuracy {metrics['accuracy']:.3f}, macro F1 {metrics['macro_f1']:.3f}", style="bold")
+    screen.print(_proof(result, verbosity))
+    seconds = result.content["seconds"]
+    parts = ", ".join(f"{name} {console.seconds(value)}" for name, value in seconds.items() if name != "total")
+    screen.print(f"time: {console.seconds(seconds['total'])} ({parts})")
+    screen.print(f"classifier: {result.artefact}")
+    screen.print(f"next: zoo predict {result.artefact} IMAGE")
+
+
+def print_evaluation(found: Evaluation, *, as_json: bool) -> None:
+    """Scores over the split, and per class."""
+    if as_json:
+        content = {
+            "split": found.split,
+            "images": found.images,
+            "metrics": found.scores.to_dict(),
+            "per_class": {name: {"correct": right, "images": total} for name, (right, total) in found.per_class.items()},
+            "unreadable": found.unreadable,
+        }
+        print(json.dumps(content, indent=2, ensure_ascii=False))
+        return
+    screen = console.out()
+    rows = [
+        [name, f"{right / total:.3f}", str(right), str(total)] for name, (right, total) in found.per_class.items()
+    ]
+    columns = ["class", "recall", "correct", "images"]
+    screen.print(console.table(None, columns, rows, right=columns[1:]))
+    scores = found.scores
+    screen.print(
+        f"\n{found.split}: accuracy {scores.accuracy:.3f}, macro F1 {scores.macro_f1:.3f}, loss {scores.loss:.4f} "
+        f"on {console.count(found.images, 'image')}",
+        style="bold",
+    )
+
+
+def _proof(result: Result, verbosity: Verbosity) -> str:
+    checks = json.loads((result.path / "proof.json").read_text("utf-8"))["checks"]
+    warned = [check for check in checks if check["verdict"] == "warning"]
+    lines = [f"proof: {result.proof}, {console.count(len(checks), 'check')}, {console.count(len(warned), 'warning')}"]
+    for check in checks if verbosity.verbose else warned:
+        where = f" (stage {check['stage']})" if check["stage"] else ""
+        lines.append(f"  {check['verdict']}: {check['name']}{where}: {check['summary']}")
+    return "\n".join(lines)
