@@ -334,7 +334,7 @@ def test_a_write_that_fails_names_the_folder(host: Host, checkpoints: Path) -> N
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, hard))
     try:
-        with pytest.raises(WeightsError, match="cannot keep the file: .*File too large") as caught:
+        with pytest.raises(WeightsError, match=r"cannot keep the file: .*File too large") as caught:
             fetch(UrlFile(url=f"{host.url}/tiny.pth"), name=NAME)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -416,7 +416,8 @@ def test_where_links_cannot_be_made_one_copy_is_kept(host: Host, tmp_path: Path)
     host.answers[f"{HUB}/model.safetensors"] = hub_answer()
     path = Path(fetch_from_hub(host.url, tmp_path, HF_HUB_DISABLE_SYMLINKS="1")["path"])
     assert path.read_bytes() == CONTENT
-    assert [file for file in tmp_path.rglob("*") if file.is_file() and file.stat().st_size == len(CONTENT)] == [path]
+    files = [file for file in tmp_path.rglob("*") if file.is_file() and not file.is_symlink()]
+    assert len([file for file in files if file.stat().st_size == len(CONTENT)]) == 1
 
 
 def test_the_next_filename_is_taken_where_the_first_is_missing(host: Host, tmp_path: Path) -> None:
@@ -434,6 +435,8 @@ def test_bytes_from_another_host_are_fetched_without_the_token(
     store = start()
     store.answers["/bytes"] = Answer()
     headers = {"Location": f"{store.url}/bytes", "X-Linked-Etag": f'"{SHA256}"', "X-Linked-Size": str(len(CONTENT))}
+    # As the hub does for files in its newer store, whose own protocol is not used.
+    headers |= {"X-Xet-Hash": "ab" * 32, "X-Xet-Refresh-Route": f"{host.url}/xet", "ETag": '"other"'}
     host.answers[f"{HUB}/model.safetensors"] = hub_answer(status=302, body=b"", length=0, headers=headers)
     report = fetch_from_hub(host.url, tmp_path, HF_TOKEN="hf_secret")
     assert Path(report["path"]).read_bytes() == CONTENT
@@ -483,6 +486,7 @@ def test_what_the_hub_sends_wrong_is_not_kept(
     host.answers[f"{HUB}/model.safetensors"] = answer
     report = fetch_from_hub(host.url, tmp_path, limits={"SILENCE_SECONDS": 0.5})
     assert report["error"] == kind, report["message"]
+    assert report["seconds"] < 8
     for part in parts:
         assert part in report["message"]
     assert report["cached"] == "None"

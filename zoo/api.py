@@ -36,7 +36,9 @@ class Listed:
     """Whether the architecture's bare name means this one."""
 
 
-def list_backbones(pattern: str = "*", *, provider: str | None = None, registry: Registry | None = None) -> list[Listed]:
+def list_backbones(
+    pattern: str = "*", *, provider: str | None = None, registry: Registry | None = None
+) -> list[Listed]:
     """Architectures whose bare or qualified name matches `pattern` (`*` and `?`; without either: contained in it)."""
     wanted = pattern if any(sign in pattern for sign in "*?[") else f"*{pattern}*"
     held: set[str] = set()
@@ -99,7 +101,9 @@ def create_model(
     return build_model(resolved, found, options, classes=names, tag=choice.tag, state=state)
 
 
-def plan(request: Request | None = None, /, *, report: Report = silent, registry: Registry | None = None, **arguments: Any) -> Plan:
+def plan(
+    request: Request | None = None, /, *, report: Report = silent, registry: Registry | None = None, **arguments: Any
+) -> Plan:
     """Everything that `finetune` would do, and nothing done: takes the same arguments. Raises ZooError."""
     from zoo.training.run import make_plan
 
@@ -162,6 +166,10 @@ def _request(arguments: Mapping[str, Any]) -> Request:
     unknown = [name for name in arguments if name not in known]
     if unknown:
         raise TypeError(f"unknown argument {unknown[0]!r}; known: {', '.join(known)}")
-    paths = {name: Path(value).expanduser() for name, value in arguments.items() if name in ("data", "out") and value is not None}
+    paths = {
+        name: Path(value).expanduser()
+        for name, value in arguments.items()
+        if name in ("data", "out") and value is not None
+    }
     several = {"set": tuple(arguments["set"])} if "set" in arguments else {}
     return Request(**{**arguments, **paths, **several})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -68,9 +69,7 @@ def _mlp(shape: zoo.FeatureShape, classes: int, options: MlpOptions) -> nn.Modul
     )
 
 
-def _modules(**modules: nn.Module) -> dict[str, nn.Module]:
-    from collections import OrderedDict
-
+def _modules(**modules: nn.Module) -> OrderedDict[str, nn.Module]:
     return OrderedDict(modules)
 
 

@@ -11,10 +11,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from math import prod
 from typing import Any
 
+import zoo
 from timm.models import group_parameters
 from torch import Tensor, nn
-
-import zoo
 
 Stages = list[list[str]]
 """Parameter names, one list for each part, in the order in which the input passes them."""
@@ -37,8 +36,8 @@ _MATCHERS: dict[str, dict[str, Any]] = {
 _SHARED_BY_ALL = ("rope.", "shared_rel_pos.")
 # A stage with at most this many weights, all pointwise, is a projection between the last stage and the classifier.
 _PROJECTION_WEIGHTS = 2
-# A last part with fewer parameters than the part before, divided by this, is an appendix of it.
-_APPENDIX = 8
+# One with a few weights and fewer parameters than the stage before, divided by this, is an appendix of that stage.
+_APPENDIX_WEIGHTS, _APPENDIX = 4, 8
 
 
 def groups(model: nn.Module) -> tuple[zoo.Group, ...]:
@@ -55,11 +54,12 @@ def _by_matcher(model: nn.Module) -> Stages | None:
     """timm's own coarse grouping; None where the class has none."""
     matcher = _MATCHERS.get(type(model).__name__)
     if matcher is None:
-        if not hasattr(model, "group_matcher"):
-            return None
+        offered: Any = getattr(model, "group_matcher", None)
         try:
-            matcher = model.group_matcher(coarse=True)
+            matcher = offered(coarse=True) if offered else None
         except AssertionError:  # RDNet: "coarse grouping is not implemented"
+            matcher = None
+        if matcher is None:
             return None
     by_id: dict[int, list[str]] = {}
     for name, layer in group_parameters(model, matcher, reverse=True).items():
@@ -130,7 +130,8 @@ def _without_appendices(
 def _is_appendix(last: list[str], before: list[str], shapes: dict[str, tuple[int, ...]]) -> bool:
     weights = _weights(last, shapes)
     projection = len(weights) <= _PROJECTION_WEIGHTS and all(prod(shape[2:]) == 1 for shape in weights)
-    return projection or _size(last, shapes) * _APPENDIX < _size(before, shapes)
+    small = len(weights) <= _APPENDIX_WEIGHTS and _size(last, shapes) * _APPENDIX < _size(before, shapes)
+    return projection or small
 
 
 def _names(stages: Stages) -> list[str]:
@@ -203,8 +204,8 @@ class _Placement:
             return stage
         for name, tensor in module.named_parameters(recurse=False):
             self._place(self._owner[id(tensor)], f"{path}.{name}", [tensor])
-        for name, tensor in module.named_buffers(recurse=False):
-            self._place(min(stages), f"{path}.{name}", [tensor])
+        for name, buffer in module.named_buffers(recurse=False):
+            self._place(min(stages), f"{path}.{name}", [buffer])
         self._place_children(module, f"{path}.", min(stages))
         return stage
 

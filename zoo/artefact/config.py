@@ -8,6 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 FORMAT = 1
 CONFIG, TENSORS, CARD = "config.json", "model.safetensors", "README.md"
+FOLDER = "model"
+"""Name of the artefact inside a run folder."""
 
 
 class _Record(BaseModel):

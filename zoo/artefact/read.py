@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
-from zoo.artefact.config import CONFIG, FORMAT, TENSORS, ArtefactConfig
+from zoo.artefact.config import CONFIG, FOLDER, FORMAT, TENSORS, ArtefactConfig
 from zoo.errors import ArtefactError, UnknownName, ZooError
 from zoo.model.build import build_model, file_digest
 from zoo.model.model import ZooModel
@@ -17,17 +17,18 @@ from zoo.model.weights import load_weights
 from zoo.options import build_options
 from zoo.preprocessing import Preprocessing
 from zoo.registry import Registry
-from zoo.training.run_folder import ARTEFACT
 
 
 def find_artefact(path: Path) -> Path:
     """The artefact's folder: `path` itself or the `model` folder of a run. Raises ArtefactError."""
-    for folder in (path, path / ARTEFACT):
+    for folder in (path, path / FOLDER):
         if (folder / CONFIG).is_file():
             return folder
     if not path.exists():
         raise ArtefactError(f"There is no {str(path)!r}. Give an artefact folder or a run folder.")
-    raise ArtefactError(f"{path} is no artefact: it has no {CONFIG}. Give the 'model' folder of a run, or the run folder.")
+    raise ArtefactError(
+        f"{path} is no artefact: it has no {CONFIG}. Give the 'model' folder of a run, or the run folder."
+    )
 
 
 def read_config(folder: Path) -> ArtefactConfig:

@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import click
 import typer
 from typer.core import TyperGroup
 
@@ -22,11 +21,13 @@ INTERRUPTED = 130
 class _Commands(TyperGroup):
     """Turns Ctrl-C into a message and exit code 130, before click makes its own of it."""
 
-    def invoke(self, ctx: click.Context) -> Any:
+    def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            print("\nInterrupted. No artefact was written half; what was finished is in the run folder.", file=sys.stderr)
+            print(
+                "\nInterrupted. No artefact was written half; what was finished is in the run folder.", file=sys.stderr
+            )
             raise typer.Exit(INTERRUPTED) from None
 
 
@@ -41,12 +42,15 @@ app = typer.Typer(
     epilog="Start with: zoo finetune --backbone resnet18 --classes 5",
 )
 
-Backbone = Annotated[str, typer.Option(help="[provider/]architecture[.tag]; see zoo list backbones.", show_default=False)]
+Backbone = Annotated[
+    str, typer.Option(help="[provider/]architecture[.tag]; see zoo list backbones.", show_default=False)
+]
 Head = Annotated[str, typer.Option(help="See zoo list heads.")]
 Classes = Annotated[int | None, typer.Option(help="How many; must agree with the data. Default: as many as there are.")]
 Recipe = Annotated[str, typer.Option(help="A name (zoo list recipes) or a TOML file.")]
 Data = Annotated[
-    Path | None, typer.Option(help="Folder with train/ and val/, or one folder of class folders. Default: a sample set.")
+    Path | None,
+    typer.Option(help="Folder with train/ and val/, or one folder of class folders. Default: a sample set."),
 ]
 Weights = Annotated[str, typer.Option(help="default, a tag, random, or a file (.safetensors, .pth).")]
 HeadOption = Annotated[list[str] | None, typer.Option("--head-option", help="K=V, an option of the head; repeatable.")]
@@ -58,7 +62,9 @@ Seed = Annotated[int, typer.Option(help="Of everything drawn: split, initialisat
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 Workers = Annotated[int | None, typer.Option(help="Decoding threads. Default: one per core, at most eight.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON alone on stdout.")]
-Artefact = Annotated[Path, typer.Argument(help="An artefact folder, or the run folder that holds it.", show_default=False)]
+Artefact = Annotated[
+    Path, typer.Argument(help="An artefact folder, or the run folder that holds it.", show_default=False)
+]
 
 
 def _version(asked: bool) -> None:
@@ -73,8 +79,12 @@ def _version(asked: bool) -> None:
 def _options(
     ctx: typer.Context,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Only results and errors.")] = False,
-    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Every epoch, every skipped file, every check.")] = False,
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("-v", "--verbose", help="Every epoch, every skipped file, every check.")
+    ] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
     from zoo.cli.console import Verbosity
 
@@ -125,7 +135,10 @@ def plan(
     workers: Workers = None,
     as_json: Json = False,
 ) -> None:
-    """What finetune would do, with every choice resolved; nothing is downloaded, trained or written."""
+    """Show what finetune would do: the dry run.
+
+    Every choice is resolved; nothing is downloaded, trained or written.
+    """
     from zoo import api
     from zoo.cli.plan_text import print_plan
     from zoo.cli.run_display import RunDisplay
@@ -157,7 +170,7 @@ def finetune(
     workers: Workers = None,
     as_json: Json = False,
 ) -> None:
-    """Train a classifier on your images, check what was done, and save it."""
+    """Train a classifier on your images, and prove it."""
     from zoo import api
     from zoo.cli.result_text import print_result
     from zoo.cli.run_display import RunDisplay
@@ -204,7 +217,10 @@ def predict(
 
 @app.command()
 def doctor(as_json: Json = False) -> None:
-    """Versions, devices, threads, caches, plugins: what a bug report needs."""
+    """Show what a bug report needs.
+
+    Versions, devices, threads, caches, plugins.
+    """
     from zoo.cli.doctor import print_doctor
 
     print_doctor(as_json=as_json)

@@ -31,7 +31,9 @@ def err() -> Console:
     return _console(sys.stderr.isatty(), stderr=True)
 
 
-def table(title: str | None, columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = ()) -> Table:
+def table(
+    title: str | None, columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = ()
+) -> Table:
     """A table without lines; the columns named in `right` are aligned to the right."""
     made = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, header_style="dim")
     for column in columns:
@@ -39,6 +41,17 @@ def table(title: str | None, columns: Sequence[str], rows: Sequence[Sequence[str
     for row in rows:
         made.add_row(*row)
     return made
+
+
+def show(screen: Console, made: Table) -> None:
+    """Print a table; where it is no terminal, without the blanks that fill the last column."""
+    if screen.is_terminal:
+        screen.print(made)
+        return
+    with screen.capture() as captured:
+        screen.print(made)
+    for line in captured.get().splitlines():
+        screen.print(line.rstrip())
 
 
 def quiet_libraries() -> None:

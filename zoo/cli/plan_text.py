@@ -17,12 +17,12 @@ _SHOWN = 5
 def print_plan(plan: Plan, verbosity: Verbosity, *, to: Console | None = None) -> None:
     """What trains, what is frozen, at which rates, for how long; and on what."""
     screen = to or console.out()
-    screen.print(console.table(None, ["", ""], _facts(plan)))
+    console.show(screen, console.table(None, ["", ""], _facts(plan)))
     screen.print()
     names = [group.name for group in plan.backbone.groups]
     rows = [_stage_row(stage, names) for stage in plan.stages]
     columns = ["stage", "trains", "frozen", "trainable", "epochs", "steps", "peak rate", "batch norm", "runs on"]
-    screen.print(console.table(None, columns, rows, right=("trainable", "epochs", "steps")))
+    console.show(screen, console.table(None, columns, rows, right=("trainable", "epochs", "steps")))
     if verbosity.verbose:
         for stage in plan.stages:
             rates = ", ".join(f"{group} {rate:.3g}" for group, rate in stage.rates.items())

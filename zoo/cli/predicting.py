@@ -63,11 +63,18 @@ def _files(images: Sequence[Path]) -> Iterator[Path]:
 
 def _print(predictions: Sequence[Prediction]) -> None:
     rows = [
-        [each.source, each.label, f"{each.probability:.3f}", ", ".join(f"{name} {chance:.3f}" for name, chance in each.top[1:])]
+        [
+            each.source,
+            each.label,
+            f"{each.probability:.3f}",
+            ", ".join(f"{name} {chance:.3f}" for name, chance in each.top[1:]),
+        ]
         for each in predictions
     ]
     if rows:
-        console.out().print(console.table(None, ["image", "label", "probability", "then"], rows, right=("probability",)))
+        console.out().print(
+            console.table(None, ["image", "label", "probability", "then"], rows, right=("probability",))
+        )
 
 
 def _json(predictions: Sequence[Prediction]) -> str:

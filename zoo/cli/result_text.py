@@ -32,7 +32,7 @@ def print_result(result: Result, verbosity: Verbosity, *, as_json: bool) -> None
     ]
     columns = ["stage", "val accuracy", "macro F1", "val loss", "time"]
     screen.print()
-    screen.print(console.table("Result", columns, rows, right=columns[1:]))
+    console.show(screen, console.table("Result", columns, rows, right=columns[1:]))
     screen.print()
     for split, metrics in result.metrics.items():
         screen.print(f"{split} accuracy {metrics['accuracy']:.3f}, macro F1 {metrics['macro_f1']:.3f}", style="bold")
@@ -51,17 +51,17 @@ def print_evaluation(found: Evaluation, *, as_json: bool) -> None:
             "split": found.split,
             "images": found.images,
             "metrics": found.scores.to_dict(),
-            "per_class": {name: {"correct": right, "images": total} for name, (right, total) in found.per_class.items()},
+            "per_class": {
+                name: {"correct": right, "images": total} for name, (right, total) in found.per_class.items()
+            },
             "unreadable": found.unreadable,
         }
         print(json.dumps(content, indent=2, ensure_ascii=False))
         return
     screen = console.out()
-    rows = [
-        [name, f"{right / total:.3f}", str(right), str(total)] for name, (right, total) in found.per_class.items()
-    ]
+    rows = [[name, f"{right / total:.3f}", str(right), str(total)] for name, (right, total) in found.per_class.items()]
     columns = ["class", "recall", "correct", "images"]
-    screen.print(console.table(None, columns, rows, right=columns[1:]))
+    console.show(screen, console.table(None, columns, rows, right=columns[1:]))
     scores = found.scores
     screen.print(
         f"\n{found.split}: accuracy {scores.accuracy:.3f}, macro F1 {scores.macro_f1:.3f}, loss {scores.loss:.4f} "

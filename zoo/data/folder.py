@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from zoo.data.dataset import Dataset, ImageFile, Reason, Skipped, Split, natural_key
+from zoo.data.dataset import Dataset, ImageFile, Skipped, Split, natural_key
 from zoo.errors import DataError, nearest
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
@@ -26,16 +27,32 @@ def read_folder(path: Path, *, seed: int) -> Dataset:
         DataError: No such folder, no images, fewer than two classes, an empty class, a class that a split lacks, or
             that only another split has.
     """
-    if not path.is_dir():
-        raise DataError(_no_folder(path))
+    with _clear_errors(path):
+        return _read_folder(path, seed)
+
+
+def read_labelled(path: Path, classes: tuple[str, ...]) -> tuple[str, Dataset]:
+    """The images to judge a finished classifier on -> (which split, data set with that one split).
+
+    `test/` where there is one, else `val/`, else the whole folder (`all`). Labels are mapped by name to `classes`.
+    Raises DataError for a class that the classifier does not know.
+    """
+    with _clear_errors(path):
+        return _read_labelled(path, classes)
+
+
+def _read_folder(path: Path, seed: int) -> Dataset:
+    folders = _split_folders(path)
     skipped: list[Skipped] = []
-    split_folders = _split_folders(path)
-    if "train" in split_folders:
-        found = {split: _by_class(folder, path, skipped) for split, folder in split_folders.items()}
-        skipped += _beside(path, set(split_folders.values()))
+    if "train" in folders:
+        found = {split: _by_class(folder, path, skipped) for split, folder in folders.items()}
+        skipped += _beside(path, set(folders.values()))
+    elif folders:
+        names = " and ".join(f"{folder.name}/" for folder in folders.values())
+        raise DataError(f"{path} has {names} but no train/. Rename the folder to train on to 'train'.")
     else:
         found = {"train": _by_class(path, path, skipped)}
-    classes = _classes(path, found["train"])
+    classes = _classes(path, found["train"], skipped)
     _refuse_other_classes(path, classes, found)
     splits = {split: _labelled(by_class, classes, path) for split, by_class in found.items()}
     notes: list[str] = []
@@ -48,16 +65,14 @@ def read_folder(path: Path, *, seed: int) -> Dataset:
     return Dataset(source=str(path), classes=classes, splits=ordered, skipped=tuple(skipped), notes=tuple(notes))
 
 
-def read_labelled(path: Path, classes: tuple[str, ...]) -> tuple[str, Dataset]:
-    """The images to judge a finished classifier on -> (which split, data set with that one split).
-
-    `test/` where there is one, else `val/`, else the whole folder (`all`). Labels are mapped by name to `classes`.
-    Raises DataError for a class that the classifier does not know.
-    """
-    if not path.is_dir():
-        raise DataError(_no_folder(path))
-    folders = {_SPLIT_NAMES[each.name.lower()]: each for each in path.iterdir() if each.name.lower() in _SPLIT_NAMES}
-    wanted: Split | None = next((split for split in ("test", "val") if split in folders), None)  # type: ignore[arg-type]
+def _read_labelled(path: Path, classes: tuple[str, ...]) -> tuple[str, Dataset]:
+    folders = _split_folders(path)
+    wanted: Split | None = "test" if "test" in folders else "val" if "val" in folders else None
+    if wanted is None and "train" in folders:
+        raise DataError(
+            f"{path} has train/ but neither test/ nor val/ to judge a classifier on.\n"
+            f"Next: to judge it on the images of train/, give {str(folders['train'])!r}."
+        )
     skipped: list[Skipped] = []
     by_class = _by_class(folders[wanted] if wanted else path, path, skipped)
     unknown = sorted((name for name, files in by_class.items() if files and name not in classes), key=natural_key)
@@ -68,16 +83,27 @@ def read_labelled(path: Path, classes: tuple[str, ...]) -> tuple[str, Dataset]:
         )
     files = _labelled(by_class, classes, path)
     if not files:
-        raise DataError(f"There are no images below {path}; expected {path}/CLASS/IMAGE or {path}/val/CLASS/IMAGE.")
+        raise DataError(_no_images(path, skipped))
     dataset = Dataset(source=str(path), classes=classes, splits={wanted or "val": files}, skipped=tuple(skipped))
     return wanted or "all", dataset
+
+
+@contextlib.contextmanager
+def _clear_errors(path: Path) -> Iterator[None]:
+    """Say what is wrong with the folder itself, and what the system says of those below."""
+    try:
+        if not path.is_dir():
+            raise DataError(_no_folder(path))
+        yield
+    except OSError as error:
+        raise DataError(f"{error.filename or path}: {error.strerror or error}") from None
 
 
 def _no_folder(path: Path) -> str:
     if path.is_file():
         return f"The data {str(path)!r} is a file; give the folder that holds one folder per class."
     parent = next((each for each in path.parents if each.is_dir()), Path())
-    here = [each.name for each in parent.iterdir() if each.is_dir() and not _hidden(each)]
+    here = [each.name for each in parent.iterdir() if _is_class(each)]
     missing = path.relative_to(parent).parts[0] if path.is_relative_to(parent) else path.name
     close = nearest(missing, here)
     hint = f" Did you mean {str(parent / close[0])!r}?" if close else ""
@@ -85,6 +111,7 @@ def _no_folder(path: Path) -> str:
 
 
 def _split_folders(path: Path) -> dict[Split, Path]:
+    """Without `train/`, only what holds folders is a split: `valid/` and `invalid/` may be classes."""
     folders: dict[Split, Path] = {}
     for each in sorted(path.iterdir()):
         split = _SPLIT_NAMES.get(each.name.lower())
@@ -93,60 +120,82 @@ def _split_folders(path: Path) -> dict[Split, Path]:
         if split in folders:
             raise DataError(f"{path} has two {split} folders: {folders[split].name} and {each.name}. Keep one.")
         folders[split] = each
-    if "train" not in folders and "val" in folders:
-        raise DataError(f"{path} has {folders['val'].name}/ but no train/. Rename the folder to train on to 'train'.")
-    return folders
+    if "train" in folders:
+        return folders
+    return {split: folder for split, folder in folders.items() if any(_is_class(each) for each in folder.iterdir())}
 
 
 def _by_class(folder: Path, root: Path, skipped: list[Skipped]) -> dict[str, list[Path]]:
     by_class: dict[str, list[Path]] = {}
     for each in sorted(folder.iterdir()):
-        if _hidden(each) or each.is_file():
-            skipped.append(Skipped(*_unused(each, root)))
+        if not _is_class(each):
+            skipped += _outside(each, root)
             continue
-        images = by_class.setdefault(each.name, [])
+        images = by_class.setdefault(_printable(each.name), [])
         for file in _files(each):
-            if _hidden(file) or any(part.startswith(".") for part in file.relative_to(each).parts):
-                skipped.append(Skipped(file.relative_to(root).as_posix(), "hidden"))
+            relative = _relative(file, root)
+            if _hidden(file.relative_to(each)):
+                skipped.append(Skipped(relative, "hidden"))
             elif file.suffix.lower() not in IMAGE_SUFFIXES:
-                skipped.append(Skipped(file.relative_to(root).as_posix(), "not an image", f"{file.suffix or 'no'} extension"))
+                skipped.append(Skipped(relative, "not an image", f"{file.suffix or 'no'} extension"))
+            elif file.exists() and not file.is_file():  # a pipe would be waited for without end
+                skipped.append(Skipped(relative, "not an image", "no regular file"))
             else:
                 images.append(file)
     return by_class
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    for parent, folders, names in os.walk(folder):
-        folders.sort()
-        yield from (Path(parent) / name for name in sorted(names))
+def _is_class(path: Path) -> bool:
+    return path.is_dir() and not _hidden(path)
+
+
+def _files(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
+    """Every file below, in order, links followed; a link to a folder above leads to nothing new."""
+    real = os.path.realpath(folder)
+    if real in above:
+        return
+    with os.scandir(folder) as entries:
+        ordered = sorted(entries, key=lambda entry: entry.name)
+    for entry in ordered:
+        if entry.is_dir():
+            yield from _files(Path(entry.path), (*above, real))
+        else:
+            yield Path(entry.path)
 
 
 def _beside(path: Path, split_folders: set[Path]) -> list[Skipped]:
-    unused = []
-    for each in sorted(path.iterdir()):
-        if each.is_file() or _hidden(each):
-            unused.append(Skipped(*_unused(each, path)))
-        elif each not in split_folders:
-            unused += [Skipped(file.relative_to(path).as_posix(), "not in a class folder") for file in _files(each)]
-    return unused
+    return [
+        skipped for each in sorted(path.iterdir()) if each not in split_folders for skipped in _outside(each, path)
+    ]
+
+
+def _outside(path: Path, root: Path) -> list[Skipped]:
+    """What lies where a class folder should be: a file, or a folder with all that is in it."""
+    return [
+        Skipped(_relative(file, root), "hidden" if _hidden(file.relative_to(path.parent)) else "not in a class folder")
+        for file in (_files(path) if path.is_dir() else [path])
+    ]
 
 
 def _hidden(path: Path) -> bool:
-    return path.name.startswith(".")
+    """Whether any part of a relative path, or the last of an absolute one, begins with a dot."""
+    parts = path.parts if not path.is_absolute() else (path.name,)
+    return any(part.startswith(".") for part in parts)
 
 
-def _unused(path: Path, root: Path) -> tuple[str, Reason]:
-    return path.relative_to(root).as_posix(), "hidden" if _hidden(path) else "not in a class folder"
+def _relative(file: Path, root: Path) -> str:
+    return _printable(file.relative_to(root).as_posix())
 
 
-def _classes(path: Path, train: Mapping[str, list[Path]]) -> tuple[str, ...]:
+def _printable(name: str) -> str:
+    """Bytes of a name that are no UTF-8 as `\\xe9`: the name goes into JSON, digests and messages."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def _classes(path: Path, train: Mapping[str, list[Path]], skipped: Sequence[Skipped]) -> tuple[str, ...]:
     classes = tuple(sorted(train, key=natural_key))
     if not any(train.values()):
-        kinds = ", ".join(IMAGE_SUFFIXES)
-        raise DataError(
-            f"There are no images below {path}.\n"
-            f"Expected {path}/CLASS/IMAGE or {path}/train/CLASS/IMAGE with val/CLASS/IMAGE; images end in {kinds}."
-        )
+        raise DataError(_no_images(path, skipped))
     empty = [name for name in classes if not train[name]]
     if empty:
         raise DataError(
@@ -156,6 +205,22 @@ def _classes(path: Path, train: Mapping[str, list[Path]]) -> tuple[str, ...]:
     if len(classes) < 2:
         raise DataError(f"{path} has only the class {classes[0]!r}; a classifier needs at least two class folders.")
     return classes
+
+
+def _no_images(path: Path, skipped: Sequence[Skipped]) -> str:
+    outside = [
+        each.relative
+        for each in skipped
+        if each.reason == "not in a class folder" and each.relative.lower().endswith(IMAGE_SUFFIXES)
+    ]
+    if outside:
+        found = f"No image below {path} is in a class folder: {outside[0]!r} is not."
+    else:
+        found = f"There are no images below {path}."
+    return (
+        f"{found}\nExpected {path}/CLASS/IMAGE or {path}/train/CLASS/IMAGE with val/CLASS/IMAGE; "
+        f"images end in {', '.join(IMAGE_SUFFIXES)}."
+    )
 
 
 def _refuse_other_classes(path: Path, classes: Sequence[str], found: Mapping[Split, Mapping[str, list[Path]]]) -> None:
@@ -178,7 +243,7 @@ def _refuse_other_classes(path: Path, classes: Sequence[str], found: Mapping[Spl
 
 def _labelled(by_class: Mapping[str, list[Path]], classes: Sequence[str], root: Path) -> tuple[ImageFile, ...]:
     return tuple(
-        ImageFile(file, file.relative_to(root).as_posix(), label)
+        ImageFile(file, _relative(file, root), label)
         for label, name in enumerate(classes)
         for file in by_class.get(name, [])
     )
@@ -187,9 +252,11 @@ def _labelled(by_class: Mapping[str, list[Path]], classes: Sequence[str], root: 
 def _stratified(
     files: Sequence[ImageFile], classes: Sequence[str], seed: int
 ) -> tuple[tuple[ImageFile, ...], tuple[ImageFile, ...]]:
+    by_class: list[list[str]] = [[] for _ in classes]
+    for file in files:
+        by_class[file.label].append(file.relative)
     held_out: set[str] = set()
-    for label, name in enumerate(classes):
-        of_class = [file.relative for file in files if file.label == label]
+    for name, of_class in zip(classes, by_class, strict=True):
         if len(of_class) < 2:
             raise DataError(
                 f"The class {name!r} has 1 image; drawing val from train needs at least 2 of every class.\n"

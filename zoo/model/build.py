@@ -66,7 +66,9 @@ def choose_weights(backbone: ResolvedBackbone, asked: str) -> WeightsChoice:
     named = _named_tag(backbone)
     if asked in backbone.spec.tags:
         if named not in (None, asked):
-            raise Refused(f"The backbone {backbone.asked!r} names the weights {named!r}, --weights names {asked!r}: drop one.")
+            raise Refused(
+                f"The backbone {backbone.asked!r} names the weights {named!r}, --weights names {asked!r}: drop one."
+            )
         return WeightsChoice(kind="tag", tag=asked)
     path = Path(asked).expanduser()
     if path.exists() or path.suffix or "/" in asked:
@@ -108,7 +110,9 @@ def build_model(
     built = backbone.spec.build(tag=tag, state=state)
     module = head.spec.build(built.shape, len(classes), options)
     if not isinstance(module, nn.Module):
-        raise PluginError(f"Head {head.spec.name!r} of {head.plugin.label} built a {type(module).__name__}, not a torch module.")
+        raise PluginError(
+            f"Head {head.spec.name!r} of {head.plugin.label} built a {type(module).__name__}, not a torch module."
+        )
     return ZooModel(
         built,
         module,

@@ -168,8 +168,8 @@ def _open_url(url: str) -> _Body:
 def _fetch_hub(source: HubFile, asked: _Asked) -> Path:
     """The hub's library says which file it is and lays out its cache; the bytes come through `_save`.
 
-    Its own download, where the host of the bytes cannot be reached, goes on for more than a minute, reports progress
-    every 10 MB only, and does not compare the SHA-256.
+    Its own download waits 66 s where the host of the bytes is silent, reports progress every 10 MB only, and does not
+    compare the SHA-256.
     """
     from huggingface_hub import constants, hf_hub_download
     from huggingface_hub.file_download import repo_folder_name

@@ -93,7 +93,10 @@ def _read_pickled(path: Path) -> object:
 
 def _unwrapped(content: object) -> dict[str, Tensor]:
     while isinstance(content, Mapping):
-        inner = next((content[key] for key in ("state_dict", "model", "model_state") if isinstance(content.get(key), Mapping)), None)
+        inner = next(
+            (content[key] for key in ("state_dict", "model", "model_state") if isinstance(content.get(key), Mapping)),
+            None,
+        )
         if inner is None:
             break
         content = inner
@@ -104,7 +107,9 @@ def _unwrapped(content: object) -> dict[str, Tensor]:
         raise WeightsError("The weights file holds no tensors.")
     if all(name.startswith("module.") for name in state):
         state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
-    backbone = {name.removeprefix("backbone."): tensor for name, tensor in state.items() if name.startswith("backbone.")}
+    backbone = {
+        name.removeprefix("backbone."): tensor for name, tensor in state.items() if name.startswith("backbone.")
+    }
     if backbone and all(name.startswith(("backbone.", "head.")) for name in state):
         return backbone
     return state

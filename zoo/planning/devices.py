@@ -18,13 +18,17 @@ def choose_device(asked: str) -> str:
     if kind not in ("cpu", "cuda", "mps") or (index and not index.isdecimal()):
         raise OptionError(f"--device {asked!r} is no device; give auto, cpu, cuda, cuda:N or mps.")
     if kind not in available_devices():
-        reason = "this torch was built without CUDA" if kind == "cuda" and torch.version.cuda is None else "none was found"
+        reason = (
+            "this torch was built without CUDA" if kind == "cuda" and torch.version.cuda is None else "none was found"
+        )
         raise DeviceError(
             f"--device {asked}: there is no {kind} device here ({reason}). Available: {', '.join(available_devices())}.\n"
             "Next: leave --device out to take the best one; zoo doctor shows what was found."
         )
     if kind == "cuda" and index and int(index) >= torch.cuda.device_count():
-        raise DeviceError(f"--device {asked}: this machine has {torch.cuda.device_count()} CUDA devices, counted from 0.")
+        raise DeviceError(
+            f"--device {asked}: this machine has {torch.cuda.device_count()} CUDA devices, counted from 0."
+        )
     return asked
 
 

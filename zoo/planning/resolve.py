@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from zoo.caches import cache_folder
-from zoo.data.dataset import Dataset
+from zoo.data.dataset import Dataset, Split
 from zoo.data.folder import read_folder
 from zoo.data.sample import sample_classes, sample_folder
 from zoo.data.store import ImageStore, default_workers
@@ -84,7 +84,12 @@ def open_store(resolved: Resolved) -> ImageStore:
 
 
 def complete(
-    resolved: Resolved, store: ImageStore, report: Report, *, weights: Weights | None = None, fallback: str | None = None
+    resolved: Resolved,
+    store: ImageStore,
+    report: Report,
+    *,
+    weights: Weights | None = None,
+    fallback: str | None = None,
 ) -> tuple[Plan, Dataset]:
     """Open every image, and write the plan -> (plan, the data set without what cannot be read).
 
@@ -118,7 +123,9 @@ def _recipe(request: Request, registry: Registry) -> tuple[RecipeSpec, str]:
 
 def _refuse_bad_numbers(request: Request) -> None:
     if request.classes is not None and request.classes < 2:
-        raise OptionError(f"--classes must be at least 2, got {request.classes}: with one class there is nothing to tell apart.")
+        raise OptionError(
+            f"--classes must be at least 2, got {request.classes}: with one class there is nothing to tell apart."
+        )
     if request.workers is not None and request.workers < 1:
         raise OptionError(f"--workers must be at least 1, got {request.workers}.")
 
@@ -160,8 +167,9 @@ def _selections(
 def _refuse_unreadable(dataset: Dataset, faults: dict[str, str], total: int) -> None:
     listed = "\n".join(f"  {relative}: {detail}" for relative, detail in sorted(faults.items())[:10])
     more = f"\n  and {len(faults) - 10} more" if len(faults) > 10 else ""
-    for split in ("train", "val"):
-        files = dataset.splits[split]  # type: ignore[index]
+    checked: tuple[Split, ...] = ("train", "val")
+    for split in checked:
+        files = dataset.splits[split]
         left = {file.label for file in files}
         gone = [name for label, name in enumerate(dataset.classes) if label not in left]
         if gone:
@@ -174,7 +182,12 @@ def _refuse_unreadable(dataset: Dataset, faults: dict[str, str], total: int) -> 
 
 
 def _plan(
-    resolved: Resolved, dataset: Dataset, digest: str, weights: Weights | None, fallback: str | None, default: ImageStore
+    resolved: Resolved,
+    dataset: Dataset,
+    digest: str,
+    weights: Weights | None,
+    fallback: str | None,
+    default: ImageStore,
 ) -> Plan:
     choice = weights.choice if weights else resolved.weights
     request = resolved.request

@@ -5,7 +5,17 @@ from __future__ import annotations
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
-_DISTRIBUTIONS = ("zoo-registry", "torch", "torchvision", "timm", "safetensors", "pluggy", "pydantic", "numpy", "pillow")
+_DISTRIBUTIONS = (
+    "zoo-registry",
+    "torch",
+    "torchvision",
+    "timm",
+    "safetensors",
+    "pluggy",
+    "pydantic",
+    "numpy",
+    "pillow",
+)
 
 
 def versions() -> dict[str, str]:

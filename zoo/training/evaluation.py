@@ -37,9 +37,7 @@ def evaluate(classifier: Classifier, data: Path, report: Report, *, workers: int
     """Score a classifier. Raises DataError for classes that it does not know and for a folder without images."""
     split, dataset = read_labelled(data, classifier.classes)
     (files,) = dataset.splits.values()
-    with contextlib.closing(
-        ImageStore(classifier.model.preprocessing, workers=workers or default_workers())
-    ) as store:
+    with contextlib.closing(ImageStore(classifier.model.preprocessing, workers=workers or default_workers())) as store:
         unreadable = _examine(store, files, report)
         files = tuple(file for file in files if file.relative not in unreadable)
         if not files:
@@ -76,5 +74,3 @@ def _examine(store: ImageStore, files: tuple[ImageFile, ...], report: Report) ->
 def _counted(dataset: Dataset, files: tuple[ImageFile, ...]) -> list[tuple[str, int]]:
     counts = Counter(file.label for file in files)
     return [(name, counts[label]) for label, name in enumerate(dataset.classes)]
-
-

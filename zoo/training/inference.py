@@ -36,7 +36,7 @@ def head_logits(model: ZooModel, features: Tensor, *, size: int) -> Tensor:
     device = next(model.parameters()).device
     model.eval()
     with torch.inference_mode():
-        return torch.cat([_padded(model.head, piece.to(device), size).cpu() for piece in features.split(size)])
+        return torch.cat([_padded(model.head, piece.to(device), size).cpu() for piece in torch.split(features, size)])
 
 
 def targets_of(files: Sequence[ImageFile]) -> Tensor:
@@ -60,7 +60,9 @@ def _through(
         for images in store.batches(files, pieces.size):
 
             def attempt(size: int, images: Tensor = images) -> Tensor:
-                return torch.cat([_padded(forward, piece.to(device), size).cpu() for piece in images.split(size)])
+                return torch.cat(
+                    [_padded(forward, piece.to(device), size).cpu() for piece in torch.split(images, size)]
+                )
 
             outputs.append(pieces.run(attempt))
             done += len(images)

@@ -132,9 +132,7 @@ def train_stage(
     return scores
 
 
-def _step(
-    model: ZooModel, inputs: Inputs, batch: Tensor, targets: Tensor, pieces: Pieces, watch: StageWatch
-) -> float:
+def _step(model: ZooModel, inputs: Inputs, batch: Tensor, targets: Tensor, pieces: Pieces, watch: StageWatch) -> float:
     """Gradients of one batch's mean loss -> the loss; in several pieces where memory asks for it."""
     device = next(model.parameters()).device
     before = torch.get_rng_state()
@@ -144,7 +142,7 @@ def _step(
         torch.set_rng_state(before)
         model.zero_grad(set_to_none=True)
         total = 0.0
-        for part, part_targets in zip(batch.split(size), targets.split(size), strict=True):
+        for part, part_targets in zip(torch.split(batch, size), torch.split(targets, size), strict=True):
             features = inputs.features(model, part.to(device))
             loss = model.loss(features, part_targets.to(device)) * (len(part) / len(batch))
             loss.backward()  # type: ignore[no-untyped-call]

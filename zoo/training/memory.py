@@ -61,7 +61,10 @@ class Pieces:
         self.size = (self.size + 1) // 2
         self._halvings.append(Halving(self._work, self.size))
         self._report(
-            Note(text=f"Memory ran out ({self._work}): going on with {self.size} images at a time, gradients accumulated.", loud=True)
+            Note(
+                text=f"Memory ran out ({self._work}): going on with {self.size} images at a time, gradients accumulated.",
+                loud=True,
+            )
         )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from zoo.artefact.config import FOLDER
 from zoo.artefact.read import read_model
 from zoo.artefact.write import write_artefact
 from zoo.clock import Clock
@@ -37,7 +38,7 @@ from zoo.training.proof import (
     overall,
 )
 from zoo.training.result import FORMAT, Result
-from zoo.training.run_folder import ARTEFACT, RunFolder, refuse_unusable
+from zoo.training.run_folder import RunFolder, refuse_unusable
 from zoo.training.watch import NotFinite, StageWatch
 
 
@@ -235,12 +236,14 @@ class _Run:
             "memory": [asdict(halving) for halving in self._halvings],
             "seconds": self._clock.seconds(),
             "proof": overall(self._checks),
-            "artefact": ARTEFACT,
+            "artefact": FOLDER,
         }
 
     def _complaint(self, stopped: NotFinite | None) -> str:
         failed = [check for check in self._checks if check.verdict == "failed"]
-        where = [f"  {check.name}{f' (stage {check.stage})' if check.stage else ''}: {check.summary}" for check in failed]
+        where = [
+            f"  {check.name}{f' (stage {check.stage})' if check.stage else ''}: {check.summary}" for check in failed
+        ]
         stop = [str(stopped)] if stopped else []
         count = "1 check" if len(failed) == 1 else f"{len(failed)} checks"
         return "\n".join([f"{count} of the proof failed:", *where, *stop, f"All of it: {self._folder.path}/proof.json"])

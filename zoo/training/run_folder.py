@@ -11,13 +11,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from zoo.artefact.config import FOLDER
 from zoo.errors import Refused, RunError
 from zoo.events import EpochFinished
 from zoo.files import append_line, clear_write_errors, existing_parent, json_text, write_problem, write_text
 from zoo.planning.plan import Plan
 from zoo.training.proof import Check, overall
 
-PLAN, HISTORY, PROOF, RESULT, ARTEFACT = "plan.json", "history.jsonl", "proof.json", "result.json", "model"
+PLAN, HISTORY, PROOF, RESULT = "plan.json", "history.jsonl", "proof.json", "result.json"
 RUNS = Path("runs")
 
 
@@ -54,7 +55,7 @@ class RunFolder:
 
     @property
     def artefact(self) -> Path:
-        return self.path / ARTEFACT
+        return self.path / FOLDER
 
     def record_epoch(self, epoch: EpochFinished) -> None:
         """Append a line to the history."""

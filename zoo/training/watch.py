@@ -47,7 +47,8 @@ class StageWatch:
     def optimizer_made(self, optimizer: Optimizer) -> None:
         """Compare the optimizer's parameters with the plan's."""
         names = {id(each): name for name, each in self._model.named_parameters()}
-        held = Counter(names.get(id(each), "(not of the model)") for group in optimizer.param_groups for each in group["params"])
+        parameters = [each for group in optimizer.param_groups for each in group["params"]]
+        held = Counter(names.get(id(each), "(not of the model)") for each in parameters)
         twice = sorted(name for name, count in held.items() if count > 1)
         forgotten = sorted(set(self._trained) - set(held))
         extra = sorted(set(held) - set(self._trained))
@@ -76,10 +77,12 @@ class StageWatch:
         norm = float(torch.nn.utils.get_total_norm(list(gradients.values()))) if gradients else 0.0
         if math.isfinite(loss) and math.isfinite(norm):
             return
-        self._not_finite = [name for name, each in gradients.items() if not bool(torch.isfinite(each).all())] or ["loss"]
+        self._not_finite = [name for name, each in gradients.items() if not bool(torch.isfinite(each).all())]
+        of = f"the gradient of {self._not_finite[0]}" if self._not_finite else "the loss"
+        self._not_finite = self._not_finite or ["loss"]
         raise NotFinite(
-            f"Stage {self._name!r}, step {self._steps}: the loss is {loss:.4g} and the gradient of {self._not_finite[0]} "
-            f"is not finite, at a learning rate of {self._stage.settings.lr:g}. The stage was stopped.\n"
+            f"Stage {self._name!r}, step {self._steps}: {of} is not finite (loss {loss:.4g}), "
+            f"at a learning rate of {self._stage.settings.lr:g}. The stage was stopped.\n"
             f"Next: lower it, for example --set {self._name}.lr={self._stage.settings.lr / 10:g}."
         )
 
@@ -94,9 +97,7 @@ class StageWatch:
     def _frozen_digests(self) -> dict[str, str]:
         tensors = {**dict(self._model.named_parameters()), **dict(self._model.named_buffers())}
         trains = set(self._stage.trains)
-        return {
-            name: tensor_digest(each) for name, each in tensors.items() if self._model.group_of(name) not in trains
-        }
+        return {name: tensor_digest(each) for name, each in tensors.items() if self._model.group_of(name) not in trains}
 
     def _frozen_unchanged(self) -> Check:
         after = self._frozen_digests()
@@ -105,7 +106,7 @@ class StageWatch:
             name="frozen_unchanged",
             stage=self._name,
             verdict="failed" if changed else "passed",
-            summary=f"{changed[0]} changed while frozen" + (f", and {len(changed) - 1} more" if len(changed) > 1 else "")
+            summary=f"{_first_of(changed)} changed while frozen"
             if changed
             else f"{len(after)} frozen parameters and buffers are bit-identical before and after",
             evidence={
@@ -135,7 +136,7 @@ class StageWatch:
         if self._not_finite:
             summary = f"the gradient of {self._not_finite[0]} was not finite in step {self._steps}"
         elif never:
-            summary = f"{never[0]} never got a gradient" + (f", and {len(never) - 1} more" if len(never) > 1 else "")
+            summary = f"{_first_of(never)} never got a gradient"
         else:
             summary = f"{len(self._trained)} trainable tensors got finite gradients" + (
                 f"; {len(still)} did not move at working precision" if still else ""
@@ -185,4 +186,9 @@ def _must_rest(model: ZooModel, trains: set[str]) -> list[str]:
 
 
 def _combined(digests: dict[str, str]) -> str:
-    return hashlib.sha256("\n".join(f"{name} {digest}" for name, digest in sorted(digests.items())).encode()).hexdigest()
+    lines = [f"{name} {digest}" for name, digest in sorted(digests.items())]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _first_of(names: list[str]) -> str:
+    return names[0] + (f" (and {len(names) - 1} more)" if len(names) > 1 else "")

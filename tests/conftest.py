@@ -1,0 +1,65 @@
+"""What the tests share: real small image sets, real runs of the command, the folder with real data."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+Zoo = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder with `data/` and `weights/` that ZOO_TEST_DATA names."""
+    named = os.environ.get("ZOO_TEST_DATA")
+    if not named:
+        pytest.skip("ZOO_TEST_DATA does not name a folder with real images and weights")
+    return Path(named).resolve()
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ZOO_CACHE_DIR", str(cache))
+
+
+@pytest.fixture
+def zoo_command(cache: Path, tmp_path: Path) -> Zoo:
+    """Runs `zoo ARGUMENTS` as a process of its own in `tmp_path`."""
+
+    def run(*arguments: str | Path, timeout: float = 120, **variables: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "zoo", *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            cwd=tmp_path,
+            env={**os.environ, "ZOO_CACHE_DIR": str(cache), **variables},
+            check=False,
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three classes of generated pictures: 12 to train on, 6 to validate, 4 to test, of each."""
+    from zoo.data.sample import sample_image
+
+    root = tmp_path_factory.mktemp("shapes")
+    for split, count in (("train", 12), ("val", 6), ("test", 4)):
+        for index, name in enumerate(("red", "green", "blue")):
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for number in range(count):
+                sample_image(index, 3, split, number).save(folder / f"{number}.jpg", quality=90)
+    return root

@@ -1,0 +1,203 @@
+"""Every check of the proof can fail: each test commits one crime and sees that very check go red."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import zoo
+from torch import nn
+
+from zoo.data.dataset import Dataset, ImageFile
+from zoo.errors import CheckFailed
+from zoo.model.model import ZooModel
+from zoo.training import loop, run
+from zoo.training.proof import check_better_than_guessing, check_classes, check_preprocessing, check_saved
+
+
+def failed_checks(shapes: Path, out: Path, **arguments: Any) -> dict[str, str]:
+    """Runs, expects exit code 3, and returns the failed checks with their summaries."""
+    defaults: dict[str, Any] = {"backbone": "timm/test_resnet", "weights": "random", "epochs": 1, "batch_size": 12}
+    with pytest.raises(CheckFailed) as caught:
+        zoo.finetune(data=shapes, out=out, **{**defaults, **arguments})
+    assert caught.value.exit_code == 3
+    proof = json.loads((out / "proof.json").read_text())
+    assert proof["verdict"] == "failed"
+    failed = {check["name"]: check["summary"] for check in proof["checks"] if check["verdict"] == "failed"}
+    for name in failed:
+        assert name in str(caught.value)
+    return failed
+
+
+def test_a_batch_norm_left_in_training_mode(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = ZooModel.train
+
+    def careless(self: ZooModel, mode: bool = True) -> ZooModel:
+        original(self, mode)
+        for name, module in self.named_modules():
+            if isinstance(module, nn.BatchNorm2d) and "layer1" in name or name.endswith("bn1"):
+                module.training = mode
+        return self
+
+    monkeypatch.setattr(ZooModel, "train", careless)
+    failed = failed_checks(shapes, tmp_path / "run", set=["last.train=head,last:1"])
+    assert "running_mean" in failed["frozen_unchanged"]
+    assert "bn" in failed["frozen_in_evaluation_mode"] and "training mode" in failed["frozen_in_evaluation_mode"]
+
+
+def test_a_step_on_a_frozen_weight(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = loop._step
+
+    def tampering(model: ZooModel, *arguments: Any) -> float:
+        with torch.no_grad():
+            next(model.backbone.parameters()).add_(1e-3)
+        return original(model, *arguments)
+
+    monkeypatch.setattr(loop, "_step", tampering)
+    failed = failed_checks(shapes, tmp_path / "run", recipe="head_only")
+    assert set(failed) == {"frozen_unchanged"} and "conv1.weight changed while frozen" in failed["frozen_unchanged"]
+
+
+def test_a_parameter_forgotten_by_the_optimizer(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = loop.make_optimizer
+
+    def forgetful(*arguments: Any) -> Any:
+        optimizer = original(*arguments)
+        optimizer.param_groups[0]["params"].pop()
+        return optimizer
+
+    monkeypatch.setattr(loop, "make_optimizer", forgetful)
+    failed = failed_checks(shapes, tmp_path / "run", recipe="head_only")
+    assert failed["optimizer_groups"] == "forgotten: head.fc.bias"
+
+
+def test_a_parameter_twice_in_the_optimizer(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = loop.make_optimizer
+
+    def doubled(*arguments: Any) -> Any:
+        optimizer = original(*arguments)
+        optimizer.param_groups.append({**optimizer.param_groups[0], "params": optimizer.param_groups[0]["params"][:1]})
+        return optimizer
+
+    monkeypatch.setattr(loop, "make_optimizer", doubled)
+    monkeypatch.setattr(loop, "make_schedule", lambda optimizer, *rest: torch.optim.lr_scheduler.ConstantLR(optimizer))
+    assert "twice: head.fc.weight" in failed_checks(shapes, tmp_path / "run", recipe="head_only")["optimizer_groups"]
+
+
+def test_a_frozen_parameter_in_the_optimizer(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = loop.make_optimizer
+
+    def greedy(model: ZooModel, *arguments: Any) -> Any:
+        optimizer = original(model, *arguments)
+        optimizer.add_param_group({"params": [next(model.backbone.parameters())], "name": "stem"})
+        return optimizer
+
+    monkeypatch.setattr(loop, "make_optimizer", greedy)
+    failed = failed_checks(shapes, tmp_path / "run", recipe="head_only")
+    assert failed["optimizer_groups"].startswith("not to be trained: backbone.")
+
+
+def test_a_trainable_tensor_without_a_gradient(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = run.build_model
+
+    def with_idle_parameter(*arguments: Any, **named: Any) -> ZooModel:
+        model = original(*arguments, **named)
+        model.head.idle = nn.Parameter(torch.zeros(3))
+        return model
+
+    monkeypatch.setattr(run, "build_model", with_idle_parameter)
+    monkeypatch.setattr(run.__name__ + ".read_model", lambda *arguments: (_fresh(shapes), None))
+    failed = failed_checks(shapes, tmp_path / "run", recipe="head_only")
+    assert failed["gradients"] == "head.idle never got a gradient"
+
+
+def test_a_gradient_that_is_not_finite(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = ZooModel.loss
+
+    def poisoned(self: ZooModel, features: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return original(self, features, targets) * (float("inf") if self.head.fc.bias.abs().sum() > 0 else 1)  # type: ignore[union-attr, operator]
+
+    monkeypatch.setattr(ZooModel, "loss", poisoned)
+    out = tmp_path / "run"
+    failed = failed_checks(shapes, out, recipe="head_only")
+    assert "was not finite" in failed["gradients"]
+    assert not (out / "model").exists() and not (out / "result.json").exists()
+
+
+def test_a_wrong_mean(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = zoo.Registry().backbone("timm/test_resnet").spec
+    reference = spec.reference
+    assert reference is not None
+    wrong = zoo.Preprocessing.from_dict({**spec.preprocessing.to_dict(), "mean": [0.0, 0.0, 0.0]})
+    files = [ImageFile(path, path.name, 0) for path in sorted((shapes / "train" / "red").iterdir())]
+    right = check_preprocessing(files, spec.preprocessing, reference(None), weights="x")
+    assert right.verdict == "passed"
+    check = check_preprocessing(files, wrong, reference(None), weights="x")
+    assert check.verdict == "failed" and "0.jpg comes out differently" in check.summary
+
+
+def test_a_provider_without_a_reference_is_a_warning(shapes: Path) -> None:
+    preprocessing = zoo.Registry().backbone("timm/test_resnet").spec.preprocessing
+    assert check_preprocessing([], preprocessing, None, weights="x").verdict == "warning"
+
+
+def test_a_file_under_another_label_than_its_folder() -> None:
+    files = (ImageFile(Path("train/a/1.jpg"), "train/a/1.jpg", 0), ImageFile(Path("train/b/1.jpg"), "train/b/1.jpg", 0))
+    check = check_classes(Dataset(source="x", classes=("a", "b"), splits={"train": files}), ("a", "b"))
+    assert check.verdict == "failed" and check.evidence["mislabelled"] == ["train/b/1.jpg"]
+
+
+def test_classes_in_another_order_in_the_model() -> None:
+    dataset = Dataset(source="x", classes=("a", "b"), splits={"train": ()})
+    assert check_classes(dataset, ("b", "a")).verdict == "failed"
+    lexical = Dataset(source="x", classes=("c10", "c2"), splits={"train": ()})
+    assert check_classes(lexical, ("c10", "c2")).verdict == "failed"
+
+
+def test_shuffled_labels_stay_at_chance_and_are_a_warning(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Every validation label is wrong: no classifier can do better than the largest class.
+    original = run.inference.targets_of
+    monkeypatch.setattr(run.inference, "targets_of", lambda files: (original(files) + (len(files) == 18)) % 3)
+    result = zoo.finetune(
+        backbone="timm/test_resnet", weights="random", data=shapes, out=tmp_path / "run", recipe="head_only"
+    )
+    checks = {check["name"]: check for check in json.loads((result.path / "proof.json").read_text())["checks"]}
+    assert checks["better_than_guessing"]["verdict"] == "warning"
+    assert result.proof == "passed"
+
+
+def test_accuracy_at_the_share_of_the_largest_class_is_no_success() -> None:
+    targets = torch.tensor([0, 0, 0, 1])
+    assert check_better_than_guessing(0.75, targets, ("a", "b")).verdict == "warning"
+    assert check_better_than_guessing(0.76, targets, ("a", "b")).verdict == "passed"
+
+
+def test_a_loss_that_does_not_fall_is_a_warning(shapes: Path, tmp_path: Path) -> None:
+    result = zoo.finetune(
+        backbone="timm/test_resnet",
+        weights="random",
+        data=shapes,
+        out=tmp_path / "run",
+        recipe="head_only",
+        epochs=2,
+        set=["head.lr=1e-30"],
+        head="linear",
+    )
+    checks = {check["name"]: check for check in json.loads((result.path / "proof.json").read_text())["checks"]}
+    assert checks["loss_movement"]["verdict"] == "warning"
+    assert checks["gradients"]["verdict"] == "passed" and checks["gradients"]["evidence"]["not_moved"]
+
+
+def test_a_saved_file_that_answers_otherwise() -> None:
+    logits = torch.randn(4, 3)
+    assert check_saved(logits, logits.clone()).verdict == "passed"
+    assert check_saved(logits, logits.nextafter(logits + 1)).verdict == "failed"
+
+
+def _fresh(shapes: Path) -> ZooModel:
+    return zoo.create_model("timm/test_resnet", classes=3, weights="random").eval()

@@ -1,0 +1,354 @@
+"""The timm provider: its index, its groups, and weights loaded through timm's own conversion."""
+
+from __future__ import annotations
+
+import random
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+import zoo
+import zoo_timm
+from zoo_timm import build_index, catalogue, upstream
+from zoo_timm.build import mean_over_positions
+from zoo_timm.weights import classifier_prefixes
+
+TINY = timm.list_models("test_*")
+ENCODERS = [
+    "deepseek_vit_412m_enc",
+    "gemma4_vit_167m_enc",
+    "mobilenetv5_300m_enc",
+    "qwen3_vit_88m_enc",
+]
+FAMILIES = [
+    *("beit_base_patch16_224", "caformer_s18", "cait_xxs24_224", "coat_tiny", "convnext_atto", "crossvit_tiny_240"),
+    *("csatv2", "densenetblur121d", "dla34", "efficientnet_b0", "efficientvim_m1", "eva02_tiny_patch14_224"),
+    *("fasternet_t0", "gemma4_vit_570m_enc", "hrnet_w18_small", "levit_128s", "mobilenetv3_small_100", "pit_ti_224"),
+    *("rdnet_tiny", "resnet50_clip", "rexnet_100", "swinv2_cr_tiny_224", "tresnet_m", "vgg11_bn", "volo_d1_224"),
+    *("vit_base_patch16_siglip_224", "vit_srelpos_small_patch16_224", "xcit_nano_12_p8_224"),
+]
+
+
+def _built(name: str, state: Mapping[str, Tensor] | None = None) -> zoo.Backbone:
+    architecture, _, tag = name.partition(".")
+    return zoo_timm.resolve(architecture).build(tag=tag or None, state=state)
+
+
+def _on_meta(name: str) -> zoo.Backbone:
+    with torch.device("meta"):
+        return _built(name)
+
+
+def _upstream(name: str, **options: object) -> nn.Module:
+    torch.manual_seed(0)
+    model = timm.create_model(name, **options)
+    for parameter in model.parameters():  # many start at zero or one, which hides a swap
+        nn.init.normal_(parameter, std=0.05)
+    for buffer in model.buffers():
+        if buffer.is_floating_point() and "running_mean" in dict(model.named_buffers()):
+            nn.init.uniform_(buffer, 0.5, 1.5)
+    return model.eval()
+
+
+def _images(name: str, count: int = 2) -> Tensor:
+    size = zoo_timm.resolve(name).preprocessing.input_size
+    return torch.randn(count, *size, generator=torch.Generator().manual_seed(0))
+
+
+def _held(module: nn.Module, member: str) -> list[Tensor]:
+    parent, _, last = member.rpartition(".")
+    owner = module.get_submodule(parent)
+    own = {**dict(owner.named_parameters(recurse=False)), **dict(owner.named_buffers(recurse=False))}
+    if last in own:
+        return [own[last]]
+    whole = module.get_submodule(member)
+    return [*whole.parameters(), *whole.buffers()]
+
+
+def _assert_partition(backbone: zoo.Backbone) -> None:
+    module = backbone.module
+    held = [id(tensor) for group in backbone.groups for member in group.members for tensor in _held(module, member)]
+    every = [id(tensor) for tensor in (*module.parameters(), *module.buffers())]
+    assert sorted(held) == sorted(every)
+    last = [tensor for member in backbone.groups[-1].members for tensor in _held(module, member)]
+    assert any(isinstance(tensor, nn.Parameter) and tensor.ndim >= 2 for tensor in last)
+    names = [group.name for group in backbone.groups]
+    assert names[0] == "stem" and len(set(names)) == len(names) > 1
+
+
+# --- the index -------------------------------------------------------------------------------------------------------
+
+
+def test_index_has_every_architecture_of_its_timm() -> None:
+    architectures = zoo_timm.architectures()
+    assert len(architectures) == 1371
+    assert set(architectures) == set(timm.list_models())
+    assert sum(len(tags) for tags in architectures.values()) == 1826
+    assert architectures["resnet18"][0] == "a1_in1k"
+    assert architectures["test_vit_relpos"] == ()
+    for name, tags in architectures.items():
+        assert not tags or timm.is_model(name)
+
+
+def test_every_entry_resolves() -> None:
+    with_url = set()
+    for name in zoo_timm.architectures():
+        spec = zoo_timm.resolve(name)
+        assert spec.parameters and spec.summary
+        assert spec.tags == zoo_timm.architectures()[name]
+        with_url |= {weights.source for weights in spec.weights if isinstance(weights.source, zoo.UrlFile)}
+    assert len(with_url) == 19
+    for source in with_url:
+        assert source.sha256_prefix is None or re.fullmatch("[0-9a-f]{8,}", source.sha256_prefix)
+    resnet = zoo_timm.resolve("resnet18").weights[0]
+    assert resnet.source == zoo.HubFile(repo_id="timm/resnet18.a1_in1k")
+    assert resnet.licence == "apache-2.0"
+
+
+def test_rebuilt_sample_equals_the_shipped_index(tmp_path: Path) -> None:
+    sample = [*random.Random(0).sample(timm.list_models(), 12), *TINY[:3], "gcvit_xxtiny", "volo_d1_448"]
+    path = tmp_path / "index.json"
+    build_index.write(path, build_index.rows(sample))
+    rebuilt = catalogue.Index(path)
+    assert rebuilt.timm == catalogue.index().timm
+    for name in sample:
+        assert rebuilt.entry(name) == catalogue.index().entry(name)
+    shipped = catalogue.INDEX.read_text(encoding="utf-8").splitlines()
+    assert set(path.read_text(encoding="utf-8").replace(",\n", "\n").splitlines()) <= {
+        line.removesuffix(",") for line in shipped
+    }
+
+
+def test_listing_imports_neither_torch_nor_timm() -> None:
+    code = (
+        "import sys, zoo_timm;"
+        "provider, = zoo_timm.zoo_backbones();"
+        "assert len(provider.architectures()) == 1371;"
+        "assert provider.resolve('resnet18').weights_for('a1_in1k');"
+        "assert not {'torch', 'timm', 'torchvision', 'numpy', 'PIL'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
+
+
+def test_unknown_names() -> None:
+    for name in ("resnet18.a1_in1k", "no_such_net", "vit_tiny_patch16_224_in21k"):  # the last is deprecated
+        with pytest.raises(LookupError):
+            zoo_timm.resolve(name)
+
+
+def test_another_timm_is_asked_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = {name: zoo_timm.resolve(name) for name in ("resnet18", "test_vit", "test_vit_relpos", "davit_base_fl")}
+    monkeypatch.setattr(catalogue, "index_is_current", lambda: False)
+    zoo_timm.resolve.cache_clear()
+    try:
+        assert zoo_timm.architectures() == catalogue.index().tags()
+        for name, spec in expected.items():
+            asked = zoo_timm.resolve(name)
+            assert (asked.weights, asked.preprocessing, asked.parameters) == (
+                spec.weights,
+                spec.preprocessing,
+                spec.parameters,
+            )
+    finally:
+        zoo_timm.resolve.cache_clear()
+
+
+def test_architecture_that_the_index_does_not_know(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(catalogue.Index, "__contains__", lambda self, name: name != "test_resnet")
+    zoo_timm.resolve.cache_clear()
+    try:
+        spec = zoo_timm.resolve("test_resnet")
+        assert spec.parameters is None and spec.tags == zoo_timm.architectures()["test_resnet"]
+        _assert_partition(spec.build(tag=spec.tags[0], state=None))
+    finally:
+        zoo_timm.resolve.cache_clear()
+
+
+# --- preprocessing ---------------------------------------------------------------------------------------------------
+
+
+def test_upstream_transform_gives_the_input_size_of_every_kind_of_preprocessing() -> None:
+    image = Image.effect_noise((300, 210), 60).convert("RGB")
+    seen = set()
+    for name in zoo_timm.architectures():
+        spec = zoo_timm.resolve(name)
+        for weights in spec.weights:
+            if weights.preprocessing in seen:
+                continue
+            seen.add(weights.preprocessing)
+            assert spec.reference is not None
+            assert tuple(spec.reference(weights.tag)(image).shape) == weights.preprocessing.input_size
+    assert len(seen) > 150
+
+
+def test_preprocessing_of_each_crop_mode() -> None:
+    cfg = {"input_size": (3, 448, 448), "crop_pct": 1.15, "mean": (0.5, 0.4, 0.3), "std": (0.5, 0.5, 0.5)}
+    centre = upstream.preprocessing(cfg)
+    assert (centre.resize, centre.resize_size, centre.fill) == ("shorter", (389, 389), (0, 0, 0))
+    assert centre.interpolation == "bicubic"
+    squash = upstream.preprocessing({**cfg, "crop_mode": "squash"})
+    assert (squash.resize, squash.fill) == ("exact", (0, 0, 0))
+    border = upstream.preprocessing({**cfg, "crop_mode": "border"})
+    assert (border.resize, border.fill) == ("longest", (128, 102, 76))
+    oblong = upstream.preprocessing({**cfg, "input_size": (3, 256, 192), "crop_pct": 0.875})
+    assert (oblong.resize, oblong.resize_size) == ("cover", (292, 219))
+
+
+# --- building --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_tiny_models(name: str) -> None:
+    model = _upstream(name)
+    backbone = _built(name, state=model.state_dict())
+    _assert_partition(backbone)
+    module = backbone.module.eval()
+    images = _images(name)
+    with torch.no_grad():
+        pooled = backbone.pool(module, images)
+        # With the classifier in the file and out of the model.
+        expected = model.forward_head(model.forward_features(images), pre_logits=True)
+        again = module.forward_head(module.forward_features(images), pre_logits=True)
+    assert pooled.shape == (2, backbone.shape.pooled)
+    torch.testing.assert_close(pooled, again, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(pooled, expected, atol=1e-5, rtol=1e-5)
+    assert "state_dict" not in module.pretrained_cfg
+    assert module.pretrained_cfg == timm.create_model(name, num_classes=0).pretrained_cfg
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_groups_are_a_partition_in_every_family(name: str) -> None:
+    _assert_partition(_on_meta(name))
+
+
+@pytest.mark.parametrize(
+    ("name", "groups"),
+    [
+        ("resnet18", ["stem", "layer1", "layer2", "layer3", "layer4"]),
+        ("convnext_atto", ["stem", "stages.0", "stages.1", "stages.2", "stages.3"]),
+        ("caformer_s18", ["stem", "stages.0", "stages.1", "stages.2", "stages.3"]),
+        ("vit_tiny_patch16_224", ["stem", *(f"blocks.{number}" for number in range(12))]),
+        ("densenet121", ["stem", *(f"features.denseblock{number}" for number in (1, 2, 3, 4))]),
+        ("hrnet_w18_small", ["stem", "layer1", "stage2", "stage3", "stage4", "incre_modules"]),
+        ("mobilenetv3_small_100", ["stem", *(f"blocks.{number}" for number in range(5))]),
+    ],
+)
+def test_group_names(name: str, groups: list[str]) -> None:
+    assert [group.name for group in _on_meta(name).groups] == groups
+
+
+def test_group_members_are_modules_where_they_can_be() -> None:
+    assert [group.members for group in _on_meta("resnet18").groups] == [
+        ("conv1", "bn1", "act1", "maxpool"),
+        ("layer1",),
+        ("layer2",),
+        ("layer3",),
+        ("layer4", "global_pool", "fc"),
+    ]
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_encoders_are_pooled_over_positions(name: str) -> None:
+    backbone = _on_meta(name)
+    assert backbone.pool is mean_over_positions
+    with torch.device("meta"), torch.no_grad():
+        pooled = backbone.pool(backbone.module.eval(), torch.empty(2, *zoo_timm.resolve(name).preprocessing.input_size))
+    assert pooled.shape == (2, backbone.shape.pooled)
+
+
+# --- weights ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "prefixes"),
+    [
+        ("resnet18", {"fc"}),
+        ("caformer_s18", {"head.fc"}),
+        ("levit_128s", {"head", "head_dist"}),
+        ("volo_d1_224", {"head", "aux_head"}),
+        ("repvit_m0_9", {"head"}),
+        ("convnext_atto", {"head.fc"}),
+        ("samvit_base_patch16", {"head"}),
+    ],
+)
+def test_classifier_is_all_that_upstream_leaves_away(name: str, prefixes: set[str]) -> None:
+    assert set(classifier_prefixes(name, _on_meta(name).module.state_dict())) == prefixes
+
+
+def test_state_without_classifier_and_in_half_precision() -> None:
+    state = {key: tensor.half() for key, tensor in _upstream("test_resnet", num_classes=0).state_dict().items()}
+    module = _built("test_resnet.r160_in1k", state=state).module
+    for key, tensor in module.state_dict().items():
+        assert torch.equal(tensor, state[key].to(tensor.dtype))
+
+
+def test_old_checkpoint_is_converted() -> None:
+    model = _upstream("deit3_small_patch16_224")
+    old = {re.sub(r"ls([12])\.gamma", r"gamma_\1", key): tensor for key, tensor in model.state_dict().items()}
+    old["patch_embed.proj.weight"] = old["patch_embed.proj.weight"].flatten(1)
+    assert old.keys() != model.state_dict().keys()
+    module = _built("deit3_small_patch16_224.fb_in1k", state=old).module
+    for key, tensor in module.state_dict().items():
+        assert torch.equal(tensor, model.state_dict()[key])
+
+
+def test_weights_for_another_input_size_are_resized() -> None:
+    small = {key: tensor.clone() for key, tensor in _upstream("test_vit").state_dict().items()}
+    tokens = small["pos_embed"].shape[1]
+    small["pos_embed"] = torch.cat((small["pos_embed"][:, :1], small["pos_embed"][:, 1:26]), dim=1)
+    assert small["pos_embed"].shape[1] < tokens
+    module = _built("test_vit", state=small).module
+    assert module.get_parameter("pos_embed").shape[1] == tokens
+
+
+def test_wrong_weights_are_refused() -> None:
+    state = _upstream("test_vit", num_classes=0).state_dict()
+    with pytest.raises(zoo.WeightsMismatch) as caught:
+        _built("test_resnet.r160_in1k", state=state)
+    assert "conv1.weight" in " ".join(caught.value.missing) and "cls_token" in caught.value.unexpected
+    with pytest.raises(zoo.WeightsMismatch) as caught:
+        _built("test_vit.r160_in1k", state={key: tensor for key, tensor in state.items() if key != "norm.weight"})
+    assert caught.value.missing == ("norm.weight",)
+    with pytest.raises(zoo.WeightsMismatch) as caught:
+        _built("test_vit.r160_in1k", state={**state, "blocks.0.extra": torch.zeros(1)})
+    assert caught.value.unexpected == ("blocks.0.extra",)
+    with pytest.raises(zoo.WeightsMismatch) as caught:
+        _built("test_vit.r160_in1k", state={**state, "norm.weight": torch.zeros(3)})
+    assert caught.value.shapes == (("norm.weight", (3,), (64,)),)
+    with pytest.raises(zoo.WeightsMismatch):
+        _built("test_vit.r160_in1k", state={})
+
+
+@pytest.mark.parametrize("name", ["convnext_atto", "swin_tiny_patch4_window7_224", "levit_128s", "coat_tiny", "resnet18"])
+def test_foreign_weights_that_break_the_conversion_are_refused(name: str) -> None:
+    foreign = {
+        "patch_embed.proj.weight": torch.zeros(7, 5),
+        "conv1.weight": torch.zeros(2, 9, 1, 1),
+        "layers.0.blocks.0.attn.relative_position_bias_table": torch.zeros(3),
+        "downsample_layers.0.0.weight": torch.zeros(1),
+        "head.c.weight": torch.zeros(2, 2),
+    }
+    with pytest.raises(zoo.WeightsMismatch):
+        _built(name, state=foreign)
+    assert "load_state_dict" not in vars(type(_on_meta(name).module))
+
+
+def test_known_gap_of_published_weights() -> None:
+    # ConvNeXt V2's masked-autoencoder files have no final norm; timm leaves it as initialised.
+    whole = timm.create_model("convnextv2_atto", num_classes=0).state_dict()
+    lacking = {key: tensor + 1 for key, tensor in whole.items() if not key.startswith("head.norm.")}
+    module = _built("convnextv2_atto.fcmae", state=lacking).module
+    assert torch.equal(module.get_parameter("head.norm.weight"), torch.ones(320))
+    assert torch.equal(module.get_parameter("stem.0.bias"), lacking["stem.0.bias"])
+    with pytest.raises(zoo.WeightsMismatch):
+        _built("convnextv2_atto.fcmae_ft_in1k", state=lacking)
+    with pytest.raises(zoo.WeightsMismatch):
+        _built("convnextv2_atto.fcmae", state={key: value for key, value in lacking.items() if key != "stem.0.bias"})
