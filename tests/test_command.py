@@ -239,3 +239,18 @@ def test_version(zoo_command: Zoo) -> None:
     import zoo
 
     assert zoo_command("--version").stdout == f"zoo {zoo.__version__}\n"  # type: ignore[attr-defined]
+
+
+def test_a_full_disk_says_so_and_leaves_no_half_artefact(zoo_command: Zoo, shapes: Path, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", str(disk)], capture_output=True, check=False)
+    if mounted.returncode:
+        pytest.skip("this machine does not let the test mount a small disk")
+    try:
+        done = zoo_command("finetune", *TINY, "--data", shapes, "--recipe", "head_only", "--out", disk / "run")
+        refused(done, 1, "No space left", "--out DIR")
+        assert not (disk / "run" / "model").exists() and not (disk / "run" / "result.json").exists()
+        assert not [each for each in (disk / "run").iterdir() if each.name.startswith(".")]
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)

@@ -86,7 +86,7 @@ def test_the_head_stage_sends_every_image_through_the_backbone_once(
     train(shapes, tmp_path / "run", recipe="head_only", epochs=20)
     train_images, val_images, test_images = 36, 18, 12
     chunks = sum(-(-count // 32) * 32 for count in (train_images, val_images, test_images))
-    shape_check, saved_check = 2, 2 * val_images
+    shape_check, saved_check = 2, 2 * 32
     assert seen <= chunks + shape_check + saved_check
 
 
@@ -127,7 +127,7 @@ def test_when_memory_runs_out_the_batch_is_halved_said_and_recorded(
 
     def small_memory(self: Any, images: torch.Tensor) -> torch.Tensor:
         if len(images) > 5:
-            raise torch.OutOfMemoryError("out of memory: tried to allocate more than this test allows")
+            torch.empty(1 << 50)  # a petabyte: the allocator's own failure
         return torch.as_tensor(original(self, images))
 
     monkeypatch.setattr("zoo.model.model.ZooModel.features", small_memory)

@@ -58,7 +58,7 @@ def test_a_step_on_a_frozen_weight(shapes: Path, tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr(loop, "_step", tampering)
     failed = failed_checks(shapes, tmp_path / "run", recipe="head_only")
-    assert set(failed) == {"frozen_unchanged"} and "conv1.weight changed while frozen" in failed["frozen_unchanged"]
+    assert set(failed) == {"frozen_unchanged"} and "weight changed while frozen" in failed["frozen_unchanged"]
 
 
 def test_a_parameter_forgotten_by_the_optimizer(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,11 +160,11 @@ def test_classes_in_another_order_in_the_model() -> None:
 def test_shuffled_labels_stay_at_chance_and_are_a_warning(
     shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Every validation label is wrong: no classifier can do better than the largest class.
+    # Every label of the 36 training images is moved on by one: what is learned from them is wrong on validation.
     original = run.inference.targets_of
-    monkeypatch.setattr(run.inference, "targets_of", lambda files: (original(files) + (len(files) == 18)) % 3)
+    monkeypatch.setattr(run.inference, "targets_of", lambda files: (original(files) + (len(files) == 36)) % 3)
     result = zoo.finetune(
-        backbone="timm/test_resnet", weights="random", data=shapes, out=tmp_path / "run", recipe="head_only"
+        backbone="timm/test_vit", weights="random", data=shapes, out=tmp_path / "run", recipe="head_only"
     )
     checks = {check["name"]: check for check in json.loads((result.path / "proof.json").read_text())["checks"]}
     assert checks["better_than_guessing"]["verdict"] == "warning"

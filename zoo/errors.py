@@ -103,7 +103,7 @@ class WeightsMismatch(WeightsError):
         lines += _listed(
             "of another shape", [f"{name}: file {list(ours)}, model {list(theirs)}" for name, ours, theirs in shapes]
         )
-        lines.append("Next: pass the file that belongs to this architecture, or name the backbone that the file is for.")
+        lines.append("Next: pass the file of this architecture, or name the backbone that the file is for.")
         super().__init__("\n".join(lines))
 
 
@@ -147,6 +147,13 @@ def either(names: Sequence[str]) -> str:
     """`'a'`, `'a' or 'b'`, `'a', 'b' or 'c'`."""
     quoted = [repr(name) for name in names]
     return quoted[0] if len(quoted) == 1 else ", ".join(quoted[:-1]) + " or " + quoted[-1]
+
+
+def plain(message: str) -> str:
+    """Pydantic's message as the end of a sentence: `should be at least 1`."""
+    text = message.removeprefix("Input ").split(", unable to ")[0].split(", got ")[0]
+    text = text.replace("greater than or equal to", "at least").replace("less than or equal to", "at most")
+    return text[:1].lower() + text[1:]
 
 
 def _listed(title: str, items: Sequence[str], *, show: int = 5) -> list[str]:

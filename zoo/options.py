@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
+from pydantic.errors import PydanticUserError
+from pydantic_core import ErrorDetails
 
-from zoo.errors import OptionError, either, nearest
+from zoo.errors import OptionError, PluginError, either, nearest, plain
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,23 +21,25 @@ class OptionInfo:
     name: str
     type: str
     default: Any
+    """As JSON has it."""
 
 
 def describe_options(options: type[Any]) -> list[OptionInfo]:
     """The fields of an options dataclass with their types and defaults."""
-    infos = []
-    for field in fields(options):
-        default = field.default if field.default is not MISSING else field.default_factory()  # type: ignore[misc]
-        name = field.type if isinstance(field.type, str) else getattr(field.type, "__name__", str(field.type))
-        infos.append(OptionInfo(field.name, name, default))
-    return infos
+    defaults = options_to_dict(options())
+    return [
+        OptionInfo(
+            field.name, field.type.__name__ if isinstance(field.type, type) else str(field.type), defaults[field.name]
+        )
+        for field in fields(options)
+    ]
 
 
 def parse_assignments(assignments: Sequence[str]) -> dict[str, str]:
     """`["p=0.3"]` -> `{"p": "0.3"}`. Raises OptionError for anything else and for an option given twice."""
     values: dict[str, str] = {}
     for assignment in assignments:
-        key, equals, value = assignment.partition("=")
+        key, equals, value = (part.strip() for part in assignment.partition("="))
         if not (key and equals):
             raise OptionError(f"--head-option {assignment!r}: write it as KEY=VALUE, for example p=0.3.")
         if key in values:
@@ -44,7 +49,7 @@ def parse_assignments(assignments: Sequence[str]) -> dict[str, str]:
 
 
 def build_options(head: str, options: type[Any], values: Mapping[str, Any]) -> Any:
-    """An instance of the dataclass `options` from text or Python values.
+    """An instance of the dataclass `options` from Python values or from text; lists are read as JSON.
 
     Raises OptionError naming every unknown option, wrong type and value out of range.
     """
@@ -56,12 +61,11 @@ def build_options(head: str, options: type[Any], values: Mapping[str, Any]) -> A
             hint = f"did you mean {either(close)}?" if close else f"known: {', '.join(known) or 'none'}"
             faults.append(f"{key}: unknown option; {hint}")
     accepted = {key: value for key, value in values.items() if key in known}
-    try:
-        built = TypeAdapter(options).validate_python(accepted)
-    except ValidationError as error:
-        faults += [_fault(each["loc"], each["msg"], each["input"]) for each in error.errors()]
-    except (TypeError, ValueError) as error:
-        faults.append(str(error))
+    built, wrong = _built(options, accepted)
+    decoded = {key: _decoded(accepted[key]) for key in {str(each["loc"][0]) for each in wrong if each["loc"]}}
+    if any(value is not accepted[key] for key, value in decoded.items()):
+        built, wrong = _built(options, {**accepted, **decoded})
+    faults += [_fault(each, accepted) for each in wrong]
     if faults:
         raise OptionError(f"Options of head {head!r}:\n" + "\n".join(f"  {fault}" for fault in faults))
     return built
@@ -69,10 +73,47 @@ def build_options(head: str, options: type[Any], values: Mapping[str, Any]) -> A
 
 def options_to_dict(options: Any) -> dict[str, Any]:
     """Plain JSON types, as `build_options` reads them back."""
-    dumped = TypeAdapter(type(options)).dump_python(options, mode="json")
+    dumped = _adapter(type(options)).dump_python(options, mode="json")
     return dict(dumped)
 
 
-def _fault(path: Sequence[Any], message: str, given: Any) -> str:
-    text = message.removeprefix("Value error, ")
-    return f"{path[0]}: {text[0].lower()}{text[1:]}, got {given!r}" if path else text
+def _adapter(options: type[Any]) -> TypeAdapter[Any]:
+    try:
+        adapter = TypeAdapter(options)
+        adapter.rebuild()  # only this says that a type is not there at runtime
+        return adapter
+    except (PydanticUserError, NameError) as error:
+        raise PluginError(
+            f"The options {options.__module__}.{options.__qualname__} have a type that zoo cannot read: "
+            f"{str(error).splitlines()[0]}"
+        ) from error
+
+
+def _built(options: type[Any], values: Mapping[str, Any]) -> tuple[Any, list[ErrorDetails]]:
+    try:
+        return _adapter(options).validate_python(values), []
+    except ValidationError as error:
+        return None, error.errors()
+    except TypeError as error:  # of the dataclass's own check
+        return None, [ErrorDetails(type="value_error", loc=(), msg=str(error), input=values)]
+
+
+def _decoded(value: Any) -> Any:
+    # `[256, 128]` or `none` on the command line, for an option that is a list or may be absent.
+    if not isinstance(value, str) or not (value.startswith(("[", "{")) or value.lower() in ("none", "null")):
+        return value
+    try:
+        return json.loads(value) if value.startswith(("[", "{")) else None
+    except ValueError:
+        return value
+
+
+def _fault(error: ErrorDetails, given: Mapping[str, Any]) -> str:
+    text = error["msg"].removeprefix("Value error, ")
+    if not error["loc"]:
+        return text
+    key = str(error["loc"][0])
+    if error["type"] == "value_error":
+        return f"{key}: {text}"
+    text = "should be a list, such as [1,2]" if error["type"] in ("tuple_type", "list_type") else plain(text)
+    return f"{key}: {text}, got {given[key]!r}"

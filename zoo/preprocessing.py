@@ -47,6 +47,8 @@ class Preprocessing:
             raise ValueError(f"interpolation must be one of {get_args(Interpolation)}, got {self.interpolation!r}")
         if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
             raise ValueError(f"mean and std need three numbers, std above 0; got {self.mean!r}, {self.std!r}")
+        if len(self.fill) != 3 or not all(0 <= value <= 255 for value in self.fill):
+            raise ValueError(f"fill must be three numbers from 0 to 255, got {self.fill!r}")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""

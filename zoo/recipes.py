@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
-from zoo.errors import OptionError, RecipeError, either, nearest
+from zoo.errors import OptionError, RecipeError, either, nearest, plain
 
 Augment = Literal["none", "flip", "crop"]
 
@@ -20,7 +23,16 @@ def _is_selector(selector: str) -> str:
     return selector
 
 
+def _no_bool(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError(f"should be a number, got {str(value).lower()}")
+    return value
+
+
 Selector = Annotated[str, AfterValidator(_is_selector)]
+# Pydantic would take `true` for 1.
+Whole = Annotated[int, BeforeValidator(_no_bool)]
+Number = Annotated[float, BeforeValidator(_no_bool)]
 
 
 class Stage(BaseModel):
@@ -31,15 +43,15 @@ class Stage(BaseModel):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_\-]+$")]
     train: Annotated[tuple[Selector, ...], Field(min_length=1)]
     """Selectors: `head`, `last:N`, `first:N`, `group:NAME`, `all`. What none selects is frozen."""
-    epochs: Annotated[int, Field(ge=1)]
-    lr: Annotated[float, Field(gt=0)]
+    epochs: Annotated[Whole, Field(ge=1)]
+    lr: Annotated[Number, Field(gt=0)]
     """Peak learning rate of the head and the last group."""
-    batch_size: Annotated[int, Field(ge=1)] = 32
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    batch_size: Annotated[Whole, Field(ge=1)] = 32
+    weight_decay: Annotated[Number, Field(ge=0)] = 1e-4
     """Decoupled, as AdamW does it (arXiv:1711.05101)."""
-    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    layer_decay: Annotated[Number, Field(gt=0, le=1)] = 1.0
     """Each group before the last has its rate multiplied once more by this (ULMFiT, arXiv:1801.06146)."""
-    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    warmup: Annotated[Number, Field(ge=0, lt=1)] = 0.1
     """Share of the stage's steps in which the rate rises linearly; afterwards it falls along a cosine to zero."""
     augment: Augment = "none"
     """`flip`: mirrored with probability 1/2. `crop`: a random part of the image, mirrored likewise."""
@@ -57,10 +69,9 @@ class RecipeSpec(BaseModel):
 
     @model_validator(mode="after")
     def _stage_names_differ(self) -> RecipeSpec:
-        names = [stage.name for stage in self.stages]
-        twice = sorted({name for name in names if names.count(name) > 1})
+        twice = _same_names([stage.name for stage in self.stages])
         if twice:
-            raise ValueError(f"two stages are called {either(twice)}")
+            raise ValueError("; ".join(twice))
         return self
 
     def to_toml(self) -> str:
@@ -87,12 +98,24 @@ def recipe_from_toml(text: str, name: str) -> RecipeSpec:
         content = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(name, [f"not TOML: {error}"]) from None
-    if "name" in content:
-        raise RecipeError(name, ["name: a recipe is named by its file, leave this key out"])
-    return _validated(name, {**content, "name": _name_from(name)})
+    faults = ["name: a recipe is named by its file, leave this key out"] if "name" in content else []
+    return _validated(name, {**content, "name": _name_from(name)}, faults)
 
 
-def override(recipe: RecipeSpec, assignments: Sequence[str], *, epochs: int | None, batch_size: int | None) -> RecipeSpec:
+def recipe_from_file(path: str | Path) -> RecipeSpec:
+    """Read a recipe file. Raises RecipeError, and OptionError for a file that cannot be read."""
+    try:
+        text = Path(path).expanduser().read_text("utf-8-sig")
+    except OSError as error:
+        raise OptionError(f"The recipe file {str(path)!r} cannot be read: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        raise OptionError(f"The recipe file {str(path)!r} cannot be read: it is not UTF-8 text.") from None
+    return recipe_from_toml(text, name=str(path))
+
+
+def override(
+    recipe: RecipeSpec, assignments: Sequence[str], *, epochs: int | None, batch_size: int | None
+) -> RecipeSpec:
     """The recipe with `STAGE.KEY=VALUE` assignments, and the shorthands, applied.
 
     `epochs`: all stages scaled so that the longest has this many, at least 1 each. `batch_size`: for all stages.
@@ -110,15 +133,20 @@ def override(recipe: RecipeSpec, assignments: Sequence[str], *, epochs: int | No
             raise OptionError(f"--batch-size must be at least 1, got {batch_size}.")
         for stage in stages.values():
             stage["batch_size"] = batch_size
+    given: dict[tuple[str, str], str] = {}
     for assignment in assignments:
-        stage_name, key, value = _split_assignment(assignment)
+        stage_name, key, value = _split_assignment(assignment, example=f"{next(iter(stages))}.lr=1e-3")
         if stage_name not in stages:
+            has = ", ".join(stages)
             raise OptionError(
-                f"--set {assignment}: recipe {recipe.name!r} has no stage {stage_name!r}. Its stages: {', '.join(stages)}."
+                f"--set {assignment}: recipe {recipe.name!r} has no stage {stage_name!r}. Its stages: {has}."
             )
+        if (stage_name, key) in given:
+            raise OptionError(f"--set {stage_name}.{key} is given twice: {given[stage_name, key]!r} and {value!r}.")
+        given[stage_name, key] = value
         stages[stage_name][key] = _parse_value(key, value)
     source = f"{recipe.name} with --set" if assignments else recipe.name
-    return _validated(source, {**recipe.model_dump(), "stages": list(stages.values())})
+    return _validated(source, {**recipe.model_dump(), "stages": list(stages.values())}, stage_names=list(stages))
 
 
 def parse_selector(selector: str) -> tuple[str, str | int | None]:
@@ -151,13 +179,14 @@ def select(stage: Stage, groups: Sequence[str], *, path: str) -> tuple[Selection
     for index, selector in enumerate(stage.train):
         kind, argument = parse_selector(selector)
         where = f"{path}.train[{index}]"
+        has = ", ".join(groups)
         if kind == "head":
             head = True
         elif kind == "all":
             head = True
             chosen.update(groups)
         elif isinstance(argument, int) and argument > len(groups):
-            faults.append(f"{where}: {selector!r} asks for {argument} groups, this backbone has {len(groups)}")
+            faults.append(f"{where}: {selector!r} asks for {argument} groups, this backbone has {len(groups)}: {has}")
         elif isinstance(argument, int):
             chosen.update(groups[-argument:] if kind == "last" else groups[:argument])
         elif argument in groups:
@@ -165,63 +194,102 @@ def select(stage: Stage, groups: Sequence[str], *, path: str) -> tuple[Selection
         else:
             close = nearest(str(argument), groups)
             hint = f" Did you mean {either(close)}?" if close else ""
-            faults.append(f"{where}: {selector!r} matches no group. The groups are: {', '.join(groups)}.{hint}")
+            faults.append(f"{where}: {selector!r} matches no group.{hint} The groups are: {has}")
     return Selection(tuple(name for name in groups if name in chosen), head), faults
 
 
-def _validated(source: str, content: Mapping[str, Any]) -> RecipeSpec:
+def _validated(
+    source: str, content: Mapping[str, Any], faults: Sequence[str] = (), *, stage_names: Sequence[str] = ()
+) -> RecipeSpec:
+    faults = [*faults]
     try:
-        return RecipeSpec.model_validate(content)
+        recipe = RecipeSpec.model_validate(content)
     except ValidationError as error:
-        raise RecipeError(source, _faults(error.errors())) from None
+        # The names are compared below: the model's own comparison waits until everything else is right.
+        faults += _faults([each for each in error.errors() if each["loc"]], stage_names)
+        stages = content.get("stages")
+        stages = stages if isinstance(stages, list) else []
+        faults += _same_names([stage.get("name") if isinstance(stage, dict) else None for stage in stages])
+    if faults:
+        raise RecipeError(source, faults) from None
+    return recipe
 
 
-def _faults(errors: Sequence[ErrorDetails]) -> list[str]:
+def _same_names(names: Sequence[Any]) -> list[str]:
+    return [
+        f"stages[{index}].name: {name!r} is already the name of stages[{names.index(name)}]"
+        for index, name in enumerate(names)
+        if name is not None and names.index(name) < index
+    ]
+
+
+def _faults(errors: Sequence[ErrorDetails], stage_names: Sequence[str]) -> list[str]:
     # A list whose items are wrong is also reported as too short: that says nothing more.
     inner = {error["loc"][:depth] for error in errors for depth in range(len(error["loc"]))}
-    return [_fault(error) for error in errors if not (error["type"] == "too_short" and error["loc"] in inner)]
+    return [
+        _fault(error, stage_names) for error in errors if not (error["type"] == "too_short" and error["loc"] in inner)
+    ]
 
 
-def _fault(error: ErrorDetails) -> str:
+# Pydantic's error type -> what a person who writes TOML understands.
+_PLAIN = {
+    "missing": "missing",
+    "too_short": "should not be empty",
+    "string_too_short": "should not be empty",
+    "string_pattern_mismatch": "should be letters, digits, '_' and '-'",
+}
+_FORM = {
+    "stages": "write each stage as a table under its own line [[stages]]",
+    "train": 'should be a list, such as ["head", "last:1"]',
+    "references": 'should be a list, such as ["arXiv:2202.10054"]',
+}
+
+
+def _fault(error: ErrorDetails, stage_names: Sequence[str]) -> str:
     path = ""
     for part in error["loc"]:
         path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
+    where = path
+    if stage_names and len(error["loc"]) > 2:
+        where += f" (--set {stage_names[int(error['loc'][1])]}.{path.partition('.')[2]})"
     if error["type"] == "extra_forbidden":
         known = Stage.model_fields if path.startswith("stages[") else RecipeSpec.model_fields
         keys = [key for key in known if key != "name" or known is Stage.model_fields]
         close = nearest(str(error["loc"][-1]), keys)
         hint = f"did you mean {either(close)}?" if close else f"known: {', '.join(keys)}"
-        return f"{path}: unknown key; {hint}"
-    if error["type"] == "missing":
-        return f"{path}: missing"
-    message = error["msg"].removeprefix("Value error, ")
-    given = "" if error["type"] == "value_error" else f", got {error['input']!r}"
-    return f"{path}: {message[0].lower()}{message[1:]}{given}" if path else message
+        return f"{where}: unknown key; {hint}"
+    if error["type"] in ("missing", "too_short", "string_too_short"):
+        return f"{where}: {_PLAIN[error['type']]}"
+    if error["type"] == "value_error":
+        return f"{where}: {error['msg'].removeprefix('Value error, ')}"
+    if error["type"] in ("tuple_type", "model_type"):
+        return f"{where}: {_FORM.get(str(error['loc'][-1]), _FORM['stages'])}"
+    return f"{where}: {_PLAIN.get(error['type'], plain(error['msg']))}, got {error['input']!r}"
 
 
-def _split_assignment(assignment: str) -> tuple[str, str, str]:
+def _split_assignment(assignment: str, *, example: str) -> tuple[str, str, str]:
     target, equals, value = assignment.partition("=")
-    stage, dot, key = target.partition(".")
+    stage, dot, key = (part.strip() for part in target.partition("."))
     if not (equals and dot and stage and key):
-        raise OptionError(f"--set {assignment!r}: write it as STAGE.KEY=VALUE, for example head.lr=1e-3.")
-    return stage, key, value
+        raise OptionError(f"--set {assignment!r}: write it as STAGE.KEY=VALUE, for example {example}.")
+    return stage, key, value.strip()
 
 
 def _parse_value(key: str, value: str) -> Any:
     if key == "train":
-        return tuple(part.strip() for part in value.strip("[]").replace('"', "").split(","))
+        return tuple(part.strip().strip("\"'") for part in value.strip("[]").split(","))
     return value
 
 
 def _name_from(source: str) -> str:
     stem = source.replace("\\", "/").rsplit("/", 1)[-1].removesuffix(".toml")
-    return "".join(letter if letter.isalnum() or letter in "_-" else "_" for letter in stem).lstrip("_-") or "recipe"
+    return re.sub(r"[^A-Za-z0-9_\-]", "_", stem).lstrip("_-") or "recipe"
 
 
 def _toml(value: object) -> str:
     if isinstance(value, str):
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-        return f'"{escaped}"'
+        # JSON's escapes are TOML's, but for one character that JSON leaves as it is.
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     if isinstance(value, (tuple, list)):
         return "[" + ", ".join(_toml(item) for item in value) + "]"
     if isinstance(value, bool):

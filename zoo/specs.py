@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, is_dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -29,6 +29,7 @@ class Group:
     members: tuple[str, ...]
 
     def __post_init__(self) -> None:
+        _check_texts("members", self.members)
         if not self.name or not self.members:
             raise ValueError(f"a group needs a name and members, got {self!r}")
 
@@ -38,6 +39,10 @@ class FeatureShape:
     """What a head can count on: `pooled` is F of the pooled features[N, F]."""
 
     pooled: int
+
+    def __post_init__(self) -> None:
+        if self.pooled < 1:
+            raise ValueError(f"pooled must be at least 1, got {self.pooled}")
 
 
 def _call(module: nn.Module, images: Tensor) -> Tensor:
@@ -77,6 +82,9 @@ class HubFile:
     filenames: tuple[str, ...] = ("model.safetensors", "pytorch_model.bin")
     """The first that exists is taken."""
     revision: str | None = None
+
+    def __post_init__(self) -> None:
+        _check_texts("filenames", self.filenames)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -126,6 +134,9 @@ class BackboneSpec:
         _check_name("architecture", self.architecture, _ARCHITECTURE)
         if not callable(self.build):
             raise TypeError(f"build of {self.name} must be callable, got {self.build!r}")
+        twice = sorted({tag for tag in self.tags if self.tags.count(tag) > 1})
+        if twice:
+            raise ValueError(f"{self.name} has the weights {', '.join(map(repr, twice))} more than once")
 
     @property
     def name(self) -> str:
@@ -185,23 +196,46 @@ class HeadSpec:
 
     def __post_init__(self) -> None:
         _check_name("head", self.name, _NAME)
-        _check_callables(self, "build")
+        _check_callables(self, "build", *(["loss"] if self.loss is not None else []))
+        _check_texts("references", self.references)
         if not (isinstance(self.options, type) and is_dataclass(self.options)):
-            raise TypeError(f"options of head {self.name!r} must be a dataclass, got {self.options!r}")
+            raise TypeError(f"options of head {self.name!r} must be a frozen dataclass, got {self.options!r}")
         if not self.options.__dataclass_params__.frozen:  # type: ignore[attr-defined]
-            raise TypeError(f"options of head {self.name!r} must be a frozen dataclass")
+            raise TypeError(
+                f"options of head {self.name!r} must be a frozen dataclass: {self.options.__name__} is not frozen"
+            )
         try:
             self.options()
         except TypeError as error:
             raise TypeError(f"every option of head {self.name!r} needs a default: {error}") from None
 
 
+def check_catalogue(architectures: Mapping[str, Iterable[str]]) -> dict[str, tuple[str, ...]]:
+    """A provider's architectures as the registry keeps them. Raises TypeError or ValueError for what cannot be."""
+    catalogue = {}
+    for name, tags in architectures.items():
+        _check_name("architecture", name, _ARCHITECTURE)
+        if isinstance(tags, str):
+            raise TypeError(f"the weights tags of {name!r} must be a tuple, got {tags!r}")
+        catalogue[name] = tuple(tags)
+        for tag in catalogue[name]:
+            _check_name("weights tag", tag, _TAG)
+    return catalogue
+
+
 def _check_name(kind: str, name: object, pattern: re.Pattern[str]) -> None:
     if not isinstance(name, str) or not pattern.fullmatch(name):
-        raise ValueError(f"{name!r} is no {kind} name: letters, digits, '_' and '-', starting with a letter or digit")
+        signs = "'_', '-' and '.'" if pattern is _TAG else "'_' and '-'"
+        raise ValueError(f"{name!r} is no {kind} name: letters, digits, {signs}, a letter or digit first")
 
 
 def _check_callables(spec: object, *fields: str) -> None:
     for field in fields:
         if not callable(getattr(spec, field)):
             raise TypeError(f"{field} of {spec!r} must be callable")
+
+
+def _check_texts(field: str, texts: object) -> None:
+    # A lone string would pass for its letters.
+    if not isinstance(texts, tuple) or not all(isinstance(text, str) for text in texts):
+        raise TypeError(f"{field} must be a tuple of strings, got {texts!r}")

@@ -6,61 +6,67 @@ import hashlib
 import json
 import sys
 from collections.abc import Iterable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
+import zoo
 
 from zoo_timm import upstream
 from zoo_timm.build import feature_width
-from zoo_timm.catalogue import INDEX, Entry
+from zoo_timm.catalogue import INDEX, Entry, usual_source
 
 
-def rows(architectures: Iterable[str]) -> dict[str, Entry]:
+def measured(architectures: Iterable[str]) -> dict[str, Entry]:
     """What the index says of each architecture, which is built on the meta device to be measured."""
-    measured = {}
-    for name in architectures:
-        entry = upstream.entry(name)
-        with torch.device("meta"):
-            module = timm.create_model(name, num_classes=0)
-        entry["parameters"] = sum(parameter.numel() for parameter in module.parameters())
-        entry["features"] = feature_width(module)
-        measured[name] = entry
-    return measured
+    return {name: _measured(name) for name in architectures}
+
+
+def _measured(architecture: str) -> Entry:
+    with torch.device("meta"):
+        module = timm.create_model(architecture, num_classes=0)
+    parameters = sum(parameter.numel() for parameter in module.parameters())
+    return replace(upstream.entry(architecture), parameters=parameters, features=feature_width(module))
 
 
 def write(path: Path, entries: dict[str, Entry]) -> None:
     """One line for each architecture and each preprocessing, so that a new timm makes a readable difference."""
-    kinds = {_line(used): used for entry in entries.values() for used in _preprocessings(entry)}
-    table = {_key(used): line for line, used in kinds.items()}
+    kinds = {entry.preprocessing for entry in entries.values()}
+    kinds |= {weights.preprocessing for entry in entries.values() for weights in entry.weights}
+    table = {_key(kind): _line(kind.to_dict()) for kind in kinds}
     if len(table) != len(kinds):
         raise ValueError("two kinds of preprocessing share a key: make the keys longer")
-    preprocessing = [f"{json.dumps(key)}: {line}" for key, line in sorted(table.items())]
-    architectures = [f"{json.dumps(name)}: {_line(stored(entries[name]))}" for name in sorted(entries)]
+    preprocessing = [f"{_line(key)}: {line}" for key, line in sorted(table.items())]
+    architectures = [f"{_line(name)}: {_line(_stored(name, entries[name]))}" for name in sorted(entries)]
     path.write_text(
-        f'{{\n"timm": {json.dumps(timm.__version__)},\n'
+        f'{{\n"timm": {_line(timm.__version__)},\n'
         f'"preprocessing": {{\n{_lines(preprocessing)}\n}},\n"architectures": {{\n{_lines(architectures)}\n}}\n}}\n',
         encoding="utf-8",
     )
 
 
-def stored(entry: Entry) -> dict[str, Any]:
+def _stored(architecture: str, entry: Entry) -> dict[str, Any]:
     """An architecture as it stands in the index: preprocessing by its key, weights as rows."""
-    weights = []
-    for each in entry["weights"]:
-        row = [each["tag"], _key(each["preprocessing"]), each["licence"]]
-        weights.append([*row, each["source"]] if each["source"] else row)
-    return {**entry, "preprocessing": _key(entry["preprocessing"]), "weights": weights}
+    return {
+        "summary": entry.summary,
+        "parameters": entry.parameters,
+        "features": entry.features,
+        "preprocessing": _key(entry.preprocessing),
+        "weights": [_row(architecture, weights) for weights in entry.weights],
+    }
 
 
-def _preprocessings(entry: Entry) -> list[dict[str, Any]]:
-    return [entry["preprocessing"], *(each["preprocessing"] for each in entry["weights"])]
+def _row(architecture: str, weights: zoo.WeightsSpec) -> list[Any]:
+    """[tag, preprocessing, licence], then the source where it is not the usual one."""
+    row = [weights.tag, _key(weights.preprocessing), weights.licence]
+    return row if weights.source == usual_source(architecture, weights.tag) else [*row, asdict(weights.source)]
 
 
-def _key(preprocessing: dict[str, Any]) -> str:
+def _key(preprocessing: zoo.Preprocessing) -> str:
     # Not its place in the table: one more kind of preprocessing would then change the line of every architecture.
-    return hashlib.sha256(_line(preprocessing).encode()).hexdigest()[:6]
+    return hashlib.sha256(_line(preprocessing.to_dict()).encode()).hexdigest()[:6]
 
 
 def _line(value: object) -> str:
@@ -73,7 +79,7 @@ def _lines(lines: list[str]) -> str:
 
 def main() -> None:
     """Measure and write everything."""
-    entries = rows(timm.list_models())
+    entries = measured(timm.list_models())
     write(INDEX, entries)
     print(f"{INDEX}: {len(entries)} architectures, {INDEX.stat().st_size:,} bytes", file=sys.stderr)
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
+from typing import TYPE_CHECKING, Any
 
 import zoo
 
@@ -22,25 +23,18 @@ if TYPE_CHECKING:
 INDEX = Path(__file__).with_name("index.json")
 
 
-class Weights(TypedDict):
-    """One pretrained tag of an architecture."""
-
-    tag: str
-    preprocessing: dict[str, Any]
-    licence: str | None
-    source: dict[str, Any] | None
-    """Arguments of `zoo.HubFile` or `zoo.UrlFile`; None: the hub's `timm/ARCHITECTURE.TAG`."""
-
-
-class Entry(TypedDict):
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Entry:
     """What the catalogue knows of one architecture."""
 
-    preprocessing: dict[str, Any]
-    weights: list[Weights]
+    preprocessing: zoo.Preprocessing
+    weights: tuple[zoo.WeightsSpec, ...]
     """The default first."""
     summary: str
-    parameters: NotRequired[int]
-    features: NotRequired[int]
+    parameters: int | None = None
+    """Without the classifier; None where it was not built."""
+    features: int | None = None
+    """F of the pooled features[N, F]; None where it was not built."""
 
 
 class Index:
@@ -49,8 +43,9 @@ class Index:
     def __init__(self, path: Path) -> None:
         stored = json.loads(path.read_text(encoding="utf-8"))
         self.timm: str = stored["timm"]
-        self._preprocessing: dict[str, dict[str, Any]] = stored["preprocessing"]
+        self._kinds: dict[str, dict[str, Any]] = stored["preprocessing"]
         self._architectures: dict[str, dict[str, Any]] = stored["architectures"]
+        self._preprocessing = functools.cache(lambda key: zoo.Preprocessing.from_dict(self._kinds[key]))
 
     def __contains__(self, architecture: object) -> bool:
         return architecture in self._architectures
@@ -63,21 +58,33 @@ class Index:
         """Raises KeyError for an architecture that it does not hold."""
         stored = self._architectures[architecture]
         return Entry(
-            preprocessing=self._preprocessing[stored["preprocessing"]],
-            weights=[self._weights(row) for row in stored["weights"]],
+            preprocessing=self._preprocessing(stored["preprocessing"]),
+            weights=tuple(self._weights(architecture, *row) for row in stored["weights"]),
             summary=stored["summary"],
             parameters=stored["parameters"],
             features=stored["features"],
         )
 
-    def _weights(self, row: list[Any]) -> Weights:
-        tag, preprocessing, licence, *source = row
-        return Weights(
+    def _weights(
+        self, architecture: str, tag: str, preprocessing: str, licence: str | None, source: dict[str, Any] | None = None
+    ) -> zoo.WeightsSpec:
+        return zoo.WeightsSpec(
             tag=tag,
-            preprocessing=self._preprocessing[preprocessing],
+            preprocessing=self._preprocessing(preprocessing),
+            source=_source(source) if source else usual_source(architecture, tag),
             licence=licence,
-            source=source[0] if source else None,
         )
+
+
+def usual_source(architecture: str, tag: str) -> zoo.HubFile:
+    """Where timm keeps most weights; the index names only other places."""
+    return zoo.HubFile(repo_id=f"timm/{architecture}.{tag}")
+
+
+def _source(stored: dict[str, Any]) -> zoo.HubFile | zoo.UrlFile:
+    if "url" in stored:
+        return zoo.UrlFile(**stored)
+    return zoo.HubFile(**{**stored, "filenames": tuple(stored["filenames"])})
 
 
 @functools.cache
@@ -104,16 +111,14 @@ def architectures() -> Mapping[str, tuple[str, ...]]:
 def resolve(architecture: str) -> zoo.BackboneSpec:
     """The architecture's spec. Raises LookupError for a name that timm does not know."""
     entry = _entry(architecture)
-    weights = tuple(_weights_spec(architecture, each) for each in entry["weights"])
-    features = f"; {entry['features']} features" if "features" in entry else ""
     return zoo.BackboneSpec(
         provider="timm",
         architecture=architecture,
         build=functools.partial(_build, architecture),
-        preprocessing=_preprocessing(entry["preprocessing"]),
-        weights=weights,
-        summary=entry["summary"] + features,
-        parameters=entry.get("parameters"),
+        preprocessing=entry.preprocessing,
+        weights=entry.weights,
+        summary=f"{entry.summary}; {entry.features} features" if entry.features else entry.summary,
+        parameters=entry.parameters,
         reference=functools.partial(_reference, architecture),
     )
 
@@ -124,32 +129,10 @@ def _entry(architecture: str) -> Entry:
     from zoo_timm import upstream
 
     entry = upstream.entry(architecture)
-    if architecture in index():
-        known = index().entry(architecture)
-        entry["parameters"], entry["features"] = known["parameters"], known["features"]
-    return entry
-
-
-def _weights_spec(architecture: str, stored: Weights) -> zoo.WeightsSpec:
-    return zoo.WeightsSpec(
-        tag=stored["tag"],
-        preprocessing=_preprocessing(stored["preprocessing"]),
-        source=_source(f"timm/{architecture}.{stored['tag']}", stored["source"]),
-        licence=stored["licence"],
-    )
-
-
-def _source(usual: str, stored: dict[str, Any] | None) -> zoo.HubFile | zoo.UrlFile:
-    if stored is None:
-        return zoo.HubFile(repo_id=usual)
-    if "url" in stored:
-        return zoo.UrlFile(**stored)
-    filenames = {"filenames": tuple(stored["filenames"])} if "filenames" in stored else {}
-    return zoo.HubFile(**{**stored, **filenames})
-
-
-def _preprocessing(stored: dict[str, Any]) -> zoo.Preprocessing:
-    return zoo.Preprocessing.from_dict(stored)
+    if architecture not in index():
+        return entry
+    built = index().entry(architecture)
+    return replace(entry, parameters=built.parameters, features=built.features)
 
 
 def _build(architecture: str, *, tag: str | None, state: Mapping[str, Tensor] | None) -> zoo.Backbone:

@@ -7,6 +7,7 @@ import math
 import re
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import timm
@@ -15,7 +16,7 @@ from timm.data.config import resolve_data_config
 from timm.data.transforms_factory import create_transform
 from timm.models import get_arch_pretrained_cfgs, get_deprecated_models, model_entrypoint
 
-from zoo_timm.catalogue import Entry, Weights
+from zoo_timm.catalogue import Entry, usual_source
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -34,20 +35,17 @@ def tags() -> dict[str, tuple[str, ...]]:
 
 def entry(architecture: str) -> Entry:
     """Raises LookupError for a name that timm does not know."""
-    default = _default_cfg(architecture)
-    return Entry(
-        preprocessing=preprocessing(default).to_dict(),
-        weights=[
-            Weights(
-                tag=tag,
-                preprocessing=preprocessing(cfg).to_dict(),
-                licence=cfg.get("license"),
-                source=_source(f"timm/{architecture}.{tag}", cfg),
-            )
-            for tag, cfg in _trained(architecture)
-        ],
-        summary=_summary(architecture),
-    )
+    weights = [
+        zoo.WeightsSpec(
+            tag=tag,
+            preprocessing=preprocessing(cfg),
+            source=_source(architecture, tag, cfg),
+            licence=cfg.get("license"),
+        )
+        for tag, cfg in _trained(architecture)
+    ]
+    default = preprocessing(_default_cfg(architecture))
+    return Entry(preprocessing=default, weights=tuple(weights), summary=_summary(architecture))
 
 
 def reference(architecture: str, tag: str | None) -> Callable[[Image], Tensor]:
@@ -102,20 +100,16 @@ def _default_cfg(architecture: str) -> dict[str, Any]:
     return every[0][1] if every else {"input_size": (3, 224, 224)}
 
 
-def _source(usual: str, cfg: dict[str, Any]) -> dict[str, Any] | None:
+def _source(architecture: str, tag: str, cfg: dict[str, Any]) -> zoo.HubFile | zoo.UrlFile:
     """As timm's `_resolve_pretrained_source` decides: the hub before an address."""
     hub_id, filename = cfg.get("hf_hub_id"), cfg.get("hf_hub_filename")
     if not hub_id:
         url = cfg["url"]
         found = _HASH.search(url.rpartition("/")[2])
-        return {"url": url, "sha256_prefix": found.group(1) if found else None}
+        return zoo.UrlFile(url=url, sha256_prefix=found.group(1) if found else None)
     repo_id, _, revision = hub_id.partition("@")
-    source = {"repo_id": repo_id}
-    if revision:
-        source["revision"] = revision
-    if filename:
-        source["filenames"] = [_safe_alternative(filename), filename]
-    return None if source == {"repo_id": usual} else source
+    source = replace(usual_source(architecture, tag), repo_id=repo_id, revision=revision or None)
+    return replace(source, filenames=(_safe_alternative(filename), filename)) if filename else source
 
 
 def _safe_alternative(filename: str) -> str:

@@ -18,11 +18,20 @@ import timm
 import torch
 import zoo
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 Load = Callable[[nn.Module, Mapping[str, Tensor], bool], None]
 
 # What the published files of a few tags lack; timm loads those leniently. It stays as initialised: ones and zeros.
 _MAY_LACK = "head.norm."
+_DRAWING = frozenset(
+    {
+        *(nn.init.uniform_, nn.init.normal_, nn.init.trunc_normal_, nn.init.orthogonal_),
+        *(nn.init.kaiming_uniform_, nn.init.kaiming_normal_, nn.init.xavier_uniform_, nn.init.xavier_normal_),
+        # Of these timm makes its own.
+        *(Tensor.normal_, Tensor.uniform_, Tensor.erfinv_, Tensor.mul_, Tensor.div_, Tensor.add_, Tensor.clamp_),
+    }
+)
 # One at a time: the replacement is made on a class that threads share.
 _LOCK = threading.Lock()
 
@@ -37,7 +46,7 @@ def built_with(name: str, state: Mapping[str, Tensor]) -> nn.Module:
     if not state:  # timm would take no state for the wish to download one
         raise _mismatch(name, empty, state)
     overlay = {
-        "state_dict": {key: tensor.detach() for key, tensor in state.items()},
+        "state_dict": {key: tensor.detach().as_subclass(_Uncopied) for key, tensor in state.items()},
         # So timm leaves the file's classifier to us, and is lenient only where it knows the file to differ.
         "classifier": None,
         "source": None,
@@ -51,7 +60,7 @@ def built_with(name: str, state: Mapping[str, Tensor]) -> nn.Module:
 
     try:
         # Some conversions print.
-        with _replaced_load(type(empty), load), contextlib.redirect_stdout(sys.stderr):
+        with _replaced_load(type(empty), load), _UndrawnParameters(), contextlib.redirect_stdout(sys.stderr):
             module: nn.Module = timm.create_model(name, pretrained=True, num_classes=0, pretrained_cfg_overlay=overlay)
     except zoo.ZooError:
         raise
@@ -60,9 +69,28 @@ def built_with(name: str, state: Mapping[str, Tensor]) -> nn.Module:
         raise _mismatch(name, empty, state) from error
     if not any(each is module for each in loaded):
         raise RuntimeError(f"timm {timm.__version__} did not load the weights of {name} in the way that zoo expects")
-    # timm's keeps the weights that were passed to it.
+    # timm's holds on to the weights that were passed in it.
     module.pretrained_cfg = module.default_cfg = empty.pretrained_cfg
     return module
+
+
+class _Uncopied(Tensor):
+    """timm's pretrained cfg, through which it takes weights, copies what it holds; this much is not worth it."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Uncopied:
+        return self
+
+
+class _UndrawnParameters(TorchFunctionMode):
+    """Leaves out drawing the random parameters that the weights overwrite: most of the time that building takes."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        target = args[0] if args else (kwargs or {}).get("tensor")
+        if func in _DRAWING and isinstance(target, nn.Parameter):
+            return target
+        return func(*args, **(kwargs or {}))
 
 
 @contextlib.contextmanager
@@ -98,18 +126,19 @@ def _load(name: str, module: nn.Module, converted: Mapping[str, Tensor], strict:
         lacking = [key for key in own if key.startswith(_MAY_LACK) and key not in state]
         state = {key: tensor for key, tensor in state.items() if key in own} | {key: own[key] for key in lacking}
     surplus = not own.keys() >= state.keys()
-    ignore = classifier_prefixes(name, own) if surplus else ()
+    ignore = classifier_prefixes(name, module) if surplus else ()
     zoo.load_weights(module, state, architecture=f"timm/{name}", ignore=ignore)
 
 
-def classifier_prefixes(name: str, own: Mapping[str, Tensor]) -> tuple[str, ...]:
-    """Names of the modules that hold only what `num_classes=0` leaves away, given the state without it.
+def classifier_prefixes(name: str, bare: nn.Module) -> tuple[str, ...]:
+    """Names of the modules that hold only what `bare`, timm's model `name` with `num_classes=0`, lacks.
 
     `pretrained_cfg["classifier"]` does not name all: auxiliary heads, a norm or a hidden layer in the classifier.
     """
-    classes = timm.get_pretrained_cfg_value(name, "num_classes") or 1000
+    cfg: Any = bare.pretrained_cfg
     with torch.device("meta"):
-        whole = timm.create_model(name, num_classes=classes).state_dict()
+        whole = timm.create_model(name, num_classes=cfg.get("num_classes") or 1000).state_dict()
+    own = bare.state_dict()
     return tuple(dict.fromkeys(_outermost(key, own) for key in whole if key not in own))
 
 
@@ -123,7 +152,7 @@ def _outermost(key: str, own: Mapping[str, Tensor]) -> str:
 def _mismatch(name: str, model: nn.Module, state: Mapping[str, Tensor]) -> zoo.WeightsMismatch:
     """How `state`, as it came, differs from what `model` has."""
     own = model.state_dict()
-    ignore = tuple(f"{prefix}." for prefix in classifier_prefixes(name, own))
+    ignore = tuple(f"{prefix}." for prefix in classifier_prefixes(name, model))
     return zoo.WeightsMismatch(
         f"timm/{name}",
         missing=[key for key in own if key not in state],

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from zoo.artefact.card import model_card
@@ -22,11 +25,20 @@ def write_artefact(
     with new_folder(path) as draft:
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
         # One header entry only: several are written in random order, and the bytes would differ from run to run.
-        save_file(tensors, draft / TENSORS, metadata={"format": "pt"})
+        _save(tensors, draft / TENSORS)
         config = _config(file_digest(draft / TENSORS), plan, metrics)
         (draft / CONFIG).write_text(json_text(config.model_dump(mode="json")), "utf-8")
         (draft / CARD).write_text(model_card(config, plan), "utf-8")
     return config
+
+
+def _save(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
+    try:
+        save_file(dict(tensors), path, metadata={"format": "pt"})
+    except SafetensorError as error:
+        # The library wraps what the system said; its number is all that is left of it.
+        number = re.search(r"os error (\d+)", str(error))
+        raise OSError(int(number.group(1)) if number else errno.EIO, str(error)) from None
 
 
 def _config(digest: str, plan: Plan, metrics: dict[str, dict[str, float]]) -> ArtefactConfig:

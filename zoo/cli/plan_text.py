@@ -23,10 +23,10 @@ def print_plan(plan: Plan, verbosity: Verbosity, *, to: Console | None = None) -
     rows = [_stage_row(stage, names) for stage in plan.stages]
     columns = ["stage", "trains", "frozen", "trainable", "epochs", "steps", "peak rate", "batch norm", "runs on"]
     console.show(screen, console.table(None, columns, rows, right=("trainable", "epochs", "steps")))
-    if verbosity.verbose:
-        for stage in plan.stages:
+    for stage in plan.stages:
+        if len(set(stage.rates.values())) > 1:
             rates = ", ".join(f"{group} {rate:.3g}" for group, rate in stage.rates.items())
-            screen.print(f"rates of {stage.settings.name}: {rates}")
+            screen.print(f"peak rates of {stage.settings.name}: {rates}")
     skipped = plan.data.skipped
     shown = skipped if verbosity.verbose else skipped[:_SHOWN]
     if skipped:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+import shlex
 from typing import Any
 
-from zoo.errors import OptionError, UnknownName
+from zoo.errors import NameConflict, UnknownName
 from zoo.registry import Contribution, Registry, ResolvedBackbone, default_registry
 from zoo.registry.names import qualified_name
 
@@ -17,10 +17,10 @@ def show_name(name: str, *, as_json: bool) -> None:
     kind, found = _find(name, registry)
     if kind == "backbone":
         content = _backbone(found)
-        print(json.dumps(content, indent=2)) if as_json else _print_backbone(found, content)
+        print(_json(content)) if as_json else _print_backbone(found, content)
     elif kind == "head":
         content = _head(found)
-        print(json.dumps(content, indent=2)) if as_json else _print_head(content)
+        print(_json(content)) if as_json else _print_head(content, _usable_name(found, registry))
     else:
         recipe, origin = found
         print(recipe.model_dump_json(indent=2)) if as_json else _print_recipe(recipe, origin)
@@ -28,11 +28,14 @@ def show_name(name: str, *, as_json: bool) -> None:
 
 def _find(name: str, registry: Registry) -> tuple[str, Any]:
     if name.endswith(".toml"):
-        return "recipe", (_recipe_file(Path(name)), name)
+        from zoo.recipes import recipe_from_file
+
+        return "recipe", (recipe_from_file(name), name)
     try:
         return "backbone", registry.backbone(name)
     except UnknownName as error:
-        not_a_backbone = error
+        if error.kind == "weights tag":
+            raise  # the architecture exists
     try:
         return "head", registry.head(name)
     except UnknownName:
@@ -42,20 +45,22 @@ def _find(name: str, registry: Registry) -> tuple[str, Any]:
         return "recipe", (found.spec, f"{qualified_name(found)} of {found.plugin.distribution}")
     except UnknownName:
         pass
-    if not_a_backbone.kind != "backbone":
-        raise not_a_backbone  # the architecture exists, its tag or provider does not
-    known = [each.partition("/")[2] for each in registry.backbones().names()]
-    known += [each.spec.name for each in [*registry.heads(), *registry.recipes()]]
-    raise UnknownName("backbone, head or recipe", name, known, hint="See: zoo list")
+    known = registry.backbones().names() + [qualified_name(each) for each in [*registry.heads(), *registry.recipes()]]
+    known = known if "/" in name else [each.partition("/")[2] for each in known]
+    raise UnknownName("backbone, head or recipe", name.partition(".")[0], known, hint="See: zoo list")
 
 
-def _recipe_file(path: Path) -> Any:
-    from zoo.recipes import recipe_from_toml
-
+def _usable_name(head: Contribution[Any], registry: Registry) -> str:
+    """The bare name where it means this head, else the qualified one."""
     try:
-        return recipe_from_toml(path.read_text("utf-8"), name=str(path))
-    except OSError as error:
-        raise OptionError(f"The recipe file {str(path)!r} cannot be read: {error.strerror}.") from None
+        means_it = registry.head(head.spec.name) is head
+    except NameConflict:
+        means_it = False
+    return str(head.spec.name) if means_it else qualified_name(head)
+
+
+def _json(content: dict[str, Any]) -> str:
+    return json.dumps(content, indent=2, ensure_ascii=False)
 
 
 def _backbone(resolved: ResolvedBackbone) -> dict[str, Any]:
@@ -115,16 +120,24 @@ def _head(found: Contribution[Any]) -> dict[str, Any]:
     }
 
 
-def _print_head(content: dict[str, Any]) -> None:
+def _print_head(content: dict[str, Any], usable_name: str) -> None:
     print(f"{content['name']}  {content['summary']}")
     print(f"from        {content['distribution']}")
     print(f"loss        {'its own' if content['own_loss'] else 'cross-entropy'}")
     for reference in content["references"]:
         print(f"source      {reference}")
     for option in content["options"]:
-        print(f"option      {option['name']}: {option['type']} = {option['default']}")
-    chosen = "".join(f" --head-option {option['name']}={option['default']}" for option in content["options"][:1])
-    print(f"\nNext: zoo finetune --backbone resnet18 --head {content['name'].partition('/')[2]}{chosen}")
+        print(f"option      {option['name']}: {option['type']} = {_text(option['default'])}")
+    chosen = [
+        f" --head-option {shlex.quote(option['name'] + '=' + _text(option['default']))}"
+        for option in content["options"][:1]
+    ]
+    print(f"\nNext: zoo finetune --backbone resnet18 --head {usable_name}{''.join(chosen)}")
+
+
+def _text(default: Any) -> str:
+    """As `--head-option` takes it."""
+    return default if isinstance(default, str) else json.dumps(default, ensure_ascii=False, separators=(",", ":"))
 
 
 def _print_recipe(recipe: Any, origin: str) -> None:

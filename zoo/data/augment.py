@@ -57,6 +57,11 @@ def _box(generator: random.Random, height: int, width: int) -> tuple[int, int, i
         ratio = math.exp(generator.uniform(*(math.log(bound) for bound in _RATIO)))
         box_width, box_height = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if 0 < box_width <= width and 0 < box_height <= height:
-            return generator.randint(0, height - box_height), generator.randint(0, width - box_width), box_height, box_width
+            return (
+                generator.randint(0, height - box_height),
+                generator.randint(0, width - box_width),
+                box_height,
+                box_width,
+            )
     side = min(height, width)
     return (height - side) // 2, (width - side) // 2, side, side

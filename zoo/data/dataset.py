@@ -52,7 +52,8 @@ class Dataset:
     def without(self, unreadable: Mapping[str, str]) -> Dataset:
         """The same data set without the files named (relative path -> what is wrong with them)."""
         splits: dict[Split, tuple[ImageFile, ...]] = {
-            split: tuple(file for file in files if file.relative not in unreadable) for split, files in self.splits.items()
+            split: tuple(file for file in files if file.relative not in unreadable)
+            for split, files in self.splits.items()
         }
         more = tuple(Skipped(relative, "unreadable", detail) for relative, detail in sorted(unreadable.items()))
         return replace(self, splits=splits, skipped=self.skipped + more)

@@ -6,17 +6,37 @@
     grey               the same value in R, G and B
     CMYK, YCbCr, LAB   converted as Pillow does, without colour profiles
     16-bit grey        the upper 8 bits
-    32-bit, float      clipped to 0..255
+    32-bit, float      clipped to 0..255; what is no number is 0
+
+Of several frames the first is taken. EXIF that cannot be read counts as none.
 """
 
 from __future__ import annotations
 
 import io
+import re
+import warnings
 from pathlib import Path
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+import numpy as np
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from zoo.errors import DataError
+
+# What Pillow warns of (damaged EXIF, many pixels) is of no use to people: either the picture is read, or DataError says
+# why not. Never taken back: `warnings.catch_warnings` is not safe among threads.
+_QUIET = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
+
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""EXIF orientation -> what makes it upright."""
 
 
 def decode(content: bytes, *, name: str) -> Image.Image:
@@ -26,16 +46,19 @@ def decode(content: bytes, *, name: str) -> Image.Image:
     """
     if not content:
         raise DataError(f"{name}: the file is empty")
+    if _QUIET not in warnings.filters:
+        warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
         with Image.open(io.BytesIO(content)) as image:
             image.load()
-            return to_rgb(ImageOps.exif_transpose(image))
+            picture = to_rgb(_upright(image))
+            return picture if picture is not image else image.copy()
     except UnidentifiedImageError:
         raise DataError(f"{name}: not an image that can be read") from None
     except Image.DecompressionBombError as error:
         raise DataError(f"{name}: too many pixels: {error}") from None
     # Damaged files make Pillow's decoders raise nearly anything.
-    except (OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError, OverflowError) as error:
+    except Exception as error:
         raise DataError(f"{name}: {str(error) or type(error).__name__}") from None
 
 
@@ -54,17 +77,31 @@ def to_rgb(image: Image.Image) -> Image.Image:
         return image
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
         return _narrow(image)
-    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+    if image.mode == "La":
+        image = image.convert("LA")
+    if image.mode in ("RGBA", "LA", "PA", "RGBa") or "transparency" in image.info:
         with_alpha = image.convert("RGBA")
         white = Image.new("RGBA", with_alpha.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, with_alpha).convert("RGB")
     return image.convert("RGB")
 
 
-def _narrow(image: Image.Image) -> Image.Image:
-    import numpy as np
+def _upright(image: Image.Image) -> Image.Image:
+    # Not ImageOps.exif_transpose: it also writes the EXIF anew, which fails where some of it is damaged.
+    try:
+        method = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:
+        return image
+    return image if method is None else image.transpose(method)
 
+
+def _narrow(image: Image.Image) -> Image.Image:
     values = np.asarray(image)
-    if image.mode.startswith("I;16"):
-        return Image.fromarray((values >> 8).astype(np.uint8)).convert("RGB")
-    return Image.fromarray(np.clip(values, 0, 255).astype(np.uint8)).convert("RGB")
+    # Pillow opens 16-bit PGM as 32-bit, and stretches the values to 16 bits.
+    if image.mode.startswith("I;16") or image.format == "PPM":
+        narrow = (values >> 8).astype(np.uint8)
+    else:
+        narrow = np.nan_to_num(np.clip(values, 0, 255)).astype(np.uint8)
+    if isinstance(image.info.get("transparency"), int):
+        narrow[values == image.info["transparency"]] = 255
+    return Image.fromarray(narrow).convert("RGB")

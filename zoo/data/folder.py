@@ -1,4 +1,4 @@
-"""Class-per-folder trees: `PATH/train/CLASS/...` with `val/` (and `test/`), or one `PATH/CLASS/...` that is split here."""
+"""Class-per-folder trees: `PATH/train/CLASS/...` with `val/` (and `test/`), or one `PATH/CLASS/...`, split here."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def _read_folder(path: Path, seed: int) -> Dataset:
     else:
         found = {"train": _by_class(path, path, skipped)}
     classes = _classes(path, found["train"], skipped)
-    _refuse_other_classes(path, classes, found)
+    _refuse_other_classes(path, classes, found, {split: folder.name for split, folder in folders.items()})
     splits = {split: _labelled(by_class, classes, path) for split, by_class in found.items()}
     notes: list[str] = []
     if "val" not in splits:
@@ -134,7 +134,7 @@ def _by_class(folder: Path, root: Path, skipped: list[Skipped]) -> dict[str, lis
         images = by_class.setdefault(_printable(each.name), [])
         for file in _files(each):
             relative = _relative(file, root)
-            if _hidden(file.relative_to(each)):
+            if _hidden(file, each):
                 skipped.append(Skipped(relative, "hidden"))
             elif file.suffix.lower() not in IMAGE_SUFFIXES:
                 skipped.append(Skipped(relative, "not an image", f"{file.suffix or 'no'} extension"))
@@ -146,7 +146,7 @@ def _by_class(folder: Path, root: Path, skipped: list[Skipped]) -> dict[str, lis
 
 
 def _is_class(path: Path) -> bool:
-    return path.is_dir() and not _hidden(path)
+    return path.is_dir() and not path.name.startswith(".")
 
 
 def _files(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
@@ -164,23 +164,19 @@ def _files(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
 
 
 def _beside(path: Path, split_folders: set[Path]) -> list[Skipped]:
-    return [
-        skipped for each in sorted(path.iterdir()) if each not in split_folders for skipped in _outside(each, path)
-    ]
+    return [skipped for each in sorted(path.iterdir()) if each not in split_folders for skipped in _outside(each, path)]
 
 
 def _outside(path: Path, root: Path) -> list[Skipped]:
     """What lies where a class folder should be: a file, or a folder with all that is in it."""
     return [
-        Skipped(_relative(file, root), "hidden" if _hidden(file.relative_to(path.parent)) else "not in a class folder")
+        Skipped(_relative(file, root), "hidden" if _hidden(file, path.parent) else "not in a class folder")
         for file in (_files(path) if path.is_dir() else [path])
     ]
 
 
-def _hidden(path: Path) -> bool:
-    """Whether any part of a relative path, or the last of an absolute one, begins with a dot."""
-    parts = path.parts if not path.is_absolute() else (path.name,)
-    return any(part.startswith(".") for part in parts)
+def _hidden(path: Path, below: Path) -> bool:
+    return any(part.startswith(".") for part in path.relative_to(below).parts)
 
 
 def _relative(file: Path, root: Path) -> str:
@@ -223,21 +219,25 @@ def _no_images(path: Path, skipped: Sequence[Skipped]) -> str:
     )
 
 
-def _refuse_other_classes(path: Path, classes: Sequence[str], found: Mapping[Split, Mapping[str, list[Path]]]) -> None:
+def _refuse_other_classes(
+    path: Path, classes: Sequence[str], found: Mapping[Split, Mapping[str, list[Path]]], names: Mapping[Split, str]
+) -> None:
     for split, by_class in found.items():
         unknown = sorted((name for name, files in by_class.items() if name not in classes and files), key=natural_key)
         if unknown:
             close = nearest(unknown[0], classes)
             hint = f" Did you mean {close[0]!r}?" if close else ""
             raise DataError(
-                f"{split}/ of {path} has classes that train/ lacks: {', '.join(unknown)}.{hint}\n"
-                f"The classes of train/: {', '.join(classes)}."
+                f"{names[split]}/ of {path} has classes that {names['train']}/ lacks: {', '.join(unknown)}.{hint}\n"
+                f"The classes of {names['train']}/: {', '.join(classes)}."
             )
         missing = [name for name in classes if not by_class.get(name)]
         if missing and split == "val":
+            train, val = names["train"], names["val"]
+            count = _plural(len(missing), "class", "classes")
             raise DataError(
-                f"val/ of {path} has no images of {_plural(len(missing), 'class', 'classes')}: {', '.join(missing)}.\n"
-                "Next: move some of its images from train/ to val/, or remove val/ and let zoo draw it from train/."
+                f"{val}/ of {path} has no images of {count}: {', '.join(missing)}.\n"
+                f"Next: move some of its images from {train}/ to {val}/, or remove {val}/ and let zoo draw it."
             )
 
 

@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from zoo.errors import OptionError
+from zoo.caches import VARIABLE
+from zoo.errors import DataError, OptionError
 
 MIN_CLASSES, MAX_CLASSES = 2, 20
 TRAIN_PER_CLASS, VAL_PER_CLASS = 40, 20
@@ -42,32 +43,43 @@ def sample_classes(count: int) -> tuple[str, ...]:
 
 
 def sample_folder(cache: Path, count: int, *, progress: Callable[[int, int], None] = lambda done, total: None) -> Path:
-    """The folder with the sample set of `count` classes below `cache`, written where it is not there yet."""
+    """The folder with the sample set of `count` classes below `cache`, written where it is not there yet.
+
+    Raises DataError where it cannot be written.
+    """
     names = sample_classes(count)
     folder = cache / "sample" / f"v{VERSION}-{count}-classes"
     if folder.is_dir():
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=folder.parent))
     try:
-        total = count * (TRAIN_PER_CLASS + VAL_PER_CLASS)
-        done = 0
-        for index, name in enumerate(names):
-            for split, images in (("train", TRAIN_PER_CLASS), ("val", VAL_PER_CLASS)):
-                (draft / split / name).mkdir(parents=True)
-                for number in range(images):
-                    image = sample_image(index, count, split, number)
-                    image.save(draft / split / name / f"{number:03d}.jpg", quality=92)
-                    done += 1
-                    progress(done, total)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=folder.parent))
         try:
+            _draw(draft, names, progress)
+            draft.chmod(0o755)
             draft.rename(folder)
-        except OSError:
-            if not folder.is_dir():  # another process was faster: its pictures are the same
-                raise
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+    except OSError as error:
+        if not folder.is_dir():  # another process was faster: its pictures are the same
+            raise DataError(
+                f"The generated sample set cannot be written to {folder}: {error.strerror or error}.\n"
+                f"Next: set {VARIABLE} to a folder that can be written to, or give your own images with --data PATH."
+            ) from None
     return folder
+
+
+def _draw(folder: Path, names: tuple[str, ...], progress: Callable[[int, int], None]) -> None:
+    total = len(names) * (TRAIN_PER_CLASS + VAL_PER_CLASS)
+    done = 0
+    for index, name in enumerate(names):
+        for split, images in (("train", TRAIN_PER_CLASS), ("val", VAL_PER_CLASS)):
+            (folder / split / name).mkdir(parents=True)
+            for number in range(images):
+                image = sample_image(index, len(names), split, number)
+                image.save(folder / split / name / f"{number:03d}.jpg", quality=92)
+                done += 1
+                progress(done, total)
 
 
 def sample_image(index: int, count: int, split: str, number: int) -> Image.Image:
@@ -85,7 +97,9 @@ def sample_image(index: int, count: int, split: str, number: int) -> Image.Image
 
 def _background(generator: random.Random, noise: np.random.Generator) -> Image.Image:
     coarse = noise.uniform(90, 200, (5, 6, 1)) + noise.uniform(-25, 25, (5, 6, 3))
-    image = Image.fromarray(np.clip(coarse, 0, 255).astype(np.uint8)).resize((_WIDTH, _HEIGHT), Image.Resampling.BICUBIC)
+    image = Image.fromarray(np.clip(coarse, 0, 255).astype(np.uint8)).resize(
+        (_WIDTH, _HEIGHT), Image.Resampling.BICUBIC
+    )
     return image.filter(ImageFilter.GaussianBlur(generator.uniform(0, 3)))
 
 
@@ -154,7 +168,10 @@ def _outline(shape: str) -> list[tuple[float, float]]:
     lengths = [0.45 if shape == "star" and corner % 2 else 1.0 for corner in range(corners)]
     turn = math.pi / 4 if shape == "square" else -math.pi / 2
     return [
-        (length * math.cos(turn + 2 * math.pi * corner / corners), length * math.sin(turn + 2 * math.pi * corner / corners))
+        (
+            length * math.cos(turn + 2 * math.pi * corner / corners),
+            length * math.sin(turn + 2 * math.pi * corner / corners),
+        )
         for corner, length in enumerate(lengths)
     ]
 
@@ -165,4 +182,3 @@ def _turned(point: tuple[float, float], x: float, y: float, radius: float, angle
         x + radius * (across * math.cos(angle) - down * math.sin(angle)),
         y + radius * (across * math.sin(angle) + down * math.cos(angle)),
     )
-

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
@@ -22,7 +23,6 @@ from zoo.recipes import Augment
 
 DEFAULT_BUDGET = 2 << 30
 """Bytes of resized images that are kept in memory."""
-_AHEAD = 3
 
 Item = TypeVar("Item")
 Done = TypeVar("Done")
@@ -37,6 +37,7 @@ class ImageStore:
         self._budget = budget
         self._kept: dict[str, Tensor] = {}
         self._bytes = 0
+        self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(max_workers=self.workers, thread_name_prefix="zoo-decode")
 
     def close(self) -> None:
@@ -46,10 +47,11 @@ class ImageStore:
     def examine(
         self, files: Sequence[ImageFile], *, progress: Callable[[int], None]
     ) -> tuple[dict[str, str], dict[str, str]]:
-        """Decode every file once -> (digests, faults), both by relative path; `progress` gets the number done so far."""
+        """Decode every file once -> (digests, faults), both by relative path; `progress` gets the number done."""
         digests: dict[str, str] = {}
         faults: dict[str, str] = {}
-        for done, (file, (digest, fault)) in enumerate(zip(files, self._map(self._examine, files), strict=True), start=1):
+        examined = self._map(self._examine, files, ahead=4 * self.workers)
+        for done, (file, (digest, fault)) in enumerate(zip(files, examined, strict=True), start=1):
             digests[file.relative] = digest
             if fault is not None:
                 faults[file.relative] = fault
@@ -58,17 +60,17 @@ class ImageStore:
 
     def batches(self, files: Sequence[ImageFile], size: int) -> Iterator[Tensor]:
         """images[size or fewer, 3, H, W] in the files' order, as the backbone wants them."""
-        return self._map(self._plain, _chunks(files, size), ahead=_AHEAD)
+        return self._map(self._plain, _chunks(files, size), ahead=self.workers + 1)
 
     def training_batches(
         self, files: Sequence[ImageFile], order: Sequence[Sequence[int]], *, augment: Augment, key: str
     ) -> Iterator[Tensor]:
-        """images[N, 3, H, W] for every batch of indices in `order`, augmented by draws keyed with `key` and the file."""
+        """images[N, 3, H, W] for every batch of indices in `order`, augmented by draws for `key` and the file."""
 
         def load(indices: Sequence[int]) -> Tensor:
             return torch.stack([self._augmented(files[index], augment, key) for index in indices])
 
-        return self._map(load, order, ahead=_AHEAD)
+        return self._map(load, order, ahead=self.workers + 1)
 
     def resized(self, file: ImageFile) -> Tensor:
         """uint8[3, H', W'], from memory or decoded now. Raises DataError."""
@@ -79,20 +81,24 @@ class ImageStore:
         try:
             content = _content(file)
         except DataError as error:
-            return "", _detail(error)
+            return "", _detail(file, error)
         digest = hashlib.sha256(content).hexdigest()
         try:
             pixels = self._decode(file, content)
         except DataError as error:
-            return digest, _detail(error)
-        size = pixels.numel()
-        if self._bytes + size <= self._budget:  # a race between threads overshoots by an image at most
-            self._bytes += size
-            self._kept[file.relative] = pixels
+            return digest, _detail(file, error)
+        with self._lock:
+            if file.relative not in self._kept and self._bytes + pixels.numel() <= self._budget:
+                self._bytes += pixels.numel()
+                self._kept[file.relative] = pixels
         return digest, None
 
     def _decode(self, file: ImageFile, content: bytes) -> Tensor:
-        return transform.resize(decode(content, name=file.relative), self.preprocessing)
+        picture = decode(content, name=file.relative)
+        try:
+            return transform.resize(picture, self.preprocessing)
+        except DataError as error:
+            raise DataError(f"{file.relative}: {error}") from None
 
     def _plain(self, files: Sequence[ImageFile]) -> Tensor:
         return torch.stack([transform.finish(self.resized(file), self.preprocessing) for file in files])
@@ -102,11 +108,10 @@ class ImageStore:
         drawn = draw(augment, pixels.shape[-2], pixels.shape[-1], key=f"{key}/{file.relative}")
         return augmented(pixels, drawn, self.preprocessing)
 
-    def _map(self, work: Callable[[Item], Done], items: Iterable[Item], *, ahead: int | None = None) -> Iterator[Done]:
+    def _map(self, work: Callable[[Item], Done], items: Iterable[Item], *, ahead: int) -> Iterator[Done]:
         """`map` in the pool, in order, with a bounded number of items under way: memory stays flat."""
         waiting = iter(items)
-        depth = ahead or 4 * self.workers
-        running: list[Future[Done]] = [self._pool.submit(work, item) for item in islice(waiting, depth)]
+        running: list[Future[Done]] = [self._pool.submit(work, item) for item in islice(waiting, ahead)]
         try:
             while running:
                 yield running.pop(0).result()
@@ -132,5 +137,5 @@ def _content(file: ImageFile) -> bytes:
         raise DataError(f"{file.relative}: {error.strerror or error}") from None
 
 
-def _detail(error: DataError) -> str:
-    return str(error).partition(": ")[2] or str(error)
+def _detail(file: ImageFile, error: DataError) -> str:
+    return str(error).removeprefix(f"{file.relative}: ")

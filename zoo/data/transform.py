@@ -12,13 +12,22 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as F
 
+from zoo.errors import DataError
 from zoo.preprocessing import Preprocessing
+
+_MAX_PIXELS = 180_000_000
+"""Of a resized picture; about what Pillow allows for one that it opens."""
 
 
 def resize(image: Image, preprocessing: Preprocessing) -> Tensor:
-    """RGB picture -> resized uint8[3, H', W'], not yet cropped."""
+    """RGB picture -> resized uint8[3, H', W'], not yet cropped.
+
+    Raises DataError for one so narrow that it would fill the memory.
+    """
     mode = InterpolationMode(preprocessing.interpolation)
     size = _resized_to(image.height, image.width, preprocessing)
+    if size[0] * size[1] > _MAX_PIXELS:
+        raise DataError(f"{image.width} x {image.height} pixels are too narrow: resized, {size[1]} x {size[0]}")
     pixels: Tensor = F.pil_to_tensor(F.resize(image, size, interpolation=mode, antialias=True))
     return pixels
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from zoo.errors import NameConflict, UnknownName, nearest
-from zoo.registry.plugins import Contribution
+from zoo.errors import NameConflict, PluginError, UnknownName, ZooError, nearest
+from zoo.registry.plugins import DISABLE, Contribution, one_line, prints_to_stderr
 from zoo.specs import BackboneProvider, BackboneSpec
 
 
@@ -31,7 +31,9 @@ class ResolvedBackbone:
 class Backbones:
     """The architectures of every provider, by qualified and by bare name."""
 
-    def __init__(self, providers: Sequence[tuple[Contribution[BackboneProvider], Mapping[str, tuple[str, ...]]]]) -> None:
+    def __init__(
+        self, providers: Sequence[tuple[Contribution[BackboneProvider], Mapping[str, tuple[str, ...]]]]
+    ) -> None:
         # zoo's own come first, by precedence: the first that has a bare name holds it.
         self._providers = sorted(
             providers, key=lambda item: (not item[0].plugin.own, item[0].spec.precedence if item[0].plugin.own else 0)
@@ -55,41 +57,34 @@ class Backbones:
 
     def resolve(self, name: str) -> ResolvedBackbone:
         """Raises UnknownName (architecture, provider or tag) or NameConflict."""
-        provider_name, _, rest = name.rpartition("/")
-        architecture, _, tag = rest.partition(".")
+        provider_name, slash, rest = name.rpartition("/")
+        architecture, dot, tag = rest.partition(".")
         candidates = self._providers
-        if provider_name:
+        if slash:
             candidates = [item for item in candidates if item[0].spec.name == provider_name]
             if not candidates:
                 known = [held.spec.name for held, _ in self._providers]
-                raise UnknownName("provider of backbones", provider_name, known, hint=f"There are: {', '.join(known)}.")
+                hint = f"There are: {', '.join(known) or 'none'}."
+                raise UnknownName("provider of backbones", provider_name, known, hint=hint)
             _refuse_two_providers(provider_name, [held for held, _ in candidates])
         having = [item for item in candidates if architecture in item[1]]
         if not having:
-            raise self._unknown_architecture(name, architecture, candidates)
-        if tag:
+            raise _unknown_architecture(provider_name, architecture, candidates)
+        if dot:
             with_tag = [item for item in having if tag in item[1][architecture]]
             if not with_tag:
                 raise _unknown_tag(architecture, tag, having)
             having = with_tag
         (holder, catalogue), *others = having
-        if not provider_name and not holder.plugin.own and others:
+        if not slash and not holder.plugin.own and others:
             raise _conflict("backbone", name, [(held, f"{held.spec.name}/{rest}") for held, _ in having])
         tags = catalogue[architecture]
         return ResolvedBackbone(
             asked=name,
-            spec=holder.spec.resolve(architecture),
+            spec=_spec(holder, architecture),
             tag=tag or (tags[0] if tags else None),
             also=tuple(f"{held.spec.name}/{rest}" for held, _ in others),
         )
-
-    def _unknown_architecture(
-        self, name: str, architecture: str, candidates: Sequence[tuple[Contribution[BackboneProvider], Mapping[str, Any]]]
-    ) -> UnknownName:
-        known = [each for _, catalogue in candidates for each in catalogue]
-        close = nearest(architecture, known)
-        pattern = close[0].split("_")[0] if close else architecture[:4]
-        return UnknownName("backbone", name, known, hint=f"See: zoo list backbones '*{pattern}*'")
 
 
 def resolve_spec(kind: str, name: str, offered: Iterable[Contribution[Any]]) -> Contribution[Any]:
@@ -100,8 +95,8 @@ def resolve_spec(kind: str, name: str, offered: Iterable[Contribution[Any]]) -> 
         found = [each for each in offered if each.plugin.name == plugin_name and each.spec.name == bare]
     else:
         found = [each for each in offered if each.spec.name == bare]
-        own = [each for each in found if each.plugin.own]
-        found = own or found
+    # A third party may also call its plugin as zoo calls one of its own: then that name is zoo's as well.
+    found = [each for each in found if each.plugin.own] or found
     if not found:
         known = [qualified_name(each) if plugin_name else each.spec.name for each in offered]
         raise UnknownName(kind, name, known, hint=f"See: zoo list {kind}s")
@@ -117,9 +112,32 @@ def qualified_name(offered: Contribution[Any]) -> str:
 
 def _conflict(kind: str, name: str, claims: Sequence[tuple[Contribution[Any], str]]) -> NameConflict:
     who = "\n".join(f"  {each.plugin.distribution} {each.plugin.version}: {qualified}" for each, qualified in claims)
-    distinct = len({qualified for _, qualified in claims}) > 1
-    way_out = "Use the qualified name" if distinct else "Switch one of them off with ZOO_DISABLE_PLUGINS, or uninstall it"
-    return NameConflict(f"The {kind} name {name!r} is claimed by {len(claims)} distributions:\n{who}\n{way_out}.")
+    if len({qualified for _, qualified in claims}) == len(claims):
+        way_out = "use a qualified name"
+    elif len({each.plugin.name for each, _ in claims}) == len(claims):
+        way_out = f"switch one of them off, for example with {DISABLE}={claims[-1][0].plugin.name}"
+    else:
+        way_out = "uninstall one of them"
+    return NameConflict(f"The {kind} name {name!r} is claimed more than once:\n{who}\nNext: {way_out}.")
+
+
+def _spec(held: Contribution[BackboneProvider], architecture: str) -> BackboneSpec:
+    name = f"{held.spec.name}/{architecture}"
+    try:
+        with prints_to_stderr():
+            spec = held.spec.resolve(architecture)
+    except ZooError:
+        raise
+    except Exception as error:
+        raise PluginError(
+            f"Plugin {held.plugin.label} lists {name} and cannot resolve it: {one_line(error)}"
+        ) from error
+    if not isinstance(spec, BackboneSpec) or spec.name != name:
+        told = f"a spec of {spec.name}" if isinstance(spec, BackboneSpec) else f"a {type(spec).__name__}"
+        raise PluginError(
+            f"Plugin {held.plugin.label} must resolve {name} to a BackboneSpec of that name, and gave {told}."
+        )
+    return spec
 
 
 def _refuse_two_providers(name: str, held: Sequence[Contribution[BackboneProvider]]) -> None:
@@ -127,9 +145,23 @@ def _refuse_two_providers(name: str, held: Sequence[Contribution[BackboneProvide
         raise _conflict("provider", name, [(each, f"{name}/...") for each in held])
 
 
+def _unknown_architecture(
+    provider: str, architecture: str, candidates: Sequence[tuple[Contribution[BackboneProvider], Mapping[str, Any]]]
+) -> UnknownName:
+    known = [each for _, catalogue in candidates for each in catalogue]
+    close = nearest(architecture, known)
+    hint = f"See: zoo list backbones '*{close[0].split('_')[0]}*'" if close else "See: zoo list backbones"
+    prefix = f"{provider}/" if provider else ""
+    return UnknownName("backbone", prefix + architecture, [prefix + each for each in known], hint=hint)
+
+
 def _unknown_tag(
     architecture: str, tag: str, having: Sequence[tuple[Contribution[BackboneProvider], Mapping[str, tuple[str, ...]]]]
 ) -> UnknownName:
-    lines = [f"{held.spec.name}/{architecture} has: {', '.join(tags[architecture]) or 'none'}." for held, tags in having]
+    lines = [
+        f"{held.spec.name}/{architecture} has: {', '.join(tags[architecture]) or 'none'}." for held, tags in having
+    ]
     known = [each for _, tags in having for each in tags[architecture]]
-    return UnknownName("weights tag", f"{architecture}.{tag}", [f"{architecture}.{each}" for each in known], hint=" ".join(lines))
+    return UnknownName(
+        "weights tag", f"{architecture}.{tag}", [f"{architecture}.{each}" for each in known], hint=" ".join(lines)
+    )

@@ -9,7 +9,8 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from importlib.metadata import EntryPoint, entry_points
+from functools import partial
+from importlib.metadata import Distribution, EntryPoint, distributions, entry_points
 from types import ModuleType
 from typing import Any, Generic, Literal, TypeVar
 
@@ -17,6 +18,7 @@ import pluggy
 
 from zoo import hooks
 from zoo.errors import PluginError
+from zoo.specs import BackboneProvider, check_catalogue
 
 DISTRIBUTION = "zoo-registry"
 STRICT = "ZOO_STRICT_PLUGINS"
@@ -26,6 +28,7 @@ PluginState = Literal["loaded", "broken", "disabled"]
 Hook = Literal["zoo_backbones", "zoo_heads", "zoo_recipes"]
 
 Spec = TypeVar("Spec")
+Load = Callable[[], Any]
 
 
 @dataclass(kw_only=True, slots=True)
@@ -62,14 +65,10 @@ class Contribution(Generic[Spec]):
     plugin: Plugin
 
 
-def find(points: Iterable[EntryPoint] | None = None) -> list[tuple[Plugin, EntryPoint]]:
-    """Every entry point of the group, in a fixed order, zoo's own first. Imports nothing."""
-    found = []
-    for point in entry_points(group=hooks.PROJECT) if points is None else points:
-        dist = point.dist
-        name, version = (dist.name, dist.version) if dist else ("unknown", "unknown")
-        found.append((Plugin(name=point.name, distribution=name, version=version, target=point.value), point))
-    unique = {(plugin.name, plugin.distribution, plugin.target): (plugin, point) for plugin, point in found}
+def find(points: Iterable[EntryPoint] | None = None) -> list[tuple[Plugin, Load]]:
+    """(plugin, what imports it) for every entry point, in a fixed order, zoo's own first. Imports nothing."""
+    found = _installed() if points is None else [_found(point) for point in points]
+    unique = {(plugin.name, plugin.distribution, plugin.target): (plugin, load) for plugin, load in found}
     return sorted(unique.values(), key=lambda pair: (not pair[0].own, pair[0].distribution, pair[0].name))
 
 
@@ -83,35 +82,36 @@ class Loader:
         self._manager = pluggy.PluginManager(hooks.PROJECT)
         self._manager.add_hookspecs(hooks)
 
-    def load(self, plugin: Plugin, point: EntryPoint) -> None:
+    def load(self, plugin: Plugin, load: Load) -> None:
         """Import and register one plugin; afterwards its `state` says what became of it."""
         if plugin.name in self._disabled:
             plugin.state = "disabled"
             return
         began = time.perf_counter()
         with self._isolated(plugin, "import"):
-            plugin.module = point.load()
+            plugin.module = load()
         if plugin.state == "loaded":
             with self._isolated(plugin, "registration"):
                 self._register(plugin)
         plugin.load_seconds = time.perf_counter() - began
 
-    def collect(self, plugin: Plugin, hook: Hook, expected: type[Any] | None = None) -> list[Any]:
+    def collect(self, plugin: Plugin, hook: Hook, expected: type[Any]) -> list[Any]:
         """What the plugin's implementation of `hook` returns; empty where it has none or fails."""
         collected: list[Any] = []
-        if plugin.state != "loaded" or plugin.module is None:
-            return collected
         for implementation in getattr(self._manager.hook, hook).get_hookimpls():
             if implementation.plugin is not plugin.module or implementation.plugin_name != _key(plugin):
                 continue
-            with self._isolated(plugin, hook):
-                collected = _checked(hook, implementation.function(), expected)
+            with self._isolated(plugin, hook, left_out=f"What {hook} of plugin {plugin.label} returns"):
+                collected = _checked(implementation.function(), expected)
         return collected
 
-    def reject(self, plugin: Plugin, phase: str, error: BaseException) -> None:
-        """Record a fault found after collecting, such as a catalogue that cannot be read."""
-        with self._isolated(plugin, phase):
-            raise error
+    def catalogue(self, held: Contribution[BackboneProvider]) -> dict[str, tuple[str, ...]] | None:
+        """A provider's architectures and their tags; None where it cannot tell them."""
+        found = None
+        what = f"Provider {held.spec.name} of plugin {held.plugin.label}"
+        with self._isolated(held.plugin, f"catalogue of {held.spec.name}", left_out=what):
+            found = check_catalogue(held.spec.architectures())
+        return found
 
     def _register(self, plugin: Plugin) -> None:
         module = plugin.module
@@ -129,17 +129,17 @@ class Loader:
             raise
 
     @contextlib.contextmanager
-    def _isolated(self, plugin: Plugin, phase: str) -> Iterator[None]:
+    def _isolated(self, plugin: Plugin, phase: str, *, left_out: str = "") -> Iterator[None]:
         try:
-            # What a plugin prints must not end up in output that a program reads.
-            with contextlib.redirect_stdout(sys.stderr):
+            with prints_to_stderr():
                 yield
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # sys.exit in a plugin ends the plugin, not zoo
             plugin.state = "broken"
-            plugin.error = f"{phase}: {type(error).__name__}: {error}"
-            message = f"Plugin {plugin.label} is left out; {plugin.error}"
+            fault = f"{phase}: {one_line(error)}"
+            plugin.error = f"{plugin.error}; {fault}" if plugin.error else fault
+            message = f"{left_out or f'Plugin {plugin.label}'} is left out; {fault}"
             if self._strict:
                 raise PluginError(message) from error
             self._report(message)
@@ -153,6 +153,54 @@ def disabled_from_environment() -> frozenset[str]:
     return frozenset(name.strip() for name in os.environ.get(DISABLE, "").split(",") if name.strip())
 
 
+def prints_to_stderr() -> contextlib.AbstractContextManager[Any]:
+    """What a plugin prints must not end up in output that a program reads."""
+    return contextlib.redirect_stdout(sys.stderr)
+
+
+def one_line(error: BaseException) -> str:
+    """`Type: message`, whatever the message's lines."""
+    text = "; ".join(line.strip() for line in str(error).splitlines() if line.strip()).replace(":;", ":")
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _installed() -> list[tuple[Plugin, Load]]:
+    try:
+        return [_found(point) for point in entry_points(group=hooks.PROJECT)]
+    except Exception:
+        # One unreadable entry_points.txt, of any distribution, breaks that call: ask them one by one.
+        first = {
+            _normalised(dist.name or str(number)): dist for number, dist in reversed([*enumerate(distributions())])
+        }
+        return [each for dist in first.values() for each in _found_in(dist)]
+
+
+def _found_in(dist: Distribution) -> list[tuple[Plugin, Load]]:
+    try:
+        return [_found(point) for point in dist.entry_points if point.group == hooks.PROJECT]
+    except Exception as error:
+        if f"[{hooks.PROJECT}]" not in (dist.read_text("entry_points.txt") or ""):
+            return []
+        fault = PluginError(f"its entry_points.txt cannot be read: {one_line(error)}")
+        return [(_plugin("unknown", "unknown", dist), partial(_raise, fault))]
+
+
+def _found(point: EntryPoint) -> tuple[Plugin, Load]:
+    return _plugin(point.name, point.value, point.dist), point.load
+
+
+def _plugin(name: str, target: str, dist: Distribution | None) -> Plugin:
+    try:
+        distribution, version = (dist.name, dist.version) if dist else (None, None)
+    except Exception:  # without METADATA, some versions of Python return None and others raise
+        distribution, version = None, None
+    return Plugin(name=name, target=target, distribution=distribution or "unknown", version=version or "unknown")
+
+
+def _raise(error: Exception) -> None:
+    raise error
+
+
 def _key(plugin: Plugin) -> str:
     # The distribution is part of it: two distributions may use one entry-point name, and pluggy would skip the second.
     return f"{plugin.distribution}:{plugin.name}:{plugin.target}"
@@ -164,17 +212,22 @@ def _normalised(distribution: str) -> str:
 
 def _refuse_unmarked(module: ModuleType) -> None:
     marker = f"{hooks.PROJECT}_impl"
+    package = module.__name__.partition(".")[0]
     for name, value in vars(module).items():
-        own = callable(value) and getattr(value, "__module__", None) == module.__name__
+        own = callable(value) and str(getattr(value, "__module__", None)).partition(".")[0] == package
         if name.startswith(f"{hooks.PROJECT}_") and own and not hasattr(value, marker):
             raise PluginError(f"{module.__name__}.{name} is not marked: put @zoo.hookimpl above it, or rename it")
 
 
-def _checked(hook: Hook, returned: object, expected: type[Any] | None) -> list[Any]:
+def _checked(returned: object, expected: type[Any]) -> list[Any]:
     if isinstance(returned, (str, bytes)) or not isinstance(returned, Iterable):
-        raise TypeError(f"must return an iterable of specs, returned {type(returned).__name__}")
+        raise TypeError(f"must return a list of {expected.__name__} objects, returned {type(returned).__name__}")
     items = list(returned)
     for item in items:
-        if expected is not None and not isinstance(item, expected):
-            raise TypeError(f"must return {expected.__name__} objects, returned a {type(item).__name__}")
+        if not isinstance(item, expected):
+            raise TypeError(f"must return {expected.__name__} objects, one of them is {type(item).__name__}")
+    names = [item.name for item in items]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"returns {', '.join(map(repr, twice))} more than once")
     return items

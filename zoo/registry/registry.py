@@ -8,8 +8,10 @@ from collections.abc import Callable, Iterable
 from importlib.metadata import EntryPoint
 from typing import Any
 
+from zoo.errors import either, nearest
 from zoo.registry.names import Backbones, ResolvedBackbone, qualified_name, resolve_spec
 from zoo.registry.plugins import (
+    DISABLE,
     Contribution,
     Hook,
     Loader,
@@ -46,9 +48,18 @@ class Registry:
             report=report,
         )
         self._plugins = []
-        for plugin, point in find(points):
-            self._loader.load(plugin, point)
+        for plugin, load in find(points):
+            self._loader.load(plugin, load)
             self._plugins.append(plugin)
+        if disabled is None:
+            self._report_unknown_disabled(report)
+
+    def _report_unknown_disabled(self, report: Callable[[str], None]) -> None:
+        names = [plugin.name for plugin in self._plugins]
+        for name in sorted(disabled_from_environment().difference(names)):
+            close = nearest(name, names)
+            hint = f"did you mean {either(close)}?" if close else "see zoo list plugins."
+            report(f"{DISABLE} names {name!r}, and there is no such plugin; {hint}")
 
     def plugins(self) -> list[Plugin]:
         """Every plugin with all that it brings; calls every hook."""
@@ -61,10 +72,8 @@ class Registry:
     def backbones(self) -> Backbones:
         providers = []
         for held in self._collect("zoo_backbones", BackboneProvider):
-            try:
-                architectures = {name: tuple(tags) for name, tags in held.spec.architectures().items()}
-            except Exception as error:
-                self._loader.reject(held.plugin, f"catalogue of {held.spec.name}", error)
+            architectures = self._loader.catalogue(held)
+            if architectures is None:
                 continue
             held.plugin.brings.setdefault("backbones", []).append(f"{held.spec.name} ({len(architectures)})")
             providers.append((held, architectures))
@@ -105,7 +114,9 @@ class Registry:
 
     def _collect(self, hook: Hook, expected: type[Any]) -> list[Contribution[Any]]:
         return [
-            Contribution(spec, plugin) for plugin in self._plugins for spec in self._loader.collect(plugin, hook, expected)
+            Contribution(spec, plugin)
+            for plugin in self._plugins
+            for spec in self._loader.collect(plugin, hook, expected)
         ]
 
     def _note_claims(self, kind: str, offered: Iterable[Contribution[Any]]) -> None:
@@ -122,16 +133,19 @@ class Registry:
                 each.plugin.notes.append(f"the {kind} name {name!r} is also claimed by {parties}")
 
     def _note_backbone_claims(self, backbones: Backbones) -> None:
-        held = {held.spec.name: held.plugin for held, _ in backbones.catalogue()}
-        claims: dict[tuple[str, str], int] = {}
-        for holder, *others in backbones.shared().values():
-            for other in others:
-                key = (other.split("/")[0], holder.split("/")[0])
-                claims[key] = claims.get(key, 0) + 1
-        for (claimant, holder_name), count in claims.items():
-            names = "1 bare name is" if count == 1 else f"{count} bare names are"
-            verb = "held" if held[holder_name].own else "also claimed"
-            held[claimant].notes.append(f"{names} {verb} by {holder_name}; use {claimant}/NAME")
+        plugins = {held.spec.name: held.plugin for held, _ in backbones.catalogue()}
+        claims: dict[tuple[str, str], list[str]] = {}
+        for name, qualified in backbones.shared().items():
+            holder, *others = dict.fromkeys(each.split("/")[0] for each in qualified)
+            for claimant in others if plugins[holder].own else [holder, *others]:
+                rivals = ", ".join(each for each in [holder, *others] if each != claimant)
+                what = f"held by {holder}" if plugins[holder].own else f"also claimed by {rivals}"
+                if rivals:
+                    claims.setdefault((claimant, what), []).append(name)
+        for (claimant, what), names in claims.items():
+            few = ", ".join(map(repr, names[:3])) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+            are = "s {} are" if len(names) > 1 else " {} is"
+            plugins[claimant].notes.append(f"the bare name{are.format(few)} {what}; use {claimant}/NAME")
 
 
 def _without_taken_over(providers: list[tuple[Contribution[BackboneProvider], Any]]) -> list[Any]:

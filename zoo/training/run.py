@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from zoo.artefact.config import FOLDER
@@ -117,7 +116,7 @@ class _Run:
         best, candidates, stopped = self._train_stages()
         if best is None:
             self._folder.write_proof(self._checks)
-            raise CheckFailed(f"{stopped}\nNo stage was finished, so there is no classifier. See {self._folder.path}.")
+            raise CheckFailed(f"{self._complaint(stopped)}\nNo stage was finished, so there is no classifier.")
         self._model.load_state_dict(best.state)
         self._model.eval()
         metrics = {"val": best.scores.to_dict(), **self._look_at_test()}
@@ -213,13 +212,13 @@ class _Run:
         return check_preprocessing(self._train, self._model.preprocessing, reference, weights=self._plan.backbone.name)
 
     def _check_saved(self) -> Check:
-        images = next(self._store.batches(self._val, self._plan.chunk))
-        device = next(self._model.parameters()).device
         loaded, _ = read_model(self._folder.artefact, self._registry)
-        with torch.inference_mode():
-            ours = self._model(images.to(device)).cpu()
-            theirs = loaded.to(device)(images.to(device)).cpu()
-        return check_saved(ours, theirs)
+        return check_saved(self._some_logits(self._model), self._some_logits(loaded.to(self._plan.device)))
+
+    def _some_logits(self, model: ZooModel) -> Tensor:
+        files = self._val[:: max(1, len(self._val) // self._plan.chunk)][: self._plan.chunk]
+        pieces = self._pieces(self._plan.chunk, "check of the saved file")
+        return inference.logits(model, self._store, files, pieces=pieces, progress=lambda done: None)
 
     def _content(self, best: _Candidate, candidates: int, metrics: dict[str, dict[str, float]]) -> dict[str, Any]:
         plan = self._plan
@@ -277,8 +276,7 @@ def _obtain(resolved: Resolved, report: Report) -> tuple[Weights, str | None]:
         reason = str(error).splitlines()[0]
         report(
             Note(
-                text=f"The pretrained weights of {resolved.backbone.qualified} cannot be had: {reason}\n"
-                "Going on with RANDOM weights, on the sample set only: the result says nothing about this backbone.",
+                text=f"{reason}\nGoing on with RANDOM weights, on the sample set only: the result says nothing about this backbone.",
                 loud=True,
             )
         )

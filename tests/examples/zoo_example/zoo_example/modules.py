@@ -1,0 +1,17 @@
+"""Needs torch: imported when the head is built."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+
+class ScaledLinear(nn.Linear):
+    """`scale * linear(features)`."""
+
+    def __init__(self, features: int, classes: int, scale: float) -> None:
+        super().__init__(features, classes)
+        self.scale = scale
+
+    def forward(self, features: Tensor) -> Tensor:
+        """features[N, F] -> logits[N, classes]."""
+        return self.scale * super().forward(features)

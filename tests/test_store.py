@@ -1,0 +1,265 @@
+"""Images decoded once, in batches that depend on nothing but the files, the order and the key."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import zoo
+from PIL import Image
+from torch import Tensor
+from zoo.data.augment import Draw, augmented, draw
+from zoo.data.dataset import ImageFile
+from zoo.data.decode import read_image
+from zoo.data.store import ImageStore
+from zoo.data.transform import transform
+from zoo.errors import DataError
+from zoo.recipes import Augment
+
+Store = Callable[..., ImageStore]
+
+PREPROCESSING = zoo.Preprocessing(
+    input_size=(3, 32, 32), resize_size=(40, 40), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)
+)
+ORDER = [[3, 1, 4], [1, 5, 9], [2, 6, 5], [8]]
+KINDS: tuple[Augment, ...] = ("none", "flip", "crop")
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[ImageFile]:
+    """Noise of many sizes: any other crop, mirror or neighbour has other values."""
+    every = []
+    for number in range(12):
+        noise = np.random.default_rng(number).integers(0, 256, (50 + 7 * number, 120 - 5 * number, 3), np.uint8)
+        path = tmp_path / f"{number}.png"
+        Image.fromarray(noise).save(path)
+        every.append(ImageFile(path, f"a/{number}.png", 0))
+    return every
+
+
+@pytest.fixture
+def open_store() -> Iterator[Store]:
+    with contextlib.ExitStack() as stack:
+
+        def make(workers: int = 2, **options: int) -> ImageStore:
+            return stack.enter_context(contextlib.closing(ImageStore(PREPROCESSING, workers=workers, **options)))
+
+        yield make
+
+
+def examine(store: ImageStore, files: list[ImageFile]) -> tuple[dict[str, str], dict[str, str]]:
+    return store.examine(files, progress=lambda done: None)
+
+
+def training(store: ImageStore, files: list[ImageFile], *, augment: Augment = "crop", key: str = "0/1/2") -> Tensor:
+    return torch.cat(list(store.training_batches(files, ORDER, augment=augment, key=key)))
+
+
+def decoding_threads() -> list[threading.Thread]:
+    return [each for each in threading.enumerate() if each.name.startswith("zoo-decode")]
+
+
+def test_batches_hold_every_image_in_order(files: list[ImageFile], open_store: Store) -> None:
+    store = open_store()
+    examine(store, files)
+    batches = list(store.batches(files, 5))
+    assert [len(batch) for batch in batches] == [5, 5, 2]
+    expected = torch.stack([transform(read_image(file.path), PREPROCESSING) for file in files])
+    assert torch.equal(torch.cat(batches), expected)
+
+
+@pytest.mark.parametrize("augment", KINDS)
+def test_neither_workers_nor_memory_change_a_bit(files: list[ImageFile], open_store: Store, augment: Augment) -> None:
+    expected = training(open_store(workers=1), files, augment=augment)
+    for workers, budget in ((1, 1 << 30), (4, 1 << 30), (4, 0), (3, 30_000)):
+        store = open_store(workers=workers, budget=budget)
+        examine(store, files)
+        assert torch.equal(training(store, files, augment=augment), expected)
+        assert torch.equal(training(store, files, augment=augment), expected)
+
+
+def test_torchs_generator_is_neither_used_nor_changed(files: list[ImageFile], open_store: Store) -> None:
+    store = open_store()
+    torch.manual_seed(0)
+    before = torch.random.get_rng_state()
+    first = training(store, files)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    torch.manual_seed(1)
+    assert torch.equal(training(store, files), first)
+
+
+def test_an_image_is_drawn_for_itself_whatever_its_batch(files: list[ImageFile], open_store: Store) -> None:
+    store = open_store()
+    together = training(store, files)
+    (alone,) = store.training_batches(files[4:5], [[0]], augment="crop", key="0/1/2")
+    assert torch.equal(alone[0], together[2])
+    assert torch.equal(together[1], together[3])  # index 1 twice under one key
+
+
+def test_another_key_draws_anew(files: list[ImageFile], open_store: Store) -> None:
+    store = open_store()
+    assert not torch.equal(training(store, files, key="0/1/2"), training(store, files, key="0/1/3"))
+    unchanged = training(store, files, augment="none", key="0/1/2")
+    assert torch.equal(unchanged, training(store, files, augment="none", key="0/1/3"))
+    assert torch.equal(unchanged[0], transform(read_image(files[3].path), PREPROCESSING))
+
+
+# Draws
+
+
+def test_boxes_lie_inside_the_picture_and_fill_a_third_of_it_or_more() -> None:
+    sizes = [(40, 40), (40, 53), (60, 40), (224, 300), (1, 1), (2, 3), (600, 40), (30, 2000)]
+    for height, width in sizes:
+        for number in range(300):
+            box = draw("crop", height, width, key=f"{number}").box
+            assert box is not None
+            top, left, high, wide = box
+            assert 0 <= top <= top + high <= height and 0 <= left <= left + wide <= width
+            assert high > 0 and wide > 0
+            if min(height, width) >= 40 and max(height, width) <= 300:
+                assert 0.33 <= high * wide / (height * width) <= 1
+                assert 0.7 <= wide / high <= 1.4
+
+
+def test_boxes_reach_every_side() -> None:
+    boxes = [box for n in range(500) if (box := draw("crop", 100, 100, key=str(n)).box)]
+    assert min(top for top, *_ in boxes) == 0 == min(left for _, left, *_ in boxes)
+    assert max(top + high for top, _, high, _ in boxes) == 100 == max(left + wide for _, left, _, wide in boxes)
+    assert len(set(boxes)) > 400
+
+
+@pytest.mark.parametrize("kind", ["flip", "crop"])
+def test_half_of_the_pictures_are_mirrored(kind: Augment) -> None:
+    mirrored = sum(draw(kind, 40, 40, key=f"0/head/0/{number}.jpg").mirror for number in range(2000))
+    assert 900 < mirrored < 1100
+
+
+def test_without_augmentation_nothing_is_drawn() -> None:
+    assert all(draw("none", 40, 50, key=str(number)) == Draw(None, False) for number in range(50))
+
+
+def test_draws_stay_what_they_were() -> None:
+    """A run is resumed with the draws of the one that was broken off, whatever was upgraded in between."""
+    assert draw("crop", 256, 341, key="0/head/3/ants/1.jpg") == Draw((2, 16, 246, 325), False)
+
+
+def test_the_box_is_what_is_seen_and_the_mirror_turns_it() -> None:
+    pixels = torch.zeros(3, 40, 60, dtype=torch.uint8)
+    pixels[:, 10:20, 30:36] = 255
+    pixels[:, 10:20, 36:40] = 51
+    plain = zoo.Preprocessing(input_size=(3, 10, 10), resize_size=(40, 40), mean=(0.0,) * 3, std=(1.0,) * 3)
+    seen = augmented(pixels, Draw((10, 30, 10, 10), False), plain)
+    assert torch.equal(seen[0, 0], torch.tensor([1.0] * 6 + [0.2] * 4))
+    assert torch.equal(augmented(pixels, Draw((10, 30, 10, 10), True), plain), seen.flip(-1))
+    assert augmented(pixels, Draw((0, 0, 40, 60), False), plain).shape == (3, 10, 10)
+
+
+# Examining
+
+
+def test_examining_gives_digests_and_what_is_wrong(files: list[ImageFile], open_store: Store, tmp_path: Path) -> None:
+    contents = {"empty": b"", "text": b"no picture", "half": files[0].path.read_bytes()[:2000], "a: b": b"text"}
+    for name, content in contents.items():
+        (tmp_path / f"{name}.jpg").write_bytes(content)
+    damaged = [ImageFile(tmp_path / f"{name}.jpg", f"a/{name}.jpg", 1) for name in contents]
+    gone = ImageFile(tmp_path / "gone.jpg", "a/gone.jpg", 1)
+    counted: list[int] = []
+    digests, faults = open_store().examine([*files, *damaged, gone], progress=counted.append)
+    assert counted == list(range(1, 18))
+    for file in (*files, *damaged):
+        assert digests[file.relative] == hashlib.sha256(file.path.read_bytes()).hexdigest()
+    assert digests["a/gone.jpg"] == ""
+    assert "truncated" in faults.pop("a/half.jpg")
+    assert faults == {
+        "a/empty.jpg": "the file is empty",
+        "a/text.jpg": "not an image that can be read",
+        "a/a: b.jpg": "not an image that can be read",
+        "a/gone.jpg": "No such file or directory",
+    }
+
+
+def test_a_line_of_pixels_is_a_fault_and_no_end_of_memory(open_store: Store, tmp_path: Path) -> None:
+    Image.new("1", (1, 200_000)).save(tmp_path / "line.png")
+    _, faults = examine(open_store(), [ImageFile(tmp_path / "line.png", "a/line.png", 0)])
+    assert "too narrow" in faults["a/line.png"]
+
+
+def kept(store: ImageStore, files: list[ImageFile]) -> list[ImageFile]:
+    """The images that need no file any more."""
+    for file in files:
+        file.path.rename(file.path.with_suffix(".away"))
+    found = []
+    for file in files:
+        with contextlib.suppress(DataError):
+            store.resized(file)
+            found.append(file)
+    for file in files:
+        file.path.with_suffix(".away").rename(file.path)
+    return found
+
+
+@pytest.mark.parametrize("budget", [0, 4_000, 30_000, 60_000, 1 << 30])
+def test_memory_stays_within_the_budget(files: list[ImageFile], open_store: Store, budget: int) -> None:
+    store = open_store(workers=8, budget=budget)
+    examine(store, files)
+    examine(store, files)  # counts nothing twice
+    sizes = {file.relative: store.resized(file).numel() for file in files}
+    held = kept(store, files)
+    assert sum(sizes[file.relative] for file in held) <= budget
+    left = [size for name, size in sizes.items() if name not in {file.relative for file in held}]
+    assert budget - sum(sizes[file.relative] for file in held) < min(left, default=1 << 31)
+
+
+def test_an_image_that_disappears_is_named(files: list[ImageFile], open_store: Store) -> None:
+    store = open_store(budget=0)
+    examine(store, files)
+    files[5].path.unlink()
+    with pytest.raises(DataError, match=r"^a/5\.png: No such file or directory$"):
+        list(store.batches(files, 4))
+    with pytest.raises(DataError, match=r"^a/5\.png: No such file or directory$"):
+        training(store, files)
+    assert len(list(store.batches(files[6:], 4))) == 2  # the store goes on
+
+
+def test_what_is_kept_is_not_read_again(files: list[ImageFile], open_store: Store) -> None:
+    store = open_store()
+    examine(store, files)
+    expected = training(store, files)
+    for file in files:
+        file.path.unlink()
+    assert torch.equal(training(store, files), expected)
+
+
+def test_only_a_few_batches_are_made_ahead(files: list[ImageFile], open_store: Store) -> None:
+    store = open_store(workers=2, budget=0)
+    batches = store.batches(files, 1)
+    next(batches)
+    for file in files[6:]:
+        file.path.unlink()
+    with pytest.raises(DataError, match=r"a/[6-9]\.png"):
+        list(batches)
+
+
+def test_closing_ends_the_threads(files: list[ImageFile]) -> None:
+    before = decoding_threads()
+    store = ImageStore(PREPROCESSING, workers=3)
+    batches = store.batches(files, 1)
+    next(batches)
+    assert len(decoding_threads()) > len(before)
+    store.close()
+    assert decoding_threads() == before
+    store.close()
+
+
+def test_a_loop_left_early_leaves_nothing_under_way(files: list[ImageFile], open_store: Store) -> None:
+    store = open_store(workers=1)
+    batches = store.batches(files * 50, 2)
+    next(batches)
+    batches.close()  # type: ignore[attr-defined]
+    assert torch.equal(next(store.batches(files, 1))[0], transform(read_image(files[0].path), PREPROCESSING))
