@@ -65,10 +65,10 @@ def test_plan_finetune_evaluate_predict_speak_json(zoo_command: Zoo, shapes: Pat
 
 
 def test_a_file_that_is_no_image_costs_predict_only_itself(
-    zoo_command: Zoo, run_folder: Path, shapes: Path, tmp_path: Path
+    zoo_inside: Zoo, run_folder: Path, shapes: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8 nothing")
-    done = zoo_command("predict", run_folder, "broken.jpg", shapes / "val" / "red" / "0.jpg")
+    done = zoo_inside("predict", run_folder, "broken.jpg", shapes / "val" / "red" / "0.jpg")
     assert done.returncode == 1 and "broken.jpg" in done.stderr and "0.jpg" in done.stdout
 
 
@@ -100,22 +100,22 @@ def test_a_file_that_is_no_image_costs_predict_only_itself(
     ],
 )
 def test_bad_input_gets_one_clear_message_and_leaves_nothing(
-    zoo_command: Zoo, tmp_path: Path, arguments: list[str], code: int, said: list[str]
+    zoo_inside: Zoo, tmp_path: Path, arguments: list[str], code: int, said: list[str]
 ) -> None:
-    refused(zoo_command("finetune", *arguments), code, *said)
+    refused(zoo_inside("finetune", *arguments), code, *said)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_every_fault_of_a_recipe_file_is_said_at_once_with_its_key_path(zoo_command: Zoo, tmp_path: Path) -> None:
+def test_every_fault_of_a_recipe_file_is_said_at_once_with_its_key_path(zoo_inside: Zoo, tmp_path: Path) -> None:
     (tmp_path / "my.toml").write_text(
         'summary = "x"\nlernrate = 3\n[[stages]]\nname = "a"\ntrain = ["head", "heed"]\nepochs = 0\nlr = 1\n'
     )
-    done = zoo_command("finetune", "--backbone", "resnet18", "--recipe", "my.toml")
+    done = zoo_inside("finetune", "--backbone", "resnet18", "--recipe", "my.toml")
     refused(done, 2, "my.toml has 3 faults", "lernrate", "stages[0].train[1]", "stages[0].epochs")
 
 
-def test_classes_that_disagree_with_the_folders(zoo_command: Zoo, shapes: Path) -> None:
-    done = zoo_command("finetune", *TINY, "--classes", "5", "--data", shapes)
+def test_classes_that_disagree_with_the_folders(zoo_inside: Zoo, shapes: Path) -> None:
+    done = zoo_inside("finetune", *TINY, "--classes", "5", "--data", shapes)
     refused(done, 2, "--classes says 5", "3 class folders", "blue, green, red")
 
 
@@ -126,32 +126,37 @@ def test_classes_that_disagree_with_the_folders(zoo_command: Zoo, shapes: Path) 
         (lambda data: (data / "train" / "empty").mkdir(), "without images: empty"),
         (lambda data: [shutil.rmtree(data / split / "red") for split in ("train",)], "classes that train/ lacks: red"),
         (lambda data: [shutil.rmtree(data / split) for split in ("train", "val", "test")], "no images below"),
-        (lambda data: [shutil.rmtree(each) for split in data.iterdir() for each in split.iterdir() if each.name != "red"], "only the class 'red'"),
+        (
+            lambda data: [
+                shutil.rmtree(each) for split in data.iterdir() for each in split.iterdir() if each.name != "red"
+            ],
+            "only the class 'red'",
+        ),
     ],
 )
-def test_folders_that_cannot_be_used(zoo_command: Zoo, shapes: Path, tmp_path: Path, change: object, said: str) -> None:
+def test_folders_that_cannot_be_used(zoo_inside: Zoo, shapes: Path, tmp_path: Path, change: object, said: str) -> None:
     data = Path(shutil.copytree(shapes, tmp_path / "data"))
     change(data)  # type: ignore[operator]
-    refused(zoo_command("finetune", *TINY, "--data", data), 1, said)
+    refused(zoo_inside("finetune", *TINY, "--data", data), 1, said)
     assert not (tmp_path / "runs").exists()
 
 
-def test_weights_of_another_architecture_say_what_differs(zoo_command: Zoo, shapes: Path, tmp_path: Path) -> None:
+def test_weights_of_another_architecture_say_what_differs(zoo_inside: Zoo, shapes: Path, tmp_path: Path) -> None:
     import torchvision
 
     torch.save(torchvision.models.squeezenet1_1().state_dict(), tmp_path / "w.pth")
-    done = zoo_command("finetune", "--backbone", "resnet18", "--weights", "w.pth", "--data", shapes)
+    done = zoo_inside("finetune", "--backbone", "resnet18", "--weights", "w.pth", "--data", shapes)
     refused(done, 1, "not for torchvision/resnet18", "missing from the file", "unknown to the model")
-    done = zoo_command("finetune", "--backbone", "squeezenet1_0", "--weights", "w.pth", "--data", shapes)
+    done = zoo_inside("finetune", "--backbone", "squeezenet1_0", "--weights", "w.pth", "--data", shapes)
     refused(done, 1, "of another shape", "features.0.weight: file [64, 3, 3, 3], model [96, 3, 7, 7]")
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_pickle_that_needs_code_is_not_loaded(zoo_command: Zoo, shapes: Path, tmp_path: Path) -> None:
+def test_a_pickle_that_needs_code_is_not_loaded(zoo_inside: Zoo, shapes: Path, tmp_path: Path) -> None:
     import torchvision
 
     torch.save(torchvision.models.squeezenet1_1(), tmp_path / "whole.pth")
-    done = zoo_command("finetune", "--backbone", "squeezenet1_1", "--weights", "whole.pth", "--data", shapes)
+    done = zoo_inside("finetune", "--backbone", "squeezenet1_1", "--weights", "whole.pth", "--data", shapes)
     refused(done, 1, "a pickle that would run code", "SqueezeNet", "state_dict()")
 
 
@@ -176,23 +181,23 @@ def test_no_network_with_real_data_is_an_error_with_the_ways_out(
         assert not (tmp_path / "runs").exists()
 
 
-def test_out_that_exists_is_refused_and_left_alone(zoo_command: Zoo, shapes: Path, tmp_path: Path) -> None:
+def test_out_that_exists_is_refused_and_left_alone(zoo_inside: Zoo, shapes: Path, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
-    refused(zoo_command("finetune", *TINY, "--data", shapes, "--out", "run"), 2, "exists already", "never overwritten")
+    refused(zoo_inside("finetune", *TINY, "--data", shapes, "--out", "run"), 2, "exists already", "never overwritten")
     assert list((tmp_path / "run").iterdir()) == []
 
 
-def test_out_where_nothing_can_be_written(zoo_command: Zoo, shapes: Path, tmp_path: Path) -> None:
+def test_out_where_nothing_can_be_written(zoo_inside: Zoo, shapes: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    done = zoo_command("finetune", *TINY, "--data", shapes, "--out", "file/run")
+    done = zoo_inside("finetune", *TINY, "--data", shapes, "--out", "file/run")
     refused(done, 1, "cannot be written")
-    done = zoo_command("finetune", *TINY, "--data", shapes, "--out", "/proc/run")
+    done = zoo_inside("finetune", *TINY, "--data", shapes, "--out", "/proc/run")
     refused(done, 1, "/proc/run cannot be written")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
-def test_a_device_that_is_not_there(zoo_command: Zoo, shapes: Path) -> None:
-    done = zoo_command("finetune", *TINY, "--data", shapes, "--device", "cuda")
+def test_a_device_that_is_not_there(zoo_inside: Zoo, shapes: Path) -> None:
+    done = zoo_inside("finetune", *TINY, "--data", shapes, "--device", "cuda")
     refused(done, 1, "no cuda device", "Available: cpu")
 
 
@@ -227,8 +232,8 @@ def test_a_reader_that_has_enough_is_no_error(zoo_command: Zoo, cache: Path) -> 
     assert done.returncode == 0 and "Broken" not in done.stderr and len(done.stdout.splitlines()) == 1
 
 
-def test_doctor_tells_what_a_bug_report_needs(zoo_command: Zoo) -> None:
-    told = json.loads(zoo_command("doctor", "--json").stdout)
+def test_doctor_tells_what_a_bug_report_needs(zoo_inside: Zoo) -> None:
+    told = json.loads(zoo_inside("doctor", "--json").stdout)
     assert {"zoo-registry", "torch", "torchvision", "timm", "python", "system"} <= told["versions"].keys()
     assert told["devices"]["torch threads"] >= 1 and "cpu" in told["devices"]["available"]
     assert any("ZOO_CACHE_DIR" in name for name in told["caches"])
@@ -244,7 +249,9 @@ def test_version(zoo_command: Zoo) -> None:
 def test_a_full_disk_says_so_and_leaves_no_half_artefact(zoo_command: Zoo, shapes: Path, tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", str(disk)], capture_output=True, check=False)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", str(disk)], capture_output=True, check=False
+    )
     if mounted.returncode:
         pytest.skip("this machine does not let the test mount a small disk")
     try:

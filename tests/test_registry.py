@@ -119,7 +119,7 @@ def test_a_broken_plugin_costs_only_itself_and_is_reported_once(kind: str, site:
     assert registry.head("good").plugin.distribution == "good-plugin"
     assert registry.head("linear").plugin.own and registry.recipe("staged").plugin.own
     assert registry.backbone("torchvision/resnet18").spec.provider == "torchvision"
-    assert not [name for name in registry.backbones().names() if name.startswith("bad/")]
+    assert "bad" not in [held.spec.name for held, _ in registry.backbones().catalogue()]
 
 
 @pytest.mark.parametrize("kind", BROKEN)
@@ -338,10 +338,12 @@ def test_a_third_partys_claim_on_a_bare_name_of_zoo_is_not_honoured_and_noted(si
 
 
 def test_a_third_party_cannot_take_over_a_qualified_name_of_zoo(site: Path) -> None:
-    install(site, "taker", head("linear") + provider("torchvision", {"resnet18": ("v9",)}), plugin="heads")
+    install(site, "taker", head("linear") + provider("torchvision", {"resnet18": ("v9",), "taken": ()}), plugin="heads")
     registry = Registry(report=pytest.fail, disabled=["timm"])
     assert registry.head("heads/linear").plugin.own
     assert registry.backbone("torchvision/resnet18").qualified == "torchvision/resnet18.IMAGENET1K_V1"
+    with pytest.raises(UnknownName):
+        registry.backbone("torchvision/taken")
     assert "the provider name 'torchvision' is not honoured" in " ".join(plugin_of(registry, "taker").notes)
 
 

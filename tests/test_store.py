@@ -102,6 +102,12 @@ def test_an_image_is_drawn_for_itself_whatever_its_batch(files: list[ImageFile],
     assert torch.equal(together[1], together[3])  # index 1 twice under one key
 
 
+def test_every_image_of_a_batch_has_its_own_draw(files: list[ImageFile], open_store: Store) -> None:
+    twins = [ImageFile(files[0].path, f"a/{number}.png", 0) for number in range(8)]
+    (batch,) = open_store().training_batches(twins, [range(8)], augment="crop", key="0/1/2")
+    assert len({image.numpy().tobytes() for image in batch}) == 8
+
+
 def test_another_key_draws_anew(files: list[ImageFile], open_store: Store) -> None:
     store = open_store()
     assert not torch.equal(training(store, files, key="0/1/2"), training(store, files, key="0/1/3"))
@@ -186,8 +192,12 @@ def test_examining_gives_digests_and_what_is_wrong(files: list[ImageFile], open_
 
 def test_a_line_of_pixels_is_a_fault_and_no_end_of_memory(open_store: Store, tmp_path: Path) -> None:
     Image.new("1", (1, 200_000)).save(tmp_path / "line.png")
-    _, faults = examine(open_store(), [ImageFile(tmp_path / "line.png", "a/line.png", 0)])
-    assert "too narrow" in faults["a/line.png"]
+    line = ImageFile(tmp_path / "line.png", "a/line.png", 0)
+    store = open_store()
+    _, faults = examine(store, [line])
+    assert faults["a/line.png"].startswith("1 x 200000 pixels are too narrow")
+    with pytest.raises(DataError, match=r"^a/line\.png: 1 x 200000 pixels"):
+        store.resized(line)
 
 
 def kept(store: ImageStore, files: list[ImageFile]) -> list[ImageFile]:
@@ -204,11 +214,12 @@ def kept(store: ImageStore, files: list[ImageFile]) -> list[ImageFile]:
     return found
 
 
-@pytest.mark.parametrize("budget", [0, 4_000, 30_000, 60_000, 1 << 30])
+@pytest.mark.parametrize("budget", [0, 4_000, 30_000, 60_000, 85_000, 1 << 30])
 def test_memory_stays_within_the_budget(files: list[ImageFile], open_store: Store, budget: int) -> None:
     store = open_store(workers=8, budget=budget)
+    examine(store, files[:3])
+    examine(store, files[:3])  # counts nothing twice
     examine(store, files)
-    examine(store, files)  # counts nothing twice
     sizes = {file.relative: store.resized(file).numel() for file in files}
     held = kept(store, files)
     assert sum(sizes[file.relative] for file in held) <= budget

@@ -13,6 +13,7 @@ import torch
 import zoo
 from tests.conftest import Zoo
 from torch.nn import functional
+from zoo.cli.app import main
 from zoo.errors import OptionError
 
 EXAMPLE = Path(__file__).parent / "examples" / "zoo_example"
@@ -55,7 +56,13 @@ def test_its_head_is_shown_with_option_and_loss(installed: Path, zoo_command: Zo
     assert "--head scaled_linear --head-option scale=2.0" in shown
 
 
-def test_its_head_trains_and_the_artefact_needs_the_package(installed: Path, zoo_command: Zoo, tmp_path: Path) -> None:
+def test_its_head_trains_and_the_artefact_needs_the_package(
+    installed: Path,
+    zoo_command: Zoo,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     choice = ["--backbone", "timm/test_resnet", "--weights", "random", "--head", "scaled_linear", "--classes", "2"]
     trained = zoo_command(
         "finetune", *choice, "--head-option", "scale=3", "--recipe", "head_only", "--epochs", "2", "--out", "run",
@@ -73,10 +80,13 @@ def test_its_head_trains_and_the_artefact_needs_the_package(installed: Path, zoo
     (prediction,) = json.loads(predicted.stdout)
     assert sum(each["probability"] for each in prediction["top"]) == pytest.approx(1)
 
-    missing = zoo_command("predict", "run", image)
-    assert missing.returncode == 1 and missing.stdout == "" and "Traceback" not in missing.stderr
-    assert "'example/scaled_linear' of zoo-example 0.3.1, which is not installed" in missing.stderr
-    assert "pip install 'zoo-example==0.3.1'" in missing.stderr
+    monkeypatch.setattr(sys, "argv", ["zoo", "predict", str(tmp_path / "run"), str(image)])
+    with pytest.raises(SystemExit) as exited:
+        main()  # in this process, which knows nothing of the package
+    printed = capsys.readouterr()
+    assert exited.value.code == 1 and printed.out == ""
+    assert "'example/scaled_linear' of zoo-example 0.3.1, which is not installed" in printed.err
+    assert "pip install 'zoo-example==0.3.1'" in printed.err
 
 
 def test_its_own_loss_is_what_is_trained_on(installed: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,12 +22,7 @@ from zoo_timm.build import mean_over_positions
 from zoo_timm.weights import classifier_prefixes
 
 TINY = timm.list_models("test_*")
-ENCODERS = [
-    "deepseek_vit_412m_enc",
-    "gemma4_vit_167m_enc",
-    "mobilenetv5_300m_enc",
-    "qwen3_vit_88m_enc",
-]
+ENCODERS = ["deepseek_vit_412m_enc", "gemma4_vit_167m_enc", "mobilenetv5_300m_enc", "qwen3_vit_88m_enc"]
 FAMILIES = [
     *("beit_base_patch16_224", "caformer_s18", "cait_xxs24_224", "coat_tiny", "convnext_atto", "crossvit_tiny_240"),
     *("csatv2", "densenetblur121d", "dla34", "efficientnet_b0", "efficientvim_m1", "eva02_tiny_patch14_224"),
@@ -94,8 +89,6 @@ def test_index_has_every_architecture_of_its_timm() -> None:
     assert sum(len(tags) for tags in architectures.values()) == 1826
     assert architectures["resnet18"][0] == "a1_in1k"
     assert architectures["test_vit_relpos"] == ()
-    for name, tags in architectures.items():
-        assert not tags or timm.is_model(name)
 
 
 def test_every_entry_resolves() -> None:
@@ -152,11 +145,8 @@ def test_another_timm_is_asked_itself(monkeypatch: pytest.MonkeyPatch) -> None:
         assert zoo_timm.architectures() == catalogue.index().tags()
         for name, spec in expected.items():
             asked = zoo_timm.resolve(name)
-            assert (asked.weights, asked.preprocessing, asked.parameters) == (
-                spec.weights,
-                spec.preprocessing,
-                spec.parameters,
-            )
+            assert (asked.weights, asked.preprocessing) == (spec.weights, spec.preprocessing)
+            assert (asked.summary, asked.parameters) == (spec.summary, spec.parameters)
     finally:
         zoo_timm.resolve.cache_clear()
 

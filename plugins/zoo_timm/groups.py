@@ -141,9 +141,8 @@ def _names(stages: Stages) -> list[str]:
     for index in range(1, len(stages)):
         name = _name(index, whose)
         # `head` is zoo's word for what the user trains on top.
-        names.append("neck" if name == "head" else name)
-    if len(set(names)) != len(names):
-        raise ValueError(f"two groups share a name: {names}")
+        name = "neck" if name == "head" else name
+        names.append(f"{name}.{index}" if name in names else name)
     return names
 
 

@@ -19,7 +19,7 @@ INTERRUPTED = 130
 
 
 class _Commands(TyperGroup):
-    """Turns Ctrl-C into a message and exit code 130, before click makes its own of it."""
+    """Ctrl-C becomes a message and exit code 130, a closed pipe a quiet end, before click makes its own of them."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -29,6 +29,10 @@ class _Commands(TyperGroup):
                 "\nInterrupted. No artefact was written half; what was finished is in the run folder.", file=sys.stderr
             )
             raise typer.Exit(INTERRUPTED) from None
+        except BrokenPipeError:
+            # The reader (`| head`) has enough: not an error. What is still buffered must not be flushed into it.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit from None
 
 
 app = typer.Typer(
@@ -248,10 +252,6 @@ def main() -> None:
     except ZooError as error:
         print(f"Error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except BrokenPipeError:
-        # The reader (`| head`) has enough: not an error. Python would complain once more when it flushes stdout.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
 
 
 __all__ = ["app", "main"]
