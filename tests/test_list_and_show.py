@@ -242,4 +242,5 @@ def test_a_reader_that_went_away_is_quiet(arguments: str) -> None:
         check=False,
     )
     os.close(writing)
+    assert done.returncode == 0
     assert "Traceback" not in done.stderr and "Broken" not in done.stderr and "Exception" not in done.stderr

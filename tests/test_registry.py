@@ -296,7 +296,7 @@ def test_what_names_with_a_provider_or_a_tag_mean(asked: str, meant: str, bundle
         ("torchvision/resnet18.a1_in1k", "weights tag", ["torchvision/resnet18 has: IMAGENET1K_V1."]),
         ("resnet18.", "weights tag", ["no weights tag 'resnet18.'", "torchvision/resnet18 has: IMAGENET1K_V1."]),
         ("/resnet18", "provider of backbones", ["no provider of backbones ''"]),
-        ("", "backbone", ["no backbone ''"]),
+        ("", "backbone", ["no backbone ''. See: zoo list backbones"]),
     ],
 )
 def test_a_name_that_nothing_has_is_refused_with_the_nearest(

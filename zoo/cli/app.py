@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
+from zoo.cli.console import Verbosity, quiet_libraries
 from zoo.errors import ZooError
-
-if TYPE_CHECKING:
-    from zoo.planning.request import Request
+from zoo.planning.request import Request
 
 INTERRUPTED = 130
 
@@ -66,6 +67,7 @@ Seed = Annotated[int, typer.Option(help="Of everything drawn: split, initialisat
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 Workers = Annotated[int | None, typer.Option(help="Decoding threads. Default: one per core, at most eight.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON alone on stdout.")]
+_DEFAULT = Request(backbone="")
 Artefact = Annotated[
     Path, typer.Argument(help="An artefact folder, or the run folder that holds it.", show_default=False)
 ]
@@ -90,8 +92,6 @@ def _options(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    from zoo.cli.console import Verbosity
-
     ctx.obj = Verbosity(quiet=quiet, verbose=verbose)
 
 
@@ -120,25 +120,49 @@ def show(
     show_name(name, as_json=as_json)
 
 
-@app.command()
-def plan(
+def _run_options(
     ctx: typer.Context,
     backbone: Backbone,
-    head: Head = "dropout_linear",
-    classes: Classes = None,
-    recipe: Recipe = "staged",
-    data: Data = None,
-    weights: Weights = "default",
+    head: Head = _DEFAULT.head,
+    classes: Classes = _DEFAULT.classes,
+    recipe: Recipe = _DEFAULT.recipe,
+    data: Data = _DEFAULT.data,
+    weights: Weights = _DEFAULT.weights,
     head_option: HeadOption = None,
     set_: Set = None,
-    epochs: Epochs = None,
-    batch_size: BatchSize = None,
-    out: Out = None,
-    seed: Seed = 0,
-    device: Device = "auto",
-    workers: Workers = None,
+    epochs: Epochs = _DEFAULT.epochs,
+    batch_size: BatchSize = _DEFAULT.batch_size,
+    out: Out = _DEFAULT.out,
+    seed: Seed = _DEFAULT.seed,
+    device: Device = _DEFAULT.device,
+    workers: Workers = _DEFAULT.workers,
     as_json: Json = False,
 ) -> None:
+    """The options that plan and finetune share, declared once."""
+
+
+def _with_run_options(command: Callable[[Request, Verbosity, bool], None]) -> Callable[..., None]:
+    """A command with `_run_options`, called with (the request that they make, the verbosity, whether JSON is asked)."""
+
+    @functools.wraps(_run_options)
+    def run(ctx: typer.Context, **given: Any) -> None:
+        from zoo.options import parse_assignments
+
+        arguments = {name: value for name, value in given.items() if name in Request.__dataclass_fields__}
+        request = Request(
+            **arguments,
+            head_options=parse_assignments(given["head_option"] or []),
+            set=tuple(given["set_"] or []),
+        )
+        command(request, ctx.obj, given["as_json"])
+
+    run.__name__, run.__doc__ = command.__name__, command.__doc__
+    return run
+
+
+@app.command()
+@_with_run_options
+def plan(request: Request, verbosity: Verbosity, as_json: bool) -> None:
     """Show what finetune would do: the dry run.
 
     Every choice is resolved; nothing is downloaded, trained or written.
@@ -147,41 +171,25 @@ def plan(
     from zoo.cli.plan_text import print_plan
     from zoo.cli.run_display import RunDisplay
 
-    with RunDisplay(ctx.obj, as_json=as_json) as display:
-        made = api.plan(_request(ctx), report=display.report)
+    with RunDisplay(verbosity, as_json=as_json) as display:
+        made = api.plan(request, report=display.report)
     if as_json:
         print(made.model_dump_json(indent=2))
     else:
-        print_plan(made, ctx.obj)
+        print_plan(made, verbosity)
 
 
 @app.command()
-def finetune(
-    ctx: typer.Context,
-    backbone: Backbone,
-    head: Head = "dropout_linear",
-    classes: Classes = None,
-    recipe: Recipe = "staged",
-    data: Data = None,
-    weights: Weights = "default",
-    head_option: HeadOption = None,
-    set_: Set = None,
-    epochs: Epochs = None,
-    batch_size: BatchSize = None,
-    out: Out = None,
-    seed: Seed = 0,
-    device: Device = "auto",
-    workers: Workers = None,
-    as_json: Json = False,
-) -> None:
+@_with_run_options
+def finetune(request: Request, verbosity: Verbosity, as_json: bool) -> None:
     """Train a classifier on your images, and prove it."""
     from zoo import api
     from zoo.cli.result_text import print_result
     from zoo.cli.run_display import RunDisplay
 
-    with RunDisplay(ctx.obj, as_json=as_json) as display:
-        result = api.finetune(_request(ctx), report=display.report)
-    print_result(result, ctx.obj, as_json=as_json)
+    with RunDisplay(verbosity, as_json=as_json) as display:
+        result = api.finetune(request, report=display.report)
+    print_result(result, verbosity, as_json=as_json)
 
 
 @app.command()
@@ -230,22 +238,8 @@ def doctor(as_json: Json = False) -> None:
     print_doctor(as_json=as_json)
 
 
-def _request(ctx: typer.Context) -> Request:
-    from zoo.options import parse_assignments
-    from zoo.planning.request import Request
-
-    given = {name: value for name, value in ctx.params.items() if name in Request.__dataclass_fields__}
-    return Request(
-        **given,
-        head_options=parse_assignments(ctx.params["head_option"] or []),
-        set=tuple(ctx.params["set_"] or []),
-    )
-
-
 def main() -> None:
     """Entry point of the `zoo` command: the one place where a ZooError becomes a message and an exit code."""
-    from zoo.cli.console import quiet_libraries
-
     quiet_libraries()
     try:
         app()
