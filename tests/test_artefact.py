@@ -13,7 +13,6 @@ import zoo
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-
 from zoo.errors import ArtefactError, DataError
 from zoo.model.build import file_digest
 
@@ -54,7 +53,9 @@ def test_plain_timm_gives_the_same_logits_from_the_file(artefact: Path) -> None:
 
     state = load_file(artefact / "model.safetensors")
     backbone = timm.create_model("test_resnet", num_classes=0).eval()
-    backbone.load_state_dict({name.removeprefix("backbone."): each for name, each in state.items() if "backbone." in name})
+    backbone.load_state_dict(
+        {name.removeprefix("backbone."): each for name, each in state.items() if "backbone." in name}
+    )
     images = torch.randn(2, 3, 160, 160)
     with torch.inference_mode():
         logits = torch.nn.functional.linear(backbone(images), state["head.fc.weight"], state["head.fc.bias"])
@@ -88,7 +89,9 @@ def _lying_header(folder: Path) -> None:
 
 def _other_tensors(folder: Path) -> None:
     state = load_file(folder / "model.safetensors")
-    save_file({**state, "head.fc.bias": state["head.fc.bias"] + 1}, folder / "model.safetensors", metadata={"format": "pt"})
+    save_file(
+        {**state, "head.fc.bias": state["head.fc.bias"] + 1}, folder / "model.safetensors", metadata={"format": "pt"}
+    )
 
 
 def _other_shapes(folder: Path) -> None:
@@ -146,7 +149,7 @@ def test_a_bad_file_costs_only_itself(artefact: Path, shapes: Path, tmp_path: Pa
     bad.write_text("no picture")
     good = shapes / "val" / "red" / "0.jpg"
     classifier = zoo.load(artefact)
-    with pytest.raises(DataError, match="bad.jpg"):
+    with pytest.raises(DataError, match=r"bad\.jpg"):
         classifier.predict([bad, good])
     failed: list[str] = []
     predictions = classifier.predict([bad, good], on_error=lambda source, error: failed.append(source))

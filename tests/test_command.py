@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 import torch
-
 from tests.conftest import Zoo
 
 TINY = ("--backbone", "timm/test_resnet", "--weights", "random", "--epochs", "1")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,9 @@ import pytest
 import torch
 import zoo
 from safetensors.torch import load_file
-
 from zoo.errors import CheckFailed, Refused
 from zoo.events import Event, Note, Progress
-from zoo.training import run as run_module
+from zoo.training import start as start_module
 
 BACKBONE = "timm/test_resnet"
 
@@ -172,7 +172,8 @@ def test_halved_batches_accumulate_to_the_same_gradient() -> None:
 
 
 def test_a_rate_that_makes_the_loss_explode_stops_with_stage_step_and_rate(shapes: Path, tmp_path: Path) -> None:
-    with pytest.raises(CheckFailed, match="(?s)gradients \\(stage all\\).*Stage 'all', step .* learning rate of 1e\\+30") as caught:
+    said = r"(?s)gradients \(stage all\).*Stage 'all', step .* learning rate of 1e\+30"
+    with pytest.raises(CheckFailed, match=said) as caught:
         train(shapes, tmp_path / "run", set=["all.lr=1e30", "all.layer_decay=1"])
     assert caught.value.exit_code == 3
     stored = json.loads((tmp_path / "run" / "result.json").read_text())
@@ -186,16 +187,18 @@ def test_layer_decay_lowers_the_rates_towards_the_input(shapes: Path, tmp_path: 
     rates = plan.stages[0].rates
     names = [group.name for group in plan.backbone.groups]
     assert rates["head"] == rates[names[-1]] == pytest.approx(plan.stages[0].settings.lr)
-    for earlier, later in zip(names, names[1:], strict=False):
+    for earlier, later in pairwise(names):
         assert rates[earlier] == pytest.approx(rates[later] / 2)
     result = train(shapes, tmp_path / "run", recipe="full", epochs=1, set=["all.layer_decay=0.5"])
     used = json.loads((result.path / "history.jsonl").read_text().splitlines()[0])["rates"]
     assert used[names[0]] / used["head"] == pytest.approx(0.5 ** (len(names) - 1))
 
 
-def test_a_plan_downloads_trains_and_writes_nothing(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plan_downloads_trains_and_writes_nothing(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(run_module, "obtain_weights", None)
+    monkeypatch.setattr(start_module, "obtain_weights", None)
     plan = zoo.plan(backbone="resnet18", data=shapes)
     assert plan.backbone.name == "torchvision/resnet18.IMAGENET1K_V1" and plan.weights.label == "IMAGENET1K_V1"
     assert list(tmp_path.iterdir()) == []
@@ -223,7 +226,9 @@ def test_unreadable_images_are_skipped_listed_and_counted(shapes: Path, tmp_path
     assert [(file, reason) for file, reason, _ in plan.data.skipped] == [("a/0.jpg", "unreadable")]
     assert sum(sum(counts) for counts in plan.data.images.values()) == 119
     (data / "a" / "2.jpg").write_bytes(b"")
-    with pytest.raises(zoo.ZooError, match=r"2 of 120 images cannot be read(?s:.*)a/0.jpg: (?s:.*)a/2.jpg: the file is empty"):
+    with pytest.raises(
+        zoo.ZooError, match=r"2 of 120 images cannot be read(?s:.*)a/0.jpg: (?s:.*)a/2.jpg: the file is empty"
+    ):
         zoo.plan(backbone=BACKBONE, weights="random", data=data)
 
 
@@ -231,4 +236,12 @@ def test_progress_is_reported_for_everything_that_takes_long(shapes: Path, tmp_p
     events: list[Event] = []
     train(shapes, tmp_path / "run", epochs=1, report=events.append)
     finished = {each.task for each in events if isinstance(each, Progress) and each.done == each.total}
-    assert {"decode", "features of train", "features of val", "last 1/1", "all 1/1", "validate", "evaluate test"} <= finished
+    assert {
+        "decode",
+        "features of train",
+        "features of val",
+        "last 1/1",
+        "all 1/1",
+        "validate",
+        "evaluate test",
+    } <= finished

@@ -6,7 +6,6 @@ import pytest
 import torch
 import zoo
 from torch import nn
-
 from zoo.errors import PluginError
 from zoo.model.groups import partition
 from zoo.model.model import HEAD, ZooModel, check_shapes
@@ -49,7 +48,10 @@ def test_buffers_belong_to_the_group_of_the_module_that_owns_them() -> None:
     [
         ([STEM], "'blocks.0.weight' is in no group"),
         ([STEM, zoo.Group(name="rest", members=("blocks", "bn"))], "'bn' is in the groups 'stem' and 'rest'"),
-        ([STEM, zoo.Group(name="a", members=("blocks",)), zoo.Group(name="b", members=("blocks.2",))], "several groups"),
+        (
+            [STEM, zoo.Group(name="a", members=("blocks",)), zoo.Group(name="b", members=("blocks.2",))],
+            "several groups",
+        ),
         ([STEM, zoo.Group(name="rest", members=("blocks", "nowhere"))], "'nowhere', which the module does not have"),
         ([STEM, zoo.Group(name="stem", members=("blocks",))], "two groups of one name"),
         ([], "has no groups"),

@@ -10,11 +10,10 @@ import pytest
 import torch
 import zoo
 from torch import nn
-
 from zoo.data.dataset import Dataset, ImageFile
 from zoo.errors import CheckFailed
 from zoo.model.model import ZooModel
-from zoo.training import loop, run
+from zoo.training import loop, run, start
 from zoo.training.proof import check_better_than_guessing, check_classes, check_preprocessing, check_saved
 
 
@@ -38,7 +37,7 @@ def test_a_batch_norm_left_in_training_mode(shapes: Path, tmp_path: Path, monkey
     def careless(self: ZooModel, mode: bool = True) -> ZooModel:
         original(self, mode)
         for name, module in self.named_modules():
-            if isinstance(module, nn.BatchNorm2d) and "layer1" in name or name.endswith("bn1"):
+            if (isinstance(module, nn.BatchNorm2d) and "layer1" in name) or name.endswith("bn1"):
                 module.training = mode
         return self
 
@@ -101,14 +100,14 @@ def test_a_frozen_parameter_in_the_optimizer(shapes: Path, tmp_path: Path, monke
 
 
 def test_a_trainable_tensor_without_a_gradient(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = run.build_model
+    original = start.build_model
 
     def with_idle_parameter(*arguments: Any, **named: Any) -> ZooModel:
         model = original(*arguments, **named)
         model.head.idle = nn.Parameter(torch.zeros(3))
         return model
 
-    monkeypatch.setattr(run, "build_model", with_idle_parameter)
+    monkeypatch.setattr(start, "build_model", with_idle_parameter)
     monkeypatch.setattr(run.__name__ + ".read_model", lambda *arguments: (_fresh(shapes), None))
     failed = failed_checks(shapes, tmp_path / "run", recipe="head_only")
     assert failed["gradients"] == "head.idle never got a gradient"

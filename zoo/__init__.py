@@ -71,7 +71,7 @@ _HOME = {
     "Result": "zoo.training.result",
 }
 
-__all__ = sorted(_HOME)  # noqa: PLE0605 - the test compares it with what the guide documents
+__all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> Any:

@@ -41,14 +41,16 @@ def list_backbones(
 ) -> list[Listed]:
     """Architectures whose bare or qualified name matches `pattern` (`*` and `?`; without either: contained in it)."""
     wanted = pattern if any(sign in pattern for sign in "*?[") else f"*{pattern}*"
-    held: set[str] = set()
+    backbones = (registry or default_registry()).backbones()
+    shared = backbones.shared()
     listed = []
-    for contribution, catalogue in (registry or default_registry()).backbones().catalogue():
+    for contribution, catalogue in backbones.catalogue():
         name = contribution.spec.name
         for architecture, tags in sorted(catalogue.items()):
             qualified = f"{name}/{architecture}"
-            bare = architecture not in held
-            held.add(architecture)
+            holders = shared.get(architecture, [qualified])
+            # Of several third parties none holds a bare name: it is an error to use it.
+            bare = holders[0] == qualified and (contribution.plugin.own or len(holders) == 1)
             if provider in (None, name) and (fnmatchcase(architecture, wanted) or fnmatchcase(qualified, wanted)):
                 listed.append(Listed(qualified, tags, bare))
     return listed

@@ -57,7 +57,9 @@ class Preprocessing:
     @classmethod
     def from_dict(cls, stored: dict[str, Any]) -> Preprocessing:
         """The inverse of `to_dict`. Raises TypeError or ValueError for anything else."""
-        values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in stored.items()}
+        values: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in stored.items()
+        }
         return cls(**values)
 
     def describe(self) -> str:

@@ -24,6 +24,9 @@ class BackboneConfig(_Record):
     """Where training started: the tag, `random`, or `file:NAME`."""
     weights_digest: str | None = None
     licence: str | None = None
+    distribution: str
+    """Of the plugin that provides it."""
+    version: str
 
 
 class HeadConfig(_Record):

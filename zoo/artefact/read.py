@@ -9,8 +9,8 @@ from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
-from zoo.artefact.config import CONFIG, FOLDER, FORMAT, TENSORS, ArtefactConfig
-from zoo.errors import ArtefactError, UnknownName, ZooError
+from zoo.artefact.config import CONFIG, FOLDER, FORMAT, TENSORS, ArtefactConfig, BackboneConfig, HeadConfig
+from zoo.errors import ArtefactError, Refused, UnknownName, ZooError
 from zoo.model.build import build_model, file_digest
 from zoo.model.model import ZooModel
 from zoo.model.weights import load_weights
@@ -57,7 +57,8 @@ def read_model(folder: Path, registry: Registry) -> tuple[ZooModel, ArtefactConf
     found = file_digest(path)
     if found != config.digest:
         raise ArtefactError(
-            f"{path} is damaged or was replaced: its SHA-256 is {found[:16]}..., {CONFIG} says {config.digest[:16]}...\n"
+            f"{path} is damaged or was replaced: "
+            f"its SHA-256 is {found[:16]}..., {CONFIG} says {config.digest[:16]}...\n"
             "Next: copy the artefact again from where it was made."
         )
     model = _build(config, registry)
@@ -66,8 +67,8 @@ def read_model(folder: Path, registry: Registry) -> tuple[ZooModel, ArtefactConf
         differing = sorted(name for name in own.keys() | shapes.keys() if own.get(name) != shapes.get(name))
         first = differing[0]
         raise ArtefactError(
-            f"{path} does not fit {config.backbone.name} with head {config.head.name}: {len(differing)} tensors differ, "
-            f"first {first}: {shapes.get(first, 'absent')} in the file, {own.get(first, 'absent')} in the model."
+            f"{path} does not fit {config.backbone.name} with head {config.head.name}: "
+            f"{len(differing)} tensors differ, first {first}: {shapes.get(first, 'absent')} in the file, {own.get(first, 'absent')} in the model."
         )
     load_weights(model, load_file(path), architecture=config.backbone.name)
     return model.eval(), config
@@ -84,21 +85,32 @@ def _header(path: Path) -> dict[str, list[int]]:
 
 
 def _build(config: ArtefactConfig, registry: Registry) -> ZooModel:
-    backbone = registry.backbone(config.backbone.name)
+    backbone_config, head_config = config.backbone, config.head
     try:
-        head = registry.head(config.head.name)
-    except UnknownName:
-        raise ArtefactError(
-            f"This artefact needs the head {config.head.name!r} of {config.head.distribution} {config.head.version}, "
-            f"which is not installed.\nNext: pip install '{config.head.distribution}=={config.head.version}'"
-        ) from None
-    options = build_options(head.spec.name, head.spec.options, config.head.options)
+        backbone = registry.backbone(backbone_config.name)
+    except Refused as error:
+        raise _needs("backbone", backbone_config, error) from None
     try:
+        head = registry.head(head_config.name)
+    except Refused as error:
+        raise _needs("head", head_config, error) from None
+    try:
+        options = build_options(head.spec.name, head.spec.options, head_config.options)
         model = build_model(backbone, head, options, classes=config.classes, tag=backbone.tag, state=None)
     except ZooError as error:
         raise ArtefactError(f"The model of this artefact cannot be built: {error}") from error
     model.preprocessing = Preprocessing.from_dict(config.preprocessing)
     return model
+
+
+def _needs(kind: str, part: BackboneConfig | HeadConfig, error: Refused) -> ArtefactError:
+    wanted = f"{part.distribution} {part.version}"
+    if not isinstance(error, UnknownName):
+        return ArtefactError(f"This artefact needs the {kind} {part.name!r} of {wanted}: {error}")
+    return ArtefactError(
+        f"This artefact needs the {kind} {part.name!r} of {wanted}, which is not installed, "
+        f"or is broken or switched off (zoo list plugins).\nNext: pip install '{part.distribution}=={part.version}'"
+    )
 
 
 def _first_line(error: Exception) -> str:

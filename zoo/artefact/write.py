@@ -50,6 +50,8 @@ def _config(digest: str, plan: Plan, metrics: dict[str, dict[str, float]]) -> Ar
             weights=plan.weights.label,
             weights_digest=plan.weights.digest,
             licence=plan.backbone.licence,
+            distribution=plan.backbone.distribution,
+            version=plan.backbone.version,
         ),
         head=HeadConfig(
             name=plan.head.name,

@@ -84,7 +84,7 @@ def _read_pickled(path: Path) -> object:
         what = f" (it names {named.group(1)})" if named else ""
         raise WeightsError(
             f"{path} is a pickle that would run code to load{what}, so it was not loaded.\n"
-            "Next: where you trust its origin, load it there, save its state_dict() as .safetensors, and pass that file."
+            "Next: where you trust its origin, load it there, save its state_dict() as .safetensors, and pass that."
         ) from None
     except (OSError, EOFError, RuntimeError, ValueError, KeyError, zipfile.BadZipFile) as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]

@@ -22,7 +22,8 @@ def choose_device(asked: str) -> str:
             "this torch was built without CUDA" if kind == "cuda" and torch.version.cuda is None else "none was found"
         )
         raise DeviceError(
-            f"--device {asked}: there is no {kind} device here ({reason}). Available: {', '.join(available_devices())}.\n"
+            f"--device {asked}: there is no {kind} device here ({reason}). "
+            f"Available: {', '.join(available_devices())}.\n"
             "Next: leave --device out to take the best one; zoo doctor shows what was found."
         )
     if kind == "cuda" and index and int(index) >= torch.cuda.device_count():

@@ -32,6 +32,9 @@ class BackbonePlan(_Record):
     groups: tuple[GroupPlan, ...]
     licence: str | None
     """Of the pretrained weights, as upstream states it."""
+    distribution: str
+    """Of the plugin that provides it."""
+    version: str
     also: tuple[str, ...] = ()
     """What the bare name could have meant as well."""
 

@@ -25,7 +25,7 @@ from zoo.planning.devices import choose_device
 from zoo.planning.plan import BackbonePlan, DataPlan, GroupPlan, HeadPlan, Plan, StagePlan, WeightsPlan
 from zoo.planning.request import SAMPLE_CLASSES, Request
 from zoo.planning.versions import versions
-from zoo.recipes import RecipeSpec, Selection, Stage, override, recipe_from_toml, select
+from zoo.recipes import RecipeSpec, Selection, Stage, override, recipe_from_file, select
 from zoo.registry import Contribution, Registry, ResolvedBackbone
 from zoo.registry.names import qualified_name
 from zoo.specs import HeadSpec
@@ -111,10 +111,7 @@ def complete(
 def _recipe(request: Request, registry: Registry) -> tuple[RecipeSpec, str]:
     path = Path(request.recipe).expanduser()
     if path.suffix == ".toml":
-        try:
-            recipe, name = recipe_from_toml(path.read_text("utf-8"), name=str(path)), str(path)
-        except (OSError, UnicodeDecodeError) as error:
-            raise OptionError(f"The recipe file {str(path)!r} cannot be read: {error}.") from None
+        recipe, name = recipe_from_file(path), str(path)
     else:
         found = registry.recipe(request.recipe)
         recipe, name = found.spec, qualified_name(found)
@@ -176,7 +173,7 @@ def _refuse_unreadable(dataset: Dataset, faults: dict[str, str], total: int) -> 
             raise DataError(f"No readable image is left of {', '.join(gone)} in {split}:\n{listed}{more}")
     if len(faults) > UNREADABLE_SHARE * total:
         raise DataError(
-            f"{len(faults)} of {total} images cannot be read; more than {UNREADABLE_SHARE:.0%} is a fault of the data:\n"
+            f"{len(faults)} of {total} images cannot be read; over {UNREADABLE_SHARE:.0%} is a fault of the data:\n"
             f"{listed}{more}\nNext: repair or remove these files."
         )
 
@@ -246,6 +243,8 @@ def _backbone_plan(resolved: Resolved, choice: WeightsChoice) -> BackbonePlan:
             for name in groups.names
         ),
         licence=published.licence if published and choice.kind == "tag" else None,
+        distribution=resolved.backbone.plugin.distribution,
+        version=resolved.backbone.plugin.version,
         also=resolved.backbone.also,
     )
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from zoo.errors import NameConflict, PluginError, UnknownName, ZooError, nearest
-from zoo.registry.plugins import DISABLE, Contribution, one_line, prints_to_stderr
+from zoo.registry.plugins import DISABLE, Contribution, Plugin, one_line, prints_to_stderr
 from zoo.specs import BackboneProvider, BackboneSpec
 
 
@@ -17,6 +17,8 @@ class ResolvedBackbone:
 
     asked: str
     spec: BackboneSpec
+    plugin: Plugin
+    """Which brings its provider."""
     tag: str | None
     """The weights tag that was named or is the default; None where nobody published weights."""
     also: tuple[str, ...] = ()
@@ -82,6 +84,7 @@ class Backbones:
         return ResolvedBackbone(
             asked=name,
             spec=_spec(holder, architecture),
+            plugin=holder.plugin,
             tag=tag or (tags[0] if tags else None),
             also=tuple(f"{held.spec.name}/{rest}" for held, _ in others),
         )

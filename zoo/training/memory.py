@@ -62,7 +62,8 @@ class Pieces:
         self._halvings.append(Halving(self._work, self.size))
         self._report(
             Note(
-                text=f"Memory ran out ({self._work}): going on with {self.size} images at a time, gradients accumulated.",
+                text=f"Memory ran out ({self._work}): going on with {self.size} images at a time, "
+                "gradients accumulated.",
                 loud=True,
             )
         )

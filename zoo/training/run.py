@@ -15,18 +15,16 @@ from zoo.artefact.write import write_artefact
 from zoo.clock import Clock
 from zoo.data.dataset import Dataset, ImageFile
 from zoo.data.store import ImageStore
-from zoo.errors import CheckFailed, DeviceError, Unreachable
-from zoo.events import EpochFinished, Note, PlanReady, Progress, Report, StageFinished, StageStarted
-from zoo.model.build import Weights, WeightsChoice, build_model, obtain_weights
-from zoo.model.fetch import Download
-from zoo.model.model import ZooModel, check_shapes
+from zoo.errors import CheckFailed
+from zoo.events import EpochFinished, PlanReady, Progress, Report, StageFinished, StageStarted
+from zoo.model.model import ZooModel
 from zoo.planning.plan import Plan, StagePlan
 from zoo.planning.request import Request
 from zoo.planning.resolve import Resolved, complete, open_store, resolve
 from zoo.registry import Registry
-from zoo.training import inference, seeding
+from zoo.training import inference
 from zoo.training.loop import FeatureInputs, ImageInputs, Inputs, train_stage
-from zoo.training.memory import Halving, Pieces, out_of_memory
+from zoo.training.memory import Halving, Pieces
 from zoo.training.metrics import Scores, score
 from zoo.training.proof import (
     Check,
@@ -38,6 +36,7 @@ from zoo.training.proof import (
 )
 from zoo.training.result import FORMAT, Result
 from zoo.training.run_folder import RunFolder, refuse_unusable
+from zoo.training.start import build, obtain
 from zoo.training.watch import NotFinite, StageWatch
 
 
@@ -59,12 +58,12 @@ def finetune(request: Request, registry: Registry, report: Report) -> Result:
     refuse_unusable(request.out)
     with clock.measure("data"):
         resolved = resolve(request, registry, report)
-    weights, fallback = _obtain(resolved, report)
+    weights, fallback = obtain(resolved, report)
     with contextlib.closing(open_store(resolved)) as store:
         with clock.measure("data"):
             plan, dataset = complete(resolved, store, report, weights=weights, fallback=fallback)
         report(PlanReady(plan=plan))
-        model = _model(resolved, plan, weights)
+        model = build(resolved, plan, weights)
         folder = RunFolder(plan, request.out)
         run = _Run(plan, dataset, store, model, folder, resolved, registry, report, clock)
         return run.carry_out()
@@ -256,52 +255,6 @@ class _Run:
 
     def _progress(self, task: str, total: int) -> Callable[[int], None]:
         return lambda done: self._report(Progress(task=task, done=done, total=total))
-
-
-def _obtain(resolved: Resolved, report: Report) -> tuple[Weights, str | None]:
-    """The chosen weights; on the sample set alone, random ones where they cannot be had -> (weights, why)."""
-
-    def announce(download: Download) -> None:
-        size = f"{download.bytes / 1e6:.1f} MB" if download.bytes else "unknown size"
-        report(Note(text=f"Downloading {download.filename} ({size}) from {download.host}"))
-
-    def progress(done: int, total: int | None) -> None:
-        report(Progress(task="download", done=done, total=total, unit="bytes"))
-
-    try:
-        return obtain_weights(resolved.backbone, resolved.weights, announce=announce, progress=progress), None
-    except Unreachable as error:
-        if resolved.request.data is not None:
-            raise
-        reason = str(error).splitlines()[0]
-        report(
-            Note(
-                text=f"{reason}\nGoing on with RANDOM weights, on the sample set only: the result says nothing about this backbone.",
-                loud=True,
-            )
-        )
-        random = WeightsChoice(kind="random", tag=resolved.weights.tag)
-        return obtain_weights(resolved.backbone, random), reason
-
-
-def _model(resolved: Resolved, plan: Plan, weights: Weights) -> ZooModel:
-    seeding.seed_torch(f"{plan.seed}/initialisation")
-    model = build_model(
-        resolved.backbone,
-        resolved.head,
-        resolved.options,
-        classes=plan.classes,
-        tag=weights.choice.tag,
-        state=weights.state,
-    )
-    try:
-        model = model.to(plan.device)
-    except RuntimeError as error:
-        if not out_of_memory(error):
-            raise
-        raise DeviceError(f"{plan.backbone.name} does not fit into the memory of {plan.device}.") from None
-    check_shapes(model)
-    return model
 
 
 def _stage_content(stage: StagePlan, scores: Scores, seconds: float) -> dict[str, Any]:

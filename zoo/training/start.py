@@ -1,0 +1,61 @@
+"""What a run starts from: the weights, and the model built with them."""
+
+from __future__ import annotations
+
+from zoo.errors import DeviceError, Unreachable
+from zoo.events import Note, Progress, Report
+from zoo.model.build import Weights, WeightsChoice, build_model, obtain_weights
+from zoo.model.fetch import Download
+from zoo.model.model import ZooModel, check_shapes
+from zoo.planning.plan import Plan
+from zoo.planning.resolve import Resolved
+from zoo.training import seeding
+from zoo.training.memory import out_of_memory
+
+
+def obtain(resolved: Resolved, report: Report) -> tuple[Weights, str | None]:
+    """The chosen weights; on the sample set alone, random ones where they cannot be had -> (weights, why)."""
+
+    def announce(download: Download) -> None:
+        size = f"{download.bytes / 1e6:.1f} MB" if download.bytes else "unknown size"
+        report(Note(text=f"Downloading {download.filename} ({size}) from {download.host}"))
+
+    def progress(done: int, total: int | None) -> None:
+        report(Progress(task="download", done=done, total=total, unit="bytes"))
+
+    try:
+        return obtain_weights(resolved.backbone, resolved.weights, announce=announce, progress=progress), None
+    except Unreachable as error:
+        if resolved.request.data is not None:
+            raise
+        reason = str(error).splitlines()[0]
+        report(
+            Note(
+                text=f"{reason}\nGoing on with RANDOM weights, on the sample set only: "
+                "the result says nothing about this backbone.",
+                loud=True,
+            )
+        )
+        random = WeightsChoice(kind="random", tag=resolved.weights.tag)
+        return obtain_weights(resolved.backbone, random), reason
+
+
+def build(resolved: Resolved, plan: Plan, weights: Weights) -> ZooModel:
+    """The model on the plan's device, initialised from its seed. Raises WeightsMismatch, PluginError, DeviceError."""
+    seeding.seed_torch(f"{plan.seed}/initialisation")
+    model = build_model(
+        resolved.backbone,
+        resolved.head,
+        resolved.options,
+        classes=plan.classes,
+        tag=weights.choice.tag,
+        state=weights.state,
+    )
+    try:
+        model = model.to(plan.device)
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
+        raise DeviceError(f"{plan.backbone.name} does not fit into the memory of {plan.device}.") from None
+    check_shapes(model)
+    return model
