@@ -13,7 +13,7 @@ from torch import Tensor
 
 from zoo.artefact.config import ArtefactConfig
 from zoo.artefact.read import find_artefact, read_model
-from zoo.data.decode import read_image, to_rgb
+from zoo.data.decode import from_memory, read_image
 from zoo.data.transform import transform
 from zoo.errors import DataError
 from zoo.model.model import ZooModel
@@ -99,13 +99,15 @@ class Classifier:
         for number, each in enumerate(images):
             source = f"image {number}" if isinstance(each, Image) else str(each)
             try:
-                picture = to_rgb(each) if isinstance(each, Image) else read_image(Path(each))
+                picture = from_memory(each) if isinstance(each, Image) else read_image(Path(each))
+                prepared = transform(picture, self.model.preprocessing)
             except DataError as error:
+                named = error if source in str(error) else DataError(f"{source}: {error}")
                 if on_error is None:
-                    raise
-                on_error(source, error)
+                    raise named from None
+                on_error(source, named)
                 continue
-            yield source, transform(picture, self.model.preprocessing)
+            yield source, prepared
 
     def _predict(self, sources: Sequence[str], images: Tensor, top: int) -> list[Prediction]:
         probabilities, labels = self.logits(images).softmax(1).topk(min(top, len(self.classes)))

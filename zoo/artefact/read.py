@@ -68,7 +68,8 @@ def read_model(folder: Path, registry: Registry) -> tuple[ZooModel, ArtefactConf
         first = differing[0]
         raise ArtefactError(
             f"{path} does not fit {config.backbone.name} with head {config.head.name}: "
-            f"{len(differing)} tensors differ, first {first}: {shapes.get(first, 'absent')} in the file, {own.get(first, 'absent')} in the model."
+            f"{len(differing)} tensors differ, first {first}: "
+            f"{shapes.get(first, 'absent')} in the file, {own.get(first, 'absent')} in the model."
         )
     load_weights(model, load_file(path), architecture=config.backbone.name)
     return model.eval(), config

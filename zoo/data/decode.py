@@ -71,6 +71,11 @@ def read_image(path: Path) -> Image.Image:
     return decode(content, name=str(path))
 
 
+def from_memory(image: Image.Image) -> Image.Image:
+    """A picture that is decoded already, treated as a file of it would be: upright, RGB."""
+    return to_rgb(_upright(image))
+
+
 def to_rgb(image: Image.Image) -> Image.Image:
     """Convert a picture of any mode by the rules above."""
     if image.mode == "RGB" and "transparency" not in image.info:
