@@ -5,7 +5,16 @@ from __future__ import annotations
 import time
 from types import TracebackType
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.text import Text
 
 from zoo.cli import console
@@ -40,7 +49,7 @@ class RunDisplay:
         self._verbosity = verbosity
         self._console = console.err() if as_json else console.out()
         self._bars: Progress | None = None
-        self._tasks: dict[str, object] = {}
+        self._tasks: dict[str, TaskID] = {}
         self._began: dict[str, float] = {}
         self._said: dict[str, float] = {}
         self._last_epoch: EpochFinished | None = None
@@ -119,11 +128,10 @@ class RunDisplay:
     def _bar(self, bars: Progress, done: Done) -> None:
         task = self._tasks.get(done.task)
         if task is None:
-            for old in list(bars.task_ids):
-                bars.remove_task(old)
-            self._tasks.clear()
             task = self._tasks[done.task] = bars.add_task(done.task, total=done.total, unit=done.unit)
-        bars.update(task, completed=done.done)  # type: ignore[arg-type]
+        bars.update(task, completed=done.done)
+        if done.done == done.total:
+            bars.remove_task(self._tasks.pop(done.task))
 
     def _line(self, done: Done) -> None:
         now = time.monotonic()

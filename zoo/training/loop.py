@@ -113,7 +113,8 @@ def train_stage(
             optimizer.step()
             schedule.step()
             done += len(indices)
-            report(Progress(task=f"{settings.name} {epoch}/{settings.epochs}", done=done, total=count))
+            # Over the whole stage, so that the time left is the stage's.
+            report(Progress(task=settings.name, done=(epoch - 1) * count + done, total=settings.epochs * count))
         trained = time.perf_counter() - began
         scores = score(inputs.val_logits(model), val_targets)
         watch.epoch_finished(losses / count)
