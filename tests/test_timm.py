@@ -79,9 +79,6 @@ def _assert_partition(backbone: zoo.Backbone) -> None:
     assert names[0] == "stem" and len(set(names)) == len(names) > 1
 
 
-# --- the index -------------------------------------------------------------------------------------------------------
-
-
 def test_index_has_every_architecture_of_its_timm() -> None:
     architectures = zoo_timm.architectures()
     assert len(architectures) == 1371
@@ -162,9 +159,6 @@ def test_architecture_that_the_index_does_not_know(monkeypatch: pytest.MonkeyPat
         zoo_timm.resolve.cache_clear()
 
 
-# --- preprocessing ---------------------------------------------------------------------------------------------------
-
-
 def test_upstream_transform_gives_the_input_size_of_every_kind_of_preprocessing() -> None:
     image = Image.effect_noise((300, 210), 60).convert("RGB")
     seen = set()
@@ -190,9 +184,6 @@ def test_preprocessing_of_each_crop_mode() -> None:
     assert (border.resize, border.fill) == ("longest", (128, 102, 76))
     oblong = upstream.preprocessing({**cfg, "input_size": (3, 256, 192), "crop_pct": 0.875})
     assert (oblong.resize, oblong.resize_size) == ("cover", (292, 219))
-
-
-# --- building --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", TINY)
@@ -256,9 +247,6 @@ def test_encoders_are_pooled_over_positions(name: str) -> None:
     assert pooled.shape == (2, backbone.shape.pooled)
 
 
-# --- weights ---------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("name", "prefixes"),
     [
@@ -280,6 +268,16 @@ def test_state_without_classifier_and_in_half_precision() -> None:
     module = _built("test_resnet.r160_in1k", state=state).module
     for key, tensor in module.state_dict().items():
         assert torch.equal(tensor, state[key].to(tensor.dtype))
+
+
+def test_untrained_hybrid_downloads_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Asked for weights, timm would fetch those of the ResNet inside.
+    monkeypatch.setattr("timm.models._builder.load_state_dict_from_hf", lambda *_, **__: pytest.fail("download"))
+    with torch.device("meta"):
+        model = timm.create_model("vit_small_resnet26d_224")
+        assert _built("vit_small_resnet26d_224", state=model.state_dict()).shape.pooled == 768
+        with pytest.raises(zoo.WeightsMismatch):
+            _built("vit_small_resnet26d_224", state={})
 
 
 def test_old_checkpoint_is_converted() -> None:

@@ -17,6 +17,7 @@ from typing import Any
 import timm
 import torch
 import zoo
+from timm.layers.hybrid_embed import HybridEmbed
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -43,6 +44,11 @@ def built_with(name: str, state: Mapping[str, Tensor]) -> nn.Module:
     """
     with torch.device("meta"):
         empty = timm.create_model(name, num_classes=0)
+    if _fetches_by_itself(empty):
+        with _UndrawnParameters():
+            module: nn.Module = timm.create_model(name, num_classes=0)
+        _load(name, module, state, strict=True)
+        return module
     if not state:  # timm would take no state for the wish to download one
         raise _mismatch(name, empty, state)
     overlay = {
@@ -61,17 +67,27 @@ def built_with(name: str, state: Mapping[str, Tensor]) -> nn.Module:
     try:
         # Some conversions print.
         with _replaced_load(type(empty), load), _UndrawnParameters(), contextlib.redirect_stdout(sys.stderr):
-            module: nn.Module = timm.create_model(name, pretrained=True, num_classes=0, pretrained_cfg_overlay=overlay)
+            module = timm.create_model(name, pretrained=True, num_classes=0, pretrained_cfg_overlay=overlay)
     except zoo.ZooError:
         raise
     except Exception as error:
         # A conversion that meets names or shapes that it does not expect fails in any way.
-        raise _mismatch(name, empty, state) from error
+        mismatch = _mismatch(name, empty, state)
+        if mismatch.missing or mismatch.unexpected or mismatch.shapes:
+            raise mismatch from error
+        raise
     if not any(each is module for each in loaded):
         raise RuntimeError(f"timm {timm.__version__} did not load the weights of {name} in the way that zoo expects")
     # timm's holds on to the weights that were passed in it.
     module.pretrained_cfg = module.default_cfg = empty.pretrained_cfg
     return module
+
+
+def _fetches_by_itself(model: nn.Module) -> bool:
+    """Whether timm, asked for weights, downloads others: a ResNet's, inside a hybrid without any of its own."""
+    cfg: Any = model.pretrained_cfg
+    published = cfg.get("hf_hub_id") or cfg.get("url")
+    return isinstance(getattr(model, "patch_embed", None), HybridEmbed) and not published
 
 
 class _Uncopied(Tensor):

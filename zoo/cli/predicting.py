@@ -72,9 +72,8 @@ def _print(predictions: Sequence[Prediction]) -> None:
         for each in predictions
     ]
     if rows:
-        console.out().print(
-            console.table(None, ["image", "label", "probability", "then"], rows, right=("probability",))
-        )
+        columns = ["image", "label", "probability", "then"]
+        console.show(console.out(), console.table(None, columns, rows, right=("probability",)))
 
 
 def _json(predictions: Sequence[Prediction]) -> str:
