@@ -17,12 +17,14 @@ from zoo.errors import WeightsError, WeightsMismatch
 
 _SAFETENSORS = (".safetensors",)
 _PICKLED = (".pth", ".pt", ".bin", ".tar")
+_WRAPPERS = ("state_dict", "model", "model_state", "encoder")
+"""Under which training checkpoints keep the model's tensors; `encoder` is I-JEPA's."""
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
     """The tensors of a `.safetensors` file or of a `.pth`, `.pt` or `.bin` that needs no code to load.
 
-    A training checkpoint's `state_dict` or `model` entry, the prefix `module.` and zoo's own `backbone.` are unwrapped.
+    A training checkpoint's `state_dict`, `model` or `encoder` entry, the prefix `module.` and zoo's own `backbone.` are unwrapped.
 
     Raises:
         WeightsError: The file is missing, damaged, of an unknown kind, or would run code.
@@ -94,7 +96,7 @@ def _read_pickled(path: Path) -> object:
 def _unwrapped(content: object) -> dict[str, Tensor]:
     while isinstance(content, Mapping):
         inner = next(
-            (content[key] for key in ("state_dict", "model", "model_state") if isinstance(content.get(key), Mapping)),
+            (content[key] for key in _WRAPPERS if isinstance(content.get(key), Mapping)),
             None,
         )
         if inner is None:
