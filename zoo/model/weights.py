@@ -24,7 +24,8 @@ _WRAPPERS = ("state_dict", "model", "model_state", "encoder")
 def read_state(path: Path) -> dict[str, Tensor]:
     """The tensors of a `.safetensors` file or of a `.pth`, `.pt` or `.bin` that needs no code to load.
 
-    A training checkpoint's `state_dict`, `model` or `encoder` entry, the prefix `module.` and zoo's own `backbone.` are unwrapped.
+    A training checkpoint's `state_dict`, `model` or `encoder` entry, the prefix `module.` and zoo's own `backbone.` are
+    unwrapped.
 
     Raises:
         WeightsError: The file is missing, damaged, of an unknown kind, or would run code.
