@@ -16,7 +16,7 @@ def model_card(config: ArtefactConfig, plan: Plan) -> str:
         "---",
         "library_name: zoo",
         "pipeline_tag: image-classification",
-        f"base_model: {_quoted(config.backbone.name)}",
+        *([f"base_model: {_quoted(config.backbone.name)}"] if plan.weights.kind == "tag" else []),
         "tags:",
         "- image-classification",
         "- zoo",
@@ -30,7 +30,7 @@ def model_card(config: ArtefactConfig, plan: Plan) -> str:
         "|---|---|",
         f"| classes | {', '.join(_cell(name) for name in config.classes)} |",
         f"| backbone | `{config.backbone.name}`, started from `{config.backbone.weights}` |",
-        f"| licence of the pretrained weights | {config.backbone.licence or 'not stated by its publisher'} |",
+        f"| licence of the pretrained weights | {_licence(plan)} |",
         f"| head | `{config.head.name}` {_cell(json.dumps(config.head.options))} |",
         f"| recipe | `{_cell(config.recipe)}`: {_cell(plan.recipe_summary)} |",
         f"| images | {', '.join(f'{count} {split}' for split, count in images.items())} |",
@@ -48,6 +48,14 @@ def model_card(config: ArtefactConfig, plan: Plan) -> str:
 def _test(config: ArtefactConfig) -> list[str]:
     test = config.metrics["test"]
     return [f"Test accuracy {test['accuracy']:.3f}, macro F1 {test['macro_f1']:.3f}; looked at once, at the end.", ""]
+
+
+def _licence(plan: Plan) -> str:
+    if plan.weights.kind == "random":
+        return "none: training started from random weights"
+    if plan.weights.kind == "file":
+        return "not known: they came from a file"
+    return plan.backbone.licence or "not stated by their publisher"
 
 
 def _described(config: ArtefactConfig) -> str:
