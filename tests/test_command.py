@@ -96,6 +96,24 @@ def test_a_file_that_is_no_image_costs_predict_only_itself(
         (["--backbone", "timm/botnet50ts_256"], 2, ["Nobody published weights", "--weights random"]),
         (["--backbone", "resnet18", "--hed", "mlp"], 2, ["No such option", "--head"]),
         (["--backbone", "resnet18", "--data", "nowhere"], 1, ["no folder 'nowhere'"]),
+        (["--backbone", "resnet18", "--set", "head.augment=crop"], 2, ["stages[0].augment", "would do nothing"]),
+        (["--backbone", "resnet18", "--batch-size", "1"], 2, ["stages[1].batch_size", "no batch for the batch norms"]),
+        (["--backbone", "resnet18", "--set", "head.lr=1e38"], 2, ["stages[0].lr"]),
+        (["--backbone", "timm/test_resnet", "--weights", "random", "--out", "x" * 300], 1, ["cannot be written"]),
+        (
+            [
+                "--backbone",
+                "timm/test_vit",
+                "--weights",
+                "random",
+                "--head",
+                "mlp",
+                "--head-option",
+                "hidden=1000000000000",
+            ],
+            1,
+            ["Memory does not suffice"],
+        ),
     ],
 )
 def test_bad_input_gets_one_clear_message_and_leaves_nothing(
@@ -255,7 +273,7 @@ def test_a_full_disk_says_so_and_leaves_no_half_artefact(zoo_command: Zoo, shape
         pytest.skip("this machine does not let the test mount a small disk")
     try:
         done = zoo_command("finetune", *TINY, "--data", shapes, "--recipe", "head_only", "--out", disk / "run")
-        refused(done, 1, "No space left", "--out DIR")
+        refused(done, 1, "No space left", "another place")
         assert not (disk / "run" / "model").exists() and not (disk / "run" / "result.json").exists()
         assert not [each for each in (disk / "run").iterdir() if each.name.startswith(".")]
     finally:

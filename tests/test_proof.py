@@ -57,7 +57,11 @@ def test_a_step_on_a_frozen_weight(shapes: Path, tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr(loop, "_step", tampering)
     failed = failed_checks(shapes, tmp_path / "run", recipe="head_only")
-    assert set(failed) == {"frozen_unchanged"} and "weight changed while frozen" in failed["frozen_unchanged"]
+    # The features were computed before the crime, so the kept stage's logits are not those of the saved file either.
+    assert (
+        set(failed) == {"frozen_unchanged", "saved_file"}
+        and "weight changed while frozen" in failed["frozen_unchanged"]
+    )
 
 
 def test_a_parameter_forgotten_by_the_optimizer(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,7 +112,8 @@ def test_a_trainable_tensor_without_a_gradient(shapes: Path, tmp_path: Path, mon
         return model
 
     monkeypatch.setattr(start, "build_model", with_idle_parameter)
-    monkeypatch.setattr(run.__name__ + ".read_model", lambda *arguments: (_fresh(shapes), None))
+    # The idle parameter is no part of the head, so the saved file cannot be read back: that is not the point here.
+    monkeypatch.setattr(run._Run, "_check_saved", lambda *arguments: check_saved(torch.ones(1, 2), torch.ones(1, 2)))
     failed = failed_checks(shapes, tmp_path / "run", recipe="head_only")
     assert failed["gradients"] == "head.idle never got a gradient"
 
@@ -196,7 +201,37 @@ def test_a_saved_file_that_answers_otherwise() -> None:
     logits = torch.randn(4, 3)
     assert check_saved(logits, logits.clone()).verdict == "passed"
     assert check_saved(logits, logits.nextafter(logits + 1)).verdict == "failed"
+    assert check_saved(logits, logits.nextafter(logits + 1), same_pieces=False).verdict == "warning"
 
 
-def _fresh(shapes: Path) -> ZooModel:
-    return zoo.create_model("timm/test_resnet", classes=3, weights="random").eval()
+def test_an_artefact_of_another_state_than_the_kept_one(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = run.write_artefact
+
+    def zeroed(path: Path, state: Any, *rest: Any) -> Any:
+        return original(path, {**state, "head.fc.weight": torch.zeros_like(state["head.fc.weight"])}, *rest)
+
+    monkeypatch.setattr(run, "write_artefact", zeroed)
+    failed = failed_checks(shapes, tmp_path / "run", recipe="head_only")
+    assert set(failed) == {"saved_file"}
+    assert json.loads((tmp_path / "run" / "model" / "config.json").read_text())["proof"] == "failed"
+
+
+def test_an_artefact_that_names_its_classes_in_another_order(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = run.write_artefact
+
+    def reversed_classes(path: Path, state: Any, plan: Any, *rest: Any) -> Any:
+        return original(path, state, plan.model_copy(update={"classes": plan.classes[::-1]}), *rest)
+
+    monkeypatch.setattr(run, "write_artefact", reversed_classes)
+    assert "other classes" in failed_checks(shapes, tmp_path / "run", recipe="head_only")["saved_file"]
+
+
+def test_weights_that_are_not_finite_after_the_last_step(shapes: Path, tmp_path: Path) -> None:
+    failed = failed_checks(shapes, tmp_path / "run", recipe="full", set=["all.lr=1e30"], batch_size=36)
+    assert "finite_result" in failed
+    assert not (tmp_path / "run" / "model").exists()
+    assert "NaN" not in (tmp_path / "run" / "history.jsonl").read_text()

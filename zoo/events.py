@@ -47,7 +47,7 @@ class EpochFinished:
     epoch: int
     epochs: int
     rates: Mapping[str, float]
-    """Learning rate of every group at the epoch's end."""
+    """Learning rate of every group at the epoch's beginning."""
     train_loss: float
     val: Mapping[str, float]
     """`accuracy`, `macro_f1`, `loss`."""

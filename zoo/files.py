@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import math
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,21 @@ from zoo.errors import RunError
 
 
 def json_text(content: Any) -> str:
-    """JSON as zoo writes it: indented, keys in the order given, no NaN."""
-    return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    """JSON as zoo writes it: indented, keys in the order given; a number that is not finite becomes null."""
+    return json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def json_line(content: Any) -> str:
+    """The same in one line."""
+    return json.dumps(_finite(content), ensure_ascii=False, allow_nan=False)
+
+
+def _finite(content: Any) -> Any:
+    if isinstance(content, float):
+        return content if math.isfinite(content) else None
+    if isinstance(content, Mapping):
+        return {key: _finite(value) for key, value in content.items()}
+    return [_finite(value) for value in content] if isinstance(content, (list, tuple)) else content
 
 
 def write_text(path: Path, text: str) -> None:
@@ -25,7 +39,7 @@ def write_text(path: Path, text: str) -> None:
     with clear_write_errors(path):
         handle, draft = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
         try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
+            with os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape") as file:
                 file.write(text)
                 file.flush()
                 os.fsync(file.fileno())
@@ -89,10 +103,10 @@ def write_problem(path: Path, error: OSError) -> str:
         free = shutil.disk_usage(existing_parent(path)).free
         return (
             f"No space left for {path}: {free / 1e6:.0f} MB are free there.\n"
-            "Next: free space, or choose another place with --out DIR."
+            "Next: free space there, or write to another place."
         )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return f"{path} cannot be written: {error.strerror}.\nNext: choose another place with --out DIR."
+        return f"{path} cannot be written: {error.strerror}.\nNext: write to another place."
     return f"{path} cannot be written: {error.strerror or error}."
 
 

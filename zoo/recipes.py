@@ -44,7 +44,7 @@ class Stage(BaseModel):
     train: Annotated[tuple[Selector, ...], Field(min_length=1)]
     """Selectors: `head`, `last:N`, `first:N`, `group:NAME`, `all`. What none selects is frozen."""
     epochs: Annotated[Whole, Field(ge=1)]
-    lr: Annotated[Number, Field(gt=0)]
+    lr: Annotated[Number, Field(gt=0, le=1e30)]
     """Peak learning rate of the head and the last group."""
     batch_size: Annotated[Whole, Field(ge=1)] = 32
     weight_decay: Annotated[Number, Field(ge=0)] = 1e-4

@@ -15,7 +15,7 @@ from zoo.artefact.config import ArtefactConfig
 from zoo.artefact.read import find_artefact, read_model
 from zoo.data.decode import from_memory, read_image
 from zoo.data.transform import transform
-from zoo.errors import DataError
+from zoo.errors import DataError, OptionError
 from zoo.model.model import ZooModel
 from zoo.registry import Registry, default_registry
 
@@ -78,6 +78,8 @@ class Classifier:
         Raises:
             DataError: A file cannot be read.
         """
+        if top < 1 or batch_size < 1:
+            raise OptionError(f"top and batch_size must be at least 1, got {top} and {batch_size}.")
         several = [images] if isinstance(images, (str, Path, Image)) else images
         loaded = self._loaded(several, on_error)
         predictions: list[Prediction] = []

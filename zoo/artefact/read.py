@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -22,9 +23,9 @@ from zoo.registry import Registry
 def find_artefact(path: Path) -> Path:
     """The artefact's folder: `path` itself or the `model` folder of a run. Raises ArtefactError."""
     for folder in (path, path / FOLDER):
-        if (folder / CONFIG).is_file():
+        if os.path.isfile(folder / CONFIG):  # noqa: PTH113
             return folder
-    if not path.exists():
+    if not os.path.exists(path):  # noqa: PTH110 - False, not an error, for a name too long
         raise ArtefactError(f"There is no {str(path)!r}. Give an artefact folder or a run folder.")
     raise ArtefactError(
         f"{path} is no artefact: it has no {CONFIG}. Give the 'model' folder of a run, or the run folder."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,20 +14,23 @@ from safetensors.torch import save_file
 
 from zoo.artefact.card import model_card
 from zoo.artefact.config import CARD, CONFIG, FORMAT, TENSORS, ArtefactConfig, BackboneConfig, HeadConfig
-from zoo.files import json_text, new_folder
+from zoo.files import json_text, new_folder, write_text
 from zoo.model.build import file_digest
 from zoo.planning.plan import Plan
 
 
 def write_artefact(
-    path: Path, state: Mapping[str, torch.Tensor], plan: Plan, metrics: dict[str, dict[str, float]]
+    path: Path, state: Mapping[str, torch.Tensor], plan: Plan, metrics: dict[str, dict[str, float]], proof: str
 ) -> ArtefactConfig:
-    """Write the artefact of a trained model's state (keys `backbone.*` and `head.*`). Raises RunError."""
+    """Write the artefact of a trained model's state (keys `backbone.*` and `head.*`). Raises RunError.
+
+    `proof` is the verdict so far, `passed` or `failed`; `mark_failed` corrects it.
+    """
     with new_folder(path) as draft:
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
         # One header entry only: several are written in random order, and the bytes would differ from run to run.
         _save(tensors, draft / TENSORS)
-        config = _config(file_digest(draft / TENSORS), plan, metrics)
+        config = _config(file_digest(draft / TENSORS), plan, metrics, proof)
         (draft / CONFIG).write_text(json_text(config.model_dump(mode="json")), "utf-8")
         (draft / CARD).write_text(model_card(config, plan), "utf-8")
     return config
@@ -41,7 +45,13 @@ def _save(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
         raise OSError(int(number.group(1)) if number else errno.EIO, str(error)) from None
 
 
-def _config(digest: str, plan: Plan, metrics: dict[str, dict[str, float]]) -> ArtefactConfig:
+def mark_failed(path: Path) -> None:
+    """Note in an artefact that its proof failed after it was written. Raises RunError."""
+    content = json.loads((path / CONFIG).read_text("utf-8"))
+    write_text(path / CONFIG, json_text({**content, "proof": "failed"}))
+
+
+def _config(digest: str, plan: Plan, metrics: dict[str, dict[str, float]], proof: str) -> ArtefactConfig:
     return ArtefactConfig(
         format=FORMAT,
         digest=digest,
@@ -63,6 +73,7 @@ def _config(digest: str, plan: Plan, metrics: dict[str, dict[str, float]]) -> Ar
         preprocessing=plan.preprocessing,
         recipe=plan.recipe,
         metrics=metrics,
+        proof=proof,
         precision=plan.precision,
         versions=plan.versions,
     )

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from zoo import api
-from zoo.artefact.classifier import BATCH, Prediction
+from zoo.artefact.classifier import BATCH, Classifier, Prediction
 from zoo.cli import console
 from zoo.cli.console import Verbosity
 from zoo.cli.run_display import RunDisplay
@@ -32,6 +32,7 @@ def predict_images(
     """Print what is on the images. A bad file costs only itself; raises DataError at the end where there was one."""
     files = list(_files(images))
     classifier = api.load(artefact, device=device)
+    warn_of_failed_proof(classifier)
     bad: list[str] = []
     predictions: list[Prediction] = []
     with RunDisplay(verbosity, as_json=True) as display:
@@ -43,11 +44,19 @@ def predict_images(
         for start in range(0, len(files), BATCH):
             predictions += classifier.predict(files[start : start + BATCH], top=top, on_error=on_error)
             display.report(Progress(task="predict", done=min(start + BATCH, len(files)), total=len(files)))
+    print(_json(predictions)) if as_json else _print(predictions)
     if csv_file is not None:
         write_text(csv_file, _csv(predictions))
-    print(_json(predictions)) if as_json else _print(predictions)
     if bad:
         raise DataError(f"{console.count(len(bad), 'file')} of {len(files)} could not be read; see above.")
+
+
+def warn_of_failed_proof(classifier: Classifier) -> None:
+    """Say on stderr that a classifier comes from a run with a fault."""
+    if classifier.config.proof == "failed":
+        console.err().print(
+            f"WARNING: the proof of this classifier's run failed ({classifier.path}).", style="bold yellow"
+        )
 
 
 def _files(images: Sequence[Path]) -> Iterator[Path]:

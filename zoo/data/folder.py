@@ -15,7 +15,7 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".p
 """torchvision's list; animations (.gif) are not single images."""
 VAL_SHARE = 0.2
 
-_SPLIT_NAMES: dict[str, Split] = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+SPLIT_NAMES: dict[str, Split] = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
 
 def read_folder(path: Path, *, seed: int) -> Dataset:
@@ -114,7 +114,7 @@ def _split_folders(path: Path) -> dict[Split, Path]:
     """Without `train/`, only what holds folders is a split: `valid/` and `invalid/` may be classes."""
     folders: dict[Split, Path] = {}
     for each in sorted(path.iterdir()):
-        split = _SPLIT_NAMES.get(each.name.lower())
+        split = SPLIT_NAMES.get(each.name.lower())
         if split is None or not each.is_dir():
             continue
         if split in folders:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from zoo.errors import PluginError, Refused, UnknownName
 from zoo.model.fetch import Download, Progress, fetch
 from zoo.model.model import ZooModel
-from zoo.model.weights import read_state
+from zoo.model.weights import check_weights_file, read_state
 from zoo.registry import Contribution, ResolvedBackbone
 from zoo.specs import HeadSpec
 
@@ -71,7 +72,8 @@ def choose_weights(backbone: ResolvedBackbone, asked: str) -> WeightsChoice:
             )
         return WeightsChoice(kind="tag", tag=asked)
     path = Path(asked).expanduser()
-    if path.exists() or path.suffix or "/" in asked:
+    if path.suffix or "/" in asked or os.path.exists(path):  # noqa: PTH110 - False for a name too long
+        check_weights_file(path)
         return WeightsChoice(kind="file", tag=tag, path=path)
     tags = ", ".join(backbone.spec.tags) or "none"
     hint = f"{backbone.spec.name} has: {tags}. A file is given by its path, random weights by 'random'."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import re
 import zipfile
@@ -30,17 +31,22 @@ def read_state(path: Path) -> dict[str, Tensor]:
     Raises:
         WeightsError: The file is missing, damaged, of an unknown kind, or would run code.
     """
-    if not path.is_file():
-        raise WeightsError(f"There is no weights file {str(path)!r}. Check the path given to --weights.")
+    check_weights_file(path)
     if path.suffix in _SAFETENSORS:
         try:
             return _unwrapped(load_file(path))
         except (SafetensorError, OSError) as error:
             raise WeightsError(f"{path} is no readable safetensors file: {error}") from None
-    if path.suffix not in _PICKLED:
+    return _unwrapped(_read_pickled(path))
+
+
+def check_weights_file(path: Path) -> None:
+    """Raise WeightsError for a file that is not there or of an unknown kind; it is not opened."""
+    if not os.path.isfile(path):  # noqa: PTH113 - False, not an error, for a name too long
+        raise WeightsError(f"There is no weights file {str(path)!r}. Check the path given to --weights.")
+    if path.suffix not in (*_SAFETENSORS, *_PICKLED):
         kinds = ", ".join((*_SAFETENSORS, *_PICKLED[:3]))
         raise WeightsError(f"{path} is of an unknown kind; weights files end in {kinds}.")
-    return _unwrapped(_read_pickled(path))
 
 
 def load_weights(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from zoo.events import Note, Progress, Report
 from zoo.model.build import Weights, WeightsChoice, build_outline, choose_weights
 from zoo.model.model import HEAD, ZooModel
 from zoo.options import build_options, options_to_dict
+from zoo.planning.batches import batch_sizes
 from zoo.planning.devices import choose_device
 from zoo.planning.plan import BackbonePlan, DataPlan, GroupPlan, HeadPlan, Plan, StagePlan, WeightsPlan
 from zoo.planning.request import SAMPLE_CLASSES, Request
@@ -154,11 +154,33 @@ def _selections(
     selections = []
     for index, stage in enumerate(recipe.stages):
         selection, found = select(stage, outline.groups.names, path=f"stages[{index}]")
-        faults += found
+        faults += found or _impossible(stage, selection, outline, f"stages[{index}]")
         selections.append(selection)
     if faults:
         raise RecipeError(f"{source} for {backbone.qualified}", faults)
     return tuple(selections)
+
+
+def _impossible(stage: Stage, selection: Selection, outline: ZooModel, path: str) -> list[str]:
+    faults = []
+    if not selection.groups and stage.augment != "none":
+        faults.append(
+            f"{path}.augment: {stage.augment!r} would do nothing, the head alone trains on features computed once"
+        )
+    if stage.batch_size == 1 and any(norm.training for norm in _batch_norms(outline, _trains(selection))):
+        faults.append(f"{path}.batch_size: 1 image is no batch for the batch norms that this stage trains")
+    return faults
+
+
+def _trains(selection: Selection) -> list[str]:
+    return [*selection.groups, *([HEAD] if selection.head else [])]
+
+
+def _batch_norms(outline: ZooModel, trains: Sequence[str]) -> list[nn.Module]:
+    """Every batch norm, in the mode that it has while these groups train."""
+    outline.freeze_all_but(trains)
+    outline.train()
+    return [each for each in outline.modules() if isinstance(each, nn.modules.batchnorm._BatchNorm)]
 
 
 def _refuse_unreadable(dataset: Dataset, faults: dict[str, str], total: int) -> None:
@@ -250,11 +272,9 @@ def _backbone_plan(resolved: Resolved, choice: WeightsChoice) -> BackbonePlan:
 
 
 def _stage_plan(stage: Stage, selection: Selection, outline: ZooModel, images: int) -> StagePlan:
-    trains = [*selection.groups, *([HEAD] if selection.head else [])]
-    outline.freeze_all_but(trains)
+    trains = _trains(selection)
+    norms = _batch_norms(outline, trains)
     trainable = _count(each for each in outline.parameters() if each.requires_grad)
-    outline.train()
-    norms = [each for each in outline.modules() if isinstance(each, nn.modules.batchnorm._BatchNorm)]
     return StagePlan(
         settings=stage,
         trains=tuple(trains),
@@ -262,7 +282,7 @@ def _stage_plan(stage: Stage, selection: Selection, outline: ZooModel, images: i
         trainable_parameters=trainable,
         frozen_parameters=_count(outline.parameters()) - trainable,
         rates=group_rates(stage, outline.groups.names, trains),
-        steps=stage.epochs * math.ceil(images / stage.batch_size),
+        steps=stage.epochs * len(batch_sizes(images, stage.batch_size)),
         inputs="images" if selection.groups else "features",
         batch_norms_frozen=sum(not norm.training for norm in norms),
         batch_norms_training=sum(norm.training for norm in norms),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,10 @@ from zoo.training.watch import StageWatch
 
 class Inputs(Protocol):
     """Where a stage's batches come from."""
+
+    @property
+    def chunk(self) -> int:
+        """Images at a time in validation."""
 
     def train_batches(self, order: Sequence[Sequence[int]], text: str) -> Iterator[Tensor]:
         """One tensor per batch of indices."""
@@ -64,6 +69,10 @@ class ImageInputs:
     pieces: Pieces
     progress: Callable[[int], None]
 
+    @property
+    def chunk(self) -> int:
+        return self.pieces.size
+
     def train_batches(self, order: Sequence[Sequence[int]], text: str) -> Iterator[Tensor]:
         return self.store.training_batches(self.train, order, augment=self.stage.settings.augment, key=text)
 
@@ -86,18 +95,17 @@ def train_stage(
     pieces: Pieces,
     report: Report,
     record: Callable[[EpochFinished], None],
-) -> Scores:
-    """Train one stage in place -> the validation scores after its last epoch.
+) -> tuple[Scores, Tensor]:
+    """Train one stage in place -> (validation scores, validation logits[N, classes]) after its last epoch.
 
     `model` is frozen as the stage says already. Raises CheckFailed where the loss or a gradient is not finite.
     """
     settings = stage.settings
     count = len(train_targets)
-    steps = settings.epochs * len(seeding.shuffled_batches(count, settings.batch_size, text=""))
     optimizer = make_optimizer(model, stage)
-    schedule = make_schedule(optimizer, stage, steps)
+    schedule = make_schedule(optimizer, stage)
     watch.optimizer_made(optimizer)
-    scores = Scores(0.0, 0.0, 0.0)
+    logits, scores = torch.empty(0), Scores(0.0, 0.0, 0.0)
     for epoch in range(1, settings.epochs + 1):
         began = time.perf_counter()
         text = seeding.key(seed, settings.name, epoch)
@@ -116,7 +124,8 @@ def train_stage(
             # Over the whole stage, so that the time left is the stage's.
             report(Progress(task=settings.name, done=(epoch - 1) * count + done, total=settings.epochs * count))
         trained = time.perf_counter() - began
-        scores = score(inputs.val_logits(model), val_targets)
+        logits = inputs.val_logits(model)
+        scores = score(logits, val_targets)
         watch.epoch_finished(losses / count)
         record(
             EpochFinished(
@@ -130,20 +139,23 @@ def train_stage(
                 images_per_second=count / trained,
             )
         )
-    return scores
+    watch.finished(logits)
+    return scores, logits
 
 
 def _step(model: ZooModel, inputs: Inputs, batch: Tensor, targets: Tensor, pieces: Pieces, watch: StageWatch) -> float:
     """Gradients of one batch's mean loss -> the loss; in several pieces where memory asks for it."""
     device = next(model.parameters()).device
-    before = torch.get_rng_state()
+    restore = _restorer(model, device)
     watch.step_begins()
 
     def attempt(size: int) -> float:
-        torch.set_rng_state(before)
+        restore()
         model.zero_grad(set_to_none=True)
         total = 0.0
-        for part, part_targets in zip(torch.split(batch, size), torch.split(targets, size), strict=True):
+        # Even parts: one image by itself would be no batch for a batch norm.
+        parts = math.ceil(len(batch) / size)
+        for part, part_targets in zip(batch.tensor_split(parts), targets.tensor_split(parts), strict=True):
             features = inputs.features(model, part.to(device))
             loss = model.loss(features, part_targets.to(device)) * (len(part) / len(batch))
             loss.backward()  # type: ignore[no-untyped-call]
@@ -153,3 +165,21 @@ def _step(model: ZooModel, inputs: Inputs, batch: Tensor, targets: Tensor, piece
     loss = pieces.run(attempt)
     watch.gradients_ready(loss)
     return loss
+
+
+def _restorer(model: ZooModel, device: torch.device) -> Callable[[], None]:
+    """What puts back all that a step changes before its gradients are whole: random states and running statistics."""
+    state = torch.get_rng_state()
+    on_device = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+    running = [
+        (buffer, buffer.clone()) for module in model.modules() if module.training for buffer in module.buffers(False)
+    ]
+
+    def restore() -> None:
+        torch.set_rng_state(state)
+        if on_device is not None:
+            torch.cuda.set_rng_state(on_device, device)
+        for buffer, before in running:
+            buffer.copy_(before)
+
+    return restore

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -62,11 +63,26 @@ class Pieces:
         self._halvings.append(Halving(self._work, self.size))
         self._report(
             Note(
-                text=f"Memory ran out ({self._work}): going on with {self.size} images at a time, "
-                "gradients accumulated.",
+                text=f"Memory ran out ({self._work}): going on with {self.size} images at a time "
+                "(training adds up their gradients).",
                 loud=True,
             )
         )
+
+
+@contextlib.contextmanager
+def memory_suffices(work: str) -> Iterator[None]:
+    """What cannot be done in pieces (an optimizer's state, the model itself): running out is a DeviceError."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DeviceError(
+            f"Memory does not suffice ({work}): {reason}\n"
+            "Next: free memory, take a smaller backbone or head, or a recipe that trains less (--recipe head_only)."
+        ) from None
 
 
 def out_of_memory(error: BaseException) -> bool:

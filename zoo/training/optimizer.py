@@ -27,8 +27,9 @@ def make_optimizer(model: ZooModel, stage: StagePlan) -> AdamW:
     )
 
 
-def make_schedule(optimizer: AdamW, stage: StagePlan, steps: int) -> LambdaLR:
+def make_schedule(optimizer: AdamW, stage: StagePlan) -> LambdaLR:
     """Linear warm-up, then a cosine to zero (arXiv:1608.03983), stepped once per optimizer step."""
+    steps = stage.steps
     warmup = math.ceil(stage.settings.warmup * steps)
 
     def factor(step: int) -> float:

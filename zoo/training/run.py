@@ -11,20 +11,21 @@ from torch import Tensor
 
 from zoo.artefact.config import FOLDER
 from zoo.artefact.read import read_model
-from zoo.artefact.write import write_artefact
+from zoo.artefact.write import mark_failed, write_artefact
 from zoo.clock import Clock
 from zoo.data.dataset import Dataset, ImageFile
 from zoo.data.store import ImageStore
 from zoo.errors import CheckFailed
 from zoo.events import EpochFinished, PlanReady, Progress, Report, StageFinished, StageStarted
 from zoo.model.model import ZooModel
+from zoo.planning.batches import batch_sizes
 from zoo.planning.plan import Plan, StagePlan
 from zoo.planning.request import Request
 from zoo.planning.resolve import Resolved, complete, open_store, resolve
 from zoo.registry import Registry
 from zoo.training import inference
 from zoo.training.loop import FeatureInputs, ImageInputs, Inputs, train_stage
-from zoo.training.memory import Halving, Pieces
+from zoo.training.memory import Halving, Pieces, memory_suffices
 from zoo.training.metrics import Scores, score
 from zoo.training.proof import (
     Check,
@@ -75,6 +76,9 @@ class _Candidate:
 
     stage: str
     scores: Scores
+    logits: Tensor
+    """Over the validation split, in pieces of `chunk`."""
+    chunk: int
     state: dict[str, Tensor]
 
 
@@ -120,11 +124,13 @@ class _Run:
         self._model.eval()
         metrics = {"val": best.scores.to_dict(), **self._look_at_test()}
         with self._clock.measure("evaluate"):
-            write_artefact(self._folder.artefact, self._model.state_dict(), self._plan, metrics)
-            self._checks += [
-                check_better_than_guessing(metrics["val"]["accuracy"], self._val_targets, self._dataset.classes),
-                self._check_saved(),
-            ]
+            self._checks.append(
+                check_better_than_guessing(metrics["val"]["accuracy"], self._val_targets, self._dataset.classes)
+            )
+            write_artefact(self._folder.artefact, self._model.state_dict(), self._plan, metrics, overall(self._checks))
+            self._checks.append(self._check_saved(best))
+            if self._checks[-1].verdict == "failed":
+                mark_failed(self._folder.artefact)
         self._folder.write_proof(self._checks)
         result = Result(path=self._folder.path, content=self._content(best, candidates, metrics))
         self._folder.write_result(result.content)
@@ -142,7 +148,8 @@ class _Run:
             self._model.freeze_all_but(stage.trains)
             watch = StageWatch(self._model, stage)
             try:
-                scores = self._train_stage(stage, watch)
+                inputs = self._inputs(stage)
+                scores, logits = self._train_stage(stage, inputs, watch)
             except NotFinite as error:
                 self._checks += watch.checks()
                 return best, number - 1, error
@@ -151,14 +158,16 @@ class _Run:
             self._stages.append(_stage_content(stage, scores, seconds))
             self._report(StageFinished(stage=name, seconds=seconds, val=scores.to_dict()))
             # Strictly better only: ties go to the earlier stage, which changed less.
-            if best is None or scores.accuracy > best.scores.accuracy:
-                state = {key: tensor.detach().clone() for key, tensor in self._model.state_dict().items()}
-                best = _Candidate(name, scores, state)
+            if watch.usable and (best is None or scores.accuracy > best.scores.accuracy):
+                # On the CPU: the device may have no room for the model twice.
+                state = {key: tensor.detach().cpu().clone() for key, tensor in self._model.state_dict().items()}
+                best = _Candidate(name, scores, logits, inputs.chunk, state)
         return best, len(self._plan.stages), None
 
-    def _train_stage(self, stage: StagePlan, watch: StageWatch) -> Scores:
-        inputs = self._inputs(stage)
-        with self._clock.measure("train"):
+    def _train_stage(self, stage: StagePlan, inputs: Inputs, watch: StageWatch) -> tuple[Scores, Tensor]:
+        longest = max(batch_sizes(len(self._train), stage.settings.batch_size))
+        work = f"training {stage.settings.name}"
+        with self._clock.measure("train"), memory_suffices(work):
             return train_stage(
                 self._model,
                 stage,
@@ -167,7 +176,7 @@ class _Run:
                 val_targets=self._val_targets,
                 seed=self._plan.seed,
                 watch=watch,
-                pieces=self._pieces(stage.settings.batch_size, f"training {stage.settings.name}"),
+                pieces=self._pieces(longest, work),
                 report=self._report,
                 record=self._record,
             )
@@ -210,14 +219,19 @@ class _Run:
         reference = spec.reference(tag) if spec.reference else None
         return check_preprocessing(self._train, self._model.preprocessing, reference, weights=self._plan.backbone.name)
 
-    def _check_saved(self) -> Check:
-        loaded, _ = read_model(self._folder.artefact, self._registry)
-        return check_saved(self._some_logits(self._model), self._some_logits(loaded.to(self._plan.device)))
-
-    def _some_logits(self, model: ZooModel) -> Tensor:
-        files = self._val[:: max(1, len(self._val) // self._plan.chunk)][: self._plan.chunk]
-        pieces = self._pieces(self._plan.chunk, "check of the saved file")
-        return inference.logits(model, self._store, files, pieces=pieces, progress=lambda done: None)
+    def _check_saved(self, best: _Candidate) -> Check:
+        """The artefact read back, against the logits by which the kept stage was chosen."""
+        self._model.cpu()
+        loaded, config = read_model(self._folder.artefact, self._registry)
+        files = self._val[: best.chunk]
+        pieces = self._pieces(best.chunk, "check of the saved file")
+        with memory_suffices("check of the saved file"):
+            model = loaded.to(self._plan.device)
+            theirs = inference.logits(model, self._store, files, pieces=pieces, progress=lambda done: None)
+        described = config.classes == self._plan.classes and config.preprocessing == self._plan.preprocessing
+        return check_saved(
+            best.logits[: len(files)], theirs, described=described, same_pieces=pieces.size == best.chunk
+        )
 
     def _content(self, best: _Candidate, candidates: int, metrics: dict[str, dict[str, float]]) -> dict[str, Any]:
         plan = self._plan

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ from typing import Any
 from zoo.artefact.config import FOLDER
 from zoo.errors import Refused, RunError
 from zoo.events import EpochFinished
-from zoo.files import append_line, clear_write_errors, existing_parent, json_text, write_problem, write_text
+from zoo.files import append_line, clear_write_errors, existing_parent, json_line, json_text, write_problem, write_text
 from zoo.planning.plan import Plan
 from zoo.training.proof import Check, overall
 
@@ -24,7 +23,7 @@ RUNS = Path("runs")
 
 def refuse_unusable(out: Path | None) -> None:
     """Raise Refused for an `--out` that exists and RunError for one that cannot be made, before anything runs."""
-    if out is not None and (out.exists() or out.is_symlink()):
+    if out is not None and os.path.lexists(out):
         raise Refused(
             f"--out {out} exists already; a run is never overwritten.\n"
             "Next: choose another name, or leave --out out to get a folder under runs/."
@@ -59,7 +58,7 @@ class RunFolder:
 
     def record_epoch(self, epoch: EpochFinished) -> None:
         """Append a line to the history."""
-        append_line(self.path / HISTORY, json.dumps(asdict(epoch), allow_nan=True))
+        append_line(self.path / HISTORY, json_line(asdict(epoch)))
 
     def write_proof(self, checks: Sequence[Check]) -> None:
         content = {"format": 1, "verdict": overall(checks), "checks": [check.to_dict() for check in checks]}

@@ -5,8 +5,11 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Sequence
+from itertools import islice
 
 import torch
+
+from zoo.planning.batches import batch_sizes
 
 
 def key(seed: int, stage: str, epoch: int) -> str:
@@ -20,14 +23,8 @@ def seed_torch(text: str) -> None:
 
 
 def shuffled_batches(count: int, size: int, *, text: str) -> list[Sequence[int]]:
-    """The indices 0..count-1, shuffled by the key, in batches of `size`.
-
-    A last batch of one joins the one before it: batch norm cannot be trained on a single image.
-    """
+    """The indices 0..count-1, shuffled by the key, in batches as `batch_sizes` says."""
     order = list(range(count))
     random.Random(f"order/{text}").shuffle(order)
-    batches = [order[start : start + size] for start in range(0, count, size)]
-    if len(batches) > 1 and len(batches[-1]) == 1:
-        last = batches.pop()
-        batches[-1] = batches[-1] + last
-    return list(batches)
+    following = iter(order)
+    return [list(islice(following, each)) for each in batch_sizes(count, size)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from zoo.errors import DeviceError, Unreachable
+from zoo.errors import Unreachable
 from zoo.events import Note, Progress, Report
 from zoo.model.build import Weights, WeightsChoice, build_model, obtain_weights
 from zoo.model.fetch import Download
@@ -10,7 +10,7 @@ from zoo.model.model import ZooModel, check_shapes
 from zoo.planning.plan import Plan
 from zoo.planning.resolve import Resolved
 from zoo.training import seeding
-from zoo.training.memory import out_of_memory
+from zoo.training.memory import memory_suffices
 
 
 def obtain(resolved: Resolved, report: Report) -> tuple[Weights, str | None]:
@@ -43,19 +43,14 @@ def obtain(resolved: Resolved, report: Report) -> tuple[Weights, str | None]:
 def build(resolved: Resolved, plan: Plan, weights: Weights) -> ZooModel:
     """The model on the plan's device, initialised from its seed. Raises WeightsMismatch, PluginError, DeviceError."""
     seeding.seed_torch(f"{plan.seed}/initialisation")
-    model = build_model(
-        resolved.backbone,
-        resolved.head,
-        resolved.options,
-        classes=plan.classes,
-        tag=weights.choice.tag,
-        state=weights.state,
-    )
-    try:
-        model = model.to(plan.device)
-    except RuntimeError as error:
-        if not out_of_memory(error):
-            raise
-        raise DeviceError(f"{plan.backbone.name} does not fit into the memory of {plan.device}.") from None
-    check_shapes(model)
+    with memory_suffices(f"building {plan.backbone.name} with {plan.head.name} on {plan.device}"):
+        model = build_model(
+            resolved.backbone,
+            resolved.head,
+            resolved.options,
+            classes=plan.classes,
+            tag=weights.choice.tag,
+            state=weights.state,
+        ).to(plan.device)
+        check_shapes(model)
     return model

@@ -45,6 +45,7 @@ class StageWatch:
         self._not_finite: list[str] = []
         self._losses: list[float] = []
         self._optimizer: Check | None = None
+        self._finite: Check | None = None
 
     def optimizer_made(self, optimizer: Optimizer) -> None:
         """Compare the optimizer's parameters with the plan's."""
@@ -88,13 +89,33 @@ class StageWatch:
             f"Next: lower it, for example --set {self._name}.lr={self._stage.settings.lr / 10:g}."
         )
 
+    def finished(self, val_logits: Tensor) -> None:
+        """Look at what the stage ends with: the optimizer's last step is seen by no gradient."""
+        wrong = [name for name, each in self._trained.items() if not bool(torch.isfinite(each).all())]
+        if not bool(torch.isfinite(val_logits).all()):
+            wrong.append("the validation logits")
+        self._finite = Check(
+            name="finite_result",
+            stage=self._name,
+            verdict="failed" if wrong else "passed",
+            summary=f"not finite after the last step: {_first_of(wrong)}"
+            if wrong
+            else "what was trained and the validation logits are finite",
+            evidence={"not_finite": wrong[:_SHOWN]},
+        )
+
+    @property
+    def usable(self) -> bool:
+        """Whether the stage ended with a model that can be kept."""
+        return self._finite is not None and self._finite.verdict == "passed"
+
     def epoch_finished(self, train_loss: float) -> None:
         self._losses.append(train_loss)
 
     def checks(self) -> list[Check]:
         """The verdicts on this stage."""
         checks = [self._frozen_unchanged(), self._frozen_at_rest(), self._gradients(), self._loss_moved()]
-        return [*checks, self._optimizer] if self._optimizer else checks
+        return [*checks, *(each for each in (self._optimizer, self._finite) if each is not None)]
 
     def _frozen_digests(self) -> dict[str, str]:
         tensors = {**dict(self._model.named_parameters()), **dict(self._model.named_buffers())}
