@@ -21,7 +21,7 @@ from zoo.caches import VARIABLE
 from zoo.errors import DataError, OptionError
 
 MIN_CLASSES, MAX_CLASSES = 2, 20
-TRAIN_PER_CLASS, VAL_PER_CLASS = 24, 12
+TRAIN_PER_CLASS, VAL_PER_CLASS = 20, 10
 VERSION = 1
 
 _SHAPES = ("disc", "square", "triangle", "star", "ring", "cross", "hexagon", "crescent", "bar", "heart")
