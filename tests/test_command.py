@@ -278,3 +278,32 @@ def test_a_full_disk_says_so_and_leaves_no_half_artefact(zoo_command: Zoo, shape
         assert not [each for each in (disk / "run").iterdir() if each.name.startswith(".")]
     finally:
         subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.mark.parametrize("weights", ["nowhere.safetensors", "notes.txt", "folder/"])
+def test_a_plan_refuses_a_weights_file_that_cannot_be_one(zoo_inside: Zoo, tmp_path: Path, weights: str) -> None:
+    (tmp_path / "notes.txt").write_text("no weights")
+    (tmp_path / "folder").mkdir()
+    done = zoo_inside("plan", "--backbone", "timm/test_resnet", "--weights", weights, "--classes", "2")
+    assert done.returncode == 1 and weights.rstrip("/") in done.stderr
+
+
+def test_predictions_are_printed_although_the_csv_cannot_be_written(
+    zoo_inside: Zoo, run_folder: Path, shapes: Path
+) -> None:
+    done = zoo_inside("predict", run_folder, shapes / "val" / "red" / "0.jpg", "--csv", "nowhere/p.csv")
+    assert done.returncode == 1 and "0.jpg" in done.stdout and "cannot be written" in done.stderr
+
+
+def test_a_classifier_whose_proof_failed_says_so_in_use(
+    zoo_inside: Zoo, run_folder: Path, shapes: Path, tmp_path: Path
+) -> None:
+    from zoo.artefact.write import mark_failed
+
+    picture = shapes / "val" / "red" / "0.jpg"
+    assert "proof" not in zoo_inside("predict", run_folder, picture).stderr
+    copy = Path(shutil.copytree(run_folder, tmp_path / "copy"))
+    mark_failed(copy / "model")
+    for command in (("predict", copy, picture), ("evaluate", copy, "--data", shapes)):
+        done = zoo_inside(*command)
+        assert done.returncode == 0 and "proof of this classifier's run failed" in done.stderr

@@ -54,6 +54,11 @@ class Classifier:
         return cls(model.to(chosen), config, folder)
 
     @property
+    def fault(self) -> str | None:
+        """What a person should know before using it: that the proof of its run failed. None where it passed."""
+        return f"the proof of this classifier's run failed ({self.path})" if self.config.proof == "failed" else None
+
+    @property
     def classes(self) -> tuple[str, ...]:
         """Class names in the order of the logits."""
         return self.config.classes

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from zoo import api
-from zoo.artefact.classifier import BATCH, Classifier, Prediction
+from zoo.artefact.classifier import BATCH, Prediction
 from zoo.cli import console
 from zoo.cli.console import Verbosity
 from zoo.cli.run_display import RunDisplay
@@ -32,10 +32,11 @@ def predict_images(
     """Print what is on the images. A bad file costs only itself; raises DataError at the end where there was one."""
     files = list(_files(images))
     classifier = api.load(artefact, device=device)
-    warn_of_failed_proof(classifier)
     bad: list[str] = []
     predictions: list[Prediction] = []
     with RunDisplay(verbosity, as_json=True) as display:
+        if classifier.fault:
+            display.report(Note(text=classifier.fault, loud=True))
 
         def on_error(source: str, error: DataError) -> None:
             bad.append(source)
@@ -49,14 +50,6 @@ def predict_images(
         write_text(csv_file, _csv(predictions))
     if bad:
         raise DataError(f"{console.count(len(bad), 'file')} of {len(files)} could not be read; see above.")
-
-
-def warn_of_failed_proof(classifier: Classifier) -> None:
-    """Say on stderr that a classifier comes from a run with a fault."""
-    if classifier.config.proof == "failed":
-        console.err().print(
-            f"WARNING: the proof of this classifier's run failed ({classifier.path}).", style="bold yellow"
-        )
 
 
 def _files(images: Sequence[Path]) -> Iterator[Path]:

@@ -35,6 +35,8 @@ class Evaluation:
 
 def evaluate(classifier: Classifier, data: Path, report: Report, *, workers: int | None = None) -> Evaluation:
     """Score a classifier. Raises DataError for classes that it does not know and for a folder without images."""
+    if classifier.fault:
+        report(Note(text=classifier.fault, loud=True))
     split, dataset = read_labelled(data, classifier.classes)
     (files,) = dataset.splits.values()
     with contextlib.closing(ImageStore(classifier.model.preprocessing, workers=workers or default_workers())) as store:
