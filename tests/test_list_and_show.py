@@ -6,9 +6,12 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import zoo
 from tests.conftest import Zoo
 from tests.distributions import head, install
 from zoo.cli import listing
@@ -39,6 +42,8 @@ LOOKING = (
     "list",
     "finetune --help",
     "list backbones",
+    "list backbones --head gem --max-params 30M --sort gmacs",
+    "list weights --licence mit",
     "list plugins",
     "show resnet18",
     "show timm/resnet18",
@@ -108,7 +113,11 @@ def test_backbones_are_listed_by_part_of_a_name_by_pattern_by_provider_and_by_we
     assert by_name["timm/resnet18"]["default"] == by_name["timm/resnet18"]["weights"][0] == "a1_in1k"
     assert all(name.partition("/")[2].startswith("resnet1") for name in by_name)
     plain = zoo_main("list", "backbones", "resnet18", "--provider", "torchvision")
-    assert plain.stdout == "torchvision/resnet18  IMAGENET1K_V1\n"
+    titles, row = plain.stdout.splitlines()
+    assert titles.split() == ["name", "params", "GMACs", "features", "map", "input", "top-1", "weights", "licence"]
+    assert row.split() == [
+        *("torchvision/resnet18", "11.2M", "1.81", "512", "512x7x7", "224x224", "69.8", "IMAGENET1K_V1", "unstated")
+    ]
     assert plain.stderr == "1 backbone. Next: zoo show torchvision/resnet18\n"
     every = json.loads(zoo_main("list", "backbones", "test_vit", "--json").stdout)
     pretrained = json.loads(zoo_main("list", "backbones", "test_vit", "--pretrained", "--json").stdout)
@@ -119,7 +128,7 @@ def test_heads_and_recipes_are_listed_by_part_of_a_name_or_pattern(zoo_main: Zoo
     def names(*arguments: str) -> list[str]:
         return [row["name"] for row in json.loads(zoo_main("list", *arguments, "--json").stdout)]
 
-    assert names("heads") == ["heads/linear", "heads/dropout_linear", "heads/mlp"]
+    assert names("heads")[:3] == ["heads/linear", "heads/dropout_linear", "heads/mlp"]
     assert names("heads", "linear") == ["heads/linear", "heads/dropout_linear"]
     assert names("heads", "lin*") == ["heads/linear"]
     assert names("recipes", "*_only") == ["recipes/head_only"]
@@ -142,7 +151,7 @@ def test_a_list_that_is_empty_because_all_is_switched_off_is_no_error(
     ("arguments", "said"),
     [
         ("list head", ["does not know 'head'. Did you mean 'heads'?"]),
-        ("list resnet", ["There are: backbones, heads, recipes, plugins.", "zoo list backbones 'resnet'"]),
+        ("list resnet", ["There are: backbones, weights, heads, recipes, plugins.", "zoo list backbones 'resnet'"]),
         ("list backbones resnet81", ["no backbone like 'resnet81'", "'resnet18'", "* and ?"]),
         ("list backbones vit_b_16 --provider timm", ["no backbone like 'vit_b_16'. Did you mean 'repvit_m1_1'"]),
         ("list backbones --provider tim", ["no provider of backbones 'tim'", "'timm'", "There are: torchvision, timm"]),
@@ -160,6 +169,23 @@ def test_a_list_that_is_empty_because_all_is_switched_off_is_no_error(
         ("show recipes/stagd", ["Did you mean 'recipes/staged'"]),
         ("show nowhere.toml", ["recipe file 'nowhere.toml' cannot be read: No such file"]),
         ("show", ["Missing argument"]),
+        ("list backbones --max-params lots", ["--max-params 'lots' is no count: write 25M"]),
+        ("list backbones --max-params 0", ["--max-params must be above 0, got 0"]),
+        ("list backbones --max-gmacs -1", ["--max-gmacs must be above 0, got -1"]),
+        ("list backbones --max-gmacs few", ["--max-gmacs 'few' is no number: write 4 or 0.5"]),
+        ("list backbones --licence apache", ["no licence of weights 'apache'. Did you mean 'apache-2.0'"]),
+        (
+            "list backbones --input-size big",
+            ["--input-size 'big' is no size: write 384, or 384x512 for height x width"],
+        ),
+        ("list backbones --head jem", ["no head 'jem'. Did you mean 'gem'"]),
+        ("list backbones --sort size", ["--sort 'size' is no order.", "name, params, gmacs, features, input, top1"]),
+        ("list heads --max-params 3M", ["Next: zoo list backbones --max-params 3M"]),
+        ("show timm/crossvit_9_240 --head gem", ["needs a map", "grids of different sizes", "linear, dropout_linear"]),
+        ("show resnet18 --head linear --classes 1", ["--classes must be at least 2, got 1"]),
+        ("show resnet18 --classes 3", ["need --head. Next: zoo show resnet18 --head linear"]),
+        ("show mlp --head linear", ["go with a backbone; 'mlp' is a head"]),
+        ("show vit_b_32 --head linear --input-size 300", ["does not take images of 300x300", "320x320", "224x224"]),
     ],
 )
 def test_what_does_not_exist_is_refused_with_the_nearest(arguments: str, said: list[str], zoo_main: Zoo) -> None:
@@ -181,6 +207,9 @@ def test_a_backbone_is_shown_with_its_weights_and_preprocessing(zoo_main: Zoo) -
     for said in (
         "torchvision/resnet18  ResNet-18",
         "parameters  11,176,512 without the classifier",
+        "compute     1.81 GMACs for an image of 224x224",
+        "features    pooled[N, 512], map[N, 512, 7, 7] at stride 32",
+        "heads       linear, dropout_linear, mlp, concat_pool, gem, attention_pool, cosine, arcface, prototype",
         "resnet18 means torchvision/resnet18.IMAGENET1K_V1; it could also mean timm/resnet18",
         "weights     IMAGENET1K_V1 (default): licence not stated, ImageNet top-1 69.76 %",
         "resize shorter to 256 (bilinear), centre crop 224x224",
@@ -196,7 +225,7 @@ def test_a_backbone_is_shown_with_its_weights_and_preprocessing(zoo_main: Zoo) -
 def test_a_head_is_shown_with_its_options(zoo_command: Zoo) -> None:
     plain = zoo_command("show", "mlp").stdout
     assert "option      hidden: int = 512" in plain and "option      p: float = 0.2" in plain
-    assert "loss        cross-entropy" in plain and "--head mlp --head-option hidden=512" in plain
+    assert "trained by  gradients; loss cross-entropy" in plain and "--head mlp --head-option hidden=512" in plain
     shown = json.loads(zoo_command("show", "heads/mlp", "--json").stdout)
     assert shown["options"][0] == {"name": "hidden", "type": "int", "default": 512} and not shown["own_loss"]
 
@@ -244,3 +273,98 @@ def test_a_reader_that_went_away_is_quiet(arguments: str) -> None:
     os.close(writing)
     assert done.returncode == 0
     assert "Traceback" not in done.stderr and "Broken" not in done.stderr and "Exception" not in done.stderr
+
+
+def listed(zoo_main: Zoo, *arguments: str) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = json.loads(zoo_main("list", "backbones", *arguments, "--json").stdout)
+    return rows
+
+
+def test_every_filter_keeps_exactly_what_passes_it(zoo_main: Zoo) -> None:
+    every = listed(zoo_main)
+    assert len(every) == 1451 and all(row["parameters"] and row["gmacs"] and row["groups"] for row in every)
+
+    def expected(passes: Callable[[dict[str, Any]], bool]) -> set[str]:
+        return {row["name"] for row in every if passes(row)}
+
+    def found(*arguments: str) -> set[str]:
+        return {row["name"] for row in listed(zoo_main, *arguments)}
+
+    assert found("--max-params", "3.5M") == expected(lambda row: row["parameters"] <= 3_500_000)
+    assert found("--max-params", "3500k", "--max-gmacs", "0.3") == expected(
+        lambda row: row["parameters"] <= 3_500_000 and row["gmacs"] <= 0.3
+    )
+    assert found("--head", "gem") == expected(lambda row: row["map"] is not None) != found()
+    assert found("--head", "linear") == found()
+    assert found("--pretrained") == expected(lambda row: row["default"] is not None)
+    assert found("--licence", "MIT") == expected(lambda row: "mit" in row["licences"])
+    assert found("--licence", "unstated") >= {"torchvision/resnet18"}
+    for row in listed(zoo_main, "--licence", "cc-by-nc-4.0", "--input-size", "384"):
+        assert row["licences"] == ["cc-by-nc-4.0"] and row["input_size"] == [384, 384] and row["weights"]
+    (sapiens, *_) = listed(zoo_main, "--input-size", "1024x768")
+    assert sapiens["input_size"] == [1024, 768]
+
+
+@pytest.mark.parametrize(
+    ("order", "key"),
+    [
+        ("params", lambda row: row["parameters"]),
+        ("gmacs", lambda row: row["gmacs"]),
+        ("features", lambda row: row["features"]),
+        ("input", lambda row: row["input_size"]),
+        ("name", lambda row: row["name"]),
+        ("top1", lambda row: -(row["top1"] or 0)),
+    ],
+)
+def test_a_list_is_sorted(order: str, key: Callable[[dict[str, Any]], Any], zoo_main: Zoo) -> None:
+    rows = listed(zoo_main, "*mobilenet*", "--sort", order)
+    assert len(rows) > 40 and [key(row) for row in rows] == sorted(key(row) for row in rows)
+
+
+def test_filters_that_leave_nothing_say_so_and_are_no_error(zoo_main: Zoo) -> None:
+    done = zoo_main("list", "backbones", "vit_*", "--max-params", "1k")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "none passes --max-params. Next: widen or drop a filter." in done.stderr
+    assert zoo_main("list", "backbones", "--max-params", "1k", "--json").stdout == "[]\n"
+
+
+def test_weights_are_listed_one_a_line(zoo_main: Zoo) -> None:
+    rows = json.loads(zoo_main("list", "weights", "resnet18", "--provider", "timm", "--json").stdout)
+    assert "timm/resnet18.a1_in1k" in {row["name"] for row in rows}
+    assert all(row["preprocessing"]["input_size"][1:] == row["input_size"] for row in rows)
+    plain = zoo_main("list", "weights", "torchvision/resnet50").stdout.splitlines()
+    assert [line.split() for line in plain[1:]] == [
+        ["torchvision/resnet50.IMAGENET1K_V2", "unstated", "224x224", "80.9"],
+        ["torchvision/resnet50.IMAGENET1K_V1", "unstated", "224x224", "76.1"],
+    ]
+
+
+@pytest.mark.parametrize("columns", [40, 80, 100, 200])
+def test_a_list_fits_the_terminal(columns: int, zoo_main: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    done = zoo_main("list", "backbones", "torchvision/resnet*")
+    lines = done.stdout.splitlines()
+    assert (
+        len(lines) == 6 and all(len(line) <= columns for line in lines) and lines[1].startswith("torchvision/resnet101")
+    )
+    assert ("Not shown for want of width" in done.stderr) == (columns < 100)
+
+
+def test_the_way_of_an_image_has_shape_and_parameters_at_each_step(zoo_main: Zoo) -> None:
+    arguments = ("show", "squeezenet1_1", "--head", "attention_pool", "--classes", "3", "--input-size", "160x192")
+    steps = json.loads(zoo_main(*arguments, "--json").stdout)["steps"]
+    assert [(step["name"], step["shape"]) for step in steps if step["kind"] in ("images", "group", "features")] == [
+        ("images", [1, 3, 160, 192]),
+        ("stem", [1, 64, 39, 47]),
+        ("stage1", [1, 128, 19, 23]),
+        ("stage2", [1, 256, 9, 11]),
+        ("stage3", [1, 512, 9, 11]),
+        ("map", [1, 512, 9, 11]),
+    ]
+    assert steps[-1]["name"] == "logits" and steps[-1]["shape"] == [1, 3]
+    model = zoo.create_model("squeezenet1_1", head="attention_pool", classes=3, weights="random")
+    assert sum(step["parameters"] for step in steps) == sum(each.numel() for each in model.parameters())
+    plain = zoo_main("show", "mobilenet_v3_small", "--head", "linear").stdout
+    lines = [line.split() for line in plain.splitlines()]
+    assert ["stem", "[1,", "16,", "112,", "112]", "float32", "464"] in lines and lines[-2][0] == "logits"

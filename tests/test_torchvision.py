@@ -98,7 +98,7 @@ def test_every_entry_resolves() -> None:
         spec = PROVIDER.resolve(architecture)
         assert spec.name == f"torchvision/{architecture}"
         assert spec.tags == PROVIDER.architectures()[architecture]
-        assert spec.summary and spec.parameters
+        assert spec.summary and spec.facts
         assert spec.preprocessing == spec.weights[0].preprocessing
         for weights in spec.weights:
             assert isinstance(weights.source, zoo.UrlFile)
@@ -114,9 +114,11 @@ def test_every_entry_resolves() -> None:
 )
 def test_a_rebuilt_sample_equals_the_shipped_index() -> None:
     shipped = index.read()["architectures"]
-    assert build_index.installed_tags() == PROVIDER.architectures()
-    for architecture in ("efficientnet_v2_l", "inception_v3", "regnet_y_16gf", "squeezenet1_1", "vgg16", "vit_h_14"):
-        assert build_index.describe(architecture) == shipped[architecture]
+    assert build_index.names() == sorted(shipped)
+    for architecture in ARCHITECTURES:
+        assert {**build_index.describe(architecture), "facts": shipped[architecture]["facts"]} == shipped[architecture]
+    for architecture in ("inception_v3", "maxvit_t", "squeezenet1_1", "vit_b_32"):
+        assert build_index.measured(architecture) == shipped[architecture]
     text = Path(index.__file__).with_name("index.json").read_text(encoding="utf-8")
     assert text == build_index.to_text(index.read())
 
@@ -129,24 +131,29 @@ def test_unknown_names_are_lookup_errors() -> None:
         on_meta("resnet18", "IMAGENET1K_V9")
 
 
-def test_a_newer_torchvision_adds_the_names_that_the_index_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
-    older = copy.deepcopy(index.read())
-    missing = older["architectures"].pop("resnet18")
-    monkeypatch.setattr(index, "read", lambda: older)
-    assert "resnet18" not in PROVIDER.architectures()
-    with pytest.raises(LookupError):
-        PROVIDER.resolve("resnet18")
-
-    index._added.cache_clear()
-    older["torchvision"] = "0.1.0"
+def test_a_newer_torchvision_is_asked_once_and_its_answer_kept(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ZOO_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(index.metadata, "version", lambda name: "99.1.0")
+    shipped = index.read()
+    index.read.cache_clear()
     try:
-        assert PROVIDER.architectures()["resnet18"] == ("IMAGENET1K_V1",)
-        assert len(PROVIDER.architectures()) == 80
-        spec = PROVIDER.resolve("resnet18")
+        assert index.read() == {**shipped, "torchvision": "99.1.0"}
+        assert capsys.readouterr().err.startswith("torchvision 99.1.0 is newer than")
+        index.read.cache_clear()
+        monkeypatch.setattr(build_index, "describe", None)  # not asked again
+        assert PROVIDER.resolve("resnet18").tags == ("IMAGENET1K_V1",)
+        assert capsys.readouterr().err == ""
     finally:
-        index._added.cache_clear()
-    assert spec.parameters == missing["parameters"]
-    assert spec.tags == ("IMAGENET1K_V1",)
+        monkeypatch.undo()
+        index.read.cache_clear()
+    # An architecture that the shipped index lacks has no facts until it is shown.
+    lacking = copy.deepcopy(shipped)
+    del lacking["architectures"]["resnet18"]
+    asked = index._asked_of_torchvision(lacking)["architectures"]
+    assert asked["resnet18"] == {**shipped["architectures"]["resnet18"], "facts": None}
+    assert asked["resnet34"] == shipped["architectures"]["resnet34"]
 
 
 def test_an_architecture_of_an_unknown_family_has_its_children_as_groups() -> None:
@@ -178,7 +185,8 @@ def test_all_build_on_meta_and_their_groups_are_a_partition() -> None:
         assert 4 <= len(backbone.groups) <= 13, architecture
         assert len({group.name for group in backbone.groups}) == len(backbone.groups), architecture
         parameters = sum(parameter.numel() for parameter in backbone.module.parameters())
-        assert parameters == PROVIDER.resolve(architecture).parameters, architecture
+        facts = PROVIDER.resolve(architecture).facts
+        assert facts is not None and parameters == facts.parameters, architecture
         held = holders(backbone)
         kernels = {held[name][0] for name, parameter in backbone.module.named_parameters() if parameter.ndim > 1}
         assert backbone.groups[-1].name in kernels, f"the last group of {architecture} is a lone norm"

@@ -22,12 +22,15 @@ if TYPE_CHECKING:
     from zoo.errors import WeightsMismatch as WeightsMismatch
     from zoo.errors import ZooError as ZooError
     from zoo.hooks import hookimpl as hookimpl
+    from zoo.kept import kept_json as kept_json
+    from zoo.model.measure import measure as measure
     from zoo.model.weights import load_weights as load_weights
     from zoo.preprocessing import Preprocessing as Preprocessing
     from zoo.recipes import RecipeSpec as RecipeSpec
     from zoo.recipes import recipe_from_toml as recipe_from_toml
     from zoo.registry.registry import Registry as Registry
     from zoo.specs import Backbone as Backbone
+    from zoo.specs import BackboneFacts as BackboneFacts
     from zoo.specs import BackboneProvider as BackboneProvider
     from zoo.specs import BackboneSpec as BackboneSpec
     from zoo.specs import FeatureShape as FeatureShape
@@ -53,12 +56,15 @@ _HOME = {
     "WeightsMismatch": "zoo.errors",
     "ZooError": "zoo.errors",
     "hookimpl": "zoo.hooks",
+    "kept_json": "zoo.kept",
+    "measure": "zoo.model.measure",
     "load_weights": "zoo.model.weights",
     "Preprocessing": "zoo.preprocessing",
     "RecipeSpec": "zoo.recipes",
     "recipe_from_toml": "zoo.recipes",
     "Registry": "zoo.registry.registry",
     "Backbone": "zoo.specs",
+    "BackboneFacts": "zoo.specs",
     "BackboneProvider": "zoo.specs",
     "BackboneSpec": "zoo.specs",
     "FeatureShape": "zoo.specs",

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +12,7 @@ from zoo.options import build_options
 from zoo.planning.request import Request
 from zoo.recipes import RecipeSpec
 from zoo.registry import Registry, default_registry
+from zoo.registry.catalogue import Filter, Listed, find_backbones
 from zoo.specs import HeadSpec
 
 if TYPE_CHECKING:
@@ -24,36 +23,48 @@ if TYPE_CHECKING:
     from zoo.training.result import Result
 
 
-@dataclass(frozen=True, slots=True)
-class Listed:
-    """An architecture in the catalogue."""
-
-    name: str
-    """`provider/architecture`"""
-    tags: tuple[str, ...]
-    """Its pretrained weights, the default first; empty where nobody published any."""
-    bare: bool
-    """Whether the architecture's bare name means this one."""
-
-
 def list_backbones(
-    pattern: str = "*", *, provider: str | None = None, registry: Registry | None = None
+    pattern: str = "*",
+    *,
+    provider: str | None = None,
+    pretrained: bool = False,
+    max_params: int | None = None,
+    max_gmacs: float | None = None,
+    licence: str | None = None,
+    input_size: tuple[int, int] | None = None,
+    head: str | None = None,
+    sort: str | None = None,
+    registry: Registry | None = None,
 ) -> list[Listed]:
-    """Architectures whose bare or qualified name matches `pattern` (`*` and `?`; without either: contained in it)."""
-    wanted = pattern if any(sign in pattern for sign in "*?[") else f"*{pattern}*"
-    backbones = (registry or default_registry()).backbones()
-    shared = backbones.shared()
-    listed = []
-    for contribution, catalogue in backbones.catalogue():
-        name = contribution.spec.name
-        for architecture, tags in sorted(catalogue.items()):
-            qualified = f"{name}/{architecture}"
-            holders = shared.get(architecture, [qualified])
-            # Of several third parties none holds a bare name: it is an error to use it.
-            bare = holders[0] == qualified and (contribution.plugin.own or len(holders) == 1)
-            if provider in (None, name) and (fnmatchcase(architecture, wanted) or fnmatchcase(qualified, wanted)):
-                listed.append(Listed(qualified, tags, bare))
-    return listed
+    """Architectures of every provider; each argument narrows. Imports no torch.
+
+    Args:
+        pattern: Of bare or qualified names: `*` and `?`; without either, contained in the name.
+        provider: `torchvision`, `timm` or another that is installed.
+        pretrained: Only those with published weights.
+        max_params: At most so many parameters, without the classifier.
+        max_gmacs: At most so many billions of multiply-adds for one image of the default size.
+        licence: Only weights of this licence, as upstream states it; `unstated` where it does not.
+        input_size: Only weights made for (height, width) in pixels.
+        head: Only those that can take this head.
+        sort: `name`, `params`, `gmacs`, `features`, `input` or `top1` (best first). Default: by provider, then name.
+
+    Raises:
+        UnknownName: No such provider, licence or head. A pattern without a match gives an empty list.
+        OptionError: An unknown `sort`.
+    """
+    known = registry or default_registry()
+    wanted = Filter(
+        pattern=pattern or "*",
+        provider=provider,
+        pretrained=pretrained,
+        max_params=max_params,
+        max_gmacs=max_gmacs,
+        licence=licence.lower() if licence is not None else None,
+        input_size=input_size,
+        head=known.head(head).spec if head is not None else None,
+    )
+    return find_backbones(known, wanted, sort=sort)
 
 
 def list_heads(*, registry: Registry | None = None) -> list[HeadSpec]:
@@ -73,6 +84,7 @@ def create_model(
     classes: int | Sequence[str],
     weights: str = "default",
     head_options: Mapping[str, Any] | None = None,
+    input_size: tuple[int, int] | None = None,
     registry: Registry | None = None,
 ) -> ZooModel:
     """A backbone with a head: `images[N, 3, H, W]` -> `logits[N, classes]`.
@@ -85,11 +97,15 @@ def create_model(
         classes: How many, or their names in order.
         weights: `default`, a tag, `random`, or the path of a file.
         head_options: By name; the rest have their defaults.
+        input_size: (height, width) in pixels; default: that of the weights.
 
     Raises:
-        ZooError: An unknown name, an option that cannot be, weights that cannot be had or do not fit.
+        ZooError: An unknown name, an option that cannot be, a head that this backbone cannot take, weights that cannot
+            be had or do not fit.
     """
     from zoo.model.build import build_model, choose_weights, obtain_weights
+    from zoo.planning.input_size import refuse_input_size
+    from zoo.planning.pairs import refuse_pair
 
     known = registry or default_registry()
     names = tuple(f"class{index}" for index in range(classes)) if isinstance(classes, int) else tuple(classes)
@@ -97,10 +113,13 @@ def create_model(
         raise OptionError(f"classes must be at least two different names, got {names!r}.")
     resolved = known.backbone(backbone)
     found = known.head(head)
+    refuse_pair(resolved, found, known)
     options = build_options(found.spec.name, found.spec.options, head_options or {})
     choice = choose_weights(resolved, weights)
+    if input_size is not None:
+        refuse_input_size(resolved, choice.tag, input_size)
     state = obtain_weights(resolved, choice).state
-    return build_model(resolved, found, options, classes=names, tag=choice.tag, state=state)
+    return build_model(resolved, found, options, classes=names, tag=choice.tag, state=state, input_size=input_size)
 
 
 def plan(
@@ -121,10 +140,11 @@ def finetune(
         backbone: `[provider/]architecture[.tag]`; the one argument without a default.
         head: `[plugin/]name`; default `dropout_linear`. `head_options`: its options by name.
         classes: How many; must agree with the data. Default: as many as there are.
-        recipe: A registered name (default `staged`) or a TOML file's path. `set`: `STAGE.KEY=VALUE` over it;
-            `epochs`, `batch_size`: shorthands.
+        recipe: A registered name or a TOML file's path; default `staged`, or `head_only` for a closed-form head.
+            `set`: `STAGE.KEY=VALUE` over it; `epochs`, `batch_size`: shorthands.
         data: Folder with the images; default: the generated sample set.
         weights: `default`, a tag, `random`, or the path of a file.
+        input_size: (height, width) in pixels; default: that of the weights.
         out: The run folder; default: a new one under `runs/`.
         seed: Default 0. `device`: default `auto`. `workers`: decoding threads.
         report: Called with every event of `zoo.events`.

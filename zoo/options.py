@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import Field, dataclass, fields
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
@@ -27,12 +27,18 @@ class OptionInfo:
 def describe_options(options: type[Any]) -> list[OptionInfo]:
     """The fields of an options dataclass with their types and defaults."""
     defaults = options_to_dict(options())
-    return [
-        OptionInfo(
-            field.name, field.type.__name__ if isinstance(field.type, type) else str(field.type), defaults[field.name]
-        )
-        for field in fields(options)
-    ]
+    return [OptionInfo(field.name, _type_name(options, field), defaults[field.name]) for field in fields(options)]
+
+
+def _type_name(options: type[Any], field: Field[Any]) -> str:
+    """`float`, `int | None`; of a Literal its values: `cosine | euclidean`."""
+    try:
+        hint = get_type_hints(options)[field.name]
+    except NameError:  # a type that is there for type checkers alone; zoo says so when the option is used
+        hint = field.type
+    if get_origin(hint) is Literal:
+        return " | ".join(map(str, get_args(hint)))
+    return hint.__name__ if isinstance(hint, type) else str(hint)
 
 
 def parse_assignments(assignments: Sequence[str]) -> dict[str, str]:

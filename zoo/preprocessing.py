@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
 Resize = Literal["shorter", "exact", "cover", "longest"]
@@ -49,6 +49,19 @@ class Preprocessing:
             raise ValueError(f"mean and std need three numbers, std above 0; got {self.mean!r}, {self.std!r}")
         if len(self.fill) != 3 or not all(0 <= value <= 255 for value in self.fill):
             raise ValueError(f"fill must be three numbers from 0 to 255, got {self.fill!r}")
+
+    def at(self, height: int, width: int) -> Preprocessing:
+        """The same for another input size in pixels: the resize grows with it, so that the crop keeps its share.
+
+        A rectangle of another shape than `input_size` makes `shorter` a `cover`, which means the same for a square.
+        """
+        _, old_height, old_width = self.input_size
+        target = (
+            max(1, round(self.resize_size[0] * height / old_height)),
+            max(1, round(self.resize_size[1] * width / old_width)),
+        )
+        resize: Resize = "cover" if self.resize == "shorter" and target[0] != target[1] else self.resize
+        return replace(self, input_size=(3, height, width), resize_size=target, resize=resize)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, is_dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import asdict, dataclass, is_dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 from zoo.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor, nn
+
+Needs = Literal["pooled", "map"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-]*")
 _ARCHITECTURE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-]*")
@@ -36,13 +38,18 @@ class Group:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FeatureShape:
-    """What a head can count on: `pooled` is F of the pooled features[N, F]."""
+    """What a head can count on."""
 
     pooled: int
+    """F of the pooled features[N, F]."""
+    map: int | None = None
+    """C of the map[N, C, H, W], the features before they are pooled; None where the backbone has none."""
 
     def __post_init__(self) -> None:
         if self.pooled < 1:
             raise ValueError(f"pooled must be at least 1, got {self.pooled}")
+        if self.map is not None and self.map < 1:
+            raise ValueError(f"map must be at least 1, got {self.map}")
 
 
 def _call(module: nn.Module, images: Tensor) -> Tensor:
@@ -61,6 +68,14 @@ class Backbone:
     """Ordered from input to output; together they cover every parameter and buffer exactly once."""
     pool: Callable[[nn.Module, Tensor], Tensor] = _call
     """(module, images[N, 3, H, W]) -> pooled features[N, F]. Default: call the module."""
+    map: Callable[[nn.Module, Tensor], Tensor] | None = None
+    """(module, images[N, 3, H, W]) -> map[N, C, H', W']; None where there is none."""
+    no_map: str = ""
+    """Why there is no map, as the end of a sentence: `its two branches have grids of different sizes`."""
+
+    def __post_init__(self) -> None:
+        if (self.map is None) != (self.shape.map is None):
+            raise ValueError("a backbone with a map needs both: map, and shape.map with its channels")
 
 
 class BuildBackbone(Protocol):
@@ -69,9 +84,43 @@ class BuildBackbone(Protocol):
     `tag` says for which weights it is built (they may set the input size); None where none exist. `state` holds a
     weights file's tensors under upstream's keys, classifier included or not; None means random. A state that does
     not fit raises `zoo.WeightsMismatch` (`zoo.load_weights` does).
+
+    `input_size` is (height, width) where another size than that of the weights was asked for: position embeddings and
+    windows are made for it, and those in `state` resampled. A size that the architecture cannot take raises any
+    exception, here or in the first forward pass; zoo looks before it trains.
     """
 
-    def __call__(self, *, tag: str | None, state: Mapping[str, Tensor] | None) -> Backbone: ...
+    def __call__(
+        self, *, tag: str | None, state: Mapping[str, Tensor] | None, input_size: tuple[int, int] | None = None
+    ) -> Backbone: ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BackboneFacts:
+    """What is known of an architecture without building it; `zoo.measure` finds it out. Without the classifier."""
+
+    parameters: int
+    gmacs: float
+    """Billions of multiply-adds for one image of the default input size, in convolutions and matrix products."""
+    pooled: int
+    """F of the pooled features[N, F]."""
+    map: tuple[int, int, int] | None
+    """(C, H, W) of the map for one image of the default input size; None where there is none."""
+    groups: int
+    """How many; recipes count them."""
+    fixed_input: bool
+    """Whether it takes images of its default size only."""
+    note: str = ""
+    """Why there is no map, or what else is unusual."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types, for an index."""
+        return {**asdict(self), "gmacs": round(self.gmacs, 4), "map": self.map and list(self.map)}
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> BackboneFacts:
+        """The inverse of `to_dict`. Raises TypeError for other fields."""
+        return cls(**{**stored, "map": stored["map"] and tuple(stored["map"])})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -124,8 +173,8 @@ class BackboneSpec:
     weights: tuple[WeightsSpec, ...] = ()
     """The default first; empty where nobody published any."""
     summary: str = ""
-    parameters: int | None = None
-    """Without the classifier; None where it is not known before building."""
+    facts: BackboneFacts | None = None
+    """None where they are not known before building: then `zoo show` measures them."""
     reference: Callable[[str | None], Callable[[Image], Tensor]] | None = None
     """tag -> upstream's own transform from an RGB PIL image to tensor[3, H, W]: the proof compares zoo's with it."""
 
@@ -187,16 +236,24 @@ class HeadSpec:
     name: str
     summary: str
     build: Callable[[FeatureShape, int, Any], nn.Module]
-    """(shape, classes, options) -> module; the module maps pooled features[N, F] to logits[N, classes]."""
+    """(shape, classes, options) -> module; the module maps the features that it needs to logits[N, classes].
+    A ValueError says why these options cannot be with this backbone; it is shown to the user."""
+    needs: Needs = "pooled"
+    """`pooled`: the module gets pooled features[N, F]. `map`: the map[N, C, H, W]; `shape.map` is then never None."""
     options: type[Any] = NoOptions
     """A frozen dataclass with a default for every field; its ValueErrors are shown to the user."""
     loss: Callable[[nn.Module, Tensor, Tensor], Tensor] | None = None
-    """(module, features[N, F], targets[N]) -> mean loss over the batch. None: cross-entropy of the logits."""
+    """(module, features, targets[N]) -> mean loss over the batch. None: cross-entropy of the logits."""
+    fit: Callable[[nn.Module, Tensor, Tensor], None] | None = None
+    """(module, features, targets[N]): fits the head to all training features in closed form, in place. Such a head
+    has no parameters that gradients could train; it is trained on a frozen backbone alone. None: by gradients."""
     references: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _check_name("head", self.name, _NAME)
-        _check_callables(self, "build", *(["loss"] if self.loss is not None else []))
+        _check_callables(self, "build", *(field for field in ("loss", "fit") if getattr(self, field) is not None))
+        if self.needs not in get_args(Needs):
+            raise ValueError(f"needs of head {self.name!r} must be one of {get_args(Needs)}, got {self.needs!r}")
         _check_texts("references", self.references)
         if not (isinstance(self.options, type) and is_dataclass(self.options)):
             raise TypeError(f"options of head {self.name!r} must be a frozen dataclass, got {self.options!r}")

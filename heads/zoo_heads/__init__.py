@@ -1,16 +1,22 @@
-"""The bundled heads."""
+"""The bundled heads: what they are called, when to use them, their options. Importing this does not import torch."""
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
 import zoo
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
+
+Metric = Literal["cosine", "euclidean"]
+
+_MOST_HEADS = 8
+_HEADS_NAMED = 16
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,14 +40,108 @@ class MlpOptions:
     """Probability that a hidden unit is zeroed in training."""
 
     def __post_init__(self) -> None:
+        _check_hidden(self.hidden)
         _check_probability(self.p)
-        if self.hidden < 1:
-            raise ValueError(f"hidden must be at least 1, got {self.hidden}")
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ConcatPoolOptions:
+    """Options of `concat_pool`, with fastai's defaults."""
+
+    hidden: int = 512
+    """Width of the hidden layer."""
+    p: float = 0.5
+    """Probability that a hidden unit is zeroed in training; half of it for a pooled feature."""
+
+    def __post_init__(self) -> None:
+        _check_hidden(self.hidden)
+        _check_probability(self.p)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GemOptions:
+    """Options of `gem`."""
+
+    p: float = 3.0
+    """The exponent that training starts from, above 0: 1 is the mean, the larger the closer to the maximum."""
+
+    def __post_init__(self) -> None:
+        _check_positive("p", self.p)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AttentionPoolOptions:
+    """Options of `attention_pool`."""
+
+    heads: int | None = None
+    """Attention heads; they must divide the map's channels. None: the largest number up to 8 that does."""
+    p: float = 0.0
+    """Probability that a pooled feature is zeroed in training."""
+
+    def __post_init__(self) -> None:
+        if self.heads is not None and not self.heads >= 1:
+            raise ValueError(f"heads must be at least 1, got {self.heads}")
+        _check_probability(self.p)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CosineOptions:
+    """Options of `cosine`."""
+
+    scale: float = 10.0
+    """What cosines are multiplied by when training starts, above 0; it is learned."""
+
+    def __post_init__(self) -> None:
+        _check_positive("scale", self.scale)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ArcFaceOptions:
+    """Options of `arcface`, with the paper's defaults."""
+
+    margin: float = 0.5
+    """Radians by which the angle to the true class counts as larger in training. On a frozen backbone 0.2 does better:
+    features that cannot move cannot keep the distance."""
+    scale: float = 64.0
+    """What cosines are multiplied by, above 0."""
+
+    def __post_init__(self) -> None:
+        # From pi/2 on, even a feature that lies on its class's weights would count as unlike them.
+        if not 0 <= self.margin < math.pi / 2:
+            raise ValueError(f"margin must be at least 0 and below pi/2 (1.5708), got {self.margin}")
+        _check_positive("scale", self.scale)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PrototypeOptions:
+    """Options of `prototype`."""
+
+    metric: Metric = "cosine"
+    """How a feature, scaled to length 1, is compared with a class's mean: by the angle or the squared distance."""
+    scale: float = 30.0
+    """Sharpens the probabilities, above 0; it changes no prediction. With 30 they were about as sure as they were
+    right on SqueezeNet's features of flowers and of insects."""
+
+    def __post_init__(self) -> None:
+        if self.metric not in get_args(Metric):
+            raise ValueError(f"metric must be one of {', '.join(get_args(Metric))}, got {self.metric!r}")
+        _check_positive("scale", self.scale)
+
+
+# Each is written so that nan fails it.
 def _check_probability(p: float) -> None:
     if not 0 <= p < 1:
         raise ValueError(f"p must be at least 0 and below 1, got {p}")
+
+
+def _check_hidden(hidden: int) -> None:
+    if not hidden >= 1:
+        raise ValueError(f"hidden must be at least 1, got {hidden}")
+
+
+def _check_positive(name: str, value: float) -> None:
+    if not 0 < value < math.inf:
+        raise ValueError(f"{name} must be above 0 and finite, got {value}")
 
 
 def _linear(shape: zoo.FeatureShape, classes: int, options: zoo.NoOptions) -> nn.Module:
@@ -69,6 +169,102 @@ def _mlp(shape: zoo.FeatureShape, classes: int, options: MlpOptions) -> nn.Modul
     )
 
 
+def _concat_pool(shape: zoo.FeatureShape, classes: int, options: ConcatPoolOptions) -> nn.Module:
+    from torch import nn
+
+    from zoo_heads.modules import ConcatPool
+
+    pooled = 2 * _channels(shape)
+    # The order of fastai's create_head; its linear layers have no bias, the last one included.
+    return nn.Sequential(
+        _modules(
+            pool=ConcatPool(),
+            norm=nn.BatchNorm1d(pooled),
+            dropout=nn.Dropout(options.p / 2),
+            hidden=nn.Linear(pooled, options.hidden, bias=False),
+            activation=nn.ReLU(),
+            hidden_norm=nn.BatchNorm1d(options.hidden),
+            hidden_dropout=nn.Dropout(options.p),
+            fc=nn.Linear(options.hidden, classes, bias=False),
+        )
+    )
+
+
+def _gem(shape: zoo.FeatureShape, classes: int, options: GemOptions) -> nn.Module:
+    from torch import nn
+
+    from zoo_heads.modules import GeneralisedMeanPool
+
+    return nn.Sequential(_modules(pool=GeneralisedMeanPool(options.p), fc=nn.Linear(_channels(shape), classes)))
+
+
+def _attention_pool(shape: zoo.FeatureShape, classes: int, options: AttentionPoolOptions) -> nn.Module:
+    from torch import nn
+
+    from zoo_heads.modules import AttentionPool
+
+    channels = _channels(shape)
+    return nn.Sequential(
+        _modules(
+            pool=AttentionPool(channels, _attention_heads(channels, options.heads)),
+            dropout=nn.Dropout(options.p),
+            fc=nn.Linear(channels, classes),
+        )
+    )
+
+
+def _attention_heads(channels: int, asked: int | None) -> int:
+    if asked is None:
+        return max(_divisors(channels, _MOST_HEADS))
+    if channels % asked:
+        fitting = ", ".join(map(str, _divisors(channels, _HEADS_NAMED)))
+        raise ValueError(
+            f"heads must divide the map's {channels} channels, got {asked}; up to {_HEADS_NAMED} these do: {fitting}"
+        )
+    return asked
+
+
+def _divisors(number: int, most: int) -> list[int]:
+    return [each for each in range(1, most + 1) if number % each == 0]
+
+
+def _cosine(shape: zoo.FeatureShape, classes: int, options: CosineOptions) -> nn.Module:
+    from zoo_heads.modules import CosineClassifier
+
+    return CosineClassifier(shape.pooled, classes, options.scale)
+
+
+def _arcface(shape: zoo.FeatureShape, classes: int, options: ArcFaceOptions) -> nn.Module:
+    from zoo_heads.modules import ArcFace
+
+    return ArcFace(shape.pooled, classes, options.margin, options.scale)
+
+
+def _arcface_loss(module: nn.Module, features: Tensor, targets: Tensor) -> Tensor:
+    from zoo_heads.modules import ArcFace
+
+    assert isinstance(module, ArcFace)
+    return module.loss(features, targets)
+
+
+def _prototype(shape: zoo.FeatureShape, classes: int, options: PrototypeOptions) -> nn.Module:
+    from zoo_heads.modules import NearestClassMean
+
+    return NearestClassMean(shape.pooled, classes, options.metric, options.scale)
+
+
+def _fit_prototype(module: nn.Module, features: Tensor, targets: Tensor) -> None:
+    from zoo_heads.modules import NearestClassMean
+
+    assert isinstance(module, NearestClassMean)
+    module.fit(features, targets)
+
+
+def _channels(shape: zoo.FeatureShape) -> int:
+    assert shape.map is not None, "a head that needs the map is never built without one"
+    return shape.map
+
+
 def _modules(**modules: nn.Module) -> OrderedDict[str, nn.Module]:
     return OrderedDict(modules)
 
@@ -90,5 +286,52 @@ def zoo_heads() -> Iterable[zoo.HeadSpec]:
             build=_mlp,
             options=MlpOptions,
             references=("arXiv:1606.08415",),
+        ),
+        zoo.HeadSpec(
+            name="concat_pool",
+            summary="Mean and maximum pooled, batch norm, a hidden layer: fastai's head, to train with the backbone.",
+            build=_concat_pool,
+            needs="map",
+            options=ConcatPoolOptions,
+            references=("arXiv:2002.04688",),
+        ),
+        zoo.HeadSpec(
+            name="gem",
+            summary="Learned pooling between mean and maximum, then linear: for small objects in maps behind a ReLU.",
+            build=_gem,
+            needs="map",
+            options=GemOptions,
+            references=("arXiv:1711.02512",),
+        ),
+        zoo.HeadSpec(
+            name="attention_pool",
+            summary="A learned query weighs the positions, then linear: for token maps and for small objects.",
+            build=_attention_pool,
+            needs="map",
+            options=AttentionPoolOptions,
+            references=("arXiv:2106.04560", "arXiv:1810.00825"),
+        ),
+        zoo.HeadSpec(
+            name="cosine",
+            summary="Cosine to each class's weights, learned scale: for few or uneven numbers of images a class.",
+            build=_cosine,
+            options=CosineOptions,
+            references=("arXiv:1804.09458", "arXiv:1712.07136"),
+        ),
+        zoo.HeadSpec(
+            name="arcface",
+            summary="Angular margin in training: for many similar classes and a backbone that trains too.",
+            build=_arcface,
+            options=ArcFaceOptions,
+            loss=_arcface_loss,
+            references=("arXiv:1801.07698",),
+        ),
+        zoo.HeadSpec(
+            name="prototype",
+            summary="Nearest class mean, computed rather than trained: for a handful of images a class, or a baseline.",
+            build=_prototype,
+            options=PrototypeOptions,
+            fit=_fit_prototype,
+            references=("https://doi.org/10.1109/TPAMI.2013.83", "arXiv:1703.05175"),
         ),
     ]

@@ -1,12 +1,13 @@
 """What timm has, from the index that ships with this package, so that a listing needs neither torch nor timm.
 
-The index is right for the version of timm that it was made from. Where another one is installed, timm itself is asked,
-which takes the seconds that importing it takes; only what cannot be had without building stays from the index.
+The index is right for the version of timm that it was made from. Where another one is installed, timm itself is asked
+once for its names, tags and preprocessing, and the answer kept; what only building can tell stays from the index.
 """
 
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -31,17 +32,14 @@ class Entry:
     weights: tuple[zoo.WeightsSpec, ...]
     """The default first."""
     summary: str
-    parameters: int | None = None
-    """Without the classifier; None where it was not built."""
-    features: int | None = None
-    """F of the pooled features[N, F]; None where it was not built."""
+    facts: zoo.BackboneFacts | None = None
+    """None where it was not built."""
 
 
 class Index:
-    """The index file, taken apart only as far as is asked."""
+    """The index file's content, taken apart only as far as is asked."""
 
-    def __init__(self, path: Path) -> None:
-        stored = json.loads(path.read_text(encoding="utf-8"))
+    def __init__(self, stored: Mapping[str, Any]) -> None:
         self.timm: str = stored["timm"]
         self._kinds: dict[str, dict[str, Any]] = stored["preprocessing"]
         self._architectures: dict[str, dict[str, Any]] = stored["architectures"]
@@ -54,6 +52,11 @@ class Index:
         """architecture -> its weights tags, the default first."""
         return {name: tuple(row[0] for row in stored["weights"]) for name, stored in self._architectures.items()}
 
+    def facts(self) -> dict[str, zoo.BackboneFacts]:
+        """Of every architecture that was built."""
+        built = {name: stored["facts"] for name, stored in self._architectures.items() if stored["facts"]}
+        return {name: zoo.BackboneFacts.from_dict(facts) for name, facts in built.items()}
+
     def entry(self, architecture: str) -> Entry:
         """Raises KeyError for an architecture that it does not hold."""
         stored = self._architectures[architecture]
@@ -61,8 +64,7 @@ class Index:
             preprocessing=self._preprocessing(stored["preprocessing"]),
             weights=tuple(self._weights(architecture, *row) for row in stored["weights"]),
             summary=stored["summary"],
-            parameters=stored["parameters"],
-            features=stored["features"],
+            facts=zoo.BackboneFacts.from_dict(stored["facts"]) if stored["facts"] else None,
         )
 
     def _weights(
@@ -89,56 +91,67 @@ def _source(stored: dict[str, Any]) -> zoo.HubFile | zoo.UrlFile:
 
 @functools.cache
 def index() -> Index:
-    return Index(INDEX)
+    """The shipped index, or, where another timm is installed, one of that version's names."""
+    text = INDEX.read_text("utf-8")
+    shipped, installed = Index(json.loads(text)), version("timm")
+    if installed == shipped.timm:
+        return shipped
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    return Index(
+        zoo.kept_json(
+            f"timm-{installed}-{digest}.json",
+            lambda: _asked_of_timm(shipped),
+            announce=f"timm {installed} is not the {shipped.timm} of zoo's index: asking it for its models, "
+            "which takes some seconds, once.",
+        )
+    )
 
 
-@functools.cache
-def index_is_current() -> bool:
-    """Whether the index was made from the installed version of timm."""
-    return version("timm") == index().timm
+def _asked_of_timm(shipped: Index) -> dict[str, Any]:
+    from zoo_timm import upstream
+    from zoo_timm.stored import stored_index
+
+    facts = shipped.facts()
+    return stored_index({name: replace(upstream.entry(name), facts=facts.get(name)) for name in upstream.names()})
 
 
 def architectures() -> Mapping[str, tuple[str, ...]]:
     """architecture -> its weights tags, the default first; empty where nobody published any."""
-    if index_is_current():
-        return index().tags()
-    from zoo_timm import upstream
-
-    return upstream.tags()
+    return index().tags()
 
 
 @functools.cache
 def resolve(architecture: str) -> zoo.BackboneSpec:
     """The architecture's spec. Raises LookupError for a name that timm does not know."""
-    entry = _entry(architecture)
+    if architecture not in index():
+        raise LookupError(f"timm {index().timm} has no architecture {architecture!r}")
+    return spec(architecture, index().entry(architecture))
+
+
+def spec(architecture: str, entry: Entry) -> zoo.BackboneSpec:
+    """An entry as zoo's registry takes it."""
     return zoo.BackboneSpec(
         provider="timm",
         architecture=architecture,
         build=functools.partial(_build, architecture),
         preprocessing=entry.preprocessing,
         weights=entry.weights,
-        summary=f"{entry.summary}; {entry.features} features" if entry.features else entry.summary,
-        parameters=entry.parameters,
+        summary=entry.summary,
+        facts=entry.facts,
         reference=functools.partial(_reference, architecture),
     )
 
 
-def _entry(architecture: str) -> Entry:
-    if architecture in index() and index_is_current():
-        return index().entry(architecture)
-    from zoo_timm import upstream
-
-    entry = upstream.entry(architecture)
-    if architecture not in index():
-        return entry
-    built = index().entry(architecture)
-    return replace(entry, parameters=built.parameters, features=built.features)
-
-
-def _build(architecture: str, *, tag: str | None, state: Mapping[str, Tensor] | None) -> zoo.Backbone:
+def _build(
+    architecture: str,
+    *,
+    tag: str | None,
+    state: Mapping[str, Tensor] | None,
+    input_size: tuple[int, int] | None = None,
+) -> zoo.Backbone:
     from zoo_timm.build import build
 
-    return build(architecture, tag=tag, state=state)
+    return build(architecture, tag=tag, state=state, input_size=input_size)
 
 
 def _reference(architecture: str, tag: str | None) -> Callable[[Image], Tensor]:

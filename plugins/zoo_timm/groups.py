@@ -38,6 +38,8 @@ _SHARED_BY_ALL = ("rope.", "shared_rel_pos.")
 _PROJECTION_WEIGHTS = 2
 # One with a few weights and fewer parameters than the stage before, divided by this, is an appendix of that stage.
 _APPENDIX_WEIGHTS, _APPENDIX = 4, 8
+# A learned pooling (SigLIP's, CLIP's) is no stage of blocks, however large.
+_POOLINGS = ("attn_pool", "neck")
 
 
 def groups(model: nn.Module) -> tuple[zoo.Group, ...]:
@@ -118,9 +120,9 @@ def _without_weightless(stages: Stages, shapes: dict[str, tuple[int, ...]]) -> S
 def _without_appendices(
     stages: Stages, names: list[str], shapes: dict[str, tuple[int, ...]]
 ) -> tuple[Stages, list[str]]:
-    """Projections and small necks at the end joined to the stage before them."""
+    """Projections, small necks and learned poolings at the end joined to the stage before them."""
     stages, names = list(stages), list(names)
-    while len(stages) > 2 and _is_appendix(stages[-1], stages[-2], shapes):
+    while len(stages) > 2 and (names[-1] in _POOLINGS or _is_appendix(stages[-1], stages[-2], shapes)):
         appendix = stages.pop()
         stages[-1] = stages[-1] + appendix
         names.pop()

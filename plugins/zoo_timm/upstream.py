@@ -28,9 +28,10 @@ _RESIZE = {"center": "cover", "squash": "exact", "border": "longest"}
 _PICKLE, _SAFE = "pytorch_model.bin", "model.safetensors"
 
 
-def tags() -> dict[str, tuple[str, ...]]:
-    """architecture -> its weights tags, the default first."""
-    return {name: tuple(tag for tag, _ in _trained(name)) for name in timm.list_models()}
+def names() -> list[str]:
+    """Every architecture that is not deprecated."""
+    listed: list[str] = timm.list_models()
+    return listed
 
 
 def entry(architecture: str) -> Entry:

@@ -37,16 +37,25 @@ _DRAWING = frozenset(
 _LOCK = threading.Lock()
 
 
-def built_with(name: str, state: Mapping[str, Tensor]) -> nn.Module:
-    """timm's model `name` (`architecture[.tag]`) without classifier, with the weights in `state`.
+def created(name: str, **arguments: Any) -> nn.Module:
+    """timm's model `name` (`architecture[.tag]`) without classifier, with random weights."""
+    # The meta device holds no values to draw, and still takes most of the building time for it.
+    drawn = contextlib.nullcontext() if torch.get_default_device().type != "meta" else _UndrawnParameters()
+    with drawn:
+        module: nn.Module = timm.create_model(name, num_classes=0, **arguments)
+    return module
+
+
+def built_with(name: str, state: Mapping[str, Tensor], **arguments: Any) -> nn.Module:
+    """The same with the weights in `state`.
 
     Raises zoo.WeightsMismatch where `state` is for another model.
     """
     with torch.device("meta"):
-        empty = timm.create_model(name, num_classes=0)
+        empty = created(name, **arguments)
     if _fetches_by_itself(empty):
         with _UndrawnParameters():
-            module: nn.Module = timm.create_model(name, num_classes=0)
+            module = created(name, **arguments)
         _load(name, module, state, strict=True)
         return module
     if not state:  # timm would take no state for the wish to download one
@@ -67,7 +76,7 @@ def built_with(name: str, state: Mapping[str, Tensor]) -> nn.Module:
     try:
         # Some conversions print.
         with _replaced_load(type(empty), load), _UndrawnParameters(), contextlib.redirect_stdout(sys.stderr):
-            module = timm.create_model(name, pretrained=True, num_classes=0, pretrained_cfg_overlay=overlay)
+            module = created(name, pretrained=True, pretrained_cfg_overlay=overlay, **arguments)
     except zoo.ZooError:
         raise
     except Exception as error:

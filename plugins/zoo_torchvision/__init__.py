@@ -27,7 +27,11 @@ def architectures() -> Mapping[str, tuple[str, ...]]:
 
 def resolve(architecture: str) -> zoo.BackboneSpec:
     """Raises LookupError for a name that torchvision does not have."""
-    known = index.architecture(architecture)
+    return spec(architecture, index.architecture(architecture))
+
+
+def spec(architecture: str, known: Architecture) -> zoo.BackboneSpec:
+    """An architecture of the index as zoo's registry takes it."""
     weights = tuple(_weights(each) for each in known["weights"])
     return zoo.BackboneSpec(
         provider="torchvision",
@@ -35,14 +39,10 @@ def resolve(architecture: str) -> zoo.BackboneSpec:
         build=partial(_build, architecture),
         preprocessing=weights[0].preprocessing,
         weights=weights,
-        summary=_summary(known),
-        parameters=known["parameters"],
+        summary=known["summary"],
+        facts=zoo.BackboneFacts.from_dict(known["facts"]) if known["facts"] else None,
         reference=partial(_reference, architecture),
     )
-
-
-def _summary(known: Architecture) -> str:
-    return f"{known['summary']}; {known['pooled']} features."
 
 
 def _weights(stored: Weights) -> zoo.WeightsSpec:
@@ -55,10 +55,16 @@ def _weights(stored: Weights) -> zoo.WeightsSpec:
     )
 
 
-def _build(architecture: str, *, tag: str | None, state: Mapping[str, Tensor] | None) -> zoo.Backbone:
+def _build(
+    architecture: str,
+    *,
+    tag: str | None,
+    state: Mapping[str, Tensor] | None,
+    input_size: tuple[int, int] | None = None,
+) -> zoo.Backbone:
     from zoo_torchvision.build import build
 
-    return build(architecture, tag=tag, state=state)
+    return build(architecture, tag=tag, state=state, input_size=input_size)
 
 
 def _reference(architecture: str, tag: str | None) -> Callable[[Image], Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,9 @@ import zoo
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torchvision import models
+from torchvision.models.vision_transformer import interpolate_embeddings
 
+from zoo_torchvision.features import map_channels, map_of
 from zoo_torchvision.groups import groups_of
 
 if TYPE_CHECKING:
@@ -27,30 +30,56 @@ _RENAMED = (
     (re.compile(r"(encoder_layer_\d+\.mlp)\.linear_2\."), r"\1.3."),
 )
 
+_POSITIONS = "encoder.pos_embedding"
 
-def build(architecture: str, *, tag: str | None, state: Mapping[str, Tensor] | None) -> zoo.Backbone:
+
+def build(
+    architecture: str,
+    *,
+    tag: str | None,
+    state: Mapping[str, Tensor] | None,
+    input_size: tuple[int, int] | None = None,
+) -> zoo.Backbone:
     """The architecture as those of its weights with this tag need it (None: the default ones), without classifier.
+
+    Its map[N, C, H', W'] is what it pools; behind the map of AlexNet, VGG and MobileNetV3 come hidden layers too.
 
     Args:
         architecture: torchvision's name.
         tag: Name of a member of the architecture's weights enumeration.
         state: Tensors under torchvision's names, today's or older ones; None for random weights.
+        input_size: (height, width) other than that of the weights. The ViTs and MaxViT are made for it, with the
+            ViTs' position embeddings in `state` resampled; the others take the images as they come.
 
     Raises:
         LookupError: The installed torchvision has no such weights.
+        ValueError: The architecture cannot be made for images of `input_size`.
         zoo.WeightsMismatch: `state` is not for this architecture.
     """
     if state is not None and torch.get_default_device().type == "meta":
         raise ValueError("the meta device holds no values: build there without a state")
     weights = _weights(architecture, tag)
-    module = _with_classifier(architecture, weights, random=state is None)
+    module = _with_classifier(architecture, weights, input_size, random=state is None)
     # torchvision gives no class names where a file's classifier is unusable (the features of VGG-16).
     features_only = weights.meta["categories"] is None
     width, removed = _remove_hidden(module) if features_only else _remove_classifier(module)
     if state is not None:
         ignore = (removed, *_AUXILIARY)
-        zoo.load_weights(module, _renamed(state), architecture=f"torchvision/{architecture}", ignore=ignore)
-    return zoo.Backbone(module=module, shape=zoo.FeatureShape(pooled=width), groups=groups_of(architecture, module))
+        offered: Mapping[str, Tensor] = _renamed(state)
+        if input_size is not None and isinstance(module, models.VisionTransformer):
+            offered = _resampled(offered, module)
+        zoo.load_weights(module, offered, architecture=f"torchvision/{architecture}", ignore=ignore)
+    return _described(architecture, module, width)
+
+
+def _described(architecture: str, module: nn.Module, pooled: int) -> zoo.Backbone:
+    groups = groups_of(architecture, module)
+    run = map_of(module)
+    if run is None:
+        why = f"zoo does not know where torchvision's {type(module).__name__} pools"
+        return zoo.Backbone(module=module, shape=zoo.FeatureShape(pooled=pooled), groups=groups, no_map=why)
+    shape = zoo.FeatureShape(pooled=pooled, map=map_channels(module, pooled))
+    return zoo.Backbone(module=module, shape=shape, groups=groups, map=run)
 
 
 def reference(architecture: str, tag: str | None) -> Callable[[Image], Tensor]:
@@ -69,8 +98,8 @@ def _weights(architecture: str, tag: str | None) -> Any:
     return known[tag]
 
 
-def _with_classifier(architecture: str, weights: Any, *, random: bool) -> nn.Module:
-    arguments = _arguments(architecture, weights, random=random)
+def _with_classifier(architecture: str, weights: Any, input_size: tuple[int, int] | None, *, random: bool) -> nn.Module:
+    arguments = _arguments(architecture, weights, input_size, random=random)
     if architecture.startswith("regnet"):
         with _HostArithmetic():
             module: nn.Module = models.get_model(architecture, weights=None, **arguments)
@@ -79,8 +108,9 @@ def _with_classifier(architecture: str, weights: Any, *, random: bool) -> nn.Mod
     return module
 
 
-def _arguments(architecture: str, weights: Any, *, random: bool) -> dict[str, Any]:
+def _arguments(architecture: str, weights: Any, input_size: tuple[int, int] | None, *, random: bool) -> dict[str, Any]:
     """What torchvision passes for these weights, and what spares initial values that are about to be overwritten."""
+    height, width = input_size or weights.meta["min_size"]
     if architecture in ("googlenet", "inception_v3"):
         # They want [-1, 1] and take images normalised like everyone's: the model itself converts. Always, because
         # the preprocessing is that of the weights even where the weights are random.
@@ -88,9 +118,11 @@ def _arguments(architecture: str, weights: Any, *, random: bool) -> dict[str, An
     if architecture.startswith("vgg"):
         return {"init_weights": random}
     if architecture.startswith("vit_"):
-        return {"image_size": weights.meta["min_size"][0]}
+        if height != width:
+            raise ValueError(f"torchvision's ViTs take square images, not {height}x{width}")
+        return {"image_size": height}
     if architecture.startswith("maxvit_"):
-        return {"input_size": weights.meta["min_size"]}
+        return {"input_size": (height, width)}
     return {}
 
 
@@ -136,6 +168,20 @@ def _remove_dropout_before(module: nn.Module, name: str) -> None:
 
 def _linears(module: nn.Module) -> list[tuple[str, nn.Linear]]:
     return [(name, each) for name, each in module.named_modules() if isinstance(each, nn.Linear)]
+
+
+def _resampled(state: Mapping[str, Tensor], module: Any) -> Mapping[str, Tensor]:
+    """The same with the position embeddings [1, 1 + grid ** 2, width] for the module's grid, by torchvision's own way.
+
+    Those that cannot be resampled are left alone: loading then says what does not fit.
+    """
+    try:
+        # In float32 even where the file is float16: the module is. A dictionary of its own, because it is changed.
+        own = OrderedDict({**state, _POSITIONS: state[_POSITIONS].float()})
+        resampled: Mapping[str, Tensor] = interpolate_embeddings(module.image_size, module.patch_size, own)
+        return resampled
+    except (KeyError, ValueError, RuntimeError):  # there are none, or not those of a square grid
+        return state
 
 
 def _renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Writes `index.json` from the installed torchvision: `python -m zoo_torchvision.build_index`."""
+"""Writes `index.json` from the installed torchvision: `python -m zoo_torchvision.build_index`, a minute or two."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import torch
 import zoo
 from torchvision import models
 
-from zoo_torchvision.build import build
+from zoo_torchvision import spec
 from zoo_torchvision.index import Architecture, Index, Weights
 
 _PATH = Path(__file__).with_name("index.json")
@@ -25,28 +24,32 @@ _DOCUMENTATION = re.compile(
 )
 
 
-def installed_tags() -> dict[str, tuple[str, ...]]:
-    """architecture -> its weights tags, the default first, as the installed torchvision has them."""
-    return {name: tuple(weights.name for weights in _weights_of(name)) for name in _names()}
+def names() -> list[str]:
+    """The classification architectures of the installed torchvision."""
+    listed: list[str] = models.list_models(module=models)
+    return sorted(listed)
 
 
 def describe(name: str) -> Architecture:
-    """One architecture's entry; it is built on the meta device to count."""
-    with torch.device("meta"):
-        backbone = build(name, tag=None, state=None)
+    """What torchvision says of an architecture; nothing is built."""
     return {
         "summary": _summary(name),
-        "parameters": sum(parameter.numel() for parameter in backbone.module.parameters()),
-        "pooled": backbone.shape.pooled,
-        "weights": [_describe_weights(weights) for weights in _weights_of(name)],
+        "facts": None,
+        "weights": [_describe_weights(each) for each in _weights_of(name)],
     }
+
+
+def measured(name: str) -> Architecture:
+    """The same with what building tells; on the meta device."""
+    described = describe(name)
+    return {**described, "facts": zoo.measure(spec(name, described)).to_dict()}
 
 
 def build_index() -> Index:
     """The whole index of the installed torchvision."""
     # Without the local part: a build for another accelerator has the same models.
     version = metadata.version("torchvision").partition("+")[0]
-    return {"torchvision": version, "architectures": {name: describe(name) for name in _names()}}
+    return {"torchvision": version, "architectures": {name: measured(name) for name in names()}}
 
 
 def to_text(index: Index) -> str:
@@ -54,11 +57,6 @@ def to_text(index: Index) -> str:
     lines = [f"{json.dumps(name)}: {json.dumps(entry)}" for name, entry in sorted(index["architectures"].items())]
     body = ",\n".join(lines)
     return f'{{"torchvision": {json.dumps(index["torchvision"])}, "architectures": {{\n{body}\n}}}}\n'
-
-
-def _names() -> list[str]:
-    names: list[str] = models.list_models(module=models)
-    return sorted(names)
 
 
 def _weights_of(name: str) -> list[Any]:
@@ -74,7 +72,6 @@ def _describe_weights(weights: Any) -> Weights:
         "sha256_prefix": named.group(1) if named else None,
         "licence": weights.meta.get("license"),
         "top1": _number(weights.meta["_metrics"].get("ImageNet-1K", {}).get("acc@1")),
-        "megabytes": _number(weights.meta.get("_file_size")),
         "preprocessing": _preprocessing(weights.transforms()).to_dict(),
     }
 

@@ -1,14 +1,18 @@
 """The catalogue of architectures and weights: shipped as `index.json`, read without torch.
 
-`python -m zoo_torchvision.build_index` writes it from the installed torchvision.
+`python -m zoo_torchvision.build_index` writes it from the installed torchvision. Where a newer one is installed, that
+one is asked once for its names and weights, and the answer kept; what only building can tell stays from the index.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from functools import lru_cache
 from importlib import metadata, resources
 from typing import Any, TypedDict
+
+import zoo
 
 
 class Weights(TypedDict):
@@ -20,7 +24,6 @@ class Weights(TypedDict):
     licence: str | None
     top1: float | None
     """ImageNet-1K top-1 accuracy in percent."""
-    megabytes: float | None
     preprocessing: dict[str, Any]
     """As `zoo.Preprocessing.to_dict` gives it."""
 
@@ -29,8 +32,8 @@ class Architecture(TypedDict):
     """One architecture without its classifier, and its weights, the default first."""
 
     summary: str
-    parameters: int
-    pooled: int
+    facts: dict[str, Any] | None
+    """The fields of `zoo.BackboneFacts`; None where it was not built."""
     weights: list[Weights]
 
 
@@ -43,45 +46,47 @@ class Index(TypedDict):
 
 @lru_cache(maxsize=1)
 def read() -> Index:
-    """The shipped index."""
-    index: Index = json.loads(resources.files(__package__).joinpath("index.json").read_text(encoding="utf-8"))
-    return index
+    """The shipped index, or, where a newer torchvision is installed, one of that version's names and weights."""
+    text = resources.files(__package__).joinpath("index.json").read_text(encoding="utf-8")
+    shipped: Index = json.loads(text)
+    installed = metadata.version("torchvision").partition("+")[0]
+    if _release(installed) <= _release(shipped["torchvision"]):
+        return shipped
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    kept: Index = zoo.kept_json(
+        f"torchvision-{installed}-{digest}.json",
+        lambda: _asked_of_torchvision(shipped),
+        announce=f"torchvision {installed} is newer than the {shipped['torchvision']} of zoo's index: "
+        "asking it for its models, which takes some seconds, once.",
+    )
+    return kept
 
 
 def tags() -> dict[str, tuple[str, ...]]:
-    """architecture -> its weights tags, the default first.
-
-    That is the index; only a torchvision newer than the index is imported and asked for the names it added.
-    """
-    known = {name: tuple(each["tag"] for each in entry["weights"]) for name, entry in read()["architectures"].items()}
-    return known | _added() if _newer_installed() else known
+    """architecture -> its weights tags, the default first."""
+    return {name: tuple(each["tag"] for each in entry["weights"]) for name, entry in read()["architectures"].items()}
 
 
 def architecture(name: str) -> Architecture:
-    """From the index, or from an installed torchvision that is newer. Raises LookupError for an unknown name."""
+    """Raises LookupError for an unknown name."""
     known = read()["architectures"]
-    if name in known:
-        return known[name]
-    if _newer_installed() and name in _added():
-        from zoo_torchvision.build_index import describe
-
-        return describe(name)
-    raise LookupError(f"torchvision has no classification model {name!r}")
+    if name not in known:
+        raise LookupError(f"torchvision has no classification model {name!r}")
+    return known[name]
 
 
-def _newer_installed() -> bool:
-    # Architectures come with minor releases, so a patch release does not cost the import of torchvision.
-    return _release(metadata.version("torchvision")) > _release(read()["torchvision"])
+def _asked_of_torchvision(shipped: Index) -> Index:
+    from zoo_torchvision.build_index import describe, names
+
+    known = shipped["architectures"]
+    facts = {name: entry["facts"] for name, entry in known.items()}
+    return {
+        "torchvision": metadata.version("torchvision"),
+        "architectures": {name: {**describe(name), "facts": facts.get(name)} for name in names()},
+    }
 
 
 def _release(version: str) -> tuple[int, int]:
+    # Architectures come with minor releases, so a patch release does not cost the import of torchvision.
     major, minor = version.split(".")[:2]
     return int(major), int(minor)
-
-
-@lru_cache(maxsize=1)
-def _added() -> dict[str, tuple[str, ...]]:
-    from zoo_torchvision.build_index import installed_tags
-
-    known = read()["architectures"]
-    return {name: tags for name, tags in installed_tags().items() if name not in known}

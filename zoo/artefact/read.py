@@ -98,10 +98,20 @@ def _build(config: ArtefactConfig, registry: Registry) -> ZooModel:
         raise _needs("head", head_config, error) from None
     try:
         options = build_options(head.spec.name, head.spec.options, head_config.options)
-        model = build_model(backbone, head, options, classes=config.classes, tag=backbone.tag, state=None)
+        preprocessing = Preprocessing.from_dict(config.preprocessing)
+        _, height, width = preprocessing.input_size
+        model = build_model(
+            backbone,
+            head,
+            options,
+            classes=config.classes,
+            tag=backbone.tag,
+            state=None,
+            input_size=(height, width),
+        )
     except ZooError as error:
         raise ArtefactError(f"The model of this artefact cannot be built: {error}") from error
-    model.preprocessing = Preprocessing.from_dict(config.preprocessing)
+    model.preprocessing = preprocessing
     return model
 
 

@@ -14,7 +14,7 @@ from typer.core import TyperGroup
 
 from zoo.cli.console import Verbosity, quiet_libraries
 from zoo.errors import ZooError
-from zoo.planning.request import Request
+from zoo.planning.request import Request, parse_input_size
 
 INTERRUPTED = 130
 
@@ -52,7 +52,10 @@ Backbone = Annotated[
 ]
 Head = Annotated[str, typer.Option(help="See zoo list heads.")]
 Classes = Annotated[int | None, typer.Option(help="How many; must agree with the data. Default: as many as there are.")]
-Recipe = Annotated[str, typer.Option(help="A name (zoo list recipes) or a TOML file.")]
+Recipe = Annotated[
+    str | None,
+    typer.Option(help="A name (zoo list recipes) or a TOML file. Default: staged; head_only for a closed-form head."),
+]
 Data = Annotated[
     Path | None,
     typer.Option(help="Folder with train/ and val/, or one folder of class folders. Default: a sample set."),
@@ -62,6 +65,9 @@ HeadOption = Annotated[list[str] | None, typer.Option("--head-option", help="K=V
 Set = Annotated[list[str] | None, typer.Option("--set", help="STAGE.K=V, a value of the recipe; repeatable.")]
 Epochs = Annotated[int | None, typer.Option(help="Scale the stages so that the longest has this many.")]
 BatchSize = Annotated[int | None, typer.Option(help="For all stages.")]
+InputSize = Annotated[
+    str | None, typer.Option(help="384, or HxW, in pixels. Default: that of the weights.", show_default=False)
+]
 Out = Annotated[Path | None, typer.Option(help="The run folder; must not exist. Default: a new one under runs/.")]
 Seed = Annotated[int, typer.Option(help="Of everything drawn: split, initialisation, order, augmentation.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
@@ -97,27 +103,50 @@ def _options(
 
 @app.command("list")
 def list_(
-    kind: Annotated[str, typer.Argument(help="backbones, heads, recipes or plugins; nothing: an overview.")] = "",
+    kind: Annotated[
+        str, typer.Argument(help="backbones, weights, heads, recipes or plugins; nothing: an overview.")
+    ] = "",
     pattern: Annotated[str, typer.Argument(help="Names that contain it, or a pattern with * and ?.")] = "",
     provider: Annotated[str | None, typer.Option(help="Backbones of one provider only.")] = None,
     pretrained: Annotated[bool, typer.Option("--pretrained", help="Only backbones with weights.")] = False,
+    max_params: Annotated[str | None, typer.Option(help="At most so many parameters, such as 25M.")] = None,
+    max_gmacs: Annotated[str | None, typer.Option(help="At most so many billion multiply-adds an image.")] = None,
+    licence: Annotated[str | None, typer.Option(help="Only weights of this licence; unstated: of none.")] = None,
+    input_size: Annotated[str | None, typer.Option(help="Only weights made for images of 384, or HxW.")] = None,
+    head: Annotated[str | None, typer.Option(help="Only backbones that can take this head.")] = None,
+    sort: Annotated[str | None, typer.Option(help="name, params, gmacs, features, input or top1.")] = None,
     as_json: Json = False,
 ) -> None:
-    """What there is: backbones, heads, recipes, plugins."""
+    """What there is: backbones, weights, heads, recipes, plugins."""
     from zoo.cli.listing import show_list
 
-    show_list(kind, pattern, provider=provider, pretrained=pretrained, as_json=as_json)
+    given = {
+        "provider": provider,
+        "pretrained": pretrained,
+        "max_params": max_params,
+        "max_gmacs": max_gmacs,
+        "licence": licence,
+        "input_size": input_size,
+        "head": head,
+        "sort": sort,
+    }
+    show_list(kind, pattern, given=given, as_json=as_json)
 
 
 @app.command()
 def show(
     name: Annotated[str, typer.Argument(help="A backbone, head or recipe, or a recipe file.", show_default=False)],
+    head: Annotated[
+        str | None, typer.Option(help="With a backbone: the way of an image to this head's logits.")
+    ] = None,
+    classes: Annotated[int | None, typer.Option(help="With --head: how many. Default: 5.")] = None,
+    input_size: Annotated[str | None, typer.Option(help="With --head: 384, or HxW.")] = None,
     as_json: Json = False,
 ) -> None:
     """Everything known about one backbone, head or recipe."""
     from zoo.cli.showing import show_name
 
-    show_name(name, as_json=as_json)
+    show_name(name, head=head, classes=classes, input_size=input_size, as_json=as_json)
 
 
 def _run_options(
@@ -132,6 +161,7 @@ def _run_options(
     set_: Set = None,
     epochs: Epochs = _DEFAULT.epochs,
     batch_size: BatchSize = _DEFAULT.batch_size,
+    input_size: InputSize = None,
     out: Out = _DEFAULT.out,
     seed: Seed = _DEFAULT.seed,
     device: Device = _DEFAULT.device,
@@ -148,11 +178,16 @@ def _with_run_options(command: Callable[[Request, Verbosity, bool], None]) -> Ca
     def run(ctx: typer.Context, **given: Any) -> None:
         from zoo.options import parse_assignments
 
-        arguments = {name: value for name, value in given.items() if name in Request.__dataclass_fields__}
+        arguments = {
+            name: value
+            for name, value in given.items()
+            if name in Request.__dataclass_fields__ and name != "input_size"
+        }
         request = Request(
             **arguments,
             head_options=parse_assignments(given["head_option"] or []),
             set=tuple(given["set_"] or []),
+            input_size=parse_input_size(given["input_size"]) if given["input_size"] is not None else None,
         )
         command(request, ctx.obj, given["as_json"])
 

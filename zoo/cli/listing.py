@@ -4,31 +4,42 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
-from fnmatch import fnmatchcase
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from zoo import api
+from zoo.cli import backbones
 from zoo.errors import Refused, UnknownName, either, nearest
 from zoo.registry import Plugin, Registry, default_registry
+from zoo.registry.catalogue import matches
 from zoo.registry.names import qualified_name
 
-KINDS = ("backbones", "heads", "recipes", "plugins")
+KINDS = ("backbones", "weights", "heads", "recipes", "plugins")
+_NEXT = {
+    "zoo list backbones resnet": "names that contain it; * and ? are understood",
+    "zoo list backbones --max-params 30M --sort top1": "small ones, the best first where that is stated",
+    "zoo list backbones --head gem --licence apache-2.0": "those that this head can work on, free to use",
+    "zoo show resnet18": "one backbone, head or recipe, with all that is known",
+    "zoo finetune --backbone resnet18 --data photos/": "train on your images",
+}
+_OF_BACKBONES = ("backbones", "weights")
 
 
-def show_list(kind: str, pattern: str, *, provider: str | None, pretrained: bool, as_json: bool) -> None:
-    """Print what there is of a kind. Raises Refused for an unknown kind, UnknownName for a pattern without a match."""
+def show_list(kind: str, pattern: str, *, given: Mapping[str, Any], as_json: bool) -> None:
+    """Print what there is of a kind; `given` are the filters of the command line.
+
+    Raises Refused for an unknown kind or filter, UnknownName for a pattern without a match.
+    """
     if kind and kind not in KINDS:
         close = nearest(kind, KINDS)
         look = f"There are: {', '.join(KINDS)}. To look for a backbone: zoo list backbones {kind!r}"
         raise Refused(f"zoo list does not know {kind!r}. {f'Did you mean {either(close)}?' if close else look}")
-    if kind != "backbones" and (pretrained or provider is not None):
-        option = "--pretrained" if pretrained else f"--provider {provider}"
-        raise Refused(f"{option} chooses among backbones. Next: zoo list backbones {option}")
     registry = default_registry()
+    if kind in _OF_BACKBONES:
+        _show_backbones(kind, registry, pattern, backbones.filters(**given), as_json=as_json)
+        return
+    _refuse_filters(given)
     listings: dict[str, Callable[[], Any]] = {
         "": lambda: _overview(registry),
-        "backbones": lambda: _backbones(registry, pattern, provider, pretrained),
         "heads": lambda: _named(registry.heads(), "head", pattern),
         "recipes": lambda: _named(registry.recipes(), "recipe", pattern),
         "plugins": lambda: _plugins(registry, pattern),
@@ -39,56 +50,44 @@ def show_list(kind: str, pattern: str, *, provider: str | None, pretrained: bool
     elif kind == "":
         _print_overview(rows)
     elif not rows:
-        print(f"There are no {kind}. See: zoo list plugins", file=sys.stderr)
+        _say_empty(kind)
     elif kind == "plugins":
         _print_plugins(rows)
-    elif kind == "backbones":
-        _print_backbones(rows)
     else:
         _print_named(rows)
 
 
-def _backbones(registry: Registry, pattern: str, provider: str | None, pretrained: bool) -> list[dict[str, Any]]:
-    providers = [held.spec.name for held, _ in registry.backbones().catalogue()]
-    if provider is not None and provider not in providers:
-        raise UnknownName("provider of backbones", provider, providers, hint=f"There are: {', '.join(providers)}.")
-    offered = api.list_backbones(provider=provider, registry=registry)
-    offered = [each for each in offered if each.tags or not pretrained]
-    matching = {each.name for each in api.list_backbones(pattern or "*", provider=provider, registry=registry)}
-    found = [each for each in offered if each.name in matching]
-    if offered and not found:
-        known = [each.name if "/" in pattern else each.name.partition("/")[2] for each in offered]
-        raise UnknownName("backbone like", pattern, known, hint="A pattern may hold * and ?.")
-    return [
-        {"name": each.name, "bare_name": each.bare, "weights": list(each.tags), "default": next(iter(each.tags), None)}
-        for each in found
-    ]
+def _refuse_filters(given: Mapping[str, Any]) -> None:
+    for name, value in given.items():
+        if value:
+            option = f"--{name.replace('_', '-')}" + ("" if value is True else f" {value}")
+            raise Refused(f"{option} chooses among backbones. Next: zoo list backbones {option}")
 
 
-def _print_backbones(rows: list[dict[str, Any]]) -> None:
-    # 1,451 rows take a rich table most of a second: plain columns.
-    width = max(len(row["name"]) for row in rows)
-    for row in rows:
-        more = len(row["weights"]) - 1
-        weights = f"{row['default']}{f'  +{more}' if more > 0 else ''}" if row["default"] else "no weights"
-        print(f"{row['name']:<{width}}  {weights}")
-    print(f"{len(rows)} backbone{'s' if len(rows) > 1 else ''}. Next: zoo show {rows[0]['name']}", file=sys.stderr)
+def _show_backbones(kind: str, registry: Registry, pattern: str, wanted: dict[str, Any], *, as_json: bool) -> None:
+    found = backbones.matching(registry, pattern, wanted)
+    if as_json:
+        rows = backbones.backbone_rows(found) if kind == "backbones" else backbones.weights_rows(found)
+        print(json.dumps(rows, indent=2, ensure_ascii=False))
+    elif not registry.backbones().names():
+        _say_empty(kind)
+    elif found:
+        backbones.print_backbones(found) if kind == "backbones" else backbones.print_weights(found)
+
+
+def _say_empty(kind: str) -> None:
+    print(f"There are no {kind}. See: zoo list plugins", file=sys.stderr)
 
 
 def _named(offered: list[Any], kind: str, pattern: str) -> list[dict[str, Any]]:
     rows = [
         {"name": qualified_name(each), "summary": each.spec.summary, "distribution": each.plugin.distribution}
         for each in offered
-        if _matches(pattern, each.spec.name, qualified_name(each))
+        if matches(pattern, each.spec.name, qualified_name(each))
     ]
     if offered and not rows:
         raise UnknownName(f"{kind} like", pattern, [each.spec.name for each in offered], hint=f"See: zoo list {kind}s")
     return rows
-
-
-def _matches(pattern: str, *names: str) -> bool:
-    wanted = pattern if any(sign in pattern for sign in "*?[") else f"*{pattern}*"
-    return any(fnmatchcase(name, wanted) for name in names)
 
 
 def _print_named(rows: list[dict[str, Any]]) -> None:
@@ -100,7 +99,7 @@ def _print_named(rows: list[dict[str, Any]]) -> None:
 
 def _plugins(registry: Registry, pattern: str) -> list[dict[str, Any]]:
     plugins = registry.plugins()
-    rows = [_plugin(each) for each in plugins if _matches(pattern, each.name, each.distribution)]
+    rows = [_plugin(each) for each in plugins if matches(pattern, each.name, each.distribution)]
     if plugins and not rows:
         known = [name for each in plugins for name in (each.name, each.distribution)]
         raise UnknownName("plugin like", pattern, known, hint="See: zoo list plugins")
@@ -151,7 +150,7 @@ def _by_state(plugins: list[dict[str, str]]) -> dict[str, list[str]]:
 
 def _print_overview(rows: dict[str, Any]) -> None:
     total = sum(rows["backbones"].values())
-    parts = ", ".join(f"{count} of {name}" for name, count in rows["backbones"].items())
+    parts = ", ".join(f"{count:,} of {name}" for name, count in rows["backbones"].items())
     unusual = [
         f", {state}: {', '.join(names)}" for state, names in _by_state(rows["plugins"]).items() if state != "loaded"
     ]
@@ -159,4 +158,6 @@ def _print_overview(rows: dict[str, Any]) -> None:
     print(f"heads      {', '.join(rows['heads']) or 'none'}")
     print(f"recipes    {', '.join(rows['recipes']) or 'none'}")
     print(f"plugins    {len(rows['plugins'])}{''.join(unusual)}")
-    print("\nNext: zoo list backbones resnet    zoo list heads    zoo list recipes    zoo show resnet18")
+    print("\nNext, for example:")
+    for command, what in _NEXT.items():
+        print(f"  {command:<56}  {what}")

@@ -47,8 +47,9 @@ def _facts(plan: Plan) -> list[list[str]]:
         weights = "RANDOM: nothing pretrained" + (f" ({plan.weights.fallback})" if plan.weights.fallback else "")
     options = ", ".join(f"{key}={value}" for key, value in head.options.items())
     return [
-        ["backbone", f"{backbone.name}: {parameters:,} parameters, {backbone.features} features{also}"],
+        ["backbone", f"{backbone.name}: {parameters:,} parameters, {_features(plan)}{also}"],
         ["groups", groups],
+        *([["idle", _idle(plan)]] if backbone.idle else []),
         ["weights", weights],
         ["head", f"{head.name}{f' ({options})' if options else ''}: {head.parameters:,} parameters"],
         ["recipe", f"{plan.recipe}: {plan.recipe_summary}"],
@@ -60,14 +61,23 @@ def _facts(plan: Plan) -> list[list[str]]:
     ]
 
 
+def _features(plan: Plan) -> str:
+    width = plan.backbone.features
+    return f"{width} features" if plan.head.needs == "pooled" else f"a map of {width} channels"
+
+
+def _idle(plan: Plan) -> str:
+    where = "behind the map" if plan.head.needs == "map" else "in the backbone"
+    idle = plan.backbone.idle
+    return f"{console.count(len(idle), 'tensor')} {where} that the logits do not depend on: never trained"
+
+
 def _images(plan: Plan) -> str:
     return ", ".join(f"{sum(counts):,} {split}" for split, counts in plan.data.images.items())
 
 
 def _stage_row(stage: StagePlan, groups: Sequence[str]) -> list[str]:
     settings = stage.settings
-    rates = sorted(set(stage.rates.values()))
-    rate = f"{rates[-1]:.3g}" if len(rates) == 1 else f"{rates[-1]:.3g} to {rates[0]:.3g}"
     norms = [(stage.batch_norms_frozen, "frozen"), (stage.batch_norms_training, "training")]
     return [
         settings.name,
@@ -76,10 +86,17 @@ def _stage_row(stage: StagePlan, groups: Sequence[str]) -> list[str]:
         f"{stage.trainable_parameters:,}",
         str(settings.epochs),
         str(stage.steps),
-        rate,
+        _rate(stage),
         ", ".join(f"{number} {state}" for number, state in norms if number) or "none",
         "features, computed once" if stage.inputs == "features" else f"images, augment {settings.augment}",
     ]
+
+
+def _rate(stage: StagePlan) -> str:
+    rates = sorted(set(stage.rates.values()))
+    if not rates:
+        return "closed form"
+    return f"{rates[-1]:.3g}" if len(rates) == 1 else f"{rates[-1]:.3g} to {rates[0]:.3g}"
 
 
 def _names(names: Sequence[str], groups: Sequence[str]) -> str:

@@ -4,19 +4,32 @@ from __future__ import annotations
 
 import json
 import shlex
+import sys
+from dataclasses import replace
 from typing import Any
 
-from zoo.errors import NameConflict, UnknownName
+from zoo.cli.backbones import map_row
+from zoo.errors import NameConflict, OptionError, UnknownName
+from zoo.planning.request import SAMPLE_CLASSES, parse_input_size
 from zoo.registry import Contribution, Registry, ResolvedBackbone, default_registry
 from zoo.registry.names import qualified_name
+from zoo.registry.plugins import one_line
+from zoo.specs import BackboneSpec
+
+_NEEDS = {"pooled": "pooled features[N, F]", "map": "the map[N, C, H, W] of features: zoo list backbones --head NAME"}
 
 
-def show_name(name: str, *, as_json: bool) -> None:
-    """Print all that is known about a backbone, head, recipe or recipe file. Raises UnknownName, NameConflict."""
+def show_name(name: str, *, head: str | None, classes: int | None, input_size: str | None, as_json: bool) -> None:
+    """Print all that is known about a backbone, head, recipe or recipe file; with `head`, a model's way to its logits.
+
+    Raises UnknownName, NameConflict, Refused for a pair that cannot work.
+    """
     registry = default_registry()
     kind, found = _find(name, registry)
-    if kind == "backbone":
-        content = _backbone(found)
+    if head is not None or classes is not None or input_size is not None:
+        _show_way(kind, name, registry, head, classes, input_size, as_json=as_json)
+    elif kind == "backbone":
+        content = _backbone(found, registry)
         print(_json(content)) if as_json else _print_backbone(found, content)
     elif kind == "head":
         content = _head(found)
@@ -24,6 +37,26 @@ def show_name(name: str, *, as_json: bool) -> None:
     else:
         recipe, origin = found
         print(recipe.model_dump_json(indent=2)) if as_json else _print_recipe(recipe, origin)
+
+
+def _show_way(
+    kind: str,
+    name: str,
+    registry: Registry,
+    head: str | None,
+    classes: int | None,
+    input_size: str | None,
+    *,
+    as_json: bool,
+) -> None:
+    if kind != "backbone":
+        raise OptionError(f"--head, --classes and --input-size go with a backbone; {name!r} is a {kind}.")
+    if head is None:
+        raise OptionError(f"--classes and --input-size need --head. Next: zoo show {name} --head linear")
+    from zoo.cli.way import show_way  # torch
+
+    size = None if input_size is None else parse_input_size(input_size)
+    show_way(name, head, SAMPLE_CLASSES if classes is None else classes, size, registry, as_json=as_json)
 
 
 def _find(name: str, registry: Registry) -> tuple[str, Any]:
@@ -63,14 +96,29 @@ def _json(content: dict[str, Any]) -> str:
     return json.dumps(content, indent=2, ensure_ascii=False)
 
 
-def _backbone(resolved: ResolvedBackbone) -> dict[str, Any]:
-    spec = resolved.spec
+def _backbone(resolved: ResolvedBackbone, registry: Registry) -> dict[str, Any]:
+    spec, fault = resolved.spec, ""
+    if spec.facts is None:
+        spec, fault = _measured(spec)
+    facts = spec.facts
     return {
         "name": resolved.qualified,
         "provider": spec.provider,
         "architecture": spec.architecture,
-        "parameters": spec.parameters,
         "summary": spec.summary,
+        "parameters": facts and facts.parameters,
+        "gmacs": facts and facts.gmacs,
+        "features": facts and facts.pooled,
+        "map": map_row(spec),
+        "groups": facts and facts.groups,
+        "input_size": list(spec.preprocessing_for(next(iter(spec.tags), None)).input_size[1:]),
+        "fixed_input": facts and facts.fixed_input,
+        "note": facts.note if facts else fault,
+        "heads": [
+            each.spec.name
+            for each in registry.heads()
+            if facts is not None and (each.spec.needs == "pooled" or facts.map is not None)
+        ],
         "also": list(resolved.also),
         "preprocessing": spec.preprocessing_for(resolved.tag).to_dict(),
         "weights": [
@@ -85,14 +133,27 @@ def _backbone(resolved: ResolvedBackbone) -> dict[str, Any]:
     }
 
 
+def _measured(spec: BackboneSpec) -> tuple[BackboneSpec, str]:
+    """A backbone that its provider's index does not know, measured now; or why it cannot be."""
+    from zoo.model.measure import measure  # torch
+
+    print(f"Measuring {spec.name}, which is not in its provider's index.", file=sys.stderr)
+    try:
+        return replace(spec, facts=measure(spec)), ""
+    except Exception as error:  # of a plugin or its library: still worth showing what is known
+        return spec, f"it cannot be built here: {one_line(error)}"
+
+
 def _print_backbone(resolved: ResolvedBackbone, content: dict[str, Any]) -> None:
     spec = resolved.spec
     print(f"{spec.name}  {spec.summary}".rstrip())
-    if content["parameters"] is not None:
-        print(f"parameters  {content['parameters']:,} without the classifier")
     if "/" not in resolved.asked:
         others = f"; it could also mean {', '.join(resolved.also)}" if resolved.also else ""
         print(f"the name    {resolved.asked} means {resolved.qualified}{others}")
+    if content["parameters"] is not None:
+        _print_facts(resolved, content)
+    elif content["note"]:
+        print(f"note        {content['note']}")
     if not spec.weights:
         print("weights     none published: --weights FILE or --weights random")
         print(f"images      {spec.preprocessing.describe()}")
@@ -104,6 +165,26 @@ def _print_backbone(resolved: ResolvedBackbone, content: dict[str, Any]) -> None
     print(f"\nNext: zoo plan --backbone {resolved.asked} --data PATH")
 
 
+def _print_facts(resolved: ResolvedBackbone, content: dict[str, Any]) -> None:
+    height, width = content["input_size"]
+    fixed = "no other size" if content["fixed_input"] else "others by --input-size"
+    print(f"parameters  {content['parameters']:,} without the classifier")
+    print(f"compute     {content['gmacs']:.2f} GMACs for an image of {height}x{width}")
+    print(f"input       {height}x{width} by default, {fixed}")
+    print(f"features    pooled[N, {content['features']}], {_map(content)}")
+    print(f"groups      {content['groups']}; see them with: zoo show {resolved.asked} --head linear")
+    if content["note"] and content["map"]:
+        print(f"note        {content['note']}")
+    print(f"heads       {', '.join(content['heads'])}")
+
+
+def _map(content: dict[str, Any]) -> str:
+    grid = content["map"]
+    if grid is None:
+        return f"no map{': ' + content['note'] if content['note'] else ''}"
+    return f"map[N, {grid['channels']}, {grid['height']}, {grid['width']}] at stride {grid['stride']}"
+
+
 def _head(found: Contribution[Any]) -> dict[str, Any]:
     from zoo.options import describe_options
 
@@ -111,7 +192,9 @@ def _head(found: Contribution[Any]) -> dict[str, Any]:
         "name": qualified_name(found),
         "summary": found.spec.summary,
         "distribution": f"{found.plugin.distribution} {found.plugin.version}",
+        "needs": found.spec.needs,
         "own_loss": found.spec.loss is not None,
+        "closed_form": found.spec.fit is not None,
         "references": list(found.spec.references),
         "options": [
             {"name": option.name, "type": option.type, "default": option.default}
@@ -123,7 +206,9 @@ def _head(found: Contribution[Any]) -> dict[str, Any]:
 def _print_head(content: dict[str, Any], usable_name: str) -> None:
     print(f"{content['name']}  {content['summary']}")
     print(f"from        {content['distribution']}")
-    print(f"loss        {'its own' if content['own_loss'] else 'cross-entropy'}")
+    print(f"needs       {_NEEDS[content['needs']]}")
+    trained = "fitted in closed form, in one pass" if content["closed_form"] else "gradients"
+    print(f"trained by  {trained}; loss {'its own' if content['own_loss'] else 'cross-entropy'}")
     for reference in content["references"]:
         print(f"source      {reference}")
     for option in content["options"]:

@@ -12,12 +12,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from zoo.errors import PluginError, Refused, UnknownName
+from zoo.errors import OptionError, PluginError, Refused, UnknownName
 from zoo.model.fetch import Download, Progress, fetch
 from zoo.model.model import ZooModel
 from zoo.model.weights import check_weights_file, read_state
 from zoo.registry import Contribution, ResolvedBackbone
-from zoo.specs import HeadSpec
+from zoo.specs import Backbone, HeadSpec
 
 _CHUNK = 1 << 20
 
@@ -107,30 +107,66 @@ def build_model(
     classes: tuple[str, ...],
     tag: str | None,
     state: Mapping[str, Tensor] | None,
+    input_size: tuple[int, int] | None = None,
 ) -> ZooModel:
-    """Backbone and head as one model on the current device. Raises WeightsMismatch, PluginError."""
-    built = backbone.spec.build(tag=tag, state=state)
-    module = head.spec.build(built.shape, len(classes), options)
-    if not isinstance(module, nn.Module):
-        raise PluginError(
-            f"Head {head.spec.name!r} of {head.plugin.label} built a {type(module).__name__}, not a torch module."
-        )
+    """Backbone and head as one model on the current device.
+
+    `input_size` is (height, width) where it is not that of the weights. Raises Refused for a pair that cannot work,
+    WeightsMismatch, PluginError.
+    """
+    native = backbone.spec.preprocessing_for(tag)
+    preprocessing = native.at(*input_size) if input_size else native
+    resized = preprocessing.input_size[1:] if preprocessing.input_size != native.input_size else None
+    built = backbone.spec.build(tag=tag, state=state, input_size=resized)
     return ZooModel(
         built,
-        module,
+        _head(backbone, built, head, len(classes), options),
         name=backbone.qualified,
         classes=classes,
-        preprocessing=backbone.spec.preprocessing_for(tag),
+        preprocessing=preprocessing,
+        needs=head.spec.needs,
         loss=head.spec.loss,
+        fit=head.spec.fit,
     )
 
 
 def build_outline(
-    backbone: ResolvedBackbone, head: Contribution[HeadSpec], options: Any, *, classes: tuple[str, ...], tag: str | None
+    backbone: ResolvedBackbone,
+    head: Contribution[HeadSpec],
+    options: Any,
+    *,
+    classes: tuple[str, ...],
+    tag: str | None,
+    input_size: tuple[int, int] | None = None,
 ) -> ZooModel:
     """The same model on the meta device: shapes and groups, no memory, no weights."""
     with torch.device("meta"):
-        return build_model(backbone, head, options, classes=classes, tag=tag, state=None)
+        return build_model(backbone, head, options, classes=classes, tag=tag, state=None, input_size=input_size)
+
+
+def _head(
+    backbone: ResolvedBackbone, built: Backbone, head: Contribution[HeadSpec], classes: int, options: Any
+) -> nn.Module:
+    if head.spec.needs == "map" and built.map is None:
+        why = f": {built.no_map}" if built.no_map else ""
+        raise Refused(
+            f"Head {head.spec.name!r} needs a map[N, C, H, W] of features, and {backbone.spec.name} has none{why}.\n"
+            f"Next: a head that takes pooled features (zoo list heads), such as --head linear, or a backbone with a "
+            f"map: zoo list backbones --head {head.spec.name}"
+        )
+    try:
+        module = head.spec.build(built.shape, classes, options)
+    except ValueError as error:
+        raise OptionError(f"Head {head.spec.name!r} on {backbone.spec.name}: {error}") from error
+    if not isinstance(module, nn.Module):
+        raise PluginError(
+            f"Head {head.spec.name!r} of {head.plugin.label} built a {type(module).__name__}, not a torch module."
+        )
+    if head.spec.fit is not None and any(True for _ in module.parameters()):
+        raise PluginError(
+            f"Head {head.spec.name!r} of {head.plugin.label} is fitted in closed form and has parameters."
+        )
+    return module
 
 
 def file_digest(path: Path) -> str:

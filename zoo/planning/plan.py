@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from zoo.recipes import Stage
+from zoo.specs import Needs
 
 FORMAT = 1
 
@@ -29,6 +30,7 @@ class BackbonePlan(_Record):
     tag: str | None
     """Whose configuration and preprocessing are used."""
     features: int
+    """Width of what the head gets: F of pooled[N, F], or C of the map[N, C, H, W]."""
     groups: tuple[GroupPlan, ...]
     licence: str | None
     """Of the pretrained weights, as upstream states it."""
@@ -37,6 +39,8 @@ class BackbonePlan(_Record):
     version: str
     also: tuple[str, ...] = ()
     """What the bare name could have meant as well."""
+    idle: tuple[str, ...] = ()
+    """Parameters that the logits do not depend on (behind the map, or unused upstream too): never trained."""
 
 
 class WeightsPlan(_Record):
@@ -54,6 +58,9 @@ class HeadPlan(_Record):
     name: str
     """Qualified."""
     options: dict[str, Any]
+    needs: Needs
+    closed_form: bool
+    """Fitted in one pass instead of trained by gradients."""
     parameters: int
     distribution: str
     version: str

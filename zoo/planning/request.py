@@ -7,7 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from zoo.errors import OptionError
+
 SAMPLE_CLASSES = 5
+_SMALLEST_INPUT = 8
+DEFAULT_RECIPE, CLOSED_FORM_RECIPE = "staged", "head_only"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -19,8 +23,8 @@ class Request:
     head: str = "dropout_linear"
     classes: int | None = None
     """None: as many as the data has, or 5 of the sample set."""
-    recipe: str = "staged"
-    """A registered name, or the path of a TOML file."""
+    recipe: str | None = None
+    """A registered name, or the path of a TOML file. None: `staged`, or `head_only` for a closed-form head."""
     data: Path | None = None
     """None: the generated sample set."""
     weights: str = "default"
@@ -30,8 +34,21 @@ class Request:
     """`STAGE.KEY=VALUE`, over the recipe's."""
     epochs: int | None = None
     batch_size: int | None = None
+    input_size: tuple[int, int] | None = None
+    """(height, width) in pixels. None: that of the weights."""
     out: Path | None = None
     seed: int = 0
     device: str = "auto"
     workers: int | None = None
     """Decoding threads; None: one per core, at most eight."""
+
+
+def parse_input_size(text: str) -> tuple[int, int]:
+    """`384` or `384x512` (height x width) -> (height, width) in pixels. Raises OptionError."""
+    sides = text.lower().split("x")
+    if len(sides) > 2 or not all(side.strip().isdecimal() for side in sides) or min(map(int, sides)) < _SMALLEST_INPUT:
+        raise OptionError(
+            f"--input-size {text!r} is no size: write 384, or 384x512 for height x width, "
+            f"from {_SMALLEST_INPUT} pixels up."
+        )
+    return int(sides[0]), int(sides[-1])

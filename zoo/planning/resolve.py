@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from zoo.caches import cache_folder
 from zoo.data.dataset import Dataset, Split
 from zoo.data.folder import read_folder
 from zoo.data.sample import sample_classes, sample_folder
 from zoo.data.store import ImageStore, default_workers
-from zoo.errors import DataError, OptionError, RecipeError
+from zoo.errors import DataError, OptionError
 from zoo.events import Note, Progress, Report
 from zoo.model.build import Weights, WeightsChoice, build_outline, choose_weights
-from zoo.model.model import HEAD, ZooModel
+from zoo.model.measure import feature_shape, idle_parameters
+from zoo.model.model import ZooModel
 from zoo.options import build_options, options_to_dict
-from zoo.planning.batches import batch_sizes
 from zoo.planning.devices import choose_device
-from zoo.planning.plan import BackbonePlan, DataPlan, GroupPlan, HeadPlan, Plan, StagePlan, WeightsPlan
-from zoo.planning.request import SAMPLE_CLASSES, Request
+from zoo.planning.input_size import refuse_input_size
+from zoo.planning.pairs import refuse_pair
+from zoo.planning.plan import BackbonePlan, DataPlan, GroupPlan, HeadPlan, Plan, WeightsPlan
+from zoo.planning.request import CLOSED_FORM_RECIPE, DEFAULT_RECIPE, SAMPLE_CLASSES, Request
+from zoo.planning.stages import count_parameters, plan_stage, select_groups
 from zoo.planning.versions import versions
-from zoo.recipes import RecipeSpec, Selection, Stage, override, recipe_from_file, select
+from zoo.recipes import RecipeSpec, Selection, Stage, override, recipe_from_file
 from zoo.registry import Contribution, Registry, ResolvedBackbone
 from zoo.registry.names import qualified_name
 from zoo.specs import HeadSpec
@@ -48,6 +49,8 @@ class Resolved:
     dataset: Dataset
     outline: ZooModel
     selections: tuple[Selection, ...]
+    feature_shape: tuple[int, ...]
+    """Of what the head gets, for one image."""
     device: str
 
 
@@ -55,13 +58,21 @@ def resolve(request: Request, registry: Registry, report: Report) -> Resolved:
     """Look everything up. Raises Refused for what cannot be, DataError for what the folders do not hold."""
     backbone = registry.backbone(request.backbone)
     head = registry.head(request.head)
+    refuse_pair(backbone, head, registry)
     options = build_options(head.spec.name, head.spec.options, request.head_options)
-    recipe, recipe_name = _recipe(request, registry)
+    recipe, recipe_name = _recipe(request, registry, head)
     weights = choose_weights(backbone, request.weights)
     _refuse_bad_numbers(request)
     device = choose_device(request.device)
     dataset = _dataset(request, report)
-    outline = build_outline(backbone, head, options, classes=dataset.classes, tag=weights.tag)
+    if request.input_size is not None:
+        refuse_input_size(backbone, weights.tag, request.input_size)
+    outline = build_outline(
+        backbone, head, options, classes=dataset.classes, tag=weights.tag, input_size=request.input_size
+    )
+    selections = select_groups(recipe, recipe_name, outline, backbone)
+    if any(selection.groups for selection in selections):
+        outline.idle = idle_parameters(outline)
     return Resolved(
         request=request,
         backbone=backbone,
@@ -72,15 +83,15 @@ def resolve(request: Request, registry: Registry, report: Report) -> Resolved:
         weights=weights,
         dataset=dataset,
         outline=outline,
-        selections=_selections(recipe, recipe_name, outline, backbone),
+        selections=selections,
+        feature_shape=feature_shape(outline),
         device=device,
     )
 
 
 def open_store(resolved: Resolved) -> ImageStore:
     """The store that decodes this request's images."""
-    preprocessing = resolved.backbone.spec.preprocessing_for(resolved.weights.tag)
-    return ImageStore(preprocessing, workers=resolved.request.workers or default_workers())
+    return ImageStore(resolved.outline.preprocessing, workers=resolved.request.workers or default_workers())
 
 
 def complete(
@@ -108,14 +119,32 @@ def complete(
     return plan, dataset
 
 
-def _recipe(request: Request, registry: Registry) -> tuple[RecipeSpec, str]:
-    path = Path(request.recipe).expanduser()
+def _recipe(request: Request, registry: Registry, head: Contribution[HeadSpec]) -> tuple[RecipeSpec, str]:
+    asked = request.recipe or (CLOSED_FORM_RECIPE if head.spec.fit else DEFAULT_RECIPE)
+    path = Path(asked).expanduser()
     if path.suffix == ".toml":
         recipe, name = recipe_from_file(path), str(path)
     else:
-        found = registry.recipe(request.recipe)
+        found = registry.recipe(asked)
         recipe, name = found.spec, qualified_name(found)
+    if head.spec.fit:
+        _refuse_settings(request, head.spec.name)
+        return recipe.model_copy(update={"stages": tuple(_one_pass(stage) for stage in recipe.stages)}), name
     return override(recipe, request.set, epochs=request.epochs, batch_size=request.batch_size), name
+
+
+def _refuse_settings(request: Request, head: str) -> None:
+    given = {"--set": request.set, "--epochs": request.epochs, "--batch-size": request.batch_size}
+    for option, value in given.items():
+        if value:
+            raise OptionError(
+                f"{option} changes how gradients train, and head {head!r} is fitted in closed form, in one pass.\n"
+                f"Next: leave {option} out, or take a head that is trained, such as --head linear."
+            )
+
+
+def _one_pass(stage: Stage) -> Stage:
+    return stage.model_copy(update={"epochs": 1})
 
 
 def _refuse_bad_numbers(request: Request) -> None:
@@ -145,42 +174,6 @@ def _dataset(request: Request, report: Report) -> Dataset:
             f"{', '.join(dataset.classes)}.\nNext: leave --classes out, or check the folders."
         )
     return dataset
-
-
-def _selections(
-    recipe: RecipeSpec, source: str, outline: ZooModel, backbone: ResolvedBackbone
-) -> tuple[Selection, ...]:
-    faults: list[str] = []
-    selections = []
-    for index, stage in enumerate(recipe.stages):
-        selection, found = select(stage, outline.groups.names, path=f"stages[{index}]")
-        faults += found or _impossible(stage, selection, outline, f"stages[{index}]")
-        selections.append(selection)
-    if faults:
-        raise RecipeError(f"{source} for {backbone.qualified}", faults)
-    return tuple(selections)
-
-
-def _impossible(stage: Stage, selection: Selection, outline: ZooModel, path: str) -> list[str]:
-    faults = []
-    if not selection.groups and stage.augment != "none":
-        faults.append(
-            f"{path}.augment: {stage.augment!r} would do nothing, the head alone trains on features computed once"
-        )
-    if stage.batch_size == 1 and any(norm.training for norm in _batch_norms(outline, _trains(selection))):
-        faults.append(f"{path}.batch_size: 1 image is no batch for the batch norms that this stage trains")
-    return faults
-
-
-def _trains(selection: Selection) -> list[str]:
-    return [*selection.groups, *([HEAD] if selection.head else [])]
-
-
-def _batch_norms(outline: ZooModel, trains: Sequence[str]) -> list[nn.Module]:
-    """Every batch norm, in the mode that it has while these groups train."""
-    outline.freeze_all_but(trains)
-    outline.train()
-    return [each for each in outline.modules() if isinstance(each, nn.modules.batchnorm._BatchNorm)]
 
 
 def _refuse_unreadable(dataset: Dataset, faults: dict[str, str], total: int) -> None:
@@ -222,14 +215,23 @@ def _plan(
         head=HeadPlan(
             name=qualified_name(resolved.head),
             options=options_to_dict(resolved.options),
-            parameters=_count(resolved.outline.head.parameters()),
+            needs=resolved.head.spec.needs,
+            closed_form=resolved.outline.closed_form,
+            parameters=count_parameters(resolved.outline.head.parameters()),
             distribution=resolved.head.plugin.distribution,
             version=resolved.head.plugin.version,
         ),
         recipe=resolved.recipe_name,
         recipe_summary=resolved.recipe.summary,
         stages=tuple(
-            _stage_plan(stage, selection, resolved.outline, len(dataset.splits["train"]))
+            plan_stage(
+                stage,
+                selection,
+                resolved.outline,
+                train=len(dataset.splits["train"]),
+                val=len(dataset.splits["val"]),
+                feature_shape=resolved.feature_shape,
+            )
             for stage, selection in zip(resolved.recipe.stages, resolved.selections, strict=True)
         ),
         classes=dataset.classes,
@@ -253,51 +255,20 @@ def _plan(
 
 def _backbone_plan(resolved: Resolved, choice: WeightsChoice) -> BackbonePlan:
     spec = resolved.backbone.spec
-    groups = resolved.outline.groups
+    groups, module = resolved.outline.groups, resolved.outline.backbone
     published = spec.weights_for(choice.tag)
     return BackbonePlan(
         name=f"{spec.name}.{choice.tag}" if choice.tag else spec.name,
         asked=resolved.backbone.asked,
         tag=choice.tag,
-        features=resolved.outline.shape.pooled,
+        features=resolved.feature_shape[0],
         groups=tuple(
-            GroupPlan(name=name, parameters=_count(groups.parameters_of(name, resolved.outline.backbone).values()))
+            GroupPlan(name=name, parameters=count_parameters(groups.parameters_of(name, module).values()))
             for name in groups.names
         ),
         licence=published.licence if published and choice.kind == "tag" else None,
         distribution=resolved.backbone.plugin.distribution,
         version=resolved.backbone.plugin.version,
         also=resolved.backbone.also,
+        idle=tuple(sorted(resolved.outline.idle)),
     )
-
-
-def _stage_plan(stage: Stage, selection: Selection, outline: ZooModel, images: int) -> StagePlan:
-    trains = _trains(selection)
-    norms = _batch_norms(outline, trains)
-    trainable = _count(each for each in outline.parameters() if each.requires_grad)
-    return StagePlan(
-        settings=stage,
-        trains=tuple(trains),
-        freezes=tuple(name for name in [*outline.groups.names, HEAD] if name not in trains),
-        trainable_parameters=trainable,
-        frozen_parameters=_count(outline.parameters()) - trainable,
-        rates=group_rates(stage, outline.groups.names, trains),
-        steps=stage.epochs * len(batch_sizes(images, stage.batch_size)),
-        inputs="images" if selection.groups else "features",
-        batch_norms_frozen=sum(not norm.training for norm in norms),
-        batch_norms_training=sum(norm.training for norm in norms),
-    )
-
-
-def group_rates(stage: Stage, groups: Sequence[str], trains: Sequence[str]) -> dict[str, float]:
-    """Peak learning rate of every group that trains: the head and the last group have `lr`, each earlier one
-    `layer_decay` times its successor's. Distance counts all groups, frozen ones included."""
-    rates = {}
-    for name in trains:
-        distance = 0 if name == HEAD else len(groups) - 1 - groups.index(name)
-        rates[name] = stage.lr * stage.layer_decay**distance
-    return rates
-
-
-def _count(parameters: Any) -> int:
-    return sum(each.numel() for each in parameters)

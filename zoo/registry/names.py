@@ -57,6 +57,10 @@ class Backbones:
                 by_name.setdefault(name, []).append(f"{held.spec.name}/{name}")
         return {name: qualified for name, qualified in by_name.items() if len(qualified) > 1}
 
+    def spec(self, held: Contribution[BackboneProvider], architecture: str) -> BackboneSpec:
+        """What a provider says of one of its architectures. Raises PluginError where it cannot."""
+        return _spec(held, architecture)
+
     def resolve(self, name: str) -> ResolvedBackbone:
         """Raises UnknownName (architecture, provider or tag) or NameConflict."""
         provider_name, slash, rest = name.rpartition("/")

@@ -17,10 +17,11 @@ from zoo.model.model import ZooModel
 from zoo.training.memory import Pieces
 
 
-def pooled_features(
+def features(
     model: ZooModel, store: ImageStore, files: Sequence[ImageFile], *, pieces: Pieces, progress: Callable[[int], None]
 ) -> Tensor:
-    """features[N, F] of the files on the CPU, in their order; each image goes through the backbone once."""
+    """What the head gets of the files (pooled[N, F] or map[N, C, H, W]) on the CPU, in their order; each image goes
+    through the backbone once."""
     return _through(model.features, model, store, files, pieces, progress)
 
 
@@ -32,7 +33,7 @@ def logits(
 
 
 def head_logits(model: ZooModel, features: Tensor, *, size: int) -> Tensor:
-    """logits[N, classes] from features[N, F], in padded pieces of `size` as `logits` computes them."""
+    """logits[N, classes] from what the head gets, in padded pieces of `size` as `logits` computes them."""
     device = next(model.parameters()).device
     model.eval()
     with torch.inference_mode():

@@ -34,7 +34,7 @@ class Inputs(Protocol):
         """One tensor per batch of indices."""
 
     def features(self, model: ZooModel, batch: Tensor) -> Tensor:
-        """A batch -> features[N, F], with a graph where the backbone trains."""
+        """A batch -> what the head gets, with a graph where the backbone trains."""
 
     def val_logits(self, model: ZooModel) -> Tensor:
         """logits[N, classes] over the validation split."""
@@ -42,14 +42,14 @@ class Inputs(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class FeatureInputs:
-    """Pooled features computed once: for stages that leave the backbone alone."""
+    """What the head gets, computed once: for stages that leave the backbone alone."""
 
     train: Tensor
     val: Tensor
     chunk: int
 
     def train_batches(self, order: Sequence[Sequence[int]], text: str) -> Iterator[Tensor]:
-        return (self.train[torch.tensor(indices)] for indices in order)
+        return (self.train[torch.tensor(list(indices))] for indices in order)
 
     def features(self, model: ZooModel, batch: Tensor) -> Tensor:
         return batch
@@ -140,6 +140,49 @@ def train_stage(
             )
         )
     watch.finished(logits)
+    return scores, logits
+
+
+def fit_stage(
+    model: ZooModel,
+    stage: StagePlan,
+    inputs: Inputs,
+    *,
+    train_targets: Tensor,
+    val_targets: Tensor,
+    watch: StageWatch,
+    record: Callable[[EpochFinished], None],
+) -> tuple[Scores, Tensor]:
+    """Fit a closed-form head in one pass -> (validation scores, validation logits[N, classes])."""
+    began = time.perf_counter()
+    device = next(model.parameters()).device
+    model.eval()
+    watch.step_begins()
+    (features,) = inputs.train_batches([range(len(train_targets))], stage.settings.name)
+    features, targets = features.to(device), train_targets.to(device)
+    states = []
+    for _ in range(2):
+        model.fit_head(features, targets)
+        states.append({name: each.detach().clone() for name, each in model.head.state_dict().items()})
+    watch.fitted(*states)
+    with torch.no_grad():
+        train_loss = float(model.loss(features, targets))
+    seconds = time.perf_counter() - began
+    logits = inputs.val_logits(model)
+    scores = score(logits, val_targets)
+    watch.finished(logits)
+    record(
+        EpochFinished(
+            stage=stage.settings.name,
+            epoch=1,
+            epochs=1,
+            rates={},
+            train_loss=train_loss,
+            val=scores.to_dict(),
+            seconds=time.perf_counter() - began,
+            images_per_second=len(targets) / seconds,
+        )
+    )
     return scores, logits
 
 

@@ -16,7 +16,7 @@ def make_optimizer(model: ZooModel, stage: StagePlan) -> AdamW:
     by_group: dict[str, list[tuple[str, object]]] = {}
     for name, parameter in model.named_parameters():
         group = model.group_of(name)
-        if group in stage.rates:
+        if group in stage.rates and name not in model.idle:
             by_group.setdefault(group, []).append((name, parameter))
     return AdamW(
         [

@@ -56,8 +56,13 @@ def check_preprocessing(
     reference: Callable[[Image], Tensor] | None,
     *,
     weights: str,
+    native: Preprocessing | None = None,
 ) -> Check:
-    """Real images through zoo's preprocessing and through upstream's own: every bit must be equal."""
+    """Real images through zoo's preprocessing and through upstream's own: every bit must be equal.
+
+    Upstream's is for the input size of its weights. Where the run has another, `native`, that of the weights, is
+    compared on the images, and `preprocessing` must be what it becomes at the run's size, in every field.
+    """
     if reference is None:
         return Check(
             name="preprocessing",
@@ -65,12 +70,23 @@ def check_preprocessing(
             summary="the backbone's provider offers no reference transform to compare with",
             evidence={"preprocessing": preprocessing.to_dict()},
         )
+    _, height, width = preprocessing.input_size
+    compared_with, note = preprocessing, ""
+    if native is not None and native.input_size != preprocessing.input_size:
+        compared_with, note = native, f"; enlarged or reduced to {height}x{width}, nothing else changed"
+        if preprocessing != native.at(height, width):
+            return Check(
+                name="preprocessing",
+                verdict="failed",
+                summary=f"at {height}x{width} it is not that of {weights} in another size",
+                evidence={"preprocessing": preprocessing.to_dict(), "expected": native.at(height, width).to_dict()},
+            )
     step = max(1, len(files) // _COMPARED)
     compared = list(files[::step][:_COMPARED])
     differing: dict[str, float | str] = {}
     for file in compared:
         image = read_image(file.path)
-        ours, theirs = transform(image, preprocessing), reference(image)
+        ours, theirs = transform(image, compared_with), reference(image)
         if ours.shape != theirs.shape:
             differing[file.relative] = f"{list(ours.shape)} against {list(theirs.shape)}"
         elif not torch.equal(ours, theirs):
@@ -81,7 +97,7 @@ def check_preprocessing(
         verdict="failed" if differing else "passed",
         summary=f"{first[0]} comes out differently than with the transform of {weights}: {first[1]}"
         if first
-        else f"{len(compared)} images come out bit for bit as with upstream's transform of {weights}",
+        else f"{len(compared)} images come out bit for bit as with upstream's transform of {weights}{note}",
         evidence={"images": len(compared), "differing": differing, "preprocessing": preprocessing.to_dict()},
     )
 

@@ -17,14 +17,15 @@ from zoo.data.dataset import Dataset, ImageFile
 from zoo.data.store import ImageStore
 from zoo.errors import CheckFailed
 from zoo.events import EpochFinished, PlanReady, Progress, Report, StageFinished, StageStarted
-from zoo.model.model import ZooModel
+from zoo.model.model import HEAD, ZooModel
+from zoo.model.weights import load_weights
 from zoo.planning.batches import batch_sizes
 from zoo.planning.plan import Plan, StagePlan
 from zoo.planning.request import Request
 from zoo.planning.resolve import Resolved, complete, open_store, resolve
 from zoo.registry import Registry
 from zoo.training import inference
-from zoo.training.loop import FeatureInputs, ImageInputs, Inputs, train_stage
+from zoo.training.loop import FeatureInputs, ImageInputs, Inputs, fit_stage, train_stage
 from zoo.training.memory import Halving, Pieces, memory_suffices
 from zoo.training.metrics import Scores, score
 from zoo.training.proof import (
@@ -120,7 +121,8 @@ class _Run:
         if best is None:
             self._folder.write_proof(self._checks)
             raise CheckFailed(f"{self._complaint(stopped)}\nNo stage was finished, so there is no classifier.")
-        self._model.load_state_dict(best.state)
+        # Not `load_state_dict`: torchvision's mnasnets want a version there that a plain dictionary does not have.
+        load_weights(self._model, best.state, architecture=self._plan.backbone.name)
         self._model.eval()
         metrics = {"val": best.scores.to_dict(), **self._look_at_test()}
         with self._clock.measure("evaluate"):
@@ -165,6 +167,8 @@ class _Run:
         return best, len(self._plan.stages), None
 
     def _train_stage(self, stage: StagePlan, inputs: Inputs, watch: StageWatch) -> tuple[Scores, Tensor]:
+        if self._model.closed_form:
+            return self._fit_stage(stage, inputs, watch)
         longest = max(batch_sizes(len(self._train), stage.settings.batch_size))
         work = f"training {stage.settings.name}"
         with self._clock.measure("train"), memory_suffices(work):
@@ -181,6 +185,18 @@ class _Run:
                 record=self._record,
             )
 
+    def _fit_stage(self, stage: StagePlan, inputs: Inputs, watch: StageWatch) -> tuple[Scores, Tensor]:
+        with self._clock.measure("train"), memory_suffices(f"fitting {stage.settings.name}"):
+            return fit_stage(
+                self._model,
+                stage,
+                inputs,
+                train_targets=self._train_targets,
+                val_targets=self._val_targets,
+                watch=watch,
+                record=self._record,
+            )
+
     def _inputs(self, stage: StagePlan) -> Inputs:
         if stage.inputs == "images":
             pieces = self._pieces(self._plan.chunk, f"validation {stage.settings.name}")
@@ -189,18 +205,18 @@ class _Run:
         if self._features is None or self._backbone_has_moved():
             with self._clock.measure("features"):
                 pieces = self._pieces(self._plan.chunk, "features")
-                train = self._pooled(self._train, pieces, "features of train")
-                val = self._pooled(self._val, pieces, "features of val")
+                train = self._features_of(self._train, pieces, "features of train")
+                val = self._features_of(self._val, pieces, "features of val")
             self._features = FeatureInputs(train, val, pieces.size)
         return self._features
 
-    def _pooled(self, files: Sequence[ImageFile], pieces: Pieces, task: str) -> Tensor:
+    def _features_of(self, files: Sequence[ImageFile], pieces: Pieces, task: str) -> Tensor:
         progress = self._progress(task, len(files))
-        return inference.pooled_features(self._model, self._store, files, pieces=pieces, progress=progress)
+        return inference.features(self._model, self._store, files, pieces=pieces, progress=progress)
 
     def _backbone_has_moved(self) -> bool:
         done = self._plan.stages[: len(self._stages)]
-        return any(stage.inputs == "images" for stage in done)
+        return any(set(stage.trains) != {HEAD} for stage in done)
 
     def _look_at_test(self) -> dict[str, dict[str, float]]:
         """Once, when everything has been chosen."""
@@ -217,7 +233,13 @@ class _Run:
         spec = self._resolved.backbone.spec
         tag = self._plan.backbone.tag
         reference = spec.reference(tag) if spec.reference else None
-        return check_preprocessing(self._train, self._model.preprocessing, reference, weights=self._plan.backbone.name)
+        return check_preprocessing(
+            self._train,
+            self._model.preprocessing,
+            reference,
+            weights=self._plan.backbone.name,
+            native=spec.preprocessing_for(tag),
+        )
 
     def _check_saved(self, best: _Candidate) -> Check:
         """The artefact read back, against the logits by which the kept stage was chosen."""

@@ -51,6 +51,8 @@ def build(resolved: Resolved, plan: Plan, weights: Weights) -> ZooModel:
             classes=plan.classes,
             tag=weights.choice.tag,
             state=weights.state,
+            input_size=resolved.request.input_size,
         ).to(plan.device)
         check_shapes(model)
+    model.idle = frozenset(plan.backbone.idle)
     return model

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -35,7 +36,7 @@ class StageWatch:
         self._stage = stage
         self._name = stage.settings.name
         trains = set(stage.trains)
-        self._trained = {name: each for name, each in model.named_parameters() if model.group_of(name) in trains}
+        self._trained = {name: each for name, each in model.named_parameters() if _trains(model, name, trains)}
         self._must_rest = _must_rest(model, trains)
         self._frozen_before = self._frozen_digests()
         self._trained_before = {name: tensor_digest(each) for name, each in self._trained.items()}
@@ -46,6 +47,7 @@ class StageWatch:
         self._losses: list[float] = []
         self._optimizer: Check | None = None
         self._finite: Check | None = None
+        self._closed_form: Check | None = None
 
     def optimizer_made(self, optimizer: Optimizer) -> None:
         """Compare the optimizer's parameters with the plan's."""
@@ -64,6 +66,24 @@ class StageWatch:
             verdict="failed" if wrong else "passed",
             summary=said or f"the optimizer holds exactly the {len(self._trained)} trainable tensors, each once",
             evidence={what: found[:_SHOWN] for what, found in wrong.items()} | {"tensors": len(held)},
+        )
+
+    def fitted(self, first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> None:
+        """Compare the head's state after fitting it twice to the same features: a closed form has one answer."""
+        differing = [name for name in second if not torch.equal(first[name], second[name])]
+        wrong = differing + [name for name, each in second.items() if not bool(torch.isfinite(each).all())]
+        if wrong:
+            summary = f"{_first_of(wrong)} is not finite, or came out differently when fitted again"
+        else:
+            summary = (
+                f"fitted twice to the same features, the head's {len(second)} tensors are finite and the same bits"
+            )
+        self._closed_form = Check(
+            name="closed_form",
+            stage=self._name,
+            verdict="failed" if wrong else "passed",
+            summary=summary,
+            evidence={"differing": wrong[:_SHOWN], "tensors": len(second)},
         )
 
     def step_begins(self) -> None:
@@ -114,13 +134,14 @@ class StageWatch:
 
     def checks(self) -> list[Check]:
         """The verdicts on this stage."""
-        checks = [self._frozen_unchanged(), self._frozen_at_rest(), self._gradients(), self._loss_moved()]
+        checks = [self._frozen_unchanged(), self._frozen_at_rest()]
+        checks += [self._closed_form] if self._closed_form else [self._gradients(), self._loss_moved()]
         return [*checks, *(each for each in (self._optimizer, self._finite) if each is not None)]
 
     def _frozen_digests(self) -> dict[str, str]:
         tensors = {**dict(self._model.named_parameters()), **dict(self._model.named_buffers())}
         trains = set(self._stage.trains)
-        return {name: tensor_digest(each) for name, each in tensors.items() if self._model.group_of(name) not in trains}
+        return {name: tensor_digest(each) for name, each in tensors.items() if not _trains(self._model, name, trains)}
 
     def _frozen_unchanged(self) -> Check:
         after = self._frozen_digests()
@@ -200,6 +221,10 @@ def tensor_digest(tensor: Tensor) -> str:
     digest = hashlib.sha256(f"{plain.dtype}{tuple(plain.shape)}".encode())
     digest.update(plain.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def _trains(model: ZooModel, name: str, trains: set[str]) -> bool:
+    return model.group_of(name) in trains and name not in model.idle
 
 
 def _must_rest(model: ZooModel, trains: set[str]) -> list[str]:

@@ -1,0 +1,1 @@
+"""Measurements that anyone can repeat; what was seen stands in docs/measurements.md."""

@@ -1,0 +1,252 @@
+"""The support matrix: every backbone with every head, built and run on the meta device.
+
+    python -m tests.matrix            check it, and that docs/support.md says the same
+    python -m tests.matrix --write    write docs/support.md
+
+Each backbone is built once for its default weights; two images go through it, and every head gets what comes out.
+What the index says of it must be what is found. Then real runs: timm's tiny models and the smallest of each family of
+torchvision, with one head that gets pooled features and one that gets a map. One process a core.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from multiprocessing import get_context
+from pathlib import Path
+
+import torch
+from tests.numeric import FAMILIES, TINY, draw_few, faults_of_a_run, pairs
+from torch import Tensor
+from zoo.model.groups import partition
+from zoo.registry import Contribution, Registry, default_registry
+from zoo.specs import Backbone, BackboneSpec, HeadSpec
+
+DOCUMENT = Path(__file__).parents[1] / "docs" / "support.md"
+PROVIDERS = {"torchvision": 80, "timm": 1371}
+_CLASSES, _IMAGES = 5, 2
+
+
+@dataclass(kw_only=True)
+class Row:
+    """What was found of one backbone."""
+
+    name: str
+    parameters: int = 0
+    pooled: int = 0
+    map: tuple[int, ...] | None = None
+    groups: int = 0
+    input_size: tuple[int, int] = (0, 0)
+    heads: dict[str, str] = field(default_factory=dict)
+    """Head -> why it cannot work; empty where it does."""
+    faults: list[str] = field(default_factory=list)
+    """What must not be: an exception, a wrong shape, an index that says something else."""
+
+
+def examine(spec: BackboneSpec, heads: Sequence[Contribution[HeadSpec]]) -> Row:
+    """Build a backbone, run it, and put every head on what comes out."""
+    row = Row(name=spec.name)
+    tag = next(iter(spec.tags), None)
+    _, height, width = spec.preprocessing_for(tag).input_size
+    row.input_size = height, width
+    try:
+        with torch.device("meta"), torch.no_grad():
+            built = spec.build(tag=tag, state=None)
+            built.module.eval()
+            images = torch.empty(_IMAGES, 3, height, width)
+            _look_at_backbone(built, images, row)
+            features = {"pooled": built.pool(built.module, images)}
+            row.faults += _wrong_shape("pooled", features["pooled"], (_IMAGES, built.shape.pooled))
+            if built.map is not None:
+                features["map"] = built.map(built.module, images)
+                row.map = tuple(features["map"].shape[1:])
+                row.faults += _wrong_map(features["map"], built)
+            for head in heads:
+                _look_at_head(head.spec, built, features, row)
+    except Exception as error:  # whatever a library raises is a line in the table, not the end of it
+        row.faults.append(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
+    row.faults += _differences(spec, row)
+    return row
+
+
+def _look_at_backbone(built: Backbone, images: Tensor, row: Row) -> None:
+    row.parameters = sum(parameter.numel() for parameter in built.module.parameters())
+    row.groups = len(partition(built.module, built.groups, backbone=row.name).names)
+    row.pooled = built.shape.pooled
+
+
+def _look_at_head(spec: HeadSpec, built: Backbone, features: dict[str, Tensor], row: Row) -> None:
+    if spec.needs not in features:
+        row.heads[spec.name] = built.no_map or "no reason given"
+        row.faults += [] if built.no_map else [f"{spec.name}: refused without a reason"]
+        return
+    module = spec.build(built.shape, _CLASSES, spec.options()).eval()
+    logits = module(features[spec.needs])
+    row.faults += [f"{spec.name}: {fault}" for fault in _wrong_shape("logits", logits, (_IMAGES, _CLASSES))]
+    row.heads[spec.name] = ""
+
+
+def _wrong_shape(what: str, found: Tensor, expected: tuple[int, ...]) -> list[str]:
+    fits = tuple(found.shape) == expected and found.dtype == torch.float32
+    return [] if fits else [f"{what} are {found.dtype} {list(found.shape)}, expected float32 {list(expected)}"]
+
+
+def _wrong_map(found: Tensor, built: Backbone) -> list[str]:
+    shape = tuple(found.shape)
+    fits = len(shape) == 4 and shape[:2] == (_IMAGES, built.shape.map) and found.dtype == torch.float32
+    return [] if fits else [f"the map is {found.dtype} {list(shape)}, expected [{_IMAGES}, {built.shape.map}, H, W]"]
+
+
+def _differences(spec: BackboneSpec, row: Row) -> list[str]:
+    if spec.facts is None:
+        return ["not in the index"]
+    said = (spec.facts.parameters, spec.facts.pooled, spec.facts.map, spec.facts.groups)
+    found = (row.parameters, row.pooled, row.map, row.groups)
+    return [] if said == found else [f"the index says {said}, found {found}"]
+
+
+def specs(registry: Registry) -> Iterator[BackboneSpec]:
+    """Of every architecture of zoo's own providers."""
+    for held, catalogue in registry.backbones().catalogue():
+        if held.plugin.own:
+            yield from (held.spec.resolve(architecture) for architecture in sorted(catalogue))
+
+
+def own_heads(registry: Registry) -> list[Contribution[HeadSpec]]:
+    return [each for each in registry.heads() if each.plugin.own]
+
+
+def _examine_named(name: str) -> Row:
+    registry = default_registry()
+    return examine(registry.backbone(name).spec, own_heads(registry))
+
+
+def examine_all(names: Sequence[str], *, processes: int) -> list[Row]:
+    """One row for each backbone, in the order of `names`; says on stderr how far it is."""
+    began, rows = time.monotonic(), []
+    with ProcessPoolExecutor(processes, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+        for row in pool.map(_examine_named, names, chunksize=4):
+            rows.append(row)
+            left = (time.monotonic() - began) / len(rows) * (len(names) - len(rows))
+            if len(rows) % 50 == 0 or row.faults:
+                print(f"{len(rows)} of {len(names)}, {left:.0f} s left", file=sys.stderr)
+    return rows
+
+
+def run_all(processes: int) -> list[str]:
+    """Faults of the real runs."""
+    every = [*pairs(TINY), *pairs(FAMILIES)]
+    faults: list[str] = []
+    with tempfile.TemporaryDirectory() as folder:
+        data = draw_few(Path(folder) / "data")
+        runs = [(backbone, head, data, Path(folder) / str(number)) for number, (backbone, head) in enumerate(every)]
+        with ProcessPoolExecutor(processes, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+            for (backbone, head), found in zip(every, pool.map(_run, runs), strict=True):
+                faults += [f"{backbone} with {head}: {fault}" for fault in found]
+    print(f"{len(every)} real runs, {len(faults)} faults")
+    return faults
+
+
+def _run(arguments: tuple[str, str, Path, Path]) -> list[str]:
+    *_, out = arguments
+    try:
+        return faults_of_a_run(*arguments)
+    except Exception as error:
+        return [f"{type(error).__name__}: {error}"]
+    finally:
+        shutil.rmtree(out, ignore_errors=True)  # some hold half a gigabyte
+
+
+def document(rows: Sequence[Row], heads: Sequence[Contribution[HeadSpec]]) -> str:
+    """docs/support.md."""
+    versions = ", ".join(f"{name} {version(name).partition('+')[0]}" for name in PROVIDERS)
+    lines = [
+        "# What works with what",
+        "",
+        "Generated by `python -m tests.matrix --write`; CI runs `python -m tests.matrix`, which builds all of it anew "
+        "and compares.",
+        f"Every backbone was built for its default weights with {versions}, run on two images on the meta device, and",
+        f"every head was put on what came out, for {_CLASSES} classes.",
+        "",
+        "| head | needs | works on |",
+        "|---|---|---|",
+        *(_head_line(each.spec, rows) for each in heads),
+        "",
+        *_gaps(rows),
+        "",
+        "`map` is that of one image of the input size given: channels x height x width. Parameters are without the",
+        "classifier. Groups are what recipes freeze, from input to output.",
+        "",
+    ]
+    for provider in PROVIDERS:
+        of_provider = [row for row in rows if row.name.startswith(f"{provider}/")]
+        lines += [f"## {provider}: {len(of_provider):,} architectures", "", *_table(of_provider), ""]
+    return "\n".join(lines)
+
+
+def _head_line(spec: HeadSpec, rows: Iterable[Row]) -> str:
+    counted = []
+    for provider in PROVIDERS:
+        of_provider = [row for row in rows if row.name.startswith(f"{provider}/")]
+        works = sum(row.heads.get(spec.name) == "" for row in of_provider)
+        counted.append(f"{works:,} of {len(of_provider):,} of {provider}")
+    return f"| `{spec.name}` | {spec.needs} | {', '.join(counted)} |"
+
+
+def _gaps(rows: Iterable[Row]) -> list[str]:
+    by_reason: dict[tuple[str, ...], list[str]] = {}
+    for row in rows:
+        refused = tuple(head for head, reason in row.heads.items() if reason)
+        reasons = {reason for reason in row.heads.values() if reason}
+        for reason in sorted(reasons):
+            by_reason.setdefault((reason, *refused), []).append(row.name.partition("/")[2])
+    return [
+        f"**{', '.join(heads)}**: not on {', '.join(f'`{name}`' for name in names)}: {reason}."
+        for (reason, *heads), names in by_reason.items()
+    ] or ["There are no gaps."]
+
+
+def _table(rows: Iterable[Row]) -> list[str]:
+    lines = ["| architecture | input | parameters | pooled | map | groups |", "|---|---|---:|---:|---|---:|"]
+    for row in rows:
+        grid = "x".join(map(str, row.map)) if row.map else "none"
+        size = f"{row.input_size[0]}x{row.input_size[1]}"
+        name = row.name.partition("/")[2]
+        lines.append(f"| {name} | {size} | {row.parameters:,} | {row.pooled} | {grid} | {row.groups} |")
+    return lines
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", action="store_true", help="write docs/support.md")
+    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
+    arguments = parser.parse_args()
+    registry = default_registry()
+    began = time.monotonic()
+    rows = examine_all([spec.name for spec in specs(registry)], processes=arguments.processes)
+    heads = own_heads(registry)
+    faults = [f"{row.name}: {fault}" for row in rows for fault in row.faults]
+    print(f"{len(rows):,} backbones x {len(heads)} heads, {len(faults)} faults, {time.monotonic() - began:.0f} s")
+    faults += run_all(arguments.processes)
+    print(f"{time.monotonic() - began:.0f} s in all")
+    for fault in faults:
+        print(f"  {fault}")
+    text = document(rows, heads)
+    if arguments.write:
+        DOCUMENT.write_text(text, encoding="utf-8")
+    elif not faults and DOCUMENT.read_text("utf-8") != text:
+        print(f"{DOCUMENT.name} says something else. Next: python -m tests.matrix --write, and look at the difference")
+        return 1
+    return 1 if faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

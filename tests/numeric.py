@@ -1,0 +1,89 @@
+"""One real, small run of a backbone with a head, and what must hold of it: used by the tests and by the matrix."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from itertools import cycle
+from pathlib import Path
+
+import timm
+import torch
+import zoo
+from safetensors.torch import load_file
+from torchvision import models
+from zoo.data.sample import sample_image
+from zoo.registry import default_registry
+
+TINY = [f"timm/{name}" for name in timm.list_models("test_*")]
+FAMILIES = [
+    f"torchvision/{name}"
+    for name in (
+        *("alexnet", "convnext_tiny", "densenet121", "efficientnet_b0", "googlenet", "inception_v3", "maxvit_t"),
+        *("mnasnet0_5", "mobilenet_v2", "mobilenet_v3_small", "regnet_y_400mf", "resnet18", "shufflenet_v2_x0_5"),
+        *("squeezenet1_1", "swin_t", "swin_v2_t", "vgg11", "vit_b_32"),
+    )
+]
+"""One architecture per family of torchvision, the smallest."""
+
+
+def pairs(backbones: list[str]) -> Iterator[tuple[str, str]]:
+    """Each backbone with one head that takes pooled features and one that takes a map, in turn."""
+    heads = [each.spec for each in default_registry().heads() if each.plugin.own]
+    pooled = cycle(each.name for each in heads if each.needs == "pooled")
+    mapped = cycle(each.name for each in heads if each.needs == "map")
+    for backbone in backbones:
+        yield backbone, next(pooled)
+        yield backbone, next(mapped)
+
+
+def draw_few(root: Path) -> Path:
+    """Two classes, four pictures of each to train on and two to validate -> `root`."""
+    for split, count in (("train", 4), ("val", 2)):
+        for index, name in enumerate(("a", "b")):
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for number in range(count):
+                sample_image(index, 2, split, number).save(folder / f"{number}.jpg", quality=90)
+    return root
+
+
+def faults_of_a_run(backbone: str, head: str, data: Path, out: Path) -> list[str]:
+    """Fine-tune from random weights, all stages, one epoch each; the proof covers freezing, gradients and the file."""
+    result = zoo.finetune(
+        backbone=backbone, head=head, weights="random", data=data, out=out, batch_size=None, epochs=_epochs(head)
+    )
+    checks = json.loads((result.path / "proof.json").read_text("utf-8"))
+    checks = checks["checks"] if isinstance(checks, dict) else checks
+    faults = [f"{check['name']}: {check['summary']}" for check in checks if check["verdict"] == "failed"]
+    saved = load_file(result.path / "model" / "model.safetensors")
+    own = {name.removeprefix("backbone.") for name in saved if name.startswith("backbone.")}
+    upstream = upstream_keys(backbone)
+    faults += [f"{name} is no key of upstream" for name in sorted(own - upstream)]
+    faults += _differing_logits(result.path)
+    return faults
+
+
+def upstream_keys(backbone: str) -> set[str]:
+    """State-dict keys of upstream's own whole model."""
+    provider, _, architecture = backbone.partition("/")
+    with torch.device("meta"):
+        if provider == "timm":
+            return set(timm.create_model(architecture).state_dict())
+        arguments = {"init_weights": False} if architecture in ("googlenet", "inception_v3") else {}
+        return set(models.get_model(architecture, weights=None, **arguments).state_dict())
+
+
+def _differing_logits(path: Path) -> list[str]:
+    """The artefact read twice must answer alike, bit for bit."""
+    first, second = zoo.load(path), zoo.load(path)
+    images = torch.randn(2, *first.model.preprocessing.input_size, generator=torch.Generator().manual_seed(0))
+    one, two = first.logits(images), second.logits(images)
+    if one.isfinite().all() and torch.equal(one, two) and one.shape == (2, len(first.classes)):
+        return []
+    return ["the saved model does not repeat its logits"]
+
+
+def _epochs(head: str) -> int | None:
+    # A closed form has no epochs.
+    return None if default_registry().head(head).spec.fit else 1

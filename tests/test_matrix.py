@@ -1,0 +1,66 @@
+"""A drawn part of the support matrix; `python -m tests.matrix` does all of it."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests import matrix
+from zoo.registry import default_registry
+from zoo.specs import Backbone, BackboneSpec, FeatureShape
+
+REGISTRY = default_registry()
+HEADS = matrix.own_heads(REGISTRY)
+EVERY = [spec.name for spec in matrix.specs(REGISTRY)]
+DRAWN = ["timm/crossvit_9_240", "timm/mobilenetv5_300m_enc", *random.Random(3).sample(EVERY, 14)]
+
+
+def test_every_backbone_and_every_head_is_in_it() -> None:
+    assert {provider: sum(name.startswith(provider) for name in EVERY) for provider in matrix.PROVIDERS} == (
+        matrix.PROVIDERS
+    )
+    assert len(HEADS) == 9
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_every_head_works_on_it_or_says_why_not_and_the_document_says_the_same(name: str) -> None:
+    row = matrix.examine(REGISTRY.backbone(name).spec, HEADS)
+    assert row.faults == []
+    assert {head for head, reason in row.heads.items() if reason} == (
+        {"concat_pool", "gem", "attention_pool"} if "crossvit" in name else set()
+    )
+    _, line = matrix._table([row])[1:]
+    assert line in matrix.DOCUMENT.read_text("utf-8").splitlines()
+
+
+def _changed(**changes: Any) -> BackboneSpec:
+    spec = REGISTRY.backbone("timm/test_resnet").spec
+
+    def build(**arguments: Any) -> Backbone:
+        return replace(spec.build(**arguments), **changes)
+
+    return replace(spec, build=build)
+
+
+def test_what_breaks_its_promise_is_a_fault() -> None:
+    spec = REGISTRY.backbone("timm/test_resnet").spec
+    assert matrix.examine(spec, HEADS).faults == []
+    shape = spec.build(tag=None, state=None).shape
+    wide = matrix.examine(_changed(shape=FeatureShape(pooled=shape.pooled + 1, map=shape.map)), HEADS)
+    assert wide.faults[0].startswith("pooled are torch.float32 [2,")
+    thin = matrix.examine(_changed(shape=FeatureShape(pooled=shape.pooled, map=1)), HEADS)
+    assert any(fault.startswith("the map is") for fault in thin.faults)
+    gem = [each for each in HEADS if each.spec.name == "gem"]
+    silent = matrix.examine(_changed(shape=FeatureShape(pooled=shape.pooled), map=None), gem)
+    assert "gem: refused without a reason" in silent.faults
+    assert spec.facts is not None
+    stale = matrix.examine(replace(spec, facts=replace(spec.facts, groups=99)), HEADS)
+    assert stale.faults[0].startswith("the index says")
+
+
+def test_the_document_has_a_line_for_each(tmp_path: Path) -> None:
+    lines = matrix.DOCUMENT.read_text("utf-8").splitlines()
+    assert sum(line.startswith("| ") and line.count("|") == 7 for line in lines) == len(EVERY) + len(matrix.PROVIDERS)

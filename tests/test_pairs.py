@@ -1,0 +1,177 @@
+"""Backbones and heads put together in real runs: map heads, closed-form heads, other input sizes, what is refused."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import zoo
+from tests.conftest import Zoo
+from zoo.data.dataset import ImageFile
+from zoo.errors import CheckFailed, OptionError, Refused
+from zoo.planning import stages
+from zoo.registry import default_registry
+from zoo.training.proof import check_preprocessing
+
+CONVNEXT = {"backbone": "timm/test_convnext", "weights": "random", "epochs": 1}
+
+
+def proof_of(path: Path) -> dict[str, list[dict[str, Any]]]:
+    """Check -> its entries, one a stage."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    content = json.loads((path / "proof.json").read_text("utf-8"))
+    for check in content["checks"] if isinstance(content, dict) else content:
+        found.setdefault(check["name"], []).append(check)
+    return found
+
+
+def test_what_lies_behind_the_map_is_never_trained_and_the_plan_says_so(shapes: Path, tmp_path: Path) -> None:
+    result = zoo.finetune(**CONVNEXT, head="gem", recipe="full", data=shapes, out=tmp_path / "run")
+    plan = json.loads((tmp_path / "run" / "plan.json").read_text("utf-8"))
+    assert plan["head"]["needs"] == "map"
+    assert plan["backbone"]["idle"] == ["backbone.head.norm.bias", "backbone.head.norm.weight"]
+    (stage,) = plan["stages"]
+    assert stage["trainable_parameters"] + stage["frozen_parameters"] == sum(
+        each.numel() for each in zoo.load(result.path).model.parameters()
+    )
+    assert stage["frozen_parameters"] == 2 * plan["backbone"]["features"]
+    (frozen,) = proof_of(result.path)["frozen_unchanged"]
+    assert frozen["verdict"] == "passed" and frozen["evidence"]["tensors"] == 2
+    assert result.proof == "passed"
+    pooled = zoo.plan(**CONVNEXT, head="linear", recipe="full", data=shapes)
+    assert pooled.backbone.idle == () and pooled.stages[0].frozen_parameters == 0
+
+
+def test_a_closed_form_head_is_fitted_in_one_pass_on_a_frozen_backbone(shapes: Path, tmp_path: Path) -> None:
+    result = zoo.finetune(
+        backbone="timm/test_convnext", weights="random", head="prototype", data=shapes, out=tmp_path / "run"
+    )
+    assert result.content["recipe"] == "recipes/head_only" and result.proof == "passed"
+    plan = json.loads((tmp_path / "run" / "plan.json").read_text("utf-8"))
+    (stage,) = plan["stages"]
+    assert (stage["settings"]["epochs"], stage["steps"], stage["rates"], stage["trainable_parameters"]) == (1, 0, {}, 0)
+    checks = proof_of(result.path)
+    assert checks["closed_form"][0]["verdict"] == checks["frozen_unchanged"][0]["verdict"] == "passed"
+    assert not {"gradients", "loss_movement", "optimizer_groups"} & checks.keys()
+    history = (tmp_path / "run" / "history.jsonl").read_text("utf-8").splitlines()
+    assert len(history) == 1 and json.loads(history[0])["epochs"] == 1
+    # Class means of normalised features, whatever the order of the images.
+    classifier = zoo.load(result.path)
+    assert torch.equal(classifier.model.head.prototypes, zoo.load(result.path).model.head.prototypes)
+    assert len(classifier.predict(sorted((shapes / "test" / "red").iterdir()))) == 4
+
+
+def test_a_closed_form_that_has_two_answers_fails_its_check(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = default_registry().head("prototype")
+    honest = found.spec.fit
+    assert honest is not None
+
+    def wavering(module: Any, features: Any, targets: Any) -> None:
+        honest(module, features, targets)
+        module.prototypes += 1e-6 * torch.rand_like(module.prototypes)
+
+    monkeypatch.setattr(
+        "zoo.registry.registry.resolve_spec", lambda *_: type(found)(replace(found.spec, fit=wavering), found.plugin)
+    )
+    monkeypatch.setattr(type(default_registry()), "recipe", lambda self, name: self.recipes()[1])
+    recipes = [each.spec.name for each in default_registry().recipes()]
+    assert recipes[1] == "head_only"
+    with pytest.raises(CheckFailed, match=r"closed_form .*came out differently when fitted again"):
+        zoo.finetune(
+            backbone="timm/test_convnext", weights="random", head="prototype", data=shapes, out=tmp_path / "run"
+        )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--head", "prototype", "--recipe", "staged"], "Next: --recipe head_only, or a head that is trained"),
+        (["--head", "prototype", "--epochs", "3"], "--epochs changes how gradients train"),
+        (["--head", "prototype", "--set", "head.lr=1"], "--set changes how gradients train"),
+        (
+            ["--head", "gem", "--backbone", "timm/crossvit_9_240"],
+            "a head that works there: linear, dropout_linear, mlp",
+        ),
+        (
+            ["--head", "attention_pool", "--head-option", "heads=7"],
+            "heads must divide the map's 64 channels, got 7; up to 16 these do",
+        ),
+        (["--head", "gem", "--head-option", "p=-2"], "p must be above 0 and finite, got -2.0"),
+        (["--head", "gem", "--head-option", "p=three"], "p: should be a valid number"),
+        (["--input-size", "wide"], "--input-size 'wide' is no size"),
+        (["--input-size", "0"], "--input-size '0' is no size"),
+        (["--input-size", "8", "--backbone", "timm/test_vit"], "does not take images of 8x8"),
+        (["--backbone", "timm/test_convnext.r999_in1k"], "timm/test_convnext has: r160_in1k"),
+    ],
+)
+def test_pairs_options_and_sizes_that_cannot_be_are_refused(
+    arguments: list[str], said: str, shapes: Path, zoo_inside: Zoo
+) -> None:
+    usual = ["plan", "--data", str(shapes), "--weights", "random", "--backbone", "timm/test_convnext"]
+    done = zoo_inside(*usual, *arguments)
+    assert done.returncode == 2 and done.stdout == "" and said in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_larger_input_size_trains_saves_and_predicts_at_that_size(shapes: Path, tmp_path: Path) -> None:
+    result = zoo.finetune(
+        backbone="timm/test_vit",
+        weights="random",
+        head="attention_pool",
+        data=shapes,
+        input_size=(192, 224),
+        epochs=1,
+        recipe="full",
+        out=tmp_path / "run",
+    )
+    classifier = zoo.load(result.path)
+    assert classifier.model.preprocessing.input_size == (3, 192, 224)
+    assert classifier.model.backbone.pos_embed.shape == (1, 1 + 12 * 14, 64)
+    assert classifier.predict([next((shapes / "test" / "red").iterdir())])[0].label in ("red", "green", "blue")
+    (check,) = proof_of(result.path)["preprocessing"]
+    assert check["verdict"] == "passed" and "enlarged or reduced to 192x224" in check["summary"]
+
+
+@pytest.mark.parametrize("change", [{"mean": (0.4, 0.4, 0.4)}, {"resize_size": (999, 999)}, {"interpolation": "box"}])
+def test_at_another_size_any_other_difference_fails_the_check(change: dict[str, Any], shapes: Path) -> None:
+    spec = default_registry().backbone("timm/test_vit").spec
+    tag = spec.tags[0]
+    assert spec.reference is not None
+    path = next((shapes / "train" / "red").iterdir())
+    files = [ImageFile(path=path, relative=path.name, label=0)]
+    native = spec.preprocessing_for(tag)
+    right = native.at(320, 320)
+    check = check_preprocessing(files, right, spec.reference(tag), weights=tag, native=native)
+    assert check.verdict == "passed"
+    wrong = check_preprocessing(files, replace(right, **change), spec.reference(tag), weights=tag, native=native)
+    assert wrong.verdict == "failed"
+
+
+def test_maps_that_would_fill_the_memory_are_computed_again_each_epoch(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = {**CONVNEXT, "head": "gem", "recipe": "head_only", "data": shapes}
+    kept = zoo.finetune(**arguments, out=tmp_path / "kept")
+    monkeypatch.setattr(stages, "FEATURE_BUDGET", 1000)
+    again = zoo.finetune(**arguments, out=tmp_path / "again")
+    inputs = [json.loads((each.path / "plan.json").read_text("utf-8"))["stages"][0]["inputs"] for each in (kept, again)]
+    assert inputs == ["features", "images"]
+    states = [zoo.load(each.path).model.state_dict() for each in (kept, again)]
+    for name, tensor in states[0].items():
+        assert torch.allclose(tensor, states[1][name], atol=1e-4), name
+    pooled = zoo.plan(**{**arguments, "head": "linear"})
+    assert pooled.stages[0].inputs == "features"
+
+
+def test_the_library_refuses_what_the_command_line_refuses() -> None:
+    with pytest.raises(Refused, match="a head that works there: linear"):
+        zoo.create_model("timm/crossvit_9_240", head="gem", classes=2, weights="random")
+    with pytest.raises(OptionError, match="does not take images of 225x225"):
+        zoo.create_model("torchvision/maxvit_t", classes=2, weights="random", input_size=(225, 225))
+    model = zoo.create_model("timm/test_resnet", head="gem", classes=2, weights="random", input_size=(96, 128))
+    assert model(torch.zeros(1, 3, 96, 128)).shape == (1, 2)
