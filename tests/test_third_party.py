@@ -51,7 +51,7 @@ def test_what_a_package_brings_is_listed_with_its_distribution(installed: Path, 
 
 def test_its_head_is_shown_with_option_and_loss(installed: Path, zoo_command: Zoo) -> None:
     shown = zoo_command("show", "scaled_linear", PYTHONPATH=str(installed)).stdout
-    for said in (f"from        {HEAD_OF}", "loss        its own", "option      scale: float = 2.0"):
+    for said in (f"from        {HEAD_OF}", "trained by  gradients; loss its own", "option      scale: float = 2.0"):
         assert said in shown.splitlines()
     assert "--head scaled_linear --head-option scale=2.0" in shown
 

@@ -85,9 +85,9 @@ class BuildBackbone(Protocol):
     weights file's tensors under upstream's keys, classifier included or not; None means random. A state that does
     not fit raises `zoo.WeightsMismatch` (`zoo.load_weights` does).
 
-    `input_size` is (height, width) where another size than that of the weights was asked for: position embeddings and
-    windows are made for it, and those in `state` resampled. A size that the architecture cannot take raises any
-    exception, here or in the first forward pass; zoo looks before it trains.
+    `input_size`, (height, width), is passed only where another size than that of the weights was asked for: position
+    embeddings and windows are made for it, and those in `state` resampled. A size that the architecture cannot take
+    raises any exception, here or in the first forward pass; zoo looks before it trains.
     """
 
     def __call__(

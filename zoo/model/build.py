@@ -117,7 +117,9 @@ def build_model(
     native = backbone.spec.preprocessing_for(tag)
     preprocessing = native.at(*input_size) if input_size else native
     resized = preprocessing.input_size[1:] if preprocessing.input_size != native.input_size else None
-    built = backbone.spec.build(tag=tag, state=state, input_size=resized)
+    # Passed only where it is asked for: a provider whose backbones have one size need not know the argument.
+    sized = {"input_size": resized} if resized else {}
+    built = backbone.spec.build(tag=tag, state=state, **sized)
     return ZooModel(
         built,
         _head(backbone, built, head, len(classes), options),

@@ -86,7 +86,7 @@ def idle_parameters(outline: ZooModel) -> frozenset[str]:
 
 def _built(build: BuildBackbone, tag: str | None, size: tuple[int, int] | None) -> Backbone:
     with torch.device("meta"):
-        built = build(tag=tag, state=None, input_size=size)
+        built = build(tag=tag, state=None, input_size=size) if size else build(tag=tag, state=None)
     # The counter of operations trips over some modules whose parameters want gradients.
     built.module.eval().requires_grad_(False)
     return built
