@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.errors import OptionError
 from zoo.events import Report, silent
-from zoo.options import build_options
 from zoo.planning.request import Request
-from zoo.recipes import RecipeSpec
 from zoo.registry import Registry, default_registry
 from zoo.registry.catalogue import Filter, Listed, find_backbones
 from zoo.specs import HeadSpec
@@ -19,6 +17,7 @@ if TYPE_CHECKING:
     from zoo.artefact.classifier import Classifier
     from zoo.model.model import ZooModel
     from zoo.planning.plan import Plan
+    from zoo.recipes import RecipeSpec
     from zoo.training.evaluation import Evaluation
     from zoo.training.result import Result
 
@@ -104,6 +103,7 @@ def create_model(
             be had or do not fit.
     """
     from zoo.model.build import build_model, choose_weights, obtain_weights
+    from zoo.options import build_options
     from zoo.planning.input_size import refuse_input_size
     from zoo.planning.pairs import refuse_pair
 

@@ -183,8 +183,9 @@ class BackboneSpec:
         _check_name("architecture", self.architecture, _ARCHITECTURE)
         if not callable(self.build):
             raise TypeError(f"build of {self.name} must be callable, got {self.build!r}")
-        twice = sorted({tag for tag in self.tags if self.tags.count(tag) > 1})
-        if twice:
+        tags = self.tags
+        if len(set(tags)) < len(tags):
+            twice = sorted({tag for tag in tags if tags.count(tag) > 1})
             raise ValueError(f"{self.name} has the weights {', '.join(map(repr, twice))} more than once")
 
     @property
@@ -194,7 +195,7 @@ class BackboneSpec:
 
     @property
     def tags(self) -> tuple[str, ...]:
-        return tuple(weights.tag for weights in self.weights)
+        return tuple([weights.tag for weights in self.weights])
 
     def weights_for(self, tag: str | None) -> WeightsSpec | None:
         """The weights with this tag, or None."""

@@ -1,7 +1,7 @@
 """What a timm model gives a head: pooled features, and the map from which they are pooled.
 
 timm's `forward_features` returns NCHW, NHWC, or tokens with or without prefix tokens (class, register, distillation);
-here all become map[N, C, H, W]. `num_features` is C in every architecture, which the support matrix measures.
+here all become map[N, C, H, W]. `num_features` is C in nearly every architecture, which the support matrix measures.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ Mapped = Callable[[Any, Tensor], Tensor]
 
 # Their class token counts as no prefix to timm.
 _WITH_CLASS_TOKEN = ("VOLO", "CoaT")
+_SEVERAL = ("EfficientViM", "EfficientViMDistilled")
 _NO_MAP = {"CrossVit": "its two branches have grids of different sizes"}
 
 
@@ -29,7 +30,10 @@ def feature_width(module: nn.Module) -> int:
 
 def map_width(module: nn.Module) -> int:
     """C of the map[N, C, H, W]."""
-    width = module.num_features
+    described: Any = module
+    # EfficientViM counts the hidden states of its stages as well.
+    several = type(module).__name__ in _SEVERAL
+    width = described.feature_info[-1]["num_chs"] if several else described.num_features
     assert isinstance(width, int)
     return width
 
@@ -106,8 +110,7 @@ def _pit(module: Any, images: Tensor) -> Tensor:
 
 _BY_CLASS: dict[str, Mapped] = {
     "CoaT": _coat,
-    "EfficientViM": _efficientvim,
-    "EfficientViMDistilled": _efficientvim,
+    **dict.fromkeys(_SEVERAL, _efficientvim),
     "Hiera": _hiera,
     "PoolingVisionTransformer": _pit,
 }

@@ -172,9 +172,9 @@ def _print_columns(columns: dict[str, list[str]], order: Sequence[str], *, right
     while terminal and len(shown) > 1 and _total(shown, widths) > shutil.get_terminal_size().columns:
         shown.pop()
     visible = [name for name in order if name in shown]
+    template = _GAP.join(f"{{:{'>' if name in right else '<'}{widths[name]}}}" for name in visible)
     rows = zip(*(columns[name] for name in visible), strict=True)
-    lines = [_line(visible, visible, widths, right), *(_line(row, visible, widths, right) for row in rows)]
-    print("\n".join(lines))
+    print("\n".join([template.format(*row).rstrip() for row in [visible, *rows]]))
     hidden = [name for name in order if name not in shown]
     if hidden:
         print(f"Not shown for want of width: {', '.join(hidden)}.", file=sys.stderr)
@@ -182,14 +182,6 @@ def _print_columns(columns: dict[str, list[str]], order: Sequence[str], *, right
 
 def _total(names: Sequence[str], widths: dict[str, int]) -> int:
     return sum(widths[name] for name in names) + len(_GAP) * (len(names) - 1)
-
-
-def _line(cells: Sequence[str], names: Sequence[str], widths: dict[str, int], right: Sequence[str]) -> str:
-    aligned = [
-        cell.rjust(widths[name]) if name in right else cell.ljust(widths[name])
-        for cell, name in zip(cells, names, strict=True)
-    ]
-    return _GAP.join(aligned).rstrip()
 
 
 def _parameters(each: Listed) -> str:

@@ -6,9 +6,12 @@ import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.table import Table
+# rich is imported where something is printed with it: lists and help do without, and are a tenth faster.
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
 
 _WIDE = 10_000
 
@@ -35,6 +38,8 @@ def table(
     title: str | None, columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = ()
 ) -> Table:
     """A table without lines; the columns named in `right` are aligned to the right."""
+    from rich.table import Table
+
     made = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, header_style="dim")
     for column in columns:
         made.add_column(column, justify="right" if column in right else "left", overflow="fold")
@@ -74,6 +79,8 @@ def seconds(value: float) -> str:
 
 
 def _console(terminal: bool, *, stderr: bool) -> Console:
+    from rich.console import Console
+
     if terminal:
         return Console(stderr=stderr, highlight=False, markup=False)
     return Console(stderr=stderr, highlight=False, markup=False, width=_WIDE, no_color=True, force_terminal=False)

@@ -36,7 +36,7 @@ class Listed:
 
     @property
     def tags(self) -> tuple[str, ...]:
-        return tuple(each.tag for each in self.weights)
+        return tuple([each.tag for each in self.weights])
 
     @property
     def facts(self) -> BackboneFacts | None:
