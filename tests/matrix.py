@@ -63,7 +63,7 @@ def examine(spec: BackboneSpec, heads: Sequence[Contribution[HeadSpec]]) -> Row:
             built.module.eval()
             images = torch.empty(_IMAGES, 3, height, width)
             _look_at_backbone(built, images, row)
-            features = {"pooled": built.pool(built.module, images)}
+            features = {"pooled": _differentiated(built, images)}
             row.faults += _wrong_shape("pooled", features["pooled"], (_IMAGES, built.shape.pooled))
             if built.map is not None:
                 features["map"] = built.map(built.module, images)
@@ -81,6 +81,15 @@ def _look_at_backbone(built: Backbone, images: Tensor, row: Row) -> None:
     row.parameters = sum(parameter.numel() for parameter in built.module.parameters())
     row.groups = len(partition(built.module, built.groups, backbone=row.name).names)
     row.pooled = built.shape.pooled
+
+
+def _differentiated(built: Backbone, images: Tensor) -> Tensor:
+    """Pooled features, after a backward pass as a plan makes one to find what takes no part."""
+    built.module.requires_grad_(True)
+    with torch.enable_grad():
+        pooled = built.pool(built.module, images)
+        torch.autograd.grad(pooled.sum(), list(built.module.parameters()), allow_unused=True)
+    return pooled.detach()
 
 
 def _look_at_head(spec: HeadSpec, built: Backbone, features: dict[str, Tensor], row: Row) -> None:

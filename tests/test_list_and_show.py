@@ -328,6 +328,25 @@ def test_filters_that_leave_nothing_say_so_and_are_no_error(zoo_main: Zoo) -> No
     assert zoo_main("list", "backbones", "--max-params", "1k", "--json").stdout == "[]\n"
 
 
+def test_a_row_is_of_the_weights_that_it_names(zoo_main: Zoo) -> None:
+    """Not the licence of one file beside the name that means another, nor numbers of another size."""
+    plain = zoo_main("list", "backbones", "timm/resnext101_32x4d", "--licence", "apache-2.0").stdout.splitlines()
+    assert plain[1].split()[0] == "timm/resnext101_32x4d.gluon_in1k"
+    (row,) = listed(zoo_main, "timm/resnext101_32x4d", "--licence", "apache-2.0")
+    assert row["default"] == "fb_ssl_yfcc100m_ft_in1k" and not row["bare_name"]
+    (row,) = listed(zoo_main, "torchvision/vit_b_16")
+    assert row["top1"] == 81.072 and row["default"] == "IMAGENET1K_V1"
+    plain = zoo_main("list", "backbones", "torchvision/vit_b_16", "--input-size", "384").stdout.splitlines()
+    assert plain[1].split()[:4] == ["torchvision/vit_b_16.IMAGENET1K_SWAG_E2E_V1", "85.8M", "768", "384x384"]
+
+
+def test_weights_are_found_by_their_tags(zoo_main: Zoo) -> None:
+    plain = zoo_main("list", "weights", "*.fb_in22k").stdout.splitlines()[1:]
+    assert plain and all(line.split()[0].endswith(".fb_in22k") for line in plain)
+    done = zoo_main("list", "weights", "resnet18.a1_in2k")
+    assert done.returncode == 2 and "Did you mean 'resnet18.a1_in1k'" in done.stderr
+
+
 def test_weights_are_listed_one_a_line(zoo_main: Zoo) -> None:
     rows = json.loads(zoo_main("list", "weights", "resnet18", "--provider", "timm", "--json").stdout)
     assert "timm/resnet18.a1_in1k" in {row["name"] for row in rows}

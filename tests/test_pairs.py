@@ -175,3 +175,91 @@ def test_the_library_refuses_what_the_command_line_refuses() -> None:
         zoo.create_model("torchvision/maxvit_t", classes=2, weights="random", input_size=(225, 225))
     model = zoo.create_model("timm/test_resnet", head="gem", classes=2, weights="random", input_size=(96, 128))
     assert model(torch.zeros(1, 3, 96, 128)).shape == (1, 2)
+
+
+def test_a_batch_of_one_in_one_stage_freezes_nothing_else(shapes: Path) -> None:
+    plain = zoo.plan(backbone="timm/test_vit", weights="random", data=shapes)
+    single = zoo.plan(backbone="timm/test_vit", weights="random", data=shapes, set=["head.batch_size=1"])
+    assert single.backbone.idle == plain.backbone.idle == ()
+    assert [stage.trainable_parameters for stage in single.stages] == [
+        stage.trainable_parameters for stage in plain.stages
+    ]
+
+
+@pytest.mark.parametrize(("backbone", "head"), [("timm/efficientvim_m1", "linear"), ("timm/cait_xxs24_224", "gem")])
+def test_odd_backbones_can_be_planned_with_stages_that_train_them(backbone: str, head: str, shapes: Path) -> None:
+    plan = zoo.plan(backbone=backbone, weights="random", head=head, data=shapes)
+    assert all(stage.trainable_parameters for stage in plan.stages)
+    last = [name for name in plan.stages[1].trains if name != "head"]
+    assert last == (["blocks.23"] if head == "gem" else ["stages.2"])
+    assert bool(plan.backbone.idle)
+
+
+def test_selectors_and_rates_count_only_groups_that_take_part(shapes: Path) -> None:
+    plan = zoo.plan(backbone="alexnet", weights="random", head="gem", data=shapes, recipe="full")
+    (stage,) = plan.stages
+    assert stage.rates["conv5"] == stage.settings.lr and "classifier" not in stage.rates
+    assert stage.freezes == ("classifier",)
+    last = zoo.plan(backbone="alexnet", weights="random", head="gem", data=shapes, recipe="staged").stages[1]
+    assert last.trains == ("conv5", "head") and last.trainable_parameters > 500_000
+
+
+def test_features_are_kept_once_and_given_up_before_images_are_needed(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from zoo.training import inference, run
+
+    rooms: list[torch.Tensor] = []
+    original = inference._room_for
+
+    def remember(count: int, like: torch.Tensor) -> torch.Tensor:
+        rooms.append(original(count, like))
+        return rooms[-1]
+
+    monkeypatch.setattr(inference, "_room_for", remember)
+    kept: list[bool] = []
+    inputs = run._Run._inputs
+
+    def look(self: Any, stage: Any) -> Any:
+        found = inputs(self, stage)
+        kept.append(self._features is None)
+        return found
+
+    monkeypatch.setattr(run._Run, "_inputs", look)
+    zoo.finetune(**CONVNEXT, head="gem", data=shapes, out=tmp_path / "run")
+    assert kept == [False, True, True]
+    assert not rooms[0].is_inference() and rooms[0].shape[0] == 36
+
+
+def test_gradients_of_zeros_alone_are_a_warning(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from zoo.model.model import ZooModel
+
+    forward = ZooModel.features
+
+    def without(self: ZooModel, images: torch.Tensor) -> torch.Tensor:
+        features = forward(self, images)
+        return features + 0.0 * sum(each.sum() for each in self.backbone.parameters())
+
+    def cut(self: ZooModel, images: torch.Tensor) -> torch.Tensor:
+        # The backbone's outputs count for nothing: its gradients are there, and zeros.
+        return images.mean((2, 3)).repeat(1, self.shape.pooled)[:, : self.shape.pooled] + without(self, images) * 0.0
+
+    monkeypatch.setattr(ZooModel, "features", cut)
+    zoo.finetune(**CONVNEXT, head="linear", recipe="full", data=shapes, out=tmp_path / "run")
+    (check,) = proof_of(tmp_path / "run")["gradients"]
+    assert check["verdict"] == "warning" and "got a gradient of zeros in every step" in check["summary"]
+
+
+@pytest.mark.parametrize("size", [(1, 1), (-8, 64), 9000, (64, 64, 3), "96x96", (96.0, 96)])
+def test_sizes_that_make_no_sense_are_refused_by_the_library(size: Any) -> None:
+    with pytest.raises(OptionError, match="is no size"):
+        zoo.create_model("timm/test_resnet", classes=2, weights="random", input_size=size)
+    with pytest.raises(OptionError, match="is no size"):
+        zoo.list_backbones(input_size=size)
+
+
+def test_one_number_is_a_square() -> None:
+    model = zoo.create_model("timm/test_resnet", classes=2, weights="random", input_size=96)  # type: ignore[arg-type]
+    assert model.preprocessing.input_size == (3, 96, 96)
+    square, pair = (zoo.list_backbones("vit*", input_size=size) for size in (384, [384, 384]))  # type: ignore[arg-type]
+    assert [each.tags for each in square] == [each.tags for each in pair] != []

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.errors import OptionError
 from zoo.events import Report, silent
-from zoo.planning.request import Request
+from zoo.planning.request import Request, check_input_size
 from zoo.registry import Registry, default_registry
 from zoo.registry.catalogue import Filter, Listed, find_backbones
 from zoo.specs import HeadSpec
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 def list_backbones(
     pattern: str = "*",
     *,
+    tag_pattern: str | None = None,
     provider: str | None = None,
     pretrained: bool = False,
     max_params: int | None = None,
@@ -39,10 +40,11 @@ def list_backbones(
 
     Args:
         pattern: Of bare or qualified names: `*` and `?`; without either, contained in the name.
+        tag_pattern: The same for names of weights, `[provider/]architecture.tag`; keeps only these weights.
         provider: `torchvision`, `timm` or another that is installed.
         pretrained: Only those with published weights.
         max_params: At most so many parameters, without the classifier.
-        max_gmacs: At most so many billions of multiply-adds for one image of the default size.
+        max_gmacs: At most so many billions of multiply-adds for one image of the default weights' size.
         licence: Only weights of this licence, as upstream states it; `unstated` where it does not.
         input_size: Only weights made for (height, width) in pixels.
         head: Only those that can take this head.
@@ -55,12 +57,13 @@ def list_backbones(
     known = registry or default_registry()
     wanted = Filter(
         pattern=pattern or "*",
+        tag_pattern=tag_pattern,
         provider=provider,
         pretrained=pretrained,
         max_params=max_params,
         max_gmacs=max_gmacs,
         licence=licence.lower() if licence is not None else None,
-        input_size=input_size,
+        input_size=None if input_size is None else check_input_size(input_size),
         head=known.head(head).spec if head is not None else None,
     )
     return find_backbones(known, wanted, sort=sort)
@@ -117,6 +120,7 @@ def create_model(
     options = build_options(found.spec.name, found.spec.options, head_options or {})
     choice = choose_weights(resolved, weights)
     if input_size is not None:
+        input_size = check_input_size(input_size)
         refuse_input_size(resolved, choice.tag, input_size)
     state = obtain_weights(resolved, choice).state
     return build_model(resolved, found, options, classes=names, tag=choice.tag, state=state, input_size=input_size)
@@ -193,5 +197,7 @@ def _request(arguments: Mapping[str, Any]) -> Request:
         for name, value in arguments.items()
         if name in ("data", "out") and value is not None
     }
-    several = {"set": tuple(arguments["set"])} if "set" in arguments else {}
+    several: dict[str, Any] = {"set": tuple(arguments["set"])} if "set" in arguments else {}
+    if arguments.get("input_size") is not None:
+        several["input_size"] = check_input_size(arguments["input_size"])
     return Request(**{**arguments, **paths, **several})

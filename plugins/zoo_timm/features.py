@@ -15,8 +15,8 @@ from torch import Tensor, nn
 Mapped = Callable[[Any, Tensor], Tensor]
 """(module, images[N, 3, H, W]) -> map[N, C, H', W']"""
 
-# Their class token counts as no prefix to timm.
-_WITH_CLASS_TOKEN = ("VOLO", "CoaT")
+# Its class token counts as no prefix to timm.
+_WITH_CLASS_TOKEN = ("CoaT",)
 _SEVERAL = ("EfficientViM", "EfficientViMDistilled")
 _NO_MAP = {"CrossVit": "its two branches have grids of different sizes"}
 
@@ -108,9 +108,16 @@ def _pit(module: Any, images: Tensor) -> Tensor:
     return maps[-1]
 
 
+def _before_class_attention(module: Any, images: Tensor) -> Tensor:
+    """CaiT, VOLO and XCiT end in blocks that work for the class token alone: they are behind the map."""
+    maps: list[Tensor] = module.forward_intermediates(images, indices=1, norm=True, intermediates_only=True)
+    return maps[-1]
+
+
 _BY_CLASS: dict[str, Mapped] = {
     "CoaT": _coat,
     **dict.fromkeys(_SEVERAL, _efficientvim),
     "Hiera": _hiera,
     "PoolingVisionTransformer": _pit,
+    **dict.fromkeys(("Cait", "VOLO", "Xcit"), _before_class_attention),
 }

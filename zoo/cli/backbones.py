@@ -60,20 +60,29 @@ def filters(
     }
 
 
-def matching(registry: Registry, pattern: str, wanted: dict[str, Any]) -> list[Listed]:
-    """What passes; said on stderr where it is nothing. Raises UnknownName for a pattern that matches no name."""
-    found = api.list_backbones(pattern, registry=registry, **wanted)
+def matching(registry: Registry, pattern: str, wanted: dict[str, Any], *, of_weights: bool) -> list[Listed]:
+    """What passes; said on stderr where it is nothing. `of_weights`: the pattern is of names with their tags.
+
+    Raises UnknownName for a pattern that matches no name.
+    """
+    key = "tag_pattern" if of_weights else "pattern"
+    given: dict[str, Any] = {key: pattern} if pattern else {}
+    limits = {**wanted, "pretrained": of_weights or wanted["pretrained"]}
+    found = api.list_backbones(registry=registry, **given, **limits)
     if found or not registry.backbones().names():
         return found
-    named = api.list_backbones(pattern, provider=wanted["provider"], registry=registry)
+    named = api.list_backbones(provider=wanted["provider"], registry=registry, **given)
     if named:
-        given = ", ".join(f"--{name.replace('_', '-')}" for name, value in wanted.items() if value and name != "sort")
+        filters = ", ".join(f"--{name.replace('_', '-')}" for name, value in wanted.items() if value and name != "sort")
         many = "1 backbone matches" if len(named) == 1 else f"{len(named):,} backbones match"
-        print(f"{many} {pattern or '*'!r}, and none passes {given}. Next: widen or drop a filter.", file=sys.stderr)
+        print(f"{many} {pattern or '*'!r}, and none passes {filters}. Next: widen or drop a filter.", file=sys.stderr)
         return []
     every = api.list_backbones(provider=wanted["provider"], registry=registry)
-    known = [each.name if "/" in pattern else each.name.partition("/")[2] for each in every]
-    raise UnknownName("backbone like", pattern, known, hint="A pattern may hold * and ?.")
+    names = [each.name if "/" in pattern else each.spec.architecture for each in every]
+    if of_weights:
+        names = [f"{name}.{tag}" for name, each in zip(names, every, strict=True) for tag in each.tags]
+    kind = "weights" if of_weights else "backbone"
+    raise UnknownName(f"{kind} like", pattern, names, hint="A pattern may hold * and ?.")
 
 
 def backbone_rows(listed: Sequence[Listed]) -> list[dict[str, Any]]:
@@ -85,7 +94,7 @@ def _row(each: Listed) -> dict[str, Any]:
     facts = each.facts
     return {
         "name": each.name,
-        "bare_name": each.bare,
+        "bare_name": each.bare and each.usual,
         "parameters": facts and facts.parameters,
         "gmacs": facts and facts.gmacs,
         "features": facts and facts.pooled,
@@ -95,7 +104,7 @@ def _row(each: Listed) -> dict[str, Any]:
         "fixed_input": facts and facts.fixed_input,
         "note": facts.note if facts else "",
         "top1": each.top1,
-        "default": next(iter(each.tags), None),
+        "default": next(iter(each.spec.tags), None),
         "weights": list(each.tags),
         "licences": sorted({weights.licence or UNSTATED for weights in each.weights}),
     }
@@ -134,11 +143,11 @@ def print_backbones(listed: Sequence[Listed]) -> None:
     """A line for each architecture; on a narrow terminal with fewer columns."""
     # In the order in which they give way: the last is dropped first.
     columns = {
-        "name": [each.name for each in listed],
+        "name": [_name(each) for each in listed],
         "params": [_parameters(each) for each in listed],
         "weights": [_weights(each) for each in listed],
         "input": [_size(each.input_size) for each in listed],
-        "GMACs": [f"{each.facts.gmacs:.2f}" if each.facts else "?" for each in listed],
+        "GMACs": [_at_default_size(each, f"{each.facts.gmacs:.2f}") if each.facts else "?" for each in listed],
         "features": [str(each.facts.pooled) if each.facts else "?" for each in listed],
         "map": [_map(each) for each in listed],
         "top-1": ["" if each.top1 is None else f"{each.top1:.1f}" for each in listed],
@@ -147,7 +156,7 @@ def print_backbones(listed: Sequence[Listed]) -> None:
     order = ["name", "params", "GMACs", "features", "map", "input", "top-1", "weights", "licence"]
     _print_columns(columns, order, right=("params", "GMACs", "features", "top-1"))
     many = f"{len(listed):,} backbone{'s' if len(listed) > 1 else ''}"
-    print(f"{many}. Next: zoo show {listed[0].name}", file=sys.stderr)
+    print(f"{many}. Next: zoo show {_name(listed[0])}", file=sys.stderr)
 
 
 def print_weights(listed: Sequence[Listed]) -> None:
@@ -191,7 +200,18 @@ def _parameters(each: Listed) -> str:
 def _map(each: Listed) -> str:
     if each.facts is None:
         return "?"
-    return "x".join(map(str, each.facts.map)) if each.facts.map else "none"
+    return _at_default_size(each, "x".join(map(str, each.facts.map))) if each.facts.map else "none"
+
+
+def _name(each: Listed) -> str:
+    """What to pass to --backbone for the weights shown: with the tag where they are not the default."""
+    return each.name if each.usual else f"{each.name}.{each.tags[0]}"
+
+
+def _at_default_size(each: Listed, fact: str) -> str:
+    """Facts are of the default weights' input size; of another they are not known."""
+    default = each.spec.weights[0].preprocessing if each.spec.weights else each.spec.preprocessing
+    return fact if each.input_size == default.input_size[1:] else ""
 
 
 def _size(size: Sequence[int]) -> str:

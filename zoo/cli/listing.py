@@ -65,7 +65,7 @@ def _refuse_filters(given: Mapping[str, Any]) -> None:
 
 
 def _show_backbones(kind: str, registry: Registry, pattern: str, wanted: dict[str, Any], *, as_json: bool) -> None:
-    found = backbones.matching(registry, pattern, wanted)
+    found = backbones.matching(registry, pattern, wanted, of_weights=kind == "weights")
     if as_json:
         rows = backbones.backbone_rows(found) if kind == "backbones" else backbones.weights_rows(found)
         print(json.dumps(rows, indent=2, ensure_ascii=False))

@@ -28,16 +28,17 @@ class Draw:
     mirror: bool
 
 
-def draw(kind: Augment, height: int, width: int, *, key: str) -> Draw:
+def draw(kind: Augment, height: int, width: int, *, key: str, shape: float = 1.0) -> Draw:
     """The parameters for an image of this size; `key` names seed, stage, epoch and image.
 
-    The crop follows Inception's (arXiv:1409.4842) as torchvision draws it, here from 35 % of the image upwards.
+    The crop follows Inception's (arXiv:1409.4842) as torchvision draws it, here from 35 % of the image upwards. `shape`
+    is width / height of the backbone's input: crops are stretched to it by at most a third, whatever it is.
     """
     if kind == "none":
         return Draw(None, False)
     generator = random.Random(key)
     mirror = generator.random() < 0.5
-    return Draw(_box(generator, height, width) if kind == "crop" else None, mirror)
+    return Draw(_box(generator, height, width, shape) if kind == "crop" else None, mirror)
 
 
 def augmented(pixels: Tensor, drawn: Draw, preprocessing: Preprocessing) -> Tensor:
@@ -51,10 +52,10 @@ def augmented(pixels: Tensor, drawn: Draw, preprocessing: Preprocessing) -> Tens
     return normalise(cropped.flip(-1) if drawn.mirror else cropped, preprocessing)
 
 
-def _box(generator: random.Random, height: int, width: int) -> tuple[int, int, int, int]:
+def _box(generator: random.Random, height: int, width: int, shape: float) -> tuple[int, int, int, int]:
     for _ in range(_TRIES):
         area = height * width * generator.uniform(*_SCALE)
-        ratio = math.exp(generator.uniform(*(math.log(bound) for bound in _RATIO)))
+        ratio = shape * math.exp(generator.uniform(*(math.log(bound) for bound in _RATIO)))
         box_width, box_height = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if 0 < box_width <= width and 0 < box_height <= height:
             return (
@@ -63,5 +64,5 @@ def _box(generator: random.Random, height: int, width: int) -> tuple[int, int, i
                 box_height,
                 box_width,
             )
-    side = min(height, width)
-    return (height - side) // 2, (width - side) // 2, side, side
+    box_height, box_width = min(height, round(width / shape)), min(width, round(height * shape))
+    return (height - box_height) // 2, (width - box_width) // 2, box_height, box_width

@@ -105,7 +105,9 @@ class ImageStore:
 
     def _augmented(self, file: ImageFile, augment: Augment, key: str) -> Tensor:
         pixels = self.resized(file)
-        drawn = draw(augment, pixels.shape[-2], pixels.shape[-1], key=f"{key}/{file.relative}")
+        _, height, width = self.preprocessing.input_size
+        shape = width / height
+        drawn = draw(augment, pixels.shape[-2], pixels.shape[-1], key=f"{key}/{file.relative}", shape=shape)
         return augmented(pixels, drawn, self.preprocessing)
 
     def _map(self, work: Callable[[Item], Done], items: Iterable[Item], *, ahead: int) -> Iterator[Done]:

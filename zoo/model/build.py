@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from zoo.model.fetch import Download, Progress, fetch
 from zoo.model.model import ZooModel
 from zoo.model.weights import check_weights_file, read_state
 from zoo.registry import Contribution, ResolvedBackbone
-from zoo.specs import Backbone, HeadSpec
+from zoo.specs import Backbone, BuildBackbone, HeadSpec
 
 _CHUNK = 1 << 20
 
@@ -117,9 +118,7 @@ def build_model(
     native = backbone.spec.preprocessing_for(tag)
     preprocessing = native.at(*input_size) if input_size else native
     resized = preprocessing.input_size[1:] if preprocessing.input_size != native.input_size else None
-    # Passed only where it is asked for: a provider whose backbones have one size need not know the argument.
-    sized = {"input_size": resized} if resized else {}
-    built = backbone.spec.build(tag=tag, state=state, **sized)
+    built = build_backbone(backbone.spec.build, tag=tag, state=state, input_size=resized)
     return ZooModel(
         built,
         _head(backbone, built, head, len(classes), options),
@@ -130,6 +129,20 @@ def build_model(
         loss=head.spec.loss,
         fit=head.spec.fit,
     )
+
+
+def build_backbone(
+    build: BuildBackbone, *, tag: str | None, state: Mapping[str, Tensor] | None, input_size: tuple[int, int] | None
+) -> Backbone:
+    """Call a provider; `input_size` is passed only where it is asked for, to one that knows the argument.
+
+    One that does not may still build what takes images of any size: running it tells.
+    """
+    known = inspect.signature(build).parameters.values()
+    sized = any(each.name == "input_size" or each.kind is inspect.Parameter.VAR_KEYWORD for each in known)
+    if input_size is None or not sized:
+        return build(tag=tag, state=state)
+    return build(tag=tag, state=state, input_size=input_size)
 
 
 def build_outline(

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from zoo.model.build import build_backbone
 from zoo.model.groups import partition
 from zoo.model.model import ZooModel
 from zoo.specs import Backbone, BackboneFacts, BackboneSpec, BuildBackbone
@@ -72,7 +73,8 @@ def feature_shape(outline: ZooModel) -> tuple[int, ...]:
 
 def idle_parameters(outline: ZooModel) -> frozenset[str]:
     """Backbone parameters of a model on the meta device that no gradient of its logits reaches, by full name."""
-    outline.eval()
+    # All of them, whatever was frozen before or is not meant to be trained upstream.
+    outline.eval().requires_grad_(True)
     parameters = dict(outline.named_parameters())
     images = torch.empty(2, *outline.preprocessing.input_size, device="meta")
     with torch.device("meta"), torch.enable_grad():
@@ -86,7 +88,7 @@ def idle_parameters(outline: ZooModel) -> frozenset[str]:
 
 def _built(build: BuildBackbone, tag: str | None, size: tuple[int, int] | None) -> Backbone:
     with torch.device("meta"):
-        built = build(tag=tag, state=None, input_size=size) if size else build(tag=tag, state=None)
+        built = build_backbone(build, tag=tag, state=None, input_size=size)
     # The counter of operations trips over some modules whose parameters want gradients.
     built.module.eval().requires_grad_(False)
     return built

@@ -81,6 +81,18 @@ class ZooModel(nn.Module):
         """The group of a parameter or buffer by its full name; `head` for the head's."""
         return HEAD if name.startswith("head.") else self.groups.tensors[name.removeprefix("backbone.")]
 
+    def active_groups(self) -> tuple[str, ...]:
+        """The backbone's groups that take part in the logits, input to output.
+
+        A norm alone does not count: behind the map of CaiT it is all that is left of the last group.
+        """
+        taking_part = {
+            self.group_of(f"backbone.{name}")
+            for name, parameter in self.backbone.named_parameters()
+            if f"backbone.{name}" not in self.idle and (parameter.ndim > 1 or not self.idle)
+        }
+        return tuple(name for name in self.groups.names if name in taking_part)
+
     def freeze_all_but(self, groups: Collection[str]) -> None:
         """Freeze every group that is not named (`head` is one): no gradient, evaluation mode also after `.train()`."""
         for name, parameter in self.named_parameters():

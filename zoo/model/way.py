@@ -63,12 +63,12 @@ def _note(name: str, seen: dict[str, Tensor]) -> Callable[[nn.Module, Any, Any],
 
 
 def _modules_of_groups(outline: ZooModel) -> list[tuple[str, nn.Module]]:
-    """(group, module) for every module that is in one group alone."""
+    """(group, module) for every module in one group alone; without parameters it may be the pooling behind the last."""
     held = outline.groups.modules
     return [
         (next(iter(held[name])), module)
         for name, module in outline.backbone.named_modules()
-        if name and len(held[name]) == 1 and not isinstance(module, nn.Identity)
+        if name and len(held[name]) == 1 and any(True for _ in module.parameters())
     ]
 
 

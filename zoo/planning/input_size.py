@@ -21,7 +21,7 @@ def refuse_input_size(backbone: ResolvedBackbone, tag: str | None, asked: tuple[
         allowed = f"Sizes near it that work: {', '.join(map(_text, near))}."
     raise OptionError(
         f"{spec.name} does not take images of {_text(asked)}. {allowed}\n"
-        "Next: one of these, or another backbone: zoo list backbones shows which are flexible."
+        "Next: one of these, or another backbone; zoo show NAME says whether it takes other sizes."
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from zoo.errors import OptionError
 
 SAMPLE_CLASSES = 5
-_SMALLEST_INPUT = 8
+_INPUTS = range(8, 8193)
 DEFAULT_RECIPE, CLOSED_FORM_RECIPE = "staged", "head_only"
 
 
@@ -46,9 +46,21 @@ class Request:
 def parse_input_size(text: str) -> tuple[int, int]:
     """`384` or `384x512` (height x width) -> (height, width) in pixels. Raises OptionError."""
     sides = text.lower().split("x")
-    if len(sides) > 2 or not all(side.strip().isdecimal() for side in sides) or min(map(int, sides)) < _SMALLEST_INPUT:
-        raise OptionError(
-            f"--input-size {text!r} is no size: write 384, or 384x512 for height x width, "
-            f"from {_SMALLEST_INPUT} pixels up."
-        )
+    if len(sides) > 2 or not all(side.strip().isdecimal() and int(side) in _INPUTS for side in sides):
+        raise _no_size(text)
     return int(sides[0]), int(sides[-1])
+
+
+def check_input_size(size: object) -> tuple[int, int]:
+    """(height, width) in pixels, or one number for a square -> the same as a tuple. Raises OptionError."""
+    sides = [size, size] if isinstance(size, int) else list(size) if isinstance(size, (tuple, list)) else []
+    if len(sides) != 2 or not all(isinstance(side, int) and side in _INPUTS for side in sides):
+        raise _no_size("x".join(map(str, sides)) or str(size))
+    return sides[0], sides[1]
+
+
+def _no_size(text: str) -> OptionError:
+    return OptionError(
+        f"--input-size {text!r} is no size: write 384, or 384x512 for height x width, "
+        f"from {_INPUTS.start} to {_INPUTS.stop - 1} pixels."
+    )

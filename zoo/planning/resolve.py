@@ -17,7 +17,7 @@ from zoo.errors import DataError, OptionError
 from zoo.events import Note, Progress, Report
 from zoo.model.build import Weights, WeightsChoice, build_outline, choose_weights
 from zoo.model.measure import feature_shape, idle_parameters
-from zoo.model.model import ZooModel
+from zoo.model.model import HEAD, ZooModel
 from zoo.options import build_options, options_to_dict
 from zoo.planning.devices import choose_device
 from zoo.planning.input_size import refuse_input_size
@@ -70,9 +70,10 @@ def resolve(request: Request, registry: Registry, report: Report) -> Resolved:
     outline = build_outline(
         backbone, head, options, classes=dataset.classes, tag=weights.tag, input_size=request.input_size
     )
-    selections = select_groups(recipe, recipe_name, outline, backbone)
-    if any(selection.groups for selection in selections):
+    # Before anything is frozen, and before selectors count groups: one that takes no part is not counted.
+    if any(set(stage.train) != {HEAD} for stage in recipe.stages):
         outline.idle = idle_parameters(outline)
+    selections = select_groups(recipe, recipe_name, outline, backbone)
     return Resolved(
         request=request,
         backbone=backbone,
@@ -134,9 +135,9 @@ def _recipe(request: Request, registry: Registry, head: Contribution[HeadSpec]) 
 
 
 def _refuse_settings(request: Request, head: str) -> None:
-    given = {"--set": request.set, "--epochs": request.epochs, "--batch-size": request.batch_size}
+    given = {"--set": request.set or None, "--epochs": request.epochs, "--batch-size": request.batch_size}
     for option, value in given.items():
-        if value:
+        if value is not None:
             raise OptionError(
                 f"{option} changes how gradients train, and head {head!r} is fitted in closed form, in one pass.\n"
                 f"Next: leave {option} out, or take a head that is trained, such as --head linear."

@@ -26,7 +26,7 @@ def select_groups(
     faults: list[str] = []
     selections = []
     for index, stage in enumerate(recipe.stages):
-        selection, found = select(stage, outline.groups.names, path=f"stages[{index}]")
+        selection, found = select(stage, outline.active_groups(), path=f"stages[{index}]")
         faults += found or _impossible(stage, selection, outline, f"stages[{index}]")
         if selection.groups and outline.closed_form:
             raise OptionError(
@@ -77,7 +77,7 @@ def plan_stage(
         freezes=tuple(name for name in [*outline.groups.names, HEAD] if name not in trains),
         trainable_parameters=trainable,
         frozen_parameters=count_parameters(outline.parameters()) - trainable,
-        rates={} if outline.closed_form else group_rates(stage, outline.groups.names, trains),
+        rates={} if outline.closed_form else group_rates(stage, outline.active_groups(), trains),
         steps=0 if outline.closed_form else steps,
         inputs="features" if reuse else "images",
         batch_norms_frozen=sum(not norm.training for norm in norms),

@@ -52,8 +52,13 @@ class Listed:
 
     @property
     def top1(self) -> float | None:
-        """The best of `weights`, where the library states it: ImageNet-1k top-1 in percent."""
-        return max((each.top1 for each in self.weights if each.top1 is not None), default=None)
+        """ImageNet-1k top-1 in percent of the first of `weights`; None where the library does not state it."""
+        return self.weights[0].top1 if self.weights else None
+
+    @property
+    def usual(self) -> bool:
+        """Whether the first of `weights` is the default: what the name alone means, and what the facts are of."""
+        return self.tags[:1] == self.spec.tags[:1]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,11 +67,14 @@ class Filter:
 
     pattern: str = "*"
     """`*` and `?`; without either: contained in the bare or qualified name."""
+    tag_pattern: str | None = None
+    """The same for names of weights, `[provider/]architecture.tag`; narrows to these weights."""
     provider: str | None = None
     pretrained: bool = False
     max_params: int | None = None
     """Parameters without the classifier."""
     max_gmacs: float | None = None
+    """At the default weights' input size."""
     licence: str | None = None
     """As upstream states it, or `unstated`."""
     input_size: tuple[int, int] | None = None
@@ -77,7 +85,7 @@ class Filter:
     @property
     def of_weights(self) -> bool:
         """Whether only some weights of an architecture are asked for."""
-        return self.licence is not None or self.input_size is not None
+        return self.licence is not None or self.input_size is not None or self.tag_pattern is not None
 
 
 SORTS: dict[str, Callable[[Listed], Any]] = {
@@ -140,7 +148,7 @@ def _named(registry: Registry, wanted: Filter) -> list[Listed]:
 
 def _narrowed(each: Listed, wanted: Filter) -> Listed | None:
     facts = each.facts
-    weights = tuple(weights for weights in each.weights if _weights_pass(weights, wanted))
+    weights = tuple(weights for weights in each.weights if _weights_pass(each, weights, wanted))
     keep = (
         (weights or not (wanted.pretrained or wanted.of_weights))
         and (wanted.max_params is None or (facts is not None and facts.parameters <= wanted.max_params))
@@ -150,8 +158,12 @@ def _narrowed(each: Listed, wanted: Filter) -> Listed | None:
     return Listed(spec=each.spec, weights=weights, bare=each.bare) if keep else None
 
 
-def _weights_pass(weights: WeightsSpec, wanted: Filter) -> bool:
+def _weights_pass(each: Listed, weights: WeightsSpec, wanted: Filter) -> bool:
     licence = (weights.licence or UNSTATED).lower()
+    if wanted.tag_pattern is not None:
+        name = f"{each.spec.architecture}.{weights.tag}"
+        if not matches(wanted.tag_pattern, name, f"{each.spec.provider}/{name}"):
+            return False
     return wanted.licence in (None, licence) and wanted.input_size in (None, weights.preprocessing.input_size[1:])
 
 

@@ -55,7 +55,7 @@ def _through(
 ) -> Tensor:
     device = next(model.parameters()).device
     model.eval()
-    outputs: list[Tensor] = []
+    outputs: Tensor | None = None
     done = 0
     with torch.inference_mode():
         for images in store.batches(files, pieces.size):
@@ -65,11 +65,20 @@ def _through(
                     [_padded(forward, piece.to(device), size).cpu() for piece in torch.split(images, size)]
                 )
 
-            outputs.append(pieces.run(attempt))
+            output = pieces.run(attempt)
+            if outputs is None:
+                outputs = _room_for(len(files), output)
+            outputs[done : done + len(images)] = output
             done += len(images)
             progress(done)
-    # A copy made outside inference mode, so that heads can train on it.
-    return torch.cat(outputs).clone()
+    assert outputs is not None, "there are images"
+    return outputs
+
+
+def _room_for(count: int, like: Tensor) -> Tensor:
+    """Filled piece by piece: maps may be most of the memory, so there is no room for them twice."""
+    with torch.inference_mode(False):  # heads train on it
+        return torch.empty(count, *like.shape[1:], dtype=like.dtype)
 
 
 def _padded(forward: Callable[[Tensor], Tensor], batch: Tensor, size: int) -> Tensor:

@@ -199,10 +199,13 @@ class _Run:
 
     def _inputs(self, stage: StagePlan) -> Inputs:
         if stage.inputs == "images":
+            self._features = None
             pieces = self._pieces(self._plan.chunk, f"validation {stage.settings.name}")
             progress = self._progress("validate", len(self._val))
             return ImageInputs(self._store, self._train, self._val, stage, pieces, progress)
-        if self._features is None or self._backbone_has_moved():
+        if self._backbone_has_moved():
+            self._features = None  # not beside the new ones
+        if self._features is None:
             with self._clock.measure("features"):
                 pieces = self._pieces(self._plan.chunk, "features")
                 train = self._features_of(self._train, pieces, "features of train")

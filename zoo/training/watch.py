@@ -43,6 +43,7 @@ class StageWatch:
         self._awake: Counter[str] = Counter()
         self._steps = 0
         self._with_gradient: set[str] = set()
+        self._only_zeros: set[str] = set()
         self._not_finite: list[str] = []
         self._losses: list[float] = []
         self._optimizer: Check | None = None
@@ -96,7 +97,9 @@ class StageWatch:
     def gradients_ready(self, loss: float) -> None:
         """Look at the gradients before the optimizer uses them. Raises NotFinite."""
         gradients = {name: each.grad for name, each in self._trained.items() if each.grad is not None}
+        new = gradients.keys() - self._with_gradient
         self._with_gradient.update(gradients)
+        self._only_zeros = {name for name in self._only_zeros | new if not bool(gradients[name].any())}
         norm = float(torch.nn.utils.get_total_norm(list(gradients.values()))) if gradients else 0.0
         if math.isfinite(loss) and math.isfinite(norm):
             return
@@ -181,6 +184,8 @@ class StageWatch:
             summary = f"the gradient of {self._not_finite[0]} was not finite in step {self._steps}"
         elif never:
             summary = f"{_first_of(never)} never got a gradient"
+        elif self._only_zeros:
+            summary = f"{_first_of(sorted(self._only_zeros))} got a gradient of zeros in every step"
         else:
             summary = f"{len(self._trained)} trainable tensors got finite gradients" + (
                 f"; {len(still)} did not move at working precision" if still else ""
@@ -188,11 +193,12 @@ class StageWatch:
         return Check(
             name="gradients",
             stage=self._name,
-            verdict="failed" if self._not_finite or never else "passed",
+            verdict="failed" if self._not_finite or never else "warning" if self._only_zeros else "passed",
             summary=summary,
             evidence={
                 "tensors": len(self._trained),
                 "never": never[:_SHOWN],
+                "only_zeros": sorted(self._only_zeros)[:_SHOWN],
                 "not_finite": self._not_finite[:_SHOWN],
                 "not_moved": still[:_SHOWN],
             },
