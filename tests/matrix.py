@@ -11,6 +11,7 @@ torchvision, with one head that gets pooled features and one that gets a map. On
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import shutil
 import sys
@@ -22,6 +23,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import torch
 from tests.numeric import FAMILIES, TINY, draw_few, faults_of_a_run, pairs
@@ -33,6 +35,7 @@ from zoo.specs import Backbone, BackboneSpec, HeadSpec
 DOCUMENT = Path(__file__).parents[1] / "docs" / "support.md"
 PROVIDERS = {"torchvision": 80, "timm": 1371}
 _CLASSES, _IMAGES = 5, 2
+_DIFFERENTIATED: set[type] = set()
 
 
 @dataclass(kw_only=True)
@@ -63,7 +66,9 @@ def examine(spec: BackboneSpec, heads: Sequence[Contribution[HeadSpec]]) -> Row:
             built.module.eval()
             images = torch.empty(_IMAGES, 3, height, width)
             _look_at_backbone(built, images, row)
-            features = {"pooled": _differentiated(built, images)}
+            _differentiate(built, images)
+            _run_once(built.module)
+            features = {"pooled": built.pool(built.module, images)}
             row.faults += _wrong_shape("pooled", features["pooled"], (_IMAGES, built.shape.pooled))
             if built.map is not None:
                 features["map"] = built.map(built.module, images)
@@ -83,13 +88,21 @@ def _look_at_backbone(built: Backbone, images: Tensor, row: Row) -> None:
     row.pooled = built.shape.pooled
 
 
-def _differentiated(built: Backbone, images: Tensor) -> Tensor:
-    """Pooled features, after a backward pass as a plan makes one to find what takes no part."""
+def _run_once(module: Any) -> None:
+    """timm's models pool what `forward_features` returns and their maps are made of it: once serves both."""
+    if hasattr(module, "forward_features"):
+        module.forward_features = functools.cache(module.forward_features)
+
+
+def _differentiate(built: Backbone, images: Tensor) -> None:
+    """A backward pass, as a plan makes one to find what takes no part; once for each class of models in a process."""
+    if type(built.module) in _DIFFERENTIATED:
+        return
+    _DIFFERENTIATED.add(type(built.module))
     built.module.requires_grad_(True)
     with torch.enable_grad():
         pooled = built.pool(built.module, images)
         torch.autograd.grad(pooled.sum(), list(built.module.parameters()), allow_unused=True)
-    return pooled.detach()
 
 
 def _look_at_head(spec: HeadSpec, built: Backbone, features: dict[str, Tensor], row: Row) -> None:

@@ -375,9 +375,9 @@ def test_the_way_of_an_image_has_shape_and_parameters_at_each_step(zoo_main: Zoo
     steps = json.loads(zoo_main(*arguments, "--json").stdout)["steps"]
     assert [(step["name"], step["shape"]) for step in steps if step["kind"] in ("images", "group", "features")] == [
         ("images", [1, 3, 160, 192]),
-        ("stem", [1, 64, 39, 47]),
-        ("stage1", [1, 128, 19, 23]),
-        ("stage2", [1, 256, 9, 11]),
+        ("stem", [1, 64, 79, 95]),
+        ("stage1", [1, 128, 39, 47]),
+        ("stage2", [1, 256, 19, 23]),
         ("stage3", [1, 512, 9, 11]),
         ("map", [1, 512, 9, 11]),
     ]
