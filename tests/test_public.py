@@ -25,7 +25,7 @@ def test_the_public_names_are_these() -> None:
         *("create_model", "finetune", "plan", "evaluate", "load", "list_backbones", "list_heads", "list_recipes"),
         *("Classifier", "Prediction", "Result", "Registry", "ZooError", "WeightsMismatch"),
         *("hookimpl", "Backbone", "BackboneProvider", "BackboneSpec", "FeatureShape", "Group", "HeadSpec", "HubFile"),
-        *("BackboneFacts", "kept_json", "measure"),
+        *("BackboneFacts", "kept_json", "measure", "undrawn"),
         *("NoOptions", "Preprocessing", "RecipeSpec", "UrlFile", "WeightsSpec", "load_weights", "recipe_from_toml"),
     }
     for name in zoo.__all__:

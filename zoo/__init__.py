@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from zoo.hooks import hookimpl as hookimpl
     from zoo.kept import kept_json as kept_json
     from zoo.model.measure import measure as measure
+    from zoo.model.undrawn import undrawn as undrawn
     from zoo.model.weights import load_weights as load_weights
     from zoo.preprocessing import Preprocessing as Preprocessing
     from zoo.recipes import RecipeSpec as RecipeSpec
@@ -58,6 +59,7 @@ _HOME = {
     "hookimpl": "zoo.hooks",
     "kept_json": "zoo.kept",
     "measure": "zoo.model.measure",
+    "undrawn": "zoo.model.undrawn",
     "load_weights": "zoo.model.weights",
     "Preprocessing": "zoo.preprocessing",
     "RecipeSpec": "zoo.recipes",

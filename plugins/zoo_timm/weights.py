@@ -19,20 +19,11 @@ import torch
 import zoo
 from timm.layers.hybrid_embed import HybridEmbed
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 Load = Callable[[nn.Module, Mapping[str, Tensor], bool], None]
 
 # What the published files of a few tags lack; timm loads those leniently. It stays as initialised: ones and zeros.
 _MAY_LACK = "head.norm."
-_DRAWING = frozenset(
-    {
-        *(nn.init.uniform_, nn.init.normal_, nn.init.trunc_normal_, nn.init.orthogonal_),
-        *(nn.init.kaiming_uniform_, nn.init.kaiming_normal_, nn.init.xavier_uniform_, nn.init.xavier_normal_),
-        # Of these timm makes its own.
-        *(Tensor.normal_, Tensor.uniform_, Tensor.erfinv_, Tensor.mul_, Tensor.div_, Tensor.add_, Tensor.clamp_),
-    }
-)
 # One at a time: the replacement is made on a class that threads share.
 _LOCK = threading.Lock()
 
@@ -40,7 +31,7 @@ _LOCK = threading.Lock()
 def created(name: str, **arguments: Any) -> nn.Module:
     """timm's model `name` (`architecture[.tag]`) without classifier, with random weights."""
     # The meta device holds no values to draw, and still takes most of the building time for it.
-    drawn = contextlib.nullcontext() if torch.get_default_device().type != "meta" else _UndrawnParameters()
+    drawn = contextlib.nullcontext() if torch.get_default_device().type != "meta" else zoo.undrawn()
     with drawn:
         module: nn.Module = timm.create_model(name, num_classes=0, **arguments)
     return module
@@ -54,7 +45,7 @@ def built_with(name: str, state: Mapping[str, Tensor], **arguments: Any) -> nn.M
     with torch.device("meta"):
         empty = created(name, **arguments)
     if _fetches_by_itself(empty):
-        with _UndrawnParameters():
+        with zoo.undrawn():
             module = created(name, **arguments)
         _load(name, module, state, strict=True)
         return module
@@ -75,7 +66,7 @@ def built_with(name: str, state: Mapping[str, Tensor], **arguments: Any) -> nn.M
 
     try:
         # Some conversions print.
-        with _replaced_load(type(empty), load), _UndrawnParameters(), contextlib.redirect_stdout(sys.stderr):
+        with _replaced_load(type(empty), load), zoo.undrawn(), contextlib.redirect_stdout(sys.stderr):
             module = created(name, pretrained=True, pretrained_cfg_overlay=overlay, **arguments)
     except zoo.ZooError:
         raise
@@ -104,18 +95,6 @@ class _Uncopied(Tensor):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Uncopied:
         return self
-
-
-class _UndrawnParameters(TorchFunctionMode):
-    """Leaves out drawing the random parameters that the weights overwrite: most of the time that building takes."""
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        target = args[0] if args else (kwargs or {}).get("tensor")
-        if func in _DRAWING and isinstance(target, nn.Parameter):
-            return target
-        return func(*args, **(kwargs or {}))
 
 
 @contextlib.contextmanager

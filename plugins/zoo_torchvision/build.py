@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -100,11 +101,11 @@ def _weights(architecture: str, tag: str | None) -> Any:
 
 def _with_classifier(architecture: str, weights: Any, input_size: tuple[int, int] | None, *, random: bool) -> nn.Module:
     arguments = _arguments(architecture, weights, input_size, random=random)
-    if architecture.startswith("regnet"):
-        with _HostArithmetic():
-            module: nn.Module = models.get_model(architecture, weights=None, **arguments)
-    else:
-        module = models.get_model(architecture, weights=None, **arguments)
+    # The meta device holds no values to draw, and still takes most of the building time for it.
+    drawn = zoo.undrawn() if torch.get_default_device().type == "meta" else nullcontext()
+    host = _HostArithmetic() if architecture.startswith("regnet") else nullcontext()
+    with drawn, host:
+        module: nn.Module = models.get_model(architecture, weights=None, **arguments)
     return module
 
 
