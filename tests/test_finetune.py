@@ -145,6 +145,7 @@ def test_halved_batches_accumulate_to_the_same_gradient() -> None:
     from zoo.recipes import Stage
     from zoo.training.loop import FeatureInputs, _step
     from zoo.training.memory import Pieces
+    from zoo.training.objective import Objective
     from zoo.training.watch import StageWatch
 
     model = zoo.create_model(BACKBONE, head="linear", classes=3, weights="random")
@@ -166,7 +167,7 @@ def test_halved_batches_accumulate_to_the_same_gradient() -> None:
     gradients = []
     for size in (11, 4):
         pieces = Pieces(size, work="test", report=lambda event: None, halvings=[])
-        _step(model, inputs, features, targets, pieces, StageWatch(model, stage))
+        _step(model, inputs, features, targets, Objective(stage.settings), pieces, StageWatch(model, stage))
         gradients.append(model.head.fc.weight.grad.clone())  # type: ignore[union-attr, operator]
     torch.testing.assert_close(gradients[0], gradients[1])
 

@@ -14,6 +14,7 @@ from zoo.data.dataset import Dataset, ImageFile
 from zoo.errors import CheckFailed
 from zoo.model.model import ZooModel
 from zoo.training import loop, run, start
+from zoo.training.objective import Objective
 from zoo.training.proof import check_better_than_guessing, check_classes, check_preprocessing, check_saved
 
 
@@ -69,7 +70,7 @@ def test_a_parameter_forgotten_by_the_optimizer(shapes: Path, tmp_path: Path, mo
 
     def forgetful(*arguments: Any) -> Any:
         optimizer = original(*arguments)
-        optimizer.param_groups[0]["params"].pop()
+        optimizer.param_groups[-1]["params"].pop()
         return optimizer
 
     monkeypatch.setattr(loop, "make_optimizer", forgetful)
@@ -119,12 +120,12 @@ def test_a_trainable_tensor_without_a_gradient(shapes: Path, tmp_path: Path, mon
 
 
 def test_a_gradient_that_is_not_finite(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = ZooModel.loss
+    original = Objective.part
 
-    def poisoned(self: ZooModel, features: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        return original(self, features, targets) * (float("inf") if self.head.fc.bias.abs().sum() > 0 else 1)  # type: ignore[union-attr, operator]
+    def poisoned(self: Objective, model: ZooModel, *arguments: Any) -> torch.Tensor:
+        return original(self, model, *arguments) * (float("inf") if model.head.fc.bias.abs().sum() > 0 else 1)  # type: ignore[union-attr, operator]
 
-    monkeypatch.setattr(ZooModel, "loss", poisoned)
+    monkeypatch.setattr(Objective, "part", poisoned)
     out = tmp_path / "run"
     failed = failed_checks(shapes, out, recipe="head_only")
     assert "was not finite" in failed["gradients"]

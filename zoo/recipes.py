@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
@@ -16,6 +16,10 @@ from pydantic_core import ErrorDetails
 from zoo.errors import OptionError, RecipeError, either, nearest, plain
 
 Augment = Literal["none", "flip", "crop"]
+BatchNorm = Literal["train", "frozen", "adapt"]
+TensorKind = Literal["norm", "bias"]
+"""Tensors by what they are, wherever they are: scales and shifts of normalisation layers, biases."""
+_SELECTORS = ("head", "all", "last", "first", "middle", "group", "norm", "bias")
 
 
 def _is_selector(selector: str) -> str:
@@ -42,7 +46,8 @@ class Stage(BaseModel):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_\-]+$")]
     train: Annotated[tuple[Selector, ...], Field(min_length=1)]
-    """Selectors: `head`, `last:N`, `first:N`, `group:NAME`, `all`. What none selects is frozen."""
+    """Selectors: `head`, `last:N`, `first:N`, `middle:N`, `group:NAME`, `all`, `norm`, `bias`. What none selects is
+    frozen."""
     epochs: Annotated[Whole, Field(ge=1)]
     lr: Annotated[Number, Field(gt=0, le=1e30)]
     """Peak learning rate of the head and the last group."""
@@ -53,6 +58,24 @@ class Stage(BaseModel):
     """Each group before the last has its rate multiplied once more by this (ULMFiT, arXiv:1801.06146)."""
     warmup: Annotated[Number, Field(ge=0, lt=1)] = 0.1
     """Share of the stage's steps in which the rate rises linearly; afterwards it falls along a cosine to zero."""
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    """`sgd`: with Nesterov momentum 0.9; its rates are some ten to a hundred times AdamW's."""
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """How the rate goes after the warm-up: along a cosine or a line to zero, or not at all."""
+    decay_all: bool = False
+    """Weight decay acts on scales, shifts and biases as well; otherwise on weights of two or more dimensions alone."""
+    clip: Annotated[Number, Field(ge=0)] = 0.0
+    """Largest norm of all gradients together; longer ones are scaled down to it (arXiv:1211.5063). 0: no limit."""
+    label_smoothing: Annotated[Number, Field(ge=0, lt=1)] = 0.0
+    """Share of each target spread evenly over all classes (arXiv:1512.00567); for heads with the usual loss."""
+    class_weights: Literal["none", "balanced"] = "none"
+    """`balanced`: each image's loss is weighted by the inverse of its class's share of the training images."""
+    l2_sp: Annotated[Number, Field(ge=0)] = 0.0
+    """Pull of trained backbone parameters towards where the run started: l2_sp / 2 times the squared distance is added
+    to the loss (L2-SP, arXiv:1802.01483)."""
+    batch_norm: BatchNorm = "train"
+    """In groups that train as a whole. `frozen`: running statistics stay, scales and shifts too. `adapt`: statistics
+    follow the new images, scales and shifts stay (arXiv:1603.04779)."""
     augment: Augment = "none"
     """`flip`: mirrored with probability 1/2. `crop`: a random part of the image, mirrored likewise."""
 
@@ -152,28 +175,39 @@ def override(
 def parse_selector(selector: str) -> tuple[str, str | int | None]:
     """`last:2` -> ("last", 2). Raises ValueError for anything that is no selector."""
     kind, colon, argument = selector.partition(":")
-    if kind in ("head", "all") and not colon:
+    if kind in ("head", "all", "norm", "bias") and not colon:
         return kind, None
-    if kind in ("last", "first") and argument.isdecimal() and int(argument) > 0:
+    if kind in ("last", "first", "middle") and argument.isdecimal() and int(argument) > 0:
         return kind, int(argument)
     if kind == "group" and argument:
         return kind, argument
-    close = nearest(kind, ["head", "all", "last", "first", "group"])
+    close = nearest(kind, _SELECTORS)
     hint = f"; did you mean {either(close)}?" if close and kind != close[0] else ""
-    raise ValueError(f"{selector!r} is no selector: head, last:N, first:N, group:NAME or all (N from 1){hint}")
+    raise ValueError(
+        f"{selector!r} is no selector: head, last:N, first:N, middle:N, group:NAME, norm, bias or all (N from 1){hint}"
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What a stage trains: group names, in order, and whether the head is among it."""
+    """What a stage trains."""
 
     groups: tuple[str, ...]
+    """Whole groups, in the backbone's order."""
     head: bool
+    tensors: tuple[TensorKind, ...] = ()
+    """Tensors of these kinds in the backbone, whatever their group."""
+
+    @property
+    def backbone(self) -> bool:
+        """Whether anything of the backbone trains."""
+        return bool(self.groups or self.tensors)
 
 
 def select(stage: Stage, groups: Sequence[str], *, path: str) -> tuple[Selection, list[str]]:
     """Resolve a stage's selectors against a backbone's groups (input to output) -> (selection, faults)."""
     chosen: set[str] = set()
+    tensors: list[TensorKind] = []
     head = False
     faults = []
     for index, selector in enumerate(stage.train):
@@ -185,17 +219,25 @@ def select(stage: Stage, groups: Sequence[str], *, path: str) -> tuple[Selection
         elif kind == "all":
             head = True
             chosen.update(groups)
+        elif kind in get_args(TensorKind):
+            tensors.append(cast("TensorKind", kind))
         elif isinstance(argument, int) and argument > len(groups):
             faults.append(f"{where}: {selector!r} asks for {argument} groups, this backbone has {len(groups)}: {has}")
         elif isinstance(argument, int):
-            chosen.update(groups[-argument:] if kind == "last" else groups[:argument])
+            chosen.update(_run_of(groups, kind, argument))
         elif argument in groups:
             chosen.add(str(argument))
         else:
             close = nearest(str(argument), groups)
             hint = f" Did you mean {either(close)}?" if close else ""
             faults.append(f"{where}: {selector!r} matches no group.{hint} The groups are: {has}")
-    return Selection(tuple(name for name in groups if name in chosen), head), faults
+    return Selection(tuple(name for name in groups if name in chosen), head, tuple(dict.fromkeys(tensors))), faults
+
+
+def _run_of(groups: Sequence[str], kind: str, count: int) -> Sequence[str]:
+    """So many groups at one end, or around the middle (of two middles the one nearer to the input)."""
+    start = {"first": 0, "middle": (len(groups) - count) // 2, "last": len(groups) - count}[kind]
+    return groups[start : start + count]
 
 
 def _validated(

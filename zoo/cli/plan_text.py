@@ -81,7 +81,7 @@ def _stage_row(stage: StagePlan, groups: Sequence[str]) -> list[str]:
     norms = [(stage.batch_norms_frozen, "frozen"), (stage.batch_norms_training, "training")]
     return [
         settings.name,
-        _names(stage.trains, groups),
+        _names(stage.trains, groups) + "".join(f", every {kind}" for kind in stage.tensors),
         _names(stage.freezes, groups),
         f"{stage.trainable_parameters:,}",
         str(settings.epochs),

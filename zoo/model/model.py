@@ -6,10 +6,12 @@ from collections.abc import Callable, Collection, Iterator
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from zoo.errors import PluginError
 from zoo.model.groups import Partition, partition
 from zoo.preprocessing import Preprocessing
+from zoo.recipes import BatchNorm, TensorKind
 from zoo.specs import Backbone, FeatureShape, Needs
 
 HEAD = "head"
@@ -50,6 +52,11 @@ class ZooModel(nn.Module):
         self._loss = loss
         self._fit = fit
         self._frozen_modules: tuple[str, ...] = ()
+        self._norms = frozenset(f"backbone.{name}" for name in _norm_tensors(backbone.module))
+        self._batch_norms = frozenset(
+            f"backbone.{name}" for name, each in backbone.module.named_modules() if isinstance(each, _BatchNorm)
+        )
+        self._biases = frozenset(f"backbone.{name}" for name in _bias_tensors(backbone.module))
 
     def features(self, images: Tensor) -> Tensor:
         """What the head needs: pooled features[N, F], or the map[N, C, H, W]."""
@@ -65,6 +72,11 @@ class ZooModel(nn.Module):
         if self._loss is not None:
             return self._loss(self.head, features, targets)
         return nn.functional.cross_entropy(self.head(features), targets)
+
+    @property
+    def own_loss(self) -> bool:
+        """Whether the head brings its loss."""
+        return self._loss is not None
 
     @property
     def closed_form(self) -> bool:
@@ -93,12 +105,52 @@ class ZooModel(nn.Module):
         }
         return tuple(name for name in self.groups.names if name in taking_part)
 
-    def freeze_all_but(self, groups: Collection[str]) -> None:
-        """Freeze every group that is not named (`head` is one): no gradient, evaluation mode also after `.train()`."""
+    def kinds_of(self, name: str) -> frozenset[TensorKind]:
+        """What a backbone parameter is: `norm`, `bias`, both or neither; the head's are never asked for by kind."""
+        kinds: set[TensorKind] = set()
+        if name in self._norms:
+            kinds.add("norm")
+        if name in self._biases:
+            kinds.add("bias")
+        return frozenset(kinds)
+
+    def trains(
+        self,
+        name: str,
+        groups: Collection[str],
+        tensors: Collection[TensorKind] = (),
+        batch_norm: BatchNorm = "train",
+    ) -> bool:
+        """Whether a parameter or buffer, by full name, may change where `freeze_all_but` was called like this."""
+        if name in self.idle:
+            return False
+        if not self.kinds_of(name).isdisjoint(tensors):
+            return True
+        if batch_norm != "train" and name.rpartition(".")[0] in self._batch_norms:
+            # Statistics are all of a batch norm that is no parameter.
+            return batch_norm == "adapt" and name not in self._norms and self.group_of(name) in groups
+        return self.group_of(name) in groups
+
+    def rests(self, name: str, groups: Collection[str], batch_norm: BatchNorm = "train") -> bool:
+        """Whether a module, by full name, stays in evaluation mode there."""
+        inside = name.removeprefix("backbone").removeprefix(".")
+        held = frozenset([HEAD]) if name.split(".")[0] == HEAD else self.groups.modules[inside]
+        return held.isdisjoint(groups) or (batch_norm == "frozen" and name in self._batch_norms)
+
+    def freeze_all_but(
+        self, groups: Collection[str], tensors: Collection[TensorKind] = (), batch_norm: BatchNorm = "train"
+    ) -> None:
+        """Freeze all that is not named: no gradient, evaluation mode also after `.train()`.
+
+        Args:
+            groups: That train as a whole; `head` is one. Modules of all others stay in evaluation mode.
+            tensors: Kinds that train in all other groups as well.
+            batch_norm: Of the backbone's batch norms in `groups`; `frozen` and `adapt` as in `zoo.recipes.Stage`.
+        """
         for name, parameter in self.named_parameters():
-            parameter.requires_grad_(self.group_of(name) in groups and name not in self.idle)
+            parameter.requires_grad_(self.trains(name, groups, tensors, batch_norm))
             parameter.grad = None
-        self._frozen_modules = tuple(name for name, held in self._module_groups() if not held & set(groups))
+        self._frozen_modules = tuple(name for name in self._module_names() if self.rests(name, groups, batch_norm))
         self.train(self.training)
 
     def frozen_modules(self) -> list[tuple[str, nn.Module]]:
@@ -112,11 +164,28 @@ class ZooModel(nn.Module):
             module.training = False
         return self
 
-    def _module_groups(self) -> Iterator[tuple[str, frozenset[str]]]:
-        for name, held in self.groups.modules.items():
-            yield f"backbone.{name}" if name else "backbone", held
+    def _module_names(self) -> Iterator[str]:
+        for name in self.groups.modules:
+            yield f"backbone.{name}" if name else "backbone"
         for name, _ in self.head.named_modules():
-            yield f"head.{name}" if name else "head", frozenset([HEAD])
+            yield f"head.{name}" if name else "head"
+
+
+def _norm_tensors(module: nn.Module) -> Iterator[str]:
+    """Names of the parameters of normalisation layers: every layer whose class has `Norm` in its name (timm has some
+    twenty), and that holds nothing but scales and shifts."""
+    for name, each in module.named_modules():
+        own = list(each.named_parameters(recurse=False))
+        if "norm" in type(each).__name__.lower() and all(parameter.ndim <= 1 for _, parameter in own):
+            yield from (f"{name}.{parameter}" for parameter, _ in own)
+
+
+def _bias_tensors(module: nn.Module) -> Iterator[str]:
+    """Names of the biases, those of norms included; transformers also have them as `q_bias` and `v_bias`."""
+    for name, parameter in module.named_parameters():
+        last = name.rpartition(".")[2]
+        if parameter.ndim == 1 and (last == "bias" or last.endswith("_bias")):
+            yield name
 
 
 def _features(backbone: Backbone, needs: Needs) -> Callable[[nn.Module, Tensor], Tensor]:

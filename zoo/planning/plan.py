@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from zoo.recipes import Stage
+from zoo.recipes import Stage, TensorKind
 from zoo.specs import Needs
 
 FORMAT = 1
@@ -69,7 +69,9 @@ class HeadPlan(_Record):
 class StagePlan(_Record):
     settings: Stage
     trains: tuple[str, ...]
-    """Groups, input to output, and `head`."""
+    """Whole groups, input to output, and `head`."""
+    tensors: tuple[TensorKind, ...] = ()
+    """Kinds of tensors that train in the other groups as well."""
     freezes: tuple[str, ...]
     trainable_parameters: int
     frozen_parameters: int

@@ -19,6 +19,9 @@ FEATURE_BUDGET = 4 << 30
 """Bytes of maps kept in memory; with more, a head stage runs the frozen backbone again in every epoch."""
 
 
+_KINDS = {"norm": "normalisation layers with parameters", "bias": "biases"}
+
+
 def select_groups(
     recipe: RecipeSpec, source: str, outline: ZooModel, backbone: ResolvedBackbone
 ) -> tuple[Selection, ...]:
@@ -28,7 +31,7 @@ def select_groups(
     for index, stage in enumerate(recipe.stages):
         selection, found = select(stage, outline.active_groups(), path=f"stages[{index}]")
         faults += found or _impossible(stage, selection, outline, f"stages[{index}]")
-        if selection.groups and outline.closed_form:
+        if selection.backbone and outline.closed_form:
             raise OptionError(
                 f"The recipe {source} trains the backbone in its stage {stage.name!r}, and this head is fitted in "
                 f"closed form on a frozen one.\nNext: --recipe {CLOSED_FORM_RECIPE}, or a head that is trained, such "
@@ -41,13 +44,30 @@ def select_groups(
 
 
 def _impossible(stage: Stage, selection: Selection, outline: ZooModel, path: str) -> list[str]:
-    faults = []
-    if not selection.groups and stage.augment != "none":
+    faults = [
+        f"{path}.train: {kind!r} matches nothing, this backbone has no {_KINDS[kind]}"
+        for kind in selection.tensors
+        if not any(outline.trains(name, (), (kind,)) for name, _ in outline.named_parameters())
+    ]
+    faults += _without_effect(stage, selection, outline, path)
+    if not selection.backbone and stage.augment != "none":
         faults.append(
             f"{path}.augment: {stage.augment!r} would do nothing, the head alone trains on features computed once"
         )
-    if stage.batch_size == 1 and any(norm.training for norm in _batch_norms(outline, _trains(selection))):
+    if stage.batch_size == 1 and any(norm.training for norm in _batch_norms(outline, stage, selection)):
         faults.append(f"{path}.batch_size: 1 image is no batch for the batch norms that this stage trains")
+    return faults
+
+
+def _without_effect(stage: Stage, selection: Selection, outline: ZooModel, path: str) -> list[str]:
+    """Knobs that are turned and would do nothing."""
+    faults = []
+    for key, usual in (("label_smoothing", 0), ("class_weights", "none")):
+        if outline.own_loss and getattr(stage, key) != usual:
+            faults.append(f"{path}.{key}: would do nothing, this head brings its own loss")
+    for key, usual in (("l2_sp", 0), ("batch_norm", "train")):
+        if not selection.backbone and getattr(stage, key) != usual:
+            faults.append(f"{path}.{key}: would do nothing, this stage leaves the backbone alone")
     return faults
 
 
@@ -55,9 +75,9 @@ def _trains(selection: Selection) -> list[str]:
     return [*selection.groups, *([HEAD] if selection.head else [])]
 
 
-def _batch_norms(outline: ZooModel, trains: Sequence[str]) -> list[nn.Module]:
-    """Every batch norm, in the mode that it has while these groups train."""
-    outline.freeze_all_but(trains)
+def _batch_norms(outline: ZooModel, stage: Stage, selection: Selection) -> list[nn.Module]:
+    """Every batch norm, in the mode that it has while this trains."""
+    outline.freeze_all_but(_trains(selection), selection.tensors, stage.batch_norm)
     outline.train()
     return [each for each in outline.modules() if isinstance(each, nn.modules.batchnorm._BatchNorm)]
 
@@ -67,17 +87,20 @@ def plan_stage(
 ) -> StagePlan:
     """One stage for so many training and validation images; `feature_shape` is that of one image's features."""
     trains = _trains(selection)
-    norms = _batch_norms(outline, trains)
-    trainable = count_parameters(each for each in outline.parameters() if each.requires_grad)
+    norms = _batch_norms(outline, stage, selection)
+    trained = {name: each for name, each in outline.named_parameters() if each.requires_grad}
+    moving = [name for name in [*outline.groups.names, HEAD] if name in {outline.group_of(each) for each in trained}]
+    trainable = count_parameters(trained.values())
     steps = stage.epochs * len(batch_sizes(train, stage.batch_size))
-    reuse = outline.closed_form or (not selection.groups and _fits_in_memory(feature_shape, train + val))
+    reuse = outline.closed_form or (not selection.backbone and _fits_in_memory(feature_shape, train + val))
     return StagePlan(
         settings=stage,
         trains=tuple(trains),
-        freezes=tuple(name for name in [*outline.groups.names, HEAD] if name not in trains),
+        tensors=selection.tensors,
+        freezes=tuple(name for name in [*outline.groups.names, HEAD] if name not in (*trains, *moving)),
         trainable_parameters=trainable,
         frozen_parameters=count_parameters(outline.parameters()) - trainable,
-        rates={} if outline.closed_form else group_rates(stage, outline.active_groups(), trains),
+        rates={} if outline.closed_form else group_rates(stage, outline.active_groups(), moving),
         steps=0 if outline.closed_form else steps,
         inputs="features" if reuse else "images",
         batch_norms_frozen=sum(not norm.training for norm in norms),
@@ -95,7 +118,7 @@ def group_rates(stage: Stage, groups: Sequence[str], trains: Sequence[str]) -> d
     `layer_decay` times its successor's. Distance counts all groups, frozen ones included."""
     rates = {}
     for name in trains:
-        distance = 0 if name == HEAD else len(groups) - 1 - groups.index(name)
+        distance = len(groups) - 1 - groups.index(name) if name in groups else 0
         rates[name] = stage.lr * stage.layer_decay**distance
     return rates
 

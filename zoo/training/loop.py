@@ -19,6 +19,7 @@ from zoo.planning.plan import StagePlan
 from zoo.training import inference, seeding
 from zoo.training.memory import Pieces
 from zoo.training.metrics import Scores, score
+from zoo.training.objective import Objective
 from zoo.training.optimizer import make_optimizer, make_schedule
 from zoo.training.watch import StageWatch
 
@@ -91,6 +92,7 @@ def train_stage(
     train_targets: Tensor,
     val_targets: Tensor,
     seed: int,
+    objective: Objective,
     watch: StageWatch,
     pieces: Pieces,
     report: Report,
@@ -117,7 +119,11 @@ def train_stage(
         done = 0
         for indices, batch in zip(order, inputs.train_batches(order, text), strict=True):
             targets = train_targets[torch.tensor(indices)]
-            losses += _step(model, inputs, batch, targets, pieces, watch) * len(indices)
+            losses += _step(model, inputs, batch, targets, objective, pieces, watch) * len(indices)
+            if settings.clip:
+                torch.nn.utils.clip_grad_norm_(
+                    [each for each in model.parameters() if each.grad is not None], settings.clip
+                )
             optimizer.step()
             schedule.step()
             done += len(indices)
@@ -186,7 +192,15 @@ def fit_stage(
     return scores, logits
 
 
-def _step(model: ZooModel, inputs: Inputs, batch: Tensor, targets: Tensor, pieces: Pieces, watch: StageWatch) -> float:
+def _step(
+    model: ZooModel,
+    inputs: Inputs,
+    batch: Tensor,
+    targets: Tensor,
+    objective: Objective,
+    pieces: Pieces,
+    watch: StageWatch,
+) -> float:
     """Gradients of one batch's mean loss -> the loss; in several pieces where memory asks for it."""
     device = next(model.parameters()).device
     restore = _restorer(model, device)
@@ -200,14 +214,18 @@ def _step(model: ZooModel, inputs: Inputs, batch: Tensor, targets: Tensor, piece
         parts = math.ceil(len(batch) / size)
         for part, part_targets in zip(batch.tensor_split(parts), targets.tensor_split(parts), strict=True):
             features = inputs.features(model, part.to(device))
-            loss = model.loss(features, part_targets.to(device)) * (len(part) / len(batch))
-            loss.backward()  # type: ignore[no-untyped-call]
-            total += float(loss.detach())
-        return total
+            total += _backward(objective.part(model, features, part_targets.to(device), targets))
+        pull = objective.pull(model)
+        return total if pull is None else total + _backward(pull)
 
     loss = pieces.run(attempt)
     watch.gradients_ready(loss)
     return loss
+
+
+def _backward(loss: Tensor) -> float:
+    loss.backward()  # type: ignore[no-untyped-call]
+    return float(loss.detach())
 
 
 def _restorer(model: ZooModel, device: torch.device) -> Callable[[], None]:

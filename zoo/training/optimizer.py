@@ -1,40 +1,54 @@
-"""A fresh optimizer for a stage, over exactly what it trains."""
+"""A fresh optimizer for a stage, over exactly what it trains, and how its rate goes."""
 
 from __future__ import annotations
 
 import math
 
-from torch.optim import AdamW
+from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from zoo.model.model import ZooModel
 from zoo.planning.plan import StagePlan
 
+_MOMENTUM = 0.9
 
-def make_optimizer(model: ZooModel, stage: StagePlan) -> AdamW:
-    """AdamW (arXiv:1711.05101) with one parameter group per group of the model, named after it, at its own rate."""
-    by_group: dict[str, list[tuple[str, object]]] = {}
+
+def make_optimizer(model: ZooModel, stage: StagePlan) -> Optimizer:
+    """AdamW (arXiv:1711.05101) or SGD, each group of the model at its own rate.
+
+    A group of the model becomes up to two of the optimizer, named after it: what weight decay acts on, and what it
+    spares (scales, shifts, biases: tensors of one dimension).
+    """
+    settings = stage.settings
+    by_group: dict[tuple[str, bool], list[tuple[str, object]]] = {}
     for name, parameter in model.named_parameters():
-        group = model.group_of(name)
-        if group in stage.rates and name not in model.idle:
-            by_group.setdefault(group, []).append((name, parameter))
-    return AdamW(
-        [
-            {"params": [each for _, each in named], "lr": stage.rates[group], "name": group}
-            for group, named in by_group.items()
-        ],
-        weight_decay=stage.settings.weight_decay,
-    )
+        if model.trains(name, stage.trains, stage.tensors, settings.batch_norm):
+            decays = settings.decay_all or parameter.ndim > 1
+            by_group.setdefault((model.group_of(name), decays), []).append((name, parameter))
+    groups = [
+        {
+            "params": [each for _, each in named],
+            "lr": stage.rates[group],
+            "weight_decay": settings.weight_decay if decays else 0.0,
+            "name": group,
+        }
+        for (group, decays), named in by_group.items()
+    ]
+    if settings.optimizer == "sgd":
+        return SGD(groups, momentum=_MOMENTUM, nesterov=True)
+    return AdamW(groups)
 
 
-def make_schedule(optimizer: AdamW, stage: StagePlan) -> LambdaLR:
-    """Linear warm-up, then a cosine to zero (arXiv:1608.03983), stepped once per optimizer step."""
+def make_schedule(optimizer: Optimizer, stage: StagePlan) -> LambdaLR:
+    """Linear warm-up, then a cosine (arXiv:1608.03983) or a line to zero, or no change; stepped once per step."""
     steps = stage.steps
     warmup = math.ceil(stage.settings.warmup * steps)
+    shape = stage.settings.schedule
 
     def factor(step: int) -> float:
         if step < warmup:
             return (step + 1) / (warmup + 1)
-        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+        done = (step - warmup) / max(1, steps - warmup)
+        return {"cosine": 0.5 * (1 + math.cos(math.pi * done)), "linear": 1 - done, "constant": 1.0}[shape]
 
     return LambdaLR(optimizer, factor)

@@ -28,6 +28,7 @@ from zoo.training import inference
 from zoo.training.loop import FeatureInputs, ImageInputs, Inputs, fit_stage, train_stage
 from zoo.training.memory import Halving, Pieces, memory_suffices
 from zoo.training.metrics import Scores, score
+from zoo.training.objective import Objective, anchors_of, balanced_weights
 from zoo.training.proof import (
     Check,
     check_better_than_guessing,
@@ -114,6 +115,8 @@ class _Run:
         self._stages: list[dict[str, Any]] = []
         self._halvings: list[Halving] = []
         self._features: FeatureInputs | None = None
+        pulled = any(stage.settings.l2_sp for stage in plan.stages)
+        self._anchors = anchors_of(model) if pulled else None
 
     def carry_out(self) -> Result:
         self._checks += [self._check_preprocessing(), check_classes(self._dataset, self._model.classes)]
@@ -147,7 +150,7 @@ class _Run:
             total = len(self._plan.stages)
             self._report(StageStarted(stage=name, number=number, stages=total, epochs=stage.settings.epochs))
             clock = Clock()
-            self._model.freeze_all_but(stage.trains)
+            self._model.freeze_all_but(stage.trains, stage.tensors, stage.settings.batch_norm)
             watch = StageWatch(self._model, stage)
             try:
                 inputs = self._inputs(stage)
@@ -179,11 +182,17 @@ class _Run:
                 train_targets=self._train_targets,
                 val_targets=self._val_targets,
                 seed=self._plan.seed,
+                objective=self._objective(stage),
                 watch=watch,
                 pieces=self._pieces(longest, work),
                 report=self._report,
                 record=self._record,
             )
+
+    def _objective(self, stage: StagePlan) -> Objective:
+        balanced = stage.settings.class_weights == "balanced"
+        weights = balanced_weights(self._train_targets, len(self._plan.classes)) if balanced else None
+        return Objective(stage.settings, weights, self._anchors)
 
     def _fit_stage(self, stage: StagePlan, inputs: Inputs, watch: StageWatch) -> tuple[Scores, Tensor]:
         with self._clock.measure("train"), memory_suffices(f"fitting {stage.settings.name}"):
@@ -219,7 +228,7 @@ class _Run:
 
     def _backbone_has_moved(self) -> bool:
         done = self._plan.stages[: len(self._stages)]
-        return any(set(stage.trains) != {HEAD} for stage in done)
+        return any(stage.tensors or set(stage.trains) != {HEAD} for stage in done)
 
     def _look_at_test(self) -> dict[str, dict[str, float]]:
         """Once, when everything has been chosen."""

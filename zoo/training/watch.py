@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from zoo.errors import CheckFailed
-from zoo.model.model import HEAD, ZooModel
+from zoo.model.model import ZooModel
 from zoo.planning.plan import StagePlan
 from zoo.training.proof import Check
 
@@ -35,9 +35,8 @@ class StageWatch:
         self._model = model
         self._stage = stage
         self._name = stage.settings.name
-        trains = set(stage.trains)
-        self._trained = {name: each for name, each in model.named_parameters() if _trains(model, name, trains)}
-        self._must_rest = _must_rest(model, trains)
+        self._trained = {name: each for name, each in model.named_parameters() if self._trains(name)}
+        self._must_rest = _must_rest(model, stage)
         self._frozen_before = self._frozen_digests()
         self._trained_before = {name: tensor_digest(each) for name, each in self._trained.items()}
         self._awake: Counter[str] = Counter()
@@ -143,8 +142,10 @@ class StageWatch:
 
     def _frozen_digests(self) -> dict[str, str]:
         tensors = {**dict(self._model.named_parameters()), **dict(self._model.named_buffers())}
-        trains = set(self._stage.trains)
-        return {name: tensor_digest(each) for name, each in tensors.items() if not _trains(self._model, name, trains)}
+        return {name: tensor_digest(each) for name, each in tensors.items() if not self._trains(name)}
+
+    def _trains(self, name: str) -> bool:
+        return self._model.trains(name, self._stage.trains, self._stage.tensors, self._stage.settings.batch_norm)
 
     def _frozen_unchanged(self) -> Check:
         after = self._frozen_digests()
@@ -229,14 +230,10 @@ def tensor_digest(tensor: Tensor) -> str:
     return digest.hexdigest()
 
 
-def _trains(model: ZooModel, name: str, trains: set[str]) -> bool:
-    return model.group_of(name) in trains and name not in model.idle
-
-
-def _must_rest(model: ZooModel, trains: set[str]) -> list[str]:
-    held = {f"backbone.{name}" if name else "backbone": groups for name, groups in model.groups.modules.items()}
-    held |= {f"head.{name}" if name else "head": frozenset([HEAD]) for name, _ in model.head.named_modules()}
-    return [name for name, groups in held.items() if not groups & trains]
+def _must_rest(model: ZooModel, stage: StagePlan) -> list[str]:
+    names = [f"backbone.{name}" if name else "backbone" for name in model.groups.modules]
+    names += [f"head.{name}" if name else "head" for name, _ in model.head.named_modules()]
+    return [name for name in names if model.rests(name, stage.trains, stage.settings.batch_norm)]
 
 
 def _combined(digests: dict[str, str]) -> str:
