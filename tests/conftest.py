@@ -84,3 +84,11 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
             for number in range(count):
                 sample_image(index, 3, split, number).save(folder / f"{number}.jpg", quality=90)
     return root
+
+
+@pytest.fixture(scope="session")
+def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two classes, four pictures of each to train on and two to validate: for runs that only have to hold."""
+    from tests.numeric import draw_few
+
+    return draw_few(tmp_path_factory.mktemp("few") / "data")

@@ -138,10 +138,10 @@ def test_the_pull_is_half_the_squared_distance_from_the_start() -> None:
     assert without.pull(model) is None
 
 
-def run(shapes: Path, out: Path, *settings: str, **arguments: Any) -> dict[str, Tensor]:
+def run(data: Path, out: Path, *settings: str, **arguments: Any) -> dict[str, Tensor]:
     """The state after the one stage of `full`."""
     usual = {"backbone": "timm/test_resnet", "head": "linear", "weights": "random", "recipe": "full", "epochs": 1}
-    result = zoo.finetune(**{**usual, **arguments}, data=shapes, out=out, set=settings)
+    result = zoo.finetune(**{**usual, **arguments}, data=data, out=out, set=settings)
     assert result.proof == "passed"
     return zoo.load(result.path).model.state_dict()
 
@@ -151,12 +151,12 @@ def distance(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
     return math.sqrt(sum(float((one[name] - other[name]).square().sum()) for name in names))
 
 
-def test_clipping_and_the_pull_keep_the_run_near_its_start(shapes: Path, tmp_path: Path) -> None:
+def test_clipping_and_the_pull_keep_the_run_near_its_start(few: Path, tmp_path: Path) -> None:
     usual = ("all.optimizer=sgd", "all.lr=0.05", "all.weight_decay=0")
-    start = run(shapes, tmp_path / "start", *usual, "all.clip=1e-9")
-    free = distance(run(shapes, tmp_path / "free", *usual, epochs=4), start)
-    clipped = distance(run(shapes, tmp_path / "clip", *usual, "all.clip=0.01", epochs=4), start)
-    pulled = distance(run(shapes, tmp_path / "pull", *usual, "all.l2_sp=5", epochs=4), start)
+    start = run(few, tmp_path / "start", *usual, "all.clip=1e-9")
+    free = distance(run(few, tmp_path / "free", *usual, epochs=4), start)
+    clipped = distance(run(few, tmp_path / "clip", *usual, "all.clip=0.01", epochs=4), start)
+    pulled = distance(run(few, tmp_path / "pull", *usual, "all.l2_sp=5", epochs=4), start)
     assert 0 < clipped < free / 5 and pulled < 0.9 * free
 
 
@@ -165,10 +165,10 @@ def test_clipping_and_the_pull_keep_the_run_near_its_start(shapes: Path, tmp_pat
     [("train", True, True), ("adapt", True, False), ("frozen", False, False)],
 )
 def test_batch_norms_do_as_they_are_told(
-    policy: str, statistics_move: bool, scales_move: bool, shapes: Path, tmp_path: Path
+    policy: str, statistics_move: bool, scales_move: bool, few: Path, tmp_path: Path
 ) -> None:
-    start = run(shapes, tmp_path / "start", recipe="head_only")
-    state = run(shapes, tmp_path / "run", f"all.batch_norm={policy}")
+    start = run(few, tmp_path / "start", recipe="head_only")
+    state = run(few, tmp_path / "run", f"all.batch_norm={policy}")
     model = model_of()
     scales = {name for name, _ in model.named_parameters() if "norm" in model.kinds_of(name)}
     statistics = {name for name in state if "running_" in name}

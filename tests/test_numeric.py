@@ -8,7 +8,7 @@ import pytest
 import timm
 import torch
 import zoo
-from tests.numeric import FAMILIES, TINY, draw_few, faults_of_a_run, pairs
+from tests.numeric import FAMILIES, TINY, faults_of_a_run, pairs
 from torch import nn
 from zoo.model.build import build_outline
 from zoo.model.measure import idle_parameters
@@ -17,11 +17,6 @@ from zoo.registry import default_registry
 
 # The rest runs in `python -m tests.matrix`: here every tiny model with one head in turn, so that every head has two.
 DRAWN = [*list(pairs(TINY))[::2][:9], *list(pairs(TINY))[1::2][9:], ("torchvision/mnasnet0_5", "gem")]
-
-
-@pytest.fixture(scope="session")
-def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return draw_few(tmp_path_factory.mktemp("few") / "data")
 
 
 def test_the_set_is_whole() -> None:
