@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Note:
     """A sentence that people should read; `loud` where it changes what the result is worth."""
 
@@ -14,7 +14,7 @@ class Note:
     loud: bool = False
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Progress:
     """Work under way: `done` of `total` in `unit`; the last one has done == total."""
 
@@ -24,14 +24,14 @@ class Progress:
     unit: str = "images"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class PlanReady:
     """The plan is complete (a `zoo.planning.plan.Plan`); what follows carries it out."""
 
     plan: object
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class StageStarted:
     stage: str
     number: int
@@ -39,7 +39,7 @@ class StageStarted:
     epochs: int
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class EpochFinished:
     """One line of `history.jsonl`."""
 
@@ -55,7 +55,7 @@ class EpochFinished:
     images_per_second: float
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class StageFinished:
     stage: str
     seconds: float

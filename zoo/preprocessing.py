@@ -9,7 +9,7 @@ Resize = Literal["shorter", "exact", "cover", "longest"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Preprocessing:
     """Resize, centre crop, scale to [0, 1], normalise: everything needed to repeat it elsewhere.
 

@@ -20,7 +20,7 @@ _ARCHITECTURE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-]*")
 _TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Group:
     """One of a backbone's ordered parts, such as its stem or a stage.
 
@@ -36,7 +36,7 @@ class Group:
             raise ValueError(f"a group needs a name and members, got {self!r}")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class FeatureShape:
     """What a head can count on."""
 
@@ -57,7 +57,7 @@ def _call(module: nn.Module, images: Tensor) -> Tensor:
     return pooled
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Backbone:
     """A built backbone: upstream's own module without its classifier, and how to use it."""
 
@@ -95,7 +95,7 @@ class BuildBackbone(Protocol):
     ) -> Backbone: ...
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class BackboneFacts:
     """What is known of an architecture without building it; `zoo.measure` finds it out. Without the classifier."""
 
@@ -123,7 +123,7 @@ class BackboneFacts:
         return cls(**{**stored, "map": stored["map"] and tuple(stored["map"])})
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class HubFile:
     """Weights on the Hugging Face hub."""
 
@@ -136,7 +136,7 @@ class HubFile:
         _check_texts("filenames", self.filenames)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class UrlFile:
     """Weights at an address; kept in torch's own hub folder under the address's last part."""
 
@@ -145,7 +145,7 @@ class UrlFile:
     """The first hexadecimal digits of the file's SHA-256, checked after every download."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class WeightsSpec:
     """One set of pretrained weights of an architecture."""
 
@@ -161,7 +161,7 @@ class WeightsSpec:
         _check_name("weights tag", self.tag, _TAG)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class BackboneSpec:
     """An architecture and its pretrained weights."""
 
@@ -207,7 +207,7 @@ class BackboneSpec:
         return weights.preprocessing if weights else self.preprocessing
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class BackboneProvider:
     """A source of backbones."""
 
@@ -225,12 +225,12 @@ class BackboneProvider:
         _check_callables(self, "architectures", "resolve")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class NoOptions:
     """For a head without options."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class HeadSpec:
     """Features to logits, for the user's classes."""
 

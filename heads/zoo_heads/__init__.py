@@ -19,7 +19,7 @@ _MOST_HEADS = 8
 _HEADS_NAMED = 16
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class DropoutLinearOptions:
     """Options of `dropout_linear`."""
 
@@ -30,7 +30,7 @@ class DropoutLinearOptions:
         _check_probability(self.p)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class MlpOptions:
     """Options of `mlp`."""
 
@@ -44,7 +44,7 @@ class MlpOptions:
         _check_probability(self.p)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class ConcatPoolOptions:
     """Options of `concat_pool`, with fastai's defaults."""
 
@@ -58,7 +58,7 @@ class ConcatPoolOptions:
         _check_probability(self.p)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class GemOptions:
     """Options of `gem`."""
 
@@ -69,7 +69,7 @@ class GemOptions:
         _check_positive("p", self.p)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class AttentionPoolOptions:
     """Options of `attention_pool`."""
 
@@ -84,7 +84,7 @@ class AttentionPoolOptions:
         _check_probability(self.p)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class CosineOptions:
     """Options of `cosine`."""
 
@@ -95,7 +95,7 @@ class CosineOptions:
         _check_positive("scale", self.scale)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class ArcFaceOptions:
     """Options of `arcface`, with the paper's defaults."""
 
@@ -112,7 +112,7 @@ class ArcFaceOptions:
         _check_positive("scale", self.scale)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class PrototypeOptions:
     """Options of `prototype`."""
 

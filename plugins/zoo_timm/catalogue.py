@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 INDEX = Path(__file__).with_name("index.json")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Entry:
     """What the catalogue knows of one architecture."""
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 from functools import lru_cache
-from importlib import metadata, resources
+from importlib import metadata
+from pathlib import Path
 from typing import Any, TypedDict
 
 import zoo
@@ -47,7 +48,7 @@ class Index(TypedDict):
 @lru_cache(maxsize=1)
 def read() -> Index:
     """The shipped index, or, where a newer torchvision is installed, one of that version's names and weights."""
-    text = resources.files(__package__).joinpath("index.json").read_text(encoding="utf-8")
+    text = Path(__file__).with_name("index.json").read_text(encoding="utf-8")
     shipped: Index = json.loads(text)
     installed = metadata.version("torchvision").partition("+")[0]
     if _release(installed) <= _release(shipped["torchvision"]):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _WIDE = 10_000
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Verbosity:
     """What `-q` and `-v` ask for."""
 

@@ -14,7 +14,7 @@ _INPUTS = range(8, 8193)
 DEFAULT_RECIPE, CLOSED_FORM_RECIPE = "staged", "head_only"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Request:
     """The arguments of `zoo plan`, `zoo finetune`, `zoo.plan` and `zoo.finetune`; every default is here."""
 

@@ -15,7 +15,7 @@ UNSTATED = "unstated"
 """What `licence` takes for weights whose licence upstream does not state."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Listed:
     """An architecture in the catalogue, with those of its weights that were asked for."""
 
@@ -61,7 +61,7 @@ class Listed:
         return self.tags[:1] == self.spec.tags[:1]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Filter:
     """Which architectures; every field narrows. What is not known of an architecture does not satisfy a limit."""
 
@@ -132,7 +132,7 @@ def _named(registry: Registry, wanted: Filter) -> list[Listed]:
             continue
         for architecture in sorted(catalogue):
             qualified = f"{provider}/{architecture}"
-            if not matches(wanted.pattern, architecture, qualified):
+            if wanted.pattern != "*" and not matches(wanted.pattern, architecture, qualified):
                 continue
             holders = shared.get(architecture, [qualified])
             # Of several third parties none holds a bare name: it is an error to use it.

@@ -31,7 +31,7 @@ Spec = TypeVar("Spec")
 Load = Callable[[], Any]
 
 
-@dataclass(kw_only=True, slots=True)
+@dataclass(kw_only=True)
 class Plugin:
     """An entry point of the group `zoo`, and what became of it."""
 
@@ -49,7 +49,7 @@ class Plugin:
     @property
     def own(self) -> bool:
         """Whether it belongs to zoo's own distribution, whose bare names cannot be taken over."""
-        return _normalised(self.distribution) == DISTRIBUTION
+        return self.distribution == DISTRIBUTION or _normalised(self.distribution) == DISTRIBUTION
 
     @property
     def label(self) -> str:
@@ -57,7 +57,7 @@ class Plugin:
         return f"{self.name} ({self.distribution} {self.version})"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Contribution(Generic[Spec]):
     """A spec and the plugin that brought it."""
 
