@@ -79,9 +79,8 @@ def test_a_closed_form_that_has_two_answers_fails_its_check(
     monkeypatch.setattr(
         "zoo.registry.registry.resolve_spec", lambda *_: type(found)(replace(found.spec, fit=wavering), found.plugin)
     )
-    monkeypatch.setattr(type(default_registry()), "recipe", lambda self, name: self.recipes()[1])
-    recipes = [each.spec.name for each in default_registry().recipes()]
-    assert recipes[1] == "head_only"
+    (head_only,) = [each for each in default_registry().recipes() if each.spec.name == "head_only"]
+    monkeypatch.setattr(type(default_registry()), "recipe", lambda self, name: head_only)
     with pytest.raises(CheckFailed, match=r"closed_form .*came out differently when fitted again"):
         zoo.finetune(
             backbone="timm/test_convnext", weights="random", head="prototype", data=shapes, out=tmp_path / "run"

@@ -109,7 +109,7 @@ def test_every_entry_resolves() -> None:
 
 @pytest.mark.skipif(SHIPPED["timm"] != timm.__version__, reason="the shipped index describes another timm")
 def test_rebuilt_sample_equals_the_shipped_index() -> None:
-    sample = [*random.Random(0).sample(timm.list_models(), 6), *TINY[:3], "gcvit_xxtiny", "volo_d1_384"]
+    sample = [*random.Random(0).sample(timm.list_models(), 4), *TINY[:2], "gcvit_xxtiny", "volo_d1_384"]
     rebuilt = stored.stored_index({name: build_index.measured(name) for name in sample})
     for name in sample:
         assert rebuilt["architectures"][name] == SHIPPED["architectures"][name]
@@ -380,7 +380,7 @@ def test_known_gap_of_published_weights() -> None:
     "name",
     [
         *("coat_lite_tiny", "hiera_tiny_224", "mixer_s32_224", "pit_ti_224", "swin_tiny_patch4_window7_224"),
-        *("test_vit", "test_vit2", "test_mambaout", "tnt_s_legacy_patch16_224", "twins_svt_small", "volo_d1_224"),
+        *("test_vit", "test_vit2", "tnt_s_legacy_patch16_224", "twins_svt_small", "volo_d1_224"),
     ],
 )
 def test_a_map_lies_over_the_image_as_the_image_lies(name: str) -> None:

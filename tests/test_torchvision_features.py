@@ -192,8 +192,9 @@ def test_the_map_of_a_vit_is_its_patches_in_the_order_of_reading() -> None:
         assert_same(backbone.pool(backbone.module, images), classified[0])
 
 
-def test_every_map_has_the_promised_channels() -> None:
-    for architecture in ARCHITECTURES:
+def test_maps_have_the_promised_channels() -> None:
+    """A part of them: the support matrix looks at all, and runs them whole."""
+    for architecture in ARCHITECTURES[::4]:
         backbone = on_meta(architecture)
         for module in backbone.module.modules():
             if isinstance(module, SHAPE_KEEPERS):
