@@ -21,7 +21,7 @@ from zoo.model.build import file_digest
 def artefact(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "run"
     return zoo.finetune(
-        backbone="timm/test_resnet", weights="random", data=shapes, out=out, recipe="head_only", epochs=3
+        tune=False, backbone="timm/test_resnet", weights="random", data=shapes, out=out, recipe="head_only", epochs=3
     ).artefact
 
 

@@ -83,7 +83,7 @@ def test_the_head_stage_sends_every_image_through_the_backbone_once(
         return torch.as_tensor(original(self, images))
 
     monkeypatch.setattr("zoo.model.model.ZooModel.features", counting)
-    train(shapes, tmp_path / "run", recipe="head_only", epochs=20)
+    train(shapes, tmp_path / "run", recipe="head_only", epochs=20, tune=False)
     train_images, val_images, test_images = 36, 18, 12
     chunks = sum(-(-count // 32) * 32 for count in (train_images, val_images, test_images))
     shape_check, saved_check = 2, 2 * 32

@@ -151,6 +151,8 @@ def finetune(
         input_size: (height, width) in pixels; default: that of the weights.
         out: The run folder; default: a new one under `runs/`.
         seed: Default 0. `device`: default `auto`. `workers`: decoding threads.
+        precision: `float32`, `bfloat16`, or `auto` (the default): with the memory layout, what was measured to be at
+            least 1.2 times faster on this machine for this model. `tune=False`: nothing is measured.
         report: Called with every event of `zoo.events`.
 
     Raises:

@@ -14,7 +14,7 @@ from zoo.files import write_text
 _FOLDER = "kept"
 
 
-def kept_json(name: str, make: Callable[[], Any], *, announce: str) -> Any:
+def kept_json(name: str, make: Callable[[], Any], *, announce: str | None = None) -> Any:
     """JSON content made once: read from the cache folder, else `announce` goes to stderr, and it is made and kept.
 
     Args:
@@ -29,7 +29,8 @@ def kept_json(name: str, make: Callable[[], Any], *, announce: str) -> Any:
         return json.loads(path.read_text("utf-8"))
     except (OSError, ValueError):
         pass
-    print(announce, file=sys.stderr)
+    if announce is not None:
+        print(announce, file=sys.stderr)
     content = make()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

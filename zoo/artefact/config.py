@@ -6,6 +6,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from zoo.compute import MemoryFormat, Precision
+
 FORMAT = 1
 CONFIG, TENSORS, CARD = "config.json", "model.safetensors", "README.md"
 FOLDER = "model"
@@ -47,5 +49,6 @@ class ArtefactConfig(_Record):
     recipe: str
     metrics: dict[str, dict[str, float]]
     proof: str | None = None
-    precision: str = "float32"
+    precision: Precision = "float32"
+    memory_format: MemoryFormat = "contiguous"
     versions: dict[str, str]

@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
 from zoo.artefact.config import CONFIG, FOLDER, FORMAT, TENSORS, ArtefactConfig, BackboneConfig, HeadConfig
+from zoo.compute import Compute
 from zoo.errors import ArtefactError, Refused, UnknownName, ZooError
 from zoo.model.build import build_model, file_digest
 from zoo.model.model import ZooModel
@@ -73,7 +74,7 @@ def read_model(folder: Path, registry: Registry) -> tuple[ZooModel, ArtefactConf
             f"{shapes.get(first, 'absent')} in the file, {own.get(first, 'absent')} in the model."
         )
     load_weights(model, load_file(path), architecture=config.backbone.name)
-    return model.eval(), config
+    return model.compute_as(Compute(config.precision, config.memory_format)).eval(), config
 
 
 def _header(path: Path) -> dict[str, list[int]]:

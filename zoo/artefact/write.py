@@ -75,5 +75,6 @@ def _config(digest: str, plan: Plan, metrics: dict[str, dict[str, float]], proof
         metrics=metrics,
         proof=proof,
         precision=plan.precision,
+        memory_format=plan.memory_format,
         versions=plan.versions,
     )

@@ -78,6 +78,10 @@ InputSize = Annotated[
 Out = Annotated[Path | None, typer.Option(help="The run folder; must not exist. Default: a new one under runs/.")]
 Seed = Annotated[int, typer.Option(help="Of everything drawn: split, initialisation, order, augmentation.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+Precision = Annotated[str, typer.Option(help="auto (what is faster here), float32 or bfloat16.")]
+NoTune = Annotated[
+    bool, typer.Option("--no-tune", help="Do not measure which precision and memory layout are fastest.")
+]
 Workers = Annotated[int | None, typer.Option(help="Decoding threads. Default: one per core, at most eight.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON alone on stdout.")]
 _DEFAULT = Request(backbone="")
@@ -172,6 +176,8 @@ def _run_options(
     out: Out = _DEFAULT.out,
     seed: Seed = _DEFAULT.seed,
     device: Device = _DEFAULT.device,
+    precision: Precision = _DEFAULT.precision,
+    no_tune: NoTune = not _DEFAULT.tune,
     workers: Workers = _DEFAULT.workers,
     as_json: Json = False,
 ) -> None:
@@ -192,6 +198,7 @@ def _with_run_options(command: Callable[[Request, Verbosity, bool], None]) -> Ca
         }
         request = Request(
             **arguments,
+            tune=not given["no_tune"],
             head_options=parse_assignments(given["head_option"] or []),
             set=tuple(given["set_"] or []),
             input_size=parse_input_size(given["input_size"]) if given["input_size"] is not None else None,

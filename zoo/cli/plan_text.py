@@ -57,7 +57,7 @@ def _facts(plan: Plan) -> list[list[str]]:
         ["classes", f"{len(plan.classes)}: {', '.join(plan.classes)}"],
         *([["split", "; ".join(plan.data.notes)]] if plan.data.notes else []),
         ["images", Preprocessing.from_dict(plan.preprocessing).describe()],
-        ["machine", f"{plan.device}, {plan.precision}, {console.count(plan.threads, 'thread')}, seed {plan.seed}"],
+        ["machine", f"{plan.device}, {plan.compute}, {console.count(plan.threads, 'thread')}, seed {plan.seed}"],
     ]
 
 

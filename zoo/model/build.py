@@ -17,8 +17,9 @@ from zoo.errors import OptionError, PluginError, Refused, UnknownName
 from zoo.model.fetch import Download, Progress, fetch
 from zoo.model.model import ZooModel
 from zoo.model.weights import check_weights_file, read_state
+from zoo.preprocessing import Preprocessing
 from zoo.registry import Contribution, ResolvedBackbone
-from zoo.specs import Backbone, BuildBackbone, HeadSpec
+from zoo.specs import Backbone, BuildBackbone, HeadSpec, Needs
 
 _CHUNK = 1 << 20
 
@@ -115,10 +116,7 @@ def build_model(
     `input_size` is (height, width) where it is not that of the weights. Raises Refused for a pair that cannot work,
     WeightsMismatch, PluginError.
     """
-    native = backbone.spec.preprocessing_for(tag)
-    preprocessing = native.at(*input_size) if input_size else native
-    resized = preprocessing.input_size[1:] if preprocessing.input_size != native.input_size else None
-    built = build_backbone(backbone.spec.build, tag=tag, state=state, input_size=resized)
+    built, preprocessing = _sized(backbone, tag, state, input_size)
     return ZooModel(
         built,
         _head(backbone, built, head, len(classes), options),
@@ -129,6 +127,23 @@ def build_model(
         loss=head.spec.loss,
         fit=head.spec.fit,
     )
+
+
+def build_headless(
+    backbone: ResolvedBackbone, needs: Needs, *, tag: str | None, input_size: tuple[int, int] | None = None
+) -> ZooModel:
+    """The backbone with random weights and no head, on the current device: what it gives a head comes out."""
+    built, preprocessing = _sized(backbone, tag, None, input_size)
+    return ZooModel(built, nn.Identity(), name=backbone.qualified, classes=(), preprocessing=preprocessing, needs=needs)
+
+
+def _sized(
+    backbone: ResolvedBackbone, tag: str | None, state: Mapping[str, Tensor] | None, input_size: tuple[int, int] | None
+) -> tuple[Backbone, Preprocessing]:
+    native = backbone.spec.preprocessing_for(tag)
+    preprocessing = native.at(*input_size) if input_size else native
+    resized = preprocessing.input_size[1:] if preprocessing.input_size != native.input_size else None
+    return build_backbone(backbone.spec.build, tag=tag, state=state, input_size=resized), preprocessing
 
 
 def build_backbone(

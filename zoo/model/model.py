@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from zoo.compute import Compute
 from zoo.errors import PluginError
 from zoo.model.groups import Partition, partition
 from zoo.preprocessing import Preprocessing
@@ -15,6 +17,7 @@ from zoo.recipes import BatchNorm, TensorKind
 from zoo.specs import Backbone, FeatureShape, Needs
 
 HEAD = "head"
+_LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
 
 class ZooModel(nn.Module):
@@ -48,6 +51,7 @@ class ZooModel(nn.Module):
         self.idle: frozenset[str] = frozenset()
         """Backbone parameters, by full name, that the logits do not depend on: behind the map, or never used by
         upstream either. They are frozen whatever trains."""
+        self.compute = Compute()
         self._features = _features(backbone, needs)
         self._loss = loss
         self._fit = fit
@@ -59,13 +63,27 @@ class ZooModel(nn.Module):
         self._biases = frozenset(f"backbone.{name}" for name in _bias_tensors(backbone.module))
 
     def features(self, images: Tensor) -> Tensor:
-        """What the head needs: pooled features[N, F], or the map[N, C, H, W]."""
+        """What the head needs, in float32: pooled features[N, F], or the map[N, C, H, W]."""
+        images = images.contiguous(memory_format=_LAYOUTS[self.compute.memory_format])
+        with self._precision(images.device):
+            features = self._features(self.backbone, images)
         # One layout in memory, whether they come from the backbone or from those kept: another changes bits.
-        return self._features(self.backbone, images).contiguous()
+        return features.float().contiguous()
 
     def forward(self, images: Tensor) -> Tensor:
         logits: Tensor = self.head(self.features(images))
         return logits
+
+    def compute_as(self, compute: Compute) -> ZooModel:
+        """Set precision and memory layout of the backbone's passes; weights stay float32, and so do the features."""
+        self.compute = compute
+        self.backbone.to(memory_format=_LAYOUTS[compute.memory_format])
+        return self
+
+    def _precision(self, device: torch.device) -> AbstractContextManager[None]:
+        if self.compute.precision == "float32":
+            return nullcontext()  # autocast refuses the meta device, even switched off
+        return torch.autocast(device.type, torch.bfloat16)
 
     def loss(self, features: Tensor, targets: Tensor) -> Tensor:
         """Mean loss of `features()` against class indices targets[N]: the head's own, or cross-entropy."""

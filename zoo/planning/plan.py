@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from zoo.compute import Compute, MemoryFormat, Precision
 from zoo.recipes import Stage, TensorKind
 from zoo.specs import Needs
 
@@ -109,10 +110,18 @@ class Plan(_Record):
     data: DataPlan
     seed: int
     device: str
-    precision: Literal["float32"] = "float32"
-    memory_format: Literal["contiguous"] = "contiguous"
+    precision: Precision = "float32"
+    """Of the backbone's forward and backward pass."""
+    memory_format: MemoryFormat = "contiguous"
+    speeds: dict[str, float] = {}
+    """Images per second of every precision and memory layout that was measured here; empty where none was."""
     chunk: int
     """Images that go through the frozen backbone at a time."""
     threads: int
     workers: int
     versions: dict[str, str]
+
+    @property
+    def compute(self) -> Compute:
+        """How the backbone computes."""
+        return Compute(self.precision, self.memory_format)

@@ -39,6 +39,10 @@ class Request:
     out: Path | None = None
     seed: int = 0
     device: str = "auto"
+    precision: str = "auto"
+    """`float32`, `bfloat16`, or `auto`: what is measured to be faster here, by at least 1.2 times."""
+    tune: bool = True
+    """Measure, once per machine and model, which precision and memory layout are fastest."""
     workers: int | None = None
     """Decoding threads; None: one per core, at most eight."""
 

@@ -9,13 +9,14 @@ from typing import Any
 import torch
 
 from zoo.caches import cache_folder
+from zoo.compute import Compute
 from zoo.data.dataset import Dataset, Split
 from zoo.data.folder import read_folder
 from zoo.data.sample import sample_classes, sample_folder
 from zoo.data.store import ImageStore, default_workers
 from zoo.errors import DataError, OptionError
 from zoo.events import Note, Progress, Report
-from zoo.model.build import Weights, WeightsChoice, build_outline, choose_weights
+from zoo.model.build import Weights, WeightsChoice, build_headless, build_outline, choose_weights
 from zoo.model.measure import feature_shape, idle_parameters
 from zoo.model.model import HEAD, ZooModel
 from zoo.options import build_options, options_to_dict
@@ -24,6 +25,7 @@ from zoo.planning.input_size import refuse_input_size
 from zoo.planning.pairs import refuse_pair
 from zoo.planning.plan import BackbonePlan, DataPlan, GroupPlan, HeadPlan, Plan, WeightsPlan
 from zoo.planning.request import CLOSED_FORM_RECIPE, DEFAULT_RECIPE, SAMPLE_CLASSES, Request
+from zoo.planning.speed import check_precision, choose_compute
 from zoo.planning.stages import count_parameters, plan_stage, select_groups
 from zoo.planning.versions import versions
 from zoo.recipes import RecipeSpec, Selection, Stage, override, recipe_from_file
@@ -116,7 +118,7 @@ def complete(
     contents, faults = store.examine(files, progress=progress)
     dataset = resolved.dataset.without(faults)
     _refuse_unreadable(dataset, faults, len(files))
-    plan = _plan(resolved, dataset, dataset.digest(contents), weights, fallback, default=store)
+    plan = _plan(resolved, dataset, dataset.digest(contents), weights, fallback, default=store, report=report)
     return plan, dataset
 
 
@@ -153,6 +155,7 @@ def _refuse_bad_numbers(request: Request) -> None:
         raise OptionError(
             f"--classes must be at least 2, got {request.classes}: with one class there is nothing to tell apart."
         )
+    check_precision(request.precision)
     if request.workers is not None and request.workers < 1:
         raise OptionError(f"--workers must be at least 1, got {request.workers}.")
 
@@ -201,9 +204,11 @@ def _plan(
     weights: Weights | None,
     fallback: str | None,
     default: ImageStore,
+    report: Report,
 ) -> Plan:
     choice = weights.choice if weights else resolved.weights
     request = resolved.request
+    compute, speeds = _compute(resolved, choice, report)
     return Plan(
         backbone=_backbone_plan(resolved, choice),
         weights=WeightsPlan(
@@ -247,10 +252,33 @@ def _plan(
         ),
         seed=request.seed,
         device=resolved.device,
+        precision=compute.precision,
+        memory_format=compute.memory_format,
+        speeds=speeds,
         chunk=CHUNK,
         threads=torch.get_num_threads(),
         workers=default.workers,
         versions=versions(),
+    )
+
+
+def _compute(resolved: Resolved, choice: WeightsChoice, report: Report) -> tuple[Compute, dict[str, float]]:
+    request = resolved.request
+    _, height, width = resolved.outline.preprocessing.input_size
+
+    def build() -> ZooModel:
+        return build_headless(
+            resolved.backbone, resolved.head.spec.needs, tag=choice.tag, input_size=request.input_size
+        )
+
+    return choose_compute(
+        build,
+        name=f"{resolved.backbone.spec.name}.{choice.tag} {height}x{width} {resolved.head.spec.needs}",
+        device=resolved.device,
+        trains=any(selection.backbone for selection in resolved.selections),
+        precision=request.precision,
+        tune=request.tune,
+        report=report,
     )
 
 

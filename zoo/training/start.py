@@ -55,4 +55,4 @@ def build(resolved: Resolved, plan: Plan, weights: Weights) -> ZooModel:
         ).to(plan.device)
         check_shapes(model)
     model.idle = frozenset(plan.backbone.idle)
-    return model
+    return model.compute_as(plan.compute)

@@ -1,0 +1,144 @@
+"""Which precision and memory layout a run computes in: what was measured to be faster on this machine, for this model.
+
+The default stands unless another is at least 1.2 times faster, so that noise does not change results.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import get_args
+
+import torch
+
+from zoo.compute import Compute, Precision
+from zoo.errors import OptionError, nearest
+from zoo.events import Note, Report
+from zoo.kept import kept_json
+from zoo.model.model import ZooModel
+
+WORTH_IT = 1.2
+"""How many times faster than what is simpler a choice must be."""
+_LAYOUT, _HALF = Compute("float32", "channels_last"), Compute("bfloat16", "channels_last")
+_BATCH, _MOST_SECONDS = 16, 2.0
+
+
+def check_precision(asked: str) -> None:
+    """Raise OptionError for what is neither `auto` nor a precision."""
+    known = ("auto", *get_args(Precision))
+    if asked not in known:
+        close = nearest({"bf16": "bfloat16", "fp32": "float32"}.get(asked, asked), known)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise OptionError(f"--precision {asked!r} is none of {', '.join(known)}.{hint}")
+
+
+def choose_compute(
+    build: Callable[[], ZooModel],
+    *,
+    name: str,
+    device: str,
+    trains: bool,
+    precision: str,
+    tune: bool,
+    report: Report,
+) -> tuple[Compute, dict[str, float]]:
+    """-> (the choice, images per second of every candidate that was measured).
+
+    Args:
+        build: Makes a model of the run's shapes; its values do not matter.
+        name: Of backbone, weights and input size: measurements are kept under it for this machine.
+        trains: Whether the run trains the backbone: then forward and backward passes are timed, else forward alone.
+        precision: `auto`, or one that is asked for.
+        tune: Without it nothing is measured, and the default or the asked precision is taken.
+    """
+    candidates = _candidates(precision)
+    if not tune:
+        return candidates[0], {}
+    work = "training" if trains else "inference"
+    key = hashlib.sha256("\n".join([name, work, precision, *_machine(device)]).encode()).hexdigest()[:24]
+
+    def measure() -> dict[str, float]:
+        report(Note(text="Measuring once which precision and memory layout are fastest here; kept for next time."))
+        return _measured(build, candidates, device, trains)
+
+    kept = kept_json(f"speed-{key}.json", measure)
+    rates = {str(key): float(rate) for key, rate in kept.items()}
+    return _fastest(candidates, rates), rates
+
+
+def _candidates(precision: str) -> list[Compute]:
+    """The simplest first."""
+    if precision == "float32":
+        return [Compute(), _LAYOUT]
+    return [Compute("bfloat16"), _HALF] if precision == "bfloat16" else [Compute(), _LAYOUT, _HALF]
+
+
+def _fastest(candidates: Sequence[Compute], rates: dict[str, float]) -> Compute:
+    chosen = candidates[0]
+    for candidate in candidates[1:]:
+        # What could not be run has no rate.
+        if rates.get(str(candidate), 0.0) >= WORTH_IT * rates.get(str(chosen), 0.0) > 0:
+            chosen = candidate
+    return chosen
+
+
+def _measured(
+    build: Callable[[], ZooModel], candidates: Sequence[Compute], device: str, trains: bool
+) -> dict[str, float]:
+    try:
+        with torch.random.fork_rng(devices=[]):
+            model = build().to(device)
+    except RuntimeError:
+        return {}  # memory: building the run's own model says it
+    model.freeze_all_but(model.groups.names if trains else ())
+    model.train(trains)
+    # Two at least: a batch norm in training may get a single value for each channel of one.
+    for_two = _seconds(model, candidates[0], 2, trains) or 0.0
+    count = _BATCH if for_two * _BATCH / 2 < _MOST_SECONDS else max(2, int(2 * _MOST_SECONDS / for_two))
+    took = {str(candidate): _seconds(model, candidate, count, trains) for candidate in candidates}
+    return {name: round(count / seconds, 2) for name, seconds in took.items() if seconds is not None}
+
+
+def _seconds(model: ZooModel, compute: Compute, count: int, trains: bool) -> float | None:
+    """The fastest of some passes of `count` images after one that does not count; None where it cannot be run."""
+    device = next(model.parameters()).device
+    images = torch.rand(count, *model.preprocessing.input_size, device=device)
+    try:
+        model.compute_as(compute)
+        began = time.perf_counter()
+        times = [_pass(model, images, trains) for _ in range(2)][1:]
+        while len(times) < 4 and time.perf_counter() - began < _MOST_SECONDS:
+            times.append(_pass(model, images, trains))
+    except Exception:  # an operation that this precision lacks, memory: it is not chosen
+        return None
+    return min(times)
+
+
+def _pass(model: ZooModel, images: torch.Tensor, trains: bool) -> float:
+    began = time.perf_counter()
+    with torch.set_grad_enabled(trains):
+        features = model.features(images)
+        if trains:
+            features.sum().backward()  # type: ignore[no-untyped-call]
+            model.zero_grad(set_to_none=True)
+    if images.is_cuda:
+        torch.cuda.synchronize(images.device)
+    return time.perf_counter() - began
+
+
+def _machine(device: str) -> list[str]:
+    """What a rate depends on beside the model."""
+    named = torch.cuda.get_device_name(device) if device.startswith("cuda") else _processor()
+    return [device, named, torch.__version__, str(torch.get_num_threads()), platform.system()]
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    told = {line.partition(":")[0].strip(): line.partition(":")[2].strip() for line in lines}
+    return "\n".join(told.get(key, "") for key in ("model name", "cpu family", "model", "flags", "Features"))
