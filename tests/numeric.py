@@ -37,9 +37,9 @@ def pairs(backbones: list[str]) -> Iterator[tuple[str, str]]:
         yield backbone, next(mapped)
 
 
-def draw_few(root: Path) -> Path:
-    """Two classes, four pictures of each to train on and two to validate -> `root`."""
-    for split, count in (("train", 4), ("val", 2)):
+def draw_few(root: Path, *, train: int = 4, val: int = 2) -> Path:
+    """Two classes, so many pictures of each to train on and to validate -> `root`."""
+    for split, count in (("train", train), ("val", val)):
         for index, name in enumerate(("a", "b")):
             folder = root / split / name
             folder.mkdir(parents=True)

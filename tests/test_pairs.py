@@ -206,7 +206,7 @@ def test_selectors_and_rates_count_only_groups_that_take_part(shapes: Path) -> N
 def test_features_are_kept_once_and_given_up_before_images_are_needed(
     shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from zoo.training import inference, run
+    from zoo.training import course, inference
 
     rooms: list[torch.Tensor] = []
     original = inference._room_for
@@ -217,14 +217,14 @@ def test_features_are_kept_once_and_given_up_before_images_are_needed(
 
     monkeypatch.setattr(inference, "_room_for", remember)
     kept: list[bool] = []
-    inputs = run._Run._inputs
+    inputs = course.Course._inputs
 
     def look(self: Any, stage: Any) -> Any:
         found = inputs(self, stage)
         kept.append(self._features is None)
         return found
 
-    monkeypatch.setattr(run._Run, "_inputs", look)
+    monkeypatch.setattr(course.Course, "_inputs", look)
     zoo.finetune(**CONVNEXT, head="gem", data=shapes, out=tmp_path / "run")
     assert kept == [False, True, True]
     assert not rooms[0].is_inference() and rooms[0].shape[0] == 36

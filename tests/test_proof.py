@@ -87,7 +87,6 @@ def test_a_parameter_twice_in_the_optimizer(shapes: Path, tmp_path: Path, monkey
         return optimizer
 
     monkeypatch.setattr(loop, "make_optimizer", doubled)
-    monkeypatch.setattr(loop, "make_schedule", lambda optimizer, *rest: torch.optim.lr_scheduler.ConstantLR(optimizer))
     assert "twice: head.fc.weight" in failed_checks(shapes, tmp_path / "run", recipe="head_only")["optimizer_groups"]
 
 

@@ -136,12 +136,20 @@ def plan(
 
 
 def finetune(
-    request: Request | None = None, /, *, report: Report = silent, registry: Registry | None = None, **arguments: Any
+    request: Request | None = None,
+    /,
+    *,
+    resume: str | Path | None = None,
+    report: Report = silent,
+    registry: Registry | None = None,
+    **arguments: Any,
 ) -> Result:
     """Fine-tune a pretrained backbone on the user's classes, check what was done, and save the classifier.
 
     Args:
         backbone: `[provider/]architecture[.tag]`; the one argument without a default.
+        resume: The folder of a run that was stopped: it goes on, to the bytes that it would have come to unbroken.
+            Alone: the plan is in the folder.
         head: `[plugin/]name`; default `dropout_linear`. `head_options`: its options by name.
         classes: How many; must agree with the data. Default: as many as there are.
         recipe: A registered name or a TOML file's path; default `staged`, or `head_only` for a closed-form head.
@@ -160,7 +168,13 @@ def finetune(
             proof found a fault.
     """
     from zoo.training.run import finetune as carry_out
+    from zoo.training.run import resume as go_on
 
+    if resume is not None:
+        if request is not None or arguments:
+            given = ", ".join(arguments) or "a request"
+            raise OptionError(f"resume goes alone, the plan is in {resume}; also given: {given}.")
+        return go_on(Path(resume).expanduser(), registry or default_registry(), report)
     return carry_out(request or _request(arguments), registry or default_registry(), report)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 
 class Clock:
@@ -21,6 +21,14 @@ class Clock:
             yield
         finally:
             self._parts[part] = self._parts.get(part, 0.0) + time.perf_counter() - began
+
+    def add(self, seconds: Mapping[str, float]) -> None:
+        """Count what an earlier process took, as its clock's `seconds` said."""
+        for part, value in seconds.items():
+            if part == "total":
+                self._began -= value
+            else:
+                self._parts[part] = self._parts.get(part, 0.0) + value
 
     def seconds(self) -> dict[str, float]:
         """`total` since the clock was made, and every part."""

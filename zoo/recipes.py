@@ -8,15 +8,27 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_args
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 
 from zoo.errors import OptionError, RecipeError, either, nearest, plain
 
 Augment = Literal["none", "flip", "crop"]
 BatchNorm = Literal["train", "frozen", "adapt"]
+Keep = Literal["best", "last"]
 TensorKind = Literal["norm", "bias"]
 """Tensors by what they are, wherever they are: scales and shifts of normalisation layers, biases."""
 _SELECTORS = ("head", "all", "last", "first", "middle", "group", "norm", "bias")
@@ -33,10 +45,19 @@ def _no_bool(value: Any) -> Any:
     return value
 
 
+def _auto(value: Any, number: ValidatorFunctionWrapHandler) -> Any:
+    return value if value == "auto" else number(value)
+
+
 Selector = Annotated[str, AfterValidator(_is_selector)]
 # Pydantic would take `true` for 1.
 Whole = Annotated[int, BeforeValidator(_no_bool)]
 Number = Annotated[float, BeforeValidator(_no_bool)]
+if TYPE_CHECKING:
+    Rate = float | Literal["auto"]
+else:
+    # Not a union for pydantic: its message for a wrong number would speak of both.
+    Rate = Annotated[Number, Field(gt=0, le=1e30), WrapValidator(_auto), PlainSerializer(lambda rate: rate)]
 
 
 class Stage(BaseModel):
@@ -49,9 +70,12 @@ class Stage(BaseModel):
     """Selectors: `head`, `last:N`, `first:N`, `middle:N`, `group:NAME`, `all`, `norm`, `bias`. What none selects is
     frozen."""
     epochs: Annotated[Whole, Field(ge=1)]
-    lr: Annotated[Number, Field(gt=0, le=1e30)]
-    """Peak learning rate of the head and the last group."""
+    lr: Rate
+    """Peak learning rate of the head and the last group. `auto`, for a head on kept features: the best of a few that
+    are tried."""
     batch_size: Annotated[Whole, Field(ge=1)] = 32
+    accumulate: Annotated[Whole, Field(ge=1)] = 1
+    """Batches whose gradients add up to one step: as if the batch were so many times larger, batch norm aside."""
     weight_decay: Annotated[Number, Field(ge=0)] = 1e-4
     """Decoupled, as AdamW does it (arXiv:1711.05101)."""
     layer_decay: Annotated[Number, Field(gt=0, le=1)] = 1.0
@@ -76,6 +100,16 @@ class Stage(BaseModel):
     batch_norm: BatchNorm = "train"
     """In groups that train as a whole. `frozen`: running statistics stay, scales and shifts too. `adapt`: statistics
     follow the new images, scales and shifts stay (arXiv:1603.04779)."""
+    ema: Annotated[Number, Field(ge=0, lt=1)] = 0.0
+    """Decay of a moving average of the weights (arXiv:1803.05407), taken after every step; the stage is judged by the
+    average and ends with it. 0: none."""
+    patience: Annotated[Whole, Field(ge=0)] = 0
+    """The stage ends when so many epochs in a row have not been better on validation than its best. 0: never."""
+    keep_epoch: Keep = "last"
+    """Which epoch the stage ends with: its last, or the best on validation (ties go to the lower loss)."""
+    gradient_checkpointing: bool = False
+    """Compute activations again in the backward pass instead of keeping them (arXiv:1604.06174): less memory, about a
+    third more time; where the backbone offers it."""
     augment: Augment = "none"
     """`flip`: mirrored with probability 1/2. `crop`: a random part of the image, mirrored likewise."""
 
@@ -88,6 +122,8 @@ class RecipeSpec(BaseModel):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_\-]*$")]
     summary: Annotated[str, Field(min_length=1)]
     references: tuple[str, ...] = ()
+    keep: Keep = "best"
+    """Which stage the run ends with: the best on validation (ties go to the earlier), or the last."""
     stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
 
     @model_validator(mode="after")
@@ -102,6 +138,7 @@ class RecipeSpec(BaseModel):
         lines = [f"summary = {_toml(self.summary)}"]
         if self.references:
             lines.append(f"references = {_toml(self.references)}")
+        lines.append(f"keep = {_toml(self.keep)}")
         for stage in self.stages:
             lines += ["", "[[stages]]", *(f"{key} = {_toml(value)}" for key, value in stage.model_dump().items())]
         return "\n".join(lines) + "\n"
@@ -141,7 +178,8 @@ def override(
 ) -> RecipeSpec:
     """The recipe with `STAGE.KEY=VALUE` assignments, and the shorthands, applied.
 
-    `epochs`: all stages scaled so that the longest has this many, at least 1 each. `batch_size`: for all stages.
+    `keep=last` is of the recipe as a whole. `epochs`: all stages scaled so that the longest has this many, at least 1
+    each. `batch_size`: for all stages.
     An assignment wins over a shorthand. Raises OptionError for an unknown stage, RecipeError for a bad key or value.
     """
     stages = {stage.name: stage.model_dump() for stage in recipe.stages}
@@ -156,8 +194,9 @@ def override(
             raise OptionError(f"--batch-size must be at least 1, got {batch_size}.")
         for stage in stages.values():
             stage["batch_size"] = batch_size
+    of_recipe, of_stages = _of_recipe(assignments)
     given: dict[tuple[str, str], str] = {}
-    for assignment in assignments:
+    for assignment in of_stages:
         stage_name, key, value = _split_assignment(assignment, example=f"{next(iter(stages))}.lr=1e-3")
         if stage_name not in stages:
             has = ", ".join(stages)
@@ -169,7 +208,23 @@ def override(
         given[stage_name, key] = value
         stages[stage_name][key] = _parse_value(key, value)
     source = f"{recipe.name} with --set" if assignments else recipe.name
-    return _validated(source, {**recipe.model_dump(), "stages": list(stages.values())}, stage_names=list(stages))
+    content = {**recipe.model_dump(), **of_recipe, "stages": list(stages.values())}
+    return _validated(source, content, stage_names=list(stages))
+
+
+def _of_recipe(assignments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """-> (what is set for the recipe as a whole, by key; the rest, for its stages)."""
+    of_recipe: dict[str, str] = {}
+    rest = []
+    for assignment in assignments:
+        key, equals, value = (part.strip() for part in assignment.partition("="))
+        if key != "keep" or not equals:
+            rest.append(assignment)
+        elif key in of_recipe:
+            raise OptionError(f"--set {key} is given twice: {of_recipe[key]!r} and {value!r}.")
+        else:
+            of_recipe[key] = value
+    return of_recipe, rest
 
 
 def parse_selector(selector: str) -> tuple[str, str | int | None]:

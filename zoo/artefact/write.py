@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import errno
 import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 
 from zoo.artefact.card import model_card
 from zoo.artefact.config import CARD, CONFIG, FORMAT, TENSORS, ArtefactConfig, BackboneConfig, HeadConfig
 from zoo.files import json_text, new_folder, write_text
 from zoo.model.build import file_digest
+from zoo.model.tensor_files import save_tensors
 from zoo.planning.plan import Plan
 
 
@@ -27,22 +24,11 @@ def write_artefact(
     `proof` is the verdict so far, `passed` or `failed`; `mark_failed` corrects it.
     """
     with new_folder(path) as draft:
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-        # One header entry only: several are written in random order, and the bytes would differ from run to run.
-        _save(tensors, draft / TENSORS)
+        save_tensors(draft / TENSORS, state)
         config = _config(file_digest(draft / TENSORS), plan, metrics, proof)
         (draft / CONFIG).write_text(json_text(config.model_dump(mode="json")), "utf-8")
         (draft / CARD).write_text(model_card(config, plan), "utf-8")
     return config
-
-
-def _save(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
-    try:
-        save_file(dict(tensors), path, metadata={"format": "pt"})
-    except SafetensorError as error:
-        # The library wraps what the system said; its number is all that is left of it.
-        number = re.search(r"os error (\d+)", str(error))
-        raise OSError(int(number.group(1)) if number else errno.EIO, str(error)) from None
 
 
 def mark_failed(path: Path) -> None:

@@ -9,6 +9,7 @@ _COLLECTING = gc.isenabled()
 gc.disable()
 
 import functools
+import inspect
 import os
 import sys
 from collections.abc import Callable
@@ -19,7 +20,7 @@ import typer
 from typer.core import TyperGroup
 
 from zoo.cli.console import Verbosity, quiet_libraries
-from zoo.errors import ZooError
+from zoo.errors import OptionError, ZooError
 from zoo.planning.request import Request, parse_input_size
 
 INTERRUPTED = 130
@@ -74,6 +75,10 @@ Epochs = Annotated[int | None, typer.Option(help="Scale the stages so that the l
 BatchSize = Annotated[int | None, typer.Option(help="For all stages.")]
 InputSize = Annotated[
     str | None, typer.Option(help="384, or HxW, in pixels. Default: that of the weights.", show_default=False)
+]
+Resume = Annotated[
+    Path | None,
+    typer.Option(help="Go on with a stopped run, given by its folder; alone, its plan is there.", show_default=False),
 ]
 Out = Annotated[Path | None, typer.Option(help="The run folder; must not exist. Default: a new one under runs/.")]
 Seed = Annotated[int, typer.Option(help="Of everything drawn: split, initialisation, order, augmentation.")]
@@ -162,7 +167,7 @@ def show(
 
 def _run_options(
     ctx: typer.Context,
-    backbone: Backbone,
+    backbone: Backbone = _DEFAULT.backbone,
     head: Head = _DEFAULT.head,
     classes: Classes = _DEFAULT.classes,
     recipe: Recipe = _DEFAULT.recipe,
@@ -184,13 +189,25 @@ def _run_options(
     """The options that plan and finetune share, declared once."""
 
 
-def _with_run_options(command: Callable[[Request, Verbosity, bool], None]) -> Callable[..., None]:
-    """A command with `_run_options`, called with (the request that they make, the verbosity, whether JSON is asked)."""
+def _with_run_options(command: Callable[..., None]) -> Callable[..., None]:
+    """A command with `_run_options`, called with (the request that they make, the verbosity, whether JSON is asked).
+
+    Its own keyword-only arguments are options beside them.
+    """
+    signature = inspect.signature(_run_options, eval_str=True)
+    own = {name: each for name, each in inspect.signature(command).parameters.items() if each.kind is each.KEYWORD_ONLY}
 
     @functools.wraps(_run_options)
     def run(ctx: typer.Context, **given: Any) -> None:
         from zoo.options import parse_assignments
 
+        resumed = given.get("resume")
+        if resumed is not None:
+            _refuse_beside_resume(ctx, resumed)
+            command(None, ctx.obj, given["as_json"], resume=resumed)
+            return
+        if not given["backbone"]:
+            raise OptionError("Missing option '--backbone': [provider/]architecture[.tag].\nNext: zoo list backbones")
         arguments = {
             name: value
             for name, value in given.items()
@@ -203,10 +220,30 @@ def _with_run_options(command: Callable[[Request, Verbosity, bool], None]) -> Ca
             set=tuple(given["set_"] or []),
             input_size=parse_input_size(given["input_size"]) if given["input_size"] is not None else None,
         )
-        command(request, ctx.obj, given["as_json"])
+        command(request, ctx.obj, given["as_json"], **{name: given[name] for name in own})
 
     run.__name__, run.__doc__ = command.__name__, command.__doc__
+    run.__annotations__ = {**_run_options.__annotations__, **{name: each.annotation for name, each in own.items()}}
+    run.__signature__ = signature.replace(parameters=[*signature.parameters.values(), *own.values()])  # type: ignore[attr-defined]
     return run
+
+
+def _refuse_beside_resume(ctx: typer.Context, resumed: Path) -> None:
+    given = [
+        f"--{name.rstrip('_').replace('_', '-')}"
+        for name in ctx.params
+        if name not in ("resume", "as_json") and _is_given(ctx, name)
+    ]
+    if given:
+        raise OptionError(
+            f"--resume goes alone, the plan is in {resumed}; also given: {', '.join(given)}.\n"
+            f"Next: zoo finetune --resume {resumed}"
+        )
+
+
+def _is_given(ctx: typer.Context, name: str) -> bool:
+    source = ctx.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 @app.command()
@@ -230,14 +267,14 @@ def plan(request: Request, verbosity: Verbosity, as_json: bool) -> None:
 
 @app.command()
 @_with_run_options
-def finetune(request: Request, verbosity: Verbosity, as_json: bool) -> None:
+def finetune(request: Request | None, verbosity: Verbosity, as_json: bool, *, resume: Resume = None) -> None:
     """Train a classifier on your images, and prove it."""
     from zoo import api
     from zoo.cli.result_text import print_result
     from zoo.cli.run_display import RunDisplay
 
     with RunDisplay(verbosity, as_json=as_json) as display:
-        result = api.finetune(request, report=display.report)
+        result = api.finetune(request, resume=resume, report=display.report)
     print_result(result, verbosity, as_json=as_json)
 
 

@@ -94,6 +94,8 @@ def _stage_row(stage: StagePlan, groups: Sequence[str]) -> list[str]:
 
 def _rate(stage: StagePlan) -> str:
     rates = sorted(set(stage.rates.values()))
+    if stage.settings.lr == "auto":
+        return "found by trying"
     if not rates:
         return "closed form"
     return f"{rates[-1]:.3g}" if len(rates) == 1 else f"{rates[-1]:.3g} to {rates[0]:.3g}"

@@ -39,6 +39,8 @@ class Dataset:
 
     source: str
     """What people call it: the folder as given, or `sample`."""
+    folder: Path = Path()
+    """Below which its files lie."""
     classes: tuple[str, ...]
     splits: Mapping[Split, tuple[ImageFile, ...]]
     skipped: tuple[Skipped, ...] = ()

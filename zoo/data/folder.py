@@ -62,7 +62,9 @@ def _read_folder(path: Path, seed: int) -> Dataset:
     ordered: dict[Split, tuple[ImageFile, ...]] = {
         split: splits[split] for split in ("train", "val", "test") if split in splits
     }
-    return Dataset(source=str(path), classes=classes, splits=ordered, skipped=tuple(skipped), notes=tuple(notes))
+    return Dataset(
+        source=str(path), folder=path, classes=classes, splits=ordered, skipped=tuple(skipped), notes=tuple(notes)
+    )
 
 
 def _read_labelled(path: Path, classes: tuple[str, ...]) -> tuple[str, Dataset]:

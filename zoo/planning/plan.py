@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from zoo.compute import Compute, MemoryFormat, Precision
-from zoo.recipes import Stage, TensorKind
+from zoo.recipes import Keep, Stage, TensorKind
 from zoo.specs import Needs
 
 FORMAT = 1
@@ -87,6 +87,8 @@ class StagePlan(_Record):
 
 class DataPlan(_Record):
     source: str
+    path: str
+    """The folder, in full."""
     sample: bool
     digest: str
     images: dict[str, list[int]]
@@ -104,6 +106,8 @@ class Plan(_Record):
     recipe: str
     """Qualified name, or the file's."""
     recipe_summary: str
+    keep: Keep = "best"
+    """Which stage the run ends with."""
     stages: tuple[StagePlan, ...]
     classes: tuple[str, ...]
     preprocessing: dict[str, Any]

@@ -56,13 +56,18 @@ class Resolved:
     device: str
 
 
-def resolve(request: Request, registry: Registry, report: Report) -> Resolved:
-    """Look everything up. Raises Refused for what cannot be, DataError for what the folders do not hold."""
+def resolve(
+    request: Request, registry: Registry, report: Report, *, recipe: tuple[RecipeSpec, str] | None = None
+) -> Resolved:
+    """Look everything up; `recipe`, with its name, stands in for the request's.
+
+    Raises Refused for what cannot be, DataError for what the folders do not hold.
+    """
     backbone = registry.backbone(request.backbone)
     head = registry.head(request.head)
     refuse_pair(backbone, head, registry)
     options = build_options(head.spec.name, head.spec.options, request.head_options)
-    recipe, recipe_name = _recipe(request, registry, head)
+    chosen, recipe_name = recipe or _recipe(request, registry, head)
     weights = choose_weights(backbone, request.weights)
     _refuse_bad_numbers(request)
     device = choose_device(request.device)
@@ -73,15 +78,15 @@ def resolve(request: Request, registry: Registry, report: Report) -> Resolved:
         backbone, head, options, classes=dataset.classes, tag=weights.tag, input_size=request.input_size
     )
     # Before anything is frozen, and before selectors count groups: one that takes no part is not counted.
-    if any(set(stage.train) != {HEAD} for stage in recipe.stages):
+    if any(set(stage.train) != {HEAD} for stage in chosen.stages):
         outline.idle = idle_parameters(outline)
-    selections = select_groups(recipe, recipe_name, outline, backbone)
+    selections = select_groups(chosen, recipe_name, outline, backbone)
     return Resolved(
         request=request,
         backbone=backbone,
         head=head,
         options=options,
-        recipe=recipe,
+        recipe=chosen,
         recipe_name=recipe_name,
         weights=weights,
         dataset=dataset,
@@ -104,10 +109,12 @@ def complete(
     *,
     weights: Weights | None = None,
     fallback: str | None = None,
+    like: Plan | None = None,
 ) -> tuple[Plan, Dataset]:
     """Open every image, and write the plan -> (plan, the data set without what cannot be read).
 
-    `weights` are those that were read, None in a dry run; `fallback` says why they are not the ones asked for.
+    `weights` are those that were read, None in a dry run; `fallback` says why they are not the ones asked for; `like`
+    is a plan whose measured choices are taken over.
     Raises DataError where over 1 % of the images or all of a class are unreadable.
     """
     files = [file for split in resolved.dataset.splits.values() for file in split]
@@ -118,7 +125,9 @@ def complete(
     contents, faults = store.examine(files, progress=progress)
     dataset = resolved.dataset.without(faults)
     _refuse_unreadable(dataset, faults, len(files))
-    plan = _plan(resolved, dataset, dataset.digest(contents), weights, fallback, default=store, report=report)
+    plan = _plan(
+        resolved, dataset, dataset.digest(contents), weights, fallback, store, _compute(resolved, like, report)
+    )
     return plan, dataset
 
 
@@ -203,12 +212,12 @@ def _plan(
     digest: str,
     weights: Weights | None,
     fallback: str | None,
-    default: ImageStore,
-    report: Report,
+    store: ImageStore,
+    measured: tuple[Compute, dict[str, float]],
 ) -> Plan:
     choice = weights.choice if weights else resolved.weights
     request = resolved.request
-    compute, speeds = _compute(resolved, choice, report)
+    compute, speeds = measured
     return Plan(
         backbone=_backbone_plan(resolved, choice),
         weights=WeightsPlan(
@@ -229,6 +238,7 @@ def _plan(
         ),
         recipe=resolved.recipe_name,
         recipe_summary=resolved.recipe.summary,
+        keep=resolved.recipe.keep,
         stages=tuple(
             plan_stage(
                 stage,
@@ -241,9 +251,10 @@ def _plan(
             for stage, selection in zip(resolved.recipe.stages, resolved.selections, strict=True)
         ),
         classes=dataset.classes,
-        preprocessing=default.preprocessing.to_dict(),
+        preprocessing=store.preprocessing.to_dict(),
         data=DataPlan(
             source=dataset.source,
+            path=str(dataset.folder.absolute()),
             sample=request.data is None,
             digest=digest,
             images={split: counts for split, counts in dataset.counts().items()},
@@ -257,23 +268,23 @@ def _plan(
         speeds=speeds,
         chunk=CHUNK,
         threads=torch.get_num_threads(),
-        workers=default.workers,
+        workers=store.workers,
         versions=versions(),
     )
 
 
-def _compute(resolved: Resolved, choice: WeightsChoice, report: Report) -> tuple[Compute, dict[str, float]]:
-    request = resolved.request
+def _compute(resolved: Resolved, like: Plan | None, report: Report) -> tuple[Compute, dict[str, float]]:
+    if like is not None:
+        return like.compute, like.speeds
+    request, tag = resolved.request, resolved.weights.tag
     _, height, width = resolved.outline.preprocessing.input_size
 
     def build() -> ZooModel:
-        return build_headless(
-            resolved.backbone, resolved.head.spec.needs, tag=choice.tag, input_size=request.input_size
-        )
+        return build_headless(resolved.backbone, resolved.head.spec.needs, tag=tag, input_size=request.input_size)
 
     return choose_compute(
         build,
-        name=f"{resolved.backbone.spec.name}.{choice.tag} {height}x{width} {resolved.head.spec.needs}",
+        name=f"{resolved.backbone.spec.name}.{tag} {height}x{width} {resolved.head.spec.needs}",
         device=resolved.device,
         trains=any(selection.backbone for selection in resolved.selections),
         precision=request.precision,

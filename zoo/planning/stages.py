@@ -50,6 +50,8 @@ def _impossible(stage: Stage, selection: Selection, outline: ZooModel, path: str
         if not any(outline.trains(name, (), (kind,)) for name, _ in outline.named_parameters())
     ]
     faults += _without_effect(stage, selection, outline, path)
+    if stage.lr == "auto" and selection.backbone:
+        faults.append(f"{path}.lr: 'auto' tries rates on features computed once, and this stage trains the backbone")
     if not selection.backbone and stage.augment != "none":
         faults.append(
             f"{path}.augment: {stage.augment!r} would do nothing, the head alone trains on features computed once"
@@ -91,7 +93,7 @@ def plan_stage(
     trained = {name: each for name, each in outline.named_parameters() if each.requires_grad}
     moving = [name for name in [*outline.groups.names, HEAD] if name in {outline.group_of(each) for each in trained}]
     trainable = count_parameters(trained.values())
-    steps = stage.epochs * len(batch_sizes(train, stage.batch_size))
+    steps = stage.epochs * len(batch_sizes(train, stage.batch_size * stage.accumulate))
     reuse = outline.closed_form or (not selection.backbone and _fits_in_memory(feature_shape, train + val))
     return StagePlan(
         settings=stage,
@@ -115,7 +117,10 @@ def _fits_in_memory(shape: tuple[int, ...], images: int) -> bool:
 
 def group_rates(stage: Stage, groups: Sequence[str], trains: Sequence[str]) -> dict[str, float]:
     """Peak learning rate of every group that trains: the head and the last group have `lr`, each earlier one
-    `layer_decay` times its successor's. Distance counts all groups, frozen ones included."""
+    `layer_decay` times its successor's; none where the rate is still to be found. Distance counts all groups,
+    frozen ones included."""
+    if stage.lr == "auto":
+        return {}
     rates = {}
     for name in trains:
         distance = len(groups) - 1 - groups.index(name) if name in groups else 0

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
+import torch
+from torch import Tensor
 from torch.optim import SGD, AdamW, Optimizer
-from torch.optim.lr_scheduler import LambdaLR
 
 from zoo.model.model import ZooModel
 from zoo.planning.plan import StagePlan
+from zoo.recipes import Stage
 
 _MOMENTUM = 0.9
 
@@ -39,16 +42,49 @@ def make_optimizer(model: ZooModel, stage: StagePlan) -> Optimizer:
     return AdamW(groups)
 
 
-def make_schedule(optimizer: Optimizer, stage: StagePlan) -> LambdaLR:
-    """Linear warm-up, then a cosine (arXiv:1608.03983) or a line to zero, or no change; stepped once per step."""
-    steps = stage.steps
-    warmup = math.ceil(stage.settings.warmup * steps)
-    shape = stage.settings.schedule
+def set_rates(optimizer: Optimizer, stage: StagePlan, step: int) -> None:
+    """Give every group its rate for the step, counted from 0 over the whole stage."""
+    rates = rates_at(stage, step)
+    for group in optimizer.param_groups:
+        # A group that the plan does not know keeps its rate: the proof tells of it.
+        group["lr"] = rates.get(group["name"], group["lr"])
 
-    def factor(step: int) -> float:
-        if step < warmup:
-            return (step + 1) / (warmup + 1)
-        done = (step - warmup) / max(1, steps - warmup)
-        return {"cosine": 0.5 * (1 + math.cos(math.pi * done)), "linear": 1 - done, "constant": 1.0}[shape]
 
-    return LambdaLR(optimizer, factor)
+def rates_at(stage: StagePlan, step: int) -> dict[str, float]:
+    """Learning rate of every group in a step: its peak times what the schedule says."""
+    factor = schedule_factor(stage.settings, step, stage.steps)
+    return {group: peak * factor for group, peak in stage.rates.items()}
+
+
+def schedule_factor(settings: Stage, step: int, steps: int) -> float:
+    """Linear warm-up, then a cosine (arXiv:1608.03983) or a line to zero, or no change -> share of the peak rate.
+
+    A function of the step alone, so that a run that is taken up again goes on at the same rate.
+    """
+    warmup = math.ceil(settings.warmup * steps)
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    done = (step - warmup) / max(1, steps - warmup)
+    return {"cosine": 0.5 * (1 + math.cos(math.pi * done)), "linear": 1 - done, "constant": 1.0}[settings.schedule]
+
+
+def optimizer_state(model: ZooModel, optimizer: Optimizer) -> dict[str, Tensor]:
+    """What the optimizer remembers of each parameter, under `PARAMETER.KEY`."""
+    return {
+        f"{name}.{key}": each
+        for name, parameter in model.named_parameters()
+        for key, each in optimizer.state.get(parameter, {}).items()
+        if isinstance(each, Tensor)
+    }
+
+
+def load_optimizer_state(model: ZooModel, optimizer: Optimizer, state: Mapping[str, Tensor]) -> None:
+    """The inverse of `optimizer_state`."""
+    parameters = dict(model.named_parameters())
+    for full, tensor in state.items():
+        name, _, key = full.rpartition(".")
+        parameter = parameters[name]
+        if tensor.shape == parameter.shape:
+            # In the parameter's layout in memory, as the optimizer makes it.
+            tensor = torch.empty_like(parameter, dtype=tensor.dtype, requires_grad=False).copy_(tensor)
+        optimizer.state[parameter][key] = tensor

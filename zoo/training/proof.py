@@ -15,6 +15,8 @@ from zoo.data.dataset import Dataset, ImageFile, natural_key
 from zoo.data.decode import read_image
 from zoo.data.folder import SPLIT_NAMES
 from zoo.data.transform import transform
+from zoo.planning.plan import Plan
+from zoo.planning.versions import versions
 from zoo.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
@@ -43,6 +45,11 @@ class Check:
             "summary": self.summary,
             "evidence": dict(self.evidence),
         }
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> Check:
+        """The inverse of `to_dict`."""
+        return cls(**stored)
 
 
 def overall(checks: Sequence[Check]) -> Literal["passed", "failed"]:
@@ -130,6 +137,25 @@ def _class_folder(file: ImageFile) -> str:
     """The folder right below the data folder, or right below its split folder."""
     first, *rest = PurePosixPath(file.relative).parts[:-1]
     return rest[0] if rest and first.lower() in SPLIT_NAMES else first
+
+
+def check_environment(plan: Plan) -> Check:
+    """Whether the run has what its plan was made with: versions, threads, device."""
+    here = {"threads": torch.get_num_threads(), **versions()}
+    planned = {"threads": plan.threads, **plan.versions}
+    wrong = [
+        f"{name} is {here.get(name)}, planned was {planned.get(name)}"
+        for name in {**planned, **here}
+        if here.get(name) != planned.get(name)
+    ]
+    return Check(
+        name="environment",
+        verdict="failed" if wrong else "passed",
+        summary="; ".join(wrong[:3])
+        if wrong
+        else f"seed {plan.seed}, {plan.threads} threads, {plan.device}, {len(plan.versions)} versions as planned",
+        evidence={"seed": plan.seed, "device": plan.device, "compute": str(plan.compute), **here},
+    )
 
 
 def check_better_than_guessing(accuracy: float, targets: Tensor, classes: Sequence[str]) -> Check:

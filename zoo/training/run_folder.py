@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -13,8 +14,18 @@ from typing import Any
 from zoo.artefact.config import FOLDER
 from zoo.errors import Refused, RunError
 from zoo.events import EpochFinished
-from zoo.files import append_line, clear_write_errors, existing_parent, json_line, json_text, write_problem, write_text
+from zoo.files import (
+    append_line,
+    clear_write_errors,
+    existing_parent,
+    json_line,
+    json_text,
+    new_folder,
+    write_problem,
+    write_text,
+)
 from zoo.planning.plan import Plan
+from zoo.training.checkpoint import FOLDER as FOLDER_OF_CHECKPOINT
 from zoo.training.proof import Check, overall
 
 PLAN, HISTORY, PROOF, RESULT = "plan.json", "history.jsonl", "proof.json", "result.json"
@@ -39,18 +50,27 @@ def refuse_unusable(out: Path | None) -> None:
 
 
 class RunFolder:
-    """Where a run writes. Made with its plan in it."""
+    """Where a run writes."""
 
-    def __init__(self, plan: Plan, out: Path | None) -> None:
-        """Raises Refused where the folder exists by now, RunError where it cannot be written."""
-        self.path = out if out is not None else RUNS / _name(plan)
-        with clear_write_errors(self.path):
-            try:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                self.path.mkdir()
-            except FileExistsError:
-                raise Refused(f"{self.path} exists already; a run is never overwritten.") from None
-        write_text(self.path / PLAN, plan.model_dump_json(indent=2) + "\n")
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with clear_write_errors(path):
+            (path / FOLDER_OF_CHECKPOINT).mkdir(exist_ok=True)
+
+    @classmethod
+    def create(cls, plan: Plan, out: Path | None) -> RunFolder:
+        """A new one, which appears with its plan in it: a folder without a plan could be neither used nor resumed.
+
+        Raises Refused where it exists by now, RunError where it cannot be written.
+        """
+        path = out if out is not None else RUNS / _name(plan)
+        with clear_write_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if os.path.lexists(path):
+                raise Refused(f"{path} exists already; a run is never overwritten.")
+        with new_folder(path) as draft:
+            (draft / PLAN).write_text(plan.model_dump_json(indent=2) + "\n", "utf-8")
+        return cls(path)
 
     @property
     def artefact(self) -> Path:
@@ -59,6 +79,27 @@ class RunFolder:
     def record_epoch(self, epoch: EpochFinished) -> None:
         """Append a line to the history."""
         append_line(self.path / HISTORY, json_line(asdict(epoch)))
+
+    def history_length(self) -> int:
+        """Lines of the history."""
+        path = self.path / HISTORY
+        return len(path.read_text("utf-8").splitlines()) if path.exists() else 0
+
+    def shorten_history(self, lines: int) -> None:
+        """Forget epochs that a stopped run recorded after its last checkpoint: they are trained again."""
+        path = self.path / HISTORY
+        if path.exists():
+            kept = path.read_text("utf-8").splitlines(keepends=True)[:lines]
+            write_text(path, "".join(kept))
+
+    def remove_leftovers(self) -> None:
+        """What a stopped run left half done: drafts, and an artefact whose run has no result."""
+        for path in [*self.path.glob(".*-*"), self.artefact]:
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+
+    def remove_checkpoint(self) -> None:
+        """The run is complete: nothing of it is needed to go on."""
+        shutil.rmtree(self.path / FOLDER_OF_CHECKPOINT, ignore_errors=True)
 
     def write_proof(self, checks: Sequence[Check]) -> None:
         content = {"format": 1, "verdict": overall(checks), "checks": [check.to_dict() for check in checks]}

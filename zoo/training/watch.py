@@ -9,6 +9,7 @@ import hashlib
 import math
 from collections import Counter
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,6 +21,8 @@ from zoo.planning.plan import StagePlan
 from zoo.training.proof import Check
 
 _SHOWN = 10
+FIRST_STEPS = 3
+"""Of a stage, whose losses and weights the proof notes."""
 _LOSS_MUST_FALL = 1e-3
 """Share of the first epoch's loss; less is the noise of another order of the images."""
 
@@ -39,15 +42,25 @@ class StageWatch:
         self._must_rest = _must_rest(model, stage)
         self._frozen_before = self._frozen_digests()
         self._trained_before = {name: tensor_digest(each) for name, each in self._trained.items()}
+        self.names = frozenset(self._trained) | {name for name, _ in model.named_buffers() if self._trains(name)}
+        """Parameters and buffers that may change, by full name."""
+        self._rate = max(stage.rates.values(), default=0.0)
         self._awake: Counter[str] = Counter()
         self._steps = 0
         self._with_gradient: set[str] = set()
         self._only_zeros: set[str] = set()
         self._not_finite: list[str] = []
         self._losses: list[float] = []
+        self._first_losses: list[str] = []
+        self._first_digest = ""
+        self._reseeded: list[int] = []
         self._optimizer: Check | None = None
         self._finite: Check | None = None
         self._closed_form: Check | None = None
+
+    def rate_found(self, rate: float) -> None:
+        """What `auto` turned out to be."""
+        self._rate = rate
 
     def optimizer_made(self, optimizer: Optimizer) -> None:
         """Compare the optimizer's parameters with the plan's."""
@@ -83,7 +96,11 @@ class StageWatch:
             stage=self._name,
             verdict="failed" if wrong else "passed",
             summary=summary,
-            evidence={"differing": wrong[:_SHOWN], "tensors": len(second)},
+            evidence={
+                "differing": wrong[:_SHOWN],
+                "tensors": len(second),
+                "digest": _combined({name: tensor_digest(each) for name, each in second.items()}),
+            },
         )
 
     def step_begins(self) -> None:
@@ -107,9 +124,15 @@ class StageWatch:
         self._not_finite = self._not_finite or ["loss"]
         raise NotFinite(
             f"Stage {self._name!r}, step {self._steps}: {of} is not finite (loss {loss:.4g}), "
-            f"at a learning rate of {self._stage.settings.lr:g}. The stage was stopped.\n"
-            f"Next: lower it, for example --set {self._name}.lr={self._stage.settings.lr / 10:g}."
+            f"at a learning rate of {self._rate:g}. The stage was stopped.\n"
+            f"Next: lower it, for example --set {self._name}.lr={self._rate / 10:g}."
         )
+
+    def stepped(self, loss: float) -> None:
+        """Note the first steps, so that they can be compared when they are taken again (`zoo verify`)."""
+        if len(self._first_losses) < FIRST_STEPS:
+            self._first_losses.append(loss.hex())
+            self._first_digest = _combined({name: tensor_digest(each) for name, each in self._trained.items()})
 
     def finished(self, val_logits: Tensor) -> None:
         """Look at what the stage ends with: the optimizer's last step is seen by no gradient."""
@@ -131,13 +154,44 @@ class StageWatch:
         """Whether the stage ended with a model that can be kept."""
         return self._finite is not None and self._finite.verdict == "passed"
 
-    def epoch_finished(self, train_loss: float) -> None:
+    def epoch_finished(self, train_loss: float, seeded: bool) -> None:
+        """`seeded`: whether torch's generator still has the seed that the epoch gave it."""
         self._losses.append(train_loss)
+        if not seeded:
+            self._reseeded.append(len(self._losses))
+
+    def state(self) -> dict[str, Any]:
+        """What was seen so far, in plain JSON types."""
+        return {
+            "frozen_before": self._frozen_before,
+            "trained_before": self._trained_before,
+            "awake": dict(self._awake),
+            "steps": self._steps,
+            "with_gradient": sorted(self._with_gradient),
+            "only_zeros": sorted(self._only_zeros),
+            "losses": self._losses,
+            "first_losses": self._first_losses,
+            "first_digest": self._first_digest,
+            "reseeded": self._reseeded,
+        }
+
+    def take_up(self, seen: Mapping[str, Any]) -> None:
+        """Go on watching where `state` was taken: digests are compared with those of the stage's true beginning."""
+        self._frozen_before = dict(seen["frozen_before"])
+        self._trained_before = dict(seen["trained_before"])
+        self._awake = Counter(seen["awake"])
+        self._steps = seen["steps"]
+        self._with_gradient = set(seen["with_gradient"])
+        self._only_zeros = set(seen["only_zeros"])
+        self._losses = list(seen["losses"])
+        self._first_losses = list(seen["first_losses"])
+        self._first_digest = seen["first_digest"]
+        self._reseeded = list(seen["reseeded"])
 
     def checks(self) -> list[Check]:
         """The verdicts on this stage."""
-        checks = [self._frozen_unchanged(), self._frozen_at_rest()]
-        checks += [self._closed_form] if self._closed_form else [self._gradients(), self._loss_moved()]
+        checks = [self._frozen_unchanged(), self._frozen_at_rest(), self._kinds()]
+        checks += [self._closed_form] if self._closed_form else [self._gradients(), self._loss_moved(), self._seeds()]
         return [*checks, *(each for each in (self._optimizer, self._finite) if each is not None)]
 
     def _frozen_digests(self) -> dict[str, str]:
@@ -175,6 +229,38 @@ class StageWatch:
             if awake
             else f"{len(self._must_rest)} frozen modules were in evaluation mode in all {self._steps} steps",
             evidence={"modules": len(self._must_rest), "steps": self._steps, "in_training_mode": awake[:_SHOWN]},
+        )
+
+    def _kinds(self) -> Check:
+        """Weights and statistics are float32 whatever the precision of the passes, counters whole, all in one place."""
+        tensors = {**dict(self._model.named_parameters()), **dict(self._model.named_buffers())}
+        dtypes = Counter(str(each.dtype).removeprefix("torch.") for each in tensors.values())
+        devices = Counter(str(each.device) for each in tensors.values())
+        wide = [name for name, each in tensors.items() if each.is_floating_point() and each.dtype != torch.float32]
+        device = next(iter(self._trained.values()), next(self._model.parameters())).device
+        elsewhere = [name for name, each in tensors.items() if each.device != device]
+        faults = [f"{name} is {tensors[name].dtype}" for name in wide]
+        faults += [f"{name} is on {tensors[name].device}, not {device}" for name in elsewhere]
+        return Check(
+            name="dtype_and_device",
+            stage=self._name,
+            verdict="failed" if faults else "passed",
+            summary=_first_of(faults)
+            if faults
+            else f"{len(tensors)} parameters and buffers are float32 or whole numbers, on {device}",
+            evidence={"dtypes": dict(dtypes), "devices": dict(devices), "faults": faults[:_SHOWN]},
+        )
+
+    def _seeds(self) -> Check:
+        wrong = self._reseeded
+        return Check(
+            name="seeds",
+            stage=self._name,
+            verdict="failed" if wrong else "passed",
+            summary=f"something else seeded torch's generator in epoch {wrong[0]}, so draws repeat"
+            if wrong
+            else f"torch's generator had the seed of (seed, stage, epoch) in all {len(self._losses)} epochs",
+            evidence={"reseeded": wrong, "first_losses": self._first_losses, "first_digest": self._first_digest},
         )
 
     def _gradients(self) -> Check:

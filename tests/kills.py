@@ -1,0 +1,168 @@
+"""A run killed again and again at seeded random moments must come to the bytes of an unbroken one.
+
+    python -m tests.kills [--kills 20] [--seed 0]
+
+The first kill comes before anything is trained. A run that has ended is begun anew, until there were enough kills.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+RECIPE = """
+summary = "A little of everything that a checkpoint must hold."
+[[stages]]
+name = "head"
+train = ["head"]
+epochs = 6
+lr = "auto"
+
+[[stages]]
+name = "last"
+train = ["head", "last:1"]
+epochs = 3
+lr = 1e-3
+ema = 0.8
+batch_norm = "adapt"
+augment = "crop"
+
+[[stages]]
+name = "all"
+train = ["all"]
+epochs = 3
+lr = 1e-3
+keep_epoch = "best"
+optimizer = "sgd"
+l2_sp = 0.01
+accumulate = 2
+augment = "flip"
+"""
+_OFTEN = (
+    "import zoo.training.checkpoint as checkpoint; checkpoint.SECONDS_BETWEEN.update(step=0, epoch=0); "
+    "from zoo.cli.app import main; main()"
+)
+"""The command, with a checkpoint after every step."""
+_PATIENCE = 120.0
+
+
+@dataclass(kw_only=True)
+class Killing:
+    """Where it happens, and what came out of it."""
+
+    data: Path
+    folder: Path
+    backbone: str = "timm/test_resnet"
+    kills: list[str] = field(default_factory=list)
+    """At what each kill hit: the files in the run folder by then."""
+
+    def command(self, out: Path, *, before: str = "") -> list[str]:
+        """Begins the run; `before` is code that runs first."""
+        recipe = self.folder / "everything.toml"
+        if not recipe.exists():
+            recipe.write_text(RECIPE, "utf-8")
+        options = {"--backbone": self.backbone, "--weights": "random", "--data": self.data, "--recipe": recipe}
+        words = [str(word) for option in {**options, "--batch-size": 8, "--out": out}.items() for word in option]
+        return [sys.executable, "-c", before + _OFTEN, "finetune", *words]
+
+    def resuming(self, run: Path, *, before: str = "") -> list[str]:
+        return [sys.executable, "-c", before + _OFTEN, "finetune", "--resume", str(run)]
+
+    def unbroken(self) -> tuple[str, float]:
+        """-> (SHA-256 of the model, seconds from the plan to the end)."""
+        run = self.folder / "unbroken"
+        process = _started(self.command(run))
+        _wait_for(run / "plan.json", process)
+        began = time.monotonic()
+        assert process.wait(_PATIENCE) == 0, "the unbroken run failed"
+        return digest(run), time.monotonic() - began
+
+    def killed_again_and_again(self, name: str, count: int, draw: random.Random, seconds: float) -> str:
+        """Begin a run, kill it and what resumes it until it ends or `count` kills are made -> SHA-256 of the model."""
+        run = self.folder / name
+        process = _started(self.command(run))
+        _wait_for(run / "plan.json", process)
+        while len(self.kills) < count:
+            # The first of all: before anything is trained.
+            delay = 0.0 if not self.kills else draw.uniform(0, 0.7 * seconds)
+            try:
+                code = process.wait(delay)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+                self.kills.append(", ".join(sorted(each.name for each in run.rglob("*") if each.is_file())))
+                process = _started(self.resuming(run))
+                # From when it begins to work again.
+                _wait_for_change(run / "checkpoint" / "owner.json", process)
+                continue
+            return _finished(run, code, process)
+        return _finished(run, process.wait(_PATIENCE), process)
+
+
+def digest(run: Path) -> str:
+    """SHA-256 of the run's model."""
+    return hashlib.sha256((run / "model" / "model.safetensors").read_bytes()).hexdigest()
+
+
+def _finished(run: Path, code: int, process: subprocess.Popen[str]) -> str:
+    # A kill between the result and the end leaves a finished run, and there is nothing to resume.
+    said = process.stderr.read() if process.stderr else ""
+    assert code == 0 or "is finished" in said, f"a resumed run failed: {said}"
+    return digest(run)
+
+
+def _started(words: Sequence[str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=os.environ)
+
+
+def _wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+    until = time.monotonic() + _PATIENCE
+    while not path.exists() and process.poll() is None and time.monotonic() < until:
+        time.sleep(0.005)
+    assert path.exists(), process.stderr.read() if process.stderr else ""
+
+
+def _wait_for_change(path: Path, process: subprocess.Popen[str]) -> None:
+    before = path.stat().st_mtime_ns if path.exists() else 0
+    until = time.monotonic() + _PATIENCE
+    while process.poll() is None and time.monotonic() < until:
+        if path.exists() and path.stat().st_mtime_ns != before:
+            return
+        time.sleep(0.005)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    from tests.numeric import draw_few
+
+    with tempfile.TemporaryDirectory() as folder:
+        killing = Killing(data=draw_few(Path(folder) / "data", train=12, val=6), folder=Path(folder))
+        expected, seconds = killing.unbroken()
+        draw = random.Random(arguments.seed)
+        print(f"unbroken: {expected[:16]}, {seconds:.1f} s after the plan")
+        runs = 0
+        while len(killing.kills) < arguments.kills:
+            runs += 1
+            made = len(killing.kills)
+            found = killing.killed_again_and_again(f"run{runs}", arguments.kills, draw, seconds)
+            print(f"run {runs}: {len(killing.kills) - made} kills, {'the same bytes' if found == expected else found}")
+            if found != expected:
+                return 1
+    print(f"{len(killing.kills)} of {arguments.kills} kills resumed to the same bytes")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
