@@ -15,7 +15,7 @@ from pydantic_core import ErrorDetails
 
 from zoo.errors import OptionError, RecipeError, either, nearest, plain
 
-Augment = Literal["none", "flip", "crop"]
+Augment = Literal["none", "flip", "crop", "rand"]
 BatchNorm = Literal["train", "frozen", "adapt"]
 TensorKind = Literal["norm", "bias"]
 """Tensors by what they are, wherever they are: scales and shifts of normalisation layers, biases."""
@@ -77,7 +77,8 @@ class Stage(BaseModel):
     """In groups that train as a whole. `frozen`: running statistics stay, scales and shifts too. `adapt`: statistics
     follow the new images, scales and shifts stay (arXiv:1603.04779)."""
     augment: Augment = "none"
-    """`flip`: mirrored with probability 1/2. `crop`: a random part of the image, mirrored likewise."""
+    """`flip`: mirrored with probability 1/2. `crop`: a random part of the image, mirrored likewise. `rand`: `crop`,
+    then two operations of RandAugment at magnitude 9 (arXiv:1909.13719)."""
 
 
 class RecipeSpec(BaseModel):
