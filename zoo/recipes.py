@@ -76,6 +76,11 @@ class Stage(BaseModel):
     batch_norm: BatchNorm = "train"
     """In groups that train as a whole. `frozen`: running statistics stay, scales and shifts too. `adapt`: statistics
     follow the new images, scales and shifts stay (arXiv:1603.04779)."""
+    mixup: Annotated[Number, Field(ge=0)] = 0.0
+    """Alpha of Beta(alpha, alpha), by which a batch is blended with a permutation of itself, images and targets alike
+    (arXiv:1710.09412). 0: off. With `cutmix` also on, each batch takes one of the two with equal chance."""
+    cutmix: Annotated[Number, Field(ge=0)] = 0.0
+    """The same for pasting a box of the other image; targets are shared by its true area (arXiv:1905.04899)."""
     augment: Augment = "none"
     """`flip`: mirrored with probability 1/2. `crop`: a random part of the image, mirrored likewise. `rand`: `crop`,
     then two operations of RandAugment at magnitude 9 (arXiv:1909.13719)."""

@@ -68,7 +68,28 @@ def _without_effect(stage: Stage, selection: Selection, outline: ZooModel, path:
     for key, usual in (("l2_sp", 0), ("batch_norm", "train")):
         if not selection.backbone and getattr(stage, key) != usual:
             faults.append(f"{path}.{key}: would do nothing, this stage leaves the backbone alone")
+    faults += _without_mixing(stage, selection, outline, path)
     return faults
+
+
+def _without_mixing(stage: Stage, selection: Selection, outline: ZooModel, path: str) -> list[str]:
+    faults = []
+    for key in ("mixup", "cutmix"):
+        if reason := _cannot_mix(stage, selection, outline) if getattr(stage, key) else None:
+            faults.append(f"{path}.{key}: would do nothing, {reason}")
+    return faults
+
+
+def _cannot_mix(stage: Stage, selection: Selection, outline: ZooModel) -> str | None:
+    if outline.closed_form:
+        return "this head is fitted in closed form on the images as they are"
+    if outline.own_loss:
+        return "this head brings its own loss, which takes one class per image"
+    if not selection.backbone:
+        return "the head alone trains on features computed once, and images are what is mixed"
+    if stage.batch_size == 1:
+        return "a batch of 1 image has no other to mix it with"
+    return None
 
 
 def _trains(selection: Selection) -> list[str]:

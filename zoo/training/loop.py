@@ -19,6 +19,7 @@ from zoo.planning.plan import StagePlan
 from zoo.training import inference, seeding
 from zoo.training.memory import Pieces
 from zoo.training.metrics import Scores, score
+from zoo.training.mixing import mix, mixes
 from zoo.training.objective import Objective
 from zoo.training.optimizer import make_optimizer, make_schedule
 from zoo.training.watch import StageWatch
@@ -117,8 +118,10 @@ def train_stage(
         model.train()
         losses = 0.0
         done = 0
-        for indices, batch in zip(order, inputs.train_batches(order, text), strict=True):
+        for step, (indices, batch) in enumerate(zip(order, inputs.train_batches(order, text), strict=True)):
             targets = train_targets[torch.tensor(indices)]
+            if mixes(settings):
+                batch, targets = mix(batch, targets, len(model.classes), settings, key=f"{text}/{step}")
             losses += _step(model, inputs, batch, targets, objective, pieces, watch) * len(indices)
             if settings.clip:
                 torch.nn.utils.clip_grad_norm_(
