@@ -16,6 +16,7 @@ from pydantic_core import ErrorDetails
 from zoo.errors import OptionError, RecipeError, either, nearest, plain
 
 Augment = Literal["none", "flip", "crop", "rand"]
+Sampling = Literal["shuffled", "balanced"]
 BatchNorm = Literal["train", "frozen", "adapt"]
 TensorKind = Literal["norm", "bias"]
 """Tensors by what they are, wherever they are: scales and shifts of normalisation layers, biases."""
@@ -68,6 +69,9 @@ class Stage(BaseModel):
     """Largest norm of all gradients together; longer ones are scaled down to it (arXiv:1211.5063). 0: no limit."""
     label_smoothing: Annotated[Number, Field(ge=0, lt=1)] = 0.0
     """Share of each target spread evenly over all classes (arXiv:1512.00567); for heads with the usual loss."""
+    sampling: Sampling = "shuffled"
+    """What an epoch draws. `shuffled`: every image once. `balanced`: as many images as there are, every class equally
+    often; images of rare classes come again, of frequent ones some wait for another epoch."""
     class_weights: Literal["none", "balanced"] = "none"
     """`balanced`: each image's loss is weighted by the inverse of its class's share of the training images."""
     l2_sp: Annotated[Number, Field(ge=0)] = 0.0

@@ -69,6 +69,7 @@ def _without_effect(stage: Stage, selection: Selection, outline: ZooModel, path:
         if not selection.backbone and getattr(stage, key) != usual:
             faults.append(f"{path}.{key}: would do nothing, this stage leaves the backbone alone")
     faults += _without_mixing(stage, selection, outline, path)
+    faults += _without_sampling(stage, outline, path)
     return faults
 
 
@@ -77,6 +78,18 @@ def _without_mixing(stage: Stage, selection: Selection, outline: ZooModel, path:
     for key in ("mixup", "cutmix"):
         if reason := _cannot_mix(stage, selection, outline) if getattr(stage, key) else None:
             faults.append(f"{path}.{key}: would do nothing, {reason}")
+    return faults
+
+
+def _without_sampling(stage: Stage, outline: ZooModel, path: str) -> list[str]:
+    faults = []
+    if stage.sampling != "shuffled" and outline.closed_form:
+        faults.append(f"{path}.sampling: would do nothing, this head is fitted in closed form on every image once")
+    if stage.sampling == stage.class_weights == "balanced":
+        faults.append(
+            f"{path}.sampling: 'balanced' already gives every class the same say, with class_weights 'balanced' rare "
+            "ones would count twice; leave one of the two out"
+        )
     return faults
 
 

@@ -76,7 +76,8 @@ class ImageInputs:
         return self.pieces.size
 
     def train_batches(self, order: Sequence[Sequence[int]], text: str) -> Iterator[Tensor]:
-        return self.store.training_batches(self.train, order, augment=self.stage.settings.augment, key=text)
+        augment = self.stage.settings.augment
+        return self.store.training_batches(self.train, order, augment=augment, key=text, anew=True)
 
     def features(self, model: ZooModel, batch: Tensor) -> Tensor:
         return model.features(batch)
@@ -113,7 +114,7 @@ def train_stage(
         began = time.perf_counter()
         text = seeding.key(seed, settings.name, epoch)
         seeding.seed_torch(text)
-        order = seeding.shuffled_batches(count, settings.batch_size, text=text)
+        order = seeding.epoch_batches(settings.sampling, train_targets.tolist(), settings.batch_size, text=text)
         rates = {group["name"]: group["lr"] for group in optimizer.param_groups}
         model.train()
         losses = 0.0
