@@ -1,7 +1,8 @@
-"""What an epoch draws."""
+"""What an epoch draws, and heads trained on features of several augmented views."""
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from itertools import chain
 from pathlib import Path
@@ -11,10 +12,15 @@ import pytest
 import torch
 import zoo
 from tests.conftest import Zoo
+from torch import Tensor
+from zoo.data.dataset import ImageFile
 from zoo.data.folder import read_folder
 from zoo.data.store import ImageStore
+from zoo.planning import stages
 from zoo.planning.batches import batch_sizes
-from zoo.training import seeding
+from zoo.training import inference, seeding
+from zoo.training.loop import FeatureInputs, ImageInputs
+from zoo.training.memory import Pieces
 
 TINY: dict[str, Any] = {"backbone": "timm/test_resnet", "weights": "random"}
 ON_COMMAND = ("--backbone", "timm/test_resnet", "--weights", "random")
@@ -120,6 +126,9 @@ def test_balanced_sampling_favours_the_rare_class(recipe: str, uneven: Path, tmp
     assert rare["shuffled"] < rare["balanced"]
 
 
+# Views
+
+
 def recipe_of(path: Path, *settings: str, epochs: int = 3) -> str:
     """A recipe of head stages, each with these settings."""
     tables = [
@@ -129,12 +138,144 @@ def recipe_of(path: Path, *settings: str, epochs: int = 3) -> str:
     return str(path)
 
 
+def pieces_of(size: int) -> Pieces:
+    return Pieces(size, work="test", report=lambda event: None, halvings=[])
+
+
+def test_features_of_a_view_are_those_of_its_images_however_many_go_at_once(shapes: Path) -> None:
+    model = zoo.create_model(**TINY, classes=3).eval()
+    files: list[ImageFile] = list(read_folder(shapes, seed=0).splits["train"])
+    store = ImageStore(model.preprocessing, workers=2)
+    found = [
+        inference.view_features(
+            model, store, files, augment="crop", key=key, pieces=pieces_of(size), progress=lambda done: None
+        )
+        for key, size in (("0/h/view/1", 7), ("0/h/view/1", 32), ("0/h/view/2", 32))
+    ]
+    (images,) = store.training_batches(files, [range(len(files))], augment="crop", key="0/h/view/1")
+    store.close()
+    with torch.no_grad():
+        expected = model.features(images)
+    assert torch.allclose(found[0], expected, atol=1e-5) and torch.allclose(found[1], expected, atol=1e-5)
+    assert not torch.allclose(found[2], expected, atol=1e-3)
+
+
+def test_epochs_take_the_views_in_turn() -> None:
+    views = [torch.full((4, 2), float(number)) for number in range(3)]
+    inputs = FeatureInputs(views[0], torch.zeros(1, 2), 32, tuple(views[1:]), ("a", "b", "c"))
+    seen = [float(next(inputs.train_batches([[0, 3]], "key", epoch))[0, 0]) for epoch in range(1, 8)]
+    assert seen == [0, 1, 2, 0, 1, 2, 0]
+
+
+def test_views_are_named_apart_from_epochs_and_from_other_stages(shapes: Path) -> None:
+    plans = [
+        zoo.plan(**TINY, recipe="staged", data=shapes, seed=seed, set=["head.views=4", "head.augment=crop"]).stages
+        for seed in (0, 1)
+    ]
+    keys = [key for seed, plan in enumerate(plans) for key in seeding.view_keys(seed, plan[0])]
+    epochs = [seeding.key(0, "head", epoch) for epoch in range(1, 9)]
+    assert len({*keys, *epochs}) == 16 and seeding.view_keys(0, plans[0][1]) == ()
+
+
+def test_a_head_trained_on_views_sees_other_images_in_every_epoch(few: Path, tmp_path: Path) -> None:
+    losses = {}
+    for name, views in (("one", 1), ("three", 3), ("four", 4)):
+        recipe = recipe_of(tmp_path / f"{name}.toml", f'augment = "crop";views = {views}')
+        result = zoo.finetune(**TINY, head="linear", recipe=recipe, data=few, out=tmp_path / name)
+        assert result.proof == "passed"
+        history = (result.path / "history.jsonl").read_text("utf-8").splitlines()
+        losses[name] = [json.loads(line)["train_loss"] for line in history]
+    assert losses["three"] == losses["four"]  # three epochs look at three
+    assert losses["one"][0] == losses["three"][0] and losses["one"][1:] != losses["three"][1:]
+
+
+def test_every_stage_gets_the_features_it_asked_for(few: Path, tmp_path: Path) -> None:
+    """Kept features serve another stage only where they are the same: those of the images as they are."""
+    views = 'augment = "crop";views = 2'
+    mixed = recipe_of(tmp_path / "mixed.toml", "", views, views, "", epochs=2)
+    result = zoo.finetune(**TINY, head="linear", recipe=mixed, data=few, out=tmp_path / "run")
+    assert result.proof == "passed"
+    plan = json.loads((tmp_path / "run" / "plan.json").read_text("utf-8"))
+    assert [stage["views"] for stage in plan["stages"]] == [0, 2, 2, 0]
+    assert {stage["inputs"] for stage in plan["stages"]} == {"features"}
+
+
+def test_a_closed_form_head_is_fitted_to_all_views_at_once(few: Path, tmp_path: Path) -> None:
+    prototypes = []
+    for name, settings in (("none", ""), ("one", 'augment = "crop";views = 1'), ("five", 'augment = "crop";views = 5')):
+        recipe = recipe_of(tmp_path / f"{name}.toml", settings)
+        result = zoo.finetune(**TINY, head="prototype", recipe=recipe, data=few, out=tmp_path / name)
+        assert result.proof == "passed"
+        prototypes.append(zoo.load(result.path).model.state_dict()["head.prototypes"])
+    assert all(not torch.equal(*pair) for pair in zip(prototypes, [*prototypes[1:], prototypes[0]], strict=True))
+
+
+def train_on(few: Path, out: Path, recipe: str) -> tuple[str, dict[str, Tensor]]:
+    result = zoo.finetune(**TINY, head="gem", recipe=recipe, data=few, out=out)
+    assert result.proof == "passed"
+    plan = json.loads((out / "plan.json").read_text("utf-8"))
+    return plan["stages"][0]["inputs"], zoo.load(result.path).model.state_dict()
+
+
+def test_views_that_do_not_fit_in_memory_are_run_through_again_to_the_same_end(
+    few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = recipe_of(tmp_path / "views.toml", 'augment = "crop";views = 2', epochs=4)
+    kept, expected = train_on(few, tmp_path / "kept", recipe)
+    monkeypatch.setattr(stages, "FEATURE_BUDGET", 1000)
+    again, found = train_on(few, tmp_path / "again", recipe)
+    assert (kept, again) == ("features", "images")
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor, atol=1e-4, rtol=1e-3)
+
+
+def test_images_take_the_views_in_turn_as_well(shapes: Path) -> None:
+    files = read_folder(shapes, seed=0).splits["train"]
+    stage = zoo.plan(**TINY, recipe="head_only", data=shapes, set=["head.augment=crop", "head.views=2"]).stages[0]
+    store = ImageStore(zoo.create_model(**TINY, classes=3).preprocessing, workers=1)
+    keys = seeding.view_keys(0, stage)
+    inputs = ImageInputs(store, files, files, stage, pieces_of(32), lambda done: None, keys)
+    first, second, third = (next(inputs.train_batches([[0, 5]], f"0/head/{epoch}", epoch)) for epoch in (1, 2, 3))
+    store.close()
+    assert torch.equal(first, third) and not torch.equal(first, second)
+
+
+def test_memory_counts_every_view(shapes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def inputs(views: int) -> str:
+        settings = ["head.augment=crop", f"head.views={views}"] if views else []
+        return zoo.plan(**TINY, recipe="head_only", data=shapes, set=settings).stages[0].inputs
+
+    plan = zoo.plan(**TINY, recipe="head_only", data=shapes)
+    one = 4 * plan.backbone.features
+    monkeypatch.setattr(stages, "FEATURE_BUDGET", one * (2 * 36 + 18))
+    assert (inputs(0), inputs(2), inputs(3)) == ("features", "features", "images")
+    monkeypatch.setattr(stages, "FEATURE_BUDGET", 0)
+    assert inputs(0) == "features"  # pooled features of the images as they are always fit
+
+
+def test_the_plan_says_what_the_head_trains_on(shapes: Path, zoo_inside: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "250")
+    usual = ("plan", *ON_COMMAND, "--recipe", "head_only", "--data", shapes)
+    knobs = ("--set", "head.augment=crop", "--set", "head.views=4")
+    assert "features of 4 views (crop), computed once" in zoo_inside(*usual, *knobs).stdout
+    assert "features of 2 views (crop), computed once" in zoo_inside(*usual, *knobs, "--epochs", "2").stdout
+    plain = zoo_inside(*usual).stdout
+    assert "features, computed once" in plain and "views" not in plain
+    monkeypatch.setattr(stages, "FEATURE_BUDGET", 0)
+    assert "images, 4 views (crop)" in zoo_inside(*usual, *knobs).stdout
+
+
 # Refusals
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        (["head.augment=rand"], ["stages[0].augment: 'rand' would do nothing, the head alone", "set views"]),
+        (["head.views=2"], ["stages[0].views: would do nothing without augment", "set augment"]),
+        (["last.views=2"], ["stages[1].views: would do nothing, this stage trains on images"]),
+        (["last.views=2", "last.augment=none"], ["stages[1].views: would do nothing, this stage trains on images"]),
+        (["head.views=-1"], ["(--set head.views): should be at least 0"]),
         (["head.sampling=even"], ["(--set head.sampling): should be 'shuffled' or 'balanced'"]),
         (["all.sampling=balanced", "all.class_weights=balanced"], ["stages[2].sampling: 'balanced' already gives"]),
     ],

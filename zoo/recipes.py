@@ -88,6 +88,9 @@ class Stage(BaseModel):
     augment: Augment = "none"
     """`flip`: mirrored with probability 1/2. `crop`: a random part of the image, mirrored likewise. `rand`: `crop`,
     then two operations of RandAugment at magnitude 9 (arXiv:1909.13719)."""
+    views: Annotated[Whole, Field(ge=0)] = 0
+    """For stages that train the head alone: features of so many augmented views of each training image are computed
+    once, and each epoch trains on the next one in turn. 0: on features of the image as it is."""
 
 
 class RecipeSpec(BaseModel):

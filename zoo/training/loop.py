@@ -32,8 +32,8 @@ class Inputs(Protocol):
     def chunk(self) -> int:
         """Images at a time in validation."""
 
-    def train_batches(self, order: Sequence[Sequence[int]], text: str) -> Iterator[Tensor]:
-        """One tensor per batch of indices."""
+    def train_batches(self, order: Sequence[Sequence[int]], text: str, epoch: int) -> Iterator[Tensor]:
+        """One tensor per batch of indices, in the epoch (from 1) that `text` names."""
 
     def features(self, model: ZooModel, batch: Tensor) -> Tensor:
         """A batch -> what the head gets, with a graph where the backbone trains."""
@@ -49,9 +49,15 @@ class FeatureInputs:
     train: Tensor
     val: Tensor
     chunk: int
+    further_views: tuple[Tensor, ...] = ()
+    """`train` is of the first view then: epochs take the views in turn."""
+    keys: tuple[str, ...] = ()
+    """Of the views' draws; none for the images as they are."""
 
-    def train_batches(self, order: Sequence[Sequence[int]], text: str) -> Iterator[Tensor]:
-        return (self.train[torch.tensor(list(indices))] for indices in order)
+    def train_batches(self, order: Sequence[Sequence[int]], text: str, epoch: int) -> Iterator[Tensor]:
+        views = (self.train, *self.further_views)
+        view = views[(epoch - 1) % len(views)]
+        return (view[torch.tensor(list(indices))] for indices in order)
 
     def features(self, model: ZooModel, batch: Tensor) -> Tensor:
         return batch
@@ -70,14 +76,17 @@ class ImageInputs:
     stage: StagePlan
     pieces: Pieces
     progress: Callable[[int], None]
+    keys: tuple[str, ...] = ()
+    """Of the views' draws, where epochs take views in turn; otherwise every epoch draws anew."""
 
     @property
     def chunk(self) -> int:
         return self.pieces.size
 
-    def train_batches(self, order: Sequence[Sequence[int]], text: str) -> Iterator[Tensor]:
+    def train_batches(self, order: Sequence[Sequence[int]], text: str, epoch: int) -> Iterator[Tensor]:
+        key = self.keys[(epoch - 1) % len(self.keys)] if self.keys else text
         augment = self.stage.settings.augment
-        return self.store.training_batches(self.train, order, augment=augment, key=text, anew=True)
+        return self.store.training_batches(self.train, order, augment=augment, key=key, anew=not self.keys)
 
     def features(self, model: ZooModel, batch: Tensor) -> Tensor:
         return model.features(batch)
@@ -119,7 +128,7 @@ def train_stage(
         model.train()
         losses = 0.0
         done = 0
-        for step, (indices, batch) in enumerate(zip(order, inputs.train_batches(order, text), strict=True)):
+        for step, (indices, batch) in enumerate(zip(order, inputs.train_batches(order, text, epoch), strict=True)):
             targets = train_targets[torch.tensor(indices)]
             if mixes(settings):
                 batch, targets = mix(batch, targets, len(model.classes), settings, key=f"{text}/{step}")
@@ -168,8 +177,10 @@ def fit_stage(
     device = next(model.parameters()).device
     model.eval()
     watch.step_begins()
-    (features,) = inputs.train_batches([range(len(train_targets))], stage.settings.name)
-    features, targets = features.to(device), train_targets.to(device)
+    order = [range(len(train_targets))]
+    # All views at once: there is but one pass.
+    views = [next(inputs.train_batches(order, stage.settings.name, view)) for view in range(1, max(1, stage.views) + 1)]
+    features, targets = torch.cat(views).to(device), train_targets.repeat(len(views)).to(device)
     states = []
     for _ in range(2):
         model.fit_head(features, targets)

@@ -24,7 +24,7 @@ from zoo.planning.plan import Plan, StagePlan
 from zoo.planning.request import Request
 from zoo.planning.resolve import Resolved, complete, open_store, resolve
 from zoo.registry import Registry
-from zoo.training import inference
+from zoo.training import inference, seeding
 from zoo.training.loop import FeatureInputs, ImageInputs, Inputs, fit_stage, train_stage
 from zoo.training.memory import Halving, Pieces, memory_suffices
 from zoo.training.metrics import Scores, score
@@ -207,20 +207,37 @@ class _Run:
             )
 
     def _inputs(self, stage: StagePlan) -> Inputs:
+        keys = seeding.view_keys(self._plan.seed, stage)
         if stage.inputs == "images":
             self._features = None
             pieces = self._pieces(self._plan.chunk, f"validation {stage.settings.name}")
             progress = self._progress("validate", len(self._val))
-            return ImageInputs(self._store, self._train, self._val, stage, pieces, progress)
-        if self._backbone_has_moved():
+            return ImageInputs(self._store, self._train, self._val, stage, pieces, progress, keys)
+        if self._backbone_has_moved() or (self._features and self._features.keys != keys):
             self._features = None  # not beside the new ones
         if self._features is None:
             with self._clock.measure("features"):
                 pieces = self._pieces(self._plan.chunk, "features")
-                train = self._features_of(self._train, pieces, "features of train")
+                train, *further = self._train_features(stage, keys, pieces)
                 val = self._features_of(self._val, pieces, "features of val")
-            self._features = FeatureInputs(train, val, pieces.size)
+            self._features = FeatureInputs(train, val, pieces.size, tuple(further), keys)
         return self._features
+
+    def _train_features(self, stage: StagePlan, keys: Sequence[str], pieces: Pieces) -> list[Tensor]:
+        if not keys:
+            return [self._features_of(self._train, pieces, "features of train")]
+        return [
+            inference.view_features(
+                self._model,
+                self._store,
+                self._train,
+                augment=stage.settings.augment,
+                key=key,
+                pieces=pieces,
+                progress=self._progress(f"features of train, view {number} of {len(keys)}", len(self._train)),
+            )
+            for number, key in enumerate(keys, start=1)
+        ]
 
     def _features_of(self, files: Sequence[ImageFile], pieces: Pieces, task: str) -> Tensor:
         progress = self._progress(task, len(files))

@@ -10,12 +10,18 @@ from itertools import islice
 import torch
 
 from zoo.planning.batches import batch_sizes
+from zoo.planning.plan import StagePlan
 from zoo.recipes import Sampling
 
 
 def key(seed: int, stage: str, epoch: int) -> str:
     """Names the draws of one epoch."""
     return f"{seed}/{stage}/{epoch}"
+
+
+def view_keys(seed: int, stage: StagePlan) -> tuple[str, ...]:
+    """Names the draws of each augmented view of a stage that has some; no epoch's key is among them."""
+    return tuple(f"{seed}/{stage.settings.name}/view/{number}" for number in range(1, stage.views + 1))
 
 
 def seed_torch(text: str) -> None:
