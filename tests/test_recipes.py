@@ -99,7 +99,7 @@ def test_all_faults_of_a_file_are_told_together_with_their_key_paths() -> None:
             "stages[1].epochs: should be a valid integer, got 2.5",
             "stages[1].lr: should be a valid number, got 'fast'",
             "stages[1].agument: unknown key; did you mean 'augment'?",
-            "stages[1].augment: should be 'none', 'flip' or 'crop', got 'zoom'",
+            "stages[1].augment: should be 'none', 'flip', 'crop' or 'rand', got 'zoom'",
             "stages[2].name: 'b' is already the name of stages[1]",
             "stages[2].train: should not be empty",
             "stages[2].epochs: missing",

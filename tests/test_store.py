@@ -29,7 +29,7 @@ PREPROCESSING = zoo.Preprocessing(
     input_size=(3, 32, 32), resize_size=(40, 40), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)
 )
 ORDER = [[3, 1, 4], [1, 5, 9], [2, 6, 5], [8]]
-KINDS: tuple[Augment, ...] = ("none", "flip", "crop")
+KINDS: tuple[Augment, ...] = ("none", "flip", "crop", "rand")
 
 
 @pytest.fixture

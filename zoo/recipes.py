@@ -26,7 +26,8 @@ from pydantic_core import ErrorDetails
 
 from zoo.errors import OptionError, RecipeError, either, nearest, plain
 
-Augment = Literal["none", "flip", "crop"]
+Augment = Literal["none", "flip", "crop", "rand"]
+Sampling = Literal["shuffled", "balanced"]
 BatchNorm = Literal["train", "frozen", "adapt"]
 Keep = Literal["best", "last"]
 TensorKind = Literal["norm", "bias"]
@@ -92,6 +93,9 @@ class Stage(BaseModel):
     """Largest norm of all gradients together; longer ones are scaled down to it (arXiv:1211.5063). 0: no limit."""
     label_smoothing: Annotated[Number, Field(ge=0, lt=1)] = 0.0
     """Share of each target spread evenly over all classes (arXiv:1512.00567); for heads with the usual loss."""
+    sampling: Sampling = "shuffled"
+    """What an epoch draws. `shuffled`: every image once. `balanced`: as many images as there are, every class equally
+    often; images of rare classes come again, of frequent ones some wait for another epoch."""
     class_weights: Literal["none", "balanced"] = "none"
     """`balanced`: each image's loss is weighted by the inverse of its class's share of the training images."""
     l2_sp: Annotated[Number, Field(ge=0)] = 0.0
@@ -110,8 +114,17 @@ class Stage(BaseModel):
     gradient_checkpointing: bool = False
     """Compute activations again in the backward pass instead of keeping them (arXiv:1604.06174): less memory, about a
     third more time; where the backbone offers it."""
+    mixup: Annotated[Number, Field(ge=0)] = 0.0
+    """Alpha of Beta(alpha, alpha), by which a batch is blended with a permutation of itself, images and targets alike
+    (arXiv:1710.09412). 0: off. With `cutmix` also on, each batch takes one of the two with equal chance."""
+    cutmix: Annotated[Number, Field(ge=0)] = 0.0
+    """The same for pasting a box of the other image; targets are shared by its true area (arXiv:1905.04899)."""
     augment: Augment = "none"
-    """`flip`: mirrored with probability 1/2. `crop`: a random part of the image, mirrored likewise."""
+    """`flip`: mirrored with probability 1/2. `crop`: a random part of the image, mirrored likewise. `rand`: `crop`,
+    then two operations of RandAugment at magnitude 9 (arXiv:1909.13719)."""
+    views: Annotated[Whole, Field(ge=0)] = 0
+    """For stages that train the head alone: features of so many augmented views of each training image are computed
+    once, and each epoch trains on the next one in turn. 0: on features of the image as it is."""
 
 
 class RecipeSpec(BaseModel):

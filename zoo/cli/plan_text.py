@@ -88,8 +88,15 @@ def _stage_row(stage: StagePlan, groups: Sequence[str]) -> list[str]:
         str(stage.steps),
         _rate(stage),
         ", ".join(f"{number} {state}" for number, state in norms if number) or "none",
-        "features, computed once" if stage.inputs == "features" else f"images, augment {settings.augment}",
+        _runs_on(stage),
     ]
+
+
+def _runs_on(stage: StagePlan) -> str:
+    views = f"{console.count(stage.views, 'view')} ({stage.settings.augment})"
+    if stage.inputs == "features":
+        return f"features of {views}, computed once" if stage.views else "features, computed once"
+    return f"images, {views}" if stage.views else f"images, augment {stage.settings.augment}"
 
 
 def _rate(stage: StagePlan) -> str:

@@ -10,6 +10,7 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as F
 
+from zoo.data.rand_augment import Operation, apply, draw_operations
 from zoo.data.transform import centre_crop, normalise
 from zoo.preprocessing import Preprocessing
 from zoo.recipes import Augment
@@ -26,30 +27,37 @@ class Draw:
     box: tuple[int, int, int, int] | None
     """(top, left, height, width) in pixels of the resized image; None: the centre crop."""
     mirror: bool
+    operations: tuple[Operation, ...] = ()
+    """Of RandAugment, one after the other."""
 
 
 def draw(kind: Augment, height: int, width: int, *, key: str, shape: float = 1.0) -> Draw:
     """The parameters for an image of this size; `key` names seed, stage, epoch and image.
 
     The crop follows Inception's (arXiv:1409.4842) as torchvision draws it, here from 35 % of the image upwards. `shape`
-    is width / height of the backbone's input: crops are stretched to it by at most a third, whatever it is.
+    is width / height of the backbone's input: crops are stretched to it by at most a third, whatever it is. `rand` has
+    the crop and the mirror that `crop` has for the same key.
     """
     if kind == "none":
         return Draw(None, False)
     generator = random.Random(key)
     mirror = generator.random() < 0.5
-    return Draw(_box(generator, height, width, shape) if kind == "crop" else None, mirror)
+    box = None if kind == "flip" else _box(generator, height, width, shape)
+    return Draw(box, mirror, draw_operations(generator) if kind == "rand" else ())
 
 
 def augmented(pixels: Tensor, drawn: Draw, preprocessing: Preprocessing) -> Tensor:
-    """Resized uint8[3, H', W'] -> float32[3, H, W], cropped and mirrored as drawn, normalised."""
+    """Resized uint8[3, H', W'] -> float32[3, H, W], cropped, mirrored and changed as drawn, normalised."""
     if drawn.box is None:
         cropped = centre_crop(pixels, preprocessing)
     else:
         top, left, height, width = drawn.box
         size = list(preprocessing.input_size[1:])
         cropped = F.resized_crop(pixels, top, left, height, width, size, InterpolationMode.BILINEAR, antialias=True)
-    return normalise(cropped.flip(-1) if drawn.mirror else cropped, preprocessing)
+    pixels = cropped.flip(-1) if drawn.mirror else cropped
+    for operation in drawn.operations:
+        pixels = apply(pixels, operation, fill=preprocessing.fill)
+    return normalise(pixels, preprocessing)
 
 
 def _box(generator: random.Random, height: int, width: int, shape: float) -> tuple[int, int, int, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
@@ -63,14 +64,25 @@ class ImageStore:
         return self._map(self._plain, _chunks(files, size), ahead=self.workers + 1)
 
     def training_batches(
-        self, files: Sequence[ImageFile], order: Sequence[Sequence[int]], *, augment: Augment, key: str
+        self,
+        files: Sequence[ImageFile],
+        order: Sequence[Sequence[int]],
+        *,
+        augment: Augment,
+        key: str,
+        anew: bool = False,
+        begin: int = 0,
     ) -> Iterator[Tensor]:
-        """images[N, 3, H, W] for every batch of indices in `order`, augmented by draws for `key` and the file."""
+        """images[N, 3, H, W] for every batch of indices in `order`, augmented by draws for `key` and the file.
 
-        def load(indices: Sequence[int]) -> Tensor:
-            return torch.stack([self._augmented(files[index], augment, key) for index in indices])
+        `anew`: a file that comes again has other draws than before. `begin`: the first batch that is wanted.
+        """
 
-        return self._map(load, order, ahead=self.workers + 1)
+        def load(batch: Sequence[tuple[int, str]]) -> Tensor:
+            return torch.stack([self._augmented(files[index], augment, name) for index, name in batch])
+
+        named = _turns(order, key) if anew else ([(index, key) for index in indices] for indices in order)
+        return self._map(load, islice(named, begin, None), ahead=self.workers + 1)
 
     def resized(self, file: ImageFile) -> Tensor:
         """uint8[3, H', W'], from memory or decoded now. Raises DataError."""
@@ -130,6 +142,17 @@ def default_workers() -> int:
 
 def _chunks(files: Sequence[ImageFile], size: int) -> Iterator[Sequence[ImageFile]]:
     return (files[start : start + size] for start in range(0, len(files), size))
+
+
+def _turns(order: Iterable[Sequence[int]], key: str) -> Iterator[Sequence[tuple[int, str]]]:
+    """Every index with the key of its draws, which says how often it has come before."""
+    seen: Counter[int] = Counter()
+    for indices in order:
+        named = []
+        for index in indices:
+            named.append((index, f"{key}/again {seen[index]}" if seen[index] else key))
+            seen[index] += 1
+        yield named
 
 
 def _content(file: ImageFile) -> bytes:

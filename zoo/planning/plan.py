@@ -83,6 +83,9 @@ class StagePlan(_Record):
     """`features`: the frozen backbone runs once an image and the stage trains on what it put out."""
     batch_norms_frozen: int
     batch_norms_training: int
+    views: int = 0
+    """Augmented views of each training image that its epochs take in turn, no more than there are
+    epochs; a closed form is fitted to all of them."""
 
 
 class DataPlan(_Record):

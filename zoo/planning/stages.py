@@ -16,7 +16,8 @@ from zoo.recipes import RecipeSpec, Selection, Stage, select
 from zoo.registry import ResolvedBackbone
 
 FEATURE_BUDGET = 4 << 30
-"""Bytes of maps kept in memory; with more, a head stage runs the frozen backbone again in every epoch."""
+"""Bytes of maps, and of features of several views, kept in memory; with more, a head stage runs the frozen backbone
+again in every epoch."""
 
 
 _KINDS = {"norm": "normalisation layers with parameters", "bias": "biases"}
@@ -52,10 +53,6 @@ def _impossible(stage: Stage, selection: Selection, outline: ZooModel, path: str
     faults += _without_effect(stage, selection, outline, path)
     if stage.lr == "auto" and selection.backbone:
         faults.append(f"{path}.lr: 'auto' tries rates on features computed once, and this stage trains the backbone")
-    if not selection.backbone and stage.augment != "none":
-        faults.append(
-            f"{path}.augment: {stage.augment!r} would do nothing, the head alone trains on features computed once"
-        )
     if stage.batch_size == 1 and any(norm.training for norm in _batch_norms(outline, stage, selection)):
         faults.append(f"{path}.batch_size: 1 image is no batch for the batch norms that this stage trains")
     return faults
@@ -70,7 +67,55 @@ def _without_effect(stage: Stage, selection: Selection, outline: ZooModel, path:
     for key, usual in (("l2_sp", 0), ("batch_norm", "train")):
         if not selection.backbone and getattr(stage, key) != usual:
             faults.append(f"{path}.{key}: would do nothing, this stage leaves the backbone alone")
+    faults += _without_mixing(stage, selection, outline, path)
+    faults += _without_sampling(stage, outline, path)
+    faults += _without_views(stage, selection, path)
     return faults
+
+
+def _without_views(stage: Stage, selection: Selection, path: str) -> list[str]:
+    if stage.views and selection.backbone:
+        return [f"{path}.views: would do nothing, this stage trains on images and augments them anew in every epoch"]
+    if stage.views and stage.augment == "none":
+        return [f"{path}.views: would do nothing without augment, every view would be the image as it is; set augment"]
+    if stage.augment != "none" and not (stage.views or selection.backbone):
+        return [
+            f"{path}.augment: {stage.augment!r} would do nothing, the head alone trains on features computed once; set "
+            "views, how many augmented views of each image to compute features of"
+        ]
+    return []
+
+
+def _without_mixing(stage: Stage, selection: Selection, outline: ZooModel, path: str) -> list[str]:
+    faults = []
+    for key in ("mixup", "cutmix"):
+        if reason := _cannot_mix(stage, selection, outline) if getattr(stage, key) else None:
+            faults.append(f"{path}.{key}: would do nothing, {reason}")
+    return faults
+
+
+def _without_sampling(stage: Stage, outline: ZooModel, path: str) -> list[str]:
+    faults = []
+    if stage.sampling != "shuffled" and outline.closed_form:
+        faults.append(f"{path}.sampling: would do nothing, this head is fitted in closed form on every image once")
+    if stage.sampling == stage.class_weights == "balanced":
+        faults.append(
+            f"{path}.sampling: 'balanced' already gives every class the same say, with class_weights 'balanced' rare "
+            "ones would count twice; leave one of the two out"
+        )
+    return faults
+
+
+def _cannot_mix(stage: Stage, selection: Selection, outline: ZooModel) -> str | None:
+    if outline.closed_form:
+        return "this head is fitted in closed form on the images as they are"
+    if outline.own_loss:
+        return "this head brings its own loss, which takes one class per image"
+    if not selection.backbone:
+        return "the head alone trains on features computed once, and images are what is mixed"
+    if stage.batch_size == 1:
+        return "a batch of 1 image has no other to mix it with"
+    return None
 
 
 def _trains(selection: Selection) -> list[str]:
@@ -94,7 +139,10 @@ def plan_stage(
     moving = [name for name in [*outline.groups.names, HEAD] if name in {outline.group_of(each) for each in trained}]
     trainable = count_parameters(trained.values())
     steps = stage.epochs * len(batch_sizes(train, stage.batch_size * stage.accumulate))
-    reuse = outline.closed_form or (not selection.backbone and _fits_in_memory(feature_shape, train + val))
+    # More views than epochs would never be looked at; a closed form is fitted to all of them at once.
+    views = stage.views if outline.closed_form else min(stage.views, stage.epochs)
+    kept = _fits_in_memory(feature_shape, train * max(1, views) + val, views)
+    reuse = outline.closed_form or (not selection.backbone and kept)
     return StagePlan(
         settings=stage,
         trains=tuple(trains),
@@ -107,12 +155,13 @@ def plan_stage(
         inputs="features" if reuse else "images",
         batch_norms_frozen=sum(not norm.training for norm in norms),
         batch_norms_training=sum(norm.training for norm in norms),
+        views=views,
     )
 
 
-def _fits_in_memory(shape: tuple[int, ...], images: int) -> bool:
-    """Pooled features always do; maps are some hundred times larger."""
-    return len(shape) == 1 or 4 * math.prod(shape) * images <= FEATURE_BUDGET
+def _fits_in_memory(shape: tuple[int, ...], images: int, views: int) -> bool:
+    """Pooled features of the images as they are always do; maps are some hundred times larger, views may be many."""
+    return (len(shape) == 1 and not views) or 4 * math.prod(shape) * images <= FEATURE_BUDGET
 
 
 def group_rates(stage: Stage, groups: Sequence[str], trains: Sequence[str]) -> dict[str, float]:

@@ -16,7 +16,7 @@ from zoo.events import EpochFinished, Note, Progress, Report, StageFinished, Sta
 from zoo.model.model import HEAD
 from zoo.planning.batches import batch_sizes
 from zoo.planning.plan import StagePlan
-from zoo.training import inference
+from zoo.training import inference, seeding
 from zoo.training.checkpoint import Moment, Saved
 from zoo.training.context import RunContext
 from zoo.training.loop import FeatureInputs, ImageInputs, Inputs, StageEnd, StageTraining, copy_into, fit_stage
@@ -195,20 +195,38 @@ class Course:
 
     def _inputs(self, stage: StagePlan) -> Inputs:
         context = self._context
+        keys = seeding.view_keys(self._plan.seed, stage)
         if stage.inputs == "images":
             self._features = None
             pieces = context.pieces(self._plan.chunk, f"validation {stage.settings.name}")
             progress = context.progress("validate", len(context.val))
-            return ImageInputs(context.store, context.train, context.val, stage, pieces, progress)
-        if self._backbone_has_moved():
+            return ImageInputs(context.store, context.train, context.val, stage, pieces, progress, keys)
+        if self._backbone_has_moved() or (self._features and self._features.keys != keys):
             self._features = None  # not beside the new ones
         if self._features is None:
             with context.clock.measure("features"):
                 pieces = context.pieces(self._plan.chunk, "features")
-                train = self._features_of(context.train, pieces, "features of train")
+                train, *further = self._train_features(stage, keys, pieces)
                 val = self._features_of(context.val, pieces, "features of val")
-            self._features = FeatureInputs(train, val, pieces.size)
+            self._features = FeatureInputs(train, val, pieces.size, tuple(further), keys)
         return self._features
+
+    def _train_features(self, stage: StagePlan, keys: Sequence[str], pieces: Pieces) -> list[Tensor]:
+        context, files = self._context, self._context.train
+        if not keys:
+            return [self._features_of(files, pieces, "features of train")]
+        return [
+            inference.view_features(
+                self._model,
+                context.store,
+                files,
+                augment=stage.settings.augment,
+                key=key,
+                pieces=pieces,
+                progress=context.progress(f"features of train, view {number} of {len(keys)}", len(files)),
+            )
+            for number, key in enumerate(keys, start=1)
+        ]
 
     def _features_of(self, files: Sequence[ImageFile], pieces: Pieces, task: str) -> Tensor:
         progress = self._context.progress(task, len(files))

@@ -6,7 +6,7 @@ padding the last images of a split would depend on how many there are.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from torch import Tensor
 from zoo.data.dataset import ImageFile
 from zoo.data.store import ImageStore
 from zoo.model.model import ZooModel
+from zoo.recipes import Augment
 from zoo.training.memory import Pieces
 
 
@@ -22,14 +23,30 @@ def features(
 ) -> Tensor:
     """What the head gets of the files (pooled[N, F] or map[N, C, H, W]) on the CPU, in their order; each image goes
     through the backbone once."""
-    return _through(model.features, model, store, files, pieces, progress)
+    return _through(model.features, model, store.batches(files, pieces.size), len(files), pieces, progress)
+
+
+def view_features(
+    model: ZooModel,
+    store: ImageStore,
+    files: Sequence[ImageFile],
+    *,
+    augment: Augment,
+    key: str,
+    pieces: Pieces,
+    progress: Callable[[int], None],
+) -> Tensor:
+    """As `features`, of one augmented view of each file: the one that is drawn for `key` and the file."""
+    order = [range(start, min(start + pieces.size, len(files))) for start in range(0, len(files), pieces.size)]
+    images = store.training_batches(files, order, augment=augment, key=key)
+    return _through(model.features, model, images, len(files), pieces, progress)
 
 
 def logits(
     model: ZooModel, store: ImageStore, files: Sequence[ImageFile], *, pieces: Pieces, progress: Callable[[int], None]
 ) -> Tensor:
     """logits[N, classes] of the files on the CPU, in their order."""
-    return _through(model, model, store, files, pieces, progress)
+    return _through(model, model, store.batches(files, pieces.size), len(files), pieces, progress)
 
 
 def head_logits(model: ZooModel, features: Tensor, *, size: int) -> Tensor:
@@ -48,8 +65,8 @@ def targets_of(files: Sequence[ImageFile]) -> Tensor:
 def _through(
     forward: Callable[[Tensor], Tensor],
     model: ZooModel,
-    store: ImageStore,
-    files: Sequence[ImageFile],
+    batches: Iterable[Tensor],
+    count: int,
     pieces: Pieces,
     progress: Callable[[int], None],
 ) -> Tensor:
@@ -58,7 +75,7 @@ def _through(
     outputs: Tensor | None = None
     done = 0
     with torch.inference_mode():
-        for images in store.batches(files, pieces.size):
+        for images in batches:
 
             def attempt(size: int, images: Tensor = images) -> Tensor:
                 return torch.cat(
@@ -67,7 +84,7 @@ def _through(
 
             output = pieces.run(attempt)
             if outputs is None:
-                outputs = _room_for(len(files), output)
+                outputs = _room_for(count, output)
             outputs[done : done + len(images)] = output
             done += len(images)
             progress(done)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,6 +22,7 @@ from zoo.training.average import make_average
 from zoo.training.checkpoint import Moment
 from zoo.training.memory import Pieces
 from zoo.training.metrics import Scores, score
+from zoo.training.mixing import mix, mixes
 from zoo.training.objective import Objective
 from zoo.training.optimizer import load_optimizer_state, make_optimizer, optimizer_state, rates_at, set_rates
 from zoo.training.watch import StageWatch
@@ -33,8 +35,8 @@ class Inputs(Protocol):
     def chunk(self) -> int:
         """Images at a time in validation."""
 
-    def train_batches(self, order: Sequence[Sequence[int]], text: str) -> Iterator[Tensor]:
-        """One tensor per batch of indices."""
+    def train_batches(self, order: Sequence[Sequence[int]], text: str, epoch: int, begin: int = 0) -> Iterator[Tensor]:
+        """One tensor per batch of indices from the batch `begin`, in the epoch (from 1) that `text` names."""
 
     def features(self, model: ZooModel, batch: Tensor) -> Tensor:
         """A batch -> what the head gets, with a graph where the backbone trains."""
@@ -50,9 +52,15 @@ class FeatureInputs:
     train: Tensor
     val: Tensor
     chunk: int
+    further_views: tuple[Tensor, ...] = ()
+    """`train` is of the first view then: epochs take the views in turn."""
+    keys: tuple[str, ...] = ()
+    """Of the views' draws; none for the images as they are."""
 
-    def train_batches(self, order: Sequence[Sequence[int]], text: str) -> Iterator[Tensor]:
-        return (self.train[torch.tensor(list(indices))] for indices in order)
+    def train_batches(self, order: Sequence[Sequence[int]], text: str, epoch: int, begin: int = 0) -> Iterator[Tensor]:
+        views = (self.train, *self.further_views)
+        view = views[(epoch - 1) % len(views)]
+        return (view[torch.tensor(list(indices))] for indices in order[begin:])
 
     def features(self, model: ZooModel, batch: Tensor) -> Tensor:
         return batch
@@ -71,13 +79,17 @@ class ImageInputs:
     stage: StagePlan
     pieces: Pieces
     progress: Callable[[int], None]
+    keys: tuple[str, ...] = ()
+    """Of the views' draws, where epochs take views in turn; otherwise every epoch draws anew."""
 
     @property
     def chunk(self) -> int:
         return self.pieces.size
 
-    def train_batches(self, order: Sequence[Sequence[int]], text: str) -> Iterator[Tensor]:
-        return self.store.training_batches(self.train, order, augment=self.stage.settings.augment, key=text)
+    def train_batches(self, order: Sequence[Sequence[int]], text: str, epoch: int, begin: int = 0) -> Iterator[Tensor]:
+        key = self.keys[(epoch - 1) % len(self.keys)] if self.keys else text
+        augment = self.stage.settings.augment
+        return self.store.training_batches(self.train, order, augment=augment, key=key, anew=not self.keys, begin=begin)
 
     def features(self, model: ZooModel, batch: Tensor) -> Tensor:
         return model.features(batch)
@@ -195,11 +207,16 @@ class StageTraining:
             seeding.set_random_state(self._random, self._device)
             self._random = None
         self._model.train()
-        order = seeding.shuffled_batches(count, settings.batch_size * settings.accumulate, text=text)
-        left = _after(at.images, order)
+        size = settings.batch_size * settings.accumulate
+        order = seeding.epoch_batches(settings.sampling, self._train_targets.tolist(), size, text=text)
+        begin = _batches_done(at.images, order)
+        batches = self._inputs.train_batches(order, text, at.epoch, begin)
         tick = time.perf_counter()
-        for indices, batch in zip(left, self._inputs.train_batches(left, text), strict=True):
-            self._train_step(batch, self._train_targets[torch.tensor(indices)])
+        for number, batch in enumerate(batches, start=begin):
+            targets = self._train_targets[torch.tensor(order[number])]
+            if mixes(settings):
+                batch, targets = mix(batch, targets, len(self._model.classes), settings, key=f"{text}/{number}")
+            self._train_step(batch, targets)
             # Over the whole stage, so that the time left is the stage's.
             done = (at.epoch - 1) * count + at.images
             self._report(Progress(task=settings.name, done=done, total=settings.epochs * count))
@@ -288,8 +305,10 @@ def fit_stage(
     device = next(model.parameters()).device
     model.eval()
     watch.step_begins()
-    (features,) = inputs.train_batches([range(len(train_targets))], stage.settings.name)
-    features, targets = features.to(device), train_targets.to(device)
+    order = [range(len(train_targets))]
+    # All views at once: there is but one pass.
+    views = [next(inputs.train_batches(order, stage.settings.name, view)) for view in range(1, max(1, stage.views) + 1)]
+    features, targets = torch.cat(views).to(device), train_targets.repeat(len(views)).to(device)
     states = []
     for _ in range(2):
         model.fit_head(features, targets)
@@ -329,12 +348,9 @@ def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): each for name, each in tensors.items() if name.startswith(prefix)}
 
 
-def _after(images: int, order: Sequence[Sequence[int]]) -> list[Sequence[int]]:
-    """The batches that are left when so many images have been trained on."""
-    left = list(order)
-    while images > 0:
-        images -= len(left.pop(0))
-    return left
+def _batches_done(images: int, order: Sequence[Sequence[int]]) -> int:
+    """How many batches so many images are."""
+    return list(itertools.accumulate((len(batch) for batch in order), initial=0)).index(images)
 
 
 def _step(

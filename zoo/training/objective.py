@@ -23,7 +23,11 @@ class Objective:
     """Backbone parameters where the run started, by full name, for `l2_sp`."""
 
     def part(self, model: ZooModel, features: Tensor, targets: Tensor, batch_targets: Tensor) -> Tensor:
-        """What a part, features and targets[n], adds to the mean loss of the batch, batch_targets[N]."""
+        """What a part, features and targets[n], adds to the mean loss of the batch, batch_targets[N].
+
+        Targets are class indices, or, where images were mixed, shares of the classes: targets[n, classes] and
+        batch_targets[N, classes]. The head's own loss takes indices alone.
+        """
         if model.own_loss:
             return model.loss(features, targets) * (len(targets) / len(batch_targets))
         weights = None if self.class_weights is None else self.class_weights.to(features.device)
@@ -34,8 +38,10 @@ class Objective:
             label_smoothing=self.settings.label_smoothing,
             reduction="sum",
         )
-        share = len(batch_targets) if weights is None else weights[batch_targets.to(weights.device)].sum()
-        return total / share
+        if weights is None or batch_targets.is_floating_point():
+            # torch's mean over targets that are shares is one over images, whatever their classes weigh.
+            return total / len(batch_targets)
+        return total / weights[batch_targets.to(weights.device)].sum()
 
     def pull(self, model: ZooModel) -> Tensor | None:
         """The penalty on trained backbone parameters; None where the stage has none."""
