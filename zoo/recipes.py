@@ -53,7 +53,7 @@ class Stage(BaseModel):
     """Peak learning rate of the head and the last group."""
     batch_size: Annotated[Whole, Field(ge=1)] = 32
     weight_decay: Annotated[Number, Field(ge=0)] = 1e-4
-    """Decoupled, as AdamW does it (arXiv:1711.05101)."""
+    """Decoupled as AdamW does it (arXiv:1711.05101); with `sgd` it is added to the gradient."""
     layer_decay: Annotated[Number, Field(gt=0, le=1)] = 1.0
     """Each group before the last has its rate multiplied once more by this (ULMFiT, arXiv:1801.06146)."""
     warmup: Annotated[Number, Field(ge=0, lt=1)] = 0.1

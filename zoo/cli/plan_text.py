@@ -20,13 +20,27 @@ def print_plan(plan: Plan, verbosity: Verbosity, *, to: Console | None = None) -
     console.show(screen, console.table(None, ["", ""], _facts(plan)))
     screen.print()
     names = [group.name for group in plan.backbone.groups]
-    rows = [_stage_row(stage, names) for stage in plan.stages]
-    columns = ["stage", "trains", "frozen", "trainable", "epochs", "steps", "peak rate", "batch norm", "runs on"]
-    console.show(screen, console.table(None, columns, rows, right=("trainable", "epochs", "steps")))
+    columns = ["stage", "trains", "frozen", "# trained", "# frozen", "batch norm"]
+    rows = [_what_trains(stage, names) for stage in plan.stages]
+    console.show(screen, console.table(None, columns, rows, right=("# trained", "# frozen")))
+    screen.print()
+    columns = ["stage", "epochs", "batch", "steps", "optimizer", "peak rate", "weight decay", "runs on"]
+    rows = [_how(stage) for stage in plan.stages]
+    console.show(screen, console.table(None, columns, rows, right=("epochs", "batch", "steps")))
     for stage in plan.stages:
         if len(set(stage.rates.values())) > 1:
             rates = ", ".join(f"{group} {rate:.3g}" for group, rate in stage.rates.items())
             screen.print(f"peak rates of {stage.settings.name}: {rates}")
+    if any(stage.rates and stage.decayed_parameters < stage.trainable_parameters for stage in plan.stages):
+        screen.print("weight decay acts on weights of two or more dimensions, not on scales, shifts and biases")
+    _print_skipped(plan, verbosity, screen)
+    if plan.warnings:
+        screen.print(f"\n{console.count(len(plan.warnings), 'warning')}:", style="bold yellow")
+    for sentence in plan.warnings:
+        screen.print(f"  {sentence}")
+
+
+def _print_skipped(plan: Plan, verbosity: Verbosity, screen: Console) -> None:
     skipped = plan.data.skipped
     shown = skipped if verbosity.verbose else skipped[:_SHOWN]
     if skipped:
@@ -76,26 +90,58 @@ def _images(plan: Plan) -> str:
     return ", ".join(f"{sum(counts):,} {split}" for split, counts in plan.data.images.items())
 
 
-def _stage_row(stage: StagePlan, groups: Sequence[str]) -> list[str]:
-    settings = stage.settings
+def _what_trains(stage: StagePlan, groups: Sequence[str]) -> list[str]:
     norms = [(stage.batch_norms_frozen, "frozen"), (stage.batch_norms_training, "training")]
     return [
-        settings.name,
+        stage.settings.name,
         _names(stage.trains, groups) + "".join(f", every {kind}" for kind in stage.tensors),
-        _names(stage.freezes, groups),
+        _frozen(stage, groups),
         f"{stage.trainable_parameters:,}",
-        str(settings.epochs),
-        str(stage.steps),
-        _rate(stage),
+        f"{stage.frozen_parameters:,}",
         ", ".join(f"{number} {state}" for number, state in norms if number) or "none",
-        "features, computed once" if stage.inputs == "features" else f"images, augment {settings.augment}",
     ]
+
+
+def _frozen(stage: StagePlan, groups: Sequence[str]) -> str:
+    in_part = [name for name in groups if name not in (*stage.trains, *stage.freezes)]
+    if not in_part:
+        return _names(stage.freezes, groups)
+    rest = f"the rest of {_names(in_part, groups)}"
+    return f"{rest}; {_names(stage.freezes, groups)}" if stage.freezes else rest
+
+
+def _how(stage: StagePlan) -> list[str]:
+    settings = stage.settings
+    inputs = "images" if settings.augment == "none" else f"images, {settings.augment}"
+    if stage.inputs == "features":
+        inputs = "kept features"
+    if not stage.rates:
+        return [settings.name, "-", "-", "-", "fitted in closed form, in one pass", "-", "-", inputs]
+    return [
+        settings.name,
+        str(settings.epochs),
+        str(settings.batch_size),
+        f"{stage.steps:,}",
+        f"{settings.optimizer}, {settings.schedule}",
+        _rate(stage),
+        _decay(stage),
+        inputs,
+    ]
+
+
+def _decay(stage: StagePlan) -> str:
+    rate, decayed = stage.settings.weight_decay, stage.decayed_parameters
+    if not decayed:
+        return f"{rate:g}, on nothing that trains" if rate else "none"
+    return f"{rate:g} on {'all' if decayed == stage.trainable_parameters else _short(decayed)}"
+
+
+def _short(number: int) -> str:
+    return f"{number / 1e6:.1f}M" if number >= 1e6 else f"{number / 1e3:.1f}k" if number >= 1e3 else str(number)
 
 
 def _rate(stage: StagePlan) -> str:
     rates = sorted(set(stage.rates.values()))
-    if not rates:
-        return "closed form"
     return f"{rates[-1]:.3g}" if len(rates) == 1 else f"{rates[-1]:.3g} to {rates[0]:.3g}"
 
 

@@ -76,6 +76,8 @@ class StagePlan(_Record):
     freezes: tuple[str, ...]
     trainable_parameters: int
     frozen_parameters: int
+    decayed_parameters: int = 0
+    """Those of the trainable ones that weight decay acts on."""
     rates: dict[str, float]
     """Peak learning rate of every group that trains, after layer decay."""
     steps: int
@@ -120,6 +122,8 @@ class Plan(_Record):
     threads: int
     workers: int
     versions: dict[str, str]
+    warnings: tuple[str, ...] = ()
+    """What it is likely to suffer from, a sentence each with the next step; see `zoo.planning.cautions`."""
 
     @property
     def compute(self) -> Compute:
