@@ -9,6 +9,7 @@ _COLLECTING = gc.isenabled()
 gc.disable()
 
 import functools
+import inspect
 import os
 import sys
 from collections.abc import Callable
@@ -84,6 +85,9 @@ NoTune = Annotated[
 ]
 Workers = Annotated[int | None, typer.Option(help="Decoding threads. Default: one per core, at most eight.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON alone on stdout.")]
+Measure = Annotated[
+    bool, typer.Option("--estimate", help="Measure a few steps of each stage here: how long, how much memory.")
+]
 _DEFAULT = Request(backbone="")
 Artefact = Annotated[
     Path, typer.Argument(help="An artefact folder, or the run folder that holds it.", show_default=False)
@@ -184,8 +188,13 @@ def _run_options(
     """The options that plan and finetune share, declared once."""
 
 
-def _with_run_options(command: Callable[[Request, Verbosity, bool], None]) -> Callable[..., None]:
-    """A command with `_run_options`, called with (the request that they make, the verbosity, whether JSON is asked)."""
+def _with_run_options(command: Callable[..., None]) -> Callable[..., None]:
+    """A command with `_run_options`, called with (the request that they make, the verbosity, whether JSON is asked).
+
+    Its own keyword-only arguments are options beside them.
+    """
+    signature = inspect.signature(_run_options, eval_str=True)
+    own = {name: each for name, each in inspect.signature(command).parameters.items() if each.kind is each.KEYWORD_ONLY}
 
     @functools.wraps(_run_options)
     def run(ctx: typer.Context, **given: Any) -> None:
@@ -203,15 +212,17 @@ def _with_run_options(command: Callable[[Request, Verbosity, bool], None]) -> Ca
             set=tuple(given["set_"] or []),
             input_size=parse_input_size(given["input_size"]) if given["input_size"] is not None else None,
         )
-        command(request, ctx.obj, given["as_json"])
+        command(request, ctx.obj, given["as_json"], **{name: given[name] for name in own})
 
     run.__name__, run.__doc__ = command.__name__, command.__doc__
+    run.__annotations__ = {**_run_options.__annotations__, **{name: each.annotation for name, each in own.items()}}
+    run.__signature__ = signature.replace(parameters=[*signature.parameters.values(), *own.values()])  # type: ignore[attr-defined]
     return run
 
 
 @app.command()
 @_with_run_options
-def plan(request: Request, verbosity: Verbosity, as_json: bool) -> None:
+def plan(request: Request, verbosity: Verbosity, as_json: bool, *, estimate: Measure = False) -> None:
     """Show what finetune would do: the dry run.
 
     Every choice is resolved; nothing is downloaded, trained or written.
@@ -221,7 +232,7 @@ def plan(request: Request, verbosity: Verbosity, as_json: bool) -> None:
     from zoo.cli.run_display import RunDisplay
 
     with RunDisplay(verbosity, as_json=as_json) as display:
-        made = api.plan(request, report=display.report)
+        made = api.plan(request, estimate=estimate, report=display.report)
     if as_json:
         print(made.model_dump_json(indent=2))
     else:

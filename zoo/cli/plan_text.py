@@ -8,7 +8,7 @@ from rich.console import Console
 
 from zoo.cli import console
 from zoo.cli.console import Verbosity
-from zoo.planning.plan import Plan, StagePlan
+from zoo.planning.plan import Estimate, Plan, StageEstimate, StagePlan
 from zoo.preprocessing import Preprocessing
 
 _SHOWN = 5
@@ -38,6 +38,37 @@ def print_plan(plan: Plan, verbosity: Verbosity, *, to: Console | None = None) -
         screen.print(f"\n{console.count(len(plan.warnings), 'warning')}:", style="bold yellow")
     for sentence in plan.warnings:
         screen.print(f"  {sentence}")
+
+    if plan.estimate:
+        _print_estimate(plan.estimate, plan.device, screen)
+
+
+def _print_estimate(estimate: Estimate, device: str, screen: Console) -> None:
+    rows = [_estimated(stage) for stage in estimate.stages]
+    columns = ["stage", "features", "training", "validation", "together", "tensors"]
+    screen.print()
+    console.show(screen, console.table(f"Measured on {device}", columns, rows, right=columns[1:]))
+    parts = [("opening images", estimate.decode), ("stages", sum(stage.seconds for stage in estimate.stages))]
+    parts += [("test split", estimate.test)] if estimate.test else []
+    screen.print(
+        f"about {console.seconds(estimate.seconds)}, {console.size(estimate.bytes)} at most",
+        style="bold",
+    )
+    screen.print(f"time: {', '.join(f'{name} {console.seconds(value)}' for name, value in parts)}")
+    largest = max(estimate.stages, key=lambda stage: stage.memory.total)
+    held = ", ".join(f"{name} {console.size(value)}" for name, value in largest.memory if value)
+    screen.print(f"memory of {largest.stage}: {held}; Python, libraries and kernels {console.size(estimate.process)}")
+    if device != "cpu":
+        screen.print(f"main memory: {console.size(estimate.host_bytes)} at most")
+
+
+def _estimated(stage: StageEstimate) -> list[str]:
+    times = [stage.features, stage.training, stage.validation, stage.seconds]
+    return [
+        stage.stage,
+        *(console.seconds(value) if value else "-" for value in times),
+        console.size(stage.memory.total),
+    ]
 
 
 def _print_skipped(plan: Plan, verbosity: Verbosity, screen: Console) -> None:

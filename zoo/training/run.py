@@ -25,6 +25,7 @@ from zoo.planning.request import Request
 from zoo.planning.resolve import Resolved, complete, open_store, resolve
 from zoo.registry import Registry
 from zoo.training import inference
+from zoo.training.estimate import Decoding, estimate
 from zoo.training.loop import FeatureInputs, ImageInputs, Inputs, fit_stage, train_stage
 from zoo.training.memory import Halving, Pieces, memory_suffices
 from zoo.training.metrics import Scores, score
@@ -43,13 +44,17 @@ from zoo.training.start import build, obtain
 from zoo.training.watch import NotFinite, StageWatch
 
 
-def make_plan(request: Request, registry: Registry, report: Report) -> Plan:
-    """The plan alone: nothing is downloaded, trained or written. Raises ZooError."""
+def make_plan(request: Request, registry: Registry, report: Report, *, measured: bool = False) -> Plan:
+    """The plan alone: nothing is downloaded, trained or written. `measured`: with an estimate. Raises ZooError."""
     refuse_unusable(request.out)
     resolved = resolve(request, registry, report)
     with contextlib.closing(open_store(resolved)) as store:
-        plan, _ = complete(resolved, store, report)
-    return plan
+        decoding = Decoding(report)
+        plan, dataset = complete(resolved, store, decoding)
+        if not measured:
+            return plan
+        found = estimate(resolved, plan, dataset, store, report, decode=decoding.seconds)
+        return plan.model_copy(update={"estimate": found})
 
 
 def finetune(request: Request, registry: Registry, report: Report) -> Result:
