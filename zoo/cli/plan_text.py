@@ -51,7 +51,7 @@ def _print_estimate(estimate: Estimate, device: str, screen: Console) -> None:
     parts = [("opening images", estimate.decode), ("stages", sum(stage.seconds for stage in estimate.stages))]
     parts += [("test split", estimate.test)] if estimate.test else []
     screen.print(
-        f"about {console.seconds(estimate.seconds)}, {console.size(estimate.bytes)} at most",
+        f"about {console.seconds(estimate.seconds)}, about {console.size(estimate.bytes)} at most",
         style="bold",
     )
     screen.print(f"time: {', '.join(f'{name} {console.seconds(value)}' for name, value in parts)}")
