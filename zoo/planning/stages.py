@@ -65,7 +65,7 @@ def _without_effect(stage: Stage, selection: Selection, outline: ZooModel, path:
     for key, usual in (("label_smoothing", 0), ("class_weights", "none")):
         if outline.own_loss and getattr(stage, key) != usual:
             faults.append(f"{path}.{key}: would do nothing, this head brings its own loss")
-    for key, usual in (("l2_sp", 0), ("batch_norm", "train")):
+    for key, usual in (("l2_sp", 0), ("batch_norm", "train"), ("layer_decay", 1)):
         if not selection.backbone and getattr(stage, key) != usual:
             faults.append(f"{path}.{key}: would do nothing, this stage leaves the backbone alone")
     return faults
