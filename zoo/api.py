@@ -127,12 +127,22 @@ def create_model(
 
 
 def plan(
-    request: Request | None = None, /, *, report: Report = silent, registry: Registry | None = None, **arguments: Any
+    request: Request | None = None,
+    /,
+    *,
+    estimate: bool = False,
+    report: Report = silent,
+    registry: Registry | None = None,
+    **arguments: Any,
 ) -> Plan:
-    """Everything that `finetune` would do, and nothing done: takes the same arguments. Raises ZooError."""
+    """Everything that `finetune` would do, and nothing done: takes the same arguments. Raises ZooError.
+
+    `estimate`: measure a few steps of each stage on this machine, for `.estimate`: seconds and bytes. Nothing is
+    downloaded for it.
+    """
     from zoo.training.run import make_plan
 
-    return make_plan(request or _request(arguments), registry or default_registry(), report)
+    return make_plan(request or _request(arguments), registry or default_registry(), report, measured=estimate)
 
 
 def finetune(

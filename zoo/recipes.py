@@ -78,7 +78,7 @@ class Stage(BaseModel):
     accumulate: Annotated[Whole, Field(ge=1)] = 1
     """Batches whose gradients add up to one step: as if the batch were so many times larger, batch norm aside."""
     weight_decay: Annotated[Number, Field(ge=0)] = 1e-4
-    """Decoupled, as AdamW does it (arXiv:1711.05101)."""
+    """Decoupled as AdamW does it (arXiv:1711.05101); with `sgd` it is added to the gradient."""
     layer_decay: Annotated[Number, Field(gt=0, le=1)] = 1.0
     """Each group before the last has its rate multiplied once more by this (ULMFiT, arXiv:1801.06146)."""
     warmup: Annotated[Number, Field(ge=0, lt=1)] = 0.1

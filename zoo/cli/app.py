@@ -89,6 +89,9 @@ NoTune = Annotated[
 ]
 Workers = Annotated[int | None, typer.Option(help="Decoding threads. Default: one per core, at most eight.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON alone on stdout.")]
+Measure = Annotated[
+    bool, typer.Option("--estimate", help="Measure a few steps of each stage here: how long, how much memory.")
+]
 _DEFAULT = Request(backbone="")
 Artefact = Annotated[
     Path, typer.Argument(help="An artefact folder, or the run folder that holds it.", show_default=False)
@@ -195,7 +198,8 @@ def _with_run_options(command: Callable[..., None]) -> Callable[..., None]:
     Its own keyword-only arguments are options beside them.
     """
     signature = inspect.signature(_run_options, eval_str=True)
-    own = {name: each for name, each in inspect.signature(command).parameters.items() if each.kind is each.KEYWORD_ONLY}
+    parameters = inspect.signature(command, eval_str=True).parameters
+    own = {name: each for name, each in parameters.items() if each.kind is each.KEYWORD_ONLY}
 
     @functools.wraps(_run_options)
     def run(ctx: typer.Context, **given: Any) -> None:
@@ -224,7 +228,9 @@ def _with_run_options(command: Callable[..., None]) -> Callable[..., None]:
 
     run.__name__, run.__doc__ = command.__name__, command.__doc__
     run.__annotations__ = {**_run_options.__annotations__, **{name: each.annotation for name, each in own.items()}}
-    run.__signature__ = signature.replace(parameters=[*signature.parameters.values(), *own.values()])  # type: ignore[attr-defined]
+    *shared, as_json = signature.parameters.values()
+    own_options = [each.replace(kind=each.POSITIONAL_OR_KEYWORD) for each in own.values()]
+    run.__signature__ = signature.replace(parameters=[*shared, *own_options, as_json])  # type: ignore[attr-defined]
     return run
 
 
@@ -248,17 +254,17 @@ def _is_given(ctx: typer.Context, name: str) -> bool:
 
 @app.command()
 @_with_run_options
-def plan(request: Request, verbosity: Verbosity, as_json: bool) -> None:
+def plan(request: Request, verbosity: Verbosity, as_json: bool, *, estimate: Measure = False) -> None:
     """Show what finetune would do: the dry run.
 
-    Every choice is resolved; nothing is downloaded, trained or written.
+    Every choice is resolved; nothing is downloaded or written, and trained only by --estimate, to measure.
     """
     from zoo import api
     from zoo.cli.plan_text import print_plan
     from zoo.cli.run_display import RunDisplay
 
     with RunDisplay(verbosity, as_json=as_json) as display:
-        made = api.plan(request, report=display.report)
+        made = api.plan(request, estimate=estimate, report=display.report)
     if as_json:
         print(made.model_dump_json(indent=2))
     else:

@@ -71,11 +71,18 @@ def count(number: int, one: str, many: str | None = None) -> str:
 
 
 def seconds(value: float) -> str:
-    """`4.2 s`, `3 min 05 s`."""
+    """`4.2 s`, `3 min 05 s`, `2 h 10 min`."""
     if value < 60:
         return f"{value:.1f} s" if value < 10 else f"{value:.0f} s"
     minutes, rest = divmod(round(value), 60)
+    if minutes >= 60:
+        return f"{minutes // 60} h {minutes % 60:02d} min"
     return f"{minutes} min {rest:02d} s"
+
+
+def size(value: float) -> str:
+    """`12 MB`, `1.4 GB`."""
+    return f"{value / 1e9:.1f} GB" if value >= 999.5e6 else f"{value / 1e6:.{0 if value >= 10e6 else 1}f} MB"
 
 
 def _console(terminal: bool, *, stderr: bool) -> Console:

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from zoo.cli import console
 from zoo.cli.console import Verbosity
-from zoo.planning.plan import Plan, StagePlan
+from zoo.planning.plan import Estimate, Plan, StageEstimate, StagePlan
 from zoo.preprocessing import Preprocessing
 
 _SHOWN = 5
@@ -20,13 +20,58 @@ def print_plan(plan: Plan, verbosity: Verbosity, *, to: Console | None = None) -
     console.show(screen, console.table(None, ["", ""], _facts(plan)))
     screen.print()
     names = [group.name for group in plan.backbone.groups]
-    rows = [_stage_row(stage, names) for stage in plan.stages]
-    columns = ["stage", "trains", "frozen", "trainable", "epochs", "steps", "peak rate", "batch norm", "runs on"]
-    console.show(screen, console.table(None, columns, rows, right=("trainable", "epochs", "steps")))
+    columns = ["stage", "trains", "frozen", "# trained", "# frozen", "batch norm"]
+    rows = [_what_trains(stage, names) for stage in plan.stages]
+    console.show(screen, console.table(None, columns, rows, right=("# trained", "# frozen")))
+    screen.print()
+    columns = ["stage", "epochs", "batch", "steps", "optimizer", "peak rate", "weight decay", "runs on"]
+    rows = [_how(stage) for stage in plan.stages]
+    console.show(screen, console.table(None, columns, rows, right=("epochs", "batch", "steps")))
     for stage in plan.stages:
         if len(set(stage.rates.values())) > 1:
             rates = ", ".join(f"{group} {rate:.3g}" for group, rate in stage.rates.items())
             screen.print(f"peak rates of {stage.settings.name}: {rates}")
+    if any(stage.rates and stage.decayed_parameters < stage.trainable_parameters for stage in plan.stages):
+        screen.print("weight decay acts on weights of two or more dimensions, not on scales, shifts and biases")
+    _print_skipped(plan, verbosity, screen)
+    if plan.warnings:
+        screen.print(f"\n{console.count(len(plan.warnings), 'warning')}:", style="bold yellow")
+    for sentence in plan.warnings:
+        screen.print(f"  {sentence}")
+
+    if plan.estimate:
+        _print_estimate(plan.estimate, plan.device, screen)
+
+
+def _print_estimate(estimate: Estimate, device: str, screen: Console) -> None:
+    rows = [_estimated(stage) for stage in estimate.stages]
+    columns = ["stage", "features", "training", "validation", "together", "tensors"]
+    screen.print()
+    console.show(screen, console.table(f"Measured on {device}", columns, rows, right=columns[1:]))
+    parts = [("opening images", estimate.decode), ("stages", sum(stage.seconds for stage in estimate.stages))]
+    parts += [("test split", estimate.test)] if estimate.test else []
+    screen.print(
+        f"about {console.seconds(estimate.seconds)}, about {console.size(estimate.bytes)} at most",
+        style="bold",
+    )
+    screen.print(f"time: {', '.join(f'{name} {console.seconds(value)}' for name, value in parts)}")
+    largest = max(estimate.stages, key=lambda stage: stage.memory.total)
+    held = ", ".join(f"{name} {console.size(value)}" for name, value in largest.memory if value)
+    screen.print(f"memory of {largest.stage}: {held}; Python, libraries and kernels {console.size(estimate.process)}")
+    if device != "cpu":
+        screen.print(f"main memory: {console.size(estimate.host_bytes)} at most")
+
+
+def _estimated(stage: StageEstimate) -> list[str]:
+    times = [stage.features, stage.training, stage.validation, stage.seconds]
+    return [
+        stage.stage,
+        *(console.seconds(value) if value else "-" for value in times),
+        console.size(stage.memory.total),
+    ]
+
+
+def _print_skipped(plan: Plan, verbosity: Verbosity, screen: Console) -> None:
     skipped = plan.data.skipped
     shown = skipped if verbosity.verbose else skipped[:_SHOWN]
     if skipped:
@@ -76,35 +121,66 @@ def _images(plan: Plan) -> str:
     return ", ".join(f"{sum(counts):,} {split}" for split, counts in plan.data.images.items())
 
 
-def _stage_row(stage: StagePlan, groups: Sequence[str]) -> list[str]:
-    settings = stage.settings
+def _what_trains(stage: StagePlan, groups: Sequence[str]) -> list[str]:
     norms = [(stage.batch_norms_frozen, "frozen"), (stage.batch_norms_training, "training")]
     return [
-        settings.name,
+        stage.settings.name,
         _names(stage.trains, groups) + "".join(f", every {kind}" for kind in stage.tensors),
-        _names(stage.freezes, groups),
+        _frozen(stage, groups),
         f"{stage.trainable_parameters:,}",
-        str(settings.epochs),
-        str(stage.steps),
-        _rate(stage),
+        f"{stage.frozen_parameters:,}",
         ", ".join(f"{number} {state}" for number, state in norms if number) or "none",
-        _runs_on(stage),
     ]
 
 
 def _runs_on(stage: StagePlan) -> str:
     views = f"{console.count(stage.views, 'view')} ({stage.settings.augment})"
     if stage.inputs == "features":
-        return f"features of {views}, computed once" if stage.views else "features, computed once"
-    return f"images, {views}" if stage.views else f"images, augment {stage.settings.augment}"
+        return f"kept features of {views}" if stage.views else "kept features"
+    if stage.views:
+        return f"images, {views}"
+    return "images" if stage.settings.augment == "none" else f"images, {stage.settings.augment}"
+
+
+def _frozen(stage: StagePlan, groups: Sequence[str]) -> str:
+    in_part = [name for name in groups if name not in (*stage.trains, *stage.freezes)]
+    if not in_part:
+        return _names(stage.freezes, groups)
+    rest = f"the rest of {_names(in_part, groups)}"
+    return f"{rest}; {_names(stage.freezes, groups)}" if stage.freezes else rest
+
+
+def _how(stage: StagePlan) -> list[str]:
+    settings = stage.settings
+    if not stage.steps:
+        return [settings.name, "-", "-", "-", "fitted in closed form, in one pass", "-", "-", _runs_on(stage)]
+    return [
+        settings.name,
+        str(settings.epochs),
+        str(settings.batch_size) + (f" x {settings.accumulate}" if settings.accumulate > 1 else ""),
+        f"{stage.steps:,}",
+        f"{settings.optimizer}, {settings.schedule}",
+        _rate(stage),
+        _decay(stage),
+        _runs_on(stage),
+    ]
+
+
+def _decay(stage: StagePlan) -> str:
+    rate, decayed = stage.settings.weight_decay, stage.decayed_parameters
+    if not decayed:
+        return f"{rate:g}, on nothing that trains" if rate else "none"
+    return f"{rate:g} on {'all' if decayed == stage.trainable_parameters else _short(decayed)}"
+
+
+def _short(number: int) -> str:
+    return f"{number / 1e6:.1f}M" if number >= 1e6 else f"{number / 1e3:.1f}k" if number >= 1e3 else str(number)
 
 
 def _rate(stage: StagePlan) -> str:
     rates = sorted(set(stage.rates.values()))
     if stage.settings.lr == "auto":
         return "found by trying"
-    if not rates:
-        return "closed form"
     return f"{rates[-1]:.3g}" if len(rates) == 1 else f"{rates[-1]:.3g} to {rates[0]:.3g}"
 
 

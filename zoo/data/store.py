@@ -41,6 +41,11 @@ class ImageStore:
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(max_workers=self.workers, thread_name_prefix="zoo-decode")
 
+    @property
+    def kept_bytes(self) -> int:
+        """Of the resized images in memory."""
+        return self._bytes
+
     def close(self) -> None:
         """Stop the threads; what has not begun is dropped."""
         self._pool.shutdown(wait=True, cancel_futures=True)

@@ -76,6 +76,8 @@ class StagePlan(_Record):
     freezes: tuple[str, ...]
     trainable_parameters: int
     frozen_parameters: int
+    decayed_parameters: int = 0
+    """Those of the trainable ones that weight decay acts on."""
     rates: dict[str, float]
     """Peak learning rate of every group that trains, after layer decay."""
     steps: int
@@ -99,6 +101,69 @@ class DataPlan(_Record):
     skipped: tuple[tuple[str, str, str], ...]
     """(file, reason, detail) of every file that is not used."""
     notes: tuple[str, ...]
+
+
+class MemoryEstimate(_Record):
+    """Bytes of tensors in a stage, at most at the same time."""
+
+    parameters: int
+    """And buffers."""
+    gradients: int
+    optimizer: int
+    activations: int
+    """What a step holds beside these, or validation or computing features where that is more."""
+    features: int
+    """Kept for the head, of all images."""
+    images: int
+    """Resized ones that are kept, and batches that are being made."""
+    copies: int
+    """Of parameters: the best stage so far, and where an L2-SP pull goes."""
+
+    @property
+    def on_device(self) -> int:
+        """Those that are where the model is."""
+        return self.parameters + self.gradients + self.optimizer + self.activations
+
+    @property
+    def on_host(self) -> int:
+        """Those that are always in main memory."""
+        return self.features + self.images + self.copies
+
+    @property
+    def total(self) -> int:
+        return self.on_device + self.on_host
+
+
+class StageEstimate(_Record):
+    """Measured seconds and bytes of one stage."""
+
+    stage: str
+    features: float
+    """Seconds to put every image through the frozen backbone once; 0 where they are known or not used."""
+    training: float
+    validation: float
+    """Seconds over all epochs."""
+    seconds: float
+    """All three."""
+    memory: MemoryEstimate
+
+
+class Estimate(_Record):
+    """What a run will take on the machine that made this."""
+
+    decode: float
+    """Seconds that opening all images took."""
+    stages: tuple[StageEstimate, ...]
+    test: float
+    """Seconds to look at the test split once, at the end."""
+    seconds: float
+    """Of the whole run, without downloads."""
+    process: int
+    """Bytes beside tensors: Python, its libraries, what kernels work with."""
+    bytes: int
+    """Most memory of the device; on the CPU with all that is in main memory."""
+    host_bytes: int
+    """Most main memory."""
 
 
 class Plan(_Record):
@@ -127,6 +192,10 @@ class Plan(_Record):
     threads: int
     workers: int
     versions: dict[str, str]
+    warnings: tuple[str, ...] = ()
+    """What it is likely to suffer from, a sentence each with the next step; see `zoo.planning.cautions`."""
+    estimate: Estimate | None = None
+    """Where `--estimate` asked for it."""
 
     @property
     def compute(self) -> Compute:

@@ -20,6 +20,7 @@ from zoo.model.build import Weights, WeightsChoice, build_headless, build_outlin
 from zoo.model.measure import feature_shape, idle_parameters
 from zoo.model.model import HEAD, ZooModel
 from zoo.options import build_options, options_to_dict
+from zoo.planning.cautions import cautions
 from zoo.planning.devices import choose_device
 from zoo.planning.input_size import refuse_input_size
 from zoo.planning.pairs import refuse_pair
@@ -125,10 +126,9 @@ def complete(
     contents, faults = store.examine(files, progress=progress)
     dataset = resolved.dataset.without(faults)
     _refuse_unreadable(dataset, faults, len(files))
-    plan = _plan(
-        resolved, dataset, dataset.digest(contents), weights, fallback, store, _compute(resolved, like, report)
-    )
-    return plan, dataset
+    measured = _compute(resolved, like, report)
+    plan = _plan(resolved, dataset, dataset.digest(contents), weights, fallback, store, measured)
+    return plan.model_copy(update={"warnings": _cautions(resolved, plan)}), dataset
 
 
 def _recipe(request: Request, registry: Registry, head: Contribution[HeadSpec]) -> tuple[RecipeSpec, str]:
@@ -291,6 +291,11 @@ def _compute(resolved: Resolved, like: Plan | None, report: Report) -> tuple[Com
         tune=request.tune,
         report=report,
     )
+
+
+def _cautions(resolved: Resolved, plan: Plan) -> tuple[str, ...]:
+    _, *native = resolved.backbone.spec.preprocessing_for(plan.backbone.tag).input_size
+    return cautions(plan, native=(native[0], native[1]), own_loss=resolved.outline.own_loss)
 
 
 def _backbone_plan(resolved: Resolved, choice: WeightsChoice) -> BackbonePlan:

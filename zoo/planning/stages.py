@@ -64,7 +64,7 @@ def _without_effect(stage: Stage, selection: Selection, outline: ZooModel, path:
     for key, usual in (("label_smoothing", 0), ("class_weights", "none")):
         if outline.own_loss and getattr(stage, key) != usual:
             faults.append(f"{path}.{key}: would do nothing, this head brings its own loss")
-    for key, usual in (("l2_sp", 0), ("batch_norm", "train")):
+    for key, usual in (("l2_sp", 0), ("batch_norm", "train"), ("layer_decay", 1)):
         if not selection.backbone and getattr(stage, key) != usual:
             faults.append(f"{path}.{key}: would do nothing, this stage leaves the backbone alone")
     faults += _without_mixing(stage, selection, outline, path)
@@ -150,6 +150,7 @@ def plan_stage(
         freezes=tuple(name for name in [*outline.groups.names, HEAD] if name not in (*trains, *moving)),
         trainable_parameters=trainable,
         frozen_parameters=count_parameters(outline.parameters()) - trainable,
+        decayed_parameters=count_parameters(each for each in trained.values() if decays(each, stage)),
         rates={} if outline.closed_form else group_rates(stage, outline.active_groups(), moving),
         steps=0 if outline.closed_form else steps,
         inputs="features" if reuse else "images",
@@ -175,6 +176,11 @@ def group_rates(stage: Stage, groups: Sequence[str], trains: Sequence[str]) -> d
         distance = len(groups) - 1 - groups.index(name) if name in groups else 0
         rates[name] = stage.lr * stage.layer_decay**distance
     return rates
+
+
+def decays(parameter: Tensor, stage: Stage) -> bool:
+    """Whether weight decay acts on it: scales, shifts and biases, tensors of one dimension, are spared by default."""
+    return stage.weight_decay > 0 and (stage.decay_all or parameter.ndim > 1)
 
 
 def count_parameters(parameters: Iterable[Tensor]) -> int:

@@ -11,6 +11,7 @@ from torch.optim import SGD, AdamW, Optimizer
 
 from zoo.model.model import ZooModel
 from zoo.planning.plan import StagePlan
+from zoo.planning.stages import decays
 from zoo.recipes import Stage
 
 _MOMENTUM = 0.9
@@ -26,16 +27,15 @@ def make_optimizer(model: ZooModel, stage: StagePlan) -> Optimizer:
     by_group: dict[tuple[str, bool], list[tuple[str, object]]] = {}
     for name, parameter in model.named_parameters():
         if model.trains(name, stage.trains, stage.tensors, settings.batch_norm):
-            decays = settings.decay_all or parameter.ndim > 1
-            by_group.setdefault((model.group_of(name), decays), []).append((name, parameter))
+            by_group.setdefault((model.group_of(name), decays(parameter, settings)), []).append((name, parameter))
     groups = [
         {
             "params": [each for _, each in named],
             "lr": stage.rates[group],
-            "weight_decay": settings.weight_decay if decays else 0.0,
+            "weight_decay": settings.weight_decay if decayed else 0.0,
             "name": group,
         }
-        for (group, decays), named in by_group.items()
+        for (group, decayed), named in by_group.items()
     ]
     if settings.optimizer == "sgd":
         return SGD(groups, momentum=_MOMENTUM, nesterov=True)

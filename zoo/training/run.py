@@ -23,6 +23,7 @@ from zoo.training import inference
 from zoo.training.checkpoint import Checkpoint
 from zoo.training.context import RunContext
 from zoo.training.course import Candidate, Course
+from zoo.training.estimate import Decoding, estimate
 from zoo.training.lock import RunLock
 from zoo.training.memory import memory_suffices
 from zoo.training.metrics import score
@@ -44,13 +45,17 @@ from zoo.training.watch import NotFinite
 _PARTS = ("data", "features", "train", "evaluate")
 
 
-def make_plan(request: Request, registry: Registry, report: Report) -> Plan:
-    """The plan alone: nothing is downloaded, trained or written. Raises ZooError."""
+def make_plan(request: Request, registry: Registry, report: Report, *, measured: bool = False) -> Plan:
+    """The plan alone: nothing is downloaded, trained or written. `measured`: with an estimate. Raises ZooError."""
     refuse_unusable(request.out)
     resolved = resolve(request, registry, report)
     with contextlib.closing(open_store(resolved)) as store:
-        plan, _ = complete(resolved, store, report)
-    return plan
+        decoding = Decoding(report)
+        plan, dataset = complete(resolved, store, decoding)
+        if not measured:
+            return plan
+        found = estimate(resolved, plan, dataset, store, report, decode=decoding.seconds)
+        return plan.model_copy(update={"estimate": found})
 
 
 def finetune(request: Request, registry: Registry, report: Report) -> Result:

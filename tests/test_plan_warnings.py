@@ -1,0 +1,191 @@
+"""A plan says what it is likely to suffer from, and what it does with every parameter, before anything runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zoo
+from tests.conftest import Zoo
+from zoo.data.sample import sample_image
+from zoo.planning.cautions import cautions
+from zoo.planning.plan import Plan
+from zoo.registry import default_registry
+
+USUAL: dict[str, Any] = {"backbone": "timm/test_resnet", "weights": "random", "head": "linear"}
+
+
+def with_images(plan: Plan, *, train: list[int], val: list[int], size: tuple[int, int] | None = None) -> Plan:
+    """The same plan for so many images of each class."""
+    preprocessing = {**plan.preprocessing, "input_size": [3, *(size or (160, 160))]}
+    return plan.model_copy(
+        update={
+            "classes": tuple(f"c{index}" for index in range(len(train))),
+            "data": plan.data.model_copy(update={"images": {"train": train, "val": val}}),
+            "preprocessing": preprocessing,
+            "weights": plan.weights.model_copy(update={"kind": "tag"}),
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def full(shapes: Path) -> Plan:
+    return zoo.plan(**USUAL, recipe="full", data=shapes)
+
+
+def said(plan: Plan, *, own_loss: bool = False) -> list[str]:
+    return list(cautions(plan, native=(160, 160), own_loss=own_loss))
+
+
+def test_a_plan_without_faults_says_nothing(full: Plan) -> None:
+    assert said(with_images(full, train=[64, 64], val=[20, 20])) == []
+
+
+@pytest.mark.parametrize(
+    ("train", "batch", "words", "size"),
+    [
+        ([32, 36], 32, "a last batch of 4 images in every epoch in stage all", "--batch-size 30"),
+        ([32, 33], 32, None, None),  # the one left over joins the batch before it
+        ([9, 8], 4, "batches of 4 images (the last of 5: a single image joins the batch before it)", "--batch-size 8"),
+        ([8, 8], 4, "batches of 4 images", "--batch-size 8"),
+        ([3, 3], 32, "one batch of 6 images", "more training images"),
+    ],
+)
+def test_small_batches_where_batch_norm_trains(
+    full: Plan, train: list[int], batch: int, words: str | None, size: str | None
+) -> None:
+    (stage,) = full.stages
+    stage = stage.model_copy(update={"settings": stage.settings.model_copy(update={"batch_size": batch})})
+    plan = with_images(full.model_copy(update={"stages": (stage,)}), train=train, val=[20, 20])
+    found = [each for each in said(plan) if each.startswith("Batch norm")]
+    if words is None:
+        assert found == []
+        return
+    assert len(found) == 1 and words in found[0] and f"Next: {size}, or --set all.batch_norm=frozen." in found[0]
+    # Where none trains, the size of a batch is nobody's trouble.
+    resting = plan.model_copy(update={"stages": (stage.model_copy(update={"batch_norms_training": 0}),)})
+    assert not [each for each in said(resting) if each.startswith("Batch norm")]
+
+
+def test_classes_with_few_images_are_named_up_to_five(full: Plan) -> None:
+    found = said(with_images(full, train=[64, 4], val=[20, 20]))
+    assert [each for each in found if "1 of 2 classes has fewer than 5 images in train" in each and "c1 (4)" in each]
+    found = said(with_images(full, train=[64] * 9, val=[20, *[3] * 8]))
+    (few,) = [each for each in found if "fewer than 5" in each]
+    assert few.startswith("8 of 9 classes have fewer than 5 images in val")
+    assert "c1 (3), c2 (3), c3 (3), c4 (3), c5 (3) and 3 more." in few and "c6" not in few
+
+
+def test_a_resolution_far_from_that_of_the_weights(full: Plan) -> None:
+    def found(size: tuple[int, int]) -> list[str]:
+        return said(with_images(full, train=[64, 64], val=[20, 20], size=size))
+
+    assert found((240, 160)) == [] and found((120, 120)) == []
+    (smaller,) = found((64, 160))
+    assert "64x160 pixels, the weights were made for 160x160: 2.5 times smaller" in smaller
+    assert "zoo list backbones --input-size 64x160" in smaller
+    (larger,) = found((320, 320))
+    assert "2.0 times larger" in larger
+    random = with_images(full, train=[64, 64], val=[20, 20], size=(320, 320))
+    random = random.model_copy(update={"weights": full.weights.model_copy(update={"kind": "random"})})
+    assert said(random) == []
+
+
+def test_unequal_classes_and_the_knob_that_helps(full: Plan) -> None:
+    assert said(with_images(full, train=[100, 10], val=[20, 20])) == []
+    plan = with_images(full, train=[150, 10], val=[20, 20])
+    (unequal,) = said(plan)
+    assert "c0 has 150 training images, c1 10 (15 times fewer)" in unequal
+    assert "--set all.class_weights=balanced" in unequal
+    (own,) = said(plan, own_loss=True)
+    assert "class_weights" not in own and "--head linear" in own
+    (stage,) = plan.stages
+    balanced = stage.model_copy(update={"settings": stage.settings.model_copy(update={"class_weights": "balanced"})})
+    assert said(plan.model_copy(update={"stages": (balanced,)})) == []
+
+
+def test_a_validation_split_where_one_image_is_much(full: Plan) -> None:
+    (coarse,) = said(with_images(full, train=[64, 64], val=[10, 9]))
+    assert "has 19 images, so one of them is 5.3 points" in coarse
+    assert said(with_images(full, train=[64, 64], val=[10, 10])) == []
+
+
+def test_the_next_steps_that_warnings_name_are_accepted_and_silence_them(tmp_path: Path) -> None:
+    for split, counts in (("train", (44, 4)), ("val", (12, 12))):
+        for index, (name, count) in enumerate(zip("ab", counts, strict=True)):
+            (tmp_path / split / name).mkdir(parents=True)
+            for number in range(count):
+                sample_image(index, 2, split, number).resize((32, 32)).save(tmp_path / split / name / f"{number}.png")
+    plan = zoo.plan(**USUAL, recipe="full", data=tmp_path, set=["all.batch_size=6"])
+    assert [each.split()[0] for each in plan.warnings] == ["Batch", "1", "Classes"]
+    arguments = ["all.batch_size=6", "all.class_weights=balanced", "all.batch_norm=frozen"]
+    (few,) = zoo.plan(**USUAL, recipe="full", data=tmp_path, set=arguments).warnings
+    assert few.startswith("1 of 2 classes has fewer than 5 images")
+
+
+def test_plan_finetune_and_plan_json_carry_the_same_warnings(zoo_inside: Zoo, few: Path, tmp_path: Path) -> None:
+    arguments = ("--backbone", "timm/test_resnet", "--weights", "random", "--data", few, "--recipe", "full")
+    planned = zoo_inside("plan", *arguments, "--epochs", "1")
+    warnings = json.loads(zoo_inside("plan", *arguments, "--epochs", "1", "--json").stdout)["warnings"]
+    run = zoo_inside("finetune", *arguments, "--epochs", "1", "--out", "run")
+    assert run.returncode == 0, run.stderr
+    assert len(warnings) == 3 and json.loads((tmp_path / "run" / "plan.json").read_text())["warnings"] == warnings
+    for text in (planned.stdout, run.stdout):
+        assert "3 warnings:\n" in text and all(f"\n  {sentence}\n" in text for sentence in warnings)
+
+
+def table(text: str, first: str) -> dict[str, list[str]]:
+    """The rows of the table whose header begins with `stage` and contains `first`, by stage."""
+    lines = text.splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith("stage") and first in line)
+    rows = {}
+    for line in lines[start + 1 :]:
+        if not line.strip() or line.startswith(("peak rates", "weight decay")):
+            break
+        cells = [cell.strip() for cell in line.split("  ") if cell.strip()]
+        rows[cells[0]] = cells
+    return rows
+
+
+@pytest.mark.parametrize("recipe", [each.spec.name for each in default_registry().recipes() if each.plugin.own])
+def test_the_printed_plan_is_the_plan(recipe: str, zoo_inside: Zoo, shapes: Path) -> None:
+    arguments = ("--backbone", "timm/test_resnet", "--weights", "random", "--data", shapes, "--recipe", recipe)
+    text = zoo_inside("plan", *arguments).stdout
+    plan = Plan.model_validate_json(zoo_inside("plan", *arguments, "--json").stdout)
+    trains, how = table(text, "trains"), table(text, "steps")
+    assert list(trains) == list(how) == [stage.settings.name for stage in plan.stages]
+    for stage in plan.stages:
+        name = stage.settings.name
+        assert f"{stage.trainable_parameters:,}" in trains[name] and f"{stage.frozen_parameters:,}" in trains[name]
+        assert f"{stage.steps:,}" in how[name] and f"{stage.settings.optimizer}, cosine" in how[name]
+        if len(set(stage.rates.values())) > 1:
+            rates = ", ".join(f"{group} {rate:.3g}" for group, rate in stage.rates.items())
+            assert f"\npeak rates of {name}: {rates}\n" in text
+        if stage.tensors:
+            assert "the rest of stem" in " ".join(trains[name]) and f"every {stage.tensors[0]}" in trains[name][1]
+
+
+def test_weight_decay_is_printed_with_what_it_acts_on(zoo_inside: Zoo, shapes: Path) -> None:
+    def row(*arguments: str) -> str:
+        usual = ("--backbone", "timm/test_resnet", "--weights", "random", "--data", shapes, "--head", "linear")
+        (cells,) = table(zoo_inside("plan", *usual, "--recipe", "full", *arguments).stdout, "steps").values()
+        return next(cell for cell in cells if cell.startswith(("0.", "none")) and ("on" in cell))
+
+    model = zoo.create_model("timm/test_resnet", head="linear", classes=3, weights="random")
+    decayed = sum(each.numel() for each in model.parameters() if each.ndim > 1)
+    assert row() == f"0.0001 on {decayed / 1e3:.1f}k"
+    assert row("--set", "all.decay_all=true") == "0.0001 on all"
+    assert row("--set", "all.weight_decay=0") == "none"
+    assert row("--set", "all.train=norm") == "0.0001, on nothing that trains"
+
+
+def test_a_closed_form_head_prints_no_steps(zoo_inside: Zoo, shapes: Path) -> None:
+    done = zoo_inside(
+        "plan", "--backbone", "timm/test_resnet", "--weights", "random", "--data", shapes, "--head", "prototype"
+    )
+    assert table(done.stdout, "steps")["head"] == [
+        *("head", "-", "-", "-", "fitted in closed form, in one pass", "-", "-", "kept features")
+    ]
+    assert "peak rates" not in done.stdout and "weight decay acts" not in done.stdout

@@ -1,0 +1,145 @@
+"""What a plan is likely to suffer from: possible, so not refused, but people should know before they wait for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from zoo.planning.batches import batch_sizes
+from zoo.planning.plan import Plan, StagePlan
+from zoo.recipes import Stage
+
+SMALL_BATCH = 8
+"""Images; below it, a batch's own mean and variance say little about the data's (arXiv:1803.08494)."""
+FEW_IMAGES = 5
+"""Of a class in a split."""
+FAR_FROM_WEIGHTS = 1.5
+"""Times larger or smaller, on a side."""
+UNEQUAL = 10
+"""Times as many images in the largest class as in the smallest."""
+COARSE = 0.05
+"""Of the accuracy, for one image."""
+_SHOWN = 5
+
+
+def cautions(plan: Plan, *, native: tuple[int, int], own_loss: bool) -> tuple[str, ...]:
+    """Sentences for people, each with its numbers and the next step.
+
+    `native` is (height, width) in pixels of the images that the weights were made for; `own_loss` says that the head
+    brings its loss, which no class weights reach.
+    """
+    return (
+        *_small_batches(plan),
+        *_far_resolution(plan, native),
+        *_few_images(plan, "train"),
+        *_few_images(plan, "val"),
+        *_unequal_classes(plan, own_loss=own_loss),
+        *_coarse_validation(plan),
+    )
+
+
+def _small_batches(plan: Plan) -> Iterator[str]:
+    images = sum(plan.data.images["train"])
+    alike: dict[tuple[int, bool], list[StagePlan]] = {}
+    for stage in plan.stages:
+        if stage.batch_norms_training and min(batch_sizes(images, stage.settings.batch_size)) < SMALL_BATCH:
+            in_backbone = any(name != "head" for name in stage.trains)
+            alike.setdefault((stage.settings.batch_size, in_backbone), []).append(stage)
+    for (size, backbone), stages in alike.items():
+        names = _listed([stage.settings.name for stage in stages])
+        sizes = batch_sizes(images, size)
+        remedies = _larger_batches(images, size)
+        if backbone:
+            remedies.append(_set("batch_norm=frozen", [stage.settings for stage in stages]))
+        yield (
+            f"Batch norm trains on {_of_images(sizes, size)} in {names}: below {SMALL_BATCH} images the mean and "
+            f"variance of a batch say little about the data. Next: {', or '.join(remedies)}."
+        )
+
+
+def _of_images(sizes: Sequence[int], asked: int) -> str:
+    if len(sizes) == 1:
+        return f"one batch of {sizes[0]} images"
+    if min(sizes[:-1]) >= SMALL_BATCH:
+        return f"a last batch of {sizes[-1]} images in every epoch"
+    joined = f" (the last of {sizes[-1]}: a single image joins the batch before it)" if sizes[-1] > asked else ""
+    return f"batches of {asked} images{joined}"
+
+
+def _larger_batches(images: int, asked: int) -> list[str]:
+    """The batch size nearest to the one asked for, within twice it, whose batches are all large enough."""
+    near = sorted(range(SMALL_BATCH, 2 * max(asked, SMALL_BATCH) + 1), key=lambda size: abs(size - asked))
+    better = next((size for size in near if min(batch_sizes(images, size)) >= SMALL_BATCH), None)
+    return [f"--batch-size {better}"] if better else ["more training images"]
+
+
+def _far_resolution(plan: Plan, native: tuple[int, int]) -> Iterator[str]:
+    _, height, width = plan.preprocessing["input_size"]
+    ratios = [height / native[0], width / native[1]]
+    factor = max(*ratios, *(1 / ratio for ratio in ratios))
+    if plan.weights.kind == "random" or factor <= FAR_FROM_WEIGHTS:
+        return
+    larger = max(ratios) == factor
+    yield (
+        f"Images go in at {height}x{width} pixels, the weights were made for {native[0]}x{native[1]}: "
+        f"{factor:.1f} times {'larger' if larger else 'smaller'}, so what they know fits badly. Next: leave "
+        f"--input-size out, or other weights: zoo list backbones --input-size {_size(height, width)}."
+    )
+
+
+def _few_images(plan: Plan, split: str) -> Iterator[str]:
+    few = [
+        f"{name} ({count})"
+        for name, count in zip(plan.classes, plan.data.images[split], strict=True)
+        if count < FEW_IMAGES
+    ]
+    if not few:
+        return
+    more = f" and {len(few) - _SHOWN} more" if len(few) > _SHOWN else ""
+    verb = "has" if len(few) == 1 else "have"
+    meaning = "too few to learn from" if split == "train" else "their accuracy is a matter of luck"
+    yield (
+        f"{len(few)} of {len(plan.classes)} classes {verb} fewer than {FEW_IMAGES} images in {split}, {meaning}: "
+        f"{', '.join(few[:_SHOWN])}{more}. Next: add images, or merge classes."
+    )
+
+
+def _unequal_classes(plan: Plan, *, own_loss: bool) -> Iterator[str]:
+    counts = plan.data.images["train"]
+    most, least = max(counts), min(counts)
+    unweighted = [stage.settings for stage in plan.stages if stage.settings.class_weights == "none"]
+    if most <= UNEQUAL * least or not unweighted:
+        return
+    large, small = plan.classes[counts.index(most)], plan.classes[counts.index(least)]
+    if own_loss or plan.head.closed_form:
+        remedy = f"add images of {small}, or a head whose loss can be weighted, such as --head linear"
+    else:
+        remedy = _set("class_weights=balanced", unweighted) + ", which gives every class the same say"
+    yield (
+        f"Classes are very unequal: {large} has {most:,} training images, {small} {least:,} "
+        f"({most / least:.0f} times fewer), so {small} is easily never answered. Next: {remedy}; judge by macro F1, "
+        "not by accuracy."
+    )
+
+
+def _coarse_validation(plan: Plan) -> Iterator[str]:
+    images = sum(plan.data.images["val"])
+    if images * COARSE >= 1:
+        return
+    yield (
+        f"The validation split has {images} images, so one of them is {100 / images:.1f} points of accuracy: "
+        f"stages that differ by less are chosen by luck. Next: at least {round(1 / COARSE)} validation images."
+    )
+
+
+def _set(assignment: str, stages: Sequence[Stage]) -> str:
+    likewise = f" (and likewise for {', '.join(stage.name for stage in stages[1:])})" if len(stages) > 1 else ""
+    return f"--set {stages[0].name}.{assignment}{likewise}"
+
+
+def _size(height: int, width: int) -> str:
+    return str(height) if height == width else f"{height}x{width}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    noun = "stage" if len(names) == 1 else "stages"
+    return f"{noun} {' and '.join([', '.join(names[:-1]), names[-1]] if len(names) > 1 else names)}"

@@ -1,0 +1,91 @@
+"""How much memory tensors hold at the most while something runs."""
+
+from __future__ import annotations
+
+import sys
+import weakref
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+
+class Peak(Protocol):
+    """A context manager; counts what comes into being inside it."""
+
+    def __enter__(self) -> Any: ...
+    def __exit__(self, *exception: Any) -> Any: ...
+
+    @property
+    def peak(self) -> int:
+        """Bytes held at the same time, at most, so far."""
+
+
+def measure_peak(device: torch.device, known: Iterable[Tensor]) -> Peak:
+    """Of `device`'s memory, beside the `known` tensors, which are there before and stay."""
+    return _Allocated(device) if device.type == "cuda" else _Live(known)
+
+
+class _Allocated:
+    """By CUDA's own allocator, workspaces included."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._before = 0
+
+    def __enter__(self) -> _Allocated:
+        torch.cuda.reset_peak_memory_stats(self._device)
+        self._before = torch.cuda.memory_allocated(self._device)
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        return None
+
+    @property
+    def peak(self) -> int:
+        return torch.cuda.max_memory_allocated(self._device) - self._before
+
+
+class _Live(TorchDispatchMode):
+    """By the storages that operations return, until they are freed. Other allocators keep no such count; what kernels
+    work with inside an operation is not seen."""
+
+    def __init__(self, known: Iterable[Tensor]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._known = {each.untyped_storage()._cdata for each in known}
+        self._alive: dict[int, weakref.ref[torch.UntypedStorage]] = {}
+        self._now = 0
+        self.peak = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for each in tree_leaves(result):
+            if isinstance(each, Tensor):
+                self._add(each.untyped_storage())
+        return result
+
+    def _add(self, storage: torch.UntypedStorage) -> None:
+        key, size = storage._cdata, storage.nbytes()
+        if key in self._known or key in self._alive:
+            return
+
+        def freed(_: object) -> None:
+            del self._alive[key]
+            self._now -= size
+
+        self._alive[key] = weakref.ref(storage, freed)
+        self._now += size
+        self.peak = max(self.peak, self._now)
+
+
+def process_peak() -> int:
+    """Bytes that this process held at the most since it began; 0 where the system does not say."""
+    try:
+        import resource
+    except ImportError:
+        return 0
+    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return largest if sys.platform == "darwin" else largest * 1024
