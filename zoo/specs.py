@@ -72,6 +72,8 @@ class Backbone:
     """(module, images[N, 3, H, W]) -> map[N, C, H', W']; None where there is none."""
     no_map: str = ""
     """Why there is no map, as the end of a sentence: `its two branches have grids of different sizes`."""
+    checkpointing: Callable[[nn.Module, bool], None] | None = None
+    """(module, on): switch gradient checkpointing (arXiv:1604.06174); None where upstream offers none."""
 
     def __post_init__(self) -> None:
         if (self.map is None) != (self.shape.map is None):

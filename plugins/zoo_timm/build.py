@@ -32,7 +32,21 @@ def build(
     parts: dict[str, Any] = {"module": module, "shape": shape, "groups": groups(module), "map": mapped}
     if not hasattr(module, "get_classifier"):
         parts["pool"] = mean_over_positions
-    return zoo.Backbone(**parts, no_map=no_map(module))
+    return zoo.Backbone(**parts, no_map=no_map(module), checkpointing=_switch if _has_switch(module) else None)
+
+
+def _switch(module: Any, on: bool) -> None:
+    module.set_grad_checkpointing(on)
+
+
+def _has_switch(module: nn.Module) -> bool:
+    """Some of timm's architectures have the method and refuse to be switched on."""
+    try:
+        _switch(module, True)
+        _switch(module, False)
+    except (AssertionError, AttributeError):
+        return False
+    return True
 
 
 def _module(name: str, state: Mapping[str, Tensor] | None, input_size: tuple[int, int] | None) -> nn.Module:

@@ -53,6 +53,7 @@ class ZooModel(nn.Module):
         upstream either. They are frozen whatever trains."""
         self.compute = Compute()
         self._features = _features(backbone, needs)
+        self._checkpointing = backbone.checkpointing
         self._loss = loss
         self._fit = fit
         self._frozen_modules: tuple[str, ...] = ()
@@ -79,6 +80,16 @@ class ZooModel(nn.Module):
         self.compute = compute
         self.backbone.to(memory_format=_LAYOUTS[compute.memory_format])
         return self
+
+    @property
+    def can_checkpoint(self) -> bool:
+        """Whether the backbone offers gradient checkpointing."""
+        return self._checkpointing is not None
+
+    def checkpoint_gradients(self, on: bool) -> None:
+        """Compute activations again in the backward pass instead of keeping them, where the backbone offers it."""
+        if self._checkpointing is not None:
+            self._checkpointing(self.backbone, on)
 
     def _precision(self, device: torch.device) -> AbstractContextManager[None]:
         if self.compute.precision == "float32":

@@ -64,9 +64,12 @@ def _without_effect(stage: Stage, selection: Selection, outline: ZooModel, path:
     for key, usual in (("label_smoothing", 0), ("class_weights", "none")):
         if outline.own_loss and getattr(stage, key) != usual:
             faults.append(f"{path}.{key}: would do nothing, this head brings its own loss")
-    for key, usual in (("l2_sp", 0), ("batch_norm", "train"), ("layer_decay", 1)):
+    of_backbone = (("l2_sp", 0), ("batch_norm", "train"), ("layer_decay", 1), ("gradient_checkpointing", False))
+    for key, usual in of_backbone:
         if not selection.backbone and getattr(stage, key) != usual:
             faults.append(f"{path}.{key}: would do nothing, this stage leaves the backbone alone")
+    if stage.gradient_checkpointing and selection.backbone and not outline.can_checkpoint:
+        faults.append(f"{path}.gradient_checkpointing: would do nothing, {outline.name} offers none")
     faults += _without_mixing(stage, selection, outline, path)
     faults += _without_sampling(stage, outline, path)
     faults += _without_views(stage, selection, path)

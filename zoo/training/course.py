@@ -87,6 +87,7 @@ class Course:
         self._context.report(StageStarted(stage=name, number=number, stages=len(self._plan.stages), epochs=epochs))
         clock = Clock()
         self._model.freeze_all_but(stage.trains, stage.tensors, stage.settings.batch_norm)
+        self._model.checkpoint_gradients(stage.settings.gradient_checkpointing)
         watch = StageWatch(self._model, stage)
         try:
             inputs = self._inputs(stage)
