@@ -22,7 +22,17 @@ GUIDE = (ROOT / "docs" / "plugins.md").read_text("utf-8")
 
 def test_the_public_names_are_these() -> None:
     assert set(zoo.__all__) == {
-        *("create_model", "finetune", "plan", "evaluate", "load", "list_backbones", "list_heads", "list_recipes"),
+        *(
+            "create_model",
+            "finetune",
+            "plan",
+            "evaluate",
+            "load",
+            "verify",
+            "list_backbones",
+            "list_heads",
+            "list_recipes",
+        ),
         *("Classifier", "Prediction", "Result", "Registry", "ZooError", "WeightsMismatch"),
         *("hookimpl", "Backbone", "BackboneProvider", "BackboneSpec", "FeatureShape", "Group", "HeadSpec", "HubFile"),
         *("BackboneFacts", "kept_json", "measure", "undrawn"),

@@ -52,6 +52,7 @@ _HOME = {
     "list_recipes": "zoo.api",
     "load": "zoo.api",
     "plan": "zoo.api",
+    "verify": "zoo.api",
     "Classifier": "zoo.artefact.classifier",
     "Prediction": "zoo.artefact.classifier",
     "WeightsMismatch": "zoo.errors",

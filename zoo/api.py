@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from zoo.recipes import RecipeSpec
     from zoo.training.evaluation import Evaluation
     from zoo.training.result import Result
+    from zoo.training.verify import Verification
 
 
 def list_backbones(
@@ -186,6 +187,17 @@ def finetune(
             raise OptionError(f"resume goes alone, the plan is in {resume}; also given: {given}.")
         return go_on(Path(resume).expanduser(), registry or default_registry(), report)
     return carry_out(request or _request(arguments), registry or default_registry(), report)
+
+
+def verify(run: str | Path, *, report: Report = silent, registry: Registry | None = None) -> Verification:
+    """Repeat a finished run's first steps from its plan, and compare steps, plan and files with what the run noted.
+
+    On the same machine, with the same versions, every bit must be equal; elsewhere losses within 1e-3. Nothing is
+    written. Raises RunError for what is no finished run, and ZooErrors where its data or weights are gone.
+    """
+    from zoo.training.verify import verify as look_again
+
+    return look_again(Path(run).expanduser(), registry or default_registry(), report)
 
 
 def load(path: str | Path, *, device: str = "auto", registry: Registry | None = None) -> Classifier:

@@ -24,6 +24,7 @@ from zoo.errors import OptionError, ZooError
 from zoo.planning.request import Request, parse_input_size
 
 INTERRUPTED = 130
+FAULT_FOUND = 3
 _LOOKING = ("list", "show", "--help", "-h", "--version")
 
 
@@ -317,6 +318,27 @@ def predict(
     from zoo.cli.predicting import predict_images
 
     predict_images(artefact, images, top=top, csv_file=csv, device=device, as_json=as_json, verbosity=ctx.obj)
+
+
+@app.command()
+def verify(
+    ctx: typer.Context,
+    run: Annotated[Path, typer.Argument(help="The folder of a finished run.", show_default=False)],
+    as_json: Json = False,
+) -> None:
+    """Try a finished run again.
+
+    Its first steps must come out as they did, its data, weights and files must be what they were.
+    """
+    from zoo import api
+    from zoo.cli.result_text import print_verification
+    from zoo.cli.run_display import RunDisplay
+
+    with RunDisplay(ctx.obj, as_json=as_json) as display:
+        found = api.verify(run, report=display.report)
+    print_verification(found, as_json=as_json)
+    if not found.passed:
+        raise typer.Exit(FAULT_FOUND)
 
 
 @app.command()

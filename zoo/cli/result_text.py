@@ -11,6 +11,7 @@ from zoo.cli.console import Verbosity
 if TYPE_CHECKING:
     from zoo.training.evaluation import Evaluation
     from zoo.training.result import Result
+    from zoo.training.verify import Verification
 
 
 def print_result(result: Result, verbosity: Verbosity, *, as_json: bool) -> None:
@@ -68,6 +69,22 @@ def print_evaluation(found: Evaluation, *, as_json: bool) -> None:
         f"on {console.count(found.images, 'image')}",
         style="bold",
     )
+
+
+def print_verification(found: Verification, *, as_json: bool) -> None:
+    """Every check with its verdict."""
+    if as_json:
+        content = {
+            "run": str(found.run),
+            "verdict": "passed" if found.passed else "failed",
+            "checks": [check.to_dict() for check in found.checks],
+        }
+        print(json.dumps(content, indent=2, ensure_ascii=False))
+        return
+    screen = console.out()
+    rows = [[check.name, check.verdict, check.summary] for check in found.checks]
+    screen.print()
+    console.show(screen, console.table(None, ["check", "verdict", "what was found"], rows))
 
 
 def _proof(result: Result, verbosity: Verbosity) -> str:

@@ -52,10 +52,12 @@ def refuse_unusable(out: Path | None) -> None:
 class RunFolder:
     """Where a run writes."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, writes: bool = True) -> None:
+        """`writes`: whether a run is going to; it then has a place for checkpoints."""
         self.path = path
-        with clear_write_errors(path):
-            (path / FOLDER_OF_CHECKPOINT).mkdir(exist_ok=True)
+        if writes:
+            with clear_write_errors(path):
+                (path / FOLDER_OF_CHECKPOINT).mkdir(exist_ok=True)
 
     @classmethod
     def create(cls, plan: Plan, out: Path | None) -> RunFolder:

@@ -1,0 +1,174 @@
+"""A finished run tried again: its first steps repeated from its plan, its files looked at. Nothing is written."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from zoo.artefact.config import FOLDER, TENSORS
+from zoo.artefact.read import read_config
+from zoo.clock import Clock
+from zoo.errors import ArtefactError, RunError
+from zoo.events import EpochFinished, Report
+from zoo.model.build import file_digest
+from zoo.planning.plan import Plan
+from zoo.planning.resolve import complete, open_store
+from zoo.registry import Registry
+from zoo.training.checkpoint import Checkpoint, Moment
+from zoo.training.context import RunContext
+from zoo.training.course import Course
+from zoo.training.proof import Check, Verdict
+from zoo.training.rate import settled
+from zoo.training.resume import differences, read_plan, resolve_again
+from zoo.training.run_folder import PROOF, RESULT, RunFolder
+from zoo.training.start import build, obtain
+from zoo.training.watch import FIRST_STEPS
+
+CLOSE = 1e-3
+"""Relative difference of the first losses that another machine or other versions may make."""
+_SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What `zoo verify` found."""
+
+    run: Path
+    checks: tuple[Check, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether no check failed; warnings do not count."""
+        return all(check.verdict != "failed" for check in self.checks)
+
+
+def verify(run: Path, registry: Registry, report: Report) -> Verification:
+    """Repeat a finished run's first steps, and compare them, its plan and its files with what it noted.
+
+    Raises RunError for what is no finished run, and whatever looking its plan up again raises: names, data or weights
+    that are gone.
+    """
+    stored = read_plan(run)
+    result, proof = _read(run / RESULT, run), _read(run / PROOF, run)
+    resolved = resolve_again(stored, registry, report)
+    weights, fallback = obtain(resolved, report)
+    with contextlib.closing(open_store(resolved)) as store:
+        why = fallback or stored.weights.fallback
+        plan, dataset = complete(resolved, store, report, weights=weights, fallback=why, like=stored)
+        context = _Repeating(
+            plan=_with_found_rate(stored, result),
+            dataset=dataset,
+            store=store,
+            model=build(resolved, stored, weights),
+            folder=RunFolder(run, writes=False),
+            checkpoint=_Enough(run),
+            report=report,
+            clock=Clock(),
+        )
+        course = Course(context, None)
+        with contextlib.suppress(_Stop):
+            course.run()
+    differing = differences(stored, plan)
+    return Verification(
+        run, (_same_plan(differing), _same_steps(proof, course.checks, bool(differing)), _same_file(run))
+    )
+
+
+class _Stop(Exception):
+    """Enough steps were taken."""
+
+
+class _Enough(Checkpoint):
+    """Instead of saving, ends the first stage after its first steps."""
+
+    _taken = 0
+
+    def due(self, moment: Moment) -> bool:
+        self._taken += moment == "step"
+        if self._taken >= FIRST_STEPS or moment == "stage":
+            raise _Stop
+        return False
+
+
+class _Repeating(RunContext):
+    def record(self, epoch: EpochFinished) -> None:
+        """Not into the history, which is the run's."""
+
+
+def _with_found_rate(plan: Plan, result: Mapping[str, Any]) -> Plan:
+    """Rates that the run found by trying need not be tried again."""
+    first, *rest = plan.stages
+    if first.settings.lr != "auto":
+        return plan
+    return plan.model_copy(update={"stages": (settled(first, result["stages"][0]["lr"]), *rest)})
+
+
+def _read(path: Path, run: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise RunError(
+            f"{run} is not finished: it has no {path.name}.\nNext: zoo finetune --resume {run}, then verify it."
+        ) from None
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} cannot be read: {error}") from None
+    return content
+
+
+def _same_plan(differing: Sequence[str]) -> Check:
+    of_results = [each for each in differing if not each.startswith("versions.")]
+    verdict: Verdict = "failed" if of_results else "warning" if differing else "passed"
+    shown = "; ".join((of_results or differing)[:_SHOWN])
+    return Check(
+        name="plan",
+        verdict=verdict,
+        summary=shown or "data, weights, preprocessing and versions are those of the run",
+        evidence={"differing": list(differing)},
+    )
+
+
+def _same_steps(proof: Mapping[str, Any], repeated: Sequence[Check], elsewhere: bool) -> Check:
+    """`elsewhere`: whether plan and machine differ, so that bits may."""
+    names = ("seeds", "closed_form")
+    then = next(check["evidence"] for check in proof["checks"] if check["name"] in names)
+    now = next(check.evidence for check in repeated if check.name in names)
+    keys = ("first_losses", "first_digest", "digest")
+    if all(then.get(key) == now.get(key) for key in keys):
+        steps = len(now.get("first_losses", ()))
+        what = f"the first {steps} steps give" if steps else "fitting again gives"
+        return Check(name="first_steps", verdict="passed", summary=f"{what} the same losses and weights, bit for bit")
+    before, after = ([float.fromhex(loss) for loss in each.get("first_losses", ())] for each in (then, now))
+    close = len(before) == len(after) and all(
+        math.isclose(one, other, rel_tol=CLOSE) for one, other in zip(before, after, strict=True)
+    )
+    told = f"losses {_numbers(before)} then, {_numbers(after)} now" if before else "the fitted head differs"
+    return Check(
+        name="first_steps",
+        verdict="warning" if elsewhere and close else "failed",
+        summary=f"not the same bits: {told}",
+        evidence={"then": dict(then), "now": dict(now)},
+    )
+
+
+def _same_file(run: Path) -> Check:
+    try:
+        noted = read_config(run / FOLDER).digest
+        found = file_digest(run / FOLDER / TENSORS)
+    except (ArtefactError, OSError) as error:
+        return Check(name="saved_file", verdict="failed", summary=str(error).splitlines()[0])
+    return Check(
+        name="saved_file",
+        verdict="passed" if noted == found else "failed",
+        summary=f"{TENSORS} has the digest that config.json notes"
+        if noted == found
+        else f"{TENSORS} is damaged or was replaced: SHA-256 {found[:16]}..., noted {noted[:16]}...",
+    )
+
+
+def _numbers(losses: Sequence[float]) -> str:
+    return " ".join(f"{loss:.6g}" for loss in losses)
