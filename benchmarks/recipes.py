@@ -7,7 +7,8 @@ Images and weights come from the folder that ZOO_TEST_DATA names: `data/NAME` wi
 `weights/squeezenet1_1.safetensors`. Each seed halves val/ by class: zoo chooses its stage on one half, everybody is
 compared on the other. Peers get the very files that zoo trains on, and report their last epoch; like most loops they
 look at the comparison half after each epoch, which costs them that time and chooses nothing. What is scored, in any
-program, was resized and cropped as torchvision's weights want it.
+program, was resized and cropped as torchvision's weights want it; fastai's accuracy with its own preprocessing
+stands beside it, for it may differ by some points.
 
 Every run is a process of its own, one at a time. `seconds` is what it does after its imports, up to its result; for zoo
 that includes saving the classifier and the proof. Each zoo run has a new cache folder: nothing is left from the one

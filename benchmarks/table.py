@@ -65,12 +65,18 @@ def _line(rows: Sequence[Row]) -> str:
     done = [row for row in rows if "refused" not in row]
     if not done:
         return _joined([*cells, str(len(rows)), "refused", "", "", "", ""])
-    values = [row["accuracy"] for row in done]
-    half = interval(values)
-    spread = "" if half is None else f" ± {half:.3f}"
+    reached = _mean([row["accuracy"] for row in done])
+    own = [row["own_accuracy"] for row in done if "own_accuracy" in row]
+    if own:
+        reached += f"; {_mean(own)} with its own preprocessing"
     medians = [statistics.median(row[key] for row in done) for key in ("seconds", "process_seconds", "peak_mb")]
-    numbers = [str(len(done)), f"{statistics.mean(values):.3f}{spread}", *(f"{median:.0f}" for median in medians)]
+    numbers = [str(len(done)), reached, *(f"{median:.0f}" for median in medians)]
     return _joined([*cells, *numbers, _kept(done)])
+
+
+def _mean(values: Sequence[float]) -> str:
+    half = interval(values)
+    return f"{statistics.mean(values):.3f}" + ("" if half is None else f" ± {half:.3f}")
 
 
 def _joined(cells: Sequence[str]) -> str:

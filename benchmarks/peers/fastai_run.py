@@ -31,7 +31,9 @@ from benchmarks.peers.task import Task, answer
 
 EPOCHS, FREEZE_EPOCHS = 5, 5
 BATCH = 32
-"""fastai's own 64, of which it drops the last part, would leave three steps an epoch of 244 images."""
+"""fastai's own 64, of which it drops the last part, leaves three steps an epoch of 244 images. On one half of val/
+(hymenoptera, flowers5; its own preprocessing) 32 reached 0.987 and 0.840, 64 0.961 and 0.820. Presizing (`Resize(460)`,
+`aug_transforms(size=224, min_scale=0.75)`) reached 0.947 on hymenoptera."""
 MIN_SCALE = 0.35
 
 
