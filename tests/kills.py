@@ -77,11 +77,16 @@ class Killing:
     def resuming(self, run: Path, *, before: str = "") -> list[str]:
         return [sys.executable, "-c", before + _OFTEN, "finetune", "--resume", str(run)]
 
+    @property
+    def _said(self) -> Path:
+        """Where the last process wrote its errors."""
+        return self.folder / "said.txt"
+
     def unbroken(self) -> tuple[str, float]:
         """-> (SHA-256 of the model, seconds from the plan to the end)."""
         run = self.folder / "unbroken"
-        process = _started(self.command(run))
-        _wait_for(run / "plan.json", process)
+        process = _started(self.command(run), self._said)
+        _wait_for(run / "plan.json", process, self._said)
         began = time.monotonic()
         assert process.wait(_PATIENCE) == 0, "the unbroken run failed"
         return digest(run), time.monotonic() - began
@@ -89,8 +94,8 @@ class Killing:
     def killed_again_and_again(self, name: str, count: int, draw: random.Random, seconds: float) -> str:
         """Begin a run, kill it and what resumes it until it ends or `count` kills are made -> SHA-256 of the model."""
         run = self.folder / name
-        process = _started(self.command(run))
-        _wait_for(run / "plan.json", process)
+        process = _started(self.command(run), self._said)
+        _wait_for(run / "plan.json", process, self._said)
         while len(self.kills) < count:
             # The first of all: before anything is trained.
             delay = 0.0 if not self.kills else draw.uniform(0, 0.7 * seconds)
@@ -100,12 +105,12 @@ class Killing:
                 process.kill()
                 process.wait()
                 self.kills.append(", ".join(sorted(each.name for each in run.rglob("*") if each.is_file())))
-                process = _started(self.resuming(run))
+                process = _started(self.resuming(run), self._said)
                 # From when it begins to work again.
                 _wait_for_change(run / "checkpoint" / "owner.json", process)
                 continue
-            return _finished(run, code, process)
-        return _finished(run, process.wait(_PATIENCE), process)
+            return _finished(run, code, self._said)
+        return _finished(run, process.wait(_PATIENCE), self._said)
 
 
 def digest(run: Path) -> str:
@@ -113,25 +118,26 @@ def digest(run: Path) -> str:
     return hashlib.sha256((run / "model" / "model.safetensors").read_bytes()).hexdigest()
 
 
-def _finished(run: Path, code: int, process: subprocess.Popen[str]) -> str:
+def _finished(run: Path, code: int, said: Path) -> str:
     # A kill between the result and the end leaves a finished run, and there is nothing to resume.
-    said = process.stderr.read() if process.stderr else ""
-    assert code == 0 or "is finished" in said, f"a resumed run failed: {said}"
+    text = said.read_text("utf-8")
+    assert code == 0 or "is finished" in text, f"a resumed run failed: {text}"
     return digest(run)
 
 
-def _started(words: Sequence[str]) -> subprocess.Popen[str]:
-    return subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=os.environ)
+def _started(words: Sequence[str], said: Path) -> subprocess.Popen[bytes]:
+    with said.open("wb") as file:
+        return subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=file, env=os.environ)
 
 
-def _wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+def _wait_for(path: Path, process: subprocess.Popen[bytes], said: Path) -> None:
     until = time.monotonic() + _PATIENCE
     while not path.exists() and process.poll() is None and time.monotonic() < until:
         time.sleep(0.005)
-    assert path.exists(), process.stderr.read() if process.stderr else ""
+    assert path.exists(), said.read_text("utf-8")
 
 
-def _wait_for_change(path: Path, process: subprocess.Popen[str]) -> None:
+def _wait_for_change(path: Path, process: subprocess.Popen[bytes]) -> None:
     before = path.stat().st_mtime_ns if path.exists() else 0
     until = time.monotonic() + _PATIENCE
     while process.poll() is None and time.monotonic() < until:

@@ -25,6 +25,7 @@ from zoo.training.metrics import Scores
 from zoo.training.objective import Objective, anchors_of, balanced_weights
 from zoo.training.proof import Check
 from zoo.training.rate import RATES, ChosenRate, choose_rate, settled
+from zoo.training.resume import refuse_other_plan
 from zoo.training.watch import NotFinite, StageWatch
 
 
@@ -243,6 +244,7 @@ class Course:
         if not context.checkpoint.due(moment):
             return
         facts: dict[str, Any] = {
+            "plan": self._plan.model_dump(mode="json"),
             "stages": self.stages,
             "epochs": self._epochs,
             "checks": [check.to_dict() for check in self.checks],
@@ -279,6 +281,7 @@ class Course:
 
     def _take_up(self, saved: Saved) -> None:
         facts, state = saved.facts, saved.parts["state"]
+        refuse_other_plan(self._context.checkpoint.folder, facts["plan"], self._plan)
         self.stages, self._epochs = list(facts["stages"]), list(facts["epochs"])
         self.checks = [Check.from_dict(each) for each in facts["checks"]]
         self._context.halvings += [Halving(**each) for each in facts["halvings"]]

@@ -87,6 +87,17 @@ def refuse_differences(run: Path, stored: Plan, found: Plan) -> None:
     )
 
 
+def refuse_other_plan(checkpoint: Path, of_checkpoint: Mapping[str, Any], plan: Plan) -> None:
+    """Raise Refused, with what differs, for a checkpoint that was written under another plan."""
+    differing = _differences(of_checkpoint, plan.model_dump(mode="json"))
+    if differing:
+        listed = "\n".join(f"  {each}" for each in differing[:_SHOWN])
+        raise Refused(
+            f"{checkpoint} is of another plan:\n{listed}\n"
+            f"Next: put back the plan that it was written under, or remove {checkpoint} to begin from this one."
+        )
+
+
 def _request(plan: Plan) -> Request:
     weights = {"tag": plan.weights.label, "random": "random", "file": plan.weights.path or ""}[plan.weights.kind]
     _, height, width = plan.preprocessing["input_size"]

@@ -1,0 +1,345 @@
+"""A run that is stopped at any moment goes on, to the bytes of an unbroken one, or says why it cannot."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import zoo
+from safetensors.torch import load_file, save_file
+from tests.conftest import Zoo
+from tests.kills import RECIPE, Killing, digest
+from tests.numeric import draw_few
+from zoo.errors import CheckFailed, Refused, RunError
+from zoo.events import EpochFinished, Event, Note, Progress, StageStarted
+from zoo.training import checkpoint
+from zoo.training.lock import RunLock
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return draw_few(tmp_path_factory.mktemp("pictures") / "data", train=12, val=6)
+
+
+@pytest.fixture(scope="module")
+def usual(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    recipe = tmp_path_factory.mktemp("recipe") / "everything.toml"
+    recipe.write_text(RECIPE, "utf-8")
+    return {
+        "backbone": "timm/test_resnet",
+        "weights": "random",
+        "data": pictures,
+        "recipe": str(recipe),
+        "batch_size": 8,
+        "tune": False,
+    }
+
+
+@pytest.fixture(scope="module")
+def unbroken(usual: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> zoo.Result:
+    return zoo.finetune(**usual, out=tmp_path_factory.mktemp("runs") / "unbroken")
+
+
+@pytest.fixture
+def saving_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(checkpoint.SECONDS_BETWEEN, "step", 0.0)
+    monkeypatch.setitem(checkpoint.SECONDS_BETWEEN, "epoch", 0.0)
+
+
+class Stopping:
+    """A report that ends the run, as Ctrl-C does, where the event before the given number has been reported."""
+
+    def __init__(self, stage: str, number: int) -> None:
+        self._stage, self._left = stage, number
+        self._in_stage = False
+        self.said: list[str] = []
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Note):
+            self.said.append(event.text)
+        if isinstance(event, StageStarted):
+            self._in_stage = event.stage == self._stage
+        if self._in_stage and isinstance(event, (Progress, EpochFinished)):
+            self._left -= 1
+            if self._left < 0:
+                raise KeyboardInterrupt
+
+
+def stop(usual: dict[str, Any], out: Path, stage: str, number: int) -> Stopping:
+    report = Stopping(stage, number)
+    with pytest.raises(KeyboardInterrupt):
+        zoo.finetune(**usual, out=out, report=report)
+    return report
+
+
+def without_times(path: Path) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (path / "history.jsonl").read_text("utf-8").splitlines()]
+    return [{key: value for key, value in line.items() if "second" not in key} for line in lines]
+
+
+@pytest.mark.usefixtures("saving_often")
+@pytest.mark.parametrize(
+    ("stage", "number"),
+    # In the trials of the rate, in an epoch, between epochs, and before anything of a stage.
+    [
+        ("head", 0),
+        ("head", 3),
+        ("head", 8),
+        ("head", 12),
+        ("last", 0),
+        ("last", 1),
+        ("last", 7),
+        ("all", 2),
+        ("all", 8),
+    ],
+)
+def test_a_stopped_run_goes_on_to_the_same_bytes_history_and_proof(
+    stage: str, number: int, usual: dict[str, Any], unbroken: zoo.Result, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    report = stop(usual, run, stage, number)
+    assert report.said[-1] == f"Stopped. To go on: zoo finetune --resume {run}"
+    assert not (run / "result.json").exists()
+    resumed = zoo.finetune(resume=run)
+    assert digest(run) == digest(unbroken.path)
+    assert without_times(run) == without_times(unbroken.path)
+    assert resumed.proof == "passed" and resumed.metrics == unbroken.metrics
+    assert resumed.content["selection"] == unbroken.content["selection"]
+    assert {each.name for each in run.iterdir()} == {each.name for each in unbroken.path.iterdir()}
+    checks = [json.loads((each / "proof.json").read_text("utf-8"))["checks"] for each in (run, unbroken.path)]
+    assert checks[0] == checks[1]
+
+
+def test_a_run_that_saved_nothing_yet_begins_again_from_its_plan(
+    usual: dict[str, Any], unbroken: zoo.Result, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    stop(usual, run, "head", 0)
+    assert not (run / "checkpoint" / "checkpoint.json").exists()
+    assert zoo.finetune(resume=run).proof == "passed"
+    assert digest(run) == digest(unbroken.path)
+
+
+def test_the_usual_checkpoints_are_enough(usual: dict[str, Any], unbroken: zoo.Result, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    stop(usual, run, "all", 4)
+    saved = json.loads((run / "checkpoint" / "checkpoint.json").read_text("utf-8"))["facts"]
+    assert [stage["name"] for stage in saved["stages"]] == ["head", "last"] and saved["stage"] is None
+    zoo.finetune(resume=run)
+    assert digest(run) == digest(unbroken.path)
+
+
+def test_killed_at_random_moments_it_comes_to_the_same_bytes(pictures: Path, tmp_path: Path) -> None:
+    killing = Killing(data=pictures, folder=tmp_path)
+    expected, seconds = killing.unbroken()
+    draw = random.Random(4)
+    runs = 0
+    while len(killing.kills) < 5:
+        runs += 1
+        assert killing.killed_again_and_again(f"run{runs}", 5, draw, seconds) == expected
+    assert killing.kills[0].find("history.jsonl") < 0, "the first kill comes before anything is trained"
+
+
+AT = {
+    "tensors half written": "checkpoint.save_tensors = dying(checkpoint.save_tensors, 3, write=True)",
+    "tensors written, facts not": "checkpoint.write_text = dying(checkpoint.write_text, 4)",
+    "facts renamed, old files there": (
+        "checkpoint.Checkpoint._remove_others = dying(checkpoint.Checkpoint._remove_others, 4)"
+    ),
+    "artefact half written": "write.file_digest = dying(write.file_digest, 1)",
+    "result written, checkpoint there": (
+        "run_folder.RunFolder.remove_checkpoint = dying(run_folder.RunFolder.remove_checkpoint, 1)"
+    ),
+}
+_DYING = """
+import os, signal
+import zoo.artefact.write as write, zoo.training.checkpoint as checkpoint, zoo.training.run_folder as run_folder
+def dying(original, number, write=False):
+    left = [number]
+    def call(*arguments, **named):
+        left[0] -= 1
+        if left[0] == 0:
+            if write:
+                arguments[0].write_bytes(b"half")
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(*arguments, **named)
+    return call
+"""
+
+
+@pytest.mark.parametrize("moment", AT)
+def test_killed_in_the_midst_of_writing_it_comes_to_the_same_bytes(
+    moment: str, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killing = Killing(data=pictures, folder=tmp_path)
+    run = tmp_path / "run"
+    process = subprocess.run(killing.command(run, before=f"{_DYING}\n{AT[moment]}\n"), capture_output=True, check=False)
+    assert process.returncode == -9, process.stderr
+    if moment == "result written, checkpoint there":
+        with pytest.raises(Refused, match="is finished"):
+            zoo.finetune(resume=run)
+        assert zoo.load(run).classes == ("a", "b")
+        return
+    zoo.finetune(resume=run)
+    whole = zoo.finetune(
+        backbone=killing.backbone,
+        weights="random",
+        data=pictures,
+        recipe=str(tmp_path / "everything.toml"),
+        batch_size=8,
+        out=tmp_path / "whole",
+    )
+    assert digest(run) == digest(whole.path)
+    assert {each.name for each in run.iterdir()} == {each.name for each in whole.path.iterdir()}
+
+
+@pytest.fixture
+def stopped(usual: dict[str, Any], tmp_path: Path, saving_often: None) -> Path:
+    stop(usual, tmp_path / "run", "last", 3)
+    return tmp_path / "run"
+
+
+def changed(run: Path, *path: str | int, to: Any) -> None:
+    plan = json.loads((run / "plan.json").read_text("utf-8"))
+    inner = plan
+    for key in path[:-1]:
+        inner = inner[key]
+    inner[path[-1]] = to
+    (run / "plan.json").write_text(json.dumps(plan), "utf-8")
+
+
+def test_other_data_is_refused_with_the_difference(usual: dict[str, Any], tmp_path: Path) -> None:
+    data = Path(shutil.copytree(usual["data"], tmp_path / "data"))
+    stop({**usual, "data": data}, tmp_path / "run", "head", 2)
+    shutil.copy(data / "train" / "a" / "0.jpg", data / "train" / "b" / "0.jpg")
+    with pytest.raises(Refused, match=r"(?s)cannot go on as it began.*data\.digest: .* then, .* now"):
+        zoo.finetune(resume=tmp_path / "run")
+
+
+def test_other_versions_are_refused_with_the_difference(stopped: Path) -> None:
+    changed(stopped, "versions", "torch", to="2.0.0")
+    with pytest.raises(Refused, match=r'versions\.torch: "2\.0\.0" then, '):
+        zoo.finetune(resume=stopped)
+
+
+def test_a_checkpoint_of_another_plan_is_refused_with_the_difference(stopped: Path) -> None:
+    changed(stopped, "seed", to=7)
+    with pytest.raises(Refused, match=r"checkpoint is of another plan:\s+seed: 0 then, 7 now"):
+        zoo.finetune(resume=stopped)
+
+
+def test_a_damaged_checkpoint_is_noticed(stopped: Path) -> None:
+    (path,) = (stopped / "checkpoint").glob("*-state.safetensors")
+    content = load_file(path)
+    save_file({name: each + 1 for name, each in content.items()}, path)
+    with pytest.raises(RunError, match=r"is damaged: its SHA-256 .*\s+Next: .* remove .*checkpoint"):
+        zoo.finetune(resume=stopped)
+
+
+def test_a_run_is_written_by_one_process_at_a_time(stopped: Path) -> None:
+    code = (
+        "import sys, time; from pathlib import Path; from zoo.training.lock import RunLock\n"
+        "with RunLock(Path(sys.argv[1]) / 'checkpoint', run=Path(sys.argv[1])):\n"
+        "    print('held', flush=True); time.sleep(60)"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", code, stopped], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+    try:
+        with pytest.raises(RunError, match=rf"is being written by another process: {holder.pid} on .*, since 20"):
+            zoo.finetune(resume=stopped)
+    finally:
+        holder.kill()
+        holder.communicate()
+    # The system let go of it.
+    with RunLock(stopped / "checkpoint", run=stopped):
+        pass
+
+
+def test_a_finished_run_has_nothing_to_resume(unbroken: zoo.Result) -> None:
+    with pytest.raises(Refused, match="is finished: there is nothing to resume"):
+        zoo.finetune(resume=unbroken.path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["--resume", "nowhere"], 1, "There is no run folder 'nowhere'"),
+        (["--resume", "."], 1, ". is no run folder: it has no plan.json"),
+        (
+            ["--resume", "r", "--epochs", "3", "--set", "a.lr=1"],
+            2,
+            "--resume goes alone, the plan is in r; also given: ",
+        ),
+        ([], 2, "Missing option '--backbone'"),
+    ],
+)
+def test_what_cannot_be_resumed_is_said(arguments: list[str], code: int, said: str, zoo_inside: Zoo) -> None:
+    done = zoo_inside("finetune", *arguments)
+    assert done.returncode == code and said in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_loss_that_is_not_finite_ends_a_resumed_run_as_it_ends_an_unbroken_one(
+    usual: dict[str, Any], tmp_path: Path, saving_often: None
+) -> None:
+    burst = {**usual, "set": ["all.lr=1e30", "all.l2_sp=0"]}
+    with pytest.raises(CheckFailed) as unbroken:
+        zoo.finetune(**burst, out=tmp_path / "whole")
+    stop(burst, tmp_path / "run", "last", 3)
+    with pytest.raises(CheckFailed) as resumed:
+        zoo.finetune(resume=tmp_path / "run")
+    assert str(resumed.value).replace("/run/", "/whole/") == str(unbroken.value)
+    assert re.search(r"Stage 'all', step \d+.* at a learning rate of 1e\+30", str(resumed.value))
+    assert digest(tmp_path / "run") == digest(tmp_path / "whole")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=30m", "tmpfs", str(disk)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("no small disk can be mounted here")
+    yield disk
+    subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+def test_a_full_disk_leaves_the_last_checkpoint_and_says_how_to_go_on(
+    usual: dict[str, Any], unbroken: zoo.Result, small_disk: Path, saving_often: None
+) -> None:
+    run, filler = small_disk / "run", small_disk / "filler"
+
+    def fill(event: Event) -> None:
+        if isinstance(event, StageStarted) and event.stage == "last":
+            free = shutil.disk_usage(small_disk).free
+            filler.write_bytes(bytes(max(0, free - 100_000)))
+
+    with pytest.raises(RunError, match=r"(?s)takes \d.* MB, \d.* MB are free.*last good checkpoint is intact") as full:
+        zoo.finetune(**usual, out=run, report=fill)
+    assert f"zoo finetune --resume {run}" in str(full.value)
+    kept = [each.name for each in (run / "checkpoint").iterdir() if each.suffix == ".safetensors"]
+    named = json.loads((run / "checkpoint" / "checkpoint.json").read_text("utf-8"))["files"]
+    assert sorted(kept) == sorted(file["name"] for file in named.values())
+    filler.unlink()
+    zoo.finetune(resume=run)
+    assert digest(run) == digest(unbroken.path)
+
+
+def test_threads_and_random_state_of_torch_do_not_reach_into_a_resumed_run(
+    usual: dict[str, Any], unbroken: zoo.Result, tmp_path: Path, saving_often: None
+) -> None:
+    stop(usual, tmp_path / "run", "last", 2)
+    torch.manual_seed(99)
+    torch.rand(3)
+    zoo.finetune(resume=tmp_path / "run")
+    assert digest(tmp_path / "run") == digest(unbroken.path)
