@@ -235,3 +235,46 @@ def test_weights_that_are_not_finite_after_the_last_step(shapes: Path, tmp_path:
     assert "finite_result" in failed
     assert not (tmp_path / "run" / "model").exists()
     assert "NaN" not in (tmp_path / "run" / "history.jsonl").read_text()
+
+
+def test_a_tensor_of_another_dtype(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = start.build_model
+
+    def widened(*arguments: Any, **named: Any) -> ZooModel:
+        model = original(*arguments, **named)
+        model.head.double()
+        model.features = lambda images: ZooModel.features(model, images).double()  # type: ignore[method-assign]
+        return model
+
+    monkeypatch.setattr(start, "build_model", widened)
+    monkeypatch.setattr(run._Run, "_check_saved", lambda *arguments: check_saved(torch.ones(1, 2), torch.ones(1, 2)))
+    failed = failed_checks(shapes, tmp_path / "run", recipe="head_only", head="linear")
+    assert failed["dtype_and_device"].startswith("head.fc.weight is torch.float64")
+
+
+def test_a_head_that_seeds_torchs_generator(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = Objective.part
+
+    def seeding(self: Objective, *arguments: Any) -> torch.Tensor:
+        torch.manual_seed(0)
+        return original(self, *arguments)
+
+    monkeypatch.setattr(Objective, "part", seeding)
+    failed = failed_checks(shapes, tmp_path / "run", recipe="head_only")
+    assert failed == {"seeds": "something else seeded torch's generator in epoch 1, so draws repeat"}
+
+
+def test_another_number_of_threads_than_planned(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = start.build_model
+    threads = torch.get_num_threads()
+
+    def careless(*arguments: Any, **named: Any) -> ZooModel:
+        torch.set_num_threads(threads + 1)
+        return original(*arguments, **named)
+
+    monkeypatch.setattr(start, "build_model", careless)
+    try:
+        failed = failed_checks(shapes, tmp_path / "run", recipe="head_only")
+    finally:
+        torch.set_num_threads(threads)
+    assert failed == {"environment": f"threads is {threads + 1}, planned was {threads}"}

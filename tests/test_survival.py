@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -343,3 +344,15 @@ def test_threads_and_random_state_of_torch_do_not_reach_into_a_resumed_run(
     torch.rand(3)
     zoo.finetune(resume=tmp_path / "run")
     assert digest(tmp_path / "run") == digest(unbroken.path)
+
+
+def test_a_run_that_is_told_to_end_says_how_to_go_on(pictures: Path, tmp_path: Path) -> None:
+    killing = Killing(data=pictures, folder=tmp_path)
+    run = tmp_path / "run"
+    process = subprocess.Popen(killing.command(run), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while not (run / "history.jsonl").exists() and process.poll() is None:
+        time.sleep(0.01)
+    process.terminate()
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 143 and f"To go on: zoo finetune --resume {run}" in stderr
+    assert "Traceback" not in stderr

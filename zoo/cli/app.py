@@ -11,6 +11,7 @@ gc.disable()
 import functools
 import inspect
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +24,7 @@ from zoo.cli.console import Verbosity, quiet_libraries
 from zoo.errors import OptionError, ZooError
 from zoo.planning.request import Request, parse_input_size
 
-INTERRUPTED = 130
+INTERRUPTED, TERMINATED = 130, 143
 FAULT_FOUND = 3
 _LOOKING = ("list", "show", "--help", "-h", "--version")
 
@@ -355,6 +356,8 @@ def doctor(as_json: Json = False) -> None:
 def main() -> None:
     """Entry point of the `zoo` command: the one place where a ZooError becomes a message and an exit code."""
     quiet_libraries()
+    # As Ctrl-C does, it lets a run say how to go on; services and clusters end programs this way.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     collecting = gc.isenabled()
     if len(sys.argv) < 2 or sys.argv[1] in _LOOKING:
         # Thousands of small objects, none of them garbage, and soon done: collecting is a fifth of the time.

@@ -74,6 +74,7 @@ def finetune(request: Request, registry: Registry, report: Report) -> Result:
         report(PlanReady(plan=plan))
         model = build(resolved, plan, weights)
         folder = RunFolder.create(plan, request.out)
+        report(Note(text=f"Run folder: {folder.path}\nIf it is stopped: zoo finetune --resume {folder.path}"))
         context = RunContext(
             plan=plan,
             dataset=dataset,
