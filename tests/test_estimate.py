@@ -128,6 +128,26 @@ def test_every_kind_of_stage_is_measured(arguments: dict[str, Any], stages: int,
         assert stage.training > 0 and stage.memory.activations > 0
 
 
+def test_knobs_cost_what_they_cost(shapes: Path) -> None:
+    arguments: dict[str, Any] = {"recipe": "head_only", "epochs": 4}
+    plain = estimate(shapes, **arguments).stages[0]
+    views = estimate(shapes, "head.views=3", "head.augment=crop", **arguments).stages[0]
+    # 36 images are two pieces of 32 for every view, and those to validate one.
+    assert views.features > 1.3 * plain.features
+    assert views.memory.features * (36 + 18) == plain.memory.features * (3 * 36 + 18)
+    tried = estimate(shapes, "head.lr=auto", **arguments).stages[0]
+    assert tried.training > 2 * plain.training  # five trials before it
+    full = memory(shapes, "all.batch_size=16")
+    # Steps of 16 images two at a time, as if the batch were of 32: activations stay.
+    added = memory(shapes, "all.batch_size=16", "all.accumulate=2")
+    assert added["activations"] == pytest.approx(full["activations"], rel=0.1)
+    assert memory(shapes, "all.batch_size=16", "all.ema=0.9")["activations"] > full["activations"]
+    mixed = estimate(
+        shapes, "all.mixup=0.4", "all.cutmix=1", "all.augment=rand", "all.sampling=balanced", recipe="full"
+    )
+    assert mixed.stages[0].training > 0
+
+
 def test_an_estimate_downloads_writes_and_trains_nothing(zoo_command: Zoo, few: Path, tmp_path: Path) -> None:
     nowhere = {
         "HF_ENDPOINT": "http://127.0.0.1:9",

@@ -15,7 +15,7 @@ import zoo
 from tests.conftest import Zoo
 from zoo.model.model import ZooModel
 from zoo.planning.plan import StagePlan
-from zoo.training.optimizer import make_optimizer, make_schedule
+from zoo.training.optimizer import make_optimizer, set_rates
 
 DECAY, RATE, WARMUP = 0.5, 0.02, 0.3
 FACTORS: dict[str, Callable[[float], float]] = {
@@ -84,7 +84,6 @@ def test_tensors_move_as_far_as_their_groups_rate_and_the_schedule_say(
     stage = stage.model_copy(update={"settings": stage.settings.model_copy(update=turned)})
     model = model_of(stage, backbone)
     made = make_optimizer(model, stage)
-    scheduler = make_schedule(made, stage)
     trained = {name: each for name, each in model.named_parameters() if each.requires_grad}
     frozen = {name: each.detach().clone() for name, each in model.named_parameters() if name not in trained}
     assert trained and {model.group_of(name) for name in trained} == set(stage.rates)
@@ -93,12 +92,12 @@ def test_tensors_move_as_far_as_their_groups_rate_and_the_schedule_say(
             each.zero_()
     before = {name: 0.0 for name in trained}
     momentum = 0.0
-    for factor in factors(stage):
+    for number, factor in enumerate(factors(stage)):
+        set_rates(made, stage, number)
         # Gradients of one: AdamW goes its rate, SGD its rate times what Nesterov's momentum has piled up.
         for each in trained.values():
             each.grad = torch.ones_like(each)
         made.step()
-        scheduler.step()
         momentum = 0.9 * momentum + 1
         way = 1.0 if optimizer == "adamw" else 1 + 0.9 * momentum
         for name, each in trained.items():
@@ -127,7 +126,6 @@ def test_weight_decay_follows_the_rate_of_the_group_that_it_acts_on(
     )
     model = model_of(stage, backbone)
     made = make_optimizer(model, stage)
-    scheduler = make_schedule(made, stage)
     trained = {name: each for name, each in model.named_parameters() if each.requires_grad}
     decayed = [name for name, each in trained.items() if everything or each.ndim > 1]
     assert stage.decayed_parameters == sum(trained[name].numel() for name in decayed)
@@ -135,11 +133,11 @@ def test_weight_decay_follows_the_rate_of_the_group_that_it_acts_on(
         for each in trained.values():
             each.fill_(1.0)
     known: dict[str, tuple[float, float]] = {name: (1.0, 0.0) for name in trained}
-    for factor in factors(stage):
+    for number, factor in enumerate(factors(stage)):
+        set_rates(made, stage, number)
         for each in trained.values():
             each.grad = torch.zeros_like(each)
         made.step()
-        scheduler.step()
         for name, each in trained.items():
             value, momentum = known[name]
             rate = expected_rate(model, name) * factor

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import zoo
 from tests.conftest import Zoo
 from zoo.data.sample import sample_image
+from zoo.planning.batches import batch_sizes, part_sizes
 from zoo.planning.cautions import cautions
 from zoo.planning.plan import Plan
 from zoo.registry import default_registry
@@ -69,6 +72,24 @@ def test_small_batches_where_batch_norm_trains(
     assert not [each for each in said(resting) if each.startswith("Batch norm")]
 
 
+@pytest.mark.parametrize(
+    ("images", "size", "accumulate"), [(64, 8, 4), (70, 8, 2), (9, 4, 8), (33, 16, 1), (100, 32, 3)]
+)
+def test_parts_of_a_step_are_those_that_the_loop_makes(images: int, size: int, accumulate: int) -> None:
+    longest = max(batch_sizes(images, size))
+    steps = [torch.empty(step) for step in batch_sizes(images, size * accumulate)]
+    parts = [len(part) for step in steps for part in step.tensor_split(math.ceil(len(step) / longest))]
+    assert part_sizes(images, size, accumulate) == parts
+
+
+def test_batch_norm_sees_the_parts_of_accumulated_batches(full: Plan) -> None:
+    (stage,) = full.stages
+    settings = stage.settings.model_copy(update={"batch_size": 4, "accumulate": 8})
+    plan = full.model_copy(update={"stages": (stage.model_copy(update={"settings": settings}),)})
+    (found,) = said(with_images(plan, train=[64, 64], val=[20, 20]))
+    assert "Batch norm trains on batches of 4 images in stage all" in found
+
+
 def test_classes_with_few_images_are_named_up_to_five(full: Plan) -> None:
     found = said(with_images(full, train=[64, 4], val=[20, 20]))
     assert [each for each in found if "1 of 2 classes has fewer than 5 images in train" in each and "c1 (4)" in each]
@@ -100,10 +121,11 @@ def test_unequal_classes_and_the_knob_that_helps(full: Plan) -> None:
     assert "c0 has 150 training images, c1 10 (15 times fewer)" in unequal
     assert "--set all.class_weights=balanced" in unequal
     (own,) = said(plan, own_loss=True)
-    assert "class_weights" not in own and "--head linear" in own
+    assert "class_weights" not in own and "--set all.sampling=balanced" in own
     (stage,) = plan.stages
-    balanced = stage.model_copy(update={"settings": stage.settings.model_copy(update={"class_weights": "balanced"})})
-    assert said(plan.model_copy(update={"stages": (balanced,)})) == []
+    for knob in ("class_weights", "sampling"):
+        balanced = stage.model_copy(update={"settings": stage.settings.model_copy(update={knob: "balanced"})})
+        assert said(plan.model_copy(update={"stages": (balanced,)})) == []
 
 
 def test_a_validation_split_where_one_image_is_much(full: Plan) -> None:
@@ -179,6 +201,15 @@ def test_weight_decay_is_printed_with_what_it_acts_on(zoo_inside: Zoo, shapes: P
     assert row("--set", "all.decay_all=true") == "0.0001 on all"
     assert row("--set", "all.weight_decay=0") == "none"
     assert row("--set", "all.train=norm") == "0.0001, on nothing that trains"
+
+
+def test_knobs_of_a_stage_are_printed(zoo_inside: Zoo, shapes: Path) -> None:
+    usual = ("plan", "--backbone", "timm/test_resnet", "--weights", "random", "--data", shapes, "--recipe", "lp_ft")
+    knobs = ("head.lr=auto", "head.views=3", "head.augment=crop", "all.accumulate=4", "all.batch_size=8")
+    done = zoo_inside(*usual, *(word for knob in knobs for word in ("--set", knob)))
+    rows = table(done.stdout, "steps")
+    assert "found by trying" in rows["head"] and rows["head"][-1] == "kept features of 3 views (crop)"
+    assert rows["all"][2] == "8 x 4" and rows["all"][-1] == "images, crop"
 
 
 def test_a_closed_form_head_prints_no_steps(zoo_inside: Zoo, shapes: Path) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from zoo.planning.batches import batch_sizes
-from zoo.planning.plan import Plan, StagePlan
+from zoo.planning.batches import part_sizes
+from zoo.planning.plan import Plan
 from zoo.recipes import Stage
 
 SMALL_BATCH = 8
@@ -39,37 +39,37 @@ def cautions(plan: Plan, *, native: tuple[int, int], own_loss: bool) -> tuple[st
 
 def _small_batches(plan: Plan) -> Iterator[str]:
     images = sum(plan.data.images["train"])
-    alike: dict[tuple[int, bool], list[StagePlan]] = {}
+    alike: dict[tuple[int, int, bool], list[Stage]] = {}
     for stage in plan.stages:
-        if stage.batch_norms_training and min(batch_sizes(images, stage.settings.batch_size)) < SMALL_BATCH:
+        batch = (stage.settings.batch_size, stage.settings.accumulate)
+        if stage.batch_norms_training and min(part_sizes(images, *batch)) < SMALL_BATCH:
             in_backbone = any(name != "head" for name in stage.trains)
-            alike.setdefault((stage.settings.batch_size, in_backbone), []).append(stage)
-    for (size, backbone), stages in alike.items():
-        names = _listed([stage.settings.name for stage in stages])
-        sizes = batch_sizes(images, size)
-        remedies = _larger_batches(images, size)
-        if backbone:
-            remedies.append(_set("batch_norm=frozen", [stage.settings for stage in stages]))
+            alike.setdefault((*batch, in_backbone), []).append(stage.settings)
+    for (size, accumulate, in_backbone), stages in alike.items():
+        remedies = [_larger_batches(images, size, accumulate)]
+        if in_backbone:
+            remedies.append(_set("batch_norm=frozen", stages))
+        batches = _of_images(part_sizes(images, size, accumulate), size)
         yield (
-            f"Batch norm trains on {_of_images(sizes, size)} in {names}: below {SMALL_BATCH} images the mean and "
-            f"variance of a batch say little about the data. Next: {', or '.join(remedies)}."
+            f"Batch norm trains on {batches} in {_listed(stages)}: below {SMALL_BATCH} images the mean and variance of "
+            f"a batch say little about the data. Next: {', or '.join(remedies)}."
         )
 
 
 def _of_images(sizes: Sequence[int], asked: int) -> str:
     if len(sizes) == 1:
         return f"one batch of {sizes[0]} images"
-    if min(sizes[:-1]) >= SMALL_BATCH:
-        return f"a last batch of {sizes[-1]} images in every epoch"
+    if sizes[0] >= SMALL_BATCH:
+        return f"a last batch of {min(sizes)} images in every epoch"
     joined = f" (the last of {sizes[-1]}: a single image joins the batch before it)" if sizes[-1] > asked else ""
     return f"batches of {asked} images{joined}"
 
 
-def _larger_batches(images: int, asked: int) -> list[str]:
+def _larger_batches(images: int, asked: int, accumulate: int) -> str:
     """The batch size nearest to the one asked for, within twice it, whose batches are all large enough."""
     near = sorted(range(SMALL_BATCH, 2 * max(asked, SMALL_BATCH) + 1), key=lambda size: abs(size - asked))
-    better = next((size for size in near if min(batch_sizes(images, size)) >= SMALL_BATCH), None)
-    return [f"--batch-size {better}"] if better else ["more training images"]
+    better = next((size for size in near if min(part_sizes(images, size, accumulate)) >= SMALL_BATCH), None)
+    return f"--batch-size {better}" if better else "more training images"
 
 
 def _far_resolution(plan: Plan, native: tuple[int, int]) -> Iterator[str]:
@@ -106,19 +106,25 @@ def _few_images(plan: Plan, split: str) -> Iterator[str]:
 def _unequal_classes(plan: Plan, *, own_loss: bool) -> Iterator[str]:
     counts = plan.data.images["train"]
     most, least = max(counts), min(counts)
-    unweighted = [stage.settings for stage in plan.stages if stage.settings.class_weights == "none"]
-    if most <= UNEQUAL * least or not unweighted:
+    as_they_come = [stage.settings for stage in plan.stages if not _evened_out(stage.settings)]
+    if most <= UNEQUAL * least or not as_they_come:
         return
     large, small = plan.classes[counts.index(most)], plan.classes[counts.index(least)]
-    if own_loss or plan.head.closed_form:
-        remedy = f"add images of {small}, or a head whose loss can be weighted, such as --head linear"
+    if plan.head.closed_form:
+        remedy = f"add images of {small}, or a head that is trained, such as --head linear"
     else:
-        remedy = _set("class_weights=balanced", unweighted) + ", which gives every class the same say"
+        # Weights do not reach a loss that is the head's own.
+        knob = "sampling=balanced" if own_loss else "class_weights=balanced"
+        remedy = _set(knob, as_they_come) + ", which gives every class the same say"
     yield (
         f"Classes are very unequal: {large} has {most:,} training images, {small} {least:,} "
         f"({most / least:.0f} times fewer), so {small} is easily never answered. Next: {remedy}; judge by macro F1, "
         "not by accuracy."
     )
+
+
+def _evened_out(settings: Stage) -> bool:
+    return "balanced" in (settings.class_weights, settings.sampling)
 
 
 def _coarse_validation(plan: Plan) -> Iterator[str]:
@@ -140,6 +146,6 @@ def _size(height: int, width: int) -> str:
     return str(height) if height == width else f"{height}x{width}"
 
 
-def _listed(names: Sequence[str]) -> str:
-    noun = "stage" if len(names) == 1 else "stages"
-    return f"{noun} {' and '.join([', '.join(names[:-1]), names[-1]] if len(names) > 1 else names)}"
+def _listed(stages: Sequence[Stage]) -> str:
+    names = [stage.name for stage in stages]
+    return f"stages {', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else f"stage {names[0]}"

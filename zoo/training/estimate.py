@@ -25,13 +25,14 @@ from zoo.model.model import HEAD, ZooModel
 from zoo.planning.batches import batch_sizes
 from zoo.planning.plan import Estimate, MemoryEstimate, Plan, StageEstimate, StagePlan
 from zoo.planning.resolve import Resolved
-from zoo.training import inference
+from zoo.recipes import Augment
+from zoo.training import inference, seeding
 from zoo.training.live_memory import Peak, measure_peak, process_peak
 from zoo.training.loop import FeatureInputs, ImageInputs, Inputs, StageTraining, fit_stage
 from zoo.training.memory import Pieces, memory_suffices
 from zoo.training.metrics import score
 from zoo.training.objective import Objective, anchors_of, balanced_weights
-from zoo.training.rate import RATES
+from zoo.training.rate import RATES, settled, trial
 from zoo.training.start import build
 from zoo.training.watch import NotFinite, StageWatch
 
@@ -130,7 +131,7 @@ class _Measuring:
         self._test = dataset.splits.get("test", ())
         self._device = next(model.parameters()).device
         self._kinds: dict[str, _Measured] = {}
-        self._backbone: tuple[float, int] | None = None
+        self._backbone: dict[str, tuple[float, int]] = {}
         pulled = any(stage.settings.l2_sp for stage in plan.stages)
         self._anchors = anchors_of(model) if pulled else None
         self._state = _bytes([*model.parameters(), *model.buffers()])
@@ -138,13 +139,14 @@ class _Measuring:
     def all(self, decode: float) -> Estimate:
         score(torch.eye(2), torch.arange(2))  # imports what judges
         stages = []
-        known = moved = False
+        known: tuple[str, ...] | None = None
+        moved = False
         for number, stage in enumerate(self._plan.stages):
-            computed = stage.inputs == "features" and (moved or not known)
-            stages.append(self._stage(stage, computed=computed, first=number == 0))
-            known = stage.inputs == "features"
+            keys = seeding.view_keys(self._plan.seed, stage)
+            stages.append(self._stage(stage, computed=moved or known != keys, first=number == 0))
+            known = keys if stage.inputs == "features" else None
             moved |= bool(stage.tensors) or set(stage.trains) != {HEAD}
-        test = self._pieces_of(self._test) * self._through_backbone()[0] if self._test else 0.0
+        test = self._pieces_of(self._test) * self._through_backbone("none")[0] if self._test else 0.0
         on_device = max(each.memory.on_device for each in stages)
         host = max(each.memory.on_host for each in stages)
         process = self._process(stages)
@@ -167,16 +169,17 @@ class _Measuring:
         features = activations = 0
         seconds = 0.0
         if stage.inputs == "features":
-            piece, activations = self._through_backbone()
-            views = max(1, stage.views)
+            piece, activations = self._through_backbone("none")
+            train, views = self._through_backbone(stage.settings.augment)[0], max(1, stage.views)
             features = 4 * math.prod(self._feature_shape) * (views * len(self._train) + len(self._val))
-            pieces = views * self._pieces_of(self._train) + self._pieces_of(self._val)
-            seconds = piece * pieces if computed else 0.0
-        largest = max(batch_sizes(len(self._train), stage.settings.batch_size * stage.settings.accumulate))
-        at_once = self._plan.chunk if stage.inputs == "features" else largest
+            if computed:
+                seconds = train * views * self._pieces_of(self._train) + piece * self._pieces_of(self._val)
+        at_once = self._plan.chunk if stage.inputs == "features" else max(self._sizes(stage))
         under_way = 4 * math.prod(self._model.preprocessing.input_size) * at_once * (self._store.workers + 2)
         anchors = 0 if self._anchors is None else _bytes(list(self._anchors.values()))
-        epochs = stage.settings.epochs * (1 + len(RATES) if stage.settings.lr == "auto" else 1)
+        epochs = stage.settings.epochs
+        if stage.settings.lr == "auto":
+            epochs += len(RATES) * trial(stage).settings.epochs
         training = measured.training * epochs + measured.checks
         validation = measured.validation * epochs
         return StageEstimate(
@@ -205,8 +208,12 @@ class _Measuring:
             self._kinds[kind] = self._fit(stage) if self._model.closed_form else self._steps(stage)
         return self._kinds[kind]
 
+    def _sizes(self, stage: StagePlan) -> list[int]:
+        """Images of each step of an epoch."""
+        return batch_sizes(len(self._train), stage.settings.batch_size * stage.settings.accumulate)
+
     def _steps(self, stage: StagePlan) -> _Measured:
-        sizes = batch_sizes(len(self._train), stage.settings.batch_size * stage.settings.accumulate)
+        sizes = self._sizes(stage)
         on_features = stage.inputs == "features"
         with measure_peak(self._device, [*self._model.parameters(), *self._model.buffers()]) as peak:
             watch = _Watch(self._model, stage, peak)
@@ -239,13 +246,13 @@ class _Measuring:
         )
 
     def _run(self, stage: StagePlan, sizes: Sequence[int], epochs: int, watch: _Watch) -> _Timed:
-        """Real training for so many epochs of batches of these sizes, that moves nothing."""
+        """Real training for so many epochs of steps of these sizes, that moves nothing."""
         timed = _Timed()
-        batch = math.ceil(sizes[0] / stage.settings.accumulate)
-        changes = {"batch_size": batch, "epochs": epochs, "lr": _NO_RATE, "patience": 0}
-        settings = stage.settings.model_copy(update=changes)
-        rates = dict.fromkeys(stage.rates or stage.trains, _NO_RATE)
-        short = stage.model_copy(update={"settings": settings, "steps": epochs * len(sizes), "rates": rates})
+        settings = stage.settings.model_copy(update={"epochs": epochs, "patience": 0})
+        short = stage.model_copy(update={"settings": settings, "steps": epochs * len(sizes)})
+        # One that is still to be found is one for all groups.
+        short = settled(short, _NO_RATE) if settings.lr == "auto" else short
+        short = short.model_copy(update={"rates": dict.fromkeys(short.rates, _NO_RATE)})
         task = f"measure {settings.name}"
 
         def listen(event: Event) -> None:
@@ -257,6 +264,7 @@ class _Measuring:
         # Spread over the split: not all of them may be kept in memory.
         files = _spread(self._train, sum(sizes))
         val = self._few_val(stage)
+        longest = max(batch_sizes(len(self._train), settings.batch_size))
         StageTraining(
             self._model,
             short,
@@ -266,7 +274,7 @@ class _Measuring:
             seed=self._plan.seed,
             objective=self._objective(stage),
             watch=watch,
-            pieces=self._pieces(math.ceil(max(sizes) / stage.settings.accumulate), task),
+            pieces=self._pieces(longest, task),
             report=listen,
             record=timed.epochs.append,
             save=lambda moment: None,
@@ -292,7 +300,8 @@ class _Measuring:
             train, held_out = (torch.randn(len(each), *self._feature_shape) for each in (files, val))
             return FeatureInputs(train, held_out, self._plan.chunk)
         pieces = self._pieces(self._plan.chunk, f"validation {stage.settings.name}")
-        return _SteadyImages(self._store, files, val, stage, pieces, progress=lambda done: None)
+        keys = seeding.view_keys(self._plan.seed, stage)
+        return _SteadyImages(self._store, files, val, stage, pieces, lambda done: None, keys)
 
     def _objective(self, stage: StagePlan) -> Objective:
         balanced = stage.settings.class_weights == "balanced"
@@ -300,22 +309,25 @@ class _Measuring:
         weights = balanced_weights(targets, len(self._plan.classes)) if balanced else None
         return Objective(stage.settings, weights, self._anchors)
 
-    def _through_backbone(self) -> tuple[float, int]:
+    def _through_backbone(self, augment: Augment) -> tuple[float, int]:
         """(Seconds, peak of bytes) of one piece in evaluation mode."""
-        if self._backbone is None:
+        if augment not in self._backbone:
             files = _spread(self._train, PIECES * self._plan.chunk)
-
-            def run(count: int) -> float:
-                began = time.perf_counter()
-                progress = self._progress("measure features", count)
-                pieces = self._pieces(self._plan.chunk, "features")
-                inference.features(self._model, self._store, files[:count], pieces=pieces, progress=progress)
-                return time.perf_counter() - began
-
             with measure_peak(self._device, [*self._model.parameters(), *self._model.buffers()]) as peak:
-                run(self._plan.chunk)
-            self._backbone = run(len(files)) / PIECES, peak.peak
-        return self._backbone
+                self._features(files[: self._plan.chunk], augment)
+            began = time.perf_counter()
+            self._features(files, augment)
+            self._backbone[augment] = (time.perf_counter() - began) / PIECES, peak.peak
+        return self._backbone[augment]
+
+    def _features(self, files: Sequence[ImageFile], augment: Augment) -> None:
+        progress, pieces = self._progress("measure features", len(files)), self._pieces(self._plan.chunk, "features")
+        if augment == "none":
+            inference.features(self._model, self._store, files, pieces=pieces, progress=progress)
+        else:
+            inference.view_features(
+                self._model, self._store, files, augment=augment, key="measure", pieces=pieces, progress=progress
+            )
 
     def _process(self, stages: Sequence[StageEstimate]) -> int:
         """Bytes that this process took beside the tensors: Python, libraries, what kernels work with."""
@@ -368,8 +380,7 @@ class _SteadyImages(ImageInputs):
 
     def train_batches(self, order: Sequence[Sequence[int]], text: str, epoch: int, begin: int = 0) -> Iterator[Tensor]:
         more = islice(cycle(order), self.store.workers + 1)
-        augment = self.stage.settings.augment
-        return islice(self.store.training_batches(self.train, [*order, *more], augment=augment, key=text), len(order))
+        return islice(super().train_batches([*order, *more], text, epoch, begin), len(order) - begin)
 
 
 def _shortened(sizes: Sequence[int], steps: int) -> list[int]:

@@ -36,7 +36,7 @@ def choose_rate(stage: StagePlan, train: Callable[[StagePlan], Scores]) -> Chose
     burst: NotFinite | None = None
     for rate in RATES:
         try:
-            found[rate] = train(settled(_trial(stage), rate))
+            found[rate] = train(settled(trial(stage), rate))
         except NotFinite as error:
             burst = error
     if burst is not None and not found:
@@ -51,7 +51,8 @@ def settled(stage: StagePlan, rate: float) -> StagePlan:
     return stage.model_copy(update={"settings": settings, "rates": {name: rate for name in stage.trains}})
 
 
-def _trial(stage: StagePlan) -> StagePlan:
+def trial(stage: StagePlan) -> StagePlan:
+    """The stage as it is tried: as it is, or with fewer epochs."""
     per_epoch = stage.steps // stage.settings.epochs
     epochs = max(1, min(stage.settings.epochs, _MOST_STEPS // per_epoch))
     settings = stage.settings.model_copy(update={"epochs": epochs})
