@@ -16,6 +16,7 @@ from zoo.planning.batches import batch_sizes, part_sizes
 from zoo.planning.cautions import cautions
 from zoo.planning.plan import Plan
 from zoo.registry import default_registry
+from zoo.training.resume import differences
 
 USUAL: dict[str, Any] = {"backbone": "timm/test_resnet", "weights": "random", "head": "linear"}
 
@@ -220,3 +221,8 @@ def test_a_closed_form_head_prints_no_steps(zoo_inside: Zoo, shapes: Path) -> No
         *("head", "-", "-", "-", "fitted in closed form, in one pass", "-", "-", "kept features")
     ]
     assert "peak rates" not in done.stdout and "weight decay acts" not in done.stdout
+
+
+def test_a_run_goes_on_although_a_newer_zoo_warns_otherwise(full: Plan) -> None:
+    worded = full.model_copy(update={"warnings": ("Said in other words.",)})
+    assert differences(full, worded) == [] and differences(full, full.model_copy(update={"seed": 7}))

@@ -31,7 +31,7 @@ def print_plan(plan: Plan, verbosity: Verbosity, *, to: Console | None = None) -
         if len(set(stage.rates.values())) > 1:
             rates = ", ".join(f"{group} {rate:.3g}" for group, rate in stage.rates.items())
             screen.print(f"peak rates of {stage.settings.name}: {rates}")
-    if any(stage.rates and stage.decayed_parameters < stage.trainable_parameters for stage in plan.stages):
+    if any(stage.steps and stage.decayed_parameters < stage.trainable_parameters for stage in plan.stages):
         screen.print("weight decay acts on weights of two or more dimensions, not on scales, shifts and biases")
     _print_skipped(plan, verbosity, screen)
     if plan.warnings:

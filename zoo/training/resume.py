@@ -69,8 +69,9 @@ def resolve_again(plan: Plan, registry: Registry, report: Report) -> Resolved:
 
 
 def differences(stored: Plan, found: Plan) -> list[str]:
-    """Every value in which two plans differ, `path: then, now`; how many threads decode is none of them."""
-    ignored = {"workers"}
+    """Every value in which two plans differ, `path: then, now`; how many threads decode is none of them, nor what is
+    only said about a plan."""
+    ignored = {"workers", "warnings", "estimate"}
     return _differences(stored.model_dump(mode="json", exclude=ignored), found.model_dump(mode="json", exclude=ignored))
 
 
