@@ -82,7 +82,7 @@ def test_all_faults_of_a_file_are_told_together_with_their_key_paths() -> None:
         warmup = 1
         """
     )
-    selectors = "head, last:N, first:N, middle:N, group:NAME, norm, bias or all (N from 1)"
+    selectors = "head, last:N, first:N, middle:N, group:NAME, norm, bias, adapters or all (N from 1)"
     assert sorted(faults) == sorted(
         [
             "name: a recipe is named by its file, leave this key out",

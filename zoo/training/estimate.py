@@ -32,7 +32,7 @@ from zoo.training.memory import Pieces, memory_suffices
 from zoo.training.metrics import score
 from zoo.training.objective import Objective, anchors_of, balanced_weights
 from zoo.training.rate import RATES
-from zoo.training.start import build
+from zoo.training.start import build, with_adapters
 from zoo.training.watch import NotFinite, StageWatch
 
 IMAGE_STEPS, FEATURE_STEPS = 3, 30
@@ -178,7 +178,8 @@ class _Measuring:
         anchors = 0 if self._anchors is None else _bytes(list(self._anchors.values()))
         epochs = stage.settings.epochs * (1 + len(RATES) if stage.settings.lr == "auto" else 1)
         training = measured.training * epochs + measured.checks
-        validation = measured.validation * epochs
+        # Once more where adapters have been merged.
+        validation = measured.validation * (epochs + bool(stage.adapters))
         return StageEstimate(
             stage=stage.settings.name,
             features=seconds,
@@ -201,8 +202,9 @@ class _Measuring:
         settings = stage.settings.model_dump_json(exclude=_NOT_OF_SPEED)
         kind = f"{stage.trains} {stage.tensors} {stage.inputs} {settings}"
         if kind not in self._kinds:
-            self._model.freeze_all_but(stage.trains, stage.tensors, stage.settings.batch_norm)
-            self._kinds[kind] = self._fit(stage) if self._model.closed_form else self._steps(stage)
+            with with_adapters(self._model, stage, self._plan.seed):
+                self._model.freeze_all_but(stage.trains, stage.tensors, stage.settings.batch_norm)
+                self._kinds[kind] = self._fit(stage) if self._model.closed_form else self._steps(stage)
         return self._kinds[kind]
 
     def _steps(self, stage: StagePlan) -> _Measured:
