@@ -135,8 +135,9 @@ def test_knobs_cost_what_they_cost(shapes: Path) -> None:
     # 36 images are two pieces of 32 for every view, and those to validate one.
     assert views.features > 1.3 * plain.features
     assert views.memory.features * (36 + 18) == plain.memory.features * (3 * 36 + 18)
-    tried = estimate(shapes, "head.lr=auto", **arguments).stages[0]
-    assert tried.training > 2 * plain.training  # five trials before it
+    # Five trials before it; the machine may be slower or faster by then.
+    tried = estimate(shapes, "head.lr=auto", **{**arguments, "epochs": 80}).stages[0]
+    assert tried.training > 1.5 * estimate(shapes, **{**arguments, "epochs": 80}).stages[0].training
     full = memory(shapes, "all.batch_size=16")
     # Steps of 16 images two at a time, as if the batch were of 32: activations stay.
     added = memory(shapes, "all.batch_size=16", "all.accumulate=2")

@@ -82,7 +82,7 @@ def test_all_faults_of_a_file_are_told_together_with_their_key_paths() -> None:
         warmup = 1
         """
     )
-    selectors = "head, last:N, first:N, middle:N, group:NAME, norm, bias or all (N from 1)"
+    selectors = "head, last:N, first:N, middle:N, group:NAME, norm, bias, adapters or all (N from 1)"
     assert sorted(faults) == sorted(
         [
             "name: a recipe is named by its file, leave this key out",
@@ -255,7 +255,7 @@ def test_selectors_that_match_nothing_are_all_told_with_the_groups_there_are() -
 
 
 @pytest.mark.parametrize(
-    "selector", ["last:0", "last:-1", "last:x", "last:1.5", "head:1", "all:2", "", "group", "norm:1", "adapters"]
+    "selector", ["last:0", "last:-1", "last:x", "last:1.5", "head:1", "all:2", "", "group", "norm:1", "adapters:2"]
 )
 def test_what_is_no_selector_is_refused(selector: str) -> None:
     with pytest.raises(ValueError, match="is no selector: head, last:N, first:N, middle:N, group:NAME, norm"):

@@ -19,7 +19,18 @@ WITHOUT_NORMS = "stages[1].train: 'norm' matches nothing, this backbone has no n
 
 
 def test_the_bundled_recipes_are_these() -> None:
-    assert RECIPES == ["bias", "full", "gradual", "head_only", "layer_decay", "lp_ft", "norms", "staged", "surgical"]
+    assert RECIPES == [
+        "bias",
+        "full",
+        "gradual",
+        "head_only",
+        "layer_decay",
+        "lora",
+        "lp_ft",
+        "norms",
+        "staged",
+        "surgical",
+    ]
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
@@ -36,7 +47,8 @@ def test_every_recipe_can_be_planned_or_is_refused_with_the_reason(
     plan = Plan.model_validate_json(done.stdout)
     for stage in plan.stages:
         total = stage.trainable_parameters + stage.frozen_parameters
-        assert total == sum(group.parameters for group in plan.backbone.groups) + plan.head.parameters
+        without_adapters = sum(group.parameters for group in plan.backbone.groups) + plan.head.parameters
+        assert total > without_adapters if stage.adapters else total == without_adapters
         assert 0 < stage.trainable_parameters <= total
 
 

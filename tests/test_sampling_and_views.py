@@ -257,8 +257,8 @@ def test_the_plan_says_what_the_head_trains_on(shapes: Path, zoo_inside: Zoo, mo
     monkeypatch.setenv("COLUMNS", "250")
     usual = ("plan", *ON_COMMAND, "--recipe", "head_only", "--data", shapes)
     knobs = ("--set", "head.augment=crop", "--set", "head.views=4")
-    assert "features of 4 views (crop), computed once" in zoo_inside(*usual, *knobs).stdout
-    assert "features of 2 views (crop), computed once" in zoo_inside(*usual, *knobs, "--epochs", "2").stdout
+    assert "kept features of 4 views (crop)" in zoo_inside(*usual, *knobs).stdout
+    assert "kept features of 2 views (crop)" in zoo_inside(*usual, *knobs, "--epochs", "2").stdout
     plain = zoo_inside(*usual).stdout
     assert "features, computed once" in plain and "views" not in plain
     monkeypatch.setattr(stages, "FEATURE_BUDGET", 0)

@@ -30,9 +30,9 @@ Augment = Literal["none", "flip", "crop", "rand"]
 Sampling = Literal["shuffled", "balanced"]
 BatchNorm = Literal["train", "frozen", "adapt"]
 Keep = Literal["best", "last"]
-TensorKind = Literal["norm", "bias"]
-"""Tensors by what they are, wherever they are: scales and shifts of normalisation layers, biases."""
-_SELECTORS = ("head", "all", "last", "first", "middle", "group", "norm", "bias")
+TensorKind = Literal["norm", "bias", "adapters"]
+"""Tensors by what they are, wherever they are: scales and shifts of normalisation layers, biases, low-rank adapters."""
+_SELECTORS = ("head", "all", "last", "first", "middle", "group", "norm", "bias", "adapters")
 
 
 def _is_selector(selector: str) -> str:
@@ -68,8 +68,8 @@ class Stage(BaseModel):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_\-]+$")]
     train: Annotated[tuple[Selector, ...], Field(min_length=1)]
-    """Selectors: `head`, `last:N`, `first:N`, `middle:N`, `group:NAME`, `all`, `norm`, `bias`. What none selects is
-    frozen."""
+    """Selectors: `head`, `last:N`, `first:N`, `middle:N`, `group:NAME`, `all`, `norm`, `bias`, `adapters`.
+    What none selects is frozen."""
     epochs: Annotated[Whole, Field(ge=1)]
     lr: Rate
     """Peak learning rate of the head and the last group. `auto`, for a head on kept features: the best of a few that
@@ -125,6 +125,10 @@ class Stage(BaseModel):
     views: Annotated[Whole, Field(ge=0)] = 0
     """For stages that train the head alone: features of so many augmented views of each training image are computed
     once, and each epoch trains on the next one in turn. 0: on features of the image as it is."""
+    adapter_rank: Annotated[Whole, Field(ge=1)] = 8
+    """For `adapters`: width of the two thin matrices that are trained beside each layer (LoRA, arXiv:2106.09685)."""
+    adapter_alpha: Annotated[Number, Field(gt=0)] = 16.0
+    """For `adapters`: what they put out is multiplied by adapter_alpha / adapter_rank before it is added."""
 
 
 class RecipeSpec(BaseModel):
@@ -243,7 +247,7 @@ def _of_recipe(assignments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
 def parse_selector(selector: str) -> tuple[str, str | int | None]:
     """`last:2` -> ("last", 2). Raises ValueError for anything that is no selector."""
     kind, colon, argument = selector.partition(":")
-    if kind in ("head", "all", "norm", "bias") and not colon:
+    if kind in ("head", "all", *get_args(TensorKind)) and not colon:
         return kind, None
     if kind in ("last", "first", "middle") and argument.isdecimal() and int(argument) > 0:
         return kind, int(argument)
@@ -252,7 +256,8 @@ def parse_selector(selector: str) -> tuple[str, str | int | None]:
     close = nearest(kind, _SELECTORS)
     hint = f"; did you mean {either(close)}?" if close and kind != close[0] else ""
     raise ValueError(
-        f"{selector!r} is no selector: head, last:N, first:N, middle:N, group:NAME, norm, bias or all (N from 1){hint}"
+        f"{selector!r} is no selector: head, last:N, first:N, middle:N, group:NAME, norm, bias, adapters or all "
+        f"(N from 1){hint}"
     )
 
 
@@ -265,6 +270,8 @@ class Selection:
     head: bool
     tensors: tuple[TensorKind, ...] = ()
     """Tensors of these kinds in the backbone, whatever their group."""
+    adapters: tuple[str, ...] = ()
+    """Layers that get adapters, by full name; found on the model."""
 
     @property
     def backbone(self) -> bool:

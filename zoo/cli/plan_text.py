@@ -10,6 +10,7 @@ from zoo.cli import console
 from zoo.cli.console import Verbosity
 from zoo.planning.plan import Estimate, Plan, StageEstimate, StagePlan
 from zoo.preprocessing import Preprocessing
+from zoo.recipes import TensorKind
 
 _SHOWN = 5
 
@@ -125,12 +126,18 @@ def _what_trains(stage: StagePlan, groups: Sequence[str]) -> list[str]:
     norms = [(stage.batch_norms_frozen, "frozen"), (stage.batch_norms_training, "training")]
     return [
         stage.settings.name,
-        _names(stage.trains, groups) + "".join(f", every {kind}" for kind in stage.tensors),
+        ", ".join([_names(stage.trains, groups), *(_kind(kind, stage) for kind in stage.tensors)]),
         _frozen(stage, groups),
         f"{stage.trainable_parameters:,}",
         f"{stage.frozen_parameters:,}",
         ", ".join(f"{number} {state}" for number, state in norms if number) or "none",
     ]
+
+
+def _kind(kind: TensorKind, stage: StagePlan) -> str:
+    if kind != "adapters":
+        return f"every {kind}"
+    return f"adapters of rank {stage.settings.adapter_rank} on {console.count(len(stage.adapters), 'layer')}"
 
 
 def _runs_on(stage: StagePlan) -> str:

@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from zoo.compute import Compute
 from zoo.errors import PluginError
+from zoo.model.adapters import AdaptedNames
 from zoo.model.groups import Partition, partition
 from zoo.preprocessing import Preprocessing
 from zoo.recipes import BatchNorm, TensorKind
@@ -51,6 +52,8 @@ class ZooModel(nn.Module):
         self.idle: frozenset[str] = frozenset()
         """Backbone parameters, by full name, that the logits do not depend on: behind the map, or never used by
         upstream either. They are frozen whatever trains."""
+        self.adapted = AdaptedNames()
+        """What names mean while low-rank adapters are in the backbone; see `zoo.model.adapters`."""
         self.compute = Compute()
         self._features = _features(backbone, needs)
         self._checkpointing = backbone.checkpointing
@@ -120,7 +123,11 @@ class ZooModel(nn.Module):
 
     def group_of(self, name: str) -> str:
         """The group of a parameter or buffer by its full name; `head` for the head's."""
-        return HEAD if name.startswith("head.") else self.groups.tensors[name.removeprefix("backbone.")]
+        if name.startswith("head."):
+            return HEAD
+        layer = self.adapted.adapted_by(name)
+        name = self.adapted.upstream(name) if layer is None else f"{layer}.weight"
+        return self.groups.tensors[name.removeprefix("backbone.")]
 
     def active_groups(self) -> tuple[str, ...]:
         """The backbone's groups that take part in the logits, input to output.
@@ -135,7 +142,11 @@ class ZooModel(nn.Module):
         return tuple(name for name in self.groups.names if name in taking_part)
 
     def kinds_of(self, name: str) -> frozenset[TensorKind]:
-        """What a backbone parameter is: `norm`, `bias`, both or neither; the head's are never asked for by kind."""
+        """What a backbone parameter is: `adapters`, or `norm`, `bias`, both or neither; the head's are never asked for
+        by kind."""
+        if self.adapted.adapted_by(name):
+            return frozenset(["adapters"])
+        name = self.adapted.upstream(name)
         kinds: set[TensorKind] = set()
         if name in self._norms:
             kinds.add("norm")
@@ -151,7 +162,7 @@ class ZooModel(nn.Module):
         batch_norm: BatchNorm = "train",
     ) -> bool:
         """Whether a parameter or buffer, by full name, may change where `freeze_all_but` was called like this."""
-        if name in self.idle:
+        if self.adapted.upstream(name) in self.idle:
             return False
         if not self.kinds_of(name).isdisjoint(tensors):
             return True
@@ -162,6 +173,7 @@ class ZooModel(nn.Module):
 
     def rests(self, name: str, groups: Collection[str], batch_norm: BatchNorm = "train") -> bool:
         """Whether a module, by full name, stays in evaluation mode there."""
+        name = self.adapted.adapted_by(name) or self.adapted.upstream(name)
         inside = name.removeprefix("backbone").removeprefix(".")
         held = frozenset([HEAD]) if name.split(".")[0] == HEAD else self.groups.modules[inside]
         return held.isdisjoint(groups) or (batch_norm == "frozen" and name in self._batch_norms)
@@ -182,6 +194,15 @@ class ZooModel(nn.Module):
         self._frozen_modules = tuple(name for name in self._module_names() if self.rests(name, groups, batch_norm))
         self.train(self.training)
 
+    def adapters_taken_out(self) -> None:
+        """Forget the modules that were there with low-rank adapters alone."""
+        self._frozen_modules = tuple(
+            name
+            for name in self._frozen_modules
+            if not self.adapted.adapted_by(name) and self.adapted.upstream(name) == name
+        )
+        self.adapted = AdaptedNames()
+
     def frozen_modules(self) -> list[tuple[str, nn.Module]]:
         """Every module that must be in evaluation mode, by full name."""
         return [(name, self.get_submodule(name)) for name in self._frozen_modules]
@@ -194,7 +215,7 @@ class ZooModel(nn.Module):
         return self
 
     def _module_names(self) -> Iterator[str]:
-        for name in self.groups.modules:
+        for name, _ in self.backbone.named_modules():
             yield f"backbone.{name}" if name else "backbone"
         for name, _ in self.head.named_modules():
             yield f"head.{name}" if name else "head"

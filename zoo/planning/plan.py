@@ -73,6 +73,8 @@ class StagePlan(_Record):
     """Whole groups, input to output, and `head`."""
     tensors: tuple[TensorKind, ...] = ()
     """Kinds of tensors that train in the other groups as well."""
+    adapters: tuple[str, ...] = ()
+    """Layers that get low-rank adapters, by full name; they are merged into the weights when the stage ends."""
     freezes: tuple[str, ...]
     trainable_parameters: int
     frozen_parameters: int

@@ -269,7 +269,7 @@ def _plan(
         chunk=CHUNK,
         threads=torch.get_num_threads(),
         workers=store.workers,
-        versions=versions(),
+        versions=versions(["peft"] if any(each.adapters for each in resolved.selections) else []),
     )
 
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from torch import Tensor, nn
 
 from zoo.errors import OptionError, RecipeError
+from zoo.model.adaptable import adaptable_layers
+from zoo.model.adapters import adapted, refuse_without_peft
 from zoo.model.model import HEAD, ZooModel
 from zoo.planning.batches import batch_sizes
 from zoo.planning.plan import StagePlan
 from zoo.planning.request import CLOSED_FORM_RECIPE
-from zoo.recipes import RecipeSpec, Selection, Stage, select
+from zoo.recipes import RecipeSpec, Selection, Stage, TensorKind, select
 from zoo.registry import ResolvedBackbone
 
 FEATURE_BUDGET = 4 << 30
@@ -20,7 +23,11 @@ FEATURE_BUDGET = 4 << 30
 again in every epoch."""
 
 
-_KINDS = {"norm": "normalisation layers with parameters", "bias": "biases"}
+_KINDS = {
+    "norm": "normalisation layers with parameters",
+    "bias": "biases",
+    "adapters": "linear layers or ordinary convolutions outside the groups that train as a whole",
+}
 
 
 def select_groups(
@@ -31,6 +38,9 @@ def select_groups(
     selections = []
     for index, stage in enumerate(recipe.stages):
         selection, found = select(stage, outline.active_groups(), path=f"stages[{index}]")
+        if "adapters" in selection.tensors and not found:
+            refuse_without_peft(source, stage.name)
+            selection = replace(selection, adapters=_layers(stage, selection, outline))
         faults += found or _impossible(stage, selection, outline, f"stages[{index}]")
         if selection.backbone and outline.closed_form:
             raise OptionError(
@@ -44,11 +54,17 @@ def select_groups(
     return tuple(selections)
 
 
+def _layers(stage: Stage, selection: Selection, outline: ZooModel) -> tuple[str, ...]:
+    """Where adapters go: not into groups that train as a whole, which need none."""
+    groups = [name for name in outline.active_groups() if name not in selection.groups]
+    return adaptable_layers(outline, groups, rank=stage.adapter_rank)
+
+
 def _impossible(stage: Stage, selection: Selection, outline: ZooModel, path: str) -> list[str]:
     faults = [
         f"{path}.train: {kind!r} matches nothing, this backbone has no {_KINDS[kind]}"
         for kind in selection.tensors
-        if not any(outline.trains(name, (), (kind,)) for name, _ in outline.named_parameters())
+        if not (selection.adapters if kind == "adapters" else _has(outline, kind))
     ]
     faults += _without_effect(stage, selection, outline, path)
     if stage.lr == "auto" and selection.backbone:
@@ -56,6 +72,10 @@ def _impossible(stage: Stage, selection: Selection, outline: ZooModel, path: str
     if stage.batch_size == 1 and any(norm.training for norm in _batch_norms(outline, stage, selection)):
         faults.append(f"{path}.batch_size: 1 image is no batch for the batch norms that this stage trains")
     return faults
+
+
+def _has(outline: ZooModel, kind: TensorKind) -> bool:
+    return any(outline.trains(name, (), (kind,)) for name, _ in outline.named_parameters())
 
 
 def _without_effect(stage: Stage, selection: Selection, outline: ZooModel, path: str) -> list[str]:
@@ -70,6 +90,11 @@ def _without_effect(stage: Stage, selection: Selection, outline: ZooModel, path:
             faults.append(f"{path}.{key}: would do nothing, this stage leaves the backbone alone")
     if stage.gradient_checkpointing and selection.backbone and not outline.can_checkpoint:
         faults.append(f"{path}.gradient_checkpointing: would do nothing, {outline.name} offers none")
+    if stage.l2_sp and selection.backbone and not selection.groups and set(selection.tensors) == {"adapters"}:
+        faults.append(f"{path}.l2_sp: would do nothing, adapters begin at nothing and all other weights stay")
+    for key in ("adapter_rank", "adapter_alpha"):
+        if "adapters" not in selection.tensors and getattr(stage, key) != Stage.model_fields[key].default:
+            faults.append(f"{path}.{key}: would do nothing, this stage trains no adapters; add 'adapters' to train")
     faults += _without_mixing(stage, selection, outline, path)
     faults += _without_sampling(stage, outline, path)
     faults += _without_views(stage, selection, path)
@@ -137,9 +162,12 @@ def plan_stage(
 ) -> StagePlan:
     """One stage for so many training and validation images; `feature_shape` is that of one image's features."""
     trains = _trains(selection)
-    norms = _batch_norms(outline, stage, selection)
-    trained = {name: each for name, each in outline.named_parameters() if each.requires_grad}
-    moving = [name for name in [*outline.groups.names, HEAD] if name in {outline.group_of(each) for each in trained}]
+    with adapted(outline, selection.adapters, rank=stage.adapter_rank, alpha=stage.adapter_alpha):
+        norms = _batch_norms(outline, stage, selection)
+        trained = {name: each for name, each in outline.named_parameters() if each.requires_grad}
+        groups = {outline.group_of(name) for name in trained}
+        every = count_parameters(outline.parameters())
+    moving = [name for name in [*outline.groups.names, HEAD] if name in groups]
     trainable = count_parameters(trained.values())
     steps = stage.epochs * len(batch_sizes(train, stage.batch_size * stage.accumulate))
     # More views than epochs would never be looked at; a closed form is fitted to all of them at once.
@@ -150,9 +178,10 @@ def plan_stage(
         settings=stage,
         trains=tuple(trains),
         tensors=selection.tensors,
+        adapters=selection.adapters,
         freezes=tuple(name for name in [*outline.groups.names, HEAD] if name not in (*trains, *moving)),
         trainable_parameters=trainable,
-        frozen_parameters=count_parameters(outline.parameters()) - trainable,
+        frozen_parameters=every - trainable,
         decayed_parameters=count_parameters(each for each in trained.values() if decays(each, stage)),
         rates={} if outline.closed_form else group_rates(stage, outline.active_groups(), moving),
         steps=0 if outline.closed_form else steps,

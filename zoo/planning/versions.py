@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 
 _DISTRIBUTIONS = (
@@ -18,10 +19,13 @@ _DISTRIBUTIONS = (
 )
 
 
-def versions() -> dict[str, str]:
-    """Python's version and those of the packages that matter, by distribution name; absent ones are left out."""
+def versions(further: Iterable[str] = ()) -> dict[str, str]:
+    """Python's version and those of the packages that matter, by distribution name; absent ones are left out.
+
+    `further` are packages that matter where they are used.
+    """
     found = {"python": platform.python_version()}
-    for name in _DISTRIBUTIONS:
+    for name in dict.fromkeys([*_DISTRIBUTIONS, *further]):
         try:
             found[name] = version(name)
         except PackageNotFoundError:

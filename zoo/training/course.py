@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -13,6 +12,7 @@ from torch import Tensor
 from zoo.clock import Clock
 from zoo.data.dataset import ImageFile
 from zoo.events import EpochFinished, Note, Progress, Report, StageFinished, StageStarted, silent
+from zoo.model import adapters
 from zoo.model.model import HEAD
 from zoo.planning.batches import batch_sizes
 from zoo.planning.plan import StagePlan
@@ -21,11 +21,12 @@ from zoo.training.checkpoint import Moment, Saved
 from zoo.training.context import RunContext
 from zoo.training.loop import FeatureInputs, ImageInputs, Inputs, StageEnd, StageTraining, copy_into, fit_stage
 from zoo.training.memory import Halving, Pieces, memory_suffices
-from zoo.training.metrics import Scores
+from zoo.training.metrics import Scores, score
 from zoo.training.objective import Objective, anchors_of, balanced_weights
-from zoo.training.proof import Check
+from zoo.training.proof import Check, check_merged
 from zoo.training.rate import RATES, ChosenRate, choose_rate, settled
 from zoo.training.resume import refuse_other_plan
+from zoo.training.start import with_adapters
 from zoo.training.watch import NotFinite, StageWatch
 
 
@@ -87,14 +88,17 @@ class Course:
         name, epochs = stage.settings.name, stage.settings.epochs
         self._context.report(StageStarted(stage=name, number=number, stages=len(self._plan.stages), epochs=epochs))
         clock = Clock()
-        self._model.freeze_all_but(stage.trains, stage.tensors, stage.settings.batch_norm)
-        self._model.checkpoint_gradients(stage.settings.gradient_checkpointing)
-        watch = StageWatch(self._model, stage)
-        try:
-            inputs = self._inputs(stage)
-            end = self._train_stage(self._settled(stage, inputs, watch), inputs, watch)
-        finally:
-            self.checks += watch.checks()
+        with with_adapters(self._model, stage, self._plan.seed):
+            self._model.freeze_all_but(stage.trains, stage.tensors, stage.settings.batch_norm)
+            self._model.checkpoint_gradients(stage.settings.gradient_checkpointing)
+            watch = StageWatch(self._model, stage)
+            try:
+                inputs = self._inputs(stage)
+                end = self._train_stage(self._settled(stage, inputs, watch), inputs, watch)
+            finally:
+                self.checks += watch.checks()
+            if stage.adapters:
+                end = self._merged(stage, end, inputs)
         seconds = clock.seconds()["total"]
         self._epochs.append(end.epochs)
         self.stages.append(_stage_content(stage, end, seconds) | self._rate_content())
@@ -104,6 +108,15 @@ class Course:
             state = {key: tensor.detach().cpu().clone() for key, tensor in self._model.state_dict().items()}
             self.best = Candidate(name, end.scores, end.logits, inputs.chunk, state)
         self._save(None, None, "stage")
+
+    def _merged(self, stage: StagePlan, end: StageEnd, inputs: Inputs) -> StageEnd:
+        """Merge the stage's adapters into the weights -> the same end, judged by what is saved."""
+        adapters.merge(self._model)
+        with self._context.clock.measure("train"), memory_suffices(f"validation {stage.settings.name}"):
+            logits = inputs.val_logits(self._model)
+        name, precision = stage.settings.name, self._plan.precision
+        self.checks.append(check_merged(end.logits, logits, stage=name, precision=precision))
+        return StageEnd(score(logits, self._context.val_targets), logits, end.epochs)
 
     def _settled(self, stage: StagePlan, inputs: Inputs, watch: StageWatch) -> StagePlan:
         """The stage with a number for its rate: as it is, as an interrupted run found it, or found now."""
@@ -255,7 +268,8 @@ class Course:
             "stage": None,
         }
         model = self._model.state_dict()
-        tensors = {f"model.{name}": model[name] for name in self._moved(len(self.stages) + (training is not None))}
+        stages = len(self.stages) + (training is not None)
+        tensors = {f"model.{self._model.adapted.upstream(name)}": model[name] for name in self._moved(model, stages)}
         if training is not None and watch is not None:
             position, of_stage = training.state()
             rate = asdict(self._rate) if self._rate else None
@@ -269,15 +283,21 @@ class Course:
                 "chunk": self.best.chunk,
             }
             if self._saved_best != self.best.stage:
-                kept = {f"state.{name}": self.best.state[name] for name in self._moved(len(self.stages))}
+                moved = self._moved(self.best.state, len(self.stages))
+                kept = {f"state.{name}": self.best.state[name] for name in moved}
                 parts["best"] = {**kept, "logits": self.best.logits}
         context.checkpoint.save(facts, parts)
         self._saved_best = self.best.stage if self.best else None
 
-    def _moved(self, stages: int) -> list[str]:
-        """Names of what the first so many stages may have changed; all else is as the run built it."""
-        changing = partial(_trained_by, self._plan.stages[:stages])
-        return [name for name in self._model.state_dict() if changing(self._model, name)]
+    def _moved(self, names: Iterable[str], stages: int) -> list[str]:
+        """Those of the names that the first so many stages may have changed; all else is as the run built it."""
+        training = self._plan.stages[:stages]
+        merged = {f"{layer}.weight" for stage in self._plan.stages[: len(self.stages)] for layer in stage.adapters}
+        return [
+            name
+            for name in names
+            if _trained_by(training, self._model, name) or self._model.adapted.upstream(name) in merged
+        ]
 
     def _take_up(self, saved: Saved) -> None:
         facts, state = saved.facts, saved.parts["state"]
@@ -296,10 +316,7 @@ class Course:
                 facts["best"]["stage"], scores, best["logits"], facts["best"]["chunk"], {**built, **kept}
             )
             self._saved_best = self.best.stage
-        prefix = "model."
-        copy_into(
-            self._model, {name.removeprefix(prefix): each for name, each in state.items() if name.startswith(prefix)}
-        )
+        copy_into(self._model, _of_model(state))
         if facts["stage"] is not None:
             self._interrupted = saved
 
@@ -310,10 +327,16 @@ class Course:
         prefix = "stage."
         state = saved.parts["state"]
         tensors = {key.removeprefix(prefix): each for key, each in state.items() if key.startswith(prefix)}
+        copy_into(self._model, _of_model(state))  # adapters, which were not there when all else was taken up
         position = saved.facts["stage"]["position"]
         training.take_up(position, tensors)
         watch.take_up(saved.facts["stage"]["watch"])
         self._context.report(Note(text=f"Going on in stage {name}, epoch {position['epoch']}."))
+
+
+def _of_model(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    prefix = "model."
+    return {name.removeprefix(prefix): each for name, each in state.items() if name.startswith(prefix)}
 
 
 def _trained_by(stages: Sequence[StagePlan], model: Any, name: str) -> bool:

@@ -33,7 +33,7 @@ from zoo.training.memory import Pieces, memory_suffices
 from zoo.training.metrics import score
 from zoo.training.objective import Objective, anchors_of, balanced_weights
 from zoo.training.rate import RATES, settled, trial
-from zoo.training.start import build
+from zoo.training.start import build, with_adapters
 from zoo.training.watch import NotFinite, StageWatch
 
 IMAGE_STEPS, FEATURE_STEPS = 3, 30
@@ -181,7 +181,8 @@ class _Measuring:
         if stage.settings.lr == "auto":
             epochs += len(RATES) * trial(stage).settings.epochs
         training = measured.training * epochs + measured.checks
-        validation = measured.validation * epochs
+        # Once more where adapters have been merged.
+        validation = measured.validation * (epochs + bool(stage.adapters))
         return StageEstimate(
             stage=stage.settings.name,
             features=seconds,
@@ -204,8 +205,9 @@ class _Measuring:
         settings = stage.settings.model_dump_json(exclude=_NOT_OF_SPEED)
         kind = f"{stage.trains} {stage.tensors} {stage.inputs} {settings}"
         if kind not in self._kinds:
-            self._model.freeze_all_but(stage.trains, stage.tensors, stage.settings.batch_norm)
-            self._kinds[kind] = self._fit(stage) if self._model.closed_form else self._steps(stage)
+            with with_adapters(self._model, stage, self._plan.seed):
+                self._model.freeze_all_but(stage.trains, stage.tensors, stage.settings.batch_norm)
+                self._kinds[kind] = self._fit(stage) if self._model.closed_form else self._steps(stage)
         return self._kinds[kind]
 
     def _sizes(self, stage: StagePlan) -> list[int]:

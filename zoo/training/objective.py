@@ -48,9 +48,9 @@ class Objective:
         if not self.settings.l2_sp or self.anchors is None:
             return None
         squares = [
-            (parameter - self.anchors[name].to(parameter.device)).square().sum()
+            (parameter - self.anchors[original].to(parameter.device)).square().sum()
             for name, parameter in model.named_parameters()
-            if parameter.requires_grad and name in self.anchors
+            if parameter.requires_grad and (original := model.adapted.upstream(name)) in self.anchors
         ]
         return 0.5 * self.settings.l2_sp * torch.stack(squares).sum()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
+from zoo.compute import Precision
 from zoo.data.dataset import Dataset, ImageFile, natural_key
 from zoo.data.decode import read_image
 from zoo.data.folder import SPLIT_NAMES
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
 Verdict = Literal["passed", "warning", "failed"]
 _COMPARED = 8
+MERGED: dict[Precision, float] = {"float32": 1e-3, "bfloat16": 5e-2}
+"""Share of the largest logit by which merging adapters may change one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -141,7 +145,7 @@ def _class_folder(file: ImageFile) -> str:
 
 def check_environment(plan: Plan) -> Check:
     """Whether the run has what its plan was made with: versions, threads, device."""
-    here = {"threads": torch.get_num_threads(), **versions()}
+    here = {"threads": torch.get_num_threads(), **versions(name for name in plan.versions if name != "python")}
     planned = {"threads": plan.threads, **plan.versions}
     wrong = [
         f"{name} is {here.get(name)}, planned was {planned.get(name)}"
@@ -155,6 +159,31 @@ def check_environment(plan: Plan) -> Check:
         if wrong
         else f"seed {plan.seed}, {plan.threads} threads, {plan.device}, {len(plan.versions)} versions as planned",
         evidence={"seed": plan.seed, "device": plan.device, "compute": str(plan.compute), **here},
+    )
+
+
+def check_merged(before: Tensor, after: Tensor, *, stage: str, precision: Precision) -> Check:
+    """Logits[N, classes] of validation images with adapters beside the weights, and merged into them.
+
+    In exact numbers they would be equal. Allowed is a share of the largest logit: `MERGED` of the precision.
+    """
+    scale = float(before.abs().max())
+    difference = float((before - after).abs().max())
+    allowed = MERGED[precision] * scale
+    same = difference <= allowed
+    said = f"by up to {difference:.3g}, logits go up to {scale:.3g}"
+    return Check(
+        name="adapters_merged",
+        stage=stage,
+        verdict="passed" if same else "failed",
+        summary=f"merging the adapters into the weights changed the logits of {len(before)} images {said}"
+        + ("" if same else f"; {allowed:.3g} is rounding"),
+        evidence={
+            "images": len(before),
+            "largest_difference": difference if math.isfinite(difference) else None,
+            "largest_logit": scale if math.isfinite(scale) else None,
+            "tolerance": MERGED[precision],
+        },
     )
 
 

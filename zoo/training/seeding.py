@@ -25,6 +25,11 @@ def view_keys(seed: int, stage: StagePlan) -> tuple[str, ...]:
     return tuple(f"{seed}/{stage.settings.name}/view/{number}" for number in range(1, stage.views + 1))
 
 
+def adapters_key(seed: int, stage: str) -> str:
+    """Names the draws of a stage's adapters; no epoch's key is among them."""
+    return f"{seed}/{stage}/adapters"
+
+
 def seed_torch(text: str) -> None:
     """Set torch's global generators (initialisation, dropout) from a key."""
     torch.manual_seed(_number(text))

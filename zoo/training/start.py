@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
+
 from zoo.errors import Unreachable
 from zoo.events import Note, Progress, Report
+from zoo.model.adapters import adapted
 from zoo.model.build import Weights, WeightsChoice, build_model, obtain_weights
 from zoo.model.fetch import Download
 from zoo.model.model import ZooModel, check_shapes
-from zoo.planning.plan import Plan
+from zoo.planning.plan import Plan, StagePlan
 from zoo.planning.resolve import Resolved
 from zoo.training import seeding
 from zoo.training.memory import memory_suffices
@@ -38,6 +41,14 @@ def obtain(resolved: Resolved, report: Report) -> tuple[Weights, str | None]:
         )
         random = WeightsChoice(kind="random", tag=resolved.weights.tag)
         return obtain_weights(resolved.backbone, random), reason
+
+
+def with_adapters(model: ZooModel, stage: StagePlan, seed: int) -> AbstractContextManager[None]:
+    """Inside, the model has the stage's adapters, the same for every (seed, stage); afterwards none."""
+    if stage.adapters:
+        seeding.seed_torch(seeding.adapters_key(seed, stage.settings.name))
+    settings = stage.settings
+    return adapted(model, stage.adapters, rank=settings.adapter_rank, alpha=settings.adapter_alpha)
 
 
 def build(resolved: Resolved, plan: Plan, weights: Weights) -> ZooModel:

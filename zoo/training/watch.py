@@ -317,7 +317,7 @@ def tensor_digest(tensor: Tensor) -> str:
 
 
 def _must_rest(model: ZooModel, stage: StagePlan) -> list[str]:
-    names = [f"backbone.{name}" if name else "backbone" for name in model.groups.modules]
+    names = [f"backbone.{name}" if name else "backbone" for name, _ in model.backbone.named_modules()]
     names += [f"head.{name}" if name else "head" for name, _ in model.head.named_modules()]
     return [name for name in names if model.rests(name, stage.trains, stage.settings.batch_norm)]
 
