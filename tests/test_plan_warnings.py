@@ -187,7 +187,8 @@ def test_the_printed_plan_is_the_plan(recipe: str, zoo_inside: Zoo, shapes: Path
             rates = ", ".join(f"{group} {rate:.3g}" for group, rate in stage.rates.items())
             assert f"\npeak rates of {name}: {rates}\n" in text
         if stage.tensors:
-            assert "the rest of stem" in " ".join(trains[name]) and f"every {stage.tensors[0]}" in trains[name][1]
+            also = "adapters of rank 8 on" if stage.adapters else f"every {stage.tensors[0]}"
+            assert "the rest of stem" in " ".join(trains[name]) and also in trains[name][1]
 
 
 def test_weight_decay_is_printed_with_what_it_acts_on(zoo_inside: Zoo, shapes: Path) -> None:
