@@ -73,6 +73,7 @@ def finetune(request: Request, registry: Registry, report: Report) -> Result:
             plan, dataset = complete(resolved, store, report, weights=weights, fallback=fallback)
         report(PlanReady(plan=plan))
         model = build(resolved, plan, weights)
+        del weights  # a second copy of the parameters
         folder = RunFolder.create(plan, request.out)
         report(Note(text=f"Run folder: {folder.path}\nIf it is stopped: zoo finetune --resume {folder.path}"))
         context = RunContext(
@@ -107,11 +108,13 @@ def resume(path: Path, registry: Registry, report: Report) -> Result:
             )
         refuse_differences(path, stored, plan)
         report(PlanReady(plan=plan))
+        model = build(resolved, stored, weights)
+        del weights
         context = RunContext(
             plan=stored,
             dataset=dataset,
             store=store,
-            model=build(resolved, stored, weights),
+            model=model,
             folder=RunFolder(path),
             checkpoint=Checkpoint(path),
             report=report,
