@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from zoo.planning.plan import StagePlan
 from zoo.training import inference, seeding
 from zoo.training.checkpoint import Moment, Saved
 from zoo.training.context import RunContext
-from zoo.training.loop import FeatureInputs, ImageInputs, Inputs, StageEnd, StageTraining, copy_into, fit_stage
+from zoo.training.loop import FeatureInputs, ImageInputs, Inputs, StageEnd, StageTraining, below, copy_into, fit_stage
 from zoo.training.memory import Halving, Pieces, memory_suffices
 from zoo.training.metrics import Scores, score
 from zoo.training.objective import Objective, anchors_of, balanced_weights
@@ -310,13 +310,13 @@ class Course:
         if facts["best"] is not None:
             best = saved.parts["best"]
             built = {key: tensor.detach().cpu().clone() for key, tensor in self._model.state_dict().items()}
-            kept = {name.removeprefix("state."): each for name, each in best.items() if name.startswith("state.")}
+            kept = below("state.", best)
             scores = Scores(**facts["best"]["scores"])
             self.best = Candidate(
                 facts["best"]["stage"], scores, best["logits"], facts["best"]["chunk"], {**built, **kept}
             )
             self._saved_best = self.best.stage
-        copy_into(self._model, _of_model(state))
+        copy_into(self._model, below("model.", state))
         if facts["stage"] is not None:
             self._interrupted = saved
 
@@ -324,19 +324,12 @@ class Course:
         saved, self._interrupted = self._interrupted, None
         if saved is None:
             return
-        prefix = "stage."
         state = saved.parts["state"]
-        tensors = {key.removeprefix(prefix): each for key, each in state.items() if key.startswith(prefix)}
-        copy_into(self._model, _of_model(state))  # adapters, which were not there when all else was taken up
+        copy_into(self._model, below("model.", state))  # adapters, which were not there when all else was taken up
         position = saved.facts["stage"]["position"]
-        training.take_up(position, tensors)
+        training.take_up(position, below("stage.", state))
         watch.take_up(saved.facts["stage"]["watch"])
         self._context.report(Note(text=f"Going on in stage {name}, epoch {position['epoch']}."))
-
-
-def _of_model(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    prefix = "model."
-    return {name.removeprefix(prefix): each for name, each in state.items() if name.startswith(prefix)}
 
 
 def _trained_by(stages: Sequence[StagePlan], model: Any, name: str) -> bool:

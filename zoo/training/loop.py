@@ -193,11 +193,11 @@ class StageTraining:
         """Go on where `state` was taken."""
         self._at = Position(**facts)
         # At an epoch's beginning the generators are seeded from its key.
-        self._random = _below("random.", tensors) if self._at.images else None
-        load_optimizer_state(self._model, self._optimizer, _below("optimizer.", tensors))
-        self._best_state = _below("best.", tensors)
+        self._random = below("random.", tensors) if self._at.images else None
+        load_optimizer_state(self._model, self._optimizer, below("optimizer.", tensors))
+        self._best_state = below("best.", tensors)
         if self._average is not None:
-            self._average.load(_below("average.", tensors))
+            self._average.load(below("average.", tensors))
 
     def _train_epoch(self) -> None:
         settings, at, count = self._stage.settings, self._at, len(self._train_targets)
@@ -344,7 +344,8 @@ def copy_into(model: ZooModel, state: Mapping[str, Tensor]) -> None:
                 own[name].copy_(tensor)
 
 
-def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose names begin with the prefix, without it."""
     return {name.removeprefix(prefix): each for name, each in tensors.items() if name.startswith(prefix)}
 
 
