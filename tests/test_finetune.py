@@ -141,9 +141,11 @@ def test_when_memory_runs_out_the_batch_is_halved_said_and_recorded(
 
 
 def test_halved_batches_accumulate_to_the_same_gradient() -> None:
+    from zoo.features.table import table_of
     from zoo.planning.plan import StagePlan
     from zoo.recipes import Stage
-    from zoo.training.loop import FeatureInputs, _step
+    from zoo.training.inputs import KeptInputs
+    from zoo.training.loop import _step
     from zoo.training.memory import Pieces
     from zoo.training.objective import Objective
     from zoo.training.watch import StageWatch
@@ -163,7 +165,7 @@ def test_halved_batches_accumulate_to_the_same_gradient() -> None:
         batch_norms_training=0,
     )
     features, targets = torch.randn(11, model.shape.pooled), torch.arange(11) % 3
-    inputs = FeatureInputs(features, features, 32)
+    inputs = KeptInputs((table_of(features),), table_of(features), 32)
     gradients = []
     for size in (11, 4):
         pieces = Pieces(size, work="test", report=lambda event: None, halvings=[])

@@ -16,10 +16,11 @@ from torch import Tensor
 from zoo.data.dataset import ImageFile
 from zoo.data.folder import read_folder
 from zoo.data.store import ImageStore
+from zoo.features.table import table_of
 from zoo.planning import stages
 from zoo.planning.batches import batch_sizes
 from zoo.training import inference, seeding
-from zoo.training.loop import FeatureInputs, ImageInputs
+from zoo.training.inputs import ImageInputs, KeptInputs
 from zoo.training.memory import Pieces
 
 TINY: dict[str, Any] = {"backbone": "timm/test_resnet", "weights": "random"}
@@ -162,7 +163,7 @@ def test_features_of_a_view_are_those_of_its_images_however_many_go_at_once(shap
 
 def test_epochs_take_the_views_in_turn() -> None:
     views = [torch.full((4, 2), float(number)) for number in range(3)]
-    inputs = FeatureInputs(views[0], torch.zeros(1, 2), 32, tuple(views[1:]), ("a", "b", "c"))
+    inputs = KeptInputs(tuple(table_of(view) for view in views), table_of(torch.zeros(1, 2)), 32)
     seen = [float(next(inputs.train_batches([[0, 3]], "key", epoch))[0, 0]) for epoch in range(1, 8)]
     assert seen == [0, 1, 2, 0, 1, 2, 0]
 

@@ -123,8 +123,11 @@ class Stage(BaseModel):
     """`flip`: mirrored with probability 1/2. `crop`: a random part of the image, mirrored likewise. `rand`: `crop`,
     then two operations of RandAugment at magnitude 9 (arXiv:1909.13719)."""
     views: Annotated[Whole, Field(ge=0)] = 0
-    """For stages that train the head alone: features of so many augmented views of each training image are computed
-    once, and each epoch trains on the next one in turn. 0: on features of the image as it is."""
+    """So many augmented views of each training image go through the frozen groups once, and each epoch trains on the
+    next one in turn. 0: the image as it is where the head alone trains, a new draw in every epoch elsewhere."""
+    prefix: Literal["auto", "off"] = "auto"
+    """`auto`: what the groups before the first that trains put out is computed once, where the backbone can be cut
+    there and it pays. `off`: every image goes through all of the backbone in every epoch."""
     adapter_rank: Annotated[Whole, Field(ge=1)] = 8
     """For `adapters`: width of the two thin matrices that are trained beside each layer (LoRA, arXiv:2106.09685)."""
     adapter_alpha: Annotated[Number, Field(gt=0)] = 16.0

@@ -32,6 +32,8 @@ def print_plan(plan: Plan, verbosity: Verbosity, *, to: Console | None = None) -
         if len(set(stage.rates.values())) > 1:
             rates = ", ".join(f"{group} {rate:.3g}" for group, rate in stage.rates.items())
             screen.print(f"peak rates of {stage.settings.name}: {rates}")
+    for stage in plan.stages:
+        screen.print(_reused(stage))
     if any(stage.steps and stage.decayed_parameters < stage.trainable_parameters for stage in plan.stages):
         screen.print("weight decay acts on weights of two or more dimensions, not on scales, shifts and biases")
     _print_skipped(plan, verbosity, screen)
@@ -142,11 +144,23 @@ def _kind(kind: TensorKind, stage: StagePlan) -> str:
 
 def _runs_on(stage: StagePlan) -> str:
     views = f"{console.count(stage.views, 'view')} ({stage.settings.augment})"
-    if stage.inputs == "features":
-        return f"kept features of {views}" if stage.views else "kept features"
+    if stage.inputs != "images":
+        kept = "kept features" if stage.inputs == "features" else f"what is kept before {stage.cut}"
+        return f"{kept} of {views}" if stage.views else kept
     if stage.views:
         return f"images, {views}"
     return "images" if stage.settings.augment == "none" else f"images, {stage.settings.augment}"
+
+
+def _reused(stage: StagePlan) -> str:
+    """What of a stage is computed once, or why nothing is."""
+    name = stage.settings.name
+    if stage.inputs == "features":
+        return f"{name}: each image goes through the frozen backbone once ({console.size(stage.kept_bytes)} kept)"
+    if stage.inputs == "prefix":
+        size = console.size(stage.kept_bytes)
+        return f"{name}: each image goes through the groups before {stage.cut} once ({size} kept)"
+    return f"{name}: each image goes through all of the backbone in every epoch: {stage.why}"
 
 
 def _frozen(stage: StagePlan, groups: Sequence[str]) -> str:

@@ -37,6 +37,7 @@ class ImageStore:
         self.workers = max(1, workers)
         self._budget = budget
         self._kept: dict[str, Tensor] = {}
+        self._digests: dict[str, str] = {}
         self._bytes = 0
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(max_workers=self.workers, thread_name_prefix="zoo-decode")
@@ -58,7 +59,7 @@ class ImageStore:
         faults: dict[str, str] = {}
         examined = self._map(self._examine, files, ahead=4 * self.workers)
         for done, (file, (digest, fault)) in enumerate(zip(files, examined, strict=True), start=1):
-            digests[file.relative] = digest
+            digests[file.relative] = self._digests[file.relative] = digest
             if fault is not None:
                 faults[file.relative] = fault
             progress(done)
@@ -88,6 +89,10 @@ class ImageStore:
 
         named = _turns(order, key) if anew else ([(index, key) for index in indices] for indices in order)
         return self._map(load, islice(named, begin, None), ahead=self.workers + 1)
+
+    def digest_of(self, file: ImageFile) -> str:
+        """SHA-256 of a file's bytes, which must have been examined."""
+        return self._digests[file.relative]
 
     def resized(self, file: ImageFile) -> Tensor:
         """uint8[3, H', W'], from memory or decoded now. Raises DataError."""

@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from zoo.compute import Compute
 from zoo.errors import PluginError
 from zoo.model.adapters import AdaptedNames
+from zoo.model.cut import Cut, cut_before
 from zoo.model.groups import Partition, partition
 from zoo.preprocessing import Preprocessing
 from zoo.recipes import BatchNorm, TensorKind
@@ -77,6 +78,22 @@ class ZooModel(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         logits: Tensor = self.head(self.features(images))
         return logits
+
+    def cut_before(self, group: str) -> Cut:
+        """The backbone in two, before one of its groups; no group before it may train. Raises CannotCut."""
+        return cut_before(group, self.backbone, self.groups, self._features, self.preprocessing.input_size)
+
+    def outputs_before(self, cut: Cut, images: Tensor) -> Tensor:
+        """images[N, 3, H, W] -> what crosses the cut, [N, ...], as the backbone computes it: in its precision too."""
+        images = images.contiguous(memory_format=_LAYOUTS[self.compute.memory_format])
+        with self._precision(images.device):
+            return cut.prefix(images)
+
+    def features_after(self, cut: Cut, outputs: Tensor) -> Tensor:
+        """What crosses the cut -> the same as `features` of its images."""
+        with self._precision(outputs.device):
+            features = cut.suffix(outputs)
+        return features.float().contiguous()
 
     def compute_as(self, compute: Compute) -> ZooModel:
         """Set precision and memory layout of the backbone's passes; weights stay float32, and so do the features."""

@@ -83,8 +83,15 @@ class StagePlan(_Record):
     rates: dict[str, float]
     """Peak learning rate of every group that trains, after layer decay."""
     steps: int
-    inputs: Literal["features", "images"]
-    """`features`: the frozen backbone runs once an image and the stage trains on what it put out."""
+    inputs: Literal["features", "prefix", "images"]
+    """`features`: the frozen backbone runs once an image and the stage trains on what it put out. `prefix`: so do the
+    groups before `cut`."""
+    cut: str = ""
+    """The first group that runs in every step, of a `prefix`."""
+    kept_bytes: int = 0
+    """Of what was put out once, for all images; an estimate."""
+    why: str = ""
+    """Why not more is computed once."""
     batch_norms_frozen: int
     batch_norms_training: int
     views: int = 0

@@ -247,6 +247,7 @@ def _plan(
                 train=len(dataset.splits["train"]),
                 val=len(dataset.splits["val"]),
                 feature_shape=resolved.feature_shape,
+                device=resolved.device,
             )
             for stage, selection in zip(resolved.recipe.stages, resolved.selections, strict=True)
         ),

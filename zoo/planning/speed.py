@@ -6,10 +6,8 @@ The default stands unless another is at least 1.2 times faster, so that noise do
 from __future__ import annotations
 
 import hashlib
-import platform
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import get_args
 
 import torch
@@ -19,6 +17,7 @@ from zoo.errors import OptionError, nearest
 from zoo.events import Note, Report
 from zoo.kept import kept_json
 from zoo.model.model import ZooModel
+from zoo.planning.machine import machine_facts
 
 WORTH_IT = 1.2
 """How many times faster than what is simpler a choice must be."""
@@ -58,7 +57,7 @@ def choose_compute(
     if not tune:
         return candidates[0], {}
     work = "training" if trains else "inference"
-    key = hashlib.sha256("\n".join([name, work, precision, *_machine(device)]).encode()).hexdigest()[:24]
+    key = hashlib.sha256("\n".join([name, work, precision, *machine_facts(device)]).encode()).hexdigest()[:24]
 
     def measure() -> dict[str, float]:
         report(Note(text="Measuring once which precision and memory layout are fastest here; kept for next time."))
@@ -127,18 +126,3 @@ def _pass(model: ZooModel, images: torch.Tensor, trains: bool) -> float:
     if images.is_cuda:
         torch.cuda.synchronize(images.device)
     return time.perf_counter() - began
-
-
-def _machine(device: str) -> list[str]:
-    """What a rate depends on beside the model."""
-    named = torch.cuda.get_device_name(device) if device.startswith("cuda") else _processor()
-    return [device, named, torch.__version__, str(torch.get_num_threads()), platform.system()]
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    told = {line.partition(":")[0].strip(): line.partition(":")[2].strip() for line in lines}
-    return "\n".join(told.get(key, "") for key in ("model name", "cpu family", "model", "flags", "Features"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
@@ -15,13 +14,9 @@ from zoo.model.model import HEAD, ZooModel
 from zoo.planning.batches import batch_sizes
 from zoo.planning.plan import StagePlan
 from zoo.planning.request import CLOSED_FORM_RECIPE
+from zoo.planning.reuse import Amount, before_what_trains, features_alone
 from zoo.recipes import RecipeSpec, Selection, Stage, TensorKind, select
 from zoo.registry import ResolvedBackbone
-
-FEATURE_BUDGET = 4 << 30
-"""Bytes of maps, and of features of several views, kept in memory; with more, a head stage runs the frozen backbone
-again in every epoch."""
-
 
 _KINDS = {
     "norm": "normalisation layers with parameters",
@@ -84,7 +79,13 @@ def _without_effect(stage: Stage, selection: Selection, outline: ZooModel, path:
     for key, usual in (("label_smoothing", 0), ("class_weights", "none")):
         if outline.own_loss and getattr(stage, key) != usual:
             faults.append(f"{path}.{key}: would do nothing, this head brings its own loss")
-    of_backbone = (("l2_sp", 0), ("batch_norm", "train"), ("layer_decay", 1), ("gradient_checkpointing", False))
+    of_backbone = (
+        ("l2_sp", 0),
+        ("batch_norm", "train"),
+        ("layer_decay", 1),
+        ("gradient_checkpointing", False),
+        ("prefix", "auto"),
+    )
     for key, usual in of_backbone:
         if not selection.backbone and getattr(stage, key) != usual:
             faults.append(f"{path}.{key}: would do nothing, this stage leaves the backbone alone")
@@ -97,13 +98,17 @@ def _without_effect(stage: Stage, selection: Selection, outline: ZooModel, path:
             faults.append(f"{path}.{key}: would do nothing, this stage trains no adapters; add 'adapters' to train")
     faults += _without_mixing(stage, selection, outline, path)
     faults += _without_sampling(stage, outline, path)
-    faults += _without_views(stage, selection, path)
+    faults += _without_views(stage, selection, outline, path)
     return faults
 
 
-def _without_views(stage: Stage, selection: Selection, path: str) -> list[str]:
-    if stage.views and selection.backbone:
-        return [f"{path}.views: would do nothing, this stage trains on images and augments them anew in every epoch"]
+def _without_views(stage: Stage, selection: Selection, outline: ZooModel, path: str) -> list[str]:
+    first = outline.groups.names[0]
+    if stage.views and (selection.tensors or first in selection.groups):
+        return [
+            f"{path}.views: would only show fewer crops, this stage trains {first}, the first group, so that nothing "
+            "can be computed once"
+        ]
     if stage.views and stage.augment == "none":
         return [f"{path}.views: would do nothing without augment, every view would be the image as it is; set augment"]
     if stage.augment != "none" and not (stage.views or selection.backbone):
@@ -158,7 +163,14 @@ def _batch_norms(outline: ZooModel, stage: Stage, selection: Selection) -> list[
 
 
 def plan_stage(
-    stage: Stage, selection: Selection, outline: ZooModel, *, train: int, val: int, feature_shape: tuple[int, ...]
+    stage: Stage,
+    selection: Selection,
+    outline: ZooModel,
+    *,
+    train: int,
+    val: int,
+    feature_shape: tuple[int, ...],
+    device: str,
 ) -> StagePlan:
     """One stage for so many training and validation images; `feature_shape` is that of one image's features."""
     trains = _trains(selection)
@@ -172,8 +184,11 @@ def plan_stage(
     steps = stage.epochs * len(batch_sizes(train, stage.batch_size * stage.accumulate))
     # More views than epochs would never be looked at; a closed form is fitted to all of them at once.
     views = stage.views if outline.closed_form else min(stage.views, stage.epochs)
-    kept = _fits_in_memory(feature_shape, train * max(1, views) + val, views)
-    reuse = outline.closed_form or (not selection.backbone and kept)
+    amount = Amount(train=train, val=val, views=views, epochs=stage.epochs)
+    if selection.backbone:
+        reuse = before_what_trains(stage, outline, moving, amount, device)
+    else:
+        reuse = features_alone(outline, feature_shape, amount)
     return StagePlan(
         settings=stage,
         trains=tuple(trains),
@@ -185,16 +200,14 @@ def plan_stage(
         decayed_parameters=count_parameters(each for each in trained.values() if decays(each, stage)),
         rates={} if outline.closed_form else group_rates(stage, outline.active_groups(), moving),
         steps=0 if outline.closed_form else steps,
-        inputs="features" if reuse else "images",
+        inputs=reuse.inputs,
+        cut=reuse.cut,
+        kept_bytes=reuse.bytes,
+        why=reuse.why,
         batch_norms_frozen=sum(not norm.training for norm in norms),
         batch_norms_training=sum(norm.training for norm in norms),
         views=views,
     )
-
-
-def _fits_in_memory(shape: tuple[int, ...], images: int, views: int) -> bool:
-    """Pooled features of the images as they are always do; maps are some hundred times larger, views may be many."""
-    return (len(shape) == 1 and not views) or 4 * math.prod(shape) * images <= FEATURE_BUDGET
 
 
 def group_rates(stage: Stage, groups: Sequence[str], trains: Sequence[str]) -> dict[str, float]:

@@ -10,22 +10,22 @@ from typing import Any
 from torch import Tensor
 
 from zoo.clock import Clock
-from zoo.data.dataset import ImageFile
 from zoo.events import EpochFinished, Note, Progress, Report, StageFinished, StageStarted, silent
 from zoo.model import adapters
-from zoo.model.model import HEAD
 from zoo.planning.batches import batch_sizes
 from zoo.planning.plan import StagePlan
-from zoo.training import inference, seeding
+from zoo.training import seeding
 from zoo.training.checkpoint import Moment, Saved
 from zoo.training.context import RunContext
-from zoo.training.loop import FeatureInputs, ImageInputs, Inputs, StageEnd, StageTraining, below, copy_into, fit_stage
-from zoo.training.memory import Halving, Pieces, memory_suffices
+from zoo.training.inputs import ImageInputs, Inputs
+from zoo.training.loop import StageEnd, StageTraining, below, copy_into, fit_stage
+from zoo.training.memory import Halving, memory_suffices
 from zoo.training.metrics import Scores, score
 from zoo.training.objective import Objective, anchors_of, balanced_weights
 from zoo.training.proof import Check, check_merged
 from zoo.training.rate import RATES, ChosenRate, choose_rate, settled
 from zoo.training.resume import refuse_other_plan
+from zoo.training.reuse import Reuse, check_cut
 from zoo.training.start import with_adapters
 from zoo.training.watch import NotFinite, StageWatch
 
@@ -49,7 +49,7 @@ class Course:
         self._context = context
         self._plan = context.plan
         self._model = context.model
-        self._features: FeatureInputs | None = None
+        self._reuse = Reuse(context)
         pulled = any(stage.settings.l2_sp for stage in self._plan.stages)
         self._anchors = anchors_of(self._model) if pulled else None
         self._interrupted: Saved | None = None
@@ -210,46 +210,20 @@ class Course:
 
     def _inputs(self, stage: StagePlan) -> Inputs:
         context = self._context
+        if stage.inputs != "images":
+            if stage.inputs == "prefix":
+                self._check_cut(stage)
+            return self._reuse.inputs(stage)
+        self._reuse.forget()
+        pieces = context.pieces(self._plan.chunk, f"validation {stage.settings.name}")
+        progress = context.progress("validate", len(context.val))
         keys = seeding.view_keys(self._plan.seed, stage)
-        if stage.inputs == "images":
-            self._features = None
-            pieces = context.pieces(self._plan.chunk, f"validation {stage.settings.name}")
-            progress = context.progress("validate", len(context.val))
-            return ImageInputs(context.store, context.train, context.val, stage, pieces, progress, keys)
-        if self._backbone_has_moved() or (self._features and self._features.keys != keys):
-            self._features = None  # not beside the new ones
-        if self._features is None:
-            with context.clock.measure("features"):
-                pieces = context.pieces(self._plan.chunk, "features")
-                train, *further = self._train_features(stage, keys, pieces)
-                val = self._features_of(context.val, pieces, "features of val")
-            self._features = FeatureInputs(train, val, pieces.size, tuple(further), keys)
-        return self._features
+        return ImageInputs(context.store, context.train, context.val, stage, pieces, progress, keys)
 
-    def _train_features(self, stage: StagePlan, keys: Sequence[str], pieces: Pieces) -> list[Tensor]:
-        context, files = self._context, self._context.train
-        if not keys:
-            return [self._features_of(files, pieces, "features of train")]
-        return [
-            inference.view_features(
-                self._model,
-                context.store,
-                files,
-                augment=stage.settings.augment,
-                key=key,
-                pieces=pieces,
-                progress=context.progress(f"features of train, view {number} of {len(keys)}", len(files)),
-            )
-            for number, key in enumerate(keys, start=1)
-        ]
-
-    def _features_of(self, files: Sequence[ImageFile], pieces: Pieces, task: str) -> Tensor:
-        progress = self._context.progress(task, len(files))
-        return inference.features(self._model, self._context.store, files, pieces=pieces, progress=progress)
-
-    def _backbone_has_moved(self) -> bool:
-        done = self._plan.stages[: len(self.stages)]
-        return any(stage.tensors or set(stage.trains) != {HEAD} for stage in done)
+    def _check_cut(self, stage: StagePlan) -> None:
+        context = self._context
+        (images,) = context.store.batches(context.val[: self._plan.chunk], self._plan.chunk)
+        self.checks.append(check_cut(self._model, stage, images))
 
     def _save(self, training: StageTraining | None, watch: StageWatch | None, moment: Moment) -> None:
         """Into the checkpoint, where one is due; `training` and `watch` are those of a stage under way."""

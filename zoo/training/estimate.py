@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import cycle, islice
@@ -20,19 +21,23 @@ from torch.optim import Optimizer
 from zoo.data.dataset import Dataset, ImageFile
 from zoo.data.store import ImageStore
 from zoo.events import EpochFinished, Event, Progress, Report
+from zoo.features.table import table_of
 from zoo.model.build import Weights, WeightsChoice
 from zoo.model.model import HEAD, ZooModel
 from zoo.planning.batches import batch_sizes
 from zoo.planning.plan import Estimate, MemoryEstimate, Plan, StageEstimate, StagePlan
 from zoo.planning.resolve import Resolved
+from zoo.planning.reuse import MEMORY_BUDGET
 from zoo.recipes import Augment
 from zoo.training import inference, seeding
+from zoo.training.inputs import ImageInputs, Inputs, KeptInputs
 from zoo.training.live_memory import Peak, measure_peak, process_peak
-from zoo.training.loop import FeatureInputs, ImageInputs, Inputs, StageTraining, fit_stage
+from zoo.training.loop import StageTraining, fit_stage
 from zoo.training.memory import Pieces, memory_suffices
 from zoo.training.metrics import score
 from zoo.training.objective import Objective, anchors_of, balanced_weights
 from zoo.training.rate import RATES, settled, trial
+from zoo.training.reuse import forward_of
 from zoo.training.start import build, with_adapters
 from zoo.training.watch import NotFinite, StageWatch
 
@@ -131,7 +136,7 @@ class _Measuring:
         self._test = dataset.splits.get("test", ())
         self._device = next(model.parameters()).device
         self._kinds: dict[str, _Measured] = {}
-        self._backbone: dict[str, tuple[float, int]] = {}
+        self._backbone: dict[tuple[str, str], tuple[float, int]] = {}
         pulled = any(stage.settings.l2_sp for stage in plan.stages)
         self._anchors = anchors_of(model) if pulled else None
         self._state = _bytes([*model.parameters(), *model.buffers()])
@@ -139,12 +144,12 @@ class _Measuring:
     def all(self, decode: float) -> Estimate:
         score(torch.eye(2), torch.arange(2))  # imports what judges
         stages = []
-        known: tuple[str, ...] | None = None
+        known: tuple[str, tuple[str, ...]] | None = None
         moved = False
         for number, stage in enumerate(self._plan.stages):
-            keys = seeding.view_keys(self._plan.seed, stage)
-            stages.append(self._stage(stage, computed=moved or known != keys, first=number == 0))
-            known = keys if stage.inputs == "features" else None
+            kept = stage.cut, seeding.view_keys(self._plan.seed, stage)
+            stages.append(self._stage(stage, computed=moved or known != kept, first=number == 0))
+            known = None if stage.inputs == "images" else kept
             moved |= bool(stage.tensors) or set(stage.trains) != {HEAD}
         test = self._pieces_of(self._test) * self._through_backbone("none")[0] if self._test else 0.0
         on_device = max(each.memory.on_device for each in stages)
@@ -168,13 +173,13 @@ class _Measuring:
         measured = self._measured(stage)
         features = activations = 0
         seconds = 0.0
-        if stage.inputs == "features":
-            piece, activations = self._through_backbone("none")
-            train, views = self._through_backbone(stage.settings.augment)[0], max(1, stage.views)
-            features = 4 * math.prod(self._feature_shape) * (views * len(self._train) + len(self._val))
+        if stage.inputs != "images":
+            piece, activations = self._through_backbone("none", stage.cut)
+            train, views = self._through_backbone(stage.settings.augment, stage.cut)[0], max(1, stage.views)
+            features = min(stage.kept_bytes, MEMORY_BUDGET)
             if computed:
                 seconds = train * views * self._pieces_of(self._train) + piece * self._pieces_of(self._val)
-        at_once = self._plan.chunk if stage.inputs == "features" else max(self._sizes(stage))
+        at_once = self._plan.chunk if stage.inputs != "images" else max(self._sizes(stage))
         under_way = 4 * math.prod(self._model.preprocessing.input_size) * at_once * (self._store.workers + 2)
         anchors = 0 if self._anchors is None else _bytes(list(self._anchors.values()))
         epochs = stage.settings.epochs
@@ -203,7 +208,7 @@ class _Measuring:
 
     def _measured(self, stage: StagePlan) -> _Measured:
         settings = stage.settings.model_dump_json(exclude=_NOT_OF_SPEED)
-        kind = f"{stage.trains} {stage.tensors} {stage.inputs} {settings}"
+        kind = f"{stage.trains} {stage.tensors} {stage.inputs} {stage.cut} {settings}"
         if kind not in self._kinds:
             with with_adapters(self._model, stage, self._plan.seed):
                 self._model.freeze_all_but(stage.trains, stage.tensors, stage.settings.batch_norm)
@@ -299,8 +304,13 @@ class _Measuring:
 
     def _inputs(self, stage: StagePlan, files: Sequence[ImageFile], val: Sequence[ImageFile]) -> Inputs:
         if stage.inputs == "features":
-            train, held_out = (torch.randn(len(each), *self._feature_shape) for each in (files, val))
-            return FeatureInputs(train, held_out, self._plan.chunk)
+            train, held_out = (table_of(torch.randn(len(each), *self._feature_shape)) for each in (files, val))
+            return KeptInputs((train,), held_out, self._plan.chunk)
+        if stage.inputs == "prefix":
+            cut = self._model.cut_before(stage.cut)
+            put_out = (self._put_out(each, "none", stage.cut) for each in (files, val))
+            train, held_out = (table_of(torch.cat(list(each))) for each in put_out)
+            return KeptInputs((train,), held_out, self._plan.chunk, cut)
         pieces = self._pieces(self._plan.chunk, f"validation {stage.settings.name}")
         keys = seeding.view_keys(self._plan.seed, stage)
         return _SteadyImages(self._store, files, val, stage, pieces, lambda done: None, keys)
@@ -311,25 +321,29 @@ class _Measuring:
         weights = balanced_weights(targets, len(self._plan.classes)) if balanced else None
         return Objective(stage.settings, weights, self._anchors)
 
-    def _through_backbone(self, augment: Augment) -> tuple[float, int]:
-        """(Seconds, peak of bytes) of one piece in evaluation mode."""
-        if augment not in self._backbone:
+    def _through_backbone(self, augment: Augment, before: str = "") -> tuple[float, int]:
+        """(Seconds, peak of bytes) of one piece in evaluation mode, up to a group where one is named."""
+        if (augment, before) not in self._backbone:
             files = _spread(self._train, PIECES * self._plan.chunk)
             with measure_peak(self._device, [*self._model.parameters(), *self._model.buffers()]) as peak:
-                self._features(files[: self._plan.chunk], augment)
+                deque(self._put_out(files[: self._plan.chunk], augment, before), maxlen=0)
             began = time.perf_counter()
-            self._features(files, augment)
-            self._backbone[augment] = (time.perf_counter() - began) / PIECES, peak.peak
-        return self._backbone[augment]
+            deque(self._put_out(files, augment, before), maxlen=0)
+            self._backbone[augment, before] = (time.perf_counter() - began) / PIECES, peak.peak
+        return self._backbone[augment, before]
 
-    def _features(self, files: Sequence[ImageFile], augment: Augment) -> None:
-        progress, pieces = self._progress("measure features", len(files)), self._pieces(self._plan.chunk, "features")
+    def _put_out(self, files: Sequence[ImageFile], augment: Augment, before: str) -> Iterator[Tensor]:
+        size = self._plan.chunk
         if augment == "none":
-            inference.features(self._model, self._store, files, pieces=pieces, progress=progress)
+            batches = self._store.batches(files, size)
         else:
-            inference.view_features(
-                self._model, self._store, files, augment=augment, key="measure", pieces=pieces, progress=progress
-            )
+            batches = inference.view_batches(self._store, files, size, augment=augment, key="measure")
+        forward = forward_of(self._model, self._model.cut_before(before) if before else None)
+        progress, done = self._progress("measure features", len(files)), 0
+        for rows in inference.outputs(forward, self._model, batches, self._pieces(size, "features")):
+            yield rows
+            done += len(rows)
+            progress(done)
 
     def _process(self, stages: Sequence[StageEstimate]) -> int:
         """Bytes that this process took beside the tensors: Python, libraries, what kernels work with."""

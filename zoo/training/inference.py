@@ -6,40 +6,18 @@ padding the last images of a split would depend on how many there are.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from zoo.data.dataset import ImageFile
 from zoo.data.store import ImageStore
+from zoo.features.table import Block, Table, block_of
+from zoo.model.cut import Cut
 from zoo.model.model import ZooModel
 from zoo.recipes import Augment
 from zoo.training.memory import Pieces
-
-
-def features(
-    model: ZooModel, store: ImageStore, files: Sequence[ImageFile], *, pieces: Pieces, progress: Callable[[int], None]
-) -> Tensor:
-    """What the head gets of the files (pooled[N, F] or map[N, C, H, W]) on the CPU, in their order; each image goes
-    through the backbone once."""
-    return _through(model.features, model, store.batches(files, pieces.size), len(files), pieces, progress)
-
-
-def view_features(
-    model: ZooModel,
-    store: ImageStore,
-    files: Sequence[ImageFile],
-    *,
-    augment: Augment,
-    key: str,
-    pieces: Pieces,
-    progress: Callable[[int], None],
-) -> Tensor:
-    """As `features`, of one augmented view of each file: the one that is drawn for `key` and the file."""
-    order = [range(start, min(start + pieces.size, len(files))) for start in range(0, len(files), pieces.size)]
-    images = store.training_batches(files, order, augment=augment, key=key)
-    return _through(model.features, model, images, len(files), pieces, progress)
 
 
 def logits(
@@ -49,12 +27,43 @@ def logits(
     return _through(model, model, store.batches(files, pieces.size), len(files), pieces, progress)
 
 
-def head_logits(model: ZooModel, features: Tensor, *, size: int) -> Tensor:
-    """logits[N, classes] from what the head gets, in padded pieces of `size` as `logits` computes them."""
+def kept_logits(model: ZooModel, rows: Table, cut: Cut | None, *, size: int) -> Tensor:
+    """logits[N, classes] from kept features, or from what crosses the cut, in padded pieces of `size` as `logits`
+    computes them."""
     device = next(model.parameters()).device
     model.eval()
+
+    def forward(piece: Tensor) -> Tensor:
+        logits: Tensor = model.head(piece if cut is None else model.features_after(cut, piece))
+        return logits
+
     with torch.inference_mode():
-        return torch.cat([_padded(model.head, piece.to(device), size).cpu() for piece in torch.split(features, size)])
+        return torch.cat([_padded(forward, piece.to(device), size).cpu() for piece in rows.chunks(size)])
+
+
+def outputs(
+    forward: Callable[[Tensor], Tensor], model: ZooModel, batches: Iterable[Tensor], pieces: Pieces
+) -> Iterator[Tensor]:
+    """What `forward` makes of each batch, on the CPU, in the layout that it comes in; training can go on from it."""
+    device = next(model.parameters()).device
+    for images in batches:
+        model.eval()
+
+        def attempt(size: int, images: Tensor = images) -> Tensor:
+            done = [_padded(forward, piece.to(device), size).cpu() for piece in torch.split(images, size)]
+            return done[0] if len(done) == 1 else torch.cat(done)
+
+        with torch.no_grad():
+            output = pieces.run(attempt)
+        yield output
+
+
+def view_batches(
+    store: ImageStore, files: Sequence[ImageFile], size: int, *, augment: Augment, key: str
+) -> Iterator[Tensor]:
+    """images[size or fewer, 3, H, W] in the files' order, each augmented as drawn for `key` and the file."""
+    order = [range(start, min(start + size, len(files))) for start in range(0, len(files), size)]
+    return store.training_batches(files, order, augment=augment, key=key)
 
 
 def targets_of(files: Sequence[ImageFile]) -> Tensor:
@@ -101,5 +110,7 @@ def _room_for(count: int, like: Tensor) -> Tensor:
 def _padded(forward: Callable[[Tensor], Tensor], batch: Tensor, size: int) -> Tensor:
     count = len(batch)
     if count < size:
-        batch = torch.cat([batch, batch.new_zeros(size - count, *batch.shape[1:])])
+        block = block_of(batch)
+        rows = torch.cat([block.rows, block.rows.new_zeros(size - count, *block.rows.shape[1:])])
+        batch = Block(rows, block.order).seen
     return forward(batch)[:count]

@@ -5,97 +5,26 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from zoo.data.dataset import ImageFile
-from zoo.data.store import ImageStore
 from zoo.events import EpochFinished, Progress, Report
 from zoo.model.model import ZooModel
 from zoo.planning.plan import StagePlan
-from zoo.training import inference, seeding
+from zoo.training import seeding
 from zoo.training.average import make_average
 from zoo.training.checkpoint import Moment
+from zoo.training.inputs import Inputs
 from zoo.training.memory import Pieces
 from zoo.training.metrics import Scores, score
 from zoo.training.mixing import mix, mixes
 from zoo.training.objective import Objective
 from zoo.training.optimizer import load_optimizer_state, make_optimizer, optimizer_state, rates_at, set_rates
 from zoo.training.watch import StageWatch
-
-
-class Inputs(Protocol):
-    """Where a stage's batches come from."""
-
-    @property
-    def chunk(self) -> int:
-        """Images at a time in validation."""
-
-    def train_batches(self, order: Sequence[Sequence[int]], text: str, epoch: int, begin: int = 0) -> Iterator[Tensor]:
-        """One tensor per batch of indices from the batch `begin`, in the epoch (from 1) that `text` names."""
-
-    def features(self, model: ZooModel, batch: Tensor) -> Tensor:
-        """A batch -> what the head gets, with a graph where the backbone trains."""
-
-    def val_logits(self, model: ZooModel) -> Tensor:
-        """logits[N, classes] over the validation split."""
-
-
-@dataclass(frozen=True, slots=True)
-class FeatureInputs:
-    """What the head gets, computed once: for stages that leave the backbone alone."""
-
-    train: Tensor
-    val: Tensor
-    chunk: int
-    further_views: tuple[Tensor, ...] = ()
-    """`train` is of the first view then: epochs take the views in turn."""
-    keys: tuple[str, ...] = ()
-    """Of the views' draws; none for the images as they are."""
-
-    def train_batches(self, order: Sequence[Sequence[int]], text: str, epoch: int, begin: int = 0) -> Iterator[Tensor]:
-        views = (self.train, *self.further_views)
-        view = views[(epoch - 1) % len(views)]
-        return (view[torch.tensor(list(indices))] for indices in order[begin:])
-
-    def features(self, model: ZooModel, batch: Tensor) -> Tensor:
-        return batch
-
-    def val_logits(self, model: ZooModel) -> Tensor:
-        return inference.head_logits(model, self.val, size=self.chunk)
-
-
-@dataclass(frozen=True, slots=True)
-class ImageInputs:
-    """Images, augmented as the stage says."""
-
-    store: ImageStore
-    train: Sequence[ImageFile]
-    val: Sequence[ImageFile]
-    stage: StagePlan
-    pieces: Pieces
-    progress: Callable[[int], None]
-    keys: tuple[str, ...] = ()
-    """Of the views' draws, where epochs take views in turn; otherwise every epoch draws anew."""
-
-    @property
-    def chunk(self) -> int:
-        return self.pieces.size
-
-    def train_batches(self, order: Sequence[Sequence[int]], text: str, epoch: int, begin: int = 0) -> Iterator[Tensor]:
-        key = self.keys[(epoch - 1) % len(self.keys)] if self.keys else text
-        augment = self.stage.settings.augment
-        return self.store.training_batches(self.train, order, augment=augment, key=key, anew=not self.keys, begin=begin)
-
-    def features(self, model: ZooModel, batch: Tensor) -> Tensor:
-        return model.features(batch)
-
-    def val_logits(self, model: ZooModel) -> Tensor:
-        return inference.logits(model, self.store, self.val, pieces=self.pieces, progress=self.progress)
 
 
 @dataclass(slots=True)

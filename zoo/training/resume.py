@@ -70,8 +70,14 @@ def resolve_again(plan: Plan, registry: Registry, report: Report) -> Resolved:
 
 def differences(stored: Plan, found: Plan) -> list[str]:
     """Every value in which two plans differ, `path: then, now`; how many threads decode is none of them, nor what is
-    only said about a plan."""
-    ignored = {"workers", "warnings", "estimate"}
+    only said about a plan, nor what is computed once, in which a run follows its stored plan."""
+    # Pydantic takes sets and dictionaries.
+    ignored: Any = {
+        "workers": True,
+        "warnings": True,
+        "estimate": True,
+        "stages": {"__all__": {"inputs", "cut", "kept_bytes", "why"}},
+    }
     return _differences(stored.model_dump(mode="json", exclude=ignored), found.model_dump(mode="json", exclude=ignored))
 
 

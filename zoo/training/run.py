@@ -38,6 +38,7 @@ from zoo.training.proof import (
 )
 from zoo.training.result import FORMAT, Result
 from zoo.training.resume import read_plan, refuse_differences, refuse_finished, resolve_again
+from zoo.training.reuse import cuts_checked
 from zoo.training.run_folder import RunFolder, refuse_unusable
 from zoo.training.start import build, obtain
 from zoo.training.watch import NotFinite
@@ -71,9 +72,11 @@ def finetune(request: Request, registry: Registry, report: Report) -> Result:
     with contextlib.closing(open_store(resolved)) as store:
         with clock.measure("data"):
             plan, dataset = complete(resolved, store, report, weights=weights, fallback=fallback)
-        report(PlanReady(plan=plan))
         model = build(resolved, plan, weights)
         del weights  # a second copy of the parameters
+        (images,) = store.batches(dataset.splits["val"][: plan.chunk], plan.chunk)
+        plan = cuts_checked(plan, model, images)
+        report(PlanReady(plan=plan))
         folder = RunFolder.create(plan, request.out)
         report(Note(text=f"Run folder: {folder.path}\nIf it is stopped: zoo finetune --resume {folder.path}"))
         context = RunContext(
