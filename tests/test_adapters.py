@@ -43,7 +43,9 @@ def test_adapters_go_to_linear_layers_and_ordinary_convolutions(backbone: str) -
 
 def test_the_plan_counts_adapters_and_says_where_they_go(few: Path, zoo_inside: Zoo) -> None:
     words = ("plan", "--backbone", "timm/test_vit", "--weights", "random", "--recipe", "lora", "--data", few)
-    shown = zoo_inside(*words).stdout
+    done = zoo_inside(*words)
+    assert done.returncode == 0, done.stderr
+    shown = done.stdout
     plan = json.loads(zoo_inside(*words, "--json").stdout)
     stage = plan["stages"][1]
     assert f"adapters of rank 8 on {len(stage['adapters'])} layers" in " ".join(shown.split())
