@@ -15,8 +15,9 @@ from zoo.model.model import HEAD, ZooModel
 from zoo.planning.batches import batch_sizes
 from zoo.planning.plan import StagePlan
 from zoo.planning.request import CLOSED_FORM_RECIPE
-from zoo.recipes import RecipeSpec, Selection, Stage, TensorKind, select
+from zoo.recipes import RecipeSpec, Stage
 from zoo.registry import ResolvedBackbone
+from zoo.selectors import Selection, TensorKind, select
 
 FEATURE_BUDGET = 4 << 30
 """Bytes of maps, and of features of several views, kept in memory; with more, a head stage runs the frozen backbone
@@ -37,7 +38,7 @@ def select_groups(
     faults: list[str] = []
     selections = []
     for index, stage in enumerate(recipe.stages):
-        selection, found = select(stage, outline.active_groups(), path=f"stages[{index}]")
+        selection, found = select(stage.train, outline.active_groups(), path=f"stages[{index}]")
         if "adapters" in selection.tensors and not found:
             refuse_without_peft(source, stage.name)
             selection = replace(selection, adapters=_layers(stage, selection, outline))
