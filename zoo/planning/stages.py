@@ -89,6 +89,10 @@ def _without_effect(stage: Stage, selection: Selection, outline: ZooModel, path:
     for key, usual in of_backbone:
         if not selection.backbone and getattr(stage, key) != usual:
             faults.append(f"{path}.{key}: would do nothing, this stage leaves the backbone alone")
+    if stage.batch_norm != "train" and selection.backbone and not selection.groups:
+        faults.append(
+            f"{path}.batch_norm: would do nothing, it is about groups that train as a whole, and this stage trains none"
+        )
     if stage.gradient_checkpointing and selection.backbone and not outline.can_checkpoint:
         faults.append(f"{path}.gradient_checkpointing: would do nothing, {outline.name} offers none")
     if stage.l2_sp and selection.backbone and not selection.groups and set(selection.tensors) == {"adapters"}:
