@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -32,13 +32,31 @@ def _own_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ZOO_CACHE_DIR", str(cache))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _unmeasured() -> Iterator[None]:
+    """Runs compute in plain float32 unless a test asks for tuning: measuring which precision is fastest takes seconds
+    for every model, and what it chooses differs between machines."""
+    from zoo.planning.request import Request
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(Request.__init__.__kwdefaults__, "tune", False)
+        yield
+
+
+def _without_tuning(arguments: Sequence[str | Path]) -> list[str]:
+    """The same words for the command line, where it takes the option."""
+    words = [str(word) for word in arguments]
+    takes_it = words[:1] in (["plan"], ["finetune"]) and "--backbone" in words and "--resume" not in words
+    return [*words, "--no-tune"] if takes_it and "--no-tune" not in words else words
+
+
 @pytest.fixture
 def zoo_command(cache: Path, tmp_path: Path) -> Zoo:
     """Runs `zoo ARGUMENTS` as a process of its own in `tmp_path`."""
 
     def run(*arguments: str | Path, timeout: float = 120, **variables: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "zoo", *map(str, arguments)],
+            [sys.executable, "-m", "zoo", *_without_tuning(arguments)],
             capture_output=True,
             text=True,
             timeout=timeout,
@@ -57,7 +75,7 @@ def zoo_inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
         from zoo.cli.app import main
 
-        words = ["zoo", *map(str, arguments)]
+        words = ["zoo", *_without_tuning(arguments)]
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(sys, "argv", words)
         code = 0

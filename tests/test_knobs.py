@@ -183,6 +183,10 @@ def test_batch_norms_do_as_they_are_told(
         (["--head", "arcface", "--set", "last.class_weights=balanced"], "class_weights: would do nothing, this head"),
         (["--set", "head.l2_sp=0.1"], "l2_sp: would do nothing, this stage leaves the backbone alone"),
         (["--set", "head.batch_norm=frozen"], "batch_norm: would do nothing, this stage leaves the backbone alone"),
+        (
+            ["--set", "last.train=head,norm", "--set", "last.batch_norm=adapt"],
+            "batch_norm: would do nothing, it is about groups that train as a whole, and this stage trains none",
+        ),
         (["--set", "head.label_smoothing=1"], "(--set head.label_smoothing): should be less than 1"),
         (["--set", "head.clip=-1"], "(--set head.clip): should be at least 0"),
         (["--set", "head.optimizer=adam"], "(--set head.optimizer): should be 'adamw' or 'sgd'"),

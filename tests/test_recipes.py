@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import zoo
 from zoo.errors import OptionError, RecipeError
-from zoo.recipes import RecipeSpec, Stage, override, recipe_from_file, recipe_from_toml, select
+from zoo.recipes import RecipeSpec, Stage, override, recipe_from_file, recipe_from_toml
 from zoo.registry import default_registry
+from zoo.selectors import select
 
 BUNDLED = {found.spec.name: found.spec for found in default_registry().recipes() if found.plugin.own}
 GROUPS = ("stem", "stage1", "stage2", "stage3")
@@ -240,12 +241,12 @@ def test_shorthands_start_at_one(shorthand: str) -> None:
 def test_selectors_name_groups_in_the_order_of_the_backbone(
     train: list[str], groups: tuple[str, ...], head: bool
 ) -> None:
-    selection, faults = select(stage(*train), GROUPS, path="stages[0]")
+    selection, faults = select(train, GROUPS, path="stages[0]")
     assert (selection.groups, selection.head, faults) == (groups, head, [])
 
 
 def test_selectors_that_match_nothing_are_all_told_with_the_groups_there_are() -> None:
-    _, faults = select(stage("head", "group:stage4", "last:5", "group:conv"), GROUPS, path="stages[2]")
+    _, faults = select(["head", "group:stage4", "last:5", "group:conv"], GROUPS, path="stages[2]")
     assert faults == [
         "stages[2].train[1]: 'group:stage4' matches no group. Did you mean 'stage3', 'stage2' or 'stage1'? "
         "The groups are: stem, stage1, stage2, stage3",

@@ -209,6 +209,17 @@ def stopped(usual: dict[str, Any], tmp_path: Path, saving_often: None) -> Path:
     return tmp_path / "run"
 
 
+def test_the_seconds_of_a_stage_count_both_of_its_parts(stopped: Path) -> None:
+    path = stopped / "checkpoint" / "checkpoint.json"
+    saved = json.loads(path.read_text("utf-8"))
+    of_stage = saved["facts"]["stage"]["seconds"]
+    assert 0 < of_stage["total"] <= saved["facts"]["seconds"]["total"]
+    of_stage["total"] += 1000
+    path.write_text(json.dumps(saved), "utf-8")
+    seconds = {stage["name"]: stage["seconds"] for stage in zoo.finetune(resume=stopped).content["stages"]}
+    assert seconds["last"] > 1000 > seconds["head"] + seconds["all"]
+
+
 def changed(run: Path, *path: str | int, to: Any) -> None:
     plan = json.loads((run / "plan.json").read_text("utf-8"))
     inner = plan

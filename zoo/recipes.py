@@ -6,9 +6,8 @@ import json
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -25,14 +24,12 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from zoo.errors import OptionError, RecipeError, either, nearest, plain
+from zoo.selectors import parse_selector
 
 Augment = Literal["none", "flip", "crop", "rand"]
 Sampling = Literal["shuffled", "balanced"]
 BatchNorm = Literal["train", "frozen", "adapt"]
 Keep = Literal["best", "last"]
-TensorKind = Literal["norm", "bias", "adapters"]
-"""Tensors by what they are, wherever they are: scales and shifts of normalisation layers, biases, low-rank adapters."""
-_SELECTORS = ("head", "all", "last", "first", "middle", "group", "norm", "bias", "adapters")
 
 
 def _is_selector(selector: str) -> str:
@@ -245,77 +242,6 @@ def _of_recipe(assignments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
         else:
             of_recipe[key] = value
     return of_recipe, rest
-
-
-def parse_selector(selector: str) -> tuple[str, str | int | None]:
-    """`last:2` -> ("last", 2). Raises ValueError for anything that is no selector."""
-    kind, colon, argument = selector.partition(":")
-    if kind in ("head", "all", *get_args(TensorKind)) and not colon:
-        return kind, None
-    if kind in ("last", "first", "middle") and argument.isdecimal() and int(argument) > 0:
-        return kind, int(argument)
-    if kind == "group" and argument:
-        return kind, argument
-    close = nearest(kind, _SELECTORS)
-    hint = f"; did you mean {either(close)}?" if close and kind != close[0] else ""
-    raise ValueError(
-        f"{selector!r} is no selector: head, last:N, first:N, middle:N, group:NAME, norm, bias, adapters or all "
-        f"(N from 1){hint}"
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class Selection:
-    """What a stage trains."""
-
-    groups: tuple[str, ...]
-    """Whole groups, in the backbone's order."""
-    head: bool
-    tensors: tuple[TensorKind, ...] = ()
-    """Tensors of these kinds in the backbone, whatever their group."""
-    adapters: tuple[str, ...] = ()
-    """Layers that get adapters, by full name; found on the model."""
-
-    @property
-    def backbone(self) -> bool:
-        """Whether anything of the backbone trains."""
-        return bool(self.groups or self.tensors)
-
-
-def select(stage: Stage, groups: Sequence[str], *, path: str) -> tuple[Selection, list[str]]:
-    """Resolve a stage's selectors against a backbone's groups (input to output) -> (selection, faults)."""
-    chosen: set[str] = set()
-    tensors: list[TensorKind] = []
-    head = False
-    faults = []
-    for index, selector in enumerate(stage.train):
-        kind, argument = parse_selector(selector)
-        where = f"{path}.train[{index}]"
-        has = ", ".join(groups)
-        if kind == "head":
-            head = True
-        elif kind == "all":
-            head = True
-            chosen.update(groups)
-        elif kind in get_args(TensorKind):
-            tensors.append(cast("TensorKind", kind))
-        elif isinstance(argument, int) and argument > len(groups):
-            faults.append(f"{where}: {selector!r} asks for {argument} groups, this backbone has {len(groups)}: {has}")
-        elif isinstance(argument, int):
-            chosen.update(_run_of(groups, kind, argument))
-        elif argument in groups:
-            chosen.add(str(argument))
-        else:
-            close = nearest(str(argument), groups)
-            hint = f" Did you mean {either(close)}?" if close else ""
-            faults.append(f"{where}: {selector!r} matches no group.{hint} The groups are: {has}")
-    return Selection(tuple(name for name in groups if name in chosen), head, tuple(dict.fromkeys(tensors))), faults
-
-
-def _run_of(groups: Sequence[str], kind: str, count: int) -> Sequence[str]:
-    """So many groups at one end, or around the middle (of two middles the one nearer to the input)."""
-    start = {"first": 0, "middle": (len(groups) - count) // 2, "last": len(groups) - count}[kind]
-    return groups[start : start + count]
 
 
 def _validated(

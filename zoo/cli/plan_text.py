@@ -10,7 +10,7 @@ from zoo.cli import console
 from zoo.cli.console import Verbosity
 from zoo.planning.plan import Estimate, Plan, StageEstimate, StagePlan
 from zoo.preprocessing import Preprocessing
-from zoo.recipes import TensorKind
+from zoo.selectors import TensorKind
 
 _SHOWN = 5
 

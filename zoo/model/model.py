@@ -15,7 +15,8 @@ from zoo.model.adapters import AdaptedNames
 from zoo.model.cut import Cut, cut_before
 from zoo.model.groups import Partition, partition
 from zoo.preprocessing import Preprocessing
-from zoo.recipes import BatchNorm, TensorKind
+from zoo.recipes import BatchNorm
+from zoo.selectors import TensorKind
 from zoo.specs import Backbone, FeatureShape, Needs
 
 HEAD = "head"

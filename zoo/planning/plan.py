@@ -7,7 +7,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from zoo.compute import Compute, MemoryFormat, Precision
-from zoo.recipes import Keep, Stage, TensorKind
+from zoo.recipes import Keep, Stage
+from zoo.selectors import TensorKind
 from zoo.specs import Needs
 
 FORMAT = 1

@@ -29,9 +29,10 @@ from zoo.planning.request import CLOSED_FORM_RECIPE, DEFAULT_RECIPE, SAMPLE_CLAS
 from zoo.planning.speed import check_precision, choose_compute
 from zoo.planning.stages import count_parameters, plan_stage, select_groups
 from zoo.planning.versions import versions
-from zoo.recipes import RecipeSpec, Selection, Stage, override, recipe_from_file
+from zoo.recipes import RecipeSpec, Stage, override, recipe_from_file
 from zoo.registry import Contribution, Registry, ResolvedBackbone
 from zoo.registry.names import qualified_name
+from zoo.selectors import Selection
 from zoo.specs import HeadSpec
 
 CHUNK = 32

@@ -15,8 +15,9 @@ from zoo.planning.batches import batch_sizes
 from zoo.planning.plan import StagePlan
 from zoo.planning.request import CLOSED_FORM_RECIPE
 from zoo.planning.reuse import Amount, before_what_trains, features_alone
-from zoo.recipes import RecipeSpec, Selection, Stage, TensorKind, select
+from zoo.recipes import RecipeSpec, Stage
 from zoo.registry import ResolvedBackbone
+from zoo.selectors import Selection, TensorKind, select
 
 _KINDS = {
     "norm": "normalisation layers with parameters",
@@ -32,7 +33,7 @@ def select_groups(
     faults: list[str] = []
     selections = []
     for index, stage in enumerate(recipe.stages):
-        selection, found = select(stage, outline.active_groups(), path=f"stages[{index}]")
+        selection, found = select(stage.train, outline.active_groups(), path=f"stages[{index}]")
         if "adapters" in selection.tensors and not found:
             refuse_without_peft(source, stage.name)
             selection = replace(selection, adapters=_layers(stage, selection, outline))
@@ -89,6 +90,10 @@ def _without_effect(stage: Stage, selection: Selection, outline: ZooModel, path:
     for key, usual in of_backbone:
         if not selection.backbone and getattr(stage, key) != usual:
             faults.append(f"{path}.{key}: would do nothing, this stage leaves the backbone alone")
+    if stage.batch_norm != "train" and selection.backbone and not selection.groups:
+        faults.append(
+            f"{path}.batch_norm: would do nothing, it is about groups that train as a whole, and this stage trains none"
+        )
     if stage.gradient_checkpointing and selection.backbone and not outline.can_checkpoint:
         faults.append(f"{path}.gradient_checkpointing: would do nothing, {outline.name} offers none")
     if stage.l2_sp and selection.backbone and not selection.groups and set(selection.tensors) == {"adapters"}:

@@ -54,6 +54,7 @@ class Course:
         self._anchors = anchors_of(self._model) if pulled else None
         self._interrupted: Saved | None = None
         self._rate: ChosenRate | None = None
+        self._stage_clock = Clock()
         self._saved_best: str | None = None
         self._epochs: list[int] = []
         self.checks: list[Check] = []
@@ -87,7 +88,9 @@ class Course:
     def _run_stage(self, number: int, stage: StagePlan) -> None:
         name, epochs = stage.settings.name, stage.settings.epochs
         self._context.report(StageStarted(stage=name, number=number, stages=len(self._plan.stages), epochs=epochs))
-        clock = Clock()
+        self._stage_clock = Clock()
+        if self._interrupted is not None:
+            self._stage_clock.add(self._interrupted.facts["stage"]["seconds"])
         with with_adapters(self._model, stage, self._plan.seed):
             self._model.freeze_all_but(stage.trains, stage.tensors, stage.settings.batch_norm)
             self._model.checkpoint_gradients(stage.settings.gradient_checkpointing)
@@ -99,7 +102,7 @@ class Course:
                 self.checks += watch.checks()
             if stage.adapters:
                 end = self._merged(stage, end, inputs)
-        seconds = clock.seconds()["total"]
+        seconds = self._stage_clock.seconds()["total"]
         self._epochs.append(end.epochs)
         self.stages.append(_stage_content(stage, end, seconds) | self._rate_content())
         self._context.report(StageFinished(stage=name, seconds=seconds, val=end.scores.to_dict()))
@@ -247,7 +250,8 @@ class Course:
         if training is not None and watch is not None:
             position, of_stage = training.state()
             rate = asdict(self._rate) if self._rate else None
-            facts["stage"] = {"position": position, "watch": watch.state(), "rate": rate}
+            seconds = self._stage_clock.seconds()
+            facts["stage"] = {"position": position, "watch": watch.state(), "rate": rate, "seconds": seconds}
             tensors |= {f"stage.{name}": each for name, each in of_stage.items()}
         parts = {"state": tensors}
         if self.best is not None:
