@@ -11,8 +11,8 @@ own; the programs of a work take turns, so that a machine that slows down slows 
 
 `training parts` is what a program does after its imports up to its result, decoding, features and validation included;
 for zoo the checks of the proof and the saved classifier too. Each zoo run has an empty cache folder, so it measures
-which precision is fastest and computes its features itself, unless its name says otherwise. Peers compute in float32, as
-people write them; a second hand-written loop in bfloat16 and channels-last shows how much of a ratio is precision.
+which precision is fastest and computes its features itself, unless its name says otherwise. Peers compute in float32,
+as people write them; a second hand-written loop in bfloat16 and channels-last shows how much of a ratio is precision.
 
 A run that has a row in the file of results is not run again; take a new file for other code. Leave the machine alone
 meanwhile: other work falsifies it.
@@ -32,19 +32,7 @@ from benchmarks.place import Place
 from benchmarks.programs import Failed
 from benchmarks.rows import Run, append_row, missing, read_rows
 from benchmarks.speed_table import work_table
-from benchmarks.works import WORKS, Peer, Work, Zoo
-
-
-def run_of(work: Work, program: Zoo | Peer, seed: int, *, smoke: bool = False) -> Run:
-    """The key of a row: everything that the program is told."""
-    told = [f"{name}={value}" for name, value in sorted(_fields(program).items()) if value]
-    return Run(
-        program=program.name,
-        data=work.images.real or "photographs",
-        seed=seed,
-        settings=(*told, *(["smoke"] if smoke else [])),
-        label=work.name,
-    )
+from benchmarks.works import WORKS, Peer, Work, Zoo, run_of
 
 
 def measure(work: Work, place: Place, results: Path, *, repeats: int) -> int:
@@ -91,7 +79,7 @@ def main() -> int:
             smoke=given.smoke,
         )
         failed = sum(measure(work, place, given.results, repeats=given.repeats) for work in chosen)
-    tables = [work_table(work, read_rows(given.results)) for work in chosen]
+    tables = [work_table(work, read_rows(given.results), smoke=given.smoke) for work in chosen]
     print("\n\n".join(filter(None, tables)))
     return 1 if failed else 0
 
@@ -116,15 +104,6 @@ def _arguments() -> argparse.Namespace:
     if given.repeats < 1:
         parser.error(f"--repeats must be at least 1, got {given.repeats}")
     return given
-
-
-def _fields(program: Zoo | Peer) -> dict[str, object]:
-    named = {name: getattr(program, name) for name in program.__dataclass_fields__ if name != "name"}
-    if "recipe" in named:  # a file by its name: the checkout may be anywhere
-        named["recipe"] = Path(str(named["recipe"])).name
-    if "stages" in named:
-        named["stages"] = [tuple(stage) for stage in named["stages"]]
-    return named
 
 
 if __name__ == "__main__":

@@ -119,7 +119,8 @@ def linear(limit: float, counts: Mapping[str, int], *, quantity: str = "training
 
         return each(middle, large) / each(small, middle)
 
-    what = f"{quantity}: a further image from {middle} to {large}, over one from {small} to {middle}"
+    few, some, many = (f"{count:,}" for count in counts.values())
+    what = f"{quantity}, of a further image: {some} to {many} over {few} to {some}"
     return Asked(what=what, programs=tuple(counts), found=found, most=limit)
 
 

@@ -19,14 +19,17 @@ _START = b"\xff\xd8"
 _COMMENT = b"\xff\xfe"
 
 
-def photos(folder: Path, count: int) -> Path:
-    """The folder with `count` pictures, a multiple of 25, below `folder`; drawn where it is not there yet."""
+def photos(folder: Path, count: int, *, different: int = DRAWN) -> Path:
+    """The folder with `count` pictures, a multiple of 25, below `folder`; drawn where it is not there yet.
+
+    Raises ValueError for another count.
+    """
     if count % (CLASSES * _VAL):
         raise ValueError(f"{count} pictures do not go into {CLASSES} classes with a fifth for validation")
     made = photos_folder(folder, count)
     if made.is_dir():
         return made
-    drawn = [_drawn(number) for number in range(min(count, DRAWN))]
+    drawn = [_drawn(number) for number in range(min(count, different))]
     folder.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=folder))
     try:

@@ -5,22 +5,26 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
+from benchmarks import works
 from benchmarks.asked import QUANTITIES, Results, median
-from benchmarks.rows import Row
+from benchmarks.rows import Row, run_of
 from benchmarks.works import Work
 
 _COLUMNS = [quantity for quantity in QUANTITIES if quantity != "accuracy"]
 
 
-def results_of(work: Work, rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """The work's rows by program, in the order of its programs; those of a refusal are left out."""
-    done = [row for row in rows if row["run"]["label"] == work.name and "refused" not in row]
-    return {each.name: [row for row in done if row["run"]["program"] == each.name] for each in work.programs}
+def results_of(work: Work, rows: Sequence[Row], *, smoke: bool = False) -> dict[str, list[Row]]:
+    """The rows of the work's programs as they are told now, in their order; those of a refusal are left out."""
+    done = [(run_of(row), row) for row in rows if "refused" not in row]
+    return {
+        program.name: [row for run, row in done if run == works.run_of(work, program, run.seed, smoke=smoke)]
+        for program in work.programs
+    }
 
 
-def work_table(work: Work, rows: Sequence[Row]) -> str:
+def work_table(work: Work, rows: Sequence[Row], *, smoke: bool = False) -> str:
     """One work; nothing where it has no rows."""
-    results = results_of(work, rows)
+    results = results_of(work, rows, smoke=smoke)
     if not any(results.values()):
         return ""
     columns = [each for each in _COLUMNS if any(median(found, each) is not None for found in results.values())]

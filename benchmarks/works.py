@@ -9,6 +9,7 @@ from typing import Literal
 from benchmarks import asked
 from benchmarks.asked import Asked
 from benchmarks.peers.task import Stage
+from benchmarks.rows import Run
 
 SQUEEZENET = "squeezenet1_1"
 _LAST = Path(__file__).with_name("last.toml")
@@ -69,6 +70,26 @@ class Work:
     needs: str = ""
     """A key of a recipe's stages that this zoo must know."""
     note: str = ""
+
+
+def run_of(work: Work, program: Zoo | Peer, seed: int, *, smoke: bool = False) -> Run:
+    """The key of a row: everything that the program is told."""
+    return Run(
+        program=program.name,
+        data=work.images.real or f"{work.images.count} photographs",
+        seed=seed,
+        settings=(*_told(program), *(["smoke"] if smoke else [])),
+        label=work.name,
+    )
+
+
+def _told(program: Zoo | Peer) -> list[str]:
+    told = {name: getattr(program, name) for name in program.__dataclass_fields__ if name != "name"}
+    if isinstance(program, Zoo):  # a file by its name: the checkout may be anywhere
+        told["recipe"] = Path(program.recipe).name
+    else:
+        told["stages"] = [tuple(stage) for stage in program.stages]
+    return [f"{name}={value}" for name, value in sorted(told.items()) if value]
 
 
 _HEAD_10 = (Stage("head", 10),)

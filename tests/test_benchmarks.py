@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import statistics
+import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
-from benchmarks import asked, programs
-from benchmarks.__main__ import run_of
+import torch
+import zoo
+from benchmarks import asked, gpu, programs
+from benchmarks.fixed_batch import features_flops, training_flops, training_rate
 from benchmarks.peers.task import Stage, Task
 from benchmarks.photos import SIZE, photos
 from benchmarks.place import Place
@@ -17,7 +20,7 @@ from benchmarks.rows import run_of as run_from_row
 from benchmarks.speed_table import work_table
 from benchmarks.splits import halve, labelled, read_used
 from benchmarks.table import head_verdict, interval, tables
-from benchmarks.works import WORKS
+from benchmarks.works import WORKS, run_of
 from PIL import Image
 
 
@@ -94,7 +97,8 @@ def test_the_tables_say_where_the_head_alone_was_better_than_what_was_kept() -> 
 
 
 def _row(program: str, *, seconds: float, accuracy: float = 0.9, **more: object) -> Row:
-    run = Run(program=program, data="bees", seed=0, label="bees")
+    told = next((each for each in WORKS[0].programs if each.name == program), WORKS[0].programs[0])
+    run = run_of(WORKS[0], told, seed=0)
     return {"run": asdict(run), "seconds": seconds, "process_seconds": seconds + 4, "accuracy": accuracy, **more}
 
 
@@ -168,24 +172,24 @@ def test_works_that_cannot_be_run_here_say_why() -> None:
 
 
 def test_generated_photographs_are_complete_and_no_two_files_are_the_same(tmp_path: Path) -> None:
-    folder = photos(tmp_path, 275)
+    folder = photos(tmp_path, 50, different=25)
     dataset = read_used(folder, skipped=[])
-    assert [len(dataset.splits[split]) for split in ("train", "val")] == [220, 55]
+    assert [len(dataset.splits[split]) for split in ("train", "val")] == [40, 10]
     files = [path.read_bytes() for path in folder.rglob("*.jpg")]
-    assert len(set(files)) == 275
-    first, repeated = (Image.open(folder / name) for name in ("val/class0/00000.jpg", "val/class0/00050.jpg"))
+    assert len(set(files)) == 50
+    first, repeated = (Image.open(folder / name) for name in ("val/class0/00000.jpg", "val/class0/00005.jpg"))
     assert first.size == SIZE and first.tobytes() == repeated.tobytes()
 
 
 def test_the_table_of_a_work_has_medians_and_what_was_asked() -> None:
-    work = replace(WORKS[0], name="bees")
+    work = WORKS[0]
     rows = [_row("plain", seconds=each) for each in (80.0, 90.0, 85.0)]
     rows += [_row("zoo", seconds=each, parts={"features": 1.0}) for each in (3.0, 4.0, 2.0)]
     table = work_table(work, rows)
     assert "| plain | 3 | float32 | 0.900 | 85.0 | 89.0 |  |" in table
     assert "| zoo | 3 | float32 | 0.900 | 3.00 | 7.00 | 1.00 |" in table
     assert "| training parts: zoo, times faster than plain | at least 25 | 28.3 | yes |" in table
-    assert work_table(work, []) == ""
+    assert work_table(work, []) == work_table(work, rows, smoke=True) == ""
 
 
 def test_the_hand_written_loop_trains_each_stage_as_the_task_says(few: Path, tmp_path: Path) -> None:
@@ -204,3 +208,23 @@ def test_the_hand_written_loop_trains_each_stage_as_the_task_says(few: Path, tmp
     row = programs.peer("plain", task, temporary=tmp_path)
     assert row["recipe"] == "1 epochs head, 1 epochs all" and row["precision"] == "bfloat16"
     assert 0 <= row["accuracy"] <= 1 and 0 < row["seconds"] < row["process_seconds"]
+
+
+def test_operations_of_a_step_are_three_times_those_of_features_where_everything_trains(few: Path) -> None:
+    recipe = str(Path(gpu.__file__).with_name("gpu.toml"))
+    plan = zoo.plan(backbone="timm/test_resnet", data=few, recipe=recipe, weights="random", tune=False, device="cpu")
+    forward = features_flops(plan)
+    head, last, everything = (training_flops(plan, stage) for stage in plan.stages)
+    # The first convolution needs no gradient of its images.
+    assert 2.5 * forward < everything < 3.05 * forward
+    assert forward < head < 1.01 * forward < last < everything
+    assert training_rate(plan, plan.stages[-1], seconds=0.01) > 0
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_its_benchmark_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["benchmarks.gpu"])
+    assert gpu.main() == 1
+    assert "torch sees no CUDA device" in capsys.readouterr().err
