@@ -42,7 +42,7 @@ class Asked:
 
     def line(self, results: Results) -> str:
         """A row of a Markdown table: what, asked, found, met."""
-        limit = f"at least {self.least:g}" if self.least is not None else f"at most {self.most:g}"
+        limit = f"at least {self.least:,g}" if self.least is not None else f"at most {self.most:,g}"
         if any(not results.get(program) for program in self.programs):
             return f"| {self.what} | {limit} | not measured | |"
         found = self.found(results)

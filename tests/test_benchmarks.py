@@ -11,6 +11,7 @@ import pytest
 import torch
 import zoo
 from benchmarks import asked, gpu, programs
+from benchmarks.__main__ import measure
 from benchmarks.fixed_batch import features_flops, training_flops, training_rate
 from benchmarks.peers.task import Stage, Task
 from benchmarks.photos import SIZE, photos
@@ -20,7 +21,7 @@ from benchmarks.rows import run_of as run_from_row
 from benchmarks.speed_table import work_table
 from benchmarks.splits import halve, labelled, read_used
 from benchmarks.table import head_verdict, interval, tables
-from benchmarks.works import WORKS, run_of
+from benchmarks.works import WORKS, Images, Work, Zoo, run_of
 from PIL import Image
 
 
@@ -228,3 +229,26 @@ def test_without_a_gpu_its_benchmark_says_so(
     monkeypatch.setattr(sys, "argv", ["benchmarks.gpu"])
     assert gpu.main() == 1
     assert "torch sees no CUDA device" in capsys.readouterr().err
+
+
+def test_a_work_is_measured_once_and_leaves_its_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    program = Zoo(recipe="head_only", epochs=2)
+    fast = asked.at_most(1000, "training parts")
+    work = Work(
+        name="tiny",
+        title="tiny",
+        backbone="timm/test_vit",
+        images=Images(count=25),
+        programs=(program,),
+        asked=(fast,),
+    )
+    place, results = Place(real=None, photos=tmp_path / "photos"), tmp_path / "results.jsonl"
+    assert measure(work, place, results, repeats=1) == 0
+    assert "tiny: zoo, repeat 1:" in capsys.readouterr().out
+    assert measure(work, place, results, repeats=1) == 0  # there is a row
+    (row,) = read_rows(results)
+    assert run_from_row(row) == run_of(work, program, seed=0)
+    assert row["images"] == {"train": [4] * 5, "val": [1] * 5}
+    assert 0 < row["parts"]["features"] < row["seconds"] < row["process_seconds"]
+    assert row["stages"][0]["images_per_second"] > 0
+    assert "| at most 1,000 |" in work_table(work, [row])
