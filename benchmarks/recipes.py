@@ -21,34 +21,22 @@ fastai is in the extra `bench`, and may live in another environment (`--fastai-p
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import zoo
 from zoo.data.dataset import Dataset
 
-from benchmarks import process
+from benchmarks import programs
+from benchmarks.programs import PEERS, Failed
 from benchmarks.rows import Row, Run, append_row, missing, read_rows
-from benchmarks.splits import Halved, halve, read_used
+from benchmarks.splits import Halved, halve
 from benchmarks.table import tables
 
-PEERS = {"plain": "benchmarks.peers.plain", "fastai": "benchmarks.peers.fastai_run"}
 BACKBONE = "squeezenet1_1"
-ROOT = Path(__file__).resolve().parent.parent
-_DONE, _REFUSED, _PROOF_FAILED = 0, 2, 3
-_TAIL = 2000
-
-
-class Failed(Exception):
-    """A run that ended without a result; the message is the end of what it wrote."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +54,9 @@ class Bench:
     def folder(self, data: str) -> Path:
         return self.real / "data" / data
 
-    def used(self, data: str) -> Dataset:
-        """The images that zoo's plan uses."""
-        with tempfile.TemporaryDirectory() as temporary:
-            ended = self.zoo("plan", self.folder(data), "--recipe", "head_only", "--json", temporary=Path(temporary))
-        if ended.code != _DONE:
-            raise Failed(ended.stderr[-_TAIL:])
-        return read_used(self.folder(data), [name for name, *_ in json.loads(ended.stdout)["data"]["skipped"]])
+    @property
+    def backbone(self) -> list[str | Path]:
+        return ["--backbone", BACKBONE, "--weights", self.weights]
 
     def carry_out(self, run: Run, dataset: Dataset) -> Row:
         """Run it -> its row. Raises Failed."""
@@ -81,66 +65,20 @@ class Bench:
             work = self._run_zoo if run.program == "zoo" else self._run_peer
             return work(run, halved, Path(temporary))
 
-    def zoo(self, command: str, data: Path, *more: str | Path, temporary: Path) -> process.Ended:
-        """`zoo COMMAND` with the backbone and its weights, and nothing in its cache folder."""
-        words: list[str | Path] = [sys.executable, "-m", "zoo", command, "--backbone", BACKBONE]
-        words += ["--weights", self.weights, "--data", data, *more]
-        return process.run(words, folder=ROOT, variables={"ZOO_CACHE_DIR": str(temporary / "cache")})
-
     def _run_zoo(self, run: Run, halved: Halved, temporary: Path) -> Row:
         data = halved.link(self.folder(run.data) / "train", temporary / "data")
-        out = temporary / "run"
-        chosen = ["--recipe", run.recipe, "--head", run.head, "--seed", str(run.seed), "--out", str(out)]
+        chosen = ["--recipe", run.recipe, "--head", run.head, "--seed", str(run.seed)]
         settings = [word for setting in run.settings for word in ("--set", setting)]
-        ended = self.zoo("finetune", data, *chosen, *settings, "--json", temporary=temporary)
-        result, plan = _read(out / "result.json"), _read(out / "plan.json")
-        if ended.code == _REFUSED and not plan:
-            return {"version": zoo_version(), "refused": ended.stderr.strip()}
-        if ended.code not in (_DONE, _PROOF_FAILED) or not result:
-            raise Failed(ended.stderr[-_TAIL:])
-        if plan["data"]["images"] != halved.counts():
-            raise Failed(f"zoo used other images than the peers: {plan['data']['images']} for {halved.counts()}")
-        return {"version": zoo_version(), **zoo_row(result, plan), **_measured(ended)}
+        options = [*self.backbone, "--data", data, *chosen, *settings]
+        row = programs.finetune(options, out=temporary / "run", cache=temporary / "cache")
+        if "refused" not in row and row["images"] != halved.counts():
+            raise Failed(f"zoo used other images than the peers: {row['images']} for {halved.counts()}")
+        return row
 
     def _run_peer(self, run: Run, halved: Halved, temporary: Path) -> Row:
-        task, result = temporary / "task.json", temporary / "result.json"
-        halved.task(weights=self.weights, seed=run.seed).write(task)
+        task = halved.task(weights=self.weights, seed=run.seed)
         python = self.fastai_python if run.program == "fastai" else sys.executable
-        ended = process.run([python, "-m", PEERS[run.program], task, result], folder=ROOT)
-        if ended.code != _DONE:
-            raise Failed(ended.stderr[-_TAIL:])
-        return {**_read(result), **_measured(ended)}
-
-
-def zoo_row(result: Mapping[str, Any], plan: Mapping[str, Any]) -> Row:
-    """What a row keeps of `result.json` and `plan.json`."""
-    alone = {stage["settings"]["name"] for stage in plan["stages"] if _head_only(stage)}
-    stages = [
-        {
-            "name": stage["name"],
-            "accuracy": stage["metrics"]["val"]["accuracy"],
-            "seconds": stage["seconds"],
-            "head_only": stage["name"] in alone,
-        }
-        for stage in result["stages"]
-    ]
-    return {
-        "accuracy": result["metrics"]["test"]["accuracy"],
-        "selection_accuracy": result["metrics"]["val"]["accuracy"],
-        "kept": result["selection"]["kept"],
-        "stages": stages,
-        "proof": result["proof"],
-        "seconds": result["seconds"]["total"],
-        "parts": result["seconds"],
-        **{key: plan[key] for key in ("precision", "memory_format", "threads") if key in plan},
-    }
-
-
-def zoo_version() -> str:
-    """The distribution's version and, in a checkout, the commit."""
-    asked = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
-    found = subprocess.run(asked, capture_output=True, text=True, check=False)
-    return " ".join(filter(None, [version("zoo-registry"), found.stdout.strip()]))
+        return programs.peer(run.program, task, temporary=temporary, python=python)
 
 
 def runs(given: argparse.Namespace) -> list[Run]:
@@ -172,7 +110,7 @@ def campaign(bench: Bench, asked: list[Run], results: Path) -> int:
     datasets: dict[str, Dataset] = {}
     failed = 0
     for number, run in enumerate(left, start=1):
-        dataset = datasets.get(run.data) or datasets.setdefault(run.data, bench.used(run.data))
+        dataset = datasets.get(run.data) or datasets.setdefault(run.data, programs.used(bench.folder(run.data)))
         try:
             row = bench.carry_out(run, dataset)
         except Failed as error:
@@ -225,18 +163,6 @@ def _names(text: str) -> list[str]:
 
 def _numbers(text: str) -> list[int]:
     return [int(name) for name in _names(text)]
-
-
-def _head_only(stage: Mapping[str, Any]) -> bool:
-    return list(stage["trains"]) == ["head"] and not stage.get("tensors")
-
-
-def _measured(ended: process.Ended) -> Row:
-    return {"process_seconds": ended.seconds, "peak_mb": ended.peak_mb}
-
-
-def _read(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text()) if path.exists() else {}
 
 
 if __name__ == "__main__":

@@ -37,8 +37,8 @@ class Halved:
         """What a peer is given."""
         return Task(
             classes=list(self.classes),
-            train=_labelled(self.train),
-            test=_labelled(self.comparison),
+            train=labelled(self.train),
+            test=labelled(self.comparison),
             weights=str(weights.resolve()),
             seed=seed,
         )
@@ -78,5 +78,6 @@ def _ordered(files: Iterable[ImageFile]) -> tuple[ImageFile, ...]:
     return tuple(sorted(files, key=_by_name))
 
 
-def _labelled(files: Sequence[ImageFile]) -> list[Labelled]:
+def labelled(files: Sequence[ImageFile]) -> list[Labelled]:
+    """As a task names them."""
     return [Labelled(str(file.path.resolve()), file.label) for file in files]

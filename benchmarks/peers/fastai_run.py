@@ -1,4 +1,4 @@
-"""fastai as its tutorials use it: `vision_learner(squeezenet1_1)`, `fine_tune(5, freeze_epochs=5)`.
+"""fastai as its tutorials use it: `vision_learner(squeezenet1_1)`, then `fine_tune`, or `fit_one_cycle` for one stage.
 
 python -m benchmarks.peers.fastai_run TASK.json RESULT.json
 """
@@ -27,9 +27,8 @@ from fastai.vision.all import (
 from safetensors.torch import load_file
 from torchvision.models import SqueezeNet1_1_Weights, squeezenet1_1
 
-from benchmarks.peers.task import Task, answer
+from benchmarks.peers.task import Stage, Task, answer
 
-EPOCHS, FREEZE_EPOCHS = 5, 5
 BATCH = 32
 """fastai's own 64, of which it drops the last part, leaves three steps an epoch of 244 images. On one half of val/
 (hymenoptera, flowers5; its own preprocessing) 32 reached 0.987 and 0.840, 64 0.961 and 0.820. Presizing (`Resize(460)`,
@@ -44,14 +43,26 @@ def run(task: Task) -> dict[str, Any]:
         _place_weights(task.weights, Path(folder))
         learner = vision_learner(_loaders(task), squeezenet1_1, metrics=accuracy)
     with learner.no_bar(), learner.no_logging():
-        learner.fine_tune(EPOCHS, freeze_epochs=FREEZE_EPOCHS)
+        recipe = _fit(learner, task.stages)
     return {
         "accuracy": _accuracy(learner, task),
         "own_accuracy": float(learner.recorder.values[-1][-1]),
-        "recipe": f"fine_tune({EPOCHS}, freeze_epochs={FREEZE_EPOCHS})",
+        "recipe": recipe,
         "head": "its own: concat pooling, two layers",
         "version": f"fastai {fastai.__version__}, torch {torch.__version__}",
     }
+
+
+def _fit(learner: Any, stages: list[Stage]) -> str:
+    """Train as the stages say -> the call that does it."""
+    trains, epochs = [stage.trains for stage in stages], [stage.epochs for stage in stages]
+    if trains == ["head", "all"]:
+        learner.fine_tune(epochs[1], freeze_epochs=epochs[0])
+        return f"fine_tune({epochs[1]}, freeze_epochs={epochs[0]})"
+    if trains != ["head"]:
+        raise ValueError(f"fastai is given [head, all] or [head], not {trains}")
+    learner.fit_one_cycle(epochs[0])  # vision_learner begins frozen
+    return f"fit_one_cycle({epochs[0]}), frozen"
 
 
 def _loaders(task: Task) -> Any:

@@ -6,9 +6,9 @@ import argparse
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 
 class Labelled(NamedTuple):
@@ -16,6 +16,14 @@ class Labelled(NamedTuple):
 
     path: str
     label: int
+
+
+class Stage(NamedTuple):
+    """Some epochs of training."""
+
+    trains: str
+    """`head`, on a frozen backbone, or `all`."""
+    epochs: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,10 +34,15 @@ class Task:
     train: list[Labelled]
     """Exactly the files that zoo trains on."""
     test: list[Labelled]
-    """The comparison half: looked at, never chosen by."""
+    """Looked at after each epoch, never chosen by."""
     weights: str
-    """A safetensors file of squeezenet1_1 with torchvision's keys."""
+    """A safetensors file of the backbone with torchvision's keys; nothing: random weights."""
     seed: int
+    backbone: str = "squeezenet1_1"
+    """squeezenet1_1 or resnet18."""
+    stages: list[Stage] = field(default_factory=lambda: [Stage("head", 5), Stage("all", 5)])
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """`bfloat16`: autocast and channels-last, for the hand-written loop."""
 
     def write(self, path: Path) -> None:
         path.write_text(json.dumps(asdict(self)))
@@ -39,6 +52,7 @@ class Task:
         content = json.loads(path.read_text())
         for split in ("train", "test"):
             content[split] = [Labelled(*each) for each in content[split]]
+        content["stages"] = [Stage(*each) for each in content["stages"]]
         return cls(**content)
 
 
