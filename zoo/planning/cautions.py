@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from zoo.data.limits import FEW_IMAGES, UNEQUAL
 from zoo.planning.batches import part_sizes
 from zoo.planning.plan import Plan
 from zoo.recipes import Stage
 
 SMALL_BATCH = 8
 """Images; below it, a batch's own mean and variance say little about the data's (arXiv:1803.08494)."""
-FEW_IMAGES = 5
-"""Of a class in a split."""
 FAR_FROM_WEIGHTS = 1.5
 """Times larger or smaller, on a side."""
-UNEQUAL = 10
-"""Times as many images in the largest class as in the smallest."""
 COARSE = 0.05
 """Of the accuracy, for one image."""
 _SHOWN = 5

@@ -12,8 +12,10 @@ from zoo.caches import cache_folder
 from zoo.compute import Compute
 from zoo.data.dataset import Dataset, Split
 from zoo.data.folder import read_folder
+from zoo.data.limits import UNREADABLE_SHARE
 from zoo.data.sample import sample_classes, sample_folder
-from zoo.data.store import ImageStore, default_workers
+from zoo.data.store import ImageStore
+from zoo.data.threads import default_workers
 from zoo.errors import DataError, OptionError
 from zoo.events import Note, Progress, Report
 from zoo.model.build import Weights, WeightsChoice, build_headless, build_outline, choose_weights
@@ -35,7 +37,6 @@ from zoo.registry.names import qualified_name
 from zoo.specs import HeadSpec
 
 CHUNK = 32
-UNREADABLE_SHARE = 0.01
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
