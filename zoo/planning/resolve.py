@@ -22,7 +22,7 @@ from zoo.model.build import Weights, WeightsChoice, build_headless, build_outlin
 from zoo.model.measure import feature_shape, idle_parameters
 from zoo.model.model import HEAD, ZooModel
 from zoo.options import build_options, options_to_dict
-from zoo.planning.cautions import cautions
+from zoo.planning.cautions import cautions, copy_cautions
 from zoo.planning.devices import choose_device
 from zoo.planning.input_size import refuse_input_size
 from zoo.planning.pairs import refuse_pair
@@ -129,7 +129,8 @@ def complete(
     _refuse_unreadable(dataset, faults, len(files))
     measured = _compute(resolved, like, report)
     plan = _plan(resolved, dataset, dataset.digest(contents), weights, fallback, store, measured)
-    return plan.model_copy(update={"warnings": _cautions(resolved, plan)}), dataset
+    warnings = (*copy_cautions(dataset, contents), *_cautions(resolved, plan))
+    return plan.model_copy(update={"warnings": warnings}), dataset
 
 
 def _recipe(request: Request, registry: Registry, head: Contribution[HeadSpec]) -> tuple[RecipeSpec, str]:
