@@ -220,7 +220,7 @@ def _printable(name: str) -> str:
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
-def _classes(path: Path, train: Mapping[str, list[Path]], skipped: Sequence[Skipped]) -> tuple[str, ...]:
+def _classes(path: Path, train: Mapping[str, Sequence[Path]], skipped: Sequence[Skipped]) -> tuple[str, ...]:
     classes = tuple(sorted(train, key=natural_key))
     if not any(train.values()):
         raise DataError(no_images(path, skipped))
@@ -253,7 +253,7 @@ def no_images(path: Path, skipped: Sequence[Skipped]) -> str:
 
 
 def _refuse_other_classes(
-    path: Path, classes: Sequence[str], found: Mapping[Split, Mapping[str, list[Path]]], names: Mapping[Split, str]
+    path: Path, classes: Sequence[str], found: Mapping[Split, Mapping[str, Sequence[Path]]], names: Mapping[Split, str]
 ) -> None:
     for split, by_class in found.items():
         unknown = sorted((name for name, files in by_class.items() if name not in classes and files), key=natural_key)
