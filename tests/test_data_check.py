@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 import subprocess
@@ -259,7 +260,7 @@ def test_a_class_of_one_picture_leaves_nothing_to_draw(data: Path) -> None:
 
 
 def test_the_plan_warns_of_copies_and_goes_on(data: Path, zoo_inside: Zoo) -> None:
-    usual = ("--backbone", "timm/test_resnet", "--weights", "random", "--data", data)
+    usual = ("--backbone", "timm/test_resnet", "--weights", "random", "--no-tune", "--data", data)
     clean = json.loads(zoo_inside("plan", *usual, "--json").stdout)["warnings"]
     assert not [each for each in clean if "zoo data check" in each]
     copy(data, "train/ant/0.jpg", "val/ant/x.jpg")
@@ -315,6 +316,28 @@ def test_a_name_nearly_right_is_suggested(data: Path, zoo_inside: Zoo) -> None:
     assert "check" in zoo_inside("data").stderr + zoo_inside("data", "--help").stdout
     with pytest.raises(OptionError, match="workers must be at least 1"):
         zoo.check_data(data, workers=0)
+
+
+def test_pipes_and_dangling_links_are_not_waited_for(data: Path) -> None:
+    os.mkfifo(data / "train" / "ant" / "pipe.jpg")
+    os.mkfifo(data / "pipe")
+    (data / "train" / "ant" / "gone.jpg").symlink_to("nowhere.jpg")
+    report = zoo.check_data(data)
+    assert files_of(found(report, "not_used")) == {"train/ant/pipe.jpg", "pipe"}
+    assert files_of(found(report, "unreadable")) == {"train/ant/gone.jpg"}
+
+
+def test_copies_under_other_labels_and_of_other_sizes_are_told_apart(data: Path) -> None:
+    """What is alike under two labels is a warning that says so; what is the same to the pixel is a fault."""
+    save(data, "val/bee/half.png", picture(0).resize((48, 40)))
+    finding = found(zoo.check_data(data), "near_leak")
+    assert files_of(finding) == {"train/ant/0.jpg", "val/bee/half.png"}
+    assert finding.severity == "warning" and finding.cases[0].detail.endswith("under ant and bee")
+    anew(data, "train/ant/0.jpg", "val/bee/same.png")
+    report = zoo.check_data(data)
+    same = {"train/ant/0.jpg", "val/bee/same.png"}
+    assert files_of(found(report, "leak")) == files_of(found(report, "two_labels")) == same
+    assert found(report, "two_labels").classes == CLASSES
 
 
 def test_checking_does_without_torch(clean: Path) -> None:

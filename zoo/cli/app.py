@@ -358,7 +358,8 @@ def check_data(
     from zoo.cli.data_text import print_report
     from zoo.cli.run_display import RunDisplay
 
-    with RunDisplay(ctx.obj, as_json=as_json) as display:
+    # Progress goes to stderr, as with --json: the first line on stdout is the summary.
+    with RunDisplay(ctx.obj, as_json=True) as display:
         found = api.check_data(path, report=display.report)
     print_report(found, ctx.obj, as_json=as_json)
     if not found.passed:

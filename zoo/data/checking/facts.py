@@ -50,6 +50,8 @@ class FileFacts:
 def read_facts(path: Path, relative: str) -> FileFacts:
     """Open a file and decode it fully. What is wrong with it is in `fault`; nothing is raised."""
     try:
+        if path.exists() and not path.is_file():  # a pipe would be waited for without end
+            return FileFacts(relative=relative, fault="no regular file")
         content = path.read_bytes()
     except OSError as error:
         return FileFacts(relative=relative, fault=error.strerror or str(error))

@@ -67,8 +67,8 @@ def _classes_without_images(survey: Survey) -> Iterator[Finding]:
         if not empty:
             continue
         meaning = {
-            "train": "it cannot be learnt",
-            "val": "nobody sees how well it is told",
+            "train": "nothing can be learnt",
+            "val": "nobody sees how well a classifier does there",
             "test": "the test says nothing of it",
         }[split]
         drawn = " (drawing val takes at least 2 of every class)" if split == "val" and survey.drawn else ""
@@ -76,7 +76,7 @@ def _classes_without_images(survey: Survey) -> Iterator[Finding]:
             code="class_without_images" if split != "test" else "class_without_test_images",
             severity="fault" if split != "test" else "warning",
             sentence=f"{_count(len(empty), 'class has', 'classes have')} no image in {split}{drawn}: {meaning}.",
-            next_step=f"add images of it to {split}, or remove the class from all splits.",
+            next_step=f"add images to {split}, or remove the class from all splits.",
             classes=empty,
         )
 
