@@ -41,6 +41,7 @@ LOOKING = (
     "--version",
     "list",
     "finetune --help",
+    "data check --help",
     "list backbones",
     "list backbones --head gem --max-params 30M --sort gmacs",
     "list weights --licence mit",

@@ -23,6 +23,7 @@ GUIDE = (ROOT / "docs" / "plugins.md").read_text("utf-8")
 def test_the_public_names_are_these() -> None:
     assert set(zoo.__all__) == {
         *(
+            "check_data",
             "create_model",
             "finetune",
             "plan",
@@ -33,7 +34,7 @@ def test_the_public_names_are_these() -> None:
             "list_heads",
             "list_recipes",
         ),
-        *("Classifier", "Prediction", "Result", "Registry", "ZooError", "WeightsMismatch"),
+        *("Classifier", "DataReport", "Prediction", "Result", "Registry", "ZooError", "WeightsMismatch"),
         *("hookimpl", "Backbone", "BackboneProvider", "BackboneSpec", "FeatureShape", "Group", "HeadSpec", "HubFile"),
         *("BackboneFacts", "kept_json", "measure", "undrawn"),
         *("NoOptions", "Preprocessing", "RecipeSpec", "UrlFile", "WeightsSpec", "load_weights", "recipe_from_toml"),

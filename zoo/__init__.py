@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from zoo.api import check_data as check_data
     from zoo.api import create_model as create_model
     from zoo.api import evaluate as evaluate
     from zoo.api import finetune as finetune
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from zoo.api import plan as plan
     from zoo.artefact.classifier import Classifier as Classifier
     from zoo.artefact.classifier import Prediction as Prediction
+    from zoo.data.checking.report import DataReport as DataReport
     from zoo.errors import WeightsMismatch as WeightsMismatch
     from zoo.errors import ZooError as ZooError
     from zoo.hooks import hookimpl as hookimpl
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     from zoo.training.result import Result as Result
 
 _HOME = {
+    "check_data": "zoo.api",
     "create_model": "zoo.api",
     "evaluate": "zoo.api",
     "finetune": "zoo.api",
@@ -55,6 +58,7 @@ _HOME = {
     "verify": "zoo.api",
     "Classifier": "zoo.artefact.classifier",
     "Prediction": "zoo.artefact.classifier",
+    "DataReport": "zoo.data.checking.report",
     "WeightsMismatch": "zoo.errors",
     "ZooError": "zoo.errors",
     "hookimpl": "zoo.hooks",

@@ -15,6 +15,7 @@ from zoo.specs import HeadSpec
 
 if TYPE_CHECKING:
     from zoo.artefact.classifier import Classifier
+    from zoo.data.checking.report import DataReport
     from zoo.model.model import ZooModel
     from zoo.planning.plan import Plan
     from zoo.recipes import RecipeSpec
@@ -223,6 +224,27 @@ def evaluate(
     from zoo.training.evaluation import evaluate as score_folder
 
     return score_folder(load(artefact, device=device, registry=registry), Path(data), report, workers=workers)
+
+
+def check_data(path: str | Path, *, seed: int = 0, workers: int | None = None, report: Report = silent) -> DataReport:
+    """Open every file of a data folder and say what is wrong with it. Imports no torch.
+
+    `.faults` make results wrong (unreadable files, leaks across splits, one picture under two labels, a class without
+    images, a size that gives the label away), `.warnings` are the rest, `.passed` says that there are no faults.
+    docs/data.md has every finding.
+
+    Args:
+        path: A folder as `finetune` takes it.
+        seed: Of the split that is drawn where there is no `val/`, as in `finetune`.
+        workers: Decoding threads; default: one per core, at most eight.
+
+    Raises:
+        DataError: No such folder, no images, fewer than two classes, split folders without `train/`.
+        OptionError: Fewer than one worker.
+    """
+    from zoo.data.checking.check import check
+
+    return check(Path(path).expanduser(), seed=seed, workers=workers, report=report)
 
 
 def _request(arguments: Mapping[str, Any]) -> Request:

@@ -6,9 +6,10 @@ import contextlib
 import os
 import random
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from zoo.data.dataset import Dataset, ImageFile, Skipped, Split, natural_key
+from zoo.data.dataset import Dataset, ImageFile, Skipped, Split, class_counts, natural_key
 from zoo.errors import DataError, nearest
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
@@ -16,6 +17,18 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".p
 VAL_SHARE = 0.2
 
 SPLIT_NAMES: dict[str, Split] = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tree:
+    """What lies below a data folder, before anything is asked of it."""
+
+    path: Path
+    folders: Mapping[Split, str]
+    """Names of the split folders; empty where the class folders lie in `path` itself."""
+    found: Mapping[Split, Mapping[str, Sequence[Path]]]
+    """Per split, the files of every class folder, by its name; `train` where there are no split folders."""
+    skipped: tuple[Skipped, ...]
 
 
 def read_folder(path: Path, *, seed: int) -> Dataset:
@@ -31,6 +44,15 @@ def read_folder(path: Path, *, seed: int) -> Dataset:
         return _read_folder(path, seed)
 
 
+def read_tree(path: Path) -> Tree:
+    """Find every file below `path`, whatever is wrong with classes and splits.
+
+    Raises DataError: no such folder, split folders without `train`, a split twice, a folder that cannot be listed.
+    """
+    with _clear_errors(path):
+        return _read_tree(path)
+
+
 def read_labelled(path: Path, classes: tuple[str, ...]) -> tuple[str, Dataset]:
     """The images to judge a finished classifier on -> (which split, data set with that one split).
 
@@ -42,6 +64,25 @@ def read_labelled(path: Path, classes: tuple[str, ...]) -> tuple[str, Dataset]:
 
 
 def _read_folder(path: Path, seed: int) -> Dataset:
+    tree = _read_tree(path)
+    found = tree.found
+    classes = _classes(path, found["train"], tree.skipped)
+    _refuse_other_classes(path, classes, found, tree.folders)
+    splits = {split: labelled(by_class, classes, path) for split, by_class in found.items()}
+    notes: list[str] = []
+    if "val" not in splits:
+        _refuse_single_images(splits["train"], classes)
+        splits["train"], splits["val"] = stratified(splits["train"], classes, seed)
+        notes.append(drawn_note(seed))
+    ordered: dict[Split, tuple[ImageFile, ...]] = {
+        split: splits[split] for split in ("train", "val", "test") if split in splits
+    }
+    return Dataset(
+        source=str(path), folder=path, classes=classes, splits=ordered, skipped=tree.skipped, notes=tuple(notes)
+    )
+
+
+def _read_tree(path: Path) -> Tree:
     folders = _split_folders(path)
     skipped: list[Skipped] = []
     if "train" in folders:
@@ -52,19 +93,8 @@ def _read_folder(path: Path, seed: int) -> Dataset:
         raise DataError(f"{path} has {names} but no train/. Rename the folder to train on to 'train'.")
     else:
         found = {"train": _by_class(path, path, skipped)}
-    classes = _classes(path, found["train"], skipped)
-    _refuse_other_classes(path, classes, found, {split: folder.name for split, folder in folders.items()})
-    splits = {split: _labelled(by_class, classes, path) for split, by_class in found.items()}
-    notes: list[str] = []
-    if "val" not in splits:
-        splits["train"], splits["val"] = _stratified(splits["train"], classes, seed)
-        notes.append(f"val: {VAL_SHARE:.0%} of every class, drawn from train with seed {seed}")
-    ordered: dict[Split, tuple[ImageFile, ...]] = {
-        split: splits[split] for split in ("train", "val", "test") if split in splits
-    }
-    return Dataset(
-        source=str(path), folder=path, classes=classes, splits=ordered, skipped=tuple(skipped), notes=tuple(notes)
-    )
+    names_of = {split: folder.name for split, folder in folders.items()}
+    return Tree(path=path, folders=names_of, found=found, skipped=tuple(skipped))
 
 
 def _read_labelled(path: Path, classes: tuple[str, ...]) -> tuple[str, Dataset]:
@@ -83,9 +113,9 @@ def _read_labelled(path: Path, classes: tuple[str, ...]) -> tuple[str, Dataset]:
             f"{path} has class folders that this classifier does not know: {', '.join(unknown)}.\n"
             f"Its classes: {', '.join(classes)}."
         )
-    files = _labelled(by_class, classes, path)
+    files = labelled(by_class, classes, path)
     if not files:
-        raise DataError(_no_images(path, skipped))
+        raise DataError(no_images(path, skipped))
     dataset = Dataset(source=str(path), classes=classes, splits={wanted or "val": files}, skipped=tuple(skipped))
     return wanted or "all", dataset
 
@@ -190,10 +220,10 @@ def _printable(name: str) -> str:
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
-def _classes(path: Path, train: Mapping[str, list[Path]], skipped: Sequence[Skipped]) -> tuple[str, ...]:
+def _classes(path: Path, train: Mapping[str, Sequence[Path]], skipped: Sequence[Skipped]) -> tuple[str, ...]:
     classes = tuple(sorted(train, key=natural_key))
     if not any(train.values()):
-        raise DataError(_no_images(path, skipped))
+        raise DataError(no_images(path, skipped))
     empty = [name for name in classes if not train[name]]
     if empty:
         raise DataError(
@@ -205,7 +235,8 @@ def _classes(path: Path, train: Mapping[str, list[Path]], skipped: Sequence[Skip
     return classes
 
 
-def _no_images(path: Path, skipped: Sequence[Skipped]) -> str:
+def no_images(path: Path, skipped: Sequence[Skipped]) -> str:
+    """What to say where no image is in a class folder."""
     outside = [
         each.relative
         for each in skipped
@@ -222,7 +253,7 @@ def _no_images(path: Path, skipped: Sequence[Skipped]) -> str:
 
 
 def _refuse_other_classes(
-    path: Path, classes: Sequence[str], found: Mapping[Split, Mapping[str, list[Path]]], names: Mapping[Split, str]
+    path: Path, classes: Sequence[str], found: Mapping[Split, Mapping[str, Sequence[Path]]], names: Mapping[Split, str]
 ) -> None:
     for split, by_class in found.items():
         unknown = sorted((name for name, files in by_class.items() if name not in classes and files), key=natural_key)
@@ -243,7 +274,8 @@ def _refuse_other_classes(
             )
 
 
-def _labelled(by_class: Mapping[str, list[Path]], classes: Sequence[str], root: Path) -> tuple[ImageFile, ...]:
+def labelled(by_class: Mapping[str, Sequence[Path]], classes: Sequence[str], root: Path) -> tuple[ImageFile, ...]:
+    """The files of one split in the order of `classes`, with their labels."""
     return tuple(
         ImageFile(file, _relative(file, root), label)
         for label, name in enumerate(classes)
@@ -251,24 +283,36 @@ def _labelled(by_class: Mapping[str, list[Path]], classes: Sequence[str], root: 
     )
 
 
-def _stratified(
+def stratified(
     files: Sequence[ImageFile], classes: Sequence[str], seed: int
 ) -> tuple[tuple[ImageFile, ...], tuple[ImageFile, ...]]:
+    """Draw a fifth of every class -> (the rest, what was drawn): at least one image, but none of a class of one."""
     by_class: list[list[str]] = [[] for _ in classes]
     for file in files:
         by_class[file.label].append(file.relative)
     held_out: set[str] = set()
     for name, of_class in zip(classes, by_class, strict=True):
         if len(of_class) < 2:
-            raise DataError(
-                f"The class {name!r} has 1 image; drawing val from train needs at least 2 of every class.\n"
-                "Next: add images, or make a val/ folder yourself."
-            )
+            continue
         # Keyed by class name, so that adding a class leaves the others' split as it was.
         order = random.Random(f"split/{seed}/{name}").sample(of_class, len(of_class))
         held_out.update(order[: max(1, round(VAL_SHARE * len(order)))])
     train = tuple(file for file in files if file.relative not in held_out)
     return train, tuple(file for file in files if file.relative in held_out)
+
+
+def drawn_note(seed: int) -> str:
+    """What people are told of a split that was drawn."""
+    return f"val: {VAL_SHARE:.0%} of every class, drawn from train with seed {seed}"
+
+
+def _refuse_single_images(files: Sequence[ImageFile], classes: Sequence[str]) -> None:
+    for name, count in zip(classes, class_counts(files, len(classes)), strict=True):
+        if count < 2:
+            raise DataError(
+                f"The class {name!r} has 1 image; drawing val from train needs at least 2 of every class.\n"
+                "Next: add images, or make a val/ folder yourself."
+            )
 
 
 def _plural(count: int, one: str, many: str | None = None) -> str:

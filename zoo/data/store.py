@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
-from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -18,15 +16,13 @@ from zoo.data import transform
 from zoo.data.augment import augmented, draw
 from zoo.data.dataset import ImageFile
 from zoo.data.decode import decode
+from zoo.data.threads import in_order
 from zoo.errors import DataError
 from zoo.preprocessing import Preprocessing
 from zoo.recipes import Augment
 
 DEFAULT_BUDGET = 2 << 30
 """Bytes of resized images that are kept in memory."""
-
-Item = TypeVar("Item")
-Done = TypeVar("Done")
 
 
 class ImageStore:
@@ -57,7 +53,7 @@ class ImageStore:
         """Decode every file once -> (digests, faults), both by relative path; `progress` gets the number done."""
         digests: dict[str, str] = {}
         faults: dict[str, str] = {}
-        examined = self._map(self._examine, files, ahead=4 * self.workers)
+        examined = in_order(self._pool, self._examine, files, ahead=4 * self.workers)
         for done, (file, (digest, fault)) in enumerate(zip(files, examined, strict=True), start=1):
             digests[file.relative] = self._digests[file.relative] = digest
             if fault is not None:
@@ -67,7 +63,7 @@ class ImageStore:
 
     def batches(self, files: Sequence[ImageFile], size: int) -> Iterator[Tensor]:
         """images[size or fewer, 3, H, W] in the files' order, as the backbone wants them."""
-        return self._map(self._plain, _chunks(files, size), ahead=self.workers + 1)
+        return in_order(self._pool, self._plain, _chunks(files, size), ahead=self.workers + 1)
 
     def training_batches(
         self,
@@ -88,7 +84,7 @@ class ImageStore:
             return torch.stack([self._augmented(files[index], augment, name) for index, name in batch])
 
         named = _turns(order, key) if anew else ([(index, key) for index in indices] for indices in order)
-        return self._map(load, islice(named, begin, None), ahead=self.workers + 1)
+        return in_order(self._pool, load, islice(named, begin, None), ahead=self.workers + 1)
 
     def digest_of(self, file: ImageFile) -> str:
         """SHA-256 of a file's bytes, which must have been examined."""
@@ -131,23 +127,6 @@ class ImageStore:
         shape = width / height
         drawn = draw(augment, pixels.shape[-2], pixels.shape[-1], key=f"{key}/{file.relative}", shape=shape)
         return augmented(pixels, drawn, self.preprocessing)
-
-    def _map(self, work: Callable[[Item], Done], items: Iterable[Item], *, ahead: int) -> Iterator[Done]:
-        """`map` in the pool, in order, with a bounded number of items under way: memory stays flat."""
-        waiting = iter(items)
-        running: list[Future[Done]] = [self._pool.submit(work, item) for item in islice(waiting, ahead)]
-        try:
-            while running:
-                yield running.pop(0).result()
-                running += [self._pool.submit(work, item) for item in islice(waiting, 1)]
-        finally:
-            for future in running:
-                future.cancel()
-
-
-def default_workers() -> int:
-    """One decoding thread per core that this process may use, at most eight."""
-    return min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
 def _chunks(files: Sequence[ImageFile], size: int) -> Iterator[Sequence[ImageFile]]:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal
 
+from zoo.data.checking.copies import Copy, across_splits, copies, under_two_labels
+from zoo.data.dataset import Dataset
+from zoo.data.limits import FEW_IMAGES, UNEQUAL
 from zoo.planning.batches import part_sizes
 from zoo.planning.plan import Plan
 from zoo.recipes import Stage
 
 SMALL_BATCH = 8
 """Images; below it, a batch's own mean and variance say little about the data's (arXiv:1803.08494)."""
-FEW_IMAGES = 5
-"""Of a class in a split."""
 FAR_FROM_WEIGHTS = 1.5
 """Times larger or smaller, on a side."""
-UNEQUAL = 10
-"""Times as many images in the largest class as in the smallest."""
 COARSE = 0.05
 """Of the accuracy, for one image."""
 _SHOWN = 5
@@ -35,6 +36,38 @@ def cautions(plan: Plan, *, native: tuple[int, int], own_loss: bool) -> tuple[st
         *_unequal_classes(plan, own_loss=own_loss),
         *_coarse_validation(plan),
     )
+
+
+def copy_cautions(dataset: Dataset, contents: Mapping[str, str]) -> tuple[str, ...]:
+    """What copies of a file, byte for byte, do to a run; `contents` are the files' digests by relative path.
+
+    `zoo data check` looks closer: at the pixels, and at what is merely alike.
+    """
+    groups = copies(dataset.splits, contents)
+    look = f"Next: zoo data check {shlex.quote(dataset.source)}"
+    found: list[str] = []
+    if leaks := across_splits(groups):
+        found.append(
+            f"{_pictures(leaks)} in more than one split, so scores are too good: {_example(leaks, 'split')}. {look}"
+        )
+    if conflicts := under_two_labels(groups):
+        found.append(
+            f"{_pictures(conflicts)} under more than one label, so at least one is wrong: "
+            f"{_example(conflicts, 'label')}. {look}"
+        )
+    return tuple(found)
+
+
+def _pictures(groups: Sequence[tuple[Copy, ...]]) -> str:
+    return "1 picture is" if len(groups) == 1 else f"{len(groups):,} pictures are"
+
+
+def _example(groups: Sequence[tuple[Copy, ...]], differs: Literal["split", "label"]) -> str:
+    first = groups[0][0]
+    other = next(each for each in groups[0] if getattr(each, differs) != getattr(first, differs))
+    # A drawn split has no folder to tell it by.
+    places = [f"{each.relative} ({each.split})" if differs == "split" else each.relative for each in (first, other)]
+    return f"{'such as ' if len(groups) > 1 else ''}{' and '.join(places)}"
 
 
 def _small_batches(plan: Plan) -> Iterator[str]:

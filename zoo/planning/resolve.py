@@ -12,15 +12,17 @@ from zoo.caches import cache_folder
 from zoo.compute import Compute
 from zoo.data.dataset import Dataset, Split
 from zoo.data.folder import read_folder
+from zoo.data.limits import UNREADABLE_SHARE
 from zoo.data.sample import sample_classes, sample_folder
-from zoo.data.store import ImageStore, default_workers
+from zoo.data.store import ImageStore
+from zoo.data.threads import default_workers
 from zoo.errors import DataError, OptionError
 from zoo.events import Note, Progress, Report
 from zoo.model.build import Weights, WeightsChoice, build_headless, build_outline, choose_weights
 from zoo.model.measure import feature_shape, idle_parameters
 from zoo.model.model import HEAD, ZooModel
 from zoo.options import build_options, options_to_dict
-from zoo.planning.cautions import cautions
+from zoo.planning.cautions import cautions, copy_cautions
 from zoo.planning.devices import choose_device
 from zoo.planning.input_size import refuse_input_size
 from zoo.planning.pairs import refuse_pair
@@ -36,7 +38,6 @@ from zoo.selectors import Selection
 from zoo.specs import HeadSpec
 
 CHUNK = 32
-UNREADABLE_SHARE = 0.01
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -129,7 +130,8 @@ def complete(
     _refuse_unreadable(dataset, faults, len(files))
     measured = _compute(resolved, like, report)
     plan = _plan(resolved, dataset, dataset.digest(contents), weights, fallback, store, measured)
-    return plan.model_copy(update={"warnings": _cautions(resolved, plan)}), dataset
+    warnings = (*copy_cautions(dataset, contents), *_cautions(resolved, plan))
+    return plan.model_copy(update={"warnings": warnings}), dataset
 
 
 def _recipe(request: Request, registry: Registry, head: Contribution[HeadSpec]) -> tuple[RecipeSpec, str]:

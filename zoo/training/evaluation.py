@@ -10,7 +10,8 @@ from pathlib import Path
 from zoo.artefact.classifier import Classifier
 from zoo.data.dataset import Dataset, ImageFile
 from zoo.data.folder import read_labelled
-from zoo.data.store import ImageStore, default_workers
+from zoo.data.store import ImageStore
+from zoo.data.threads import default_workers
 from zoo.errors import DataError
 from zoo.events import Note, Progress, Report
 from zoo.planning.resolve import CHUNK

@@ -1,0 +1,31 @@
+"""A data folder checked: every file opened, the findings, the report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from zoo.data.checking.findings import find_all
+from zoo.data.checking.report import DataReport
+from zoo.data.checking.survey import survey
+from zoo.data.threads import default_workers
+from zoo.errors import OptionError
+from zoo.events import Progress, Report
+
+
+def check(path: Path, *, seed: int, workers: int | None, report: Report) -> DataReport:
+    """See `zoo.check_data`."""
+    if workers is not None and workers < 1:
+        raise OptionError(f"workers must be at least 1, got {workers}.")
+
+    def progress(done: int, total: int) -> None:
+        report(Progress(task="check", done=done, total=total))
+
+    seen = survey(path, seed=seed, workers=workers or default_workers(), progress=progress)
+    return DataReport(
+        path=str(path),
+        classes=seen.classes,
+        images={split: tuple(seen.counts(split)) for split in seen.splits},
+        files=len(seen.facts),
+        split_note=seen.drawn,
+        findings=find_all(seen),
+    )
