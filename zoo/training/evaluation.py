@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from zoo.artefact.classifier import Classifier
+from zoo.data.ahead import default_workers
 from zoo.data.dataset import Dataset, ImageFile
 from zoo.data.folder import read_labelled
-from zoo.data.store import ImageStore, default_workers
+from zoo.data.store import ImageStore
 from zoo.errors import DataError
 from zoo.events import Note, Progress, Report
 from zoo.planning.resolve import CHUNK

@@ -1,0 +1,30 @@
+"""Work done in threads a little ahead of whoever needs it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future
+from itertools import islice
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Done = TypeVar("Done")
+
+
+def map_ahead(pool: Executor, work: Callable[[Item], Done], items: Iterable[Item], *, ahead: int) -> Iterator[Done]:
+    """`map` in the pool, in order, with at most `ahead` items under way: memory stays flat."""
+    waiting = iter(items)
+    running: list[Future[Done]] = [pool.submit(work, item) for item in islice(waiting, ahead)]
+    try:
+        while running:
+            yield running.pop(0).result()
+            running += [pool.submit(work, item) for item in islice(waiting, 1)]
+    finally:
+        for future in running:
+            future.cancel()
+
+
+def default_workers() -> int:
+    """One decoding thread per core that this process may use, at most eight."""
+    return min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
