@@ -1,10 +1,10 @@
 """How near `zoo predict` comes to its own model: files against images in memory, and memory for many files.
 
-    ZOO_TEST_DATA=FOLDER python -m benchmarks.predicting [--files N] [--many N] [--rounds N] [--backbone NAME] [--out FOLDER]
+    python -m benchmarks.predicting [--files N] [--many N] [--rounds N] [--backbone NAME] [--out FOLDER]
 
-The real images are repeated by hard links. Rates are of whole processes less that of one image, which holds imports and
-loading. `forward` is the same classifier at the same precision on batches that lie ready; `decode` is reading alone. They
-take turns; medians are printed.
+ZOO_TEST_DATA names the folder with the real images, which are repeated by hard links. Rates are of whole processes less
+that of one image, which holds imports and loading. `forward` is the same classifier at the same precision, on batches
+that lie ready; `decode` is reading alone. They take turns; medians are printed.
 """
 
 from __future__ import annotations
