@@ -288,11 +288,9 @@ def test_a_plan_refuses_a_weights_file_that_cannot_be_one(zoo_inside: Zoo, tmp_p
     assert done.returncode == 1 and weights.rstrip("/") in done.stderr
 
 
-def test_predictions_are_printed_although_the_csv_cannot_be_written(
-    zoo_inside: Zoo, run_folder: Path, shapes: Path
-) -> None:
+def test_a_csv_that_cannot_be_written_is_found_before_the_work(zoo_inside: Zoo, run_folder: Path, shapes: Path) -> None:
     done = zoo_inside("predict", run_folder, shapes / "val" / "red" / "0.jpg", "--csv", "nowhere/p.csv")
-    assert done.returncode == 1 and "0.jpg" in done.stdout and "cannot be written" in done.stderr
+    assert done.returncode == 1 and done.stdout == "" and "nowhere/p.csv cannot be written" in done.stderr
 
 
 def test_a_classifier_whose_proof_failed_says_so_in_use(

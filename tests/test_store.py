@@ -18,6 +18,7 @@ from torch import Tensor
 from zoo.data.augment import Draw, augmented, draw
 from zoo.data.dataset import ImageFile
 from zoo.data.decode import read_image
+from zoo.data.spool import Spool
 from zoo.data.store import ImageStore
 from zoo.data.transform import transform
 from zoo.errors import DataError
@@ -48,7 +49,7 @@ def files(tmp_path: Path) -> list[ImageFile]:
 def open_store() -> Iterator[Store]:
     with contextlib.ExitStack() as stack:
 
-        def make(workers: int = 2, **options: int) -> ImageStore:
+        def make(workers: int = 2, **options: int | None) -> ImageStore:
             return stack.enter_context(contextlib.closing(ImageStore(PREPROCESSING, workers=workers, **options)))
 
         yield make
@@ -78,8 +79,8 @@ def test_batches_hold_every_image_in_order(files: list[ImageFile], open_store: S
 @pytest.mark.parametrize("augment", KINDS)
 def test_neither_workers_nor_memory_change_a_bit(files: list[ImageFile], open_store: Store, augment: Augment) -> None:
     expected = training(open_store(workers=1), files, augment=augment)
-    for workers, budget in ((1, 1 << 30), (4, 1 << 30), (4, 0), (3, 30_000)):
-        store = open_store(workers=workers, budget=budget)
+    for workers, budget, disk in ((1, 1 << 30, 0), (4, 0, 0), (3, 30_000, 0), (4, 0, 1 << 30), (3, 9_000, 40_000)):
+        store = open_store(workers=workers, budget=budget, disk_budget=disk)
         examine(store, files)
         assert torch.equal(training(store, files, augment=augment), expected)
         assert torch.equal(training(store, files, augment=augment), expected)
@@ -252,6 +253,76 @@ def test_what_is_kept_is_not_read_again(files: list[ImageFile], open_store: Stor
     for file in files:
         file.path.unlink()
     assert torch.equal(training(store, files), expected)
+
+
+def test_what_does_not_fit_into_memory_is_read_from_the_disk(files: list[ImageFile], open_store: Store) -> None:
+    store = open_store(budget=30_000, disk_budget=1 << 30)
+    examine(store, files)
+    expected = [open_store().resized(file) for file in files]
+    assert kept(store, files) == files and store.kept_bytes <= 30_000
+    for file, pixels in zip(files, expected, strict=True):
+        assert torch.equal(store.resized(file), pixels) and store.resized(file).stride() == pixels.stride()
+
+
+@pytest.mark.parametrize("disk_budget", [4_000, 30_000, 60_000])
+def test_the_disk_is_filled_to_its_budget_and_no_further(
+    files: list[ImageFile], open_store: Store, disk_budget: int
+) -> None:
+    store = open_store(workers=8, budget=0, disk_budget=disk_budget)
+    examine(store, files)
+    sizes = {file.relative: store.resized(file).numel() for file in files}
+    held = {file.relative for file in kept(store, files)}
+    assert sum(sizes[name] for name in held) <= disk_budget
+    left = [size for name, size in sizes.items() if name not in held]
+    assert disk_budget - sum(sizes[name] for name in held) < min(left)
+
+
+def test_a_spool_leaves_nothing_behind_even_while_it_is_open(
+    files: list[ImageFile], open_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ZOO_CACHE_DIR", str(tmp_path / "cache"))
+    store = open_store(budget=0, disk_budget=1 << 30)
+    examine(store, files)
+    assert kept(store, files) == files
+    assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+
+
+def test_a_quarter_of_the_free_space_is_the_budget_unless_another_is_given(tmp_path: Path) -> None:
+    with contextlib.closing(Spool.open(None)) as spool:
+        assert spool.put(torch.zeros(3, 5, 5, dtype=torch.uint8)) is not None
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a file on a full disk")
+def test_a_full_disk_is_silent_and_nothing_more_is_written(files: list[ImageFile], open_store: Store) -> None:
+    store = open_store(budget=0, disk_budget=1 << 30)
+    with Path("/dev/full").open("r+b", buffering=0) as full:
+        store._spool._file, real = full, store._spool._file
+        examine(store, files)
+        assert kept(store, files) == []
+        store._spool._file = real
+    examine(store, files)
+    assert kept(store, files) == []
+
+
+def test_a_cache_folder_that_cannot_be_written_costs_only_time(
+    files: list[ImageFile], open_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("ZOO_CACHE_DIR", str(tmp_path / "file"))
+    store = open_store(budget=0, disk_budget=None)
+    assert examine(store, files)[1] == {} and kept(store, files) == []
+
+
+def test_batches_of_files_that_nobody_examined_leave_out_what_cannot_be_read(
+    files: list[ImageFile], open_store: Store, tmp_path: Path
+) -> None:
+    (tmp_path / "bad.png").write_text("no picture")
+    bad = ImageFile(tmp_path / "bad.png", "a/bad.png", 0)
+    batches = list(open_store().readable_batches([*files[:3], bad, *files[3:], bad], 4))
+    assert [len(each.files) for each in batches] == [3, 4, 4, 1]
+    assert [file for each in batches for file in each.files] == files
+    assert [list(each.faults) for each in batches] == [["a/bad.png"], [], [], ["a/bad.png"]]
+    assert torch.equal(torch.cat([each.images for each in batches]), torch.cat(list(open_store().batches(files, 5))))
 
 
 def test_only_a_few_batches_are_made_ahead(files: list[ImageFile], open_store: Store) -> None:

@@ -20,7 +20,7 @@ import zoo
 from PIL import Image
 from torch import Tensor
 from zoo.data.decode import decode, read_image
-from zoo.data.transform import transform
+from zoo.data.transform import normalise, transform
 from zoo.errors import DataError
 
 Reference = Callable[[Image.Image], Tensor]
@@ -218,3 +218,14 @@ def test_a_preprocessing_that_cannot_be_is_refused(wrong: dict[str, Any]) -> Non
     zoo.Preprocessing(**right)
     with pytest.raises(ValueError, match=next(iter(wrong))):
         zoo.Preprocessing(**(right | wrong))
+
+
+def test_normalising_keeps_the_bits_of_torchs_arithmetic_for_every_value_and_all_published_numbers() -> None:
+    every = torch.arange(256, dtype=torch.uint8).expand(3, 1, 256)
+    for each in itertools.chain(published("torchvision"), published("timm")):
+        numbers = each.preprocessing.mean, each.preprocessing.std
+        mean, std = (torch.tensor(three).view(3, 1, 1) for three in numbers)
+        expected = every.to(torch.float32).div_(255).sub_(mean).div_(std)
+        into = torch.empty(3, 1, 256)
+        assert torch.equal(normalise(every, each.preprocessing), expected), each.name
+        assert normalise(every, each.preprocessing, into=into) is into and torch.equal(into, expected), each.name

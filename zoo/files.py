@@ -11,7 +11,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from zoo.errors import RunError
 
@@ -36,19 +36,29 @@ def _finite(content: Any) -> Any:
 
 def write_text(path: Path, text: str) -> None:
     """Write a file atomically. Raises RunError where that fails; the old content is then still there."""
+    with clear_write_errors(path), new_text(path) as file:
+        file.write(text)
+
+
+@contextlib.contextmanager
+def new_text(path: Path) -> Iterator[IO[str]]:
+    """A draft that becomes `path` when the block ends well; the old content stays when it does not. Raises RunError,
+    at the beginning where nothing can be written there."""
     with clear_write_errors(path):
         handle, draft = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape") as file:
-                file.write(text)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape") as file:
+            yield file
+            with clear_write_errors(path):
                 file.flush()
                 os.fsync(file.fileno())
+        with clear_write_errors(path):
             Path(draft).chmod(0o644)
             Path(draft).replace(path)
             sync_folder(path.parent)
-        except BaseException:
-            Path(draft).unlink(missing_ok=True)
-            raise
+    except BaseException:
+        Path(draft).unlink(missing_ok=True)
+        raise
 
 
 def append_line(path: Path, text: str) -> None:

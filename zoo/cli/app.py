@@ -89,6 +89,14 @@ Out = Annotated[Path | None, typer.Option(help="The run folder; must not exist. 
 Seed = Annotated[int, typer.Option(help="Of everything drawn: split, initialisation, order, augmentation.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 Precision = Annotated[str, typer.Option(help="auto (what is faster here), float32 or bfloat16.")]
+AnyPrecision = Annotated[
+    str | None,
+    typer.Option(
+        "--precision",
+        help="float32, bfloat16, or auto (what is faster here). Default: what it was trained with.",
+        show_default=False,
+    ),
+]
 NoTune = Annotated[
     bool, typer.Option("--no-tune", help="Do not measure which precision and memory layout are fastest.")
 ]
@@ -295,6 +303,7 @@ def evaluate(
     artefact: Artefact,
     data: Annotated[Path, typer.Option(help="Folder of labelled images: its test/, else its val/, else all of it.")],
     device: Device = "auto",
+    precision: AnyPrecision = None,
     workers: Workers = None,
     as_json: Json = False,
 ) -> None:
@@ -304,7 +313,9 @@ def evaluate(
     from zoo.cli.run_display import RunDisplay
 
     with RunDisplay(ctx.obj, as_json=as_json) as display:
-        found = api.evaluate(artefact, data=data, device=device, workers=workers, report=display.report)
+        found = api.evaluate(
+            artefact, data=data, device=device, precision=precision, workers=workers, report=display.report
+        )
     print_evaluation(found, as_json=as_json)
 
 
@@ -312,16 +323,34 @@ def evaluate(
 def predict(
     ctx: typer.Context,
     artefact: Artefact,
-    images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.", show_default=False)],
+    images: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Image files, folders of them, quoted patterns such as 'shots/**/*.jpg', or - for paths from stdin.",
+            show_default=False,
+        ),
+    ],
     top: Annotated[int, typer.Option(min=1, help="Classes listed per image.")] = 3,
     csv: Annotated[Path | None, typer.Option(help="Write the predictions to a CSV file as well.")] = None,
     device: Device = "auto",
+    precision: AnyPrecision = None,
+    workers: Workers = None,
     as_json: Json = False,
 ) -> None:
     """Say what is on images, with a saved classifier."""
     from zoo.cli.predicting import predict_images
 
-    predict_images(artefact, images, top=top, csv_file=csv, device=device, as_json=as_json, verbosity=ctx.obj)
+    predict_images(
+        artefact,
+        images,
+        top=top,
+        csv_file=csv,
+        device=device,
+        precision=precision,
+        workers=workers,
+        as_json=as_json,
+        verbosity=ctx.obj,
+    )
 
 
 @app.command()

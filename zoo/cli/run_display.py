@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Iterator
 from types import TracebackType
 
 from rich.progress import (
@@ -74,6 +76,18 @@ class RunDisplay:
         if self._bars is not None:
             self._bars.stop()
 
+    @contextlib.contextmanager
+    def aside(self) -> Iterator[None]:
+        """While something else is printed: the bars make room on a terminal, and leave stdout alone."""
+        if self._bars is None:
+            yield
+            return
+        self._bars.stop()
+        try:
+            yield
+        finally:
+            self._bars.start()
+
     def report(self, event: Event) -> None:
         """Show one event."""
         if isinstance(event, Done):
@@ -122,7 +136,7 @@ class RunDisplay:
             return
         if self._bars is not None:
             self._bar(self._bars, done)
-        elif done.total is not None:
+        else:
             self._line(done)
 
     def _bar(self, bars: Progress, done: Done) -> None:
@@ -138,11 +152,14 @@ class RunDisplay:
         began = self._began.setdefault(done.task, now)
         finished = done.done == done.total
         due = now - self._said.get(done.task, began) >= _EVERY
-        if due and not finished and done.total:
+        if due and not finished:
             self._said[done.task] = now
             rate = done.done / max(now - began, 1e-9)
-            left = console.seconds((done.total - done.done) / max(rate, 1e-9))
-            self._console.print(f"  {done.task}: {done.done}/{done.total} {done.unit}, {rate:,.0f}/s, {left} left")
+            if done.total is None:
+                self._console.print(f"  {done.task}: {done.done} {done.unit}, {rate:,.0f}/s")
+            else:
+                left = console.seconds((done.total - done.done) / max(rate, 1e-9))
+                self._console.print(f"  {done.task}: {done.done}/{done.total} {done.unit}, {rate:,.0f}/s, {left} left")
         if finished:
             self._began.pop(done.task, None)
             self._said.pop(done.task, None)

@@ -46,8 +46,9 @@ def draw(kind: Augment, height: int, width: int, *, key: str, shape: float = 1.0
     return Draw(box, mirror, draw_operations(generator) if kind == "rand" else ())
 
 
-def augmented(pixels: Tensor, drawn: Draw, preprocessing: Preprocessing) -> Tensor:
-    """Resized uint8[3, H', W'] -> float32[3, H, W], cropped, mirrored and changed as drawn, normalised."""
+def augmented(pixels: Tensor, drawn: Draw, preprocessing: Preprocessing, *, into: Tensor | None = None) -> Tensor:
+    """Resized uint8[3, H', W'] -> float32[3, H, W], `into` or a new one: cropped, mirrored, changed as drawn,
+    normalised."""
     if drawn.box is None:
         cropped = centre_crop(pixels, preprocessing)
     else:
@@ -57,7 +58,7 @@ def augmented(pixels: Tensor, drawn: Draw, preprocessing: Preprocessing) -> Tens
     pixels = cropped.flip(-1) if drawn.mirror else cropped
     for operation in drawn.operations:
         pixels = apply(pixels, operation, fill=preprocessing.fill)
-    return normalise(pixels, preprocessing)
+    return normalise(pixels, preprocessing, into=into)
 
 
 def _box(generator: random.Random, height: int, width: int, shape: float) -> tuple[int, int, int, int]:

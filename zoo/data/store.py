@@ -1,4 +1,4 @@
-"""Images decoded and resized once, kept while they fit, decoded again where they do not."""
+"""Images decoded and resized once, kept in memory and on the disk while they fit, decoded again where they do not."""
 
 from __future__ import annotations
 
@@ -7,16 +7,18 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import islice
 
 import torch
 from torch import Tensor
 
 from zoo.data import transform
+from zoo.data.ahead import Done, Item, map_ahead
 from zoo.data.augment import augmented, draw
 from zoo.data.dataset import ImageFile
 from zoo.data.decode import decode
-from zoo.data.threads import in_order
+from zoo.data.spool import Place, Spool
 from zoo.errors import DataError
 from zoo.preprocessing import Preprocessing
 from zoo.recipes import Augment
@@ -25,15 +27,37 @@ DEFAULT_BUDGET = 2 << 30
 """Bytes of resized images that are kept in memory."""
 
 
+@dataclass(frozen=True, slots=True)
+class Readable:
+    """What of some files can be read."""
+
+    files: tuple[ImageFile, ...]
+    images: Tensor
+    """float32[N, 3, H, W] of `files`; N may be 0."""
+    faults: dict[str, str]
+    """Relative path -> what is wrong, of the others."""
+
+
 class ImageStore:
     """The images of a data set under one preprocessing. Decoding runs in `workers` threads, off the main one."""
 
-    def __init__(self, preprocessing: Preprocessing, *, workers: int, budget: int = DEFAULT_BUDGET) -> None:
+    def __init__(
+        self,
+        preprocessing: Preprocessing,
+        *,
+        workers: int,
+        budget: int = DEFAULT_BUDGET,
+        disk_budget: int | None = 0,
+    ) -> None:
+        """`budget`: bytes of resized images in memory. `disk_budget`: of those on the disk besides; None: a quarter of
+        what is free there."""
         self.preprocessing = preprocessing
         self.workers = max(1, workers)
         self._budget = budget
         self._kept: dict[str, Tensor] = {}
         self._digests: dict[str, str] = {}
+        self._spool = Spool.open(disk_budget)
+        self._places: dict[str, Place] = {}
         self._bytes = 0
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(max_workers=self.workers, thread_name_prefix="zoo-decode")
@@ -46,6 +70,7 @@ class ImageStore:
     def close(self) -> None:
         """Stop the threads; what has not begun is dropped."""
         self._pool.shutdown(wait=True, cancel_futures=True)
+        self._spool.close()
 
     def examine(
         self, files: Sequence[ImageFile], *, progress: Callable[[int], None]
@@ -53,7 +78,7 @@ class ImageStore:
         """Decode every file once -> (digests, faults), both by relative path; `progress` gets the number done."""
         digests: dict[str, str] = {}
         faults: dict[str, str] = {}
-        examined = in_order(self._pool, self._examine, files, ahead=4 * self.workers)
+        examined = map_ahead(self._pool, self._examine, files, ahead=4 * self.workers)
         for done, (file, (digest, fault)) in enumerate(zip(files, examined, strict=True), start=1):
             digests[file.relative] = self._digests[file.relative] = digest
             if fault is not None:
@@ -63,7 +88,11 @@ class ImageStore:
 
     def batches(self, files: Sequence[ImageFile], size: int) -> Iterator[Tensor]:
         """images[size or fewer, 3, H, W] in the files' order, as the backbone wants them."""
-        return in_order(self._pool, self._plain, _chunks(files, size), ahead=self.workers + 1)
+        return self._ahead(self._plain, _chunks(files, size))
+
+    def readable_batches(self, files: Sequence[ImageFile], size: int) -> Iterator[Readable]:
+        """As `batches`, of files that nobody has examined: every `size` of them, less those that cannot be read."""
+        return self._ahead(self._readable, _chunks(files, size))
 
     def training_batches(
         self,
@@ -81,18 +110,24 @@ class ImageStore:
         """
 
         def load(batch: Sequence[tuple[int, str]]) -> Tensor:
-            return torch.stack([self._augmented(files[index], augment, name) for index, name in batch])
+            images = self._empty(len(batch))
+            for into, (index, name) in zip(images, batch, strict=True):
+                self._augment(files[index], augment, name, into)
+            return images
 
         named = _turns(order, key) if anew else ([(index, key) for index in indices] for indices in order)
-        return in_order(self._pool, load, islice(named, begin, None), ahead=self.workers + 1)
+        return self._ahead(load, islice(named, begin, None))
 
     def digest_of(self, file: ImageFile) -> str:
         """SHA-256 of a file's bytes, which must have been examined."""
         return self._digests[file.relative]
 
     def resized(self, file: ImageFile) -> Tensor:
-        """uint8[3, H', W'], from memory or decoded now. Raises DataError."""
+        """uint8[3, H', W'], from memory, from the disk or decoded now. Raises DataError."""
         kept = self._kept.get(file.relative)
+        place = self._places.get(file.relative)
+        if kept is None and place is not None:
+            kept = self._spool.get(place)
         return kept if kept is not None else self._decode(file, _content(file))
 
     def _examine(self, file: ImageFile) -> tuple[str, str | None]:
@@ -105,11 +140,20 @@ class ImageStore:
             pixels = self._decode(file, content)
         except DataError as error:
             return digest, _detail(file, error)
+        self._keep(file, pixels)
+        return digest, None
+
+    def _keep(self, file: ImageFile, pixels: Tensor) -> None:
         with self._lock:
-            if file.relative not in self._kept and self._bytes + pixels.numel() <= self._budget:
+            if file.relative in self._kept or file.relative in self._places:
+                return
+            if self._bytes + pixels.numel() <= self._budget:
                 self._bytes += pixels.numel()
                 self._kept[file.relative] = pixels
-        return digest, None
+                return
+        place = self._spool.put(pixels)
+        if place is not None:
+            self._places[file.relative] = place
 
     def _decode(self, file: ImageFile, content: bytes) -> Tensor:
         picture = decode(content, name=file.relative)
@@ -119,14 +163,38 @@ class ImageStore:
             raise DataError(f"{file.relative}: {error}") from None
 
     def _plain(self, files: Sequence[ImageFile]) -> Tensor:
-        return torch.stack([transform.finish(self.resized(file), self.preprocessing) for file in files])
+        images = self._empty(len(files))
+        for file, into in zip(files, images, strict=True):
+            transform.finish(self.resized(file), self.preprocessing, into=into)
+        return images
 
-    def _augmented(self, file: ImageFile, augment: Augment, key: str) -> Tensor:
+    def _readable(self, files: Sequence[ImageFile]) -> Readable:
+        images = self._empty(len(files))
+        read: list[ImageFile] = []
+        faults: dict[str, str] = {}
+        for file in files:
+            try:
+                pixels = self.resized(file)
+            except DataError as error:
+                faults[file.relative] = _detail(file, error)
+                continue
+            transform.finish(pixels, self.preprocessing, into=images[len(read)])
+            read.append(file)
+        return Readable(tuple(read), images[: len(read)], faults)
+
+    def _augment(self, file: ImageFile, augment: Augment, key: str, into: Tensor) -> None:
         pixels = self.resized(file)
         _, height, width = self.preprocessing.input_size
         shape = width / height
         drawn = draw(augment, pixels.shape[-2], pixels.shape[-1], key=f"{key}/{file.relative}", shape=shape)
-        return augmented(pixels, drawn, self.preprocessing)
+        augmented(pixels, drawn, self.preprocessing, into=into)
+
+    def _empty(self, count: int) -> Tensor:
+        # Filled in place: an image is normalised while it is in the processor's cache, and not copied into a batch.
+        return torch.empty(count, *self.preprocessing.input_size)
+
+    def _ahead(self, work: Callable[[Item], Done], items: Iterable[Item]) -> Iterator[Done]:
+        return map_ahead(self._pool, work, items, ahead=self.workers + 1)
 
 
 def _chunks(files: Sequence[ImageFile], size: int) -> Iterator[Sequence[ImageFile]]:

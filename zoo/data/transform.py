@@ -6,6 +6,7 @@ they give the bits of torchvision's `weights.transforms()` and of timm's `create
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from PIL.Image import Image
 from torch import Tensor
@@ -32,9 +33,9 @@ def resize(image: Image, preprocessing: Preprocessing) -> Tensor:
     return pixels
 
 
-def finish(pixels: Tensor, preprocessing: Preprocessing) -> Tensor:
-    """Resized uint8[3, H', W'] -> float32[3, H, W], cropped in the centre and normalised."""
-    return normalise(centre_crop(pixels, preprocessing), preprocessing)
+def finish(pixels: Tensor, preprocessing: Preprocessing, *, into: Tensor | None = None) -> Tensor:
+    """Resized uint8[3, H', W'] -> float32[3, H, W], `into` or a new one: cropped in the centre and normalised."""
+    return normalise(centre_crop(pixels, preprocessing), preprocessing, into=into)
 
 
 def transform(image: Image, preprocessing: Preprocessing) -> Tensor:
@@ -55,12 +56,19 @@ def centre_crop(pixels: Tensor, preprocessing: Preprocessing) -> Tensor:
     return pixels[..., top : top + height, left : left + width]
 
 
-def normalise(pixels: Tensor, preprocessing: Preprocessing) -> Tensor:
-    """uint8[..., 3, H, W] -> float32 of the same shape: (x / 255 - mean) / std."""
-    scaled = pixels.to(torch.float32).div_(255)
-    mean = torch.tensor(preprocessing.mean).view(3, 1, 1)
-    std = torch.tensor(preprocessing.std).view(3, 1, 1)
-    return scaled.sub_(mean).div_(std)
+def normalise(pixels: Tensor, preprocessing: Preprocessing, *, into: Tensor | None = None) -> Tensor:
+    """uint8[3, H, W] -> float32 of the same shape, `into` or a new one: (x / 255 - mean) / std."""
+    normalised = torch.empty(pixels.shape) if into is None else into
+    # NumPy has torch's bits here and computes in the calling thread alone: there are as many of those as cores.
+    values = normalised.numpy()
+    np.divide(pixels.numpy(), np.float32(255), out=values)
+    np.subtract(values, _of_channels(preprocessing.mean), out=values)
+    np.divide(values, _of_channels(preprocessing.std), out=values)
+    return normalised
+
+
+def _of_channels(values: tuple[float, float, float]) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    return np.array(values, np.float32).reshape(3, 1, 1)
 
 
 def _resized_to(height: int, width: int, preprocessing: Preprocessing) -> list[int]:

@@ -10,12 +10,12 @@ import torch
 
 from zoo.caches import cache_folder
 from zoo.compute import Compute
+from zoo.data.ahead import default_workers
 from zoo.data.dataset import Dataset, Split
 from zoo.data.folder import read_folder
 from zoo.data.limits import UNREADABLE_SHARE
 from zoo.data.sample import sample_classes, sample_folder
 from zoo.data.store import ImageStore
-from zoo.data.threads import default_workers
 from zoo.errors import DataError, OptionError
 from zoo.events import Note, Progress, Report
 from zoo.model.build import Weights, WeightsChoice, build_headless, build_outline, choose_weights
@@ -100,9 +100,10 @@ def resolve(
     )
 
 
-def open_store(resolved: Resolved) -> ImageStore:
-    """The store that decodes this request's images."""
-    return ImageStore(resolved.outline.preprocessing, workers=resolved.request.workers or default_workers())
+def open_store(resolved: Resolved, *, trains: bool = False) -> ImageStore:
+    """The store that decodes this request's images; for one that `trains`, also onto the disk."""
+    workers = resolved.request.workers or default_workers()
+    return ImageStore(resolved.outline.preprocessing, workers=workers, disk_budget=None if trains else 0)
 
 
 def complete(

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
+from torch import Tensor
+
 from zoo.artefact.classifier import Classifier
+from zoo.data.ahead import default_workers
 from zoo.data.dataset import Dataset, ImageFile
 from zoo.data.folder import read_labelled
 from zoo.data.store import ImageStore
-from zoo.data.threads import default_workers
 from zoo.errors import DataError
 from zoo.events import Note, Progress, Report
 from zoo.planning.resolve import CHUNK
@@ -40,40 +44,49 @@ def evaluate(classifier: Classifier, data: Path, report: Report, *, workers: int
         report(Note(text=classifier.fault, loud=True))
     split, dataset = read_labelled(data, classifier.classes)
     (files,) = dataset.splits.values()
+    unreadable: dict[str, str] = {}
+    used: list[ImageFile] = []
     with contextlib.closing(ImageStore(classifier.model.preprocessing, workers=workers or default_workers())) as store:
-        unreadable = _examine(store, files, report)
-        files = tuple(file for file in files if file.relative not in unreadable)
-        if not files:
+        batches = _readable(store, files, used, unreadable, report)
+        first = next(batches, None)
+        if first is None:
             raise DataError(f"No image in {data} can be read.")
 
         def progress(done: int) -> None:
-            report(Progress(task="evaluate", done=done, total=len(files)))
+            report(Progress(task="evaluate", done=done + len(unreadable), total=len(files)))
 
         pieces = Pieces(CHUNK, work="evaluation", report=report, halvings=[])
-        logits = inference.logits(classifier.model, store, files, pieces=pieces, progress=progress)
-    targets = inference.targets_of(files)
+        logits = inference.logits_of(
+            classifier.model, chain([first], batches), len(files), pieces=pieces, progress=progress
+        )
+    targets = inference.targets_of(used)
     correct = Counter(targets[logits.argmax(1) == targets].tolist())
     return Evaluation(
         split=split,
-        images=len(files),
+        images=len(used),
         scores=score(logits, targets),
         per_class={
-            name: (correct[label], count) for label, (name, count) in enumerate(_counted(dataset, files)) if count
+            name: (correct[label], count) for label, (name, count) in enumerate(_counted(dataset, used)) if count
         },
         unreadable=unreadable,
     )
 
 
-def _examine(store: ImageStore, files: tuple[ImageFile, ...], report: Report) -> dict[str, str]:
-    def progress(done: int) -> None:
-        report(Progress(task="decode", done=done, total=len(files)))
+def _readable(
+    store: ImageStore, files: Sequence[ImageFile], used: list[ImageFile], unreadable: dict[str, str], report: Report
+) -> Iterator[Tensor]:
+    """Batches of what can be read, each file decoded once; notes their files and what is wrong with others."""
+    for batch in store.readable_batches(files, CHUNK):
+        for relative, detail in batch.faults.items():
+            report(Note(text=f"Left out, unreadable: {relative}: {detail}", loud=True))
+        unreadable.update(batch.faults)
+        used += batch.files
+        if batch.files:
+            yield batch.images
+    if unreadable and files:
+        report(Progress(task="evaluate", done=len(files), total=len(files)))
 
-    _, unreadable = store.examine(files, progress=progress)
-    for relative, detail in unreadable.items():
-        report(Note(text=f"Left out, unreadable: {relative}: {detail}", loud=True))
-    return unreadable
 
-
-def _counted(dataset: Dataset, files: tuple[ImageFile, ...]) -> list[tuple[str, int]]:
+def _counted(dataset: Dataset, files: Sequence[ImageFile]) -> list[tuple[str, int]]:
     counts = Counter(file.label for file in files)
     return [(name, counts[label]) for label, name in enumerate(dataset.classes)]

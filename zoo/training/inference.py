@@ -24,7 +24,14 @@ def logits(
     model: ZooModel, store: ImageStore, files: Sequence[ImageFile], *, pieces: Pieces, progress: Callable[[int], None]
 ) -> Tensor:
     """logits[N, classes] of the files on the CPU, in their order."""
-    return _through(model, model, store.batches(files, pieces.size), len(files), pieces, progress)
+    return logits_of(model, store.batches(files, pieces.size), len(files), pieces=pieces, progress=progress)
+
+
+def logits_of(
+    model: ZooModel, batches: Iterable[Tensor], most: int, *, pieces: Pieces, progress: Callable[[int], None]
+) -> Tensor:
+    """logits[N, classes] of batches of images[.., 3, H, W], together at most `most`, and at least one."""
+    return _through(model, model, batches, most, pieces, progress)
 
 
 def kept_logits(model: ZooModel, rows: Table, cut: Cut | None, *, size: int) -> Tensor:
@@ -98,7 +105,7 @@ def _through(
             done += len(images)
             progress(done)
     assert outputs is not None, "there are images"
-    return outputs
+    return outputs[:done]
 
 
 def _room_for(count: int, like: Tensor) -> Tensor:

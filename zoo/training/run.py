@@ -69,7 +69,7 @@ def finetune(request: Request, registry: Registry, report: Report) -> Result:
     with clock.measure("data"):
         resolved = resolve(request, registry, report)
     weights, fallback = obtain(resolved, report)
-    with contextlib.closing(open_store(resolved)) as store:
+    with contextlib.closing(open_store(resolved, trains=True)) as store:
         with clock.measure("data"):
             plan, dataset = complete(resolved, store, report, weights=weights, fallback=fallback)
         model = build(resolved, plan, weights)
@@ -104,7 +104,7 @@ def resume(path: Path, registry: Registry, report: Report) -> Result:
     with clock.measure("data"):
         resolved = resolve_again(stored, registry, report)
     weights, fallback = obtain(resolved, report)
-    with contextlib.closing(open_store(resolved)) as store:
+    with contextlib.closing(open_store(resolved, trains=True)) as store:
         with clock.measure("data"):
             plan, dataset = complete(
                 resolved, store, report, weights=weights, fallback=fallback or stored.weights.fallback, like=stored

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from zoo.data.ahead import default_workers
 from zoo.data.checking.findings import find_all
 from zoo.data.checking.report import DataReport
 from zoo.data.checking.survey import survey
-from zoo.data.threads import default_workers
 from zoo.errors import OptionError
 from zoo.events import Progress, Report
 

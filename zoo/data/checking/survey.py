@@ -7,10 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from zoo.data.ahead import map_ahead
 from zoo.data.checking.facts import FileFacts, read_facts
 from zoo.data.dataset import ImageFile, Skipped, Split, class_counts, natural_key
 from zoo.data.folder import Tree, drawn_note, labelled, no_images, read_tree, stratified
-from zoo.data.threads import in_order
 from zoo.errors import DataError
 
 
@@ -82,7 +82,7 @@ def _splits(tree: Tree, seed: int) -> tuple[tuple[str, ...], dict[Split, tuple[I
 def _read(files: list[tuple[Path, str]], workers: int, progress: Callable[[int, int], None]) -> dict[str, FileFacts]:
     known: dict[str, FileFacts] = {}
     with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="zoo-check") as pool:
-        for facts in in_order(pool, lambda file: read_facts(*file), files, ahead=4 * workers):
+        for facts in map_ahead(pool, lambda file: read_facts(*file), files, ahead=4 * workers):
             known[facts.relative] = facts
             progress(len(known), len(files))
     return known

@@ -1,4 +1,4 @@
-"""Decoding in threads: in order, a bounded number of files at a time."""
+"""Work done in threads a little ahead of whoever needs it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Item = TypeVar("Item")
 Done = TypeVar("Done")
 
 
-def in_order(pool: Executor, work: Callable[[Item], Done], items: Iterable[Item], *, ahead: int) -> Iterator[Done]:
+def map_ahead(pool: Executor, work: Callable[[Item], Done], items: Iterable[Item], *, ahead: int) -> Iterator[Done]:
     """`map` in the pool, in order, with at most `ahead` items under way: memory stays flat."""
     waiting = iter(items)
     running: list[Future[Done]] = [pool.submit(work, item) for item in islice(waiting, ahead)]

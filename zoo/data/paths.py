@@ -1,0 +1,64 @@
+"""Which image files arguments mean: files, folders of them, patterns."""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from zoo.data.folder import IMAGE_SUFFIXES
+from zoo.errors import DataError
+
+
+def count_images(arguments: Sequence[Path]) -> int:
+    """How many `images_of` will find, without keeping them. Raises DataError where an argument has none."""
+    return sum(_count(argument) for argument in arguments)
+
+
+def images_of(arguments: Sequence[Path]) -> Iterator[Path]:
+    """The files themselves, the images in folders and below, what patterns (`*`, `?`, `[a-z]`, `**`) match: in order.
+
+    One folder's names are in memory at a time.
+    """
+    for argument in arguments:
+        yield from _images(argument)
+
+
+def _count(argument: Path) -> int:
+    count = sum(1 for _ in _images(argument))
+    if not count and argument.is_dir():
+        raise DataError(f"There are no images in {argument}; they end in {', '.join(IMAGE_SUFFIXES)}.")
+    if not count:
+        raise DataError(f"No file matches {str(argument)!r}.")
+    return count
+
+
+def _images(argument: Path) -> Iterator[Path]:
+    if argument.is_dir():
+        yield from map(Path, _below(str(argument)))
+    elif glob.has_magic(str(argument)) and not os.path.lexists(argument):
+        for match in sorted(map(Path, glob.iglob(str(argument), recursive=True))):  # noqa: PTH207 - absolute too
+            yield from _images(match) if match.is_dir() else [match]
+    else:
+        yield argument
+
+
+def _below(folder: str) -> Iterator[str]:
+    """In the order of sorted paths; a folder that may not be read counts as empty."""
+    folders: set[str] = set()
+    names: list[str] = []
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                folders.add(entry.name)
+            elif not entry.name.lower().endswith(IMAGE_SUFFIXES) or not entry.is_file():
+                continue
+            names.append(entry.name)
+    for name in sorted(names):
+        path = os.path.join(folder, name)  # noqa: PTH118 - for every file of many
+        if name in folders:
+            yield from _below(path)
+        else:
+            yield path
