@@ -130,7 +130,7 @@ def _batch_of_one(trial: BackboneTrial) -> str:
 
 def _gradients(trial: BackboneTrial) -> str:
     model = trial.model().train()
-    model.features(trial.images(2)).square().sum().backward()
+    torch.autograd.backward(model.features(trial.images(2)).square().sum())
     gradients = compare.gradients_of(model.backbone)
     compare.require_finite_gradients(gradients)
     reached = {model.groups.tensors[name] for name, each in gradients.items() if each is not None}
@@ -252,7 +252,7 @@ def _step(model: ZooModel, trains: list[str], images: Tensor) -> None:
     before = compare.kept(model)
     parameters = [each for each in model.parameters() if each.requires_grad]
     optimizer = torch.optim.SGD(parameters, lr=0.1)
-    model.loss(model.features(images), torch.arange(len(images)) % _CLASSES).backward()
+    torch.autograd.backward(model.loss(model.features(images), torch.arange(len(images)) % _CLASSES))
     optimizer.step()
     moved = compare.changed(before, model)
     wrong = [name for name in moved if not model.trains(name, trains)]
@@ -267,9 +267,7 @@ def _bf16(trial: BackboneTrial) -> str:
         expected = model.features(images)
         found = model.compute_as(Compute(precision="bfloat16", memory_format="contiguous")).features(images)
     compare.require_shape(found, expected.shape, "the features in bfloat16")
-    apart = compare.require_close(
-        found, expected, "in bfloat16 the features are others", share=compare.CLOSE_BF16
-    )
+    apart = compare.require_close(found, expected, "in bfloat16 the features are others", share=compare.CLOSE_BF16)
     return f"in bfloat16 the features are within {apart:.2g} of the largest of float32's"
 
 

@@ -62,11 +62,11 @@ class HeadTrial:
             with torch.no_grad():
                 self.spec.fit(module, features, targets)
             return module
-        self.loss(module, features, targets).backward()
+        torch.autograd.backward(self.loss(module, features, targets))
         with torch.no_grad():
             for parameter in module.parameters():
                 if parameter.grad is not None:
-                    parameter -= 0.01 * parameter.grad.sign()
+                    parameter.sub_(0.01 * parameter.grad.sign())
         return module
 
 
@@ -168,7 +168,7 @@ def _gradients(trial: HeadTrial) -> str:
         raise Skip("it is fitted in closed form and has no parameters")
     module = trial.build().train()
     features = trial.features(_IMAGES).requires_grad_()
-    trial.loss(module, features, _targets(_IMAGES)).backward()
+    torch.autograd.backward(trial.loss(module, features, _targets(_IMAGES)))
     gradients = compare.gradients_of(module)
     without = [name for name, each in gradients.items() if each is None]
     require(not without, f"the loss does not depend on {compare.named(without)}; such a parameter never trains")
@@ -203,7 +203,7 @@ def _learns(trial: HeadTrial) -> str:
         optimizer = torch.optim.AdamW(module.parameters(), lr=1e-2)
         for _ in range(_STEPS):
             optimizer.zero_grad()
-            trial.loss(module, features, targets).backward()
+            torch.autograd.backward(trial.loss(module, features, targets))
             optimizer.step()
     right = int((_logits(module, features).argmax(1) == targets).sum())
     need = len(targets) * 4 // 5
@@ -273,7 +273,9 @@ def _device_move(trial: HeadTrial) -> str:
         trial.build().to("meta").eval()(torch.empty(trial.shape_of(2), device="meta"))
     except Exception as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise Fault(f"moved to another device it does not run; is a tensor neither parameter nor buffer? {first}") from error
+        raise Fault(
+            f"moved to another device it does not run; is a tensor neither parameter nor buffer? {first}"
+        ) from error
     return "built on the meta device, and moved to it from the CPU, it runs"
 
 
@@ -334,7 +336,7 @@ def _step(
     model.train()
     before = compare.kept(frozen)
     optimizer = torch.optim.SGD([each for each in model.parameters() if each.requires_grad], lr=0.1)
-    model.loss(model.features(images), targets).backward()
+    torch.autograd.backward(model.loss(model.features(images), targets))
     optimizer.step()
     moved = compare.changed(before, frozen)
     require(not moved, f"{what} is frozen, and a step of the rest changes its {compare.named(moved)}")
@@ -345,9 +347,7 @@ def _bf16(trial: HeadTrial) -> str:
     expected = _logits(module, features)
     with torch.autocast("cpu", torch.bfloat16):
         logits = compare.require_shape(_logits(module, features), expected.shape, "the logits in bfloat16")
-    apart = compare.require_close(
-        logits, expected, "in bfloat16 the logits are others", share=compare.CLOSE_BF16
-    )
+    apart = compare.require_close(logits, expected, "in bfloat16 the logits are others", share=compare.CLOSE_BF16)
     return f"under bfloat16 autocast the logits are within {apart:.2g} of the largest of float32's"
 
 

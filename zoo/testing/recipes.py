@@ -1,4 +1,4 @@
-"""What zoo relies on in a recipe, one check each: it is planned, carried out on a tiny image set, and its proof read."""
+"""What zoo relies on in a recipe, one check each: planned, carried out on a tiny image set, its proof read."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import torch
 from zoo import api
 from zoo.errors import CheckFailed
 from zoo.model.build import file_digest
+from zoo.model.model import ZooModel
 from zoo.planning.plan import Plan
 from zoo.recipes import RecipeSpec, Stage, recipe_from_toml
 from zoo.registry import Registry
@@ -72,7 +73,7 @@ class RecipeTrial:
             require((out / "proof.json").is_file(), "its run ended without a proof")
         return out
 
-    def model(self) -> torch.nn.Module:
+    def model(self) -> ZooModel:
         """The classifier of its run."""
         return api.load(self.run, device="cpu", registry=self._registry).model
 
@@ -186,8 +187,7 @@ def _cuda(trial: RecipeTrial) -> str:
 
 def _export(trial: RecipeTrial) -> str:
     model = trial.model().eval().requires_grad_(False)
-    size = trial.plan.preprocessing.input_size
-    images = torch.randn(3, *size, generator=torch.Generator().manual_seed(0))
+    images = torch.randn(3, *model.preprocessing.input_size, generator=torch.Generator().manual_seed(0))
     compare.require_exported(model, images[:2], [images[:1], images])
     return "torch.export takes the classifier that its run saves"
 
