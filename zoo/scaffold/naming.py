@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 
 from zoo.errors import Refused
+from zoo.registry import Registry, default_registry
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 _LONGEST = 40
@@ -50,7 +51,19 @@ def check_name(kind: str, name: str) -> Names:
             f"A {kind} {name!r} would be the module {names.module!r}, and one of that name is already installed. "
             f"Next: zoo plugins new {kind} my_{name}"
         )
+    if name in _held(kind, default_registry()):
+        raise Refused(
+            f"There is a {kind} {name!r} already, so that the bare name would not mean yours alone. "
+            f"Next: zoo plugins new {kind} my_{name}"
+        )
     return names
+
+
+def _held(kind: str, registry: Registry) -> set[str]:
+    """Names that installed plugins hold."""
+    if kind == "backbone":
+        return {part for name in registry.backbones().names() for part in name.split("/")}
+    return {each.spec.name for each in (registry.heads() if kind == "head" else registry.recipes())}
 
 
 def _nearest(kind: str, name: str) -> str:

@@ -108,7 +108,7 @@ def _plans(trial: RecipeTrial) -> str:
 
 def _options(trial: RecipeTrial) -> str:
     again = recipe_from_toml(trial.spec.to_toml(), name=trial.spec.name)
-    require(again == trial.spec, "written to a file and read back, it is another recipe")
+    require(again.model_dump() == trial.spec.model_dump(), "written to a file and read back, it is another recipe")
     return f"every one of {len(Stage.model_fields)} settings of a stage comes back from its file"
 
 

@@ -1,0 +1,254 @@
+"""The conformance kit: zoo's own parts pass it, and every check finds the one thing that it is there for."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import zoo
+from tests import crimes
+from tests.conftest import Zoo
+from tests.distributions import install
+from zoo.errors import UnknownName
+from zoo.recipes import RecipeSpec
+from zoo.registry import default_registry
+from zoo.registry.names import qualified_name
+from zoo.testing import (
+    ConformanceError,
+    Report,
+    backbones,
+    check_backbone,
+    check_head,
+    check_recipe,
+    examine,
+    heads,
+    recipes,
+    tiny_backbone,
+    tiny_images,
+)
+from zoo.testing.conduct import conduct
+from zoo.testing.recipes import RecipeTrial
+
+OWN_HEADS = [qualified_name(each) for each in default_registry().heads() if each.plugin.own]
+OWN_RECIPES = [qualified_name(each) for each in default_registry().recipes() if each.plugin.own]
+SAMPLE = ["squeezenet1_1", "resnet18", "timm/test_vit", "timm/test_convnext", "timm/test_resnet"]
+NO_CUDA = set() if torch.cuda.is_available() else {"cuda"}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def with_crimes() -> zoo.Registry:
+    point = EntryPoint(name="crimes", value="tests.crimes", group="zoo")
+    return zoo.Registry([*entry_points(group="zoo"), point], strict=True)
+
+
+def skipped(report: Report) -> set[str]:
+    return {check.name for check in report.checks if check.verdict == "skipped"}
+
+
+def names_of(steps: Sequence[tuple[str, Any]]) -> set[str]:
+    return {name for name, _ in steps}
+
+
+def only(steps: Sequence[tuple[str, Any]], name: str) -> list[tuple[str, Any]]:
+    """All checks but the slow ones, unless one of them is meant."""
+    return [step for step in steps if step[0] == name or step[0] not in ("export", "device_move", "determinism")]
+
+
+def test_importing_the_kit_imports_no_torch() -> None:
+    code = "import sys, zoo.testing; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
+def test_what_is_tried_is_all_that_zoo_brings() -> None:
+    assert (len(OWN_HEADS), len(OWN_RECIPES)) == (9, 10)
+    assert (len(heads.STEPS), len(backbones.STEPS), len(recipes.STEPS)) == (17, 16, 13)
+
+
+@pytest.mark.parametrize("name", OWN_HEADS)
+def test_zoos_own_heads_pass(name: str) -> None:
+    report = check_head(name)
+    closed_form = {"gradients", "loss"} if name == "heads/prototype" else set()
+    assert skipped(report) == NO_CUDA | closed_form and len(report.checks) == 17
+
+
+@pytest.mark.parametrize("name", SAMPLE)
+def test_backbones_of_both_providers_pass(name: str) -> None:
+    report = check_backbone(name)
+    assert skipped(report) == NO_CUDA and len(report.checks) == 16
+
+
+@pytest.mark.parametrize("name", OWN_RECIPES)
+def test_zoos_own_recipes_pass(name: str) -> None:
+    report = check_recipe(name)
+    assert skipped(report) == NO_CUDA and len(report.checks) == 13
+
+
+@pytest.mark.parametrize(("check", "spec", "says"), crimes.HEADS, ids=[spec.name for _, spec, _ in crimes.HEADS])
+def test_a_head_that_does_it_wrong_fails_that_check(check: str, spec: zoo.HeadSpec, says: str) -> None:
+    report = conduct("head", spec.name, heads.HeadTrial(spec), only(heads.STEPS, check))
+    found = {each.name: each.summary for each in report.failed}
+    assert re.search(says, found[check]), found
+
+
+def test_every_check_of_heads_has_a_head_that_fails_it() -> None:
+    assert {check for check, _, _ in crimes.HEADS} == names_of(heads.STEPS) - {"cuda"}
+    assert check_head(crimes.GOOD_HEAD).passed
+
+
+WRONG_BACKBONES = [name for name, (check, _, _) in crimes.BACKBONES.items() if check]
+
+
+@pytest.mark.parametrize("name", WRONG_BACKBONES)
+def test_a_backbone_that_does_it_wrong_fails_that_check(name: str) -> None:
+    check, spec, says = crimes.BACKBONES[name]
+    report = conduct("backbone", name, backbones.BackboneTrial(spec, None), only(backbones.STEPS, check))
+    found = {each.name: each.summary for each in report.failed}
+    assert re.search(says, found[check]), found
+
+
+def test_every_check_of_backbones_has_a_backbone_that_fails_it() -> None:
+    assert {crimes.BACKBONES[name][0] for name in WRONG_BACKBONES} == names_of(backbones.STEPS) - {"cuda"}
+    report = check_backbone(tiny_backbone())
+    assert skipped(report) == {"facts", "preprocessing"} | NO_CUDA
+
+
+def stages(*train: str, **more: Any) -> list[dict[str, Any]]:
+    return [{"name": "one", "train": train or ("head",), "epochs": 1, "lr": 1e-2, **more}]
+
+
+class Forgetful(RecipeSpec):
+    def to_toml(self) -> str:
+        return super().to_toml().replace('keep = "last"\n', "")
+
+
+def recipe(kind: type[RecipeSpec] = RecipeSpec, summary: str = "For a test.", **more: Any) -> RecipeSpec:
+    return kind.model_validate({"name": "wrong", "summary": summary, "stages": stages(), **more})
+
+
+WRONG_RECIPES = [
+    ("plans", recipe(stages=stages("head", "group:nowhere")), "good", "matches no group"),
+    ("described", recipe(summary="Two\nlines."), "good", "one line"),
+    ("options", recipe(Forgetful, keep="last"), "good", "another recipe"),
+    ("trains", recipe(stages=[*stages("all", lr=1e30), *stages("head", name="two")]), "good", "stages two did not run"),
+    ("gradients", recipe(stages=stages("all", lr=1e30, optimizer="sgd")), "good", "finite_result"),
+    ("freezing", recipe(stages=stages("head", "last:1")), "moves", "frozen_unchanged"),
+    ("state_round_trip", recipe(stages=stages("all")), "counts", "saved_file"),
+    ("proof", recipe(stages=stages("all")), "counts", "saved_file"),
+    ("determinism", recipe(stages=stages("all")), "dice", "other weights"),
+    ("bf16", recipe(stages=stages("all")), "float_only", "it raised RuntimeError: no bfloat16 here"),
+    ("export", recipe(), "asks", "it raised"),
+]
+
+
+@pytest.mark.parametrize(
+    ("check", "spec", "backbone", "says"), WRONG_RECIPES, ids=[check for check, *_ in WRONG_RECIPES]
+)
+def test_a_recipe_that_goes_wrong_fails_that_check(
+    check: str, spec: RecipeSpec, backbone: str, says: str, with_crimes: zoo.Registry
+) -> None:
+    wanted = [step for step in recipes.STEPS if step[0] in ("plans", check)]
+    with RecipeTrial(spec, f"crimes/{backbone}", with_crimes) as trial:
+        report = conduct("recipe", spec.name, trial, wanted)
+    found = {each.name: each.summary for each in report.failed}
+    assert re.search(says, found[check]), found
+
+
+def test_every_check_of_recipes_has_a_run_that_fails_it() -> None:
+    assert {check for check, *_ in WRONG_RECIPES} == names_of(recipes.STEPS) - {"groups", "cuda"}
+
+
+def test_groups_that_train_and_are_frozen_at_once_are_found() -> None:
+    with RecipeTrial(recipe(), "timm/test_resnet", default_registry()) as trial:
+        (stage,) = trial.plan.stages
+        doubled = stage.model_copy(update={"freezes": (*stage.freezes, "head")})
+        trial.__dict__["plan"] = trial.plan.model_copy(update={"stages": (doubled,)})
+        report = conduct("recipe", "doubled", trial, [step for step in recipes.STEPS if step[0] == "groups"])
+    assert [check.summary for check in report.failed] == ["stage one both trains and freezes head"]
+
+
+def test_all_that_failed_is_in_one_error() -> None:
+    with pytest.raises(ConformanceError, match="The head unused failed 1 of 17 checks:\n  gradients: ") as raised:
+        check_head(next(spec for _, spec, _ in crimes.HEADS if spec.name == "unused"))
+    assert isinstance(raised.value, (zoo.ZooError, AssertionError)) and raised.value.exit_code == 3
+    assert [check.name for check in raised.value.report.failed] == ["gradients"]
+
+
+def test_the_generators_are_afterwards_as_they_were() -> None:
+    torch.manual_seed(11)
+    expected = torch.rand(3)
+    torch.manual_seed(11)
+    conduct("head", "good", heads.HeadTrial(crimes.GOOD_HEAD), only(heads.STEPS, ""))
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_tiny_images_are_an_image_set(tmp_path: Path) -> None:
+    data = tiny_images(tmp_path / "new" / "data", classes=3, train=2, val=1)
+    assert len(list(data.glob("train/*/*.png"))) == 6 and len(list(data.glob("val/*/*.png"))) == 3
+    assert zoo.check_data(data).passed or zoo.check_data(data).warnings
+    with pytest.raises(FileExistsError):
+        tiny_images(data)
+
+
+def test_the_command_prints_every_check(zoo_inside: Zoo) -> None:
+    done = zoo_inside("plugins", "check", "heads/linear")
+    assert done.returncode == 0 and done.stdout.startswith("head heads/linear\n")
+    assert "gradients" in done.stdout and "passed: 17 checks" in done.stdout
+    unknown = zoo_inside("plugins", "check", "liner")
+    assert unknown.returncode == 2 and "Did you mean 'linear'" in unknown.stderr
+
+
+def test_the_command_exits_with_three_where_a_check_fails(zoo_command: Zoo, tmp_path: Path) -> None:
+    broken = crimes_source()
+    install(tmp_path, "loud-head", broken)
+    done = zoo_command("plugins", "check", "loud", "--json", PYTHONPATH=path_with(tmp_path))
+    assert done.returncode == 3 and "Traceback" not in done.stderr
+    (report,) = json.loads(done.stdout)
+    verdicts = {check["name"]: check for check in report["checks"]}
+    assert report["verdict"] == "failed" and verdicts["builds"]["summary"] == "it raised SystemExit: no"
+    assert verdicts["export"] == {"name": "export", "verdict": "skipped", "summary": "builds failed"}
+
+
+def test_a_plugin_that_does_not_load_is_a_failed_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(tmp_path, "broken-head", "raise RuntimeError('no')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    registry = zoo.Registry(report=lambda _: None, strict=False)
+    (report,) = examine("broken_head", registry=registry)
+    assert [check.summary for check in report.failed] == ["import: RuntimeError: no"]
+    with pytest.raises(UnknownName, match="There is no head, backbone or recipe 'brokn'"):
+        examine("brokn", registry=registry)
+
+
+def crimes_source() -> str:
+    return """
+import sys
+import zoo
+
+def build(shape, classes, options):
+    print("this must not end in the JSON")
+    sys.exit("no")
+
+@zoo.hookimpl
+def zoo_heads():
+    return [zoo.HeadSpec(name="loud", summary="A head for the test.", build=build)]
+"""
+
+
+def path_with(folder: Path) -> str:
+    return ":".join([str(folder), *(each for each in sys.path if each)])
