@@ -15,6 +15,7 @@ from tests.conftest import Zoo
 from torch.nn import functional
 from zoo.cli.app import main
 from zoo.errors import OptionError
+from zoo.testing import check_head, check_recipe
 
 EXAMPLE = Path(__file__).parent / "examples" / "zoo_example"
 HEAD_OF = "zoo-example 0.3.1"
@@ -87,6 +88,13 @@ def test_its_head_trains_and_the_artefact_needs_the_package(
     assert exited.value.code == 1 and printed.out == ""
     assert "'example/scaled_linear' of zoo-example 0.3.1, which is not installed" in printed.err
     assert "pip install 'zoo-example==0.3.1'" in printed.err
+
+
+def test_its_head_and_its_recipe_pass_the_kit(installed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [str(installed), *sys.path])
+    registry = zoo.Registry(report=pytest.fail)
+    assert check_head("example/scaled_linear", registry=registry).passed
+    assert check_recipe("gentle", registry=registry).passed
 
 
 def test_its_own_loss_is_what_is_trained_on(installed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
