@@ -152,6 +152,15 @@ def _uphill(module: nn.Module, features: Tensor, targets: Tensor) -> Tensor:
     return -functional.cross_entropy(module(features), targets)
 
 
+class Speechless(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+def _speechless(*_: Any) -> nn.Module:
+    raise Speechless
+
+
 def _exits(*_: Any) -> nn.Module:
     sys.exit("no head today")
 
@@ -166,6 +175,7 @@ def _spec(name: str, module: type[nn.Module] = Head, **more: Any) -> zoo.HeadSpe
 GOOD_HEAD = _spec("good")
 HEADS: list[tuple[str, zoo.HeadSpec, str]] = [
     ("builds", _spec("exits", build=_exits), "SystemExit: no head today"),
+    ("builds", _spec("speechless", build=_speechless), "it raised Speechless$"),
     ("builds", _spec("no-module", build=lambda *_: "a head"), "returned a str"),
     ("builds", _spec("no-summary", summary=" "), "summary"),
     ("options", _spec("wrong-default", options=WrongDefault), "the default of p: float is refused"),
@@ -320,7 +330,10 @@ def _resolve(architecture: str) -> zoo.BackboneSpec:
 def zoo_backbones() -> Iterable[zoo.BackboneProvider]:
     return [
         zoo.BackboneProvider(
-            name="crimes", summary="For tests.", architectures=lambda: dict.fromkeys(BACKBONES, ()), resolve=_resolve
+            name="crimes",
+            summary="For tests.",
+            architectures=lambda: dict.fromkeys([*BACKBONES, "lost"], ()),
+            resolve=_resolve,
         )
     ]
 

@@ -225,6 +225,26 @@ def test_the_command_exits_with_three_where_a_check_fails(zoo_command: Zoo, tmp_
     assert verdicts["export"] == {"name": "export", "verdict": "skipped", "summary": "builds failed"}
 
 
+def test_a_backbone_that_its_provider_cannot_resolve_is_a_failed_check(with_crimes: zoo.Registry) -> None:
+    (report,) = examine("crimes/lost", registry=with_crimes)
+    assert [(check.name, "KeyError: 'lost'" in check.summary) for check in report.failed] == [("resolves", True)]
+
+
+def test_the_kit_needs_gradients_and_leaves_them_as_they_were() -> None:
+    with torch.no_grad():
+        steps = [step for step in heads.STEPS if step[0] in ("builds", "gradients")]
+        assert conduct("head", "good", heads.HeadTrial(crimes.GOOD_HEAD), steps).passed
+        assert not torch.is_grad_enabled()
+
+
+def test_the_guide_names_every_check() -> None:
+    guide = (Path(__file__).parents[1] / "docs" / "plugins.md").read_text("utf-8")
+    rows = guide.partition("| check | head | backbone | recipe |")[2].partition("\n\n")[0].splitlines()
+    documented = {name for row in rows for name in re.findall(r"`(\w+)`", row.split("|")[1] if "|" in row else "")}
+    every = names_of(heads.STEPS) | names_of(backbones.STEPS) | names_of(recipes.STEPS)
+    assert documented == every
+
+
 def test_a_plugin_that_does_not_load_is_a_failed_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(tmp_path, "broken-head", "raise RuntimeError('no')")
     monkeypatch.syspath_prepend(str(tmp_path))

@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -69,6 +70,16 @@ def environment(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Enviro
 def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("written")
     return {kind: write_plugin(kind, name, out=folder / f"zoo-{kind}") for kind, name in NAMES.items()}
+
+
+def test_the_guide_walks_through_what_is_written(written: dict[str, Path]) -> None:
+    guide = (ROOT / "docs" / "plugins.md").read_text("utf-8").partition("## The conformance kit")[0]
+    files = {str(each.relative_to(written["head"])) for each in written["head"].rglob("*") if each.is_file()}
+    assert set(re.findall(r"^\| `([^`]+)` \|", guide, re.MULTILINE)) - {
+        "zoo_backbones()",
+        "zoo_heads()",
+        "zoo_recipes()",
+    } == (files - {"README.md", ".gitignore"})
 
 
 def test_there_is_a_template_of_every_kind() -> None:

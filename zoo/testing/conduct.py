@@ -41,7 +41,8 @@ def conduct(kind: Kind, name: str, trial: Trial, steps: Sequence[Step[Trial]]) -
 
 
 def _carried_out(name: str, step: Callable[[Trial], str], trial: Trial) -> Check:
-    threads, dtype = torch.get_num_threads(), torch.get_default_dtype()
+    threads, dtype, gradients = torch.get_num_threads(), torch.get_default_dtype(), torch.is_grad_enabled()
+    torch.set_grad_enabled(True)
     try:
         # Warnings, a plugin's own or torch.export's, say nothing about the check.
         with warnings.catch_warnings(), prints_to_stderr():
@@ -55,9 +56,16 @@ def _carried_out(name: str, step: Callable[[Trial], str], trial: Trial) -> Check
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # sys.exit in a plugin ends its check, not the caller
-        return Check(name=name, verdict="failed", summary=f"it raised {one_line(error)}")
+        return Check(name=name, verdict="failed", summary=f"it raised {_said(error)}")
     finally:
         # A plugin may have left them changed, and the next check is about something else.
         torch.set_num_threads(threads)
         torch.set_default_dtype(dtype)
-        torch.set_grad_enabled(True)
+        torch.set_grad_enabled(gradients)
+
+
+def _said(error: BaseException) -> str:
+    try:
+        return one_line(error)
+    except Exception:  # its own __str__ may be the fault
+        return type(error).__name__

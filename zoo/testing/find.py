@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.metadata import EntryPoint, entry_points
 
-from zoo.errors import UnknownName
+from zoo.errors import PluginError, UnknownName
 from zoo.hooks import PROJECT
 from zoo.recipes import RecipeSpec
 from zoo.registry import Registry, default_registry
@@ -63,11 +63,15 @@ def _head(name: str, registry: Registry) -> tuple[str, HeadSpec]:
 
 
 def examine_backbone(backbone: str | BackboneSpec, *, registry: Registry | None = None) -> Report:
-    """Every check of a backbone. Raises UnknownName, NameConflict, and PluginError where it cannot be resolved."""
+    """Every check of a backbone. Raises UnknownName and NameConflict."""
     if isinstance(backbone, BackboneSpec):
         spec, tag = backbone, next(iter(backbone.tags), None)
     else:
-        resolved = (registry or default_registry()).backbone(backbone)
+        try:
+            resolved = (registry or default_registry()).backbone(backbone)
+        except PluginError as error:
+            fault = Check(name="resolves", verdict="failed", summary=str(error))
+            return Report(kind="backbone", name=backbone, checks=(fault,))
         spec, tag = resolved.spec, resolved.tag
     from zoo.testing.backbones import STEPS, BackboneTrial
     from zoo.testing.conduct import conduct

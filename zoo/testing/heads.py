@@ -21,7 +21,8 @@ from zoo.testing.conduct import SEED, Fault, Skip, Step
 from zoo.testing.tiny import SIDE, SPEC, WIDTH
 
 # Two widths, so that a head that takes the wrong one cannot run.
-_SHAPE = FeatureShape(pooled=24, map=16)
+_CHANNELS = 16
+_SHAPE = FeatureShape(pooled=24, map=_CHANNELS)
 _CLASSES = 5
 _GRID = (4, 6)
 _IMAGES = 10
@@ -48,7 +49,7 @@ class HeadTrial:
         return torch.randn(self.shape_of(images, grid), generator=generator).abs() + 0.1
 
     def shape_of(self, images: int, grid: tuple[int, int] = _GRID) -> tuple[int, ...]:
-        return (images, 16, *grid) if self.spec.needs == "map" else (images, _SHAPE.pooled)
+        return (images, _CHANNELS, *grid) if self.spec.needs == "map" else (images, _SHAPE.pooled)
 
     def loss(self, module: nn.Module, features: Tensor, targets: Tensor) -> Tensor:
         if self.spec.loss is not None:
