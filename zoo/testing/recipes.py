@@ -102,8 +102,8 @@ class RecipeTrial:
 
 
 def _plans(trial: RecipeTrial) -> str:
-    stages = [f"{each.settings.name}: {', '.join(each.rates) or 'the head'}" for each in trial.plan.stages]
-    return f"{len(stages)} {'stage' if len(stages) == 1 else 'stages'}; {'; '.join(stages)}"
+    stages = [f"{each.settings.name}: {', '.join(each.rates) or 'head'}" for each in trial.plan.stages]
+    return f"what trains in each stage: {'; '.join(stages)}"
 
 
 def _options(trial: RecipeTrial) -> str:
@@ -128,7 +128,7 @@ def _trains(trial: RecipeTrial) -> str:
     ran = {json.loads(line)["stage"] for line in lines}
     left_out = [each.settings.name for each in trial.plan.stages if each.settings.name not in ran]
     require(not left_out, f"the stages {compare.named(left_out)} did not run")
-    return f"{len(ran)} {'stage' if len(ran) == 1 else 'stages'} carried out, {len(lines)} epochs"
+    return f"carried out to its end; stages: {len(ran)}, epochs: {len(lines)}"
 
 
 def _proved(trial: RecipeTrial, names: tuple[str, ...], found: str) -> str:
