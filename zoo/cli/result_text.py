@@ -70,7 +70,14 @@ def print_evaluation(found: Evaluation, *, as_json: bool) -> None:
     screen = console.out()
     shown = [each for each in found.assessment.classes if each.images or each.predicted]
     rows = [
-        [each.name, *_share(each.recall), *_share(each.precision), f"{each.f1:.3f}", str(each.correct), str(each.images)]
+        [
+            each.name,
+            *_share(each.recall),
+            *_share(each.precision),
+            f"{each.f1:.3f}",
+            str(each.correct),
+            str(each.images),
+        ]
         for each in shown
     ]
     columns = ["class", "recall", "95 %", "precision", "95 % ", "F1", "correct", "images"]

@@ -135,9 +135,9 @@ def _class_bars(classes: Sequence[Mapping[str, Any]], size: str, width: float) -
     label, row, top = (150.0 if size == "wide" else 92.0), 34.0, 34.0
     height = top + row * len(classes) + 42
     frame = Frame(label, top, width - 14, top + row * len(classes), x=(0, 1), y=(0, 1))
-    parts = [
-        line(frame.at_x(tick / 4), frame.top, frame.at_x(tick / 4), frame.bottom, "grid") for tick in range(5)
-    ] + [text(frame.at_x(tick / 4), frame.bottom + 17, f"{25 * tick}", anchor="middle") for tick in range(5)]
+    parts = [line(frame.at_x(tick / 4), frame.top, frame.at_x(tick / 4), frame.bottom, "grid") for tick in range(5)] + [
+        text(frame.at_x(tick / 4), frame.bottom + 17, f"{25 * tick}", anchor="middle") for tick in range(5)
+    ]
     parts.append(text((frame.left + frame.right) / 2, frame.bottom + 35, "% of images", anchor="middle", kind="name"))
     parts += [box(frame.left, 6, 12, 8, "fill c1"), text(frame.left + 18, 14, "recall")]
     parts += [box(frame.left + 78, 6, 12, 8, "fill c2"), text(frame.left + 96, 14, "precision")]
@@ -145,7 +145,10 @@ def _class_bars(classes: Sequence[Mapping[str, Any]], size: str, width: float) -
         y = top + row * index
         name = shortened(each["name"], label - 12)
         parts.append(text(label - 8, y + row / 2 + 4, name, anchor="end", title=each["name"]))
-        for offset, share, kind, what in ((5, each["recall"], "c1", "recall"), (18, each["precision"], "c2", "precision")):
+        for offset, share, kind, what in (
+            (5, each["recall"], "c1", "recall"),
+            (18, each["precision"], "c2", "precision"),
+        ):
             parts += _bar(frame, y + offset, share, kind, f"{each['name']}: {what}")
     return drawing(parts, width=width, height=height, label="Recall and precision of each class", size=size)
 
@@ -187,7 +190,10 @@ def _reliability(bins: Sequence[Mapping[str, Any]], size: str, width: float) -> 
     parts.append(text(frame.at_x(0.03), frame.top + 14, "above the line: too modest", kind="faint"))
     parts.append(text(frame.at_x(0.97), frame.bottom - 8, "below: too sure", kind="faint", anchor="end"))
     parts += [line(below.left, below.bottom, below.right, below.bottom, "axis")]
-    parts += [text(frame.left - 7, below.top + 8, most, anchor="end"), text(frame.left - 7, below.bottom, 0, anchor="end")]
+    parts += [
+        text(frame.left - 7, below.top + 8, most, anchor="end"),
+        text(frame.left - 7, below.bottom, 0, anchor="end"),
+    ]
     parts += [text(frame.at_x(tick / 4), below.bottom + 17, f"{tick / 4:g}", anchor="middle") for tick in range(5)]
     middle = (frame.left + frame.right) / 2
     parts.append(text(middle, below.bottom + 35, "confidence; grey: images", anchor="middle", kind="name"))

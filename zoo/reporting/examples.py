@@ -22,7 +22,7 @@ from zoo.reporting.pictures import as_seen, data_uri, with_heat
 from zoo.reporting.record import RunRecord
 from zoo.reporting.relevance import Relevance, grad_cam
 
-MISTAKES, HITS, SEEN = 12, 12, 6
+MISTAKES, HITS, SEEN = 12, 12, 8
 _SAME = 0.01
 """By how much a probability may differ from the one that the run noted; more, and the file is another than then."""
 
@@ -93,9 +93,7 @@ def gather(record: RunRecord, registry: Registry) -> Examples:
     pictures = {each: picture for each in wanted if (picture := _read(folder / each.file)) is not None}
     missing = tuple(each.file for each in wanted if each not in pictures)
     if not pictures:
-        return Examples(
-            mistakes_in_all=count, missing=missing, no_pictures=f"the images are no longer in {folder}"
-        )
+        return Examples(mistakes_in_all=count, missing=missing, no_pictures=f"the images are no longer in {folder}")
     inputs = {each: transform(picture, preprocessing) for each, picture in pictures.items()}
     shown = [each for each in [*mistakes, *hits] if each in inputs]
     relevance = _relevance(record, registry, [inputs[each] for each in shown])

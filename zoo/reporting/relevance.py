@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +14,11 @@ from zoo.model.model import ZooModel
 
 _PIECE = 8
 """Images at a time: every layer's output is kept for the backward pass."""
+_LAST = 32
+"""Layers on the map's grid that are looked at, from the end: the backward pass goes no further."""
 _MOST_PREFIX = 16
 """Class, distillation and register tokens before those of the grid."""
+_SINGLE = "the backbone's map is a single position"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,43 +53,47 @@ def grad_cam(model: ZooModel, images: Tensor) -> Relevance:
 
 
 def _piece(model: ZooModel, images: Tensor) -> Relevance:
-    with torch.no_grad():
-        reference = model.map(images)
-        if reference is None or reference.shape[-2:].numel() < 2:
-            reason = "the backbone has no map" if reference is None else "the backbone's map is a single position"
-            return Relevance(logits=model(images), heat=None, reason=reason)
     images = images.clone().requires_grad_()
     if model.needs == "map":
         features = model.features(images)
         logits = model.head(features)
+        if features.shape[-2:].numel() < 2:
+            return Relevance(logits=logits.detach(), heat=None, reason=_SINGLE)
         (gradient,) = torch.autograd.grad(_predicted(logits), features)
         return Relevance(logits=logits.detach(), heat=_weighed(features, gradient), layer="the map that the head gets")
+    with torch.no_grad():
+        reference = model.map(images[:1])
     with _recorded(model.backbone) as outputs:
         logits = model(images)
+    if reference is None or reference.shape[-2:].numel() < 2:
+        reason = "the backbone has no map" if reference is None else _SINGLE
+        return Relevance(logits=logits.detach(), heat=None, reason=reason)
     return _through_layers(logits, outputs, reference)
 
 
 def _through_layers(logits: Tensor, outputs: list[tuple[str, Tensor]], reference: Tensor) -> Relevance:
-    candidates = [(name, output) for name, output in reversed(outputs) if _on_grid(output, reference) is not None]
+    """Find the layer that puts out the map: by what it puts out, for no library names it."""
+    fitting = ((name, output) for name, output in reversed(outputs) if _on_grid(output, reference) is not None)
+    candidates = list(islice(fitting, _LAST))
     try:
         gradients = torch.autograd.grad(
             _predicted(logits), [output for _, output in candidates], allow_unused=True, materialize_grads=True
         )
     except RuntimeError as error:
         return Relevance(logits=logits.detach(), heat=None, reason=f"its gradient cannot be had: {error}")
-    usable = []
+    chosen: Relevance | None = None
     for (name, output), gradient in zip(candidates, gradients, strict=True):
         features, slope = _on_grid(output, reference), _on_grid(gradient, reference)
-        if features is not None and slope is not None and bool(slope.any()):
-            usable.append((name, features, slope))
-    same = [each for each in usable if torch.allclose(each[1].detach().float(), reference, rtol=1e-3, atol=1e-4)]
-    if not usable:
-        return Relevance(
-            logits=logits.detach(), heat=None, reason="no layer on the map's grid takes part in the logits"
-        )
-    name, features, slope = (same or usable)[0]
-    layer = f"{name}, the last map" if same else f"{name}, the last layer whose positions take part in the logits"
-    return Relevance(logits=logits.detach(), heat=_weighed(features, slope), layer=layer)
+        assert features is not None and slope is not None, "they were chosen by it"
+        same = torch.allclose(features[:1].detach().float(), reference, rtol=1e-3, atol=1e-4)
+        if (chosen is None or same) and bool(slope.any()):
+            what = "the last map" if same else "the last layer whose positions take part in the logits"
+            chosen = Relevance(logits=logits.detach(), heat=_weighed(features, slope), layer=f"{name}, {what}")
+            if same:
+                break
+    return chosen or Relevance(
+        logits=logits.detach(), heat=None, reason="no layer on the map's grid takes part in the logits"
+    )
 
 
 def _predicted(logits: Tensor) -> Tensor:
@@ -99,15 +107,15 @@ def _weighed(features: Tensor, gradient: Tensor) -> Tensor:
 
 
 def _on_grid(output: Tensor, reference: Tensor) -> Tensor | None:
-    """A layer's output as map[N, C, H, W] where it has the reference's shape, tokens and NHWC included; else None."""
-    count, channels, height, width = reference.shape
-    if output.ndim == 4 and output.shape == reference.shape:
+    """A layer's output as map[N, C, H, W] where it has the shape of reference[1, C, H, W], as tokens or NHWC too."""
+    _, channels, height, width = reference.shape
+    count, *shape = output.shape
+    if shape == [channels, height, width]:
         return output
-    if output.ndim == 4 and output.shape == (count, height, width, channels):
+    if shape == [height, width, channels]:
         return output.permute(0, 3, 1, 2)
-    if output.ndim == 3 and output.shape[0] == count and output.shape[2] == channels:
-        if 0 <= output.shape[1] - height * width <= _MOST_PREFIX:
-            return output[:, -height * width :].transpose(1, 2).reshape(reference.shape)
+    if len(shape) == 2 and shape[1] == channels and 0 <= shape[0] - height * width <= _MOST_PREFIX:
+        return output[:, -height * width :].transpose(1, 2).reshape(count, channels, height, width)
     return None
 
 
@@ -123,7 +131,7 @@ def _recorded(module: nn.Module) -> Iterator[list[tuple[str, Tensor]]]:
 
         return hook
 
-    handles = [each.register_forward_hook(record(name)) for name, each in module.named_modules() if name]  # type: ignore[arg-type]
+    handles = [each.register_forward_hook(record(name)) for name, each in module.named_modules() if name]
     try:
         yield outputs
     finally:

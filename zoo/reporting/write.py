@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,14 +48,7 @@ def write_or_say(run: Path, registry: Registry, report: Report) -> None:
 
 def render(record: RunRecord, examples: Examples, registry: Registry) -> str:
     """The whole page, with nothing outside it."""
-    environment = Environment(
-        loader=PackageLoader("zoo.reporting"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-    )
-    environment.filters |= {"percent": _percent, "seconds": _seconds, "evidence": _evidence}
+    environment = _environment()
     css = Markup(environment.get_template("report.css").render())
     plan, result = record.plan, record.result
     kept = result["selection"]["kept"]
@@ -71,7 +64,7 @@ def render(record: RunRecord, examples: Examples, registry: Registry) -> str:
         stages=result["stages"],
         kept=kept,
         name=record.path.absolute().name,
-        backbone=plan.backbone.name.rpartition("/")[2],
+        backbone=plan.backbone.name.rpartition("/")[2].partition(".")[0],
         head=plan.head.name.rpartition("/")[2],
         recipe=plan.recipe.rpartition("/")[2],
         matrix=_matrix(assessed) if assessed else None,
@@ -87,6 +80,20 @@ def render(record: RunRecord, examples: Examples, registry: Registry) -> str:
         recipe_text=recipe_of(plan).to_toml(),
         recipe_file=RECIPE_FILE,
     )
+
+
+@functools.cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("zoo.reporting"),
+        # Names of classes and files are whatever people call them.
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    environment.filters |= {"percent": _percent, "seconds": _seconds, "evidence": _evidence}
+    return environment
 
 
 def _matrix(assessed: Mapping[str, Any]) -> list[tuple[str, list[tuple[int, float]]]] | None:
@@ -114,7 +121,7 @@ def _confusions(assessed: Mapping[str, Any]) -> list[tuple[str, str, int, int]]:
 
 
 def _percent(value: float | None, digits: int = 1) -> str:
-    return "–" if value is None else f"{100 * value:.{digits}f} %"
+    return "-" if value is None else f"{100 * value:.{digits}f}\N{NO-BREAK SPACE}%"
 
 
 def _seconds(value: float) -> str:
@@ -124,9 +131,6 @@ def _seconds(value: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min {rest:02d} s"
 
 
-_indented = partial(json.dumps, indent=2, ensure_ascii=False)
-
-
 def _evidence(content: Any) -> str:
-    text = _indented(content)
+    text = json.dumps(content, indent=2, ensure_ascii=False)
     return text if len(text) <= _EVIDENCE_MOST else text[:_EVIDENCE_MOST] + "\n… the rest is in proof.json"

@@ -130,9 +130,7 @@ def resume(
         return _carry_out(context, resolved, registry, finished)
 
 
-def _carry_out(
-    context: RunContext, resolved: Resolved, registry: Registry, finished: Callable[[Path], None]
-) -> Result:
+def _carry_out(context: RunContext, resolved: Resolved, registry: Registry, finished: Callable[[Path], None]) -> Result:
     folder = context.folder
     with RunLock(context.checkpoint.folder, run=folder.path), _resumable(folder, context.report):
         refuse_finished(folder.path)  # by the process that held the lock until now
