@@ -11,6 +11,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from zoo.artefact.read import read_model
+from zoo.compute import Precision
 from zoo.data.decode import read_image
 from zoo.data.transform import transform
 from zoo.errors import DataError, ZooError
@@ -23,8 +24,9 @@ from zoo.reporting.record import RunRecord
 from zoo.reporting.relevance import Relevance, grad_cam
 
 MISTAKES, HITS, SEEN = 12, 12, 8
-_SAME = 0.01
-"""By how much a probability may differ from the one that the run noted; more, and the file is another than then."""
+_SAME: dict[Precision, float] = {"float32": 0.01, "bfloat16": 0.1}
+"""By how much a probability may differ from the one that the run noted, in other batches and perhaps on another
+device; more, and the file is another than then."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -133,7 +135,7 @@ def _examples(
         if len(relevance.logits):
             label = record.plan.classes.index(each.predicted)
             chance = float(relevance.logits[index].double().softmax(0)[label])
-            changed = abs(chance - each.probability) > _SAME
+            changed = abs(chance - each.probability) > _SAME[record.plan.precision]
         made[each] = Example(prediction=each, picture=data_uri(picture), overlay=overlay, changed=changed)
     return made
 
