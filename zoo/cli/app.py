@@ -85,6 +85,7 @@ Resume = Annotated[
     Path | None,
     typer.Option(help="Go on with a stopped run, given by its folder; alone, its plan is there.", show_default=False),
 ]
+NoReport = Annotated[bool, typer.Option("--no-report", help="Do not write report.html; zoo report RUN does it later.")]
 Out = Annotated[Path | None, typer.Option(help="The run folder; must not exist. Default: a new one under runs/.")]
 Seed = Annotated[int, typer.Option(help="Of everything drawn: split, initialisation, order, augmentation.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
@@ -221,7 +222,7 @@ def _with_run_options(command: Callable[..., None]) -> Callable[..., None]:
         resumed = given.get("resume")
         if resumed is not None:
             _refuse_beside_resume(ctx, resumed)
-            command(None, ctx.obj, given["as_json"], resume=resumed)
+            command(None, ctx.obj, given["as_json"], **{name: given[name] for name in own})
             return
         if not given["backbone"]:
             raise OptionError("Missing option '--backbone': [provider/]architecture[.tag].\nNext: zoo list backbones")
@@ -251,7 +252,7 @@ def _refuse_beside_resume(ctx: typer.Context, resumed: Path) -> None:
     given = [
         f"--{name.rstrip('_').replace('_', '-')}"
         for name in ctx.params
-        if name not in ("resume", "as_json") and _is_given(ctx, name)
+        if name not in ("resume", "no_report", "as_json") and _is_given(ctx, name)
     ]
     if given:
         raise OptionError(
@@ -286,14 +287,16 @@ def plan(request: Request, verbosity: Verbosity, as_json: bool, *, estimate: Mea
 
 @app.command()
 @_with_run_options
-def finetune(request: Request | None, verbosity: Verbosity, as_json: bool, *, resume: Resume = None) -> None:
+def finetune(
+    request: Request | None, verbosity: Verbosity, as_json: bool, *, resume: Resume = None, no_report: NoReport = False
+) -> None:
     """Train a classifier on your images, and prove it."""
     from zoo import api
     from zoo.cli.result_text import print_result
     from zoo.cli.run_display import RunDisplay
 
     with RunDisplay(verbosity, as_json=as_json) as display:
-        result = api.finetune(request, resume=resume, report=display.report)
+        result = api.finetune(request, resume=resume, page=not no_report, report=display.report)
     print_result(result, verbosity, as_json=as_json)
 
 
@@ -302,6 +305,7 @@ def evaluate(
     ctx: typer.Context,
     artefact: Artefact,
     data: Annotated[Path, typer.Option(help="Folder of labelled images: its test/, else its val/, else all of it.")],
+    csv: Annotated[Path | None, typer.Option(help="Write what was said about each image to a CSV file.")] = None,
     device: Device = "auto",
     precision: AnyPrecision = None,
     workers: Workers = None,
@@ -309,7 +313,7 @@ def evaluate(
 ) -> None:
     """Score a saved classifier on labelled images."""
     from zoo import api
-    from zoo.cli.result_text import print_evaluation
+    from zoo.cli.result_text import print_evaluation, write_predictions
     from zoo.cli.run_display import RunDisplay
 
     with RunDisplay(ctx.obj, as_json=as_json) as display:
@@ -317,6 +321,8 @@ def evaluate(
             artefact, data=data, device=device, precision=precision, workers=workers, report=display.report
         )
     print_evaluation(found, as_json=as_json)
+    if csv is not None:
+        write_predictions(csv, found)
 
 
 @app.command()
@@ -393,6 +399,18 @@ def check_data(
     print_report(found, ctx.obj, as_json=as_json)
     if not found.passed:
         raise typer.Exit(FAULT_FOUND)
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="The folder of a finished run.", show_default=False)],
+    as_json: Json = False,
+) -> None:
+    """Build a finished run's report.html again."""
+    from zoo import api
+    from zoo.cli.result_text import print_report
+
+    print_report(api.report(run), as_json=as_json)
 
 
 @app.command()
