@@ -18,7 +18,8 @@ from tests.conftest import Zoo
 from torch import Tensor
 from zoo.errors import CheckFailed, OptionError
 from zoo.events import Event, Note, Progress
-from zoo.features.cache import FeatureCache, Subject, name_of, size_limit
+from zoo.features.cache import FeatureCache, Subject, name_of
+from zoo.features.folder import entries, features_folder, size_limit
 from zoo.features.table import Block, Table, block_of
 from zoo.model.build import build_headless
 from zoo.model.cut import CannotCut, Cut
@@ -236,7 +237,7 @@ def test_rows_of_another_backbone_under_a_right_digest_are_found_out(
 ) -> None:
     first = zoo.finetune(**TINY, recipe=recipe, data=shapes, out=tmp_path / "first")
     cache = FeatureCache()
-    (entry,) = cache.entries()
+    (entry,) = entries(features_folder())
     for path in entry.path.glob("*.safetensors"):
         with safe_open(path, framework="pt") as file:
             rows = file.get_tensor("rows")
@@ -267,7 +268,7 @@ def test_whatever_changes_the_features_is_another_subject(
     zoo.finetune(**usual, out=tmp_path / "one")
     events: list[Event] = []
     zoo.finetune(**usual, **change, out=tmp_path / "other", report=events.append)
-    assert computed(events) > 0 and len(FeatureCache().entries()) == 2
+    assert computed(events) > 0 and len(entries(features_folder())) == 2
 
 
 def test_rows_mapped_from_files_train_to_the_same_bytes_as_those_in_memory(
@@ -315,7 +316,7 @@ def test_a_run_stopped_in_a_stage_with_a_kept_prefix_goes_on_to_the_same_bytes(
 
 
 def rows_of(number: float, count: int = 1000) -> Block:
-    return block_of(torch.full((1, count), number))
+    return block_of(torch.full((1, count), float(number)))
 
 
 def test_the_subject_that_was_used_longest_ago_makes_room(tmp_path: Path) -> None:
@@ -324,7 +325,7 @@ def test_the_subject_that_was_used_longest_ago_makes_room(tmp_path: Path) -> Non
         assert FeatureCache(tmp_path, limit=10**6).keep(subject, "images", rows_of(1))
     os.utime(tmp_path / old.name / "about.json", (1, 1))
     assert FeatureCache(tmp_path, limit=9000).keep(Subject({"name": "third"}), "images", rows_of(2))
-    left = {entry.facts["name"] for entry in FeatureCache(tmp_path).entries()}
+    left = {entry.facts["name"] for entry in entries(tmp_path)}
     assert left == {"new", "third"}
 
 
@@ -399,3 +400,23 @@ def test_a_table_gives_rows_in_the_layout_that_they_came_in(layout: Callable[[Te
 
 def test_names_tell_orders_and_images_apart() -> None:
     assert len({name_of(["a", "b"]), name_of(["b", "a"]), name_of(["a"])}) == 3
+
+
+# `zoo cache`
+
+
+def test_the_cache_is_shown_and_cleared_by_kind(few: Path, tmp_path: Path, cold: Path, zoo_inside: Zoo) -> None:
+    zoo.finetune(**TINY, recipe="head_only", epochs=1, data=few, out=tmp_path / "run")
+    shown = zoo_inside("cache", "show").stdout
+    assert "timm/test_resnet" in shown and "features" in shown and str(cold) in shown
+    listed = json.loads(zoo_inside("cache", "show", "--json").stdout)
+    assert {each["kind"] for each in listed} == {"features", "measurements"}
+    assert "Removed 2 files" in zoo_inside("cache", "clear").stdout
+    assert {each["kind"] for each in json.loads(zoo_inside("cache", "show", "--json").stdout)} == {"measurements"}
+    zoo_inside("cache", "clear", "all")
+    assert "holds nothing" in zoo_inside("cache", "show").stdout
+
+
+def test_clearing_what_is_not_there_names_what_is(zoo_inside: Zoo) -> None:
+    ended = zoo_inside("cache", "clear", "featurs")
+    assert ended.returncode == 2 and "Did you mean 'features'?" in ended.stderr

@@ -59,6 +59,8 @@ app = typer.Typer(
 
 data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Look at your images before you train.")
 app.add_typer(data_app, name="data")
+cache_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="What zoo keeps on this machine, to be fast.")
+app.add_typer(cache_app, name="cache")
 
 Backbone = Annotated[
     str, typer.Option(help="[provider/]architecture[.tag]; see zoo list backbones.", show_default=False)
@@ -411,6 +413,37 @@ def report(
     from zoo.cli.result_text import print_report
 
     print_report(api.report(run), as_json=as_json)
+
+
+@cache_app.command("show")
+def show_cache(as_json: Json = False) -> None:
+    """List what the cache folder holds, with sizes."""
+    import json
+
+    from zoo import housekeeping
+    from zoo.caches import cache_folder
+    from zoo.cli.cache_text import print_kept
+    from zoo.features.folder import size_limit
+
+    found = housekeeping.kept()
+    if as_json:
+        print(json.dumps([each.to_dict() for each in found], indent=2, ensure_ascii=False))
+    else:
+        print_kept(found, cache_folder(), size_limit())
+
+
+@cache_app.command("clear")
+def clear_cache(
+    kinds: Annotated[
+        list[str] | None,
+        typer.Argument(help="features (the default), measurements, sample, or all.", show_default=False),
+    ] = None,
+) -> None:
+    """Remove what can be made again."""
+    from zoo import housekeeping
+    from zoo.cli.cache_text import print_cleared
+
+    print_cleared(housekeeping.clear(kinds or ["features"]))
 
 
 @app.command()
