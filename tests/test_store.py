@@ -16,9 +16,9 @@ import torch
 import zoo
 from PIL import Image
 from torch import Tensor
+from zoo.data import store as store_module
 from zoo.data.augment import Draw, augmented, draw
 from zoo.data.dataset import ImageFile
-from zoo.data import store as store_module
 from zoo.data.decode import read_image
 from zoo.data.known import KnownFiles
 from zoo.data.spool import Spool
