@@ -34,7 +34,6 @@ epochs = 3
 lr = 1e-3
 ema = 0.8
 batch_norm = "adapt"
-augment = "crop"
 
 [[stages]]
 name = "all"
@@ -45,7 +44,7 @@ keep_epoch = "best"
 optimizer = "sgd"
 l2_sp = 0.01
 accumulate = 2
-augment = "flip"
+augment = "crop"
 """
 _OFTEN = (
     "import zoo.training.checkpoint as checkpoint; checkpoint.SECONDS_BETWEEN.update(step=0, epoch=0); "
@@ -72,7 +71,8 @@ class Killing:
             recipe.write_text(RECIPE, "utf-8")
         options = {"--backbone": self.backbone, "--weights": "random", "--data": self.data, "--recipe": recipe}
         words = [str(word) for option in {**options, "--batch-size": 8, "--out": out}.items() for word in option]
-        return [sys.executable, "-c", before + _OFTEN, "finetune", *words]
+        # A measured precision could differ between runs.
+        return [sys.executable, "-c", before + _OFTEN, "finetune", "--no-tune", *words]
 
     def resuming(self, run: Path, *, before: str = "") -> list[str]:
         return [sys.executable, "-c", before + _OFTEN, "finetune", "--resume", str(run)]
@@ -85,16 +85,23 @@ class Killing:
     def unbroken(self) -> tuple[str, float]:
         """-> (SHA-256 of the model, seconds from the plan to the end)."""
         run = self.folder / "unbroken"
-        process = _started(self.command(run), self._said)
+        process = self._started(self.command(run), run)
         _wait_for(run / "plan.json", process, self._said)
         began = time.monotonic()
         assert process.wait(_PATIENCE) == 0, "the unbroken run failed"
         return digest(run), time.monotonic() - began
 
+    def _started(self, words: Sequence[str], run: Path) -> subprocess.Popen[bytes]:
+        """With a cache of the run's own: what another run has computed would leave nothing to be killed in."""
+        cache = self.folder / f"cache of {run.name}"
+        with self._said.open("wb") as file:
+            variables = {**os.environ, "ZOO_CACHE_DIR": str(cache)}
+            return subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=file, env=variables)
+
     def killed_again_and_again(self, name: str, count: int, draw: random.Random, seconds: float) -> str:
         """Begin a run, kill it and what resumes it until it ends or `count` kills are made -> SHA-256 of the model."""
         run = self.folder / name
-        process = _started(self.command(run), self._said)
+        process = self._started(self.command(run), run)
         _wait_for(run / "plan.json", process, self._said)
         while len(self.kills) < count:
             # The first of all: before anything is trained.
@@ -105,7 +112,7 @@ class Killing:
                 process.kill()
                 process.wait()
                 self.kills.append(", ".join(sorted(each.name for each in run.rglob("*") if each.is_file())))
-                process = _started(self.resuming(run), self._said)
+                process = self._started(self.resuming(run), run)
                 # From when it begins to work again.
                 _wait_for_change(run / "checkpoint" / "owner.json", process)
                 continue
@@ -123,11 +130,6 @@ def _finished(run: Path, code: int, said: Path) -> str:
     text = said.read_text("utf-8")
     assert code == 0 or "is finished" in text, f"a resumed run failed: {text}"
     return digest(run)
-
-
-def _started(words: Sequence[str], said: Path) -> subprocess.Popen[bytes]:
-    with said.open("wb") as file:
-        return subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=file, env=os.environ)
 
 
 def _wait_for(path: Path, process: subprocess.Popen[bytes], said: Path) -> None:

@@ -34,6 +34,9 @@ def test_a_run_leaves_exactly_the_files_that_are_promised(staged: zoo.Result) ->
         "history.jsonl",
         "proof.json",
         "result.json",
+        "evaluation.json",
+        "predictions.csv",
+        "report.html",
         "model",
     }
     assert {each.name for each in staged.artefact.iterdir()} == {"config.json", "model.safetensors", "README.md"}

@@ -19,7 +19,7 @@ from zoo.cli.app import main
 from zoo.recipes import recipe_from_toml
 from zoo.registry import Registry, default_registry
 
-HEAVY = {"torch", "torchvision", "timm", "torchmetrics", "huggingface_hub", "safetensors", "numpy"}
+HEAVY = {"jinja2", "torch", "torchvision", "timm", "torchmetrics", "huggingface_hub", "safetensors", "numpy"}
 WATCHED = """
 import io, sys
 from contextlib import redirect_stdout

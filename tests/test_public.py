@@ -29,6 +29,7 @@ def test_the_public_names_are_these() -> None:
             "plan",
             "evaluate",
             "load",
+            "report",
             "verify",
             "list_backbones",
             "list_heads",

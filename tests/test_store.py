@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,9 +16,11 @@ import torch
 import zoo
 from PIL import Image
 from torch import Tensor
+from zoo.data import store as store_module
 from zoo.data.augment import Draw, augmented, draw
 from zoo.data.dataset import ImageFile
 from zoo.data.decode import read_image
+from zoo.data.known import KnownFiles
 from zoo.data.spool import Spool
 from zoo.data.store import ImageStore
 from zoo.data.transform import transform
@@ -353,3 +356,35 @@ def test_a_loop_left_early_leaves_the_store_in_use(files: list[ImageFile], open_
     next(batches)
     batches.close()  # type: ignore[attr-defined]
     assert torch.equal(next(store.batches(files, 1))[0], transform(read_image(files[0].path), PREPROCESSING))
+
+
+def test_files_that_could_be_read_before_are_decoded_when_they_are_needed_alone(
+    files: list[ImageFile], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: list[str] = []
+    whole = store_module.decode
+
+    def counting(content: bytes, *, name: str) -> Any:
+        decoded.append(name)
+        return whole(content, name=name)
+
+    monkeypatch.setattr(store_module, "decode", counting)
+    digests, batches = [], []
+    for _ in range(2):
+        store = ImageStore(PREPROCESSING, workers=2, known=KnownFiles(PREPROCESSING))
+        digests.append(store.examine(files, progress=lambda done: None))
+        examined = len(decoded)
+        batches.append(torch.cat(list(store.batches(files, 4))))
+        list(store.batches(files, 4))  # kept now
+        store.close()
+    assert digests[0] == digests[1] and torch.equal(batches[0], batches[1])
+    assert examined == len(files) and len(decoded) == 2 * len(files)
+
+
+def test_a_file_that_changes_after_it_was_examined_is_refused(files: list[ImageFile]) -> None:
+    store = ImageStore(PREPROCESSING, workers=1, budget=0)
+    store.examine(files, progress=lambda done: None)
+    files[0].path.write_bytes(files[1].path.read_bytes())
+    with pytest.raises(DataError, match="changed while it was in use"):
+        store.resized(files[0])
+    store.close()

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from zoo.api import list_recipes as list_recipes
     from zoo.api import load as load
     from zoo.api import plan as plan
+    from zoo.api import report as report
     from zoo.artefact.classifier import Classifier as Classifier
     from zoo.artefact.classifier import Prediction as Prediction
     from zoo.data.checking.report import DataReport as DataReport
@@ -55,6 +56,7 @@ _HOME = {
     "list_recipes": "zoo.api",
     "load": "zoo.api",
     "plan": "zoo.api",
+    "report": "zoo.api",
     "verify": "zoo.api",
     "Classifier": "zoo.artefact.classifier",
     "Prediction": "zoo.artefact.classifier",

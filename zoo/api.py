@@ -152,6 +152,7 @@ def finetune(
     /,
     *,
     resume: str | Path | None = None,
+    page: bool = True,
     report: Report = silent,
     registry: Registry | None = None,
     **arguments: Any,
@@ -173,6 +174,7 @@ def finetune(
         seed: Default 0. `device`: default `auto`. `workers`: decoding threads.
         precision: `float32`, `bfloat16`, or `auto` (the default): with the memory layout, what was measured to be at
             least 1.2 times faster on this machine for this model. `tune=False`: nothing is measured.
+        page: Whether `report.html` is written at the end; where that fails, an event says so and the run stands.
         report: Called with every event of `zoo.events`.
 
     Raises:
@@ -182,12 +184,30 @@ def finetune(
     from zoo.training.run import finetune as carry_out
     from zoo.training.run import resume as go_on
 
+    known = registry or default_registry()
+
+    def finished(run: Path) -> None:
+        if page:
+            from zoo.reporting.write import write_or_say
+
+            write_or_say(run, known, report)
+
     if resume is not None:
         if request is not None or arguments:
             given = ", ".join(arguments) or "a request"
             raise OptionError(f"resume goes alone, the plan is in {resume}; also given: {given}.")
-        return go_on(Path(resume).expanduser(), registry or default_registry(), report)
-    return carry_out(request or _request(arguments), registry or default_registry(), report)
+        return go_on(Path(resume).expanduser(), known, report, finished=finished)
+    return carry_out(request or _request(arguments), known, report, finished=finished)
+
+
+def report(run: str | Path, *, registry: Registry | None = None) -> Path:
+    """Build `report.html` of a finished run again, from its folder and, where they are still there, its images.
+
+    Nothing else in the folder changes. -> the page's path. Raises RunError for what is no finished run.
+    """
+    from zoo.reporting.write import write_report
+
+    return write_report(Path(run).expanduser(), registry or default_registry())
 
 
 def verify(run: str | Path, *, report: Report = silent, registry: Registry | None = None) -> Verification:

@@ -63,6 +63,8 @@ plugins_app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Write a plugin of your own, and check one."
 )
 app.add_typer(plugins_app, name="plugins")
+cache_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="What zoo keeps on this machine, to be fast.")
+app.add_typer(cache_app, name="cache")
 
 Backbone = Annotated[
     str, typer.Option(help="[provider/]architecture[.tag]; see zoo list backbones.", show_default=False)
@@ -89,6 +91,7 @@ Resume = Annotated[
     Path | None,
     typer.Option(help="Go on with a stopped run, given by its folder; alone, its plan is there.", show_default=False),
 ]
+NoReport = Annotated[bool, typer.Option("--no-report", help="Do not write report.html; zoo report RUN does it later.")]
 Out = Annotated[Path | None, typer.Option(help="The run folder; must not exist. Default: a new one under runs/.")]
 Seed = Annotated[int, typer.Option(help="Of everything drawn: split, initialisation, order, augmentation.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
@@ -225,7 +228,7 @@ def _with_run_options(command: Callable[..., None]) -> Callable[..., None]:
         resumed = given.get("resume")
         if resumed is not None:
             _refuse_beside_resume(ctx, resumed)
-            command(None, ctx.obj, given["as_json"], resume=resumed)
+            command(None, ctx.obj, given["as_json"], **{name: given[name] for name in own})
             return
         if not given["backbone"]:
             raise OptionError("Missing option '--backbone': [provider/]architecture[.tag].\nNext: zoo list backbones")
@@ -255,7 +258,7 @@ def _refuse_beside_resume(ctx: typer.Context, resumed: Path) -> None:
     given = [
         f"--{name.rstrip('_').replace('_', '-')}"
         for name in ctx.params
-        if name not in ("resume", "as_json") and _is_given(ctx, name)
+        if name not in ("resume", "no_report", "as_json") and _is_given(ctx, name)
     ]
     if given:
         raise OptionError(
@@ -290,14 +293,16 @@ def plan(request: Request, verbosity: Verbosity, as_json: bool, *, estimate: Mea
 
 @app.command()
 @_with_run_options
-def finetune(request: Request | None, verbosity: Verbosity, as_json: bool, *, resume: Resume = None) -> None:
+def finetune(
+    request: Request | None, verbosity: Verbosity, as_json: bool, *, resume: Resume = None, no_report: NoReport = False
+) -> None:
     """Train a classifier on your images, and prove it."""
     from zoo import api
     from zoo.cli.result_text import print_result
     from zoo.cli.run_display import RunDisplay
 
     with RunDisplay(verbosity, as_json=as_json) as display:
-        result = api.finetune(request, resume=resume, report=display.report)
+        result = api.finetune(request, resume=resume, page=not no_report, report=display.report)
     print_result(result, verbosity, as_json=as_json)
 
 
@@ -306,6 +311,7 @@ def evaluate(
     ctx: typer.Context,
     artefact: Artefact,
     data: Annotated[Path, typer.Option(help="Folder of labelled images: its test/, else its val/, else all of it.")],
+    csv: Annotated[Path | None, typer.Option(help="Write what was said about each image to a CSV file.")] = None,
     device: Device = "auto",
     precision: AnyPrecision = None,
     workers: Workers = None,
@@ -313,7 +319,7 @@ def evaluate(
 ) -> None:
     """Score a saved classifier on labelled images."""
     from zoo import api
-    from zoo.cli.result_text import print_evaluation
+    from zoo.cli.result_text import print_evaluation, write_predictions
     from zoo.cli.run_display import RunDisplay
 
     with RunDisplay(ctx.obj, as_json=as_json) as display:
@@ -321,6 +327,8 @@ def evaluate(
             artefact, data=data, device=device, precision=precision, workers=workers, report=display.report
         )
     print_evaluation(found, as_json=as_json)
+    if csv is not None:
+        write_predictions(csv, found)
 
 
 @app.command()
@@ -427,6 +435,49 @@ def check_plugin(
     print_reports(reports, as_json=as_json)
     if not all(report.passed for report in reports):
         raise typer.Exit(FAULT_FOUND)
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="The folder of a finished run.", show_default=False)],
+    as_json: Json = False,
+) -> None:
+    """Build a finished run's report.html again."""
+    from zoo import api
+    from zoo.cli.result_text import print_report
+
+    print_report(api.report(run), as_json=as_json)
+
+
+@cache_app.command("show")
+def show_cache(as_json: Json = False) -> None:
+    """List what the cache folder holds, with sizes."""
+    import json
+
+    from zoo import housekeeping
+    from zoo.caches import cache_folder
+    from zoo.cli.cache_text import print_kept
+    from zoo.features.folder import size_limit
+
+    found = housekeeping.kept()
+    if as_json:
+        print(json.dumps([each.to_dict() for each in found], indent=2, ensure_ascii=False))
+    else:
+        print_kept(found, cache_folder(), size_limit())
+
+
+@cache_app.command("clear")
+def clear_cache(
+    kinds: Annotated[
+        list[str] | None,
+        typer.Argument(help="features (the default), measurements, sample, or all.", show_default=False),
+    ] = None,
+) -> None:
+    """Remove what can be made again."""
+    from zoo import housekeeping
+    from zoo.cli.cache_text import print_cleared
+
+    print_cleared(housekeeping.clear(kinds or ["features"]))
 
 
 @app.command()

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zoo.cli import console
 from zoo.cli.console import Verbosity
+from zoo.files import json_text, write_text
 
 if TYPE_CHECKING:
+    from zoo.evaluation.intervals import Share
     from zoo.training.evaluation import Evaluation
     from zoo.training.result import Result
     from zoo.training.verify import Verification
@@ -42,6 +46,8 @@ def print_result(result: Result, verbosity: Verbosity, *, as_json: bool) -> None
     parts = ", ".join(f"{name} {console.seconds(value)}" for name, value in seconds.items() if name != "total")
     screen.print(f"time: {console.seconds(seconds['total'])} ({parts})")
     screen.print(f"classifier: {result.artefact}")
+    if (result.path / "report.html").exists():
+        screen.print(f"report: {result.path / 'report.html'}")
     screen.print(f"next: zoo predict {result.artefact} IMAGE")
 
 
@@ -52,23 +58,53 @@ def print_evaluation(found: Evaluation, *, as_json: bool) -> None:
             "split": found.split,
             "images": found.images,
             "metrics": found.scores.to_dict(),
+            "assessment": found.assessment.to_dict(),
             "per_class": {
                 name: {"correct": right, "images": total} for name, (right, total) in found.per_class.items()
             },
+            "predictions": [asdict(each) for each in found.predictions],
             "unreadable": found.unreadable,
         }
-        print(json.dumps(content, indent=2, ensure_ascii=False))
+        print(json_text(content), end="")
         return
     screen = console.out()
-    rows = [[name, f"{right / total:.3f}", str(right), str(total)] for name, (right, total) in found.per_class.items()]
-    columns = ["class", "recall", "correct", "images"]
+    shown = [each for each in found.assessment.classes if each.images or each.predicted]
+    rows = [
+        [
+            each.name,
+            *_share(each.recall),
+            *_share(each.precision),
+            f"{each.f1:.3f}",
+            str(each.correct),
+            str(each.images),
+        ]
+        for each in shown
+    ]
+    columns = ["class", "recall", "95 %", "precision", "95 % ", "F1", "correct", "images"]
     console.show(screen, console.table(None, columns, rows, right=columns[1:]))
-    scores = found.scores
+    scores, assessed = found.scores, found.assessment
+    top5 = f", top-5 {assessed.top5.value:.3f}" if assessed.top5 else ""
     screen.print(
-        f"\n{found.split}: accuracy {scores.accuracy:.3f}, macro F1 {scores.macro_f1:.3f}, loss {scores.loss:.4f} "
-        f"on {console.count(found.images, 'image')}",
+        f"\n{found.split}: accuracy {scores.accuracy:.3f}{top5}, macro F1 {scores.macro_f1:.3f}, "
+        f"loss {scores.loss:.4f} on {console.count(found.images, 'image')}",
         style="bold",
     )
+    low, high = assessed.accuracy.low, assessed.accuracy.high
+    screen.print(
+        f"95 % interval of the accuracy {low:.3f} to {high:.3f}; calibration error {assessed.calibration_error:.3f}"
+    )
+
+
+def write_predictions(path: Path, found: Evaluation) -> None:
+    """One line for every image. Raises RunError where it cannot be written."""
+    from zoo.evaluation.predictions import to_csv
+
+    write_text(path, to_csv(found.predictions))
+
+
+def print_report(page: Path, *, as_json: bool) -> None:
+    """Where the page is."""
+    print(json.dumps({"report": str(page)}, ensure_ascii=False) if as_json else f"report: {page}")
 
 
 def print_verification(found: Verification, *, as_json: bool) -> None:
@@ -85,6 +121,11 @@ def print_verification(found: Verification, *, as_json: bool) -> None:
     rows = [[check.name, check.verdict, check.summary] for check in found.checks]
     screen.print()
     console.show(screen, console.table(None, ["check", "verdict", "what was found"], rows))
+
+
+def _share(share: Share | None) -> tuple[str, str]:
+    """A share and its interval; two dashes where nothing was counted."""
+    return (f"{share.value:.3f}", f"{share.low:.2f} to {share.high:.2f}") if share else ("-", "-")
 
 
 def _proof(result: Result, verbosity: Verbosity) -> str:

@@ -18,12 +18,13 @@ from zoo.data.ahead import Done, Item, map_ahead
 from zoo.data.augment import augmented, draw
 from zoo.data.dataset import ImageFile
 from zoo.data.decode import decode
+from zoo.data.known import KnownFiles
 from zoo.data.spool import Place, Spool
 from zoo.errors import DataError
 from zoo.preprocessing import Preprocessing
 from zoo.recipes import Augment
 
-DEFAULT_BUDGET = 2 << 30
+DEFAULT_BUDGET = 512 << 20
 """Bytes of resized images that are kept in memory."""
 
 
@@ -48,13 +49,15 @@ class ImageStore:
         workers: int,
         budget: int = DEFAULT_BUDGET,
         disk_budget: int | None = 0,
+        known: KnownFiles | None = None,
     ) -> None:
         """`budget`: bytes of resized images in memory. `disk_budget`: of those on the disk besides; None: a quarter of
-        what is free there."""
+        what is free there. `known`: files that are examined by their digest alone, and decoded when they are needed."""
         self.preprocessing = preprocessing
         self.workers = max(1, workers)
         self._budget = budget
         self._kept: dict[str, Tensor] = {}
+        self._known = known
         self._digests: dict[str, str] = {}
         self._spool = Spool.open(disk_budget)
         self._places: dict[str, Place] = {}
@@ -84,6 +87,8 @@ class ImageStore:
             if fault is not None:
                 faults[file.relative] = fault
             progress(done)
+        if self._known is not None:
+            self._known.add([digests[file.relative] for file in files if file.relative not in faults])
         return digests, faults
 
     def batches(self, files: Sequence[ImageFile], size: int) -> Iterator[Tensor]:
@@ -128,7 +133,17 @@ class ImageStore:
         place = self._places.get(file.relative)
         if kept is None and place is not None:
             kept = self._spool.get(place)
-        return kept if kept is not None else self._decode(file, _content(file))
+        return self._read_again(file) if kept is None else kept
+
+    def _read_again(self, file: ImageFile) -> Tensor:
+        content = _content(file)
+        examined = self._digests.get(file.relative)
+        if examined is not None and hashlib.sha256(content).hexdigest() != examined:
+            raise DataError(f"{file.relative}: the file was changed while it was in use")
+        pixels = self._decode(file, content)
+        if examined is not None:
+            self._keep(file, pixels)
+        return pixels
 
     def _examine(self, file: ImageFile) -> tuple[str, str | None]:
         try:
@@ -136,6 +151,8 @@ class ImageStore:
         except DataError as error:
             return "", _detail(file, error)
         digest = hashlib.sha256(content).hexdigest()
+        if self._known is not None and digest in self._known:
+            return digest, None
         try:
             pixels = self._decode(file, content)
         except DataError as error:

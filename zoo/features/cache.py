@@ -10,8 +10,6 @@ import contextlib
 import hashlib
 import json
 import os
-import re
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,17 +23,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from zoo.caches import cache_folder
-from zoo.errors import OptionError
+from zoo.features.folder import ABOUT, features_folder, make_room, size_limit
 from zoo.features.table import Block
 from zoo.files import write_text
 
-FOLDER = "features"
-LIMIT = "ZOO_CACHE_LIMIT"
-DEFAULT_LIMIT = 20 << 30
-"""Bytes of computed rows that are kept."""
-_ABOUT, _LOCK, _ROWS = "about.json", "lock", "rows"
-_UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+_LOCK, _ROWS = "lock", "rows"
 _PATIENCE, _POLL = 120.0, 0.2
 """Seconds without a new file after which another process that holds a subject is waited for no longer."""
 
@@ -54,24 +46,12 @@ class Subject:
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One subject's folder, for people."""
-
-    path: Path
-    facts: Mapping[str, Any]
-    bytes: int
-    files: int
-    used: float
-    """Seconds since the epoch."""
-
-
 class FeatureCache:
     """The part of zoo's cache folder that holds computed rows."""
 
     def __init__(self, folder: Path | None = None, *, limit: int | None = None) -> None:
         """Defaults: `features` in the cache folder, and what `ZOO_CACHE_LIMIT` says. Raises OptionError."""
-        self.folder = folder or cache_folder() / FOLDER
+        self.folder = folder or features_folder()
         self.limit = size_limit() if limit is None else limit
         self._in_use: set[str] = set()
 
@@ -101,9 +81,9 @@ class FeatureCache:
         self._in_use.add(subject.name)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            if not self._make_room(block.bytes, path.parent):
+            if not make_room(self.folder, block.bytes, self.limit, self._in_use):
                 return False
-            about = path.parent / _ABOUT
+            about = path.parent / ABOUT
             if not about.exists():
                 write_text(about, json.dumps(subject.facts, ensure_ascii=False))
             facts = {"order": " ".join(map(str, block.order)), "digest": _digest(block.rows)}
@@ -131,43 +111,16 @@ class FeatureCache:
         finally:
             lock.release()
 
-    def entries(self) -> list[Entry]:
-        """Every subject, the last used first."""
-        if not self.folder.is_dir():
-            return []
-        found = [self._entry(path) for path in self.folder.iterdir() if path.is_dir()]
-        return sorted(found, key=lambda entry: entry.used, reverse=True)
-
     def drop(self, subject: Subject) -> None:
         """Remove all of a subject's rows. Those that are mapped stay readable."""
         for path in self._folder(subject).glob("*.safetensors"):
             self._remove(path)
 
-    def _make_room(self, size: int, keep: Path) -> bool:
-        entries = self.entries()
-        total = sum(entry.bytes for entry in entries) + size
-        for entry in reversed(entries):
-            if total <= self.limit:
-                break
-            if entry.path != keep and entry.path.name not in self._in_use:
-                shutil.rmtree(entry.path, ignore_errors=True)
-                total -= entry.bytes
-        return total <= self.limit and shutil.disk_usage(self.folder).free > 2 * size
-
-    def _entry(self, path: Path) -> Entry:
-        files = list(path.glob("*.safetensors"))
-        try:
-            facts = json.loads((path / _ABOUT).read_text("utf-8"))
-            used = (path / _ABOUT).stat().st_mtime
-        except (OSError, ValueError):
-            facts, used = {}, 0.0
-        return Entry(path, facts, sum(_size(each) for each in files), len(files), used)
-
     def _use(self, subject: Subject) -> None:
         if subject.name not in self._in_use:
             self._in_use.add(subject.name)
             with contextlib.suppress(OSError):
-                os.utime(self._folder(subject) / _ABOUT)
+                os.utime(self._folder(subject) / ABOUT)
 
     def _folder(self, subject: Subject) -> Path:
         return self.folder / subject.name
@@ -183,19 +136,6 @@ class FeatureCache:
 def name_of(images: Sequence[str]) -> str:
     """A file name for some images, from the digests of their files in order and whatever else tells them apart."""
     return hashlib.sha256("\n".join(images).encode()).hexdigest()[:32]
-
-
-def size_limit() -> int:
-    """Bytes that `ZOO_CACHE_LIMIT` allows, `20GB` or a number of bytes. Raises OptionError for anything else."""
-    text = os.environ.get(LIMIT, "").strip()
-    if not text:
-        return DEFAULT_LIMIT
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]B|)", text.upper())
-    if found is None:
-        raise OptionError(
-            f"{LIMIT} is {text!r}, which is no size.\nNext: a number of bytes, or one like 500MB or 20GB."
-        )
-    return int(float(found[1]) * _UNITS[found[2]])
 
 
 def _wait_for(lock: FileLock, folder: Path, waiting: Callable[[], None]) -> None:
@@ -227,10 +167,3 @@ def _write(path: Path, tensors: Mapping[str, Tensor], facts: dict[str, str]) -> 
 
 def _digest(rows: Tensor) -> str:
     return hashlib.sha256(rows.reshape(-1).view(torch.uint8).numpy().data).hexdigest()
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0

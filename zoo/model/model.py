@@ -58,6 +58,7 @@ class ZooModel(nn.Module):
         """What names mean while low-rank adapters are in the backbone; see `zoo.model.adapters`."""
         self.compute = Compute()
         self._features = _features(backbone, needs)
+        self._map = backbone.map
         self._checkpointing = backbone.checkpointing
         self._loss = loss
         self._fit = fit
@@ -95,6 +96,15 @@ class ZooModel(nn.Module):
         with self._precision(outputs.device):
             features = cut.suffix(outputs)
         return features.float().contiguous()
+
+    def map(self, images: Tensor) -> Tensor | None:
+        """The map[N, C, H, W] in float32, whatever the head needs; None where the backbone has none."""
+        if self._map is None:
+            return None
+        images = images.contiguous(memory_format=_LAYOUTS[self.compute.memory_format])
+        with self._precision(images.device):
+            found = self._map(self.backbone, images)
+        return found.float().contiguous()
 
     def compute_as(self, compute: Compute) -> ZooModel:
         """Set precision and memory layout of the backbone's passes; weights stay float32, and so do the features."""

@@ -13,6 +13,7 @@ from zoo.compute import Compute
 from zoo.data.ahead import default_workers
 from zoo.data.dataset import Dataset, Split
 from zoo.data.folder import read_folder
+from zoo.data.known import KnownFiles
 from zoo.data.limits import UNREADABLE_SHARE
 from zoo.data.sample import sample_classes, sample_folder
 from zoo.data.store import ImageStore
@@ -101,9 +102,11 @@ def resolve(
 
 
 def open_store(resolved: Resolved, *, trains: bool = False) -> ImageStore:
-    """The store that decodes this request's images; for one that `trains`, also onto the disk."""
-    workers = resolved.request.workers or default_workers()
-    return ImageStore(resolved.outline.preprocessing, workers=workers, disk_budget=None if trains else 0)
+    """The store that decodes this request's images; for one that `trains`, also onto the disk, and when needed."""
+    workers, preprocessing = resolved.request.workers or default_workers(), resolved.outline.preprocessing
+    if not trains:
+        return ImageStore(preprocessing, workers=workers)
+    return ImageStore(preprocessing, workers=workers, disk_budget=None, known=KnownFiles(preprocessing))
 
 
 def complete(

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from zoo.features.cache import size_limit
+from zoo.features.folder import size_limit
 from zoo.model.cut import CannotCut
 from zoo.model.model import HEAD, ZooModel
 from zoo.recipes import Stage

@@ -17,6 +17,8 @@ from zoo.data.dataset import Dataset, ImageFile
 from zoo.data.folder import read_labelled
 from zoo.data.store import ImageStore
 from zoo.errors import DataError
+from zoo.evaluation.assessment import Assessment, assess
+from zoo.evaluation.predictions import ImagePrediction, predictions_of
 from zoo.events import Note, Progress, Report
 from zoo.planning.resolve import CHUNK
 from zoo.training import inference
@@ -32,6 +34,10 @@ class Evaluation:
     """`val` or `test` of the folder, or `all` where it has no splits."""
     images: int
     scores: Scores
+    assessment: Assessment
+    """All that was counted, intervals included."""
+    predictions: tuple[ImagePrediction, ...]
+    """One for every image, in the order of the files."""
     per_class: dict[str, tuple[int, int]]
     """Class -> (correct, images)."""
     unreadable: dict[str, str]
@@ -65,6 +71,10 @@ def evaluate(classifier: Classifier, data: Path, report: Report, *, workers: int
         split=split,
         images=len(used),
         scores=score(logits, targets),
+        assessment=assess(logits, targets, classifier.classes),
+        predictions=tuple(
+            predictions_of(split, [file.relative for file in files], logits, targets, classifier.classes)
+        ),
         per_class={
             name: (correct[label], count) for label, (name, count) in enumerate(_counted(dataset, used)) if count
         },

@@ -13,7 +13,8 @@ from torch import Tensor
 from zoo.data.dataset import ImageFile
 from zoo.errors import RunError
 from zoo.events import Note, Progress
-from zoo.features.cache import LIMIT, FeatureCache, Subject, name_of
+from zoo.features.cache import FeatureCache, Subject, name_of
+from zoo.features.folder import LIMIT
 from zoo.features.table import Block, Table, block_of
 from zoo.model.cut import CannotCut, Cut
 from zoo.model.model import ZooModel

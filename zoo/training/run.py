@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from zoo.artefact.config import FOLDER
 from zoo.artefact.read import read_model
 from zoo.artefact.write import mark_failed, write_artefact
 from zoo.clock import Clock
+from zoo.data.dataset import Split
 from zoo.errors import CheckFailed, ZooError
 from zoo.events import Note, PlanReady, Report
 from zoo.model.weights import load_weights
@@ -39,7 +42,7 @@ from zoo.training.proof import (
 from zoo.training.result import FORMAT, Result
 from zoo.training.resume import read_plan, refuse_differences, refuse_finished, resolve_again
 from zoo.training.reuse import cuts_checked
-from zoo.training.run_folder import RunFolder, refuse_unusable
+from zoo.training.run_folder import Judged, RunFolder, refuse_unusable
 from zoo.training.start import build, obtain
 from zoo.training.watch import NotFinite
 
@@ -59,8 +62,10 @@ def make_plan(request: Request, registry: Registry, report: Report, *, measured:
         return plan.model_copy(update={"estimate": found})
 
 
-def finetune(request: Request, registry: Registry, report: Report) -> Result:
-    """Plan, train, check, save.
+def finetune(
+    request: Request, registry: Registry, report: Report, *, finished: Callable[[Path], None] = lambda run: None
+) -> Result:
+    """Plan, train, check, save; `finished` is called with the run's folder when all of it is written.
 
     Raises ZooError; CheckFailed after everything was written where a check of the proof found a fault.
     """
@@ -89,11 +94,13 @@ def finetune(request: Request, registry: Registry, report: Report) -> Result:
             report=report,
             clock=clock,
         )
-        return _carry_out(context, resolved, registry)
+        return _carry_out(context, resolved, registry, finished)
 
 
-def resume(path: Path, registry: Registry, report: Report) -> Result:
-    """Go on with a run that was stopped, to the bytes that it would have come to unbroken.
+def resume(
+    path: Path, registry: Registry, report: Report, *, finished: Callable[[Path], None] = lambda run: None
+) -> Result:
+    """Go on with a run that was stopped, to the bytes that it would have come to unbroken; `finished` as in `finetune`.
 
     Raises Refused for a finished run and where plan and machine differ, RunError for what is no run and while another
     process writes it; else as `finetune`.
@@ -123,10 +130,10 @@ def resume(path: Path, registry: Registry, report: Report) -> Result:
             report=report,
             clock=clock,
         )
-        return _carry_out(context, resolved, registry)
+        return _carry_out(context, resolved, registry, finished)
 
 
-def _carry_out(context: RunContext, resolved: Resolved, registry: Registry) -> Result:
+def _carry_out(context: RunContext, resolved: Resolved, registry: Registry, finished: Callable[[Path], None]) -> Result:
     folder = context.folder
     with RunLock(context.checkpoint.folder, run=folder.path), _resumable(folder, context.report):
         refuse_finished(folder.path)  # by the process that held the lock until now
@@ -134,6 +141,7 @@ def _carry_out(context: RunContext, resolved: Resolved, registry: Registry) -> R
         course = Course(context, context.checkpoint.load())
         result, failed = _Run(context, course, resolved, registry).carry_out()
     folder.remove_checkpoint()
+    finished(folder.path)
     if failed is not None:
         raise failed
     return result
@@ -179,7 +187,9 @@ class _Run:
         # Not `load_state_dict`: torchvision's mnasnets want a version there that a plain dictionary does not have.
         load_weights(self._model, course.best.state, architecture=self._plan.backbone.name)
         self._model.eval()
-        metrics = {"val": course.best.scores.to_dict(), **self._look_at_test()}
+        judged = [self._judged("val", course.best.logits), *self._look_at_test()]
+        scores = {"val": course.best.scores, **{each.split: score(each.logits, each.targets) for each in judged[1:]}}
+        metrics = {split: each.to_dict() for split, each in scores.items()}
         with context.clock.measure("evaluate"):
             accuracy = metrics["val"]["accuracy"]
             checks.append(check_better_than_guessing(accuracy, context.val_targets, context.dataset.classes))
@@ -188,23 +198,29 @@ class _Run:
             if checks[-1].verdict == "failed":
                 mark_failed(self._folder.artefact)
         self._folder.write_proof(checks)
+        self._folder.write_judged(judged, self._plan.classes)
         result = Result(path=self._folder.path, content=self._content(course.best, checks, metrics))
         # Last: a run with a result is finished.
         self._folder.write_result(result.content)
         failed = CheckFailed(_complaint_of(checks, stopped, self._folder.path))
         return result, failed if result.proof == "failed" else None
 
-    def _look_at_test(self) -> dict[str, dict[str, float]]:
+    def _look_at_test(self) -> list[Judged]:
         """Once, when everything has been chosen."""
         context = self._context
         files = context.dataset.splits.get("test", ())
         if not files:
-            return {}
+            return []
         with context.clock.measure("evaluate"):
             pieces = context.pieces(self._plan.chunk, "evaluation of test")
             progress = context.progress("evaluate test", len(files))
             output = inference.logits(self._model, context.store, files, pieces=pieces, progress=progress)
-            return {"test": score(output, inference.targets_of(files)).to_dict()}
+            return [self._judged("test", output)]
+
+    def _judged(self, split: Split, logits: Tensor) -> Judged:
+        files = self._context.dataset.splits[split]
+        names = tuple(file.relative for file in files)
+        return Judged(split=split, files=names, logits=logits, targets=inference.targets_of(files))
 
     def _check_preprocessing(self) -> Check:
         spec = self._resolved.backbone.spec

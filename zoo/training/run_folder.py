@@ -6,13 +6,17 @@ import os
 import shutil
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from zoo.artefact.config import FOLDER
 from zoo.errors import Refused, RunError
+from zoo.evaluation.assessment import assess
+from zoo.evaluation.predictions import predictions_of, to_csv
 from zoo.events import EpochFinished
 from zoo.files import (
     append_line,
@@ -29,6 +33,7 @@ from zoo.training.checkpoint import FOLDER as FOLDER_OF_CHECKPOINT
 from zoo.training.proof import Check, overall
 
 PLAN, HISTORY, PROOF, RESULT = "plan.json", "history.jsonl", "proof.json", "result.json"
+EVALUATION, PREDICTIONS = "evaluation.json", "predictions.csv"
 RUNS = Path("runs")
 
 
@@ -47,6 +52,19 @@ def refuse_unusable(out: Path | None) -> None:
         Path(probe).unlink()
     except OSError as error:
         raise RunError(write_problem(out or RUNS, error)) from None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Judged:
+    """A split that the classifier was judged on."""
+
+    split: str
+    files: tuple[str, ...]
+    """Below the data folder."""
+    logits: Tensor
+    """float[N, classes], in the files' order."""
+    targets: Tensor
+    """int64[N]"""
 
 
 class RunFolder:
@@ -106,6 +124,17 @@ class RunFolder:
     def write_proof(self, checks: Sequence[Check]) -> None:
         content = {"format": 1, "verdict": overall(checks), "checks": [check.to_dict() for check in checks]}
         write_text(self.path / PROOF, json_text(content))
+
+    def write_judged(self, judged: Sequence[Judged], classes: Sequence[str]) -> None:
+        """What was counted on every split that was looked at, and what was said about each of its images."""
+        assessments = {each.split: assess(each.logits, each.targets, classes).to_dict() for each in judged}
+        predictions = [
+            prediction
+            for each in judged
+            for prediction in predictions_of(each.split, each.files, each.logits, each.targets, classes)
+        ]
+        write_text(self.path / EVALUATION, json_text({"format": 1, "classes": list(classes), **assessments}))
+        write_text(self.path / PREDICTIONS, to_csv(predictions))
 
     def write_result(self, result: dict[str, Any]) -> None:
         write_text(self.path / RESULT, json_text(result))

@@ -1,0 +1,1 @@
+"""`report.html`: what came out of a run, on one page."""
