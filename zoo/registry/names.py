@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from zoo.errors import NameConflict, PluginError, UnknownName, ZooError, nearest
-from zoo.registry.plugins import DISABLE, Contribution, Plugin, one_line, prints_to_stderr
+from zoo.registry.plugins import DISABLE, Contribution, Plugin, one_line
 from zoo.specs import BackboneProvider, BackboneSpec
+from zoo.streams import prints_to_stderr
 
 
 @dataclass(frozen=True, kw_only=True)

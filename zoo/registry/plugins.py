@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ import pluggy
 from zoo import hooks
 from zoo.errors import PluginError
 from zoo.specs import BackboneProvider, check_catalogue
+from zoo.streams import prints_to_stderr
 
 DISTRIBUTION = "zoo-registry"
 STRICT = "ZOO_STRICT_PLUGINS"
@@ -153,14 +153,13 @@ def disabled_from_environment() -> frozenset[str]:
     return frozenset(name.strip() for name in os.environ.get(DISABLE, "").split(",") if name.strip())
 
 
-def prints_to_stderr() -> contextlib.AbstractContextManager[Any]:
-    """What a plugin prints must not end up in output that a program reads."""
-    return contextlib.redirect_stdout(sys.stderr)
-
-
 def one_line(error: BaseException) -> str:
     """`Type: message`, whatever the message's lines."""
-    text = "; ".join(line.strip() for line in str(error).splitlines() if line.strip()).replace(":;", ":")
+    try:
+        message = str(error)
+    except Exception:
+        message = "its message cannot be read"
+    text = "; ".join(line.strip() for line in message.splitlines() if line.strip()).replace(":;", ":")
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
