@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 
 import pytest
 import zoo
-from hatchling.builders.wheel import WheelBuilder
-from tests.conftest import Zoo
-
-DISTS = Path(__file__).parent / "dists"
+from tests.conftest import DISTS, Zoo
 
 # Distribution -> what its one line on stderr says, which is its error in `zoo list plugins` as well.
 BROKEN = {
@@ -31,27 +25,6 @@ BROKEN = {
 TINY = ("--backbone", "timm/test_resnet", "--weights", "random", "--recipe", "head_only", "--epochs", "1")
 SLOW_SECONDS = 0.4
 """That zoo-slow sleeps while it is imported."""
-
-
-@pytest.fixture(scope="session")
-def crowd(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder into which pip has installed every distribution of tests/dists: on the path of commands that ask."""
-    wheels = tmp_path_factory.mktemp("wheels")
-    for folder in sorted(DISTS.iterdir()):
-        list(WheelBuilder(str(folder)).build(directory=str(wheels)))
-    target = tmp_path_factory.mktemp("crowd")
-    alone = ["--no-deps", "--no-index", "--no-compile", "--disable-pip-version-check", "--quiet"]
-    command = [sys.executable, "-m", "pip", "install", *alone, "--target", str(target), *map(str, wheels.iterdir())]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return target
-
-
-@pytest.fixture
-def among(crowd: Path, zoo_command: Zoo) -> Zoo:
-    """Runs `zoo ARGUMENTS` where they are all installed."""
-    path = os.pathsep.join([str(crowd), *filter(None, [os.environ.get("PYTHONPATH")])])
-    return partial(zoo_command, PYTHONPATH=path)
 
 
 def test_each_broken_distribution_is_told_in_one_line_and_as_a_whole_in_the_list(among: Zoo) -> None:

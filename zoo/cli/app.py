@@ -21,7 +21,7 @@ import typer
 from typer.core import TyperGroup
 
 from zoo.cli.console import Verbosity, quiet_libraries
-from zoo.errors import OptionError, ZooError
+from zoo.errors import OptionError, Terminated, ZooError
 from zoo.planning.request import Request, parse_input_size
 
 INTERRUPTED, TERMINATED = 130, 143
@@ -85,6 +85,9 @@ Resume = Annotated[
     Path | None,
     typer.Option(help="Go on with a stopped run, given by its folder; alone, its plan is there.", show_default=False),
 ]
+Observer = Annotated[
+    list[str] | None, typer.Option(help="Tells a plugin how the run goes; see zoo list observers. Repeatable.")
+]
 Out = Annotated[Path | None, typer.Option(help="The run folder; must not exist. Default: a new one under runs/.")]
 Seed = Annotated[int, typer.Option(help="Of everything drawn: split, initialisation, order, augmentation.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
@@ -136,7 +139,7 @@ def _options(
 @app.command("list")
 def list_(
     kind: Annotated[
-        str, typer.Argument(help="backbones, weights, heads, recipes or plugins; nothing: an overview.")
+        str, typer.Argument(help="backbones, weights, heads, recipes, observers or plugins; nothing: an overview.")
     ] = "",
     pattern: Annotated[str, typer.Argument(help="Names that contain it, or a pattern with * and ?.")] = "",
     provider: Annotated[str | None, typer.Option(help="Backbones of one provider only.")] = None,
@@ -149,7 +152,7 @@ def list_(
     sort: Annotated[str | None, typer.Option(help="name, params, gmacs, features, input or top1.")] = None,
     as_json: Json = False,
 ) -> None:
-    """What there is: backbones, weights, heads, recipes, plugins."""
+    """What there is: backbones, weights, heads, recipes, observers, plugins."""
     from zoo.cli.listing import show_list
 
     given = {
@@ -221,7 +224,7 @@ def _with_run_options(command: Callable[..., None]) -> Callable[..., None]:
         resumed = given.get("resume")
         if resumed is not None:
             _refuse_beside_resume(ctx, resumed)
-            command(None, ctx.obj, given["as_json"], resume=resumed)
+            command(None, ctx.obj, given["as_json"], **{name: given[name] for name in own})
             return
         if not given["backbone"]:
             raise OptionError("Missing option '--backbone': [provider/]architecture[.tag].\nNext: zoo list backbones")
@@ -251,7 +254,7 @@ def _refuse_beside_resume(ctx: typer.Context, resumed: Path) -> None:
     given = [
         f"--{name.rstrip('_').replace('_', '-')}"
         for name in ctx.params
-        if name not in ("resume", "as_json") and _is_given(ctx, name)
+        if name not in ("resume", "as_json", "observer") and _is_given(ctx, name)
     ]
     if given:
         raise OptionError(
@@ -286,14 +289,16 @@ def plan(request: Request, verbosity: Verbosity, as_json: bool, *, estimate: Mea
 
 @app.command()
 @_with_run_options
-def finetune(request: Request | None, verbosity: Verbosity, as_json: bool, *, resume: Resume = None) -> None:
+def finetune(
+    request: Request | None, verbosity: Verbosity, as_json: bool, *, resume: Resume = None, observer: Observer = None
+) -> None:
     """Train a classifier on your images, and prove it."""
     from zoo import api
     from zoo.cli.result_text import print_result
     from zoo.cli.run_display import RunDisplay
 
     with RunDisplay(verbosity, as_json=as_json) as display:
-        result = api.finetune(request, resume=resume, report=display.report)
+        result = api.finetune(request, resume=resume, observers=observer or (), report=display.report)
     print_result(result, verbosity, as_json=as_json)
 
 
@@ -406,11 +411,15 @@ def doctor(as_json: Json = False) -> None:
     print_doctor(as_json=as_json)
 
 
+def _end(*_: object) -> None:
+    raise Terminated(TERMINATED)
+
+
 def main() -> None:
     """Entry point of the `zoo` command: the one place where a ZooError becomes a message and an exit code."""
     quiet_libraries()
     # As Ctrl-C does, it lets a run say how to go on; services and clusters end programs this way.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
+    signal.signal(signal.SIGTERM, _end)
     collecting = gc.isenabled()
     if len(sys.argv) < 2 or sys.argv[1] in _LOOKING:
         # Thousands of small objects, none of them garbage, and soon done: collecting is a fifth of the time.

@@ -13,7 +13,7 @@ from zoo.registry import Plugin, Registry, default_registry
 from zoo.registry.catalogue import matches
 from zoo.registry.names import qualified_name
 
-KINDS = ("backbones", "weights", "heads", "recipes", "plugins")
+KINDS = ("backbones", "weights", "heads", "recipes", "observers", "plugins")
 _NEXT = {
     "zoo list backbones resnet": "names that contain it; * and ? are understood",
     "zoo list backbones --max-params 30M --sort top1": "small ones, the best first where that is stated",
@@ -42,6 +42,7 @@ def show_list(kind: str, pattern: str, *, given: Mapping[str, Any], as_json: boo
         "": lambda: _overview(registry),
         "heads": lambda: _named(registry.heads(), "head", pattern),
         "recipes": lambda: _named(registry.recipes(), "recipe", pattern),
+        "observers": lambda: _named(registry.observers(), "observer", pattern),
         "plugins": lambda: _plugins(registry, pattern),
     }
     rows = listings[kind]()
@@ -137,6 +138,7 @@ def _overview(registry: Registry) -> dict[str, Any]:
         "backbones": {held.spec.name: len(catalogue) for held, catalogue in registry.backbones().catalogue()},
         "heads": [each.spec.name for each in registry.heads()],
         "recipes": [each.spec.name for each in registry.recipes()],
+        "observers": [each.spec.name for each in registry.observers()],
         "plugins": [{"name": plugin.name, "state": plugin.state} for plugin in registry.plugins()],
     }
 
@@ -157,6 +159,7 @@ def _print_overview(rows: dict[str, Any]) -> None:
     print(f"backbones  {total:,}{f': {parts}' if parts else ''}")
     print(f"heads      {', '.join(rows['heads']) or 'none'}")
     print(f"recipes    {', '.join(rows['recipes']) or 'none'}")
+    print(f"observers  {', '.join(rows['observers']) or 'none'}")
     print(f"plugins    {len(rows['plugins'])}{''.join(unusual)}")
     print("\nNext, for example:")
     for command, what in _NEXT.items():

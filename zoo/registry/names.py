@@ -1,4 +1,4 @@
-"""What the name of a backbone, head or recipe means."""
+"""What the name of a backbone, head, recipe or observer means."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ class Backbones:
 
 
 def resolve_spec(kind: str, name: str, offered: Iterable[Contribution[Any]]) -> Contribution[Any]:
-    """The head or recipe that `name` (`NAME` or `plugin/NAME`) means. Raises UnknownName or NameConflict."""
+    """The head, recipe or observer that `name` (`NAME` or `plugin/NAME`) means. Raises UnknownName or NameConflict."""
     offered = list(offered)
     plugin_name, _, bare = name.rpartition("/")
     if plugin_name:
@@ -115,7 +115,7 @@ def resolve_spec(kind: str, name: str, offered: Iterable[Contribution[Any]]) -> 
 
 
 def qualified_name(offered: Contribution[Any]) -> str:
-    """`plugin/name` of a head or recipe."""
+    """`plugin/name` of a head, recipe or observer."""
     return f"{offered.plugin.name}/{offered.spec.name}"
 
 

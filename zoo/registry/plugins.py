@@ -16,7 +16,7 @@ from typing import Any, Generic, Literal, TypeVar
 import pluggy
 
 from zoo import hooks
-from zoo.errors import PluginError
+from zoo.errors import PluginError, Terminated
 from zoo.specs import BackboneProvider, check_catalogue
 from zoo.streams import prints_to_stderr
 
@@ -25,7 +25,7 @@ STRICT = "ZOO_STRICT_PLUGINS"
 DISABLE = "ZOO_DISABLE_PLUGINS"
 
 PluginState = Literal["loaded", "broken", "disabled"]
-Hook = Literal["zoo_backbones", "zoo_heads", "zoo_recipes"]
+Hook = Literal["zoo_backbones", "zoo_heads", "zoo_recipes", "zoo_observers"]
 
 Spec = TypeVar("Spec")
 Load = Callable[[], Any]
@@ -133,7 +133,7 @@ class Loader:
         try:
             with prints_to_stderr():
                 yield
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, Terminated):
             raise
         except BaseException as error:  # sys.exit in a plugin ends the plugin, not zoo
             plugin.state = "broken"

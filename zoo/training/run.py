@@ -13,7 +13,7 @@ from zoo.artefact.read import read_model
 from zoo.artefact.write import mark_failed, write_artefact
 from zoo.clock import Clock
 from zoo.errors import CheckFailed, ZooError
-from zoo.events import Note, PlanReady, Report
+from zoo.events import Note, PlanReady, Report, RunFinished, RunStarted
 from zoo.model.weights import load_weights
 from zoo.planning.plan import Plan
 from zoo.planning.request import Request
@@ -26,7 +26,7 @@ from zoo.training.course import Candidate, Course
 from zoo.training.estimate import Decoding, estimate
 from zoo.training.lock import RunLock
 from zoo.training.memory import memory_suffices
-from zoo.training.metrics import score
+from zoo.training.metrics import confusion, score
 from zoo.training.proof import (
     Check,
     check_better_than_guessing,
@@ -79,6 +79,7 @@ def finetune(request: Request, registry: Registry, report: Report) -> Result:
         report(PlanReady(plan=plan))
         folder = RunFolder.create(plan, request.out)
         report(Note(text=f"Run folder: {folder.path}\nIf it is stopped: zoo finetune --resume {folder.path}"))
+        report(RunStarted(run=folder.path, plan=plan, resumed=False))
         context = RunContext(
             plan=plan,
             dataset=dataset,
@@ -113,6 +114,7 @@ def resume(path: Path, registry: Registry, report: Report) -> Result:
         report(PlanReady(plan=plan))
         model = build(resolved, stored, weights)
         del weights
+        report(RunStarted(run=path, plan=stored, resumed=True))
         context = RunContext(
             plan=stored,
             dataset=dataset,
@@ -134,6 +136,9 @@ def _carry_out(context: RunContext, resolved: Resolved, registry: Registry) -> R
         course = Course(context, context.checkpoint.load())
         result, failed = _Run(context, course, resolved, registry).carry_out()
     folder.remove_checkpoint()
+    if course.best is not None:
+        mistaken = confusion(course.best.logits, context.val_targets)
+        context.report(RunFinished(result=result, confusion=mistaken))
     if failed is not None:
         raise failed
     return result
