@@ -153,7 +153,10 @@ def test_a_list_that_is_empty_because_all_is_switched_off_is_no_error(
     ("arguments", "said"),
     [
         ("list head", ["does not know 'head'. Did you mean 'heads'?"]),
-        ("list resnet", ["There are: backbones, weights, heads, recipes, observers, plugins.", "zoo list backbones 'resnet'"]),
+        (
+            "list resnet",
+            ["There are: backbones, weights, heads, recipes, observers, plugins.", "zoo list backbones 'resnet'"],
+        ),
         ("list backbones resnet81", ["no backbone like 'resnet81'", "'resnet18'", "* and ?"]),
         ("list backbones vit_b_16 --provider timm", ["no backbone like 'vit_b_16'. Did you mean 'repvit_m1_1'"]),
         ("list backbones --provider tim", ["no provider of backbones 'tim'", "'timm'", "There are: torchvision, timm"]),

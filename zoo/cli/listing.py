@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from zoo.cli import backbones
+from zoo.cli.extra_commands import command_plugins
 from zoo.errors import Refused, UnknownName, either, nearest
 from zoo.registry import Plugin, Registry, default_registry
 from zoo.registry.catalogue import matches
@@ -24,8 +25,10 @@ _NEXT = {
 _OF_BACKBONES = ("backbones", "weights")
 
 
-def show_list(kind: str, pattern: str, *, given: Mapping[str, Any], as_json: bool) -> None:
-    """Print what there is of a kind; `given` are the filters of the command line.
+def show_list(
+    kind: str, pattern: str, *, given: Mapping[str, Any], zoo_commands: Collection[str], as_json: bool
+) -> None:
+    """Print what there is of a kind; `given` are the filters of the command line, `zoo_commands` zoo's own commands.
 
     Raises Refused for an unknown kind or filter, UnknownName for a pattern without a match.
     """
@@ -43,7 +46,7 @@ def show_list(kind: str, pattern: str, *, given: Mapping[str, Any], as_json: boo
         "heads": lambda: _named(registry.heads(), "head", pattern),
         "recipes": lambda: _named(registry.recipes(), "recipe", pattern),
         "observers": lambda: _named(registry.observers(), "observer", pattern),
-        "plugins": lambda: _plugins(registry, pattern),
+        "plugins": lambda: _plugins(registry, pattern, zoo_commands),
     }
     rows = listings[kind]()
     if as_json:
@@ -98,8 +101,8 @@ def _print_named(rows: list[dict[str, Any]]) -> None:
         print(f"{row['name']:<{width}}  {row['summary']}{origin}")
 
 
-def _plugins(registry: Registry, pattern: str) -> list[dict[str, Any]]:
-    plugins = registry.plugins()
+def _plugins(registry: Registry, pattern: str, zoo_commands: Collection[str]) -> list[dict[str, Any]]:
+    plugins = [*registry.plugins(), *command_plugins(zoo_commands)]
     rows = [_plugin(each) for each in plugins if matches(pattern, each.name, each.distribution)]
     if plugins and not rows:
         known = [name for each in plugins for name in (each.name, each.distribution)]

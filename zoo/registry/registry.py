@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from importlib.metadata import EntryPoint
 from typing import Any
 
+from zoo.entry_points import COMMANDS
 from zoo.errors import either, nearest
 from zoo.registry.names import Backbones, ResolvedBackbone, qualified_name, resolve_spec
 from zoo.registry.plugins import (
@@ -56,6 +57,9 @@ class Registry:
 
     def _report_unknown_disabled(self, report: Callable[[str], None]) -> None:
         names = [plugin.name for plugin in self._plugins]
+        if not disabled_from_environment().difference(names):
+            return
+        names += [plugin.name for plugin, _ in find(group=COMMANDS)]
         for name in sorted(disabled_from_environment().difference(names)):
             close = nearest(name, names)
             hint = f"did you mean {either(close)}?" if close else "see zoo list plugins."
