@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from hatchling.builders.wheel import WheelBuilder
 
 Zoo = Callable[..., subprocess.CompletedProcess[str]]
 DISTS = Path(__file__).parent / "dists"
@@ -118,6 +117,8 @@ def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def crowd(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder into which pip has installed every distribution of tests/dists: on the path of commands that ask."""
+    from hatchling.builders.wheel import WheelBuilder
+
     wheels = tmp_path_factory.mktemp("wheels")
     for folder in sorted(DISTS.iterdir()):
         list(WheelBuilder(str(folder)).build(directory=str(wheels)))

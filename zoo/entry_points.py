@@ -38,6 +38,7 @@ class Plugin:
     state: PluginState = "loaded"
     error: str | None = None
     load_seconds: float = 0.0
+    """Importing it, and asking its hooks and catalogues so far."""
     brings: dict[str, list[str]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     module: ModuleType | None = field(default=None, repr=False)

@@ -48,13 +48,11 @@ class Loader:
         if plugin.name in self._disabled:
             plugin.state = "disabled"
             return
-        began = time.perf_counter()
         with self._isolated(plugin, "import"):
             plugin.module = load()
         if plugin.state == "loaded":
             with self._isolated(plugin, "registration"):
                 self._register(plugin)
-        plugin.load_seconds = time.perf_counter() - began
 
     def collect(self, plugin: Plugin, hook: Hook, expected: type[Any]) -> list[Any]:
         """What the plugin's implementation of `hook` returns; empty where it has none or fails."""
@@ -91,6 +89,7 @@ class Loader:
 
     @contextlib.contextmanager
     def _isolated(self, plugin: Plugin, phase: str, *, left_out: str = "") -> Iterator[None]:
+        began = time.perf_counter()
         try:
             with prints_to_stderr():
                 yield
@@ -104,6 +103,8 @@ class Loader:
             if self._strict:
                 raise PluginError(message) from error
             self._report(message)
+        finally:
+            plugin.load_seconds += time.perf_counter() - began
 
 
 def strict_from_environment() -> bool:

@@ -1,4 +1,4 @@
-"""Takes its time to be imported."""
+"""Takes its time to be imported, and to be asked."""
 
 import time
 
@@ -15,4 +15,5 @@ def build(shape, classes, options):
 
 @zoo.hookimpl
 def zoo_heads():
+    time.sleep(0.2)
     return [zoo.HeadSpec(name="slow_linear", summary="One linear layer.", build=build)]
