@@ -6,11 +6,13 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 Zoo = Callable[..., subprocess.CompletedProcess[str]]
+DISTS = Path(__file__).parent / "dists"
 
 
 @pytest.fixture(scope="session")
@@ -113,3 +115,26 @@ def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.numeric import draw_few
 
     return draw_few(tmp_path_factory.mktemp("few") / "data")
+
+
+@pytest.fixture(scope="session")
+def crowd(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder into which pip has installed every distribution of tests/dists: on the path of commands that ask."""
+    from hatchling.builders.wheel import WheelBuilder
+
+    wheels = tmp_path_factory.mktemp("wheels")
+    for folder in sorted(DISTS.iterdir()):
+        list(WheelBuilder(str(folder)).build(directory=str(wheels)))
+    target = tmp_path_factory.mktemp("crowd")
+    alone = ["--no-deps", "--no-index", "--no-compile", "--disable-pip-version-check", "--quiet"]
+    command = [sys.executable, "-m", "pip", "install", *alone, "--target", str(target), *map(str, wheels.iterdir())]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return target
+
+
+@pytest.fixture
+def among(crowd: Path, zoo_command: Zoo) -> Zoo:
+    """Runs `zoo ARGUMENTS` where they are all installed."""
+    path = os.pathsep.join([str(crowd), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return partial(zoo_command, PYTHONPATH=path)

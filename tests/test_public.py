@@ -37,6 +37,17 @@ def test_the_public_names_are_these() -> None:
         ),
         *("Classifier", "DataReport", "Prediction", "Result", "Registry", "ZooError", "WeightsMismatch"),
         *("hookimpl", "Backbone", "BackboneProvider", "BackboneSpec", "FeatureShape", "Group", "HeadSpec", "HubFile"),
+        *(
+            "Event",
+            "Note",
+            "ObserverSpec",
+            "RunStarted",
+            "StageStarted",
+            "EpochStarted",
+            "BatchFinished",
+            "EpochFinished",
+        ),
+        *("CheckpointSaved", "StageFinished", "RunFinished", "RunStopped"),
         *("BackboneFacts", "kept_json", "measure", "undrawn"),
         *("NoOptions", "Preprocessing", "RecipeSpec", "UrlFile", "WeightsSpec", "load_weights", "recipe_from_toml"),
     }

@@ -12,7 +12,7 @@ import pytest
 import zoo
 from tests.conftest import Zoo
 from tests.distributions import head, install, provider, recipe, register
-from zoo.errors import NameConflict, PluginError, UnknownName
+from zoo.errors import NameConflict, PluginError, Terminated, UnknownName
 from zoo.registry import Plugin, Registry
 
 MARKED = "import zoo\n@zoo.hookimpl\n"
@@ -132,9 +132,18 @@ def test_where_plugins_are_strict_a_broken_one_raises(kind: str, site: Path, mon
     assert said in str(raised.value)
 
 
-def test_ctrl_c_while_a_plugin_is_imported_is_not_its_fault(site: Path) -> None:
-    install(site, "slow-plugin", "raise KeyboardInterrupt")
-    with pytest.raises(KeyboardInterrupt):
+@pytest.mark.parametrize(
+    ("source", "ends"),
+    [
+        ("raise KeyboardInterrupt", KeyboardInterrupt),
+        ("from zoo.errors import Terminated; raise Terminated(143)", Terminated),
+    ],
+)
+def test_ctrl_c_or_sigterm_while_a_plugin_is_imported_is_not_its_fault(
+    source: str, ends: type[BaseException], site: Path
+) -> None:
+    install(site, "slow-plugin", source)
+    with pytest.raises(ends):
         Registry()
 
 

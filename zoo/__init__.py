@@ -24,6 +24,17 @@ if TYPE_CHECKING:
     from zoo.data.checking.report import DataReport as DataReport
     from zoo.errors import WeightsMismatch as WeightsMismatch
     from zoo.errors import ZooError as ZooError
+    from zoo.events import BatchFinished as BatchFinished
+    from zoo.events import CheckpointSaved as CheckpointSaved
+    from zoo.events import EpochFinished as EpochFinished
+    from zoo.events import EpochStarted as EpochStarted
+    from zoo.events import Event as Event
+    from zoo.events import Note as Note
+    from zoo.events import RunFinished as RunFinished
+    from zoo.events import RunStarted as RunStarted
+    from zoo.events import RunStopped as RunStopped
+    from zoo.events import StageFinished as StageFinished
+    from zoo.events import StageStarted as StageStarted
     from zoo.hooks import hookimpl as hookimpl
     from zoo.kept import kept_json as kept_json
     from zoo.model.measure import measure as measure
@@ -42,6 +53,7 @@ if TYPE_CHECKING:
     from zoo.specs import HeadSpec as HeadSpec
     from zoo.specs import HubFile as HubFile
     from zoo.specs import NoOptions as NoOptions
+    from zoo.specs import ObserverSpec as ObserverSpec
     from zoo.specs import UrlFile as UrlFile
     from zoo.specs import WeightsSpec as WeightsSpec
     from zoo.training.result import Result as Result
@@ -63,6 +75,17 @@ _HOME = {
     "DataReport": "zoo.data.checking.report",
     "WeightsMismatch": "zoo.errors",
     "ZooError": "zoo.errors",
+    "BatchFinished": "zoo.events",
+    "CheckpointSaved": "zoo.events",
+    "EpochFinished": "zoo.events",
+    "EpochStarted": "zoo.events",
+    "Event": "zoo.events",
+    "Note": "zoo.events",
+    "RunFinished": "zoo.events",
+    "RunStarted": "zoo.events",
+    "RunStopped": "zoo.events",
+    "StageFinished": "zoo.events",
+    "StageStarted": "zoo.events",
     "hookimpl": "zoo.hooks",
     "kept_json": "zoo.kept",
     "measure": "zoo.model.measure",
@@ -81,6 +104,7 @@ _HOME = {
     "HeadSpec": "zoo.specs",
     "HubFile": "zoo.specs",
     "NoOptions": "zoo.specs",
+    "ObserverSpec": "zoo.specs",
     "UrlFile": "zoo.specs",
     "WeightsSpec": "zoo.specs",
     "Result": "zoo.training.result",

@@ -153,6 +153,7 @@ def finetune(
     *,
     resume: str | Path | None = None,
     page: bool = True,
+    observers: Sequence[str] = (),
     report: Report = silent,
     registry: Registry | None = None,
     **arguments: Any,
@@ -162,7 +163,9 @@ def finetune(
     Args:
         backbone: `[provider/]architecture[.tag]`; the one argument without a default.
         resume: The folder of a run that was stopped: it goes on, to the bytes that it would have come to unbroken.
-            Alone: the plan is in the folder.
+            The plan is in the folder, so no other argument goes with it but `observers`.
+        observers: `[plugin/]name` of those that are told how the run goes; they cannot change it, and one that
+            raises is dropped. They are no part of the plan.
         head: `[plugin/]name`; default `dropout_linear`. `head_options`: its options by name.
         classes: How many; must agree with the data. Default: as many as there are.
         recipe: A registered name or a TOML file's path; default `staged`, or `head_only` for a closed-form head.
@@ -181,6 +184,7 @@ def finetune(
         ZooError: Anything that cannot be or fails; CheckFailed, after everything was written, where a check of the
             proof found a fault.
     """
+    from zoo.training.observing import observed
     from zoo.training.run import finetune as carry_out
     from zoo.training.run import resume as go_on
 
@@ -196,8 +200,11 @@ def finetune(
         if request is not None or arguments:
             given = ", ".join(arguments) or "a request"
             raise OptionError(f"resume goes alone, the plan is in {resume}; also given: {given}.")
-        return go_on(Path(resume).expanduser(), known, report, finished=finished)
-    return carry_out(request or _request(arguments), known, report, finished=finished)
+        with observed(observers, known, report) as told:
+            return go_on(Path(resume).expanduser(), known, told, finished=finished)
+    asked = request or _request(arguments)
+    with observed(observers, known, report) as told:
+        return carry_out(asked, known, told, finished=finished)
 
 
 def report(run: str | Path, *, registry: Registry | None = None) -> Path:

@@ -133,6 +133,10 @@ class CheckFailed(ZooError):
     exit_code = 3
 
 
+class Terminated(SystemExit):
+    """The process was asked to end: unlike a plugin's own `sys.exit`, nothing that shuts plugins off may keep it."""
+
+
 def nearest(name: str, known: Iterable[str], *, count: int = 3) -> tuple[str, ...]:
     """The known names most like `name`, best first; at most `count`, possibly none."""
     by_folded = {candidate.lower(): candidate for candidate in known}

@@ -1,9 +1,21 @@
-"""What a run reports while it goes on: plain records for whoever shows them. Nothing here imports torch."""
+"""What a run reports while it goes on: plain, frozen records for whoever shows or keeps them. No torch here.
+
+A run that trains tells, in this order: `RunStarted`; for every stage `StageStarted`, for every epoch of it
+`EpochStarted`, `BatchFinished` after every batch, `EpochFinished`, then `StageFinished`; at the end `RunFinished` or
+`RunStopped`.
+`CheckpointSaved` and `Note` come in between.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from zoo.planning.plan import Plan
+    from zoo.training.result import Result
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,11 +44,56 @@ class PlanReady:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RunStarted:
+    """The run folder is there, with the plan in it."""
+
+    run: Path
+    """The run folder."""
+    plan: Plan
+    """As `plan.json` holds it."""
+    resumed: bool
+    """Whether the run was stopped before, and goes on: stages and epochs that are done do not come again."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class StageStarted:
+    """A stage begins, or is taken up again."""
+
     stage: str
     number: int
+    """Counted from 1."""
     stages: int
+    """How many the run has."""
     epochs: int
+    """That the stage has at most."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochStarted:
+    """An epoch begins, or is taken up again. A closed-form head has none, for it is fitted in one pass."""
+
+    stage: str
+    epoch: int
+    """Counted from 1 in every stage."""
+    epochs: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchFinished:
+    """The optimizer has made a step."""
+
+    stage: str
+    epoch: int
+    step: int
+    """Counted from 1 in every stage."""
+    steps: int
+    """That the stage has at most."""
+    images: int
+    """In the batch."""
+    loss: float
+    """Mean over the batch, penalties included."""
+    rates: Mapping[str, float]
+    """Learning rate of every group in this step."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,13 +113,57 @@ class EpochFinished:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CheckpointSaved:
+    """The run could be taken up again from here."""
+
+    path: Path
+    """The folder; it is gone when the run is complete."""
+    stages: int
+    """Finished so far."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class StageFinished:
+    """A stage is trained and judged."""
+
     stage: str
     seconds: float
     val: Mapping[str, float] = field(default_factory=dict)
+    """`accuracy`, `macro_f1`, `loss`, of what the stage ends with."""
 
 
-Event = Note | Progress | PlanReady | StageStarted | EpochFinished | StageFinished
+@dataclass(frozen=True, kw_only=True)
+class RunFinished:
+    """Everything is written."""
+
+    result: Result
+    """As `finetune` returns it, also where its proof has failed."""
+    confusion: tuple[tuple[int, ...], ...]
+    """[class, predicted class], validation images, in the order of `result.classes`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunStopped:
+    """The run ended without a result."""
+
+    reason: str
+    """In one line: an error, or that it was interrupted."""
+
+
+Event = (
+    Note
+    | Progress
+    | PlanReady
+    | RunStarted
+    | StageStarted
+    | EpochStarted
+    | BatchFinished
+    | EpochFinished
+    | CheckpointSaved
+    | StageFinished
+    | RunFinished
+    | RunStopped
+)
 Report = Callable[[Event], None]
 
 

@@ -13,7 +13,7 @@ import pluggy
 
 if TYPE_CHECKING:
     from zoo.recipes import RecipeSpec
-    from zoo.specs import BackboneProvider, HeadSpec
+    from zoo.specs import BackboneProvider, HeadSpec, ObserverSpec
 
 PROJECT = "zoo"
 
@@ -34,3 +34,8 @@ def zoo_heads() -> Iterable[HeadSpec]:  # type: ignore[empty-body]
 @hookspec
 def zoo_recipes() -> Iterable[RecipeSpec]:  # type: ignore[empty-body]
     """Freezing recipes; `zoo.recipe_from_toml` makes one from a file's text."""
+
+
+@hookspec
+def zoo_observers() -> Iterable[ObserverSpec]:  # type: ignore[empty-body]
+    """Observers of training, for runs that ask for them by name."""

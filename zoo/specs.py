@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor, nn
 
+    from zoo.events import Event
+
 Needs = Literal["pooled", "map"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-]*")
@@ -268,6 +270,21 @@ class HeadSpec:
             self.options()
         except TypeError as error:
             raise TypeError(f"every option of head {self.name!r} needs a default: {error}") from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObserverSpec:
+    """Somebody who is told how a run goes: keeps curves, sends messages. It cannot change or break the run."""
+
+    name: str
+    summary: str
+    build: Callable[[], Callable[[Event], None]]
+    """() -> what is called with every event, in the main thread, in order. Built before anything runs, only for runs
+    that ask for it. An ImportError or ValueError says why it cannot be; it is shown to the user as it is."""
+
+    def __post_init__(self) -> None:
+        _check_name("observer", self.name, _NAME)
+        _check_callables(self, "build")
 
 
 def check_catalogue(architectures: Mapping[str, Iterable[str]]) -> dict[str, tuple[str, ...]]:

@@ -21,7 +21,7 @@ import typer
 from typer.core import TyperGroup
 
 from zoo.cli.console import Verbosity, quiet_libraries
-from zoo.errors import OptionError, ZooError
+from zoo.errors import OptionError, Terminated, ZooError, either, nearest
 from zoo.planning.request import Request, parse_input_size
 
 INTERRUPTED, TERMINATED = 130, 143
@@ -30,11 +30,34 @@ _LOOKING = ("list", "show", "--help", "-h", "--version")
 
 
 class _Commands(TyperGroup):
-    """Ctrl-C becomes a message and exit code 130, a closed pipe a quiet end, before click makes its own of them."""
+    """zoo's commands, then those of plugins.
+
+    Ctrl-C becomes a message and exit code 130, a closed pipe a quiet end, before click makes its own of them.
+    """
+
+    @functools.cached_property
+    def _extra(self) -> dict[str, Any]:
+        from zoo.cli.extra_commands import extra_commands
+
+        return dict(extra_commands(self.commands))
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return [*super().list_commands(ctx), *self._extra]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        # Plugins are looked for only under names that zoo does not have.
+        return super().get_command(ctx, cmd_name) or self._extra.get(cmd_name)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name = args[0]
+        if self.get_command(ctx, name) is None and not ctx.resilient_parsing and not name.startswith("-"):
+            close = nearest(name, self.list_commands(ctx))
+            ctx.fail(f"No such command {name!r}.{f' Did you mean {either(close)}?' if close else ''}")
+        return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            return self._invoke_attributed(ctx)
         except KeyboardInterrupt:
             print(
                 "\nInterrupted. No artefact was written half; what was finished is in the run folder.", file=sys.stderr
@@ -44,6 +67,15 @@ class _Commands(TyperGroup):
             # The reader (`| head`) has enough: not an error. What is still buffered must not be flushed into it.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit from None
+
+    def _invoke_attributed(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except Exception as error:
+            name = ctx.invoked_subcommand
+            if name is not None and name not in self.commands and name in self._extra:
+                self._extra[name].attribute(error)
+            raise
 
 
 app = typer.Typer(
@@ -92,6 +124,9 @@ Resume = Annotated[
     typer.Option(help="Go on with a stopped run, given by its folder; alone, its plan is there.", show_default=False),
 ]
 NoReport = Annotated[bool, typer.Option("--no-report", help="Do not write report.html; zoo report RUN does it later.")]
+Observer = Annotated[
+    list[str] | None, typer.Option(help="Tells a plugin how the run goes; see zoo list observers. Repeatable.")
+]
 Out = Annotated[Path | None, typer.Option(help="The run folder; must not exist. Default: a new one under runs/.")]
 Seed = Annotated[int, typer.Option(help="Of everything drawn: split, initialisation, order, augmentation.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
@@ -140,10 +175,16 @@ def _options(
     ctx.obj = Verbosity(quiet=quiet, verbose=verbose)
 
 
+def _own_commands(ctx: typer.Context) -> list[str]:
+    group: Any = ctx.find_root().command
+    return list(group.commands)
+
+
 @app.command("list")
 def list_(
+    ctx: typer.Context,
     kind: Annotated[
-        str, typer.Argument(help="backbones, weights, heads, recipes or plugins; nothing: an overview.")
+        str, typer.Argument(help="backbones, weights, heads, recipes, observers or plugins; nothing: an overview.")
     ] = "",
     pattern: Annotated[str, typer.Argument(help="Names that contain it, or a pattern with * and ?.")] = "",
     provider: Annotated[str | None, typer.Option(help="Backbones of one provider only.")] = None,
@@ -156,7 +197,7 @@ def list_(
     sort: Annotated[str | None, typer.Option(help="name, params, gmacs, features, input or top1.")] = None,
     as_json: Json = False,
 ) -> None:
-    """What there is: backbones, weights, heads, recipes, plugins."""
+    """What there is: backbones, weights, heads, recipes, observers, plugins."""
     from zoo.cli.listing import show_list
 
     given = {
@@ -169,7 +210,7 @@ def list_(
         "head": head,
         "sort": sort,
     }
-    show_list(kind, pattern, given=given, as_json=as_json)
+    show_list(kind, pattern, given=given, zoo_commands=_own_commands(ctx), as_json=as_json)
 
 
 @app.command()
@@ -258,7 +299,7 @@ def _refuse_beside_resume(ctx: typer.Context, resumed: Path) -> None:
     given = [
         f"--{name.rstrip('_').replace('_', '-')}"
         for name in ctx.params
-        if name not in ("resume", "no_report", "as_json") and _is_given(ctx, name)
+        if name not in ("resume", "no_report", "as_json", "observer") and _is_given(ctx, name)
     ]
     if given:
         raise OptionError(
@@ -294,7 +335,13 @@ def plan(request: Request, verbosity: Verbosity, as_json: bool, *, estimate: Mea
 @app.command()
 @_with_run_options
 def finetune(
-    request: Request | None, verbosity: Verbosity, as_json: bool, *, resume: Resume = None, no_report: NoReport = False
+    request: Request | None,
+    verbosity: Verbosity,
+    as_json: bool,
+    *,
+    resume: Resume = None,
+    no_report: NoReport = False,
+    observer: Observer = None,
 ) -> None:
     """Train a classifier on your images, and prove it."""
     from zoo import api
@@ -302,7 +349,9 @@ def finetune(
     from zoo.cli.run_display import RunDisplay
 
     with RunDisplay(verbosity, as_json=as_json) as display:
-        result = api.finetune(request, resume=resume, page=not no_report, report=display.report)
+        result = api.finetune(
+            request, resume=resume, page=not no_report, observers=observer or (), report=display.report
+        )
     print_result(result, verbosity, as_json=as_json)
 
 
@@ -491,11 +540,15 @@ def doctor(as_json: Json = False) -> None:
     print_doctor(as_json=as_json)
 
 
+def _end(*_: object) -> None:
+    raise Terminated(TERMINATED)
+
+
 def main() -> None:
     """Entry point of the `zoo` command: the one place where a ZooError becomes a message and an exit code."""
     quiet_libraries()
     # As Ctrl-C does, it lets a run say how to go on; services and clusters end programs this way.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
+    signal.signal(signal.SIGTERM, _end)
     collecting = gc.isenabled()
     if len(sys.argv) < 2 or sys.argv[1] in _LOOKING:
         # Thousands of small objects, none of them garbage, and soon done: collecting is a fifth of the time.

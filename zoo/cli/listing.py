@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from zoo.cli import backbones
+from zoo.cli.extra_commands import command_plugins
 from zoo.errors import Refused, UnknownName, either, nearest
 from zoo.registry import Plugin, Registry, default_registry
 from zoo.registry.catalogue import matches
 from zoo.registry.names import qualified_name
 
-KINDS = ("backbones", "weights", "heads", "recipes", "plugins")
+KINDS = ("backbones", "weights", "heads", "recipes", "observers", "plugins")
 _NEXT = {
     "zoo list backbones resnet": "names that contain it; * and ? are understood",
     "zoo list backbones --max-params 30M --sort top1": "small ones, the best first where that is stated",
@@ -24,8 +25,10 @@ _NEXT = {
 _OF_BACKBONES = ("backbones", "weights")
 
 
-def show_list(kind: str, pattern: str, *, given: Mapping[str, Any], as_json: bool) -> None:
-    """Print what there is of a kind; `given` are the filters of the command line.
+def show_list(
+    kind: str, pattern: str, *, given: Mapping[str, Any], zoo_commands: Collection[str], as_json: bool
+) -> None:
+    """Print what there is of a kind; `given` are the filters of the command line, `zoo_commands` zoo's own commands.
 
     Raises Refused for an unknown kind or filter, UnknownName for a pattern without a match.
     """
@@ -42,7 +45,8 @@ def show_list(kind: str, pattern: str, *, given: Mapping[str, Any], as_json: boo
         "": lambda: _overview(registry),
         "heads": lambda: _named(registry.heads(), "head", pattern),
         "recipes": lambda: _named(registry.recipes(), "recipe", pattern),
-        "plugins": lambda: _plugins(registry, pattern),
+        "observers": lambda: _named(registry.observers(), "observer", pattern),
+        "plugins": lambda: _plugins(registry, pattern, zoo_commands),
     }
     rows = listings[kind]()
     if as_json:
@@ -97,8 +101,8 @@ def _print_named(rows: list[dict[str, Any]]) -> None:
         print(f"{row['name']:<{width}}  {row['summary']}{origin}")
 
 
-def _plugins(registry: Registry, pattern: str) -> list[dict[str, Any]]:
-    plugins = registry.plugins()
+def _plugins(registry: Registry, pattern: str, zoo_commands: Collection[str]) -> list[dict[str, Any]]:
+    plugins = [*registry.plugins(), *command_plugins(zoo_commands)]
     rows = [_plugin(each) for each in plugins if matches(pattern, each.name, each.distribution)]
     if plugins and not rows:
         known = [name for each in plugins for name in (each.name, each.distribution)]
@@ -137,6 +141,7 @@ def _overview(registry: Registry) -> dict[str, Any]:
         "backbones": {held.spec.name: len(catalogue) for held, catalogue in registry.backbones().catalogue()},
         "heads": [each.spec.name for each in registry.heads()],
         "recipes": [each.spec.name for each in registry.recipes()],
+        "observers": [each.spec.name for each in registry.observers()],
         "plugins": [{"name": plugin.name, "state": plugin.state} for plugin in registry.plugins()],
     }
 
@@ -157,6 +162,7 @@ def _print_overview(rows: dict[str, Any]) -> None:
     print(f"backbones  {total:,}{f': {parts}' if parts else ''}")
     print(f"heads      {', '.join(rows['heads']) or 'none'}")
     print(f"recipes    {', '.join(rows['recipes']) or 'none'}")
+    print(f"observers  {', '.join(rows['observers']) or 'none'}")
     print(f"plugins    {len(rows['plugins'])}{''.join(unusual)}")
     print("\nNext, for example:")
     for command, what in _NEXT.items():

@@ -25,6 +25,7 @@ from zoo.cli.plan_text import print_plan
 from zoo.events import EpochFinished, Event, Note, PlanReady, StageFinished, StageStarted
 from zoo.events import Progress as Done
 from zoo.planning.plan import Plan
+from zoo.streams import prints_to_stderr
 
 _EVERY = 10.0
 """Seconds between two lines about one task where there is no terminal."""
@@ -45,7 +46,8 @@ class _Rate(ProgressColumn):
 
 
 class RunDisplay:
-    """A context manager; its `report` takes every event. With `as_json` everything goes to stderr."""
+    """A context manager; its `report` takes every event. With `as_json` everything goes to stderr, prints of others
+    as well."""
 
     def __init__(self, verbosity: Verbosity, *, as_json: bool) -> None:
         self._verbosity = verbosity
@@ -55,8 +57,11 @@ class RunDisplay:
         self._began: dict[str, float] = {}
         self._said: dict[str, float] = {}
         self._last_epoch: EpochFinished | None = None
+        self._as_json = as_json
+        self._stdout = contextlib.ExitStack()
 
     def __enter__(self) -> RunDisplay:
+        self._keep_stdout_clean()
         if self._console.is_terminal and not self._verbosity.quiet:
             self._bars = Progress(
                 TextColumn("{task.description}"),
@@ -75,18 +80,25 @@ class RunDisplay:
     ) -> None:
         if self._bars is not None:
             self._bars.stop()
+        self._stdout.close()
 
     @contextlib.contextmanager
     def aside(self) -> Iterator[None]:
         """While something else is printed: the bars make room on a terminal, and leave stdout alone."""
-        if self._bars is None:
-            yield
-            return
-        self._bars.stop()
+        if self._bars is not None:
+            self._bars.stop()
+        self._stdout.close()
         try:
             yield
         finally:
-            self._bars.start()
+            self._keep_stdout_clean()
+            if self._bars is not None:
+                self._bars.start()
+
+    def _keep_stdout_clean(self) -> None:
+        # Heads, losses and observers of plugins run inside, and some print.
+        if self._as_json:
+            self._stdout.enter_context(prints_to_stderr())
 
     def report(self, event: Event) -> None:
         """Show one event."""

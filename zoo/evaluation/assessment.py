@@ -62,7 +62,7 @@ def assess(logits: Tensor, targets: Tensor, classes: Sequence[str]) -> Assessmen
     logits, targets = logits.float().cpu(), targets.cpu()
     count, number = len(targets), len(classes)
     predicted = logits.argmax(1)
-    confusion = torch.bincount(targets * number + predicted, minlength=number**2).reshape(number, number)
+    confusion = confusion_matrix(logits, targets)
     right = int((predicted == targets).sum())
     top5 = None
     if number > _TOP:
@@ -82,6 +82,13 @@ def assess(logits: Tensor, targets: Tensor, classes: Sequence[str]) -> Assessmen
         classes=tuple(_class_scores(name, index, confusion) for index, name in enumerate(classes)),
         confusion=tuple(tuple(row) for row in confusion.tolist()),
     )
+
+
+def confusion_matrix(logits: Tensor, targets: Tensor) -> Tensor:
+    """logits[N, classes], targets[N] -> int64[classes, classes]: how many of a class (rows) were taken for which."""
+    number = logits.shape[1]
+    cells = targets.cpu() * number + logits.float().cpu().argmax(dim=1)
+    return torch.bincount(cells, minlength=number**2).reshape(number, number)
 
 
 def macro_f1(predicted: Tensor, targets: Tensor, classes: int) -> float:

@@ -1,4 +1,4 @@
-"""What the name of a backbone, head or recipe means."""
+"""What the name of a backbone, head, recipe or observer means."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from zoo.errors import NameConflict, PluginError, UnknownName, ZooError, nearest
-from zoo.registry.plugins import DISABLE, Contribution, Plugin, one_line, prints_to_stderr
+from zoo.registry.plugins import DISABLE, Contribution, Plugin, one_line
 from zoo.specs import BackboneProvider, BackboneSpec
+from zoo.streams import prints_to_stderr
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +97,7 @@ class Backbones:
 
 
 def resolve_spec(kind: str, name: str, offered: Iterable[Contribution[Any]]) -> Contribution[Any]:
-    """The head or recipe that `name` (`NAME` or `plugin/NAME`) means. Raises UnknownName or NameConflict."""
+    """The head, recipe or observer that `name` (`NAME` or `plugin/NAME`) means. Raises UnknownName or NameConflict."""
     offered = list(offered)
     plugin_name, _, bare = name.rpartition("/")
     if plugin_name:
@@ -114,7 +115,7 @@ def resolve_spec(kind: str, name: str, offered: Iterable[Contribution[Any]]) -> 
 
 
 def qualified_name(offered: Contribution[Any]) -> str:
-    """`plugin/name` of a head or recipe."""
+    """`plugin/name` of a head, recipe or observer."""
     return f"{offered.plugin.name}/{offered.spec.name}"
 
 

@@ -1,60 +1,28 @@
-"""Find, load, collect: three steps, one plugin at a time, so that a broken plugin costs only itself."""
+"""Load, then collect: one plugin at a time, so that a broken plugin costs only itself."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import re
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
-from functools import partial
-from importlib.metadata import Distribution, EntryPoint, distributions, entry_points
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Generic, Literal, TypeVar
 
 import pluggy
 
 from zoo import hooks
-from zoo.errors import PluginError
+from zoo.entry_points import DISABLE, Load, Plugin, PluginState, disabled_from_environment, find, one_line
+from zoo.errors import PluginError, Terminated
 from zoo.specs import BackboneProvider, check_catalogue
+from zoo.streams import prints_to_stderr
 
-DISTRIBUTION = "zoo-registry"
 STRICT = "ZOO_STRICT_PLUGINS"
-DISABLE = "ZOO_DISABLE_PLUGINS"
 
-PluginState = Literal["loaded", "broken", "disabled"]
-Hook = Literal["zoo_backbones", "zoo_heads", "zoo_recipes"]
+Hook = Literal["zoo_backbones", "zoo_heads", "zoo_recipes", "zoo_observers"]
 
 Spec = TypeVar("Spec")
-Load = Callable[[], Any]
-
-
-@dataclass(kw_only=True)
-class Plugin:
-    """An entry point of the group `zoo`, and what became of it."""
-
-    name: str
-    distribution: str
-    version: str
-    target: str
-    state: PluginState = "loaded"
-    error: str | None = None
-    load_seconds: float = 0.0
-    brings: dict[str, list[str]] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-    module: ModuleType | None = field(default=None, repr=False)
-
-    @property
-    def own(self) -> bool:
-        """Whether it belongs to zoo's own distribution, whose bare names cannot be taken over."""
-        return self.distribution == DISTRIBUTION or _normalised(self.distribution) == DISTRIBUTION
-
-    @property
-    def label(self) -> str:
-        """`name (distribution version)`, for messages."""
-        return f"{self.name} ({self.distribution} {self.version})"
 
 
 @dataclass(frozen=True)
@@ -63,13 +31,6 @@ class Contribution(Generic[Spec]):
 
     spec: Spec
     plugin: Plugin
-
-
-def find(points: Iterable[EntryPoint] | None = None) -> list[tuple[Plugin, Load]]:
-    """(plugin, what imports it) for every entry point, in a fixed order, zoo's own first. Imports nothing."""
-    found = _installed() if points is None else [_found(point) for point in points]
-    unique = {(plugin.name, plugin.distribution, plugin.target): (plugin, load) for plugin, load in found}
-    return sorted(unique.values(), key=lambda pair: (not pair[0].own, pair[0].distribution, pair[0].name))
 
 
 class Loader:
@@ -87,13 +48,11 @@ class Loader:
         if plugin.name in self._disabled:
             plugin.state = "disabled"
             return
-        began = time.perf_counter()
         with self._isolated(plugin, "import"):
             plugin.module = load()
         if plugin.state == "loaded":
             with self._isolated(plugin, "registration"):
                 self._register(plugin)
-        plugin.load_seconds = time.perf_counter() - began
 
     def collect(self, plugin: Plugin, hook: Hook, expected: type[Any]) -> list[Any]:
         """What the plugin's implementation of `hook` returns; empty where it has none or fails."""
@@ -130,10 +89,11 @@ class Loader:
 
     @contextlib.contextmanager
     def _isolated(self, plugin: Plugin, phase: str, *, left_out: str = "") -> Iterator[None]:
+        began = time.perf_counter()
         try:
             with prints_to_stderr():
                 yield
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, Terminated):
             raise
         except BaseException as error:  # sys.exit in a plugin ends the plugin, not zoo
             plugin.state = "broken"
@@ -143,71 +103,17 @@ class Loader:
             if self._strict:
                 raise PluginError(message) from error
             self._report(message)
+        finally:
+            plugin.load_seconds += time.perf_counter() - began
 
 
 def strict_from_environment() -> bool:
     return os.environ.get(STRICT, "") not in ("", "0")
 
 
-def disabled_from_environment() -> frozenset[str]:
-    return frozenset(name.strip() for name in os.environ.get(DISABLE, "").split(",") if name.strip())
-
-
-def prints_to_stderr() -> contextlib.AbstractContextManager[Any]:
-    """What a plugin prints must not end up in output that a program reads."""
-    return contextlib.redirect_stdout(sys.stderr)
-
-
-def one_line(error: BaseException) -> str:
-    """`Type: message`, whatever the message's lines."""
-    text = "; ".join(line.strip() for line in str(error).splitlines() if line.strip()).replace(":;", ":")
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
-def _installed() -> list[tuple[Plugin, Load]]:
-    try:
-        return [_found(point) for point in entry_points(group=hooks.PROJECT)]
-    except Exception:
-        # One unreadable entry_points.txt, of any distribution, breaks that call: ask them one by one.
-        first = {
-            _normalised(dist.name or str(number)): dist for number, dist in reversed([*enumerate(distributions())])
-        }
-        return [each for dist in first.values() for each in _found_in(dist)]
-
-
-def _found_in(dist: Distribution) -> list[tuple[Plugin, Load]]:
-    try:
-        return [_found(point) for point in dist.entry_points if point.group == hooks.PROJECT]
-    except Exception as error:
-        if f"[{hooks.PROJECT}]" not in (dist.read_text("entry_points.txt") or ""):
-            return []
-        fault = PluginError(f"its entry_points.txt cannot be read: {one_line(error)}")
-        return [(_plugin("unknown", "unknown", dist), partial(_raise, fault))]
-
-
-def _found(point: EntryPoint) -> tuple[Plugin, Load]:
-    return _plugin(point.name, point.value, point.dist), point.load
-
-
-def _plugin(name: str, target: str, dist: Distribution | None) -> Plugin:
-    try:
-        distribution, version = (dist.name, dist.version) if dist else (None, None)
-    except Exception:  # without METADATA, some versions of Python return None and others raise
-        distribution, version = None, None
-    return Plugin(name=name, target=target, distribution=distribution or "unknown", version=version or "unknown")
-
-
-def _raise(error: Exception) -> None:
-    raise error
-
-
 def _key(plugin: Plugin) -> str:
     # The distribution is part of it: two distributions may use one entry-point name, and pluggy would skip the second.
     return f"{plugin.distribution}:{plugin.name}:{plugin.target}"
-
-
-def _normalised(distribution: str) -> str:
-    return re.sub(r"[-_.]+", "-", distribution).lower()
 
 
 def _refuse_unmarked(module: ModuleType) -> None:
@@ -231,3 +137,17 @@ def _checked(returned: object, expected: type[Any]) -> list[Any]:
     if twice:
         raise ValueError(f"returns {', '.join(map(repr, twice))} more than once")
     return items
+
+
+__all__ = [
+    "DISABLE",
+    "Contribution",
+    "Hook",
+    "Loader",
+    "Plugin",
+    "PluginState",
+    "disabled_from_environment",
+    "find",
+    "one_line",
+    "strict_from_environment",
+]

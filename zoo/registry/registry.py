@@ -1,4 +1,4 @@
-"""The registry: plugins, and the backbones, heads and recipes that they bring."""
+"""The registry: plugins, and the backbones, heads, recipes and observers that they bring."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from importlib.metadata import EntryPoint
 from typing import Any
 
+from zoo.entry_points import COMMANDS
 from zoo.errors import either, nearest
 from zoo.registry.names import Backbones, ResolvedBackbone, qualified_name, resolve_spec
 from zoo.registry.plugins import (
@@ -20,7 +21,7 @@ from zoo.registry.plugins import (
     find,
     strict_from_environment,
 )
-from zoo.specs import BackboneProvider, HeadSpec
+from zoo.specs import BackboneProvider, HeadSpec, ObserverSpec
 
 
 def _to_stderr(message: str) -> None:
@@ -56,6 +57,9 @@ class Registry:
 
     def _report_unknown_disabled(self, report: Callable[[str], None]) -> None:
         names = [plugin.name for plugin in self._plugins]
+        if not disabled_from_environment().difference(names):
+            return
+        names += [plugin.name for plugin, _ in find(group=COMMANDS)]
         for name in sorted(disabled_from_environment().difference(names)):
             close = nearest(name, names)
             hint = f"did you mean {either(close)}?" if close else "see zoo list plugins."
@@ -66,6 +70,7 @@ class Registry:
         self.backbones()
         self.heads()
         self.recipes()
+        self.observers()
         return list(self._plugins)
 
     @functools.cache  # noqa: B019 - one registry lives as long as the process
@@ -100,6 +105,14 @@ class Registry:
             recipe.plugin.brings.setdefault("recipes", []).append(recipe.spec.name)
         return recipes
 
+    @functools.cache  # noqa: B019
+    def observers(self) -> list[Contribution[ObserverSpec]]:
+        observers = self._collect("zoo_observers", ObserverSpec)
+        self._note_claims("observer", observers)
+        for observer in observers:
+            observer.plugin.brings.setdefault("observers", []).append(observer.spec.name)
+        return observers
+
     def backbone(self, name: str) -> ResolvedBackbone:
         """What `[provider/]architecture[.tag]` means. Raises UnknownName or NameConflict."""
         return self.backbones().resolve(name)
@@ -111,6 +124,10 @@ class Registry:
     def recipe(self, name: str) -> Contribution[Any]:
         """What `[plugin/]recipe` means. Raises UnknownName or NameConflict."""
         return resolve_spec("recipe", name, self.recipes())
+
+    def observer(self, name: str) -> Contribution[ObserverSpec]:
+        """What `[plugin/]observer` means. Raises UnknownName or NameConflict."""
+        return resolve_spec("observer", name, self.observers())
 
     def _collect(self, hook: Hook, expected: type[Any]) -> list[Contribution[Any]]:
         return [

@@ -8,7 +8,8 @@ from typing import TypeVar
 
 import torch
 
-from zoo.registry.plugins import one_line, prints_to_stderr
+from zoo.registry.plugins import one_line
+from zoo.streams import prints_to_stderr
 from zoo.testing.report import Check, Kind, Report
 
 SEED = 20_240

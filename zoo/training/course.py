@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from zoo.clock import Clock
-from zoo.events import EpochFinished, Note, Progress, Report, StageFinished, StageStarted, silent
+from zoo.events import CheckpointSaved, EpochFinished, Note, Progress, Report, StageFinished, StageStarted, silent
 from zoo.model import adapters
 from zoo.planning.batches import batch_sizes
 from zoo.planning.plan import StagePlan
@@ -266,6 +266,7 @@ class Course:
                 parts["best"] = {**kept, "logits": self.best.logits}
         context.checkpoint.save(facts, parts)
         self._saved_best = self.best.stage if self.best else None
+        context.report(CheckpointSaved(path=context.checkpoint.folder, stages=len(self.stages)))
 
     def _moved(self, names: Iterable[str], stages: int) -> list[str]:
         """Those of the names that the first so many stages may have changed; all else is as the run built it."""

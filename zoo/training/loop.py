@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo.events import EpochFinished, Progress, Report
+from zoo.events import BatchFinished, EpochFinished, EpochStarted, Progress, Report
 from zoo.model.model import ZooModel
 from zoo.planning.plan import StagePlan
 from zoo.training import seeding
@@ -135,6 +135,7 @@ class StageTraining:
         if self._random is not None:
             seeding.set_random_state(self._random, self._device)
             self._random = None
+        self._report(EpochStarted(stage=settings.name, epoch=at.epoch, epochs=settings.epochs))
         self._model.train()
         size = settings.batch_size * settings.accumulate
         order = seeding.epoch_batches(settings.sampling, self._train_targets.tolist(), size, text=text)
@@ -145,16 +146,31 @@ class StageTraining:
             targets = self._train_targets[torch.tensor(order[number])]
             if mixes(settings):
                 batch, targets = mix(batch, targets, len(self._model.classes), settings, key=f"{text}/{number}")
-            self._train_step(batch, targets)
+            loss = self._train_step(batch, targets)
             # Over the whole stage, so that the time left is the stage's.
             done = (at.epoch - 1) * count + at.images
             self._report(Progress(task=settings.name, done=done, total=settings.epochs * count))
             at.seconds += time.perf_counter() - tick
+            self._report_batch(loss, len(targets))
             self._save("step")
             tick = time.perf_counter()
         self._watch.epoch_finished(at.loss / count, seeding.is_seeded(text))
 
-    def _train_step(self, batch: Tensor, targets: Tensor) -> None:
+    def _report_batch(self, loss: float, images: int) -> None:
+        at, stage = self._at, self._stage
+        self._report(
+            BatchFinished(
+                stage=stage.settings.name,
+                epoch=at.epoch,
+                step=at.steps,
+                steps=stage.steps,
+                images=images,
+                loss=loss,
+                rates=rates_at(stage, at.steps - 1),
+            )
+        )
+
+    def _train_step(self, batch: Tensor, targets: Tensor) -> float:
         set_rates(self._optimizer, self._stage, self._at.steps)
         loss = _step(self._model, self._inputs, batch, targets, self._objective, self._pieces, self._watch)
         clip = self._stage.settings.clip
@@ -167,6 +183,7 @@ class StageTraining:
         self._at.images += len(targets)
         self._at.steps += 1
         self._watch.stepped(loss)
+        return loss
 
     def _judge_epoch(self) -> None:
         at, settings = self._at, self._stage.settings

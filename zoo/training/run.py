@@ -16,7 +16,8 @@ from zoo.artefact.write import mark_failed, write_artefact
 from zoo.clock import Clock
 from zoo.data.dataset import Split
 from zoo.errors import CheckFailed, ZooError
-from zoo.events import Note, PlanReady, Report
+from zoo.evaluation.assessment import confusion_matrix
+from zoo.events import Note, PlanReady, Report, RunFinished, RunStarted
 from zoo.model.weights import load_weights
 from zoo.planning.plan import Plan
 from zoo.planning.request import Request
@@ -84,6 +85,7 @@ def finetune(
         report(PlanReady(plan=plan))
         folder = RunFolder.create(plan, request.out)
         report(Note(text=f"Run folder: {folder.path}\nIf it is stopped: zoo finetune --resume {folder.path}"))
+        report(RunStarted(run=folder.path, plan=plan, resumed=False))
         context = RunContext(
             plan=plan,
             dataset=dataset,
@@ -120,6 +122,7 @@ def resume(
         report(PlanReady(plan=plan))
         model = build(resolved, stored, weights)
         del weights
+        report(RunStarted(run=path, plan=stored, resumed=True))
         context = RunContext(
             plan=stored,
             dataset=dataset,
@@ -142,6 +145,10 @@ def _carry_out(context: RunContext, resolved: Resolved, registry: Registry, fini
         result, failed = _Run(context, course, resolved, registry).carry_out()
     folder.remove_checkpoint()
     finished(folder.path)
+    if course.best is not None:
+        taken_for = confusion_matrix(course.best.logits, context.val_targets)
+        mistaken = tuple(tuple(row) for row in taken_for.tolist())
+        context.report(RunFinished(result=result, confusion=mistaken))
     if failed is not None:
         raise failed
     return result

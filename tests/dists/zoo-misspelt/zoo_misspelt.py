@@ -1,0 +1,8 @@
+"""A hook that does not exist."""
+
+import zoo
+
+
+@zoo.hookimpl
+def zoo_haeds():
+    return []

@@ -1,0 +1,3 @@
+"""A subcommand that is none."""
+
+NUMBER = 3
