@@ -190,15 +190,22 @@ def finetune(
     return carry_out(request or _request(arguments), registry or default_registry(), report)
 
 
-def verify(run: str | Path, *, report: Report = silent, registry: Registry | None = None) -> Verification:
-    """Repeat a finished run's first steps from its plan, and compare steps, plan and files with what the run noted.
+def verify(path: str | Path, *, report: Report = silent, registry: Registry | None = None) -> Verification:
+    """Compare a saved classifier with what it was when it was made: an artefact folder or a finished run.
 
-    On the same machine, with the same versions, every bit must be equal; elsewhere losses within 1e-3. Nothing is
-    written. Raises RunError for what is no finished run, and ZooErrors where its data or weights are gone.
+    The artefact: its digests, its class names, and a few golden pictures that it carries, whose preprocessing and
+    logits must come out as then; neither training data nor network is needed. On the same machine, with the same
+    versions, every bit must be equal; a logit that differs by 1e-4 of the largest (trained in bfloat16: 5e-2) is a
+    warning, more is a fault.
+
+    A run: also its first steps, repeated from its plan, whose losses must be equal, or elsewhere within 1e-3. Where data
+    or weights are gone, a warning says so. Nothing is written.
+
+    Raises RunError for a run that is not finished, ArtefactError for what is neither.
     """
     from zoo.training.verify import verify as look_again
 
-    return look_again(Path(run).expanduser(), registry or default_registry(), report)
+    return look_again(Path(path).expanduser(), registry or default_registry(), report)
 
 
 def load(

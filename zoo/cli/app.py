@@ -356,19 +356,20 @@ def predict(
 @app.command()
 def verify(
     ctx: typer.Context,
-    run: Annotated[Path, typer.Argument(help="The folder of a finished run.", show_default=False)],
+    artefact: Artefact,
     as_json: Json = False,
 ) -> None:
-    """Try a finished run again.
+    """See whether a saved classifier is what it was.
 
-    Its first steps must come out as they did, its data, weights and files must be what they were.
+    Its files, class names, preprocessing and golden logits are compared with what was noted when it was made, without
+    training data or network. Of a finished run, the first steps are repeated as well. Exits with 3 for a fault.
     """
     from zoo import api
     from zoo.cli.result_text import print_verification
     from zoo.cli.run_display import RunDisplay
 
     with RunDisplay(ctx.obj, as_json=as_json) as display:
-        found = api.verify(run, report=display.report)
+        found = api.verify(artefact, report=display.report)
     print_verification(found, as_json=as_json)
     if not found.passed:
         raise typer.Exit(FAULT_FOUND)
