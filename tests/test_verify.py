@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 import zoo
-from tests.conftest import Zoo
-from tests.numeric import draw_few
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from tests.conftest import Zoo
+from tests.numeric import draw_few
 from zoo.artefact.golden import compare
 from zoo.errors import ArtefactError, RunError
 from zoo.model.build import file_digest
@@ -205,7 +205,7 @@ def test_a_damaged_artefact_exits_with_3(run: Path, name: str, said: str, zoo_in
 
 
 def test_what_is_neither_run_nor_artefact_is_said(tmp_path: Path) -> None:
-    with pytest.raises(ArtefactError, match="There is no .*Give an artefact folder or a run folder"):
+    with pytest.raises(ArtefactError, match=r"There is no .*Give an artefact folder or a run folder"):
         zoo.verify(tmp_path / "nothing")
 
 

@@ -16,6 +16,7 @@ from zoo.specs import HeadSpec
 if TYPE_CHECKING:
     from zoo.artefact.classifier import Classifier
     from zoo.data.checking.report import DataReport
+    from zoo.exporting.export import Exported
     from zoo.model.model import ZooModel
     from zoo.planning.plan import Plan
     from zoo.recipes import RecipeSpec
@@ -198,8 +199,8 @@ def verify(path: str | Path, *, report: Report = silent, registry: Registry | No
     versions, every bit must be equal; a logit that differs by 1e-4 of the largest (trained in bfloat16: 5e-2) is a
     warning, more is a fault.
 
-    A run: also its first steps, repeated from its plan, whose losses must be equal, or elsewhere within 1e-3. Where data
-    or weights are gone, a warning says so. Nothing is written.
+    A run: also its first steps, repeated from its plan, whose losses must be equal, or elsewhere within 1e-3. Where
+    data or weights are gone, a warning says so. Nothing is written.
 
     Raises RunError for a run that is not finished, ArtefactError for what is neither.
     """
@@ -229,6 +230,40 @@ def load(
     from zoo.artefact.classifier import Classifier
 
     return Classifier.load(path, device=device, precision=precision, report=report, registry=registry)
+
+
+def export(
+    path: str | Path,
+    *,
+    to: str,
+    out: str | Path | None = None,
+    report: Report = silent,
+    registry: Registry | None = None,
+) -> Exported:
+    """Write a saved classifier in a format that needs no zoo, in float32, for any number of images at a time.
+
+    It is read again and its logits compared with the original's, on the golden images in batches of several sizes,
+    before it is there: the largest difference may be 1e-4 of the largest logit.
+
+    Args:
+        path: An artefact folder or a finished run.
+        to: `onnx`: input `images`, output `logits`, without softmax; class names and preprocessing are its metadata.
+            `pt2`: a program of torch.export.
+            `timm`: a folder for `timm.create_model("local-dir:PATH", pretrained=True)`.
+            `torchvision`: a state dict for `torchvision.models.NAME(num_classes=N)`.
+            The last two are for that library's backbones with a head of one linear layer.
+        out: Where to; must not exist. Default: beside the artefact.
+
+    Raises:
+        Refused: The format cannot hold this classifier, `out` exists, or a package of the extra `export` is missing.
+        OptionError: No such format.
+        ArtefactError: No artefact, a damaged one, or one that the exporter cannot trace.
+        CheckFailed: Its logits are not the original's.
+    """
+    from zoo.exporting.export import export as write
+
+    place = None if out is None else Path(out).expanduser()
+    return write(Path(path).expanduser(), to, place, registry or default_registry(), report)
 
 
 def evaluate(

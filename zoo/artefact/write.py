@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from zoo.artefact.card import model_card
+from zoo.artefact.card import marked_failed, model_card
 from zoo.artefact.config import CARD, CONFIG, FORMAT, TENSORS, ArtefactConfig, BackboneConfig, GoldenConfig, HeadConfig
 from zoo.artefact.golden import Golden, save_golden
 from zoo.files import json_text, new_folder, write_text
@@ -40,9 +40,10 @@ def write_artefact(
 
 
 def mark_failed(path: Path) -> None:
-    """Note in an artefact that its proof failed after it was written. Raises RunError."""
+    """Note in an artefact, its card included, that its proof failed after it was written. Raises RunError."""
     content = json.loads((path / CONFIG).read_text("utf-8"))
     write_text(path / CONFIG, json_text({**content, "proof": "failed"}))
+    write_text(path / CARD, marked_failed((path / CARD).read_text("utf-8")))
 
 
 def _config(

@@ -354,6 +354,29 @@ def predict(
 
 
 @app.command()
+def export(
+    ctx: typer.Context,
+    artefact: Artefact,
+    to: Annotated[str, typer.Option(help="onnx, pt2, timm or torchvision.", show_default=False)],
+    out: Annotated[
+        Path | None, typer.Option(help="Where to; must not exist. Default: beside the artefact.", show_default=False)
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write a saved classifier in a format that needs no zoo.
+
+    It is compared with the original's logits before it is there.
+    """
+    from zoo import api
+    from zoo.cli.result_text import print_export
+    from zoo.cli.run_display import RunDisplay
+
+    with RunDisplay(ctx.obj, as_json=as_json) as display:
+        made = api.export(artefact, to=to, out=out, report=display.report)
+    print_export(made, as_json=as_json)
+
+
+@app.command()
 def verify(
     ctx: typer.Context,
     artefact: Artefact,

@@ -9,6 +9,7 @@ from zoo.cli import console
 from zoo.cli.console import Verbosity
 
 if TYPE_CHECKING:
+    from zoo.exporting.export import Exported
     from zoo.training.evaluation import Evaluation
     from zoo.training.result import Result
     from zoo.training.verify import Verification
@@ -85,6 +86,20 @@ def print_verification(found: Verification, *, as_json: bool) -> None:
     rows = [[check.name, check.verdict, check.summary] for check in found.checks]
     screen.print()
     console.show(screen, console.table(None, ["check", "verdict", "what was found"], rows))
+
+
+def print_export(made: Exported, *, as_json: bool) -> None:
+    """Where it is, how far its logits are from the original's, how it is loaded."""
+    if as_json:
+        print(json.dumps(made.to_dict(), indent=2, ensure_ascii=False))
+        return
+    sizes = ", ".join(map(str, made.batches))
+    print(f"written: {made.path}")
+    print(
+        f"compared: batches of {sizes} images give the original's logits within {made.largest_difference:.2g} "
+        f"(they go up to {made.largest_logit:.3g}; {made.tolerance:g} of that is allowed)"
+    )
+    print(f"load: {made.how}")
 
 
 def _proof(result: Result, verbosity: Verbosity) -> str:
