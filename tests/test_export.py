@@ -46,63 +46,72 @@ def attentive(few: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return trained(few, tmp_path_factory.mktemp("vit") / "run", backbone="timm/test_vit", head="attention_pool")
 
 
-def without_zoo(code: str, folder: Path) -> Tensor:
-    """What `code`, in a process that never sees zoo, leaves as `logits`."""
+def without_zoo(code: str, folder: Path) -> dict[str, Tensor]:
+    """What `code`, in a process that never sees zoo, leaves as `from_document` and `logits`."""
     ending = f"""
 import sys
 assert not any(name.split('.')[0].startswith('zoo') for name in sys.modules)
 from safetensors.torch import save_file
-save_file({{"logits": logits.detach()}}, {str(folder / "logits.safetensors")!r})
+found = dict(from_document=from_document.detach(), logits=logits.detach())
+save_file(found, {str(folder / "found.safetensors")!r})
 """
     done = subprocess.run([sys.executable, "-c", code + ending], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    return load_file(folder / "logits.safetensors")["logits"]
+    return load_file(folder / "found.safetensors")
 
 
 def golden(run: Path) -> dict[str, Tensor]:
     return load_file(run / "model" / "golden.safetensors")
 
 
-@pytest.mark.parametrize(("library", "number"), [("torchvision", 0), ("timm", 1)])
-def test_the_documents_lines_load_an_artefact_without_zoo(
-    library: str, number: int, request: pytest.FixtureRequest, tmp_path: Path
+def documented(library: str, run: Path) -> str:
+    """The document's lines for a library, on this run's artefact."""
+    (code,) = [
+        code
+        for code in re.findall(r"```python\n(.*?)```", DOCUMENT, re.DOTALL)
+        if re.search(rf"^import .*{library}", code, re.MULTILINE)
+    ]
+    return f"{code.replace('runs/flowers/model', str(run / 'model'))}\nfrom_document = logits\n"
+
+
+def close(ours: Tensor, theirs: Tensor) -> bool:
+    return torch.allclose(ours, theirs, atol=1e-6, rtol=1e-5)
+
+
+def test_plain_timm_loads_the_artefact_by_the_document_and_the_export_with_labels(
+    of_timm: Path, tmp_path: Path
 ) -> None:
-    run = request.getfixturevalue(f"of_{library}")
-    code = re.findall(r"```python\n(.*?)```", DOCUMENT, re.DOTALL)[number]
-    assert f"import {library}" in code or f", {library}" in code
-    logits = without_zoo(code.replace("runs/flowers/model", str(run / "model")), tmp_path)
-    torch.testing.assert_close(logits, golden(run)["logits"], atol=1e-6, rtol=1e-5)
-
-
-def test_timm_loads_its_folder_and_knows_labels_and_preprocessing(of_timm: Path, tmp_path: Path) -> None:
     made = zoo.export(of_timm, to="timm", out=tmp_path / "for timm")
     assert made.how == f'timm.create_model("local-dir:{tmp_path / "for timm"}", pretrained=True).eval()'
     code = f"""
-import timm, torch
 from PIL import Image
-from safetensors.torch import load_file
 from timm.data import create_transform, resolve_model_data_config
-golden = load_file({str(of_timm / "model" / "golden.safetensors")!r})
+golden = load_file(folder / "golden.safetensors")
 model = {made.how}
 assert model.pretrained_cfg["label_names"] == ["a", "b"], model.pretrained_cfg
 transform = create_transform(**resolve_model_data_config(model), is_training=False)
 pictures = [Image.fromarray(each.permute(1, 2, 0).contiguous().numpy()) for each in golden["pictures"]]
 logits = model(torch.stack([transform(each) for each in pictures]))
 """
-    torch.testing.assert_close(without_zoo(code, tmp_path), golden(of_timm)["logits"], atol=1e-6, rtol=1e-5)
+    found = without_zoo(documented("timm", of_timm) + code, tmp_path)
+    assert close(found["from_document"], golden(of_timm)["logits"])
+    assert close(found["logits"], golden(of_timm)["logits"])
 
 
-def test_torchvision_loads_its_state_dict(of_torchvision: Path, tmp_path: Path) -> None:
+def test_plain_torchvision_loads_the_artefact_by_the_document_and_the_export(
+    of_torchvision: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "resnet18.safetensors"
     made = zoo.export(of_torchvision, to="torchvision", out=out)
     assert "torchvision.models.resnet18(num_classes=2)" in made.how
     code = f"""
-import safetensors.torch, torchvision
-images = safetensors.torch.load_file({str(of_torchvision / "model" / "golden.safetensors")!r})["images"]
+import safetensors.torch
 {made.how}
-logits = model(images)
+logits = model(load_file(folder / "golden.safetensors")["images"])
 """
-    torch.testing.assert_close(without_zoo(code, tmp_path), golden(of_torchvision)["logits"], atol=1e-6, rtol=1e-5)
+    found = without_zoo(documented("torchvision", of_torchvision) + code, tmp_path)
+    assert close(found["from_document"], golden(of_torchvision)["logits"])
+    assert close(found["logits"], golden(of_torchvision)["logits"])
     with safe_open(out, framework="pt") as file:
         assert list(file.metadata()) == ["zoo"]
         described = json.loads(file.metadata()["zoo"])

@@ -9,8 +9,9 @@ from zoo.planning.plan import Plan
 
 _PROOF_KEY, _PROOF_ROW = "proof: ", "| proof that what was frozen stayed frozen | "
 _HUB_SPLITS = {"val": "validation"}
-_HUB_LICENCES = frozenset(
-    ["apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "cc-by-nc-nd-4.0", "cc-by-nc-sa-4.0", "openrail", "gpl-3.0", "lgpl-3.0", "agpl-3.0", "unlicense"]
+_HUB_LICENCES = (
+    *("apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0"),
+    *("cc-by-nc-nd-4.0", "cc-by-nc-sa-4.0", "openrail", "gpl-3.0", "lgpl-3.0", "agpl-3.0", "unlicense"),
 )
 """Identifiers that the hub knows, of those that weights for images come under."""
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
-import torch
 from torch import Tensor, nn
 
 from zoo.errors import Refused
 from zoo.exporting.subject import Subject
-from zoo.model.undrawn import undrawn
 
 WHAT_WORKS = "What works: --to onnx or --to pt2"
 _IDLE = (nn.Dropout, nn.Identity)
@@ -69,9 +66,3 @@ def upstream_state(subject: Subject, whole: nn.Module, linear: nn.Linear, librar
             f"beside the backbone it has {shown}{', ...' if len(further) > 4 else ''}.\n{WHAT_WORKS}"
         )
     return {**own, weight: linear.weight.detach().reshape(wanted[weight].shape), bias: linear.bias.detach()}
-
-
-def outline(build: Callable[..., nn.Module], *arguments: Any, **named: Any) -> nn.Module:
-    """Call what builds a module on the meta device: names and shapes without memory."""
-    with torch.device("meta"), undrawn():
-        return build(*arguments, **named)

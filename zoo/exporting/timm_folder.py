@@ -14,8 +14,9 @@ from timm.models import save_for_hf
 from torch import Tensor, nn
 
 from zoo.errors import Refused
-from zoo.exporting.layout import WHAT_WORKS, architecture_of, linear_of, outline, refuse_provider, upstream_state
+from zoo.exporting.layout import WHAT_WORKS, architecture_of, linear_of, refuse_provider, upstream_state
 from zoo.exporting.subject import Subject, Written
+from zoo.model.undrawn import undrawn
 from zoo.preprocessing import Preprocessing
 
 LIBRARY = "timm"
@@ -36,7 +37,8 @@ def write(subject: Subject, path: Path) -> Written:
         safe_serialization=True,
         data_config=_data_config(subject.model.preprocessing),
     )
-    module: nn.Module = timm.create_model(f"local-dir:{path}", pretrained=True).eval()
+    with undrawn():
+        module: nn.Module = timm.create_model(f"local-dir:{path}", pretrained=True).eval()
     _refuse_other_preprocessing(subject, module)
 
     def run(images: Tensor) -> Tensor:
@@ -52,18 +54,24 @@ def _whole(subject: Subject) -> nn.Module:
     architecture, tag = architecture_of(subject)
     name = f"{architecture}.{tag}" if tag else architecture
     classes = len(subject.config.classes)
-    plain = outline(timm.create_model, name, num_classes=classes)
+    plain = _outline(name, num_classes=classes)
     size = subject.model.preprocessing.input_size[1:]
     cfg: Any = plain.pretrained_cfg
     if tuple(cfg["input_size"][1:]) == size:
         return plain
     try:
-        return outline(timm.create_model, name, num_classes=classes, img_size=size)
+        return _outline(name, num_classes=classes, img_size=size)
     except TypeError as error:
         # Models that take any size as it is do not know the argument.
         if "img_size" not in str(error):
             raise
     return plain
+
+
+def _outline(name: str, **arguments: Any) -> nn.Module:
+    with torch.device("meta"), undrawn():
+        module: nn.Module = timm.create_model(name, **arguments)
+    return module
 
 
 def _data_config(preprocessing: Preprocessing) -> dict[str, Any]:

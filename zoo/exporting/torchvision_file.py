@@ -11,9 +11,10 @@ from torch import Tensor
 from torchvision import models
 
 from zoo.errors import Refused
-from zoo.exporting.layout import WHAT_WORKS, architecture_of, linear_of, outline, refuse_provider, upstream_state
+from zoo.exporting.layout import WHAT_WORKS, architecture_of, linear_of, refuse_provider, upstream_state
 from zoo.exporting.subject import Subject, Written
 from zoo.model.tensor_files import save_tensors
+from zoo.model.undrawn import undrawn
 
 LIBRARY = "torchvision"
 
@@ -22,17 +23,13 @@ def write(subject: Subject, path: Path) -> Written:
     """A safetensors file; its one header entry, `zoo`, has class names and preprocessing. Raises Refused."""
     linear = linear_of(subject, LIBRARY)
     refuse_provider(subject, LIBRARY)
+    _refuse_own_ways(subject)
     name, _ = architecture_of(subject)
-    if name.startswith("squeezenet"):
-        raise Refused(
-            "SqueezeNet's own classifier applies a ReLU to the logits at each position before it pools them, so its "
-            "layout cannot hold a linear layer on pooled features.\n" + WHAT_WORKS
-        )
     arguments = _arguments(subject)
-    state = upstream_state(subject, outline(models.get_model, name, weights=None, **arguments), linear, LIBRARY)
+    with undrawn():
+        module = models.get_model(name, weights=None, **arguments)
+    state = upstream_state(subject, module, linear, LIBRARY)
     save_tensors(path, state, header=("zoo", subject.described()))
-    module = models.get_model(name, weights=None, **arguments)
-    # As users will: torchvision's MNASNet refuses files without a version, which safetensors does not keep.
     module.load_state_dict(load_file(path))
     module.eval()
 
@@ -47,6 +44,21 @@ def write(subject: Subject, path: Path) -> Written:
         how=f"model = torchvision.models.{name}({said}); "
         'model.load_state_dict(safetensors.torch.load_file("{path}")); model.eval()',
     )
+
+
+def _refuse_own_ways(subject: Subject) -> None:
+    """Families whose classifier, or whose way of loading, is not what the names of the tensors say."""
+    module = subject.model.backbone
+    if isinstance(module, models.SqueezeNet):
+        raise Refused(
+            "SqueezeNet's own classifier applies a ReLU to the logits at each position before it pools them, so its "
+            f"layout cannot hold a linear layer on pooled features.\n{WHAT_WORKS}"
+        )
+    if isinstance(module, models.MNASNet):
+        raise Refused(
+            "torchvision's MNASNet loads no state dict without a version in its metadata, which safetensors does not "
+            f"keep.\n{WHAT_WORKS}"
+        )
 
 
 def _arguments(subject: Subject) -> dict[str, Any]:
