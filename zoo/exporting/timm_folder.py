@@ -13,6 +13,7 @@ from timm.data.transforms_factory import create_transform
 from timm.models import save_for_hf
 from torch import Tensor, nn
 
+from zoo.artefact.golden import preprocessed
 from zoo.errors import Refused
 from zoo.exporting.layout import WHAT_WORKS, architecture_of, linear_of, refuse_provider, upstream_state
 from zoo.exporting.subject import Subject, Written
@@ -94,7 +95,7 @@ def _refuse_other_preprocessing(subject: Subject, module: nn.Module) -> None:
     transform: Any = create_transform(**config, is_training=False)
     arrays = subject.pictures.permute(0, 2, 3, 1).contiguous().numpy()
     theirs = torch.stack([transform(Image.fromarray(each)) for each in arrays])
-    if not torch.equal(theirs, subject.images[: len(theirs)]):
+    if not torch.equal(theirs, preprocessed(subject.pictures, subject.model.preprocessing)):
         raise Refused(
             f"timm's config cannot describe this preprocessing ({subject.model.preprocessing.describe()}).\n"
             + WHAT_WORKS

@@ -64,12 +64,9 @@ def _refuse_own_ways(subject: Subject) -> None:
 def _arguments(subject: Subject) -> dict[str, Any]:
     """What has to be said beside the number of classes, because the state dict does not."""
     module: Any = subject.model.backbone
-    _, height, width = subject.model.preprocessing.input_size
     arguments: dict[str, Any] = {"num_classes": len(subject.config.classes)}
     if isinstance(module, (models.GoogLeNet, models.Inception3)):
         return {**arguments, "aux_logits": False, "transform_input": module.transform_input, "init_weights": False}
     if isinstance(module, models.VisionTransformer) and module.image_size != 224:
         return {**arguments, "image_size": module.image_size}
-    if isinstance(module, models.MaxVit) and (height, width) != (224, 224):
-        return {**arguments, "input_size": (height, width)}
     return arguments
