@@ -170,9 +170,15 @@ def test_squeezenets_own_classifier_is_another_one(few: Path, tmp_path: Path) ->
 
 
 def test_the_last_layer_of_a_classifier_with_hidden_layers_is_mapped(few: Path, tmp_path: Path) -> None:
-    run = trained(few, tmp_path / "run", backbone="torchvision/alexnet", head="linear", input_size=(64, 64))
+    run = trained(few, tmp_path / "run", backbone="torchvision/mobilenet_v3_small", head="linear", input_size=(64, 64))
     made = zoo.export(run, to="torchvision")
-    assert {"classifier.6.weight", "classifier.4.weight"} <= load_file(made.path).keys()
+    assert {"classifier.0.weight", "classifier.3.weight", "classifier.3.bias"} <= load_file(made.path).keys()
+
+
+def test_a_transformer_at_another_size_keeps_it_in_timms_config(few: Path, tmp_path: Path) -> None:
+    run = trained(few, tmp_path / "run", backbone="timm/test_vit", head="linear", input_size=(96, 96))
+    config = json.loads((zoo.export(run, to="timm").path / "config.json").read_text("utf-8"))
+    assert config["model_args"]["img_size"] == [96, 96] and config["pretrained_cfg"]["input_size"] == [3, 96, 96]
 
 
 def test_nothing_is_overwritten_and_formats_are_known(of_timm: Path, tmp_path: Path) -> None:

@@ -209,6 +209,13 @@ def test_what_is_neither_run_nor_artefact_is_said(tmp_path: Path) -> None:
         zoo.verify(tmp_path / "nothing")
 
 
+def test_a_missing_plugin_is_named_with_what_installs_it(run: Path) -> None:
+    head = {"name": "example/scaled_linear", "options": {}, "distribution": "zoo-example", "version": "0.3.1"}
+    edit(run / "model", head=head)
+    (found,) = [check for check in zoo.verify(run / "model").checks if check.name == "golden_logits"]
+    assert found.verdict == "failed" and "Next: pip install 'zoo-example==0.3.1'" in found.summary
+
+
 def test_another_version_of_a_plugin_is_said_and_the_golden_logits_decide(run: Path) -> None:
     artefact = run / "model"
     config = json.loads((artefact / "config.json").read_text("utf-8"))
