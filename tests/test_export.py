@@ -189,6 +189,8 @@ def test_nothing_is_overwritten_and_formats_are_known(of_timm: Path, tmp_path: P
     assert out.read_text() == "mine"
     with pytest.raises(OptionError, match=r"no export format 'onxx'. Did you mean onnx"):
         zoo.export(of_timm, to="onxx")
+    with pytest.raises(OptionError, match=r"files that end in .pt2, and .*other does not"):
+        zoo.export(of_timm, to="pt2", out=tmp_path / "other")
     with pytest.raises(ArtefactError, match="There is no"):
         zoo.export(tmp_path / "nothing", to="pt2")
 

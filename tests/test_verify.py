@@ -123,6 +123,7 @@ def test_golden_pictures_are_in_the_artefact_and_small(run: Path) -> None:
     assert tensors["pictures"].dtype == torch.uint8 and tensors["pictures"].shape[:2] == (4, 3)
     assert tensors["images"].shape == (4, 3, 160, 160) and tensors["logits"].shape == (4, 2)
     assert path.stat().st_size < 5_000_000
+    assert {each.stat().st_mode & 0o777 for each in path.parent.iterdir()} == {0o644}
     assert json.loads((run / "model" / "config.json").read_text())["golden"]["digest"] == file_digest(path)
     assert torch.equal(zoo.load(run, device="cpu").logits(tensors["images"]), tensors["logits"])
 

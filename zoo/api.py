@@ -256,7 +256,7 @@ def export(
 
     Raises:
         Refused: The format cannot hold this classifier, `out` exists, or a package of the extra `export` is missing.
-        OptionError: No such format.
+        OptionError: No such format; for `pt2`, an `out` that does not end in .pt2.
         ArtefactError: No artefact, a damaged one, or one that the exporter cannot trace.
         CheckFailed: Its logits are not the original's.
     """

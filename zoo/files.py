@@ -77,8 +77,7 @@ def new_folder(path: Path) -> Iterator[Path]:
         try:
             yield draft
             for each in draft.iterdir():
-                with each.open("rb") as file:
-                    os.fsync(file.fileno())
+                _finish_file(each)
             sync_folder(draft)
             draft.chmod(0o755)
             draft.rename(path)
@@ -101,12 +100,18 @@ def new_path(path: Path) -> Iterator[Path]:
             draft = room / path.name
             yield draft
             for each in draft.iterdir() if draft.is_dir() else [draft]:
-                with each.open("rb") as file:
-                    os.fsync(file.fileno())
+                _finish_file(each)
             _put(draft, path)
             sync_folder(path.parent)
         finally:
             shutil.rmtree(room, ignore_errors=True)
+
+
+def _finish_file(path: Path) -> None:
+    """Flush a file to the disk, for everyone to read: safetensors writes its own for their owner alone."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+    path.chmod(0o644)
 
 
 def _put(draft: Path, path: Path) -> None:

@@ -64,7 +64,7 @@ class Exported:
 def export(path: Path, to: str, out: Path | None, registry: Registry, report: Report) -> Exported:
     """Write a classifier in another format; nothing is there unless its logits are the original's.
 
-    Raises OptionError for an unknown format, Refused for a path that exists and for a classifier that the format cannot
+    Raises OptionError for an unknown format and a name that it does not take, Refused for a path that exists and for a classifier that the format cannot
     hold, ArtefactError, CheckFailed for other logits.
     """
     if to not in _WRITERS:
@@ -73,6 +73,8 @@ def export(path: Path, to: str, out: Path | None, registry: Registry, report: Re
         raise OptionError(f"There is no export format {to!r}.{hint} Formats: {', '.join(FORMATS)}.")
     module, suffix = _WRITERS[to]
     folder = find_artefact(path)
+    if to == "pt2" and out is not None and out.suffix != ".pt2":
+        raise OptionError(f"torch.export loads files that end in .pt2, and {out} does not.\nNext: --out {out}.pt2")
     target = out or folder.resolve().parent / f"{folder.resolve().name}{suffix}"
     with new_path(target) as draft:
         subject = read_subject(folder, registry)
