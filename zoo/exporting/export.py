@@ -64,8 +64,8 @@ class Exported:
 def export(path: Path, to: str, out: Path | None, registry: Registry, report: Report) -> Exported:
     """Write a classifier in another format; nothing is there unless its logits are the original's.
 
-    Raises OptionError for an unknown format and a name that it does not take, Refused for a path that exists and for a classifier that the format cannot
-    hold, ArtefactError, CheckFailed for other logits.
+    Raises OptionError for an unknown format and a name that it does not take, Refused for a path that exists and for a
+    classifier that the format cannot hold, ArtefactError, CheckFailed for other logits.
     """
     if to not in _WRITERS:
         close = nearest(to, FORMATS)
