@@ -13,6 +13,7 @@ import zoo
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from zoo.artefact.write import mark_failed
 from zoo.errors import ArtefactError, DataError
 from zoo.model.build import file_digest
 
@@ -168,3 +169,24 @@ def test_an_artefact_can_be_the_start_of_another_run(artefact: Path, shapes: Pat
     assert result.content["weights"] == "file:model.safetensors"
     old, new = load_file(artefact / "model.safetensors"), load_file(result.artefact / "model.safetensors")
     assert all(torch.equal(old[name], new[name]) for name in old if name.startswith("backbone."))
+
+
+def test_the_card_tells_the_hub_metrics_licence_classes_recipe_and_proof(artefact: Path) -> None:
+    from huggingface_hub import ModelCard
+
+    data = ModelCard.load(artefact / "README.md").data
+    config = json.loads((artefact / "config.json").read_text())
+    shown = [(each.dataset_split, each.metric_type, each.metric_value) for each in data.eval_results or []]
+    for split, name in (("val", "validation"), ("test", "test")):
+        assert (name, "accuracy", config["metrics"][split]["accuracy"]) in shown
+        assert (name, "f1", config["metrics"][split]["macro_f1"]) in shown
+    assert data.pipeline_tag == "image-classification" and data.library_name == "zoo"
+    assert data.license is None and "licence of the pretrained weights | none" in (artefact / "README.md").read_text()
+    assert data["zoo"] == {"recipe": "recipes/head_only", "proof": "passed", "classes": ["blue", "green", "red"]}
+
+
+def test_a_proof_that_fails_afterwards_is_in_config_and_card(copy: Path) -> None:
+    mark_failed(copy)
+    assert json.loads((copy / "config.json").read_text())["proof"] == "failed"
+    card = (copy / "README.md").read_text()
+    assert "  proof: failed\n" in card and "passed" not in card

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from zoo.api import check_data as check_data
     from zoo.api import create_model as create_model
     from zoo.api import evaluate as evaluate
+    from zoo.api import export as export
     from zoo.api import finetune as finetune
     from zoo.api import list_backbones as list_backbones
     from zoo.api import list_heads as list_heads
@@ -62,6 +63,7 @@ _HOME = {
     "check_data": "zoo.api",
     "create_model": "zoo.api",
     "evaluate": "zoo.api",
+    "export": "zoo.api",
     "finetune": "zoo.api",
     "list_backbones": "zoo.api",
     "list_heads": "zoo.api",

@@ -16,6 +16,7 @@ from zoo.specs import HeadSpec
 if TYPE_CHECKING:
     from zoo.artefact.classifier import Classifier
     from zoo.data.checking.report import DataReport
+    from zoo.exporting.export import Exported
     from zoo.model.model import ZooModel
     from zoo.planning.plan import Plan
     from zoo.recipes import RecipeSpec
@@ -217,15 +218,22 @@ def report(run: str | Path, *, registry: Registry | None = None) -> Path:
     return write_report(Path(run).expanduser(), registry or default_registry())
 
 
-def verify(run: str | Path, *, report: Report = silent, registry: Registry | None = None) -> Verification:
-    """Repeat a finished run's first steps from its plan, and compare steps, plan and files with what the run noted.
+def verify(path: str | Path, *, report: Report = silent, registry: Registry | None = None) -> Verification:
+    """Compare a saved classifier with what it was when it was made: an artefact folder or a finished run.
 
-    On the same machine, with the same versions, every bit must be equal; elsewhere losses within 1e-3. Nothing is
-    written. Raises RunError for what is no finished run, and ZooErrors where its data or weights are gone.
+    The artefact: its digests, its class names, and a few golden pictures that it carries, whose preprocessing and
+    logits must come out as then; neither training data nor network is needed. On the same machine, with the same
+    versions, every bit must be equal; a logit that differs by 1e-4 of the largest (trained in bfloat16: 5e-2) is a
+    warning, more is a fault.
+
+    A run: also its first steps, repeated from its plan, whose losses must be equal, or elsewhere within 1e-3. Where
+    data or weights are gone, a warning says so. Nothing is written.
+
+    Raises RunError for a run that is not finished, ArtefactError for what is neither.
     """
     from zoo.training.verify import verify as look_again
 
-    return look_again(Path(run).expanduser(), registry or default_registry(), report)
+    return look_again(Path(path).expanduser(), registry or default_registry(), report)
 
 
 def load(
@@ -249,6 +257,40 @@ def load(
     from zoo.artefact.classifier import Classifier
 
     return Classifier.load(path, device=device, precision=precision, report=report, registry=registry)
+
+
+def export(
+    path: str | Path,
+    *,
+    to: str,
+    out: str | Path | None = None,
+    report: Report = silent,
+    registry: Registry | None = None,
+) -> Exported:
+    """Write a saved classifier in a format that needs no zoo, in float32, for any number of images at a time.
+
+    It is read again and its logits compared with the original's, on the golden images in batches of several sizes,
+    before it is there: the largest difference may be 1e-4 of the largest logit.
+
+    Args:
+        path: An artefact folder or a finished run.
+        to: `onnx`: input `images`, output `logits`, without softmax; class names and preprocessing are its metadata.
+            `pt2`: a program of torch.export.
+            `timm`: a folder for `timm.create_model("local-dir:PATH", pretrained=True)`.
+            `torchvision`: a state dict for `torchvision.models.NAME(num_classes=N)`.
+            The last two are for that library's backbones with a head of one linear layer.
+        out: Where to; must not exist. Default: beside the artefact.
+
+    Raises:
+        Refused: The format cannot hold this classifier, `out` exists, or a package of the extra `export` is missing.
+        OptionError: No such format; for `pt2`, an `out` that does not end in .pt2.
+        ArtefactError: No artefact, a damaged one, or one that the exporter cannot trace.
+        CheckFailed: Its logits are not the original's.
+    """
+    from zoo.exporting.export import export as write
+
+    place = None if out is None else Path(out).expanduser()
+    return write(Path(path).expanduser(), to, place, registry or default_registry(), report)
 
 
 def evaluate(

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from zoo.errors import RunError
+from zoo.errors import Refused, RunError
 
 
 def json_text(content: Any) -> str:
@@ -77,14 +77,56 @@ def new_folder(path: Path) -> Iterator[Path]:
         try:
             yield draft
             for each in draft.iterdir():
-                with each.open("rb") as file:
-                    os.fsync(file.fileno())
+                _finish_file(each)
             sync_folder(draft)
             draft.chmod(0o755)
             draft.rename(path)
             sync_folder(path.parent)
         finally:
             shutil.rmtree(draft, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def new_path(path: Path) -> Iterator[Path]:
+    """A draft, file or folder to be made by the block, that becomes `path` when the block ends well, and is gone when
+    it does not.
+
+    Raises Refused where `path` exists, at the beginning or at the end, and RunError where it cannot be written.
+    """
+    _refuse_existing(path)
+    with clear_write_errors(path):
+        room = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+        try:
+            draft = room / path.name
+            yield draft
+            for each in draft.iterdir() if draft.is_dir() else [draft]:
+                _finish_file(each)
+            _put(draft, path)
+            sync_folder(path.parent)
+        finally:
+            shutil.rmtree(room, ignore_errors=True)
+
+
+def _finish_file(path: Path) -> None:
+    """Flush a file to the disk, for everyone to read: safetensors writes its own for their owner alone."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+    path.chmod(0o644)
+
+
+def _put(draft: Path, path: Path) -> None:
+    """Rename without replacing what came to be there in the meantime."""
+    if draft.is_file():
+        with contextlib.suppress(OSError):
+            path.hardlink_to(draft)  # refuses what exists; not every file system can
+            return
+    _refuse_existing(path)
+    draft.rename(path)
+
+
+def _refuse_existing(path: Path) -> None:
+    if os.path.lexists(path):
+        raise Refused(f"{path} exists, and zoo overwrites nothing.\nNext: name another place, or remove it.")
 
 
 def sync_folder(path: Path) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 from zoo.artefact.config import ArtefactConfig
 from zoo.artefact.read import find_artefact, read_model
 from zoo.artefact.speed import compute_for
+from zoo.artefact.versions import check_versions
 from zoo.data.ahead import default_workers, map_ahead
 from zoo.data.decode import from_memory, read_image
 from zoo.data.transform import finish, resize
@@ -79,7 +80,8 @@ class Classifier:
             report: Called with the events of `zoo.events`.
 
         Raises:
-            ArtefactError: It is none, damaged, or needs a plugin that is not there.
+            ArtefactError: It is none, damaged, needs a plugin that is not there, or gives other logits than it did with
+                the version of a plugin that it was made with.
             DeviceError, OptionError: No such device, or precision.
         """
         from zoo.planning.devices import choose_device
@@ -89,8 +91,10 @@ class Classifier:
             check_precision(precision)
         chosen = choose_device(device)
         folder = find_artefact(Path(path))
-        model, config = read_model(folder, registry or default_registry())
+        known = registry or default_registry()
+        model, config = read_model(folder, known)
         model = model.to(chosen)
+        check_versions(model, folder, config, known, report)
         if precision is not None:
             model.compute_as(compute_for(model, config, device=chosen, precision=precision, report=report))
         return cls(model, config, folder)

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from zoo.compute import MemoryFormat, Precision
 
 FORMAT = 1
-CONFIG, TENSORS, CARD = "config.json", "model.safetensors", "README.md"
+CONFIG, TENSORS, CARD, GOLDEN = "config.json", "model.safetensors", "README.md", "golden.safetensors"
 FOLDER = "model"
 """Name of the artefact inside a run folder."""
 
@@ -38,6 +38,14 @@ class HeadConfig(_Record):
     version: str
 
 
+class GoldenConfig(_Record):
+    digest: str
+    """SHA-256 of golden.safetensors."""
+    device: str
+    """Where its logits were computed."""
+    threads: int = Field(ge=1)
+
+
 class ArtefactConfig(_Record):
     format: int
     digest: str
@@ -52,3 +60,5 @@ class ArtefactConfig(_Record):
     precision: Precision = "float32"
     memory_format: MemoryFormat = "contiguous"
     versions: dict[str, str]
+    golden: GoldenConfig | None = None
+    """None for an artefact that was made before there were golden logits."""

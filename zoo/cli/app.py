@@ -415,21 +415,45 @@ def predict(
 
 
 @app.command()
-def verify(
+def export(
     ctx: typer.Context,
-    run: Annotated[Path, typer.Argument(help="The folder of a finished run.", show_default=False)],
+    artefact: Artefact,
+    to: Annotated[str, typer.Option(help="onnx, pt2, timm or torchvision.", show_default=False)],
+    out: Annotated[
+        Path | None, typer.Option(help="Where to; must not exist. Default: beside the artefact.", show_default=False)
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Try a finished run again.
+    """Write a saved classifier in a format that needs no zoo.
 
-    Its first steps must come out as they did, its data, weights and files must be what they were.
+    It is compared with the original's logits before it is there.
+    """
+    from zoo import api
+    from zoo.cli.result_text import print_export
+    from zoo.cli.run_display import RunDisplay
+
+    with RunDisplay(ctx.obj, as_json=as_json) as display:
+        made = api.export(artefact, to=to, out=out, report=display.report)
+    print_export(made, as_json=as_json)
+
+
+@app.command()
+def verify(
+    ctx: typer.Context,
+    artefact: Artefact,
+    as_json: Json = False,
+) -> None:
+    """See whether a saved classifier is what it was.
+
+    Its files, class names, preprocessing and golden logits are compared with what was noted when it was made, without
+    training data or network. Of a finished run, the first steps are repeated as well. Exits with 3 for a fault.
     """
     from zoo import api
     from zoo.cli.result_text import print_verification
     from zoo.cli.run_display import RunDisplay
 
     with RunDisplay(ctx.obj, as_json=as_json) as display:
-        found = api.verify(run, report=display.report)
+        found = api.verify(artefact, report=display.report)
     print_verification(found, as_json=as_json)
     if not found.passed:
         raise typer.Exit(FAULT_FOUND)

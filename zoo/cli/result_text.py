@@ -13,6 +13,7 @@ from zoo.files import json_text, write_text
 
 if TYPE_CHECKING:
     from zoo.evaluation.intervals import Share
+    from zoo.exporting.export import Exported
     from zoo.training.evaluation import Evaluation
     from zoo.training.result import Result
     from zoo.training.verify import Verification
@@ -126,6 +127,20 @@ def print_verification(found: Verification, *, as_json: bool) -> None:
 def _share(share: Share | None) -> tuple[str, str]:
     """A share and its interval; two dashes where nothing was counted."""
     return (f"{share.value:.3f}", f"{share.low:.2f} to {share.high:.2f}") if share else ("-", "-")
+
+
+def print_export(made: Exported, *, as_json: bool) -> None:
+    """Where it is, how far its logits are from the original's, how it is loaded."""
+    if as_json:
+        print(json.dumps(made.to_dict(), indent=2, ensure_ascii=False))
+        return
+    sizes = ", ".join(map(str, made.batches))
+    print(f"written: {made.path}")
+    print(
+        f"compared: batches of {sizes} images give the original's logits within {made.largest_difference:.2g} "
+        f"(they go up to {made.largest_logit:.3g}; {made.tolerance:g} of that is allowed)"
+    )
+    print(f"load: {made.how}")
 
 
 def _proof(result: Result, verbosity: Verbosity) -> str:

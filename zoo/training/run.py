@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from zoo.artefact.config import FOLDER
+from zoo.artefact.golden import draw_golden
 from zoo.artefact.read import read_model
 from zoo.artefact.write import mark_failed, write_artefact
 from zoo.clock import Clock
@@ -200,7 +201,10 @@ class _Run:
         with context.clock.measure("evaluate"):
             accuracy = metrics["val"]["accuracy"]
             checks.append(check_better_than_guessing(accuracy, context.val_targets, context.dataset.classes))
-            write_artefact(self._folder.artefact, self._model.state_dict(), self._plan, metrics, overall(checks))
+            with memory_suffices("golden logits"):
+                golden = draw_golden(self._model)
+            state = self._model.state_dict()
+            write_artefact(self._folder.artefact, state, self._plan, metrics, overall(checks), golden)
             checks.append(self._check_saved(course.best))
             if checks[-1].verdict == "failed":
                 mark_failed(self._folder.artefact)

@@ -1,4 +1,4 @@
-"""A finished run tried again: its first steps repeated from its plan, its files looked at. Nothing is written."""
+"""A finished run tried again: its first steps repeated from its plan, its artefact looked at. Nothing is written."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from zoo.artefact.config import FOLDER, TENSORS
-from zoo.artefact.read import read_config
+from zoo.artefact.config import FOLDER
+from zoo.artefact.read import find_artefact, read_config
 from zoo.clock import Clock
-from zoo.errors import ArtefactError, RunError
+from zoo.errors import ArtefactError, RunError, ZooError
 from zoo.events import EpochFinished, Report
-from zoo.model.build import file_digest
 from zoo.planning.plan import Plan
 from zoo.planning.resolve import complete, open_store
 from zoo.registry import Registry
@@ -25,8 +24,9 @@ from zoo.training.course import Course
 from zoo.training.proof import Check, Verdict
 from zoo.training.rate import settled
 from zoo.training.resume import differences, read_plan, resolve_again
-from zoo.training.run_folder import PROOF, RESULT, RunFolder
+from zoo.training.run_folder import PLAN, PROOF, RESULT, RunFolder
 from zoo.training.start import build, obtain
+from zoo.training.verify_artefact import artefact_checks
 from zoo.training.watch import FIRST_STEPS
 
 CLOSE = 1e-3
@@ -39,6 +39,7 @@ class Verification:
     """What `zoo verify` found."""
 
     run: Path
+    """The run, or the artefact where that was all there is."""
     checks: tuple[Check, ...]
 
     @property
@@ -47,14 +48,28 @@ class Verification:
         return all(check.verdict != "failed" for check in self.checks)
 
 
-def verify(run: Path, registry: Registry, report: Report) -> Verification:
-    """Repeat a finished run's first steps, and compare them, its plan and its files with what it noted.
+def verify(path: Path, registry: Registry, report: Report) -> Verification:
+    """Compare an artefact with what it noted about itself; of a finished run, repeat the first steps as well.
 
-    Raises RunError for what is no finished run, and whatever looking its plan up again raises: names, data or weights
-    that are gone.
+    Needs neither training data nor network for the artefact: where a run's are gone, a warning says that its steps
+    could not be repeated. Raises RunError for a run that is not finished, ArtefactError for what is neither.
     """
-    stored = read_plan(run)
-    result, proof = _read(run / RESULT, run), _read(run / PROOF, run)
+    if not (path / PLAN).exists():
+        folder = find_artefact(path)
+        return Verification(folder, tuple(artefact_checks(folder, registry)))
+    stored = read_plan(path)
+    result, proof = _read(path / RESULT, path), _read(path / PROOF, path)
+    saved = [*artefact_checks(path / FOLDER, registry), *_same_names(path, stored)]
+    try:
+        repeated = _repeat(path, stored, result, proof, registry, report)
+    except ZooError as error:
+        repeated = [Check(name="first_steps", verdict="warning", summary=f"could not be repeated: {error}")]
+    return Verification(path, (*repeated, *saved))
+
+
+def _repeat(
+    run: Path, stored: Plan, result: Mapping[str, Any], proof: Mapping[str, Any], registry: Registry, report: Report
+) -> list[Check]:
     resolved = resolve_again(stored, registry, report)
     weights, fallback = obtain(resolved, report)
     with contextlib.closing(open_store(resolved)) as store:
@@ -74,9 +89,7 @@ def verify(run: Path, registry: Registry, report: Report) -> Verification:
         with contextlib.suppress(_Stop):
             course.run()
     differing = differences(stored, plan)
-    return Verification(
-        run, (_same_plan(differing), _same_steps(proof, course.checks, bool(differing)), _same_file(run))
-    )
+    return [_same_plan(differing), _same_steps(proof, course.checks, bool(differing))]
 
 
 class _Stop(Exception):
@@ -155,19 +168,21 @@ def _same_steps(proof: Mapping[str, Any], repeated: Sequence[Check], elsewhere: 
     )
 
 
-def _same_file(run: Path) -> Check:
+def _same_names(run: Path, plan: Plan) -> list[Check]:
+    """Whether the artefact names the plan's classes; its own check looks at it by itself."""
     try:
-        noted = read_config(run / FOLDER).digest
-        found = file_digest(run / FOLDER / TENSORS)
-    except (ArtefactError, OSError) as error:
-        return Check(name="saved_file", verdict="failed", summary=str(error).splitlines()[0])
-    return Check(
-        name="saved_file",
-        verdict="passed" if noted == found else "failed",
-        summary=f"{TENSORS} has the digest that config.json notes"
-        if noted == found
-        else f"{TENSORS} is damaged or was replaced: SHA-256 {found[:16]}..., noted {noted[:16]}...",
-    )
+        named = read_config(run / FOLDER).classes
+    except ArtefactError:
+        return []  # the artefact's check says it
+    same = named == plan.classes
+    summary = "the artefact names the plan's classes in the plan's order"
+    return [
+        Check(
+            name="plan_classes",
+            verdict="passed" if same else "failed",
+            summary=summary if same else "the artefact names other classes than the plan, or in another order",
+        )
+    ]
 
 
 def _numbers(losses: Sequence[float]) -> str:
