@@ -17,7 +17,7 @@ from zoo.model.model import ZooModel
 from zoo.planning.plan import StagePlan
 from zoo.recipes import Stage
 from zoo.training.objective import Objective, anchors_of, balanced_weights
-from zoo.training.optimizer import make_optimizer, set_rates
+from zoo.training.optimizer import make_optimizer, set_rates, take_step
 
 
 def model_of(backbone: str = "timm/test_resnet") -> ZooModel:
@@ -203,3 +203,21 @@ def test_values_that_cannot_be_or_would_do_nothing_are_refused(
 ) -> None:
     done = zoo_inside("plan", "--backbone", "timm/test_resnet", "--weights", "random", "--data", shapes, *arguments)
     assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+def test_a_gradient_of_another_layout_than_its_parameter_gives_the_same_step(name: str) -> None:
+    """Fused optimizers read both as if they lay alike."""
+    ends = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        torch.manual_seed(0)
+        model = zoo.create_model("timm/test_resnet", head="linear", classes=2, weights="random")
+        optimizer = make_optimizer(model, plan_of(model, optimizer=name))
+        torch.manual_seed(1)
+        for parameter in model.parameters():
+            drawn = torch.randn(parameter.shape)
+            parameter.grad = drawn.contiguous(memory_format=layout) if drawn.ndim == 4 else drawn
+        take_step(optimizer)
+        ends.append([each.detach().clone() for each in model.parameters()])
+    for one, other in zip(*ends, strict=True):
+        torch.testing.assert_close(one, other)

@@ -23,7 +23,7 @@ from zoo.training.memory import Pieces
 from zoo.training.metrics import Scores, score
 from zoo.training.mixing import mix, mixes
 from zoo.training.objective import Objective
-from zoo.training.optimizer import load_optimizer_state, make_optimizer, optimizer_state, rates_at, set_rates
+from zoo.training.optimizer import load_optimizer_state, make_optimizer, optimizer_state, rates_at, set_rates, take_step
 from zoo.training.watch import StageWatch
 
 
@@ -176,7 +176,7 @@ class StageTraining:
         clip = self._stage.settings.clip
         if clip:
             torch.nn.utils.clip_grad_norm_([each for each in self._model.parameters() if each.grad is not None], clip)
-        self._optimizer.step()
+        take_step(self._optimizer)
         if self._average is not None:
             self._average.update(self._model)
         self._at.loss += loss * len(targets)
