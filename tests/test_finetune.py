@@ -39,7 +39,12 @@ def test_a_run_leaves_exactly_the_files_that_are_promised(staged: zoo.Result) ->
         "report.html",
         "model",
     }
-    assert {each.name for each in staged.artefact.iterdir()} == {"config.json", "model.safetensors", "README.md"}
+    assert {each.name for each in staged.artefact.iterdir()} == {
+        "config.json",
+        "golden.safetensors",
+        "model.safetensors",
+        "README.md",
+    }
 
 
 def test_result_json_has_the_promised_keys_and_agrees_with_the_returned_result(staged: zoo.Result) -> None:

@@ -13,7 +13,6 @@ import zoo
 from tests.conftest import Zoo
 from zoo.data.dataset import ImageFile
 from zoo.errors import CheckFailed, OptionError, Refused
-from zoo.planning import stages
 from zoo.registry import default_registry
 from zoo.training.proof import check_preprocessing
 
@@ -156,7 +155,8 @@ def test_maps_that_would_fill_the_memory_are_computed_again_each_epoch(
 ) -> None:
     arguments = {**CONVNEXT, "head": "gem", "recipe": "head_only", "data": shapes}
     kept = zoo.finetune(**arguments, out=tmp_path / "kept")
-    monkeypatch.setattr(stages, "FEATURE_BUDGET", 1000)
+    monkeypatch.setenv("ZOO_CACHE_LIMIT", "1KB")
+    monkeypatch.setattr("zoo.planning.reuse.MEMORY_BUDGET", 2000 * 60)  # pooled features fit
     again = zoo.finetune(**arguments, out=tmp_path / "again")
     inputs = [json.loads((each.path / "plan.json").read_text("utf-8"))["stages"][0]["inputs"] for each in (kept, again)]
     assert inputs == ["features", "images"]
@@ -206,28 +206,22 @@ def test_selectors_and_rates_count_only_groups_that_take_part(shapes: Path) -> N
 def test_features_are_kept_once_and_given_up_before_images_are_needed(
     shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from zoo.training import course, inference
+    from zoo.training import course
 
-    rooms: list[torch.Tensor] = []
-    original = inference._room_for
-
-    def remember(count: int, like: torch.Tensor) -> torch.Tensor:
-        rooms.append(original(count, like))
-        return rooms[-1]
-
-    monkeypatch.setattr(inference, "_room_for", remember)
     kept: list[bool] = []
     inputs = course.Course._inputs
 
     def look(self: Any, stage: Any) -> Any:
         found = inputs(self, stage)
-        kept.append(self._features is None)
+        kept.append(self._reuse._last is not None)
+        if kept[-1]:
+            rows = found.views[0].rows(range(36))
+            assert len(found.views[0]) == 36 and not rows.is_inference()  # heads train on them
         return found
 
     monkeypatch.setattr(course.Course, "_inputs", look)
     zoo.finetune(**CONVNEXT, head="gem", data=shapes, out=tmp_path / "run")
-    assert kept == [False, True, True]
-    assert not rooms[0].is_inference() and rooms[0].shape[0] == 36
+    assert kept == [True, False, False]
 
 
 def test_gradients_of_zeros_alone_are_a_warning(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -165,7 +165,7 @@ def table(text: str, first: str) -> dict[str, list[str]]:
     start = next(number for number, line in enumerate(lines) if line.startswith("stage") and first in line)
     rows = {}
     for line in lines[start + 1 :]:
-        if not line.strip() or line.startswith(("peak rates", "weight decay")):
+        if not line.strip() or line.startswith(("peak rates", "weight decay")) or ": each image goes" in line:
             break
         cells = [cell.strip() for cell in line.split("  ") if cell.strip()]
         rows[cells[0]] = cells

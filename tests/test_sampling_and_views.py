@@ -17,7 +17,6 @@ from zoo.data.dataset import ImageFile
 from zoo.data.folder import read_folder
 from zoo.data.store import ImageStore
 from zoo.features.table import table_of
-from zoo.planning import stages
 from zoo.planning.batches import batch_sizes
 from zoo.training import inference, seeding
 from zoo.training.inputs import ImageInputs, KeptInputs
@@ -147,12 +146,10 @@ def test_features_of_a_view_are_those_of_its_images_however_many_go_at_once(shap
     model = zoo.create_model(**TINY, classes=3).eval()
     files: list[ImageFile] = list(read_folder(shapes, seed=0).splits["train"])
     store = ImageStore(model.preprocessing, workers=2)
-    found = [
-        inference.view_features(
-            model, store, files, augment="crop", key=key, pieces=pieces_of(size), progress=lambda done: None
-        )
-        for key, size in (("0/h/view/1", 7), ("0/h/view/1", 32), ("0/h/view/2", 32))
-    ]
+    found = []
+    for key, size in (("0/h/view/1", 7), ("0/h/view/1", 32), ("0/h/view/2", 32)):
+        batches = inference.view_batches(store, files, size, augment="crop", key=key)
+        found.append(torch.cat(list(inference.outputs(model.features, model, batches, pieces_of(size)))))
     (images,) = store.training_batches(files, [range(len(files))], augment="crop", key="0/h/view/1")
     store.close()
     with torch.no_grad():
@@ -218,12 +215,17 @@ def train_on(few: Path, out: Path, recipe: str) -> tuple[str, dict[str, Tensor]]
     return plan["stages"][0]["inputs"], zoo.load(result.path).model.state_dict()
 
 
+def no_room_for_features(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ZOO_CACHE_LIMIT", "0")
+    monkeypatch.setattr("zoo.planning.reuse.MEMORY_BUDGET", 0)
+
+
 def test_views_that_do_not_fit_in_memory_are_run_through_again_to_the_same_end(
     few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = recipe_of(tmp_path / "views.toml", 'augment = "crop";views = 2', epochs=4)
     kept, expected = train_on(few, tmp_path / "kept", recipe)
-    monkeypatch.setattr(stages, "FEATURE_BUDGET", 1000)
+    no_room_for_features(monkeypatch)
     again, found = train_on(few, tmp_path / "again", recipe)
     assert (kept, again) == ("features", "images")
     for name, tensor in expected.items():
@@ -248,10 +250,9 @@ def test_memory_counts_every_view(shapes: Path, monkeypatch: pytest.MonkeyPatch)
 
     plan = zoo.plan(**TINY, recipe="head_only", data=shapes)
     one = 4 * plan.backbone.features
-    monkeypatch.setattr(stages, "FEATURE_BUDGET", one * (2 * 36 + 18))
+    monkeypatch.setenv("ZOO_CACHE_LIMIT", "0")
+    monkeypatch.setattr("zoo.planning.reuse.MEMORY_BUDGET", one * (2 * 36 + 18))
     assert (inputs(0), inputs(2), inputs(3)) == ("features", "features", "images")
-    monkeypatch.setattr(stages, "FEATURE_BUDGET", 0)
-    assert inputs(0) == "features"  # pooled features of the images as they are always fit
 
 
 def test_the_plan_says_what_the_head_trains_on(shapes: Path, zoo_inside: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -262,7 +263,7 @@ def test_the_plan_says_what_the_head_trains_on(shapes: Path, zoo_inside: Zoo, mo
     assert "kept features of 2 views (crop)" in zoo_inside(*usual, *knobs, "--epochs", "2").stdout
     plain = zoo_inside(*usual).stdout
     assert "kept features" in plain and "views" not in plain
-    monkeypatch.setattr(stages, "FEATURE_BUDGET", 0)
+    no_room_for_features(monkeypatch)
     assert "images, 4 views (crop)" in zoo_inside(*usual, *knobs).stdout
 
 
@@ -274,8 +275,8 @@ def test_the_plan_says_what_the_head_trains_on(shapes: Path, zoo_inside: Zoo, mo
     [
         (["head.augment=rand"], ["stages[0].augment: 'rand' would do nothing, the head alone", "set views"]),
         (["head.views=2"], ["stages[0].views: would do nothing without augment", "set augment"]),
-        (["last.views=2"], ["stages[1].views: would do nothing, this stage trains on images"]),
-        (["last.views=2", "last.augment=none"], ["stages[1].views: would do nothing, this stage trains on images"]),
+        (["all.views=2"], ["stages[2].views: would only show fewer crops, this stage trains stem, the first group"]),
+        (["last.views=2", "last.augment=none"], ["stages[1].views: would do nothing without augment"]),
         (["head.views=-1"], ["(--set head.views): should be at least 0"]),
         (["head.sampling=even"], ["(--set head.sampling): should be 'shuffled' or 'balanced'"]),
         (["all.sampling=balanced", "all.class_weights=balanced"], ["stages[2].sampling: 'balanced' already gives"]),

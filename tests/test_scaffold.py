@@ -79,6 +79,7 @@ def test_the_guide_walks_through_what_is_written(written: dict[str, Path]) -> No
         "zoo_backbones()",
         "zoo_heads()",
         "zoo_recipes()",
+        "zoo_observers()",
     } == (files - {"README.md", ".gitignore"})
 
 

@@ -226,7 +226,10 @@ class Course:
     def _check_cut(self, stage: StagePlan) -> None:
         context = self._context
         (images,) = context.store.batches(context.val[: self._plan.chunk], self._plan.chunk)
-        self.checks.append(check_cut(self._model, stage, images))
+        found = check_cut(self._model, stage, images)
+        # A stage that is taken up again has the verdict of its first beginning.
+        if (found.name, found.stage) not in [(each.name, each.stage) for each in self.checks]:
+            self.checks.append(found)
 
     def _save(self, training: StageTraining | None, watch: StageWatch | None, moment: Moment) -> None:
         """Into the checkpoint, where one is due; `training` and `watch` are those of a stage under way."""

@@ -72,9 +72,7 @@ def evaluate(classifier: Classifier, data: Path, report: Report, *, workers: int
         images=len(used),
         scores=score(logits, targets),
         assessment=assess(logits, targets, classifier.classes),
-        predictions=tuple(
-            predictions_of(split, [file.relative for file in files], logits, targets, classifier.classes)
-        ),
+        predictions=tuple(predictions_of(split, [file.relative for file in used], logits, targets, classifier.classes)),
         per_class={
             name: (correct[label], count) for label, (name, count) in enumerate(_counted(dataset, used)) if count
         },

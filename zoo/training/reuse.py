@@ -122,7 +122,8 @@ class _Filling:
         if kept is None:
             return False
         found = block_of(next(self._outputs(part[: self._size], None)))
-        return found.order != kept.order or not torch.equal(found.rows, kept.rows[: len(found)])
+        alike = found.order == kept.order and found.rows.dtype == kept.rows.dtype
+        return not (alike and torch.equal(found.rows, kept.rows[: len(found)]))
 
     def table(self, files: Sequence[ImageFile], task: str, view: tuple[Any, str] | None = None) -> Table:
         """Rows of the files, in their order; of one augmented view where there is one: (augment, key)."""
