@@ -193,6 +193,7 @@ def test_the_table_of_a_work_has_medians_and_what_was_asked() -> None:
     assert work_table(work, []) == work_table(work, rows, smoke=True) == ""
 
 
+@pytest.mark.long
 def test_the_hand_written_loop_trains_each_stage_as_the_task_says(few: Path, tmp_path: Path) -> None:
     dataset = read_used(few, skipped=[])
     train, test = (labelled(dataset.splits[split]) for split in ("train", "val"))
@@ -231,6 +232,7 @@ def test_without_a_gpu_its_benchmark_says_so(
     assert "torch sees no CUDA device" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_a_work_is_measured_once_and_leaves_its_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     program = Zoo(recipe="head_only", epochs=2)
     fast = asked.at_most(1000, "training parts")

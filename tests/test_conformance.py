@@ -88,6 +88,7 @@ def test_zoos_own_heads_pass(name: str) -> None:
     assert skipped(report) == NO_CUDA | closed_form and len(report.checks) == 17
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", SAMPLE)
 def test_backbones_of_both_providers_pass(name: str) -> None:
     report = check_backbone(name)

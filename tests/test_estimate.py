@@ -18,6 +18,8 @@ from zoo.training.live_memory import measure_peak
 
 TINY: dict[str, Any] = {"backbone": "timm/test_resnet", "weights": "random", "head": "linear", "tune": False}
 
+pytestmark = pytest.mark.long
+
 
 def estimate(data: Path, *settings: str, **arguments: Any) -> Estimate:
     found = zoo.plan(**{**TINY, **arguments}, data=data, set=settings, estimate=True).estimate

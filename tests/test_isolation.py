@@ -101,6 +101,7 @@ def test_a_good_one_trains_in_that_company(
     assert result.content["backbone"].startswith("timm/test_resnet") and len(lines) == len(BROKEN)
 
 
+@pytest.mark.long
 def test_what_a_plugin_prints_at_any_time_stays_out_of_json(among: Zoo, few: Path) -> None:
     done = among("finetune", *TINY, "--data", few, "--head", "loud_linear", "--json")
     assert done.returncode == 0, done.stderr

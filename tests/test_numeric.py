@@ -18,6 +18,8 @@ from zoo.registry import default_registry
 # The rest runs in `python -m tests.matrix`: here every tiny model with one head in turn, so that every head has two.
 DRAWN = [*list(pairs(TINY))[::2][:9], *list(pairs(TINY))[1::2][9:], ("torchvision/mnasnet0_5", "gem")]
 
+pytestmark = pytest.mark.long
+
 
 def test_the_set_is_whole() -> None:
     assert len(TINY) == 18 and len(FAMILIES) == 18

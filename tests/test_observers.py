@@ -172,6 +172,7 @@ def test_an_observer_that_cannot_be_is_refused_before_anything_runs(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.long
 def test_the_command_lists_and_takes_observers(among: Zoo, few: Path, tmp_path: Path) -> None:
     listed = among("list", "observers").stdout
     (line,) = [line for line in listed.splitlines() if line.startswith("watchers/recorder")]

@@ -100,6 +100,7 @@ def test_the_package_has_all_that_it_needs_and_no_placeholder_is_left(kind: str,
         assert not any(f"@{word}@" in text + file for word in ("name", "module", "distribution", "class", "kind"))
 
 
+@pytest.mark.long
 def test_the_packages_install_and_pass_their_own_tests(written: dict[str, Path], environment: Environment) -> None:
     for package in written.values():
         environment.install(package)
@@ -116,6 +117,7 @@ def test_the_packages_install_and_pass_their_own_tests(written: dict[str, Path],
     assert "SKIPPED" not in tested.stdout
 
 
+@pytest.mark.long
 def test_what_is_written_passes_ruff_and_strict_mypy(written: dict[str, Path]) -> None:
     if not all(importlib.util.find_spec(tool) for tool in ("ruff", "mypy")):
         pytest.skip("ruff and mypy come with the extra `dev`")

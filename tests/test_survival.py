@@ -139,6 +139,7 @@ def test_the_usual_checkpoints_are_enough(usual: dict[str, Any], unbroken: zoo.R
     assert digest(run) == digest(unbroken.path)
 
 
+@pytest.mark.long
 def test_killed_at_random_moments_it_comes_to_the_same_bytes(pictures: Path, tmp_path: Path) -> None:
     killing = Killing(data=pictures, folder=tmp_path)
     expected, seconds = killing.unbroken()
@@ -177,6 +178,7 @@ def dying(original, number, write=False):
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("moment", AT)
 def test_killed_in_the_midst_of_writing_it_comes_to_the_same_bytes(
     moment: str, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
