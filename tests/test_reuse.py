@@ -20,7 +20,7 @@ from zoo.errors import CheckFailed, OptionError
 from zoo.events import Event, Note, Progress
 from zoo.features.cache import FeatureCache, Subject, name_of
 from zoo.features.folder import entries, features_folder, size_limit
-from zoo.features.table import Block, Table, block_of
+from zoo.features.table import Block, Table, block_of, joined
 from zoo.model.build import build_headless
 from zoo.model.cut import CannotCut, Cut
 from zoo.model.model import ZooModel
@@ -383,7 +383,12 @@ def channels_last(tensor: Tensor) -> Tensor:
     return tensor.contiguous(memory_format=torch.channels_last)
 
 
-@pytest.mark.parametrize("layout", [lambda each: each, channels_last])
+def tokens_last(tensor: Tensor) -> Tensor:
+    """A layout that no memory format names: joining such tensors must not lose it."""
+    return tensor.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1)
+
+
+@pytest.mark.parametrize("layout", [lambda each: each, channels_last, tokens_last])
 @pytest.mark.parametrize("length", [2, 3, 7])
 def test_a_table_gives_rows_in_the_layout_that_they_came_in(layout: Callable[[Tensor], Tensor], length: int) -> None:
     outputs = layout(torch.rand(7, 3, 4, 5))
@@ -391,11 +396,18 @@ def test_a_table_gives_rows_in_the_layout_that_they_came_in(layout: Callable[[Te
     for found, expected in (
         (table.rows([6, 0, 3]), outputs[[6, 0, 3]]),
         (torch.cat(list(table.chunks(4))), outputs),
-        (table.in_memory().rows([5, 1]), outputs[[5, 1]]),
+        (table.in_one_piece().rows([5, 1]), outputs[[5, 1]]),
     ):
         assert torch.equal(found, expected)
     assert table.rows([1, 2]).stride()[1:] == outputs[1:3].stride()[1:]
     assert len(table) == 7 and table.bytes == 7 * 60 * 4
+
+
+def test_blocks_of_several_layouts_become_one_table() -> None:
+    outputs = torch.rand(4, 3, 4, 5)
+    table = Table([block_of(channels_last(outputs[:2])), block_of(outputs[2:])])
+    assert torch.equal(table.rows([0, 1, 2, 3]), outputs)
+    assert torch.equal(joined([block_of(outputs[:1]), block_of(tokens_last(outputs[1:]))]).seen, outputs)
 
 
 def test_names_tell_orders_and_images_apart() -> None:

@@ -43,12 +43,22 @@ def block_of(outputs: Tensor) -> Block:
     return Block(outputs.permute(order).contiguous(), order)
 
 
+def joined(blocks: Sequence[Block]) -> Block:
+    """One block of several, in the first one's layout."""
+    order = blocks[0].order
+    return Block(torch.cat([_laid_out(block, order).rows for block in blocks]), order)
+
+
+def _laid_out(block: Block, order: tuple[int, ...]) -> Block:
+    return block if block.order == order else Block(block.seen.permute(order).contiguous(), order)
+
+
 class Table:
     """`[N, ...]` in blocks of one length, but for the last."""
 
     def __init__(self, blocks: Sequence[Block]) -> None:
-        """There is at least one block; all have one order."""
-        self._blocks = list(blocks)
+        """There is at least one block; all are taken in the first one's layout."""
+        self._blocks = [_laid_out(block, blocks[0].order) for block in blocks]
         self._each = len(blocks[0])
         self._inverse = _inverse(blocks[0].order)
 
@@ -60,10 +70,9 @@ class Table:
         """Of all rows."""
         return sum(block.bytes for block in self._blocks)
 
-    def in_memory(self) -> Table:
-        """The same in one piece that is mapped from no file."""
-        rows = torch.cat([block.rows for block in self._blocks])
-        return Table([Block(rows, self._blocks[0].order)])
+    def in_one_piece(self) -> Table:
+        """The same, quicker to draw rows from, and mapped from no file."""
+        return Table([joined(self._blocks)])
 
     def rows(self, indices: Sequence[int]) -> Tensor:
         """[len(indices), ...] in that order."""

@@ -15,7 +15,7 @@ from zoo.errors import RunError
 from zoo.events import Note, Progress
 from zoo.features.cache import FeatureCache, Subject, name_of
 from zoo.features.folder import LIMIT
-from zoo.features.table import Block, Table, block_of
+from zoo.features.table import Block, Table, block_of, joined
 from zoo.model.cut import CannotCut, Cut
 from zoo.model.model import ZooModel
 from zoo.planning.machine import machine_facts
@@ -31,6 +31,8 @@ from zoo.training.watch import tensor_digest
 BLOCK = 4
 """Chunks in a file: a killed run loses no more than these."""
 _FORMAT = 1
+_ONE_PIECE = 256 << 20
+"""Bytes up to which rows are copied together."""
 
 
 class Reuse:
@@ -114,6 +116,7 @@ class _Filling:
         self._pieces = pieces
         self._in_memory = in_memory
         self._size = pieces.size
+        self._said = False
 
     def is_stale(self, files: Sequence[ImageFile]) -> bool:
         """Whether the cache's rows of the first files are others than come out now: digests tell damage, not this."""
@@ -135,7 +138,7 @@ class _Filling:
             if missing:
                 self._fill(blocks, parts, keys, missing, task, view)
         table = Table([block for block in blocks if block is not None])
-        return table.in_memory() if self._in_memory else table
+        return table.in_one_piece() if self._in_memory and table.bytes <= _ONE_PIECE else table
 
     def _fill(
         self,
@@ -151,12 +154,12 @@ class _Filling:
         done, total = 0, sum(map(len, parts))
         there = total - len(files)
         for number in missing:
-            rows: list[Tensor] = []
-            while sum(map(len, rows)) < len(parts[number]):
-                rows.append(next(outputs))
-                done += len(rows[-1])
+            chunks: list[Block] = []
+            while sum(map(len, chunks)) < len(parts[number]):
+                chunks.append(block_of(next(outputs)))
+                done += len(chunks[-1])
                 self._context.report(Progress(task=f"features {task}", done=there + done, total=total))
-            blocks[number] = self._kept(keys[number], block_of(rows[0] if len(rows) == 1 else torch.cat(rows)))
+            blocks[number] = self._kept(keys[number], joined(chunks))
 
     def _kept(self, key: str, block: Block) -> Block:
         """The block, from its file where it is not to stay in memory."""
@@ -188,7 +191,9 @@ class _Filling:
         return name_of([f"{view[0]} for {view[1]}, {self._size} at a time", *digests, *names])
 
     def _waiting(self) -> None:
-        self._context.report(Note(text="Another process computes the same features: waiting for them."))
+        if not self._said:
+            self._context.report(Note(text="Another process computes the same features: waiting for them."))
+        self._said = True
 
 
 def forward_of(model: ZooModel, cut: Cut | None) -> Callable[[Tensor], Tensor]:
