@@ -131,6 +131,16 @@ def test_a_kept_prefix_ends_where_the_whole_backbone_ends(
     assert [check["verdict"] for check in checks if check["name"] == "kept_prefix"] == ["passed"]
 
 
+def test_a_moving_average_is_judged_by_its_own_backbone(few: Path, tmp_path: Path, recipe: str) -> None:
+    """A cut calls the modules of the model that was cut, and an average is a copy."""
+    settings = ["last.ema=0.5", "last.lr=0.05"]
+    kept = zoo.finetune(**TINY, recipe=recipe, data=few, set=settings, out=tmp_path / "kept")
+    whole = zoo.finetune(**TINY, recipe=recipe, data=few, set=[*settings, "last.prefix=off"], out=tmp_path / "whole")
+    assert kept.proof == whole.proof == "passed"
+    for one, other in zip(history_of(kept), history_of(whole), strict=True):
+        assert one["val"]["loss"] == pytest.approx(other["val"]["loss"], abs=1e-3)
+
+
 def test_a_cut_that_gives_other_features_is_not_used_and_the_plan_says_so(
     few: Path, tmp_path: Path, recipe: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -307,10 +307,9 @@ class _Measuring:
             train, held_out = (table_of(torch.randn(len(each), *self._feature_shape)) for each in (files, val))
             return KeptInputs((train,), held_out, self._plan.chunk)
         if stage.inputs == "prefix":
-            cut = self._model.cut_before(stage.cut)
             put_out = (self._put_out(each, "none", stage.cut) for each in (files, val))
             train, held_out = (table_of(torch.cat(list(each))) for each in put_out)
-            return KeptInputs((train,), held_out, self._plan.chunk, cut)
+            return KeptInputs((train,), held_out, self._plan.chunk, stage.cut)
         pieces = self._pieces(self._plan.chunk, f"validation {stage.settings.name}")
         keys = seeding.view_keys(self._plan.seed, stage)
         return _SteadyImages(self._store, files, val, stage, pieces, lambda done: None, keys)

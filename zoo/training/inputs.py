@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
+from weakref import WeakKeyDictionary
 
 from torch import Tensor
 
@@ -43,18 +44,28 @@ class KeptInputs:
     """Of the training images; epochs take the views in turn."""
     val: Table
     chunk: int
-    cut: Cut | None = None
-    """Where the kept rows go on into the backbone; None where they are features."""
+    before: str = ""
+    """The group with which the kept rows go on into the backbone; none where they are features."""
+    _cuts: WeakKeyDictionary[ZooModel, Cut] = field(default_factory=WeakKeyDictionary, compare=False, repr=False)
 
     def train_batches(self, order: Sequence[Sequence[int]], text: str, epoch: int, begin: int = 0) -> Iterator[Tensor]:
         view = self.views[(epoch - 1) % len(self.views)]
         return (view.rows(indices) for indices in order[begin:])
 
     def features(self, model: ZooModel, batch: Tensor) -> Tensor:
-        return batch if self.cut is None else model.features_after(self.cut, batch)
+        cut = self._cut_of(model)
+        return batch if cut is None else model.features_after(cut, batch)
 
     def val_logits(self, model: ZooModel) -> Tensor:
-        return inference.kept_logits(model, self.val, self.cut, size=self.chunk)
+        return inference.kept_logits(model, self.val, self._cut_of(model), size=self.chunk)
+
+    def _cut_of(self, model: ZooModel) -> Cut | None:
+        """Of this very model: a moving average is another one than what trains, and a cut calls its model's modules."""
+        if not self.before:
+            return None
+        if model not in self._cuts:
+            self._cuts[model] = model.cut_before(self.before)
+        return self._cuts[model]
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -55,7 +54,7 @@ class Reuse:
         cut = self._model.cut_before(stage.cut) if stage.inputs == "prefix" else None
         subject = self._subject(cut)
         if self._last is not None and self._last[:2] == (subject, keys):
-            return replace(self._last[2], cut=cut)
+            return self._last[2]
         self.forget()  # not beside the new ones
         context = self._context
         with context.clock.measure("features"):
@@ -66,7 +65,7 @@ class Reuse:
                 context.report(Note(text="Kept features are not what comes out now: computing them anew.", loud=True))
             views = self._views(stage, keys, work)
             val = work.table(context.val, "of val")
-        kept = KeptInputs(views, val, pieces.size, cut)
+        kept = KeptInputs(views, val, pieces.size, stage.cut)
         self._last = subject, keys, kept
         return kept
 
@@ -208,7 +207,8 @@ def state_digest(model: ZooModel, before: str = "") -> str:
     tensors = {**dict(model.backbone.named_parameters()), **dict(model.backbone.named_buffers())}
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
-        if model.groups.tensors[name] in held:
+        # Groups behind a cut may hold adapters, whose names the partition does not know.
+        if model.group_of(f"backbone.{name}") in held:
             digest.update(f"{name} {tensor_digest(tensor)}\n".encode())
     return digest.hexdigest()
 
