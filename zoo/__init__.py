@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from zoo.api import load as load
     from zoo.api import plan as plan
     from zoo.api import report as report
+    from zoo.api import verify as verify
     from zoo.artefact.classifier import Classifier as Classifier
     from zoo.artefact.classifier import Prediction as Prediction
     from zoo.data.checking.report import DataReport as DataReport

@@ -310,7 +310,7 @@ def evaluate(
     from zoo.training.evaluation import evaluate as score_folder
 
     classifier = load(artefact, device=device, precision=precision, report=report, registry=registry)
-    return score_folder(classifier, Path(data), report, workers=workers)
+    return score_folder(classifier, Path(data).expanduser(), report, workers=workers)
 
 
 def check_data(path: str | Path, *, seed: int = 0, workers: int | None = None, report: Report = silent) -> DataReport:

@@ -16,7 +16,7 @@ from zoo.artefact.config import ArtefactConfig
 from zoo.artefact.read import find_artefact, read_model
 from zoo.artefact.speed import compute_for
 from zoo.artefact.versions import check_versions
-from zoo.data.ahead import default_workers, map_ahead
+from zoo.data.ahead import map_ahead, workers_of
 from zoo.data.decode import from_memory, read_image
 from zoo.data.transform import finish, resize
 from zoo.errors import DataError, OptionError
@@ -90,7 +90,7 @@ class Classifier:
         if precision is not None:
             check_precision(precision)
         chosen = choose_device(device)
-        folder = find_artefact(Path(path))
+        folder = find_artefact(Path(path).expanduser())
         known = registry or default_registry()
         model, config = read_model(folder, known)
         model = model.to(chosen)
@@ -147,7 +147,7 @@ class Classifier:
         if top < 1 or batch_size < 1:
             raise OptionError(f"top and batch_size must be at least 1, got {top} and {batch_size}.")
         several = [images] if isinstance(images, (str, Path, Image)) else images
-        return self._stream(several, top, batch_size, max(1, workers or default_workers()), on_error)
+        return self._stream(several, top, batch_size, workers_of(workers), on_error)
 
     def logits(self, images: Tensor) -> Tensor:
         """Preprocessed images[N, 3, H, W] -> logits[N, classes] on the CPU."""

@@ -375,9 +375,9 @@ def evaluate(
         found = api.evaluate(
             artefact, data=data, device=device, precision=precision, workers=workers, report=display.report
         )
-    print_evaluation(found, as_json=as_json)
-    if csv is not None:
+    if csv is not None:  # first: whoever reads stdout may have enough of it
         write_predictions(csv, found)
+    print_evaluation(found, as_json=as_json)
 
 
 @app.command()
@@ -518,8 +518,11 @@ def report(
     """Build a finished run's report.html again."""
     from zoo import api
     from zoo.cli.result_text import print_report
+    from zoo.streams import prints_to_stderr
 
-    print_report(api.report(run), as_json=as_json)
+    with prints_to_stderr():
+        page = api.report(run)
+    print_report(page, as_json=as_json)
 
 
 @cache_app.command("show")

@@ -8,6 +8,8 @@ from concurrent.futures import Executor, Future
 from itertools import islice
 from typing import TypeVar
 
+from zoo.errors import OptionError
+
 Item = TypeVar("Item")
 Done = TypeVar("Done")
 
@@ -23,6 +25,13 @@ def map_ahead(pool: Executor, work: Callable[[Item], Done], items: Iterable[Item
     finally:
         for future in running:
             future.cancel()
+
+
+def workers_of(asked: int | None) -> int:
+    """Decoding threads: what is asked for, or the default. Raises OptionError for fewer than one."""
+    if asked is not None and asked < 1:
+        raise OptionError(f"--workers must be at least 1, got {asked}.")
+    return default_workers() if asked is None else asked
 
 
 def default_workers() -> int:

@@ -77,7 +77,7 @@ def export(path: Path, to: str, out: Path | None, registry: Registry, report: Re
         raise OptionError(f"torch.export loads files that end in .pt2, and {out} does not.\nNext: --out {out}.pt2")
     target = out or folder.resolve().parent / f"{folder.resolve().name}{suffix}"
     with new_path(target) as draft:
-        subject = read_subject(folder, registry)
+        subject = read_subject(folder, registry, report)
         if subject.config.precision != "float32":
             text = f"This classifier was trained in {subject.config.precision}; exported and compared in float32."
             report(Note(text=text))

@@ -13,7 +13,9 @@ from torch import Tensor
 from zoo.artefact.config import ArtefactConfig
 from zoo.artefact.golden import Golden, draw_pictures, logits_of, preprocessed, read_golden
 from zoo.artefact.read import read_model
+from zoo.artefact.versions import check_versions
 from zoo.compute import Compute
+from zoo.events import Note, Report
 from zoo.model.model import ZooModel
 from zoo.registry import Registry
 
@@ -62,9 +64,12 @@ Write = Callable[[Subject, Path], Written]
 cannot hold, before it writes; any exception where it failed."""
 
 
-def read_subject(folder: Path, registry: Registry) -> Subject:
-    """Raises ArtefactError."""
+def read_subject(folder: Path, registry: Registry, report: Report) -> Subject:
+    """Raises ArtefactError, also where other versions of its plugins give other logits."""
     model, config = read_model(folder, registry)
+    check_versions(model, folder, config, registry, report)  # in its own precision
+    if config.proof == "failed":
+        report(Note(text=f"The proof of this classifier's run failed: {folder}", loud=True))
     model.requires_grad_(False).compute_as(Compute())
     golden: Golden | None = read_golden(folder, config)
     pictures = golden.pictures if golden else draw_pictures(model.preprocessing)

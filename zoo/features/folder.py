@@ -16,7 +16,7 @@ from zoo.errors import OptionError
 
 FOLDER = "features"
 LIMIT = "ZOO_CACHE_LIMIT"
-DEFAULT_LIMIT = 20 << 30
+DEFAULT_LIMIT = 20 * 10**9
 """Bytes of computed rows that are kept."""
 ABOUT = "about.json"
 _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}

@@ -10,7 +10,7 @@ import torch
 
 from zoo.caches import cache_folder
 from zoo.compute import Compute
-from zoo.data.ahead import default_workers
+from zoo.data.ahead import workers_of
 from zoo.data.dataset import Dataset, Split
 from zoo.data.folder import read_folder
 from zoo.data.known import KnownFiles
@@ -103,7 +103,7 @@ def resolve(
 
 def open_store(resolved: Resolved, *, trains: bool = False) -> ImageStore:
     """The store that decodes this request's images; for one that `trains`, also onto the disk, and when needed."""
-    workers, preprocessing = resolved.request.workers or default_workers(), resolved.outline.preprocessing
+    workers, preprocessing = workers_of(resolved.request.workers), resolved.outline.preprocessing
     if not trains:
         return ImageStore(preprocessing, workers=workers)
     return ImageStore(preprocessing, workers=workers, disk_budget=None, known=KnownFiles(preprocessing))
@@ -172,8 +172,7 @@ def _refuse_bad_numbers(request: Request) -> None:
             f"--classes must be at least 2, got {request.classes}: with one class there is nothing to tell apart."
         )
     check_precision(request.precision)
-    if request.workers is not None and request.workers < 1:
-        raise OptionError(f"--workers must be at least 1, got {request.workers}.")
+    workers_of(request.workers)
 
 
 def _dataset(request: Request, report: Report) -> Dataset:

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import torch
 
+from zoo.errors import Terminated
 from zoo.registry.plugins import one_line
 from zoo.streams import prints_to_stderr
 from zoo.testing.report import Check, Kind, Report
@@ -54,7 +55,7 @@ def _carried_out(name: str, step: Callable[[Trial], str], trial: Trial) -> Check
         return Check(name=name, verdict="skipped", summary=str(reason))
     except Fault as fault:
         return Check(name=name, verdict="failed", summary=str(fault))
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Terminated):
         raise
     except BaseException as error:  # sys.exit in a plugin ends its check, not the caller
         return Check(name=name, verdict="failed", summary=f"it raised {_said(error)}")

@@ -68,7 +68,7 @@ class RecipeTrial:
         self._runs += 1
         out = Path(self._folder.name) / f"run{self._runs}"
         try:
-            api.finetune(registry=self._registry, out=out, **self._request(precision, device))
+            api.finetune(registry=self._registry, page=False, out=out, **self._request(precision, device))
         except CheckFailed:
             require((out / "proof.json").is_file(), "its run ended without a proof")
         return out

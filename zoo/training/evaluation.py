@@ -12,7 +12,7 @@ from pathlib import Path
 from torch import Tensor
 
 from zoo.artefact.classifier import Classifier
-from zoo.data.ahead import default_workers
+from zoo.data.ahead import workers_of
 from zoo.data.dataset import Dataset, ImageFile
 from zoo.data.folder import read_labelled
 from zoo.data.store import ImageStore
@@ -52,7 +52,7 @@ def evaluate(classifier: Classifier, data: Path, report: Report, *, workers: int
     (files,) = dataset.splits.values()
     unreadable: dict[str, str] = {}
     used: list[ImageFile] = []
-    with contextlib.closing(ImageStore(classifier.model.preprocessing, workers=workers or default_workers())) as store:
+    with contextlib.closing(ImageStore(classifier.model.preprocessing, workers=workers_of(workers))) as store:
         batches = _readable(store, files, used, unreadable, report)
         first = next(batches, None)
         if first is None:

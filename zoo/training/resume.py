@@ -53,7 +53,7 @@ def refuse_finished(run: Path) -> None:
     if (run / RESULT).exists():
         raise Refused(
             f"{run} is finished: there is nothing to resume.\n"
-            f"Next: zoo predict {run} IMAGE, or zoo finetune with other options and another --out."
+            f"Next: zoo predict {run} IMAGE, zoo report {run}, or zoo finetune with other options and another --out."
         )
 
 

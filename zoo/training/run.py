@@ -145,11 +145,11 @@ def _carry_out(context: RunContext, resolved: Resolved, registry: Registry, fini
         course = Course(context, context.checkpoint.load())
         result, failed = _Run(context, course, resolved, registry).carry_out()
     folder.remove_checkpoint()
-    finished(folder.path)
-    if course.best is not None:
-        taken_for = confusion_matrix(course.best.logits, context.val_targets)
-        mistaken = tuple(tuple(row) for row in taken_for.tolist())
-        context.report(RunFinished(result=result, confusion=mistaken))
+    assert course.best is not None, "there is a result"
+    taken_for = confusion_matrix(course.best.logits, context.val_targets)
+    mistaken = tuple(tuple(row) for row in taken_for.tolist())
+    context.report(RunFinished(result=result, confusion=mistaken))
+    finished(folder.path)  # last: it may take a while, and stopping it is not stopping the run
     if failed is not None:
         raise failed
     return result

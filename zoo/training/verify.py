@@ -13,7 +13,7 @@ from typing import Any
 from zoo.artefact.config import FOLDER
 from zoo.artefact.read import find_artefact, read_config
 from zoo.clock import Clock
-from zoo.errors import ArtefactError, RunError, ZooError
+from zoo.errors import ArtefactError, DataError, OptionError, RunError, ZooError
 from zoo.events import EpochFinished, Report
 from zoo.planning.plan import Plan
 from zoo.planning.resolve import complete, open_store
@@ -63,7 +63,10 @@ def verify(path: Path, registry: Registry, report: Report) -> Verification:
     try:
         repeated = _repeat(path, stored, result, proof, registry, report)
     except ZooError as error:
-        repeated = [Check(name="first_steps", verdict="warning", summary=f"could not be repeated: {error}")]
+        # Data that are gone are no fault; data that are there and no longer fit are.
+        changed = isinstance(error, (DataError, OptionError)) and Path(stored.data.path).is_dir()
+        verdict: Verdict = "failed" if changed else "warning"
+        repeated = [Check(name="first_steps", verdict=verdict, summary=f"could not be repeated: {error}")]
     return Verification(path, (*repeated, *saved))
 
 

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from zoo.data.ahead import default_workers
+from zoo.data.ahead import workers_of
 from zoo.data.checking.findings import find_all
 from zoo.data.checking.report import DataReport
 from zoo.data.checking.survey import survey
-from zoo.errors import OptionError
 from zoo.events import Progress, Report
 
 
 def check(path: Path, *, seed: int, workers: int | None, report: Report) -> DataReport:
     """See `zoo.check_data`."""
-    if workers is not None and workers < 1:
-        raise OptionError(f"workers must be at least 1, got {workers}.")
 
     def progress(done: int, total: int) -> None:
         report(Progress(task="check", done=done, total=total))
 
-    seen = survey(path, seed=seed, workers=workers or default_workers(), progress=progress)
+    seen = survey(path, seed=seed, workers=workers_of(workers), progress=progress)
     return DataReport(
         path=str(path),
         classes=seen.classes,
