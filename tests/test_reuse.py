@@ -131,6 +131,23 @@ def test_a_kept_prefix_ends_where_the_whole_backbone_ends(
     assert [check["verdict"] for check in checks if check["name"] == "kept_prefix"] == ["passed"]
 
 
+def test_when_memory_runs_out_all_rows_are_made_in_smaller_pieces(
+    shapes: Path, tmp_path: Path, recipe: str, cold: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = ZooModel.outputs_before
+    monkeypatch.setattr("zoo.training.reuse.MEMORY_BUDGET", 0)
+
+    def small_memory(self: ZooModel, cut: Cut, images: Tensor) -> Tensor:
+        if len(images) > 18 and not self.training and cold.joinpath("features").exists():
+            torch.empty(1 << 50)  # a petabyte: the allocator's own failure
+        return whole(self, cut, images)
+
+    monkeypatch.setattr(ZooModel, "outputs_before", small_memory)
+    result = zoo.finetune(**TINY, recipe=recipe, data=shapes, out=tmp_path / "run")
+    assert result.proof == "passed"
+    assert {each["work"]: each["size"] for each in result.content["memory"]}["features"] == 16
+
+
 def test_a_moving_average_is_judged_by_its_own_backbone(few: Path, tmp_path: Path, recipe: str) -> None:
     """A cut calls the modules of the model that was cut, and an average is a copy."""
     settings = ["last.ema=0.5", "last.lr=0.05"]
@@ -180,6 +197,7 @@ def test_a_cut_that_goes_wrong_after_the_plan_fails_the_proof(
         (["last.augment=crop"], "crop draws every image anew in every epoch"),
         (["last.mixup=0.2"], "mixup blends the images"),
         (["last.epochs=1"], "every image is looked at once"),
+        (["last.gradient_checkpointing=true"], "gradient checkpointing is in the code"),
         (["last.train=['all']"], "the first group, stem, trains"),
         (["last.train=['head', 'bias']"], "the first group, stem, trains"),
     ],
@@ -339,11 +357,24 @@ def test_the_subject_that_was_used_longest_ago_makes_room(tmp_path: Path) -> Non
     assert left == {"new", "third"}
 
 
-def test_what_a_process_uses_is_not_removed_by_it(tmp_path: Path) -> None:
+def test_what_a_process_uses_is_not_removed_by_it_until_it_lets_go(tmp_path: Path) -> None:
     cache = FeatureCache(tmp_path, limit=5000)
     assert cache.keep(Subject({"name": "one"}), "images", rows_of(1))
     assert not cache.keep(Subject({"name": "two"}), "images", rows_of(2))
     assert cache.read(Subject({"name": "one"}), "images") is not None
+    cache.let_go()
+    assert cache.keep(Subject({"name": "two"}), "images", rows_of(2))
+
+
+def test_drafts_of_killed_processes_count_and_go(tmp_path: Path) -> None:
+    subject, cache = Subject({"name": "one"}), FeatureCache(tmp_path, limit=10**6)
+    cache.keep(subject, "images", rows_of(1))
+    (draft,) = [tmp_path / subject.name / ".draft-left"]
+    draft.write_bytes(bytes(5000))
+    assert entries(tmp_path)[0].bytes > 9000
+    os.utime(draft, (1, 1))
+    with cache.filling(subject, lambda: None):
+        assert not draft.exists()
 
 
 def test_two_that_need_the_same_take_turns_and_the_second_finds_it(tmp_path: Path) -> None:

@@ -23,11 +23,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from zoo.errors import RunError
 from zoo.features.folder import ABOUT, features_folder, make_room, size_limit
 from zoo.features.table import Block
 from zoo.files import write_text
 
 _LOCK, _ROWS = "lock", "rows"
+_DRAFT, _OLD = ".draft-", 3600.0
+"""Seconds after which nobody writes a draft any more."""
 _PATIENCE, _POLL = 120.0, 0.2
 """Seconds without a new file after which another process that holds a subject is waited for no longer."""
 
@@ -88,9 +91,13 @@ class FeatureCache:
                 write_text(about, json.dumps(subject.facts, ensure_ascii=False))
             facts = {"order": " ".join(map(str, block.order)), "digest": _digest(block.rows)}
             _write(path, {_ROWS: block.rows}, facts)
-        except OSError:
+        except (OSError, RunError):
             return False
         return True
+
+    def let_go(self) -> None:
+        """What was used so far may make room; rows that are mapped stay readable."""
+        self._in_use.clear()
 
     @contextlib.contextmanager
     def filling(self, subject: Subject, waiting: Callable[[], None]) -> Iterator[None]:
@@ -103,6 +110,7 @@ class FeatureCache:
             folder.mkdir(parents=True, exist_ok=True)
             lock = FileLock(folder / _LOCK)
             _wait_for(lock, folder, waiting)
+            self._remove_leftovers(folder)
         except OSError:
             yield  # a folder that cannot be written is shared by nobody
             return
@@ -115,6 +123,12 @@ class FeatureCache:
         """Remove all of a subject's rows. Those that are mapped stay readable."""
         for path in self._folder(subject).glob("*.safetensors"):
             self._remove(path)
+
+    def _remove_leftovers(self, folder: Path) -> None:
+        """Drafts of processes that were killed."""
+        for draft in folder.glob(f"{_DRAFT}*"):
+            if time.time() - draft.stat().st_mtime > _OLD:
+                self._remove(draft)
 
     def _use(self, subject: Subject) -> None:
         if subject.name not in self._in_use:
@@ -154,7 +168,7 @@ def _wait_for(lock: FileLock, folder: Path, waiting: Callable[[], None]) -> None
 
 def _write(path: Path, tensors: Mapping[str, Tensor], facts: dict[str, str]) -> None:
     """Whole or not at all. Not flushed to the disk: after a power cut the digest says what is damaged."""
-    handle, draft = tempfile.mkstemp(prefix=".draft-", dir=path.parent)
+    handle, draft = tempfile.mkstemp(prefix=_DRAFT, dir=path.parent)
     os.close(handle)
     try:
         save_file(dict(tensors), draft, metadata=facts)

@@ -74,7 +74,7 @@ def size_limit() -> int:
 
 
 def _entry(path: Path) -> Entry:
-    files = list(path.glob("*.safetensors"))
+    files = [*path.glob("*.safetensors"), *path.glob(".draft-*")]
     try:
         facts = json.loads((path / ABOUT).read_text("utf-8"))
         used = (path / ABOUT).stat().st_mtime

@@ -108,11 +108,22 @@ class _Tracer(fx.Tracer):
             return operator.attrgetter(str(node.target))(self.root)
         args, kwargs = fx.map_arg(node.args, self._value), fx.map_arg(node.kwargs, self._value)
         if node.op == "call_module":
-            return self.root.get_submodule(str(node.target)).forward(*args, **kwargs)
+            return _at_rest(self.root.get_submodule(str(node.target)), args, kwargs)
         if node.op == "call_method":
             return getattr(args[0], str(node.target))(*args[1:], **kwargs)
         assert callable(node.target)
         return node.target(*args, **kwargs)
+
+
+def _at_rest(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """What a module puts out in evaluation mode: in training it would take the example into its statistics."""
+    modes = [(each, each.training) for each in module.modules()]
+    module.eval()
+    try:
+        return module.forward(*args, **kwargs)
+    finally:
+        for each, training in modes:
+            each.training = training
 
 
 def _traced(whole: _Whole, groups: Partition, late: Collection[str], size: tuple[int, ...]) -> fx.Graph:
@@ -123,7 +134,7 @@ def _traced(whole: _Whole, groups: Partition, late: Collection[str], size: tuple
     try:
         for training, images in ((True, 2), (False, 3)):
             whole.train(training)
-            example = torch.empty(images, *size, device=device)
+            example = torch.zeros(images, *size, device=device)
             with torch.no_grad(), torch.device(device):
                 graphs.append(_Tracer(groups, late, example).trace(whole))
     except Exception as error:  # tracing runs upstream's code on stand-ins: it refuses in any way

@@ -97,6 +97,8 @@ def before_what_trains(stage: Stage, outline: ZooModel, moving: Sequence[str], a
 def _nothing_to_keep(stage: Stage, outline: ZooModel, first: str, amount: Amount) -> str:
     if stage.prefix == "off":
         return "prefix is off"
+    if stage.gradient_checkpointing:
+        return "gradient checkpointing is in the code between groups that a cut replaces"
     if first in ("", outline.groups.names[0]):
         return f"the first group, {outline.groups.names[0]}, trains"
     if stage.mixup or stage.cutmix:

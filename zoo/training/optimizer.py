@@ -99,4 +99,5 @@ def load_optimizer_state(model: ZooModel, optimizer: Optimizer, state: Mapping[s
         if tensor.shape == parameter.shape:
             # In the parameter's layout in memory, as the optimizer makes it.
             tensor = torch.empty_like(parameter, dtype=tensor.dtype, requires_grad=False).copy_(tensor)
-        optimizer.state[parameter][key] = tensor
+        # Fused ones count their steps where the parameter is.
+        optimizer.state[parameter][key] = tensor.to(parameter.device)

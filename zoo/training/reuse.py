@@ -23,13 +23,14 @@ from zoo.planning.reuse import MEMORY_BUDGET
 from zoo.training import inference, seeding
 from zoo.training.context import RunContext
 from zoo.training.inputs import KeptInputs
-from zoo.training.memory import Pieces
+from zoo.training.memory import Pieces, memory_suffices
 from zoo.training.proof import Check
 from zoo.training.watch import tensor_digest
 
 BLOCK = 4
 """Chunks in a file: a killed run loses no more than these."""
 _FORMAT = 1
+_VERSIONS = ("zoo-registry", "torch", "torchvision", "timm", "pillow")
 _ONE_PIECE = 256 << 20
 """Bytes up to which rows are copied together."""
 
@@ -54,20 +55,30 @@ class Reuse:
         cut = self._model.cut_before(stage.cut) if stage.inputs == "prefix" else None
         subject = self._subject(cut)
         if self._last is not None and self._last[:2] == (subject, keys):
-            return self._last[2]
+            last = self._last[2]
+            return KeptInputs(last.views, last.val, last.chunk, stage.cut)  # cut anew: adapters come and go
         self.forget()  # not beside the new ones
+        self._cache.let_go()
+        with self._context.clock.measure("features"):
+            kept = self._computed(stage, keys, subject, cut)
+        self._last = subject, keys, kept
+        return kept
+
+    def _computed(self, stage: StagePlan, keys: Sequence[str], subject: Subject, cut: Cut | None) -> KeptInputs:
         context = self._context
-        with context.clock.measure("features"):
-            pieces = context.pieces(self._plan.chunk, "features")
-            work = _Filling(context, self._cache, subject, cut, pieces, in_memory=stage.kept_bytes <= MEMORY_BUDGET)
+        # A closed form is fitted to all rows at once.
+        in_memory = stage.kept_bytes <= MEMORY_BUDGET or self._model.closed_form
+        pieces = context.pieces(self._plan.chunk, "features")
+        while True:
+            work = _Filling(context, self._cache, subject, cut, pieces, in_memory=in_memory)
             if work.is_stale(context.val):
                 self._cache.drop(subject)
                 context.report(Note(text="Kept features are not what comes out now: computing them anew.", loud=True))
             views = self._views(stage, keys, work)
             val = work.table(context.val, "of val")
-        kept = KeptInputs(views, val, pieces.size, stage.cut)
-        self._last = subject, keys, kept
-        return kept
+            if not work.in_smaller_pieces:
+                return KeptInputs(views, val, pieces.size, stage.cut)
+            # Memory ran out on the way: other bits come out of smaller pieces, so all rows are made in these.
 
     def _views(self, stage: StagePlan, keys: Sequence[str], work: _Filling) -> tuple[Table, ...]:
         train, augment = self._context.train, stage.settings.augment
@@ -83,13 +94,15 @@ class Reuse:
                 "format": _FORMAT,
                 "backbone": plan.backbone.name,
                 "weights": plan.weights.label,
-                "outputs": model.needs if cut is None else f"before {cut.before}",
+                "outputs": model.needs if cut is None else f"before {cut.before} ({model.needs})",
                 "state": state_digest(model, "" if cut is None else cut.before),
                 "preprocessing": plan.preprocessing,
                 "precision": plan.precision,
                 "memory_format": plan.memory_format,
                 "machine": hashlib.sha256("\n".join(machine_facts(plan.device)).encode()).hexdigest()[:16],
-                "versions": [plan.versions.get(name) for name in ("torch", "torchvision", "timm", "pillow")],
+                "versions": [
+                    plan.versions.get(name) for name in ("zoo-registry", "torch", "torchvision", "timm", "pillow")
+                ],
                 "provider": [plan.backbone.distribution, plan.backbone.version],
             }
         )
@@ -117,6 +130,11 @@ class _Filling:
         self._size = pieces.size
         self._said = False
 
+    @property
+    def in_smaller_pieces(self) -> bool:
+        """Whether memory ran out since this was made."""
+        return self._pieces.size != self._size
+
     def is_stale(self, files: Sequence[ImageFile]) -> bool:
         """Whether the cache's rows of the first files are others than come out now: digests tell damage, not this."""
         part = _parts(files, BLOCK * self._size)[0]
@@ -124,6 +142,8 @@ class _Filling:
         if kept is None:
             return False
         found = block_of(next(self._outputs(part[: self._size], None)))
+        if self.in_smaller_pieces:
+            return False  # other bits say nothing
         alike = found.order == kept.order and found.rows.dtype == kept.rows.dtype
         return not (alike and torch.equal(found.rows, kept.rows[: len(found)]))
 
@@ -132,12 +152,20 @@ class _Filling:
         parts = _parts(files, BLOCK * self._size)
         keys = [self._key(part, view) for part in parts]
         with self._cache.filling(self._subject, self._waiting):
-            blocks = [self._cache.read(self._subject, key) for key in keys]
+            blocks = self._read(keys, task)
             missing = [number for number, block in enumerate(blocks) if block is None]
             if missing:
                 self._fill(blocks, parts, keys, missing, task, view)
         table = Table([block for block in blocks if block is not None])
         return table.in_one_piece() if self._in_memory and table.bytes <= _ONE_PIECE else table
+
+    def _read(self, keys: Sequence[str], task: str) -> list[Block | None]:
+        blocks = []
+        for number, key in enumerate(keys, start=1):
+            blocks.append(self._cache.read(self._subject, key))
+            if blocks[-1] is not None:
+                self._context.report(Progress(task=f"read {task}", done=number, total=len(keys), unit="files"))
+        return blocks
 
     def _fill(
         self,
@@ -162,17 +190,20 @@ class _Filling:
 
     def _kept(self, key: str, block: Block) -> Block:
         """The block, from its file where it is not to stay in memory."""
-        # With smaller pieces, because memory ran out, other bits come out than the key stands for.
-        kept = self._pieces.size == self._size and self._cache.keep(self._subject, key, block)
-        if self._in_memory:
-            return block
-        mapped = self._cache.read(self._subject, key) if kept else None
-        if mapped is None:
-            raise RunError(
-                f"What the frozen part puts out fits neither into memory nor into {self._cache.folder}.\n"
-                f"Next: free space there, or raise {LIMIT}, or compute it in every epoch (--set STAGE.prefix=off)."
-            )
-        return mapped
+        if self.in_smaller_pieces:
+            return block  # not what the key stands for; all of it is made again
+        for _ in range(2):  # another process may make room in between
+            kept = self._cache.keep(self._subject, key, block)
+            if self._in_memory:
+                return block
+            mapped = self._cache.read(self._subject, key) if kept else None
+            if mapped is not None:
+                return mapped
+        otherwise = ", or compute it in every epoch (--set STAGE.prefix=off)" if self._cut else ""
+        raise RunError(
+            f"What the frozen part puts out fits neither into memory nor into {self._cache.folder}.\n"
+            f"Next: free space there, or raise {LIMIT}{otherwise}."
+        )
 
     def _outputs(self, files: Sequence[ImageFile], view: tuple[Any, str] | None) -> Iterator[Tensor]:
         store, size = self._context.store, self._size
@@ -235,7 +266,7 @@ def cut_fault(model: ZooModel, before: str, images: Tensor) -> str:
         return f"cannot be: {error}"
     images = images.to(next(model.parameters()).device)
     model.eval()
-    with torch.no_grad():
+    with torch.no_grad(), memory_suffices("comparing the cut backbone with the whole"):
         whole = model.features(images)
         parts = model.features_after(cut, model.outputs_before(cut, images))
     if torch.equal(whole, parts):
