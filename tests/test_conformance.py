@@ -17,7 +17,7 @@ import zoo
 from tests import crimes
 from tests.conftest import Zoo
 from tests.distributions import install
-from zoo.errors import UnknownName
+from zoo.errors import Terminated, UnknownName
 from zoo.recipes import RecipeSpec
 from zoo.registry import default_registry
 from zoo.registry.names import qualified_name
@@ -273,3 +273,11 @@ def zoo_heads():
 
 def path_with(folder: Path) -> str:
     return ":".join([str(folder), *(each for each in sys.path if each)])
+
+
+def test_being_told_to_end_ends_the_kit() -> None:
+    def build(shape: zoo.FeatureShape, classes: int, options: object) -> object:
+        raise Terminated(143)
+
+    with pytest.raises(Terminated):
+        check_head(zoo.HeadSpec(name="ended", summary="Is told to end.", build=build))  # type: ignore[arg-type]

@@ -17,9 +17,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tests.conftest import Zoo
 from torch import Tensor
+from zoo.artefact.write import mark_failed
 from zoo.errors import ArtefactError, CheckFailed, OptionError, Refused
 from zoo.exporting import onnx_file, pt2
 from zoo.exporting.subject import Subject, Written
+from zoo.model.build import file_digest
 
 DOCUMENT = (Path(__file__).parents[1] / "docs" / "artefact.md").read_text("utf-8")
 
@@ -246,3 +248,26 @@ def test_the_command_says_where_it_is_and_how_it_is_loaded(of_timm: Path, tmp_pa
     assert f"written: {tmp_path / 'out'}" in done.stdout and "load: timm.create_model(" in done.stdout
     again = zoo_inside("export", of_timm, "--to", "timm", "--out", tmp_path / "out")
     assert again.returncode == 2 and "overwrites nothing" in again.stderr
+
+
+def test_a_classifier_whose_proof_failed_says_so_when_it_is_exported(of_timm: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(of_timm / "model", tmp_path / "model"))
+    mark_failed(copy)
+    notes: list[str] = []
+    zoo.export(copy, to="timm", report=lambda event: notes.append(getattr(event, "text", "")))
+    assert any("proof of this classifier's run failed" in text for text in notes)
+
+
+def test_other_logits_under_another_version_of_a_plugin_are_not_exported(of_timm: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(of_timm / "model", tmp_path / "model"))
+    config = json.loads((copy / "config.json").read_text("utf-8"))
+    config["head"]["version"] = "0.0.1"
+    golden = load_file(copy / "golden.safetensors")
+    with safe_open(copy / "golden.safetensors", framework="pt") as file:
+        metadata = file.metadata()
+    save_file({**golden, "logits": golden["logits"] + 1}, copy / "golden.safetensors", metadata=metadata)
+    config["golden"]["digest"] = file_digest(copy / "golden.safetensors")
+    (copy / "config.json").write_text(json.dumps(config), "utf-8")
+    with pytest.raises(zoo.ZooError, match=r"0\.0\.1"):
+        zoo.export(copy, to="timm")
+    assert not (tmp_path / "model-timm").exists()

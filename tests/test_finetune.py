@@ -173,10 +173,10 @@ def test_halved_batches_accumulate_to_the_same_gradient() -> None:
         batch_norms_training=0,
     )
     features, targets = torch.randn(11, model.shape.pooled), torch.arange(11) % 3
-    inputs = KeptInputs((table_of(features),), table_of(features), 32)
     gradients = []
     for size in (11, 4):
         pieces = Pieces(size, work="test", report=lambda event: None, halvings=[])
+        inputs = KeptInputs((table_of(features),), table_of(features), pieces)
         _step(model, inputs, features, targets, Objective(stage.settings), pieces, StageWatch(model, stage))
         gradients.append(model.head.fc.weight.grad.clone())  # type: ignore[union-attr, operator]
     torch.testing.assert_close(gradients[0], gradients[1])

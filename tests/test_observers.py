@@ -186,3 +186,16 @@ def test_the_command_lists_and_takes_observers(among: Zoo, few: Path, tmp_path: 
     assert "RunFinished" in [each["event"] for each in told(tmp_path / "run")]
     refused = among("finetune", "--resume", "run", "--observer", "recorder")
     assert refused.returncode == 2 and "goes alone" not in refused.stderr
+
+
+def test_a_report_that_is_broken_off_does_not_make_the_run_unfinished(
+    watch: Watch, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def broken_off(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("zoo.reporting.write.write_or_say", broken_off)
+    with pytest.raises(KeyboardInterrupt):
+        watch("recorder", out=tmp_path / "run")
+    events = [each["event"] for each in told(tmp_path / "run")]
+    assert "RunFinished" in events and (tmp_path / "run" / "result.json").exists()

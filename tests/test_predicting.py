@@ -268,3 +268,9 @@ def test_both_commands_take_a_precision(zoo_inside: Zoo, half: Path, run_folder:
         assert stored.returncode == 0 and stored.stdout != asked.stdout
     done = zoo_inside("predict", half, shapes / "val", "--precision", "half")
     assert done.returncode == 2 and "--precision 'half' is none of auto, float32, bfloat16" in done.stderr
+
+
+def test_no_threads_at_all_are_refused(run_folder: Path, shapes: Path, zoo_inside: Zoo) -> None:
+    for command in (("predict", run_folder, shapes / "val"), ("evaluate", run_folder, "--data", shapes / "val")):
+        ended = zoo_inside(*command, "--workers", "0")
+        assert ended.returncode == 2 and "--workers must be at least 1, got 0" in ended.stderr

@@ -21,10 +21,12 @@ from zoo.events import Event, Note, Progress
 from zoo.features.cache import FeatureCache, Subject, name_of
 from zoo.features.folder import entries, features_folder, size_limit
 from zoo.features.table import Block, Table, block_of, joined
+from zoo.model.adapters import adapted
 from zoo.model.build import build_headless
 from zoo.model.cut import CannotCut, Cut
 from zoo.model.model import ZooModel
 from zoo.registry import default_registry
+from zoo.training.reuse import state_digest
 
 TINY = {"backbone": "timm/test_resnet", "weights": "random", "batch_size": 4}
 CUT = """summary = "Only the last group."
@@ -109,6 +111,15 @@ def test_a_backbone_that_cannot_be_cut_says_why(backbone: str, group: str, reaso
         model = build_headless(found, "pooled", tag=found.tag)
     with pytest.raises(CannotCut, match=reason):
         model.cut_before(group)
+
+
+def test_adapters_behind_a_cut_do_not_change_what_is_before_it() -> None:
+    model = outline("timm/test_resnet")
+    plain = state_digest(model, "layer4")
+    with adapted(model, ("backbone.layer4.0.conv2",), rank=2, alpha=4):
+        assert any("lora" in name for name, _ in model.named_parameters())
+        assert state_digest(model, "layer4") == plain
+    assert state_digest(model, "layer3") != plain
 
 
 # Training on it
@@ -411,10 +422,28 @@ def test_the_limit_is_a_size(text: str, bytes_: int, monkeypatch: pytest.MonkeyP
     assert size_limit() == bytes_
 
 
-def test_a_limit_that_is_no_size_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_limit_that_is_no_size_is_refused_before_anything_is_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("ZOO_CACHE_LIMIT", "much")
     with pytest.raises(OptionError, match="'much', which is no size"):
-        size_limit()
+        zoo.plan(**TINY, data=tmp_path / "not there")
+
+
+def test_validation_behind_a_cut_goes_in_smaller_pieces_where_memory_runs_out(
+    shapes: Path, tmp_path: Path, recipe: str, cold: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = ZooModel.features_after
+
+    def small_memory(self: ZooModel, cut: Cut, rows: Tensor) -> Tensor:
+        if len(rows) > 18 and cold.joinpath("features").exists():
+            torch.empty(1 << 50)  # a petabyte: the allocator's own failure
+        return whole(self, cut, rows)
+
+    monkeypatch.setattr(ZooModel, "features_after", small_memory)
+    result = zoo.finetune(**TINY, recipe=recipe, data=shapes, out=tmp_path / "run")
+    assert result.proof == "passed"
+    assert {each["work"]: each["size"] for each in result.content["memory"]} == {"validation last": 16}
 
 
 # Tables

@@ -160,7 +160,7 @@ def test_features_of_a_view_are_those_of_its_images_however_many_go_at_once(shap
 
 def test_epochs_take_the_views_in_turn() -> None:
     views = [torch.full((4, 2), float(number)) for number in range(3)]
-    inputs = KeptInputs(tuple(table_of(view) for view in views), table_of(torch.zeros(1, 2)), 32)
+    inputs = KeptInputs(tuple(table_of(view) for view in views), table_of(torch.zeros(1, 2)), pieces_of(32))
     seen = [float(next(inputs.train_batches([[0, 3]], "key", epoch))[0, 0]) for epoch in range(1, 8)]
     assert seen == [0, 1, 2, 0, 1, 2, 0]
 

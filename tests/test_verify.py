@@ -234,3 +234,13 @@ def test_another_version_of_a_plugin_is_said_and_the_golden_logits_decide(run: P
     edit(artefact, golden=None)
     zoo.load(artefact, report=said.append)
     assert said[-1].loud and "no golden logits" in said[-1].text
+
+
+def test_data_that_are_there_and_no_longer_fit_are_a_fault(kept: Path, tmp_path: Path) -> None:
+    """Data that are gone are only said."""
+    moved = Path(shutil.copytree(kept.parent / "data", tmp_path / "data"))
+    run = zoo.finetune(**USUAL, data=moved, recipe="head_only", out=tmp_path / "run").path
+    shutil.rmtree(next((moved / "train").iterdir()))
+    assert verdicts(run)["first_steps"] == "failed" and not zoo.verify(run).passed
+    shutil.rmtree(moved)
+    assert verdicts(run)["first_steps"] == "warning" and zoo.verify(run).passed

@@ -102,7 +102,7 @@ class Classifier:
     @property
     def fault(self) -> str | None:
         """What a person should know before using it: that the proof of its run failed. None where it passed."""
-        return f"the proof of this classifier's run failed ({self.path})" if self.config.proof == "failed" else None
+        return self.config.fault(self.path)
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -62,3 +62,7 @@ class ArtefactConfig(_Record):
     versions: dict[str, str]
     golden: GoldenConfig | None = None
     """None for an artefact that was made before there were golden logits."""
+
+    def fault(self, path: object) -> str | None:
+        """What a person should know before using the artefact at `path`: that the proof of its run failed."""
+        return f"the proof of this classifier's run failed ({path})" if self.proof == "failed" else None

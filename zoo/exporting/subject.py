@@ -68,8 +68,8 @@ def read_subject(folder: Path, registry: Registry, report: Report) -> Subject:
     """Raises ArtefactError, also where other versions of its plugins give other logits."""
     model, config = read_model(folder, registry)
     check_versions(model, folder, config, registry, report)  # in its own precision
-    if config.proof == "failed":
-        report(Note(text=f"The proof of this classifier's run failed: {folder}", loud=True))
+    if fault := config.fault(folder):
+        report(Note(text=fault, loud=True))
     model.requires_grad_(False).compute_as(Compute())
     golden: Golden | None = read_golden(folder, config)
     pictures = golden.pictures if golden else draw_pictures(model.preprocessing)

@@ -19,6 +19,7 @@ from zoo.data.sample import sample_classes, sample_folder
 from zoo.data.store import ImageStore
 from zoo.errors import DataError, OptionError
 from zoo.events import Note, Progress, Report
+from zoo.features.folder import size_limit
 from zoo.model.build import Weights, WeightsChoice, build_headless, build_outline, choose_weights
 from zoo.model.measure import feature_shape, idle_parameters
 from zoo.model.model import HEAD, ZooModel
@@ -173,6 +174,7 @@ def _refuse_bad_numbers(request: Request) -> None:
         )
     check_precision(request.precision)
     workers_of(request.workers)
+    size_limit()
 
 
 def _dataset(request: Request, report: Report) -> Dataset:

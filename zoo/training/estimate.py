@@ -303,14 +303,14 @@ class _Measuring:
         return _Measured(timed.epochs[0].seconds, 0.0, 0.0, gradients=0, optimizer=0, activations=peak.peak)
 
     def _inputs(self, stage: StagePlan, files: Sequence[ImageFile], val: Sequence[ImageFile]) -> Inputs:
+        pieces = self._pieces(self._plan.chunk, f"validation {stage.settings.name}")
         if stage.inputs == "features":
             train, held_out = (table_of(torch.randn(len(each), *self._feature_shape)) for each in (files, val))
-            return KeptInputs((train,), held_out, self._plan.chunk)
+            return KeptInputs((train,), held_out, pieces)
         if stage.inputs == "prefix":
             put_out = (self._put_out(each, "none", stage.cut) for each in (files, val))
             train, held_out = (table_of(torch.cat(list(each))) for each in put_out)
-            return KeptInputs((train,), held_out, self._plan.chunk, stage.cut)
-        pieces = self._pieces(self._plan.chunk, f"validation {stage.settings.name}")
+            return KeptInputs((train,), held_out, pieces, stage.cut)
         keys = seeding.view_keys(self._plan.seed, stage)
         return _SteadyImages(self._store, files, val, stage, pieces, lambda done: None, keys)
 

@@ -34,18 +34,14 @@ def logits_of(
     return _through(model, model, batches, most, pieces, progress)
 
 
-def kept_logits(model: ZooModel, rows: Table, cut: Cut | None, *, size: int) -> Tensor:
-    """logits[N, classes] from kept features, or from what crosses the cut, in padded pieces of `size` as `logits`
-    computes them."""
-    device = next(model.parameters()).device
-    model.eval()
+def kept_logits(model: ZooModel, rows: Table, cut: Cut | None, *, pieces: Pieces) -> Tensor:
+    """logits[N, classes] from kept features, or from what crosses the cut, in padded pieces as in `logits`."""
 
     def forward(piece: Tensor) -> Tensor:
         logits: Tensor = model.head(piece if cut is None else model.features_after(cut, piece))
         return logits
 
-    with torch.inference_mode():
-        return torch.cat([_padded(forward, piece.to(device), size).cpu() for piece in rows.chunks(size)])
+    return torch.cat(list(outputs(forward, model, rows.chunks(pieces.size), pieces)))
 
 
 def outputs(
@@ -53,11 +49,11 @@ def outputs(
 ) -> Iterator[Tensor]:
     """What `forward` makes of each batch, on the CPU, in the layout that it comes in; training can go on from it."""
     device = next(model.parameters()).device
-    for images in batches:
+    for batch in batches:
         model.eval()
 
-        def attempt(size: int, images: Tensor = images) -> Tensor:
-            done = [_padded(forward, piece.to(device), size).cpu() for piece in torch.split(images, size)]
+        def attempt(size: int, batch: Tensor = batch) -> Tensor:
+            done = [_padded(forward, piece.to(device), size).cpu() for piece in torch.split(batch, size)]
             return done[0] if len(done) == 1 else torch.cat(done)
 
         with torch.no_grad():

@@ -43,10 +43,15 @@ class KeptInputs:
     views: tuple[Table, ...]
     """Of the training images; epochs take the views in turn."""
     val: Table
-    chunk: int
+    pieces: Pieces
+    """Of validation."""
     before: str = ""
     """The group with which the kept rows go on into the backbone; none where they are features."""
     _cuts: WeakKeyDictionary[ZooModel, Cut] = field(default_factory=WeakKeyDictionary, compare=False, repr=False)
+
+    @property
+    def chunk(self) -> int:
+        return self.pieces.size
 
     def train_batches(self, order: Sequence[Sequence[int]], text: str, epoch: int, begin: int = 0) -> Iterator[Tensor]:
         view = self.views[(epoch - 1) % len(self.views)]
@@ -57,7 +62,7 @@ class KeptInputs:
         return batch if cut is None else model.features_after(cut, batch)
 
     def val_logits(self, model: ZooModel) -> Tensor:
-        return inference.kept_logits(model, self.val, self._cut_of(model), size=self.chunk)
+        return inference.kept_logits(model, self.val, self._cut_of(model), pieces=self.pieces)
 
     def _cut_of(self, model: ZooModel) -> Cut | None:
         """Of this very model: a moving average is another one than what trains, and a cut calls its model's modules."""

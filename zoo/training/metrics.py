@@ -27,7 +27,7 @@ def score(logits: Tensor, targets: Tensor) -> Scores:
     logits, targets = logits.float().cpu(), targets.cpu()
     predicted = logits.argmax(dim=1)
     return Scores(
-        accuracy=float((predicted == targets).sum() / len(targets)),
+        accuracy=int((predicted == targets).sum()) / len(targets),
         macro_f1=macro_f1(predicted, targets, classes=logits.shape[1]),
         loss=float(torch.nn.functional.cross_entropy(logits, targets)),
     )

@@ -56,7 +56,7 @@ class Reuse:
         subject = self._subject(cut)
         if self._last is not None and self._last[:2] == (subject, keys):
             last = self._last[2]
-            return KeptInputs(last.views, last.val, last.chunk, stage.cut)  # cut anew: adapters come and go
+            return KeptInputs(last.views, last.val, last.pieces, stage.cut)  # cut anew: adapters come and go
         self.forget()  # not beside the new ones
         self._cache.let_go()
         with self._context.clock.measure("features"):
@@ -77,7 +77,8 @@ class Reuse:
             views = self._views(stage, keys, work)
             val = work.table(context.val, "of val")
             if not work.in_smaller_pieces:
-                return KeptInputs(views, val, pieces.size, stage.cut)
+                validation = context.pieces(pieces.size, f"validation {stage.settings.name}")
+                return KeptInputs(views, val, validation, stage.cut)
             # Memory ran out on the way: other bits come out of smaller pieces, so all rows are made in these.
 
     def _views(self, stage: StagePlan, keys: Sequence[str], work: _Filling) -> tuple[Table, ...]:
