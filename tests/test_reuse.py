@@ -157,6 +157,11 @@ def test_when_memory_runs_out_all_rows_are_made_in_smaller_pieces(
     result = zoo.finetune(**TINY, recipe=recipe, data=shapes, out=tmp_path / "run")
     assert result.proof == "passed"
     assert {each["work"]: each["size"] for each in result.content["memory"]}["features"] == 16
+    # Nothing of it stands for what whole pieces give.
+    monkeypatch.setattr(ZooModel, "outputs_before", whole)
+    events: list[Event] = []
+    zoo.finetune(**TINY, recipe=recipe, data=shapes, out=tmp_path / "again", report=events.append)
+    assert computed(events) > 0
 
 
 def test_a_moving_average_is_judged_by_its_own_backbone(few: Path, tmp_path: Path, recipe: str) -> None:
