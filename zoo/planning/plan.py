@@ -14,6 +14,11 @@ from zoo.specs import Needs
 FORMAT = 1
 
 
+Source = Literal["features", "prefix", "images"]
+"""What a stage trains on. `features`: the frozen backbone runs once an image, and this is what the head gets.
+`prefix`: what the groups before the first that trains put out, likewise. `images`: nothing is computed once."""
+
+
 class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -84,9 +89,7 @@ class StagePlan(_Record):
     rates: dict[str, float]
     """Peak learning rate of every group that trains, after layer decay."""
     steps: int
-    inputs: Literal["features", "prefix", "images"]
-    """`features`: the frozen backbone runs once an image and the stage trains on what it put out. `prefix`: so do the
-    groups before `cut`."""
+    inputs: Source
     cut: str = ""
     """The first group that runs in every step, of a `prefix`."""
     kept_bytes: int = 0

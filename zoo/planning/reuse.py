@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -14,9 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from zoo.features.folder import size_limit
 from zoo.model.cut import CannotCut
 from zoo.model.model import HEAD, ZooModel
+from zoo.planning.plan import Source
 from zoo.recipes import Stage
-
-Source = Literal["features", "prefix", "images"]
 
 MEMORY_BUDGET = 1 << 30
 """Bytes of kept rows in memory; with more they are mapped from the cache folder's files."""
@@ -32,7 +30,6 @@ class Reuse:
     """Where a stage's batches come from."""
 
     inputs: Source
-    """`features`: what the head gets. `prefix`: what the groups before `cut` put out. `images`: nothing is kept."""
     cut: str = ""
     """The first group that runs in every step, of a `prefix`."""
     bytes: int = 0
@@ -122,7 +119,8 @@ def _prefix(outline: ZooModel, first: str) -> tuple[tuple[int, ...], float]:
             crossing = cut.prefix(images)
             features = cut.suffix(crossing) if isinstance(crossing, Tensor) else None
     except Exception as error:  # a graph that was cut may miss what upstream's code had
-        raise CannotCut(f"its parts do not run by themselves ({str(error).splitlines()[0]})") from None
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise CannotCut(f"its parts do not run by themselves ({reason})") from None
     finally:
         for each, wanted in was:
             each.requires_grad_(wanted)
