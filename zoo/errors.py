@@ -165,3 +165,8 @@ def _listed(title: str, items: Sequence[str], *, show: int = 5) -> list[str]:
         return []
     more = [f"    and {len(items) - show} more"] if len(items) > show else []
     return [f"  {title} ({len(items)}):", *(f"    {item}" for item in items[:show]), *more]
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says; its type where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

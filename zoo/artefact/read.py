@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from zoo.artefact.config import CONFIG, FOLDER, FORMAT, TENSORS, ArtefactConfig, BackboneConfig, HeadConfig
 from zoo.compute import Compute
-from zoo.errors import ArtefactError, Refused, UnknownName, ZooError
+from zoo.errors import ArtefactError, Refused, UnknownName, ZooError, first_line
 from zoo.model.build import build_model, file_digest
 from zoo.model.model import ZooModel
 from zoo.model.weights import load_weights
@@ -127,4 +127,4 @@ def _needs(kind: str, part: BackboneConfig | HeadConfig, error: Refused) -> Arte
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    return first_line(error)

@@ -13,7 +13,7 @@ import torch
 
 from zoo.artefact.golden import TOLERANCE, Difference, compare
 from zoo.artefact.read import find_artefact
-from zoo.errors import ArtefactError, CheckFailed, OptionError, ZooError, nearest
+from zoo.errors import ArtefactError, CheckFailed, OptionError, ZooError, first_line, nearest
 from zoo.events import Note, Report
 from zoo.exporting.subject import Subject, Write, Written, read_subject
 from zoo.files import new_path
@@ -106,7 +106,7 @@ def _written(subject: Subject, draft: Path, to: str, write: Write) -> Written:
     except (ZooError, OSError):
         raise
     except Exception as error:  # whatever an exporter meets in a model that it was not made for
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         others = ", ".join(f"--to {each}" for each in ("onnx", "pt2") if each != to)
         raise ArtefactError(
             f"{subject.config.backbone.name} with head {subject.config.head.name} cannot be exported to {to}: "

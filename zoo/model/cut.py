@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from zoo.errors import first_line
 from zoo.model.groups import Partition
 
 Features = Callable[[nn.Module, Tensor], Tensor]
@@ -138,7 +139,7 @@ def _traced(whole: _Whole, groups: Partition, late: Collection[str], size: tuple
             with torch.no_grad(), torch.device(device):
                 graphs.append(_Tracer(groups, late, example).trace(whole))
     except Exception as error:  # tracing runs upstream's code on stand-ins: it refuses in any way
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         raise CannotCut(f"its code cannot be traced ({reason})") from None
     finally:
         for each, training in modes:

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from zoo.errors import WeightsError, WeightsMismatch
+from zoo.errors import WeightsError, WeightsMismatch, first_line
 
 _SAFETENSORS = (".safetensors",)
 _PICKLED = (".pth", ".pt", ".bin", ".tar")
@@ -96,7 +96,7 @@ def _read_pickled(path: Path) -> object:
             "Next: where you trust its origin, load it there, save its state_dict() as .safetensors, and pass that."
         ) from None
     except (OSError, EOFError, RuntimeError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        first = (str(error).splitlines() or [type(error).__name__])[0]
+        first = first_line(error)
         raise WeightsError(f"{path} is no readable weights file: {first}") from None
 
 

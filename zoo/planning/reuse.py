@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from zoo.errors import first_line
 from zoo.features.folder import size_limit
 from zoo.model.cut import CannotCut
 from zoo.model.model import HEAD, ZooModel
@@ -119,7 +120,7 @@ def _prefix(outline: ZooModel, first: str) -> tuple[tuple[int, ...], float]:
             crossing = cut.prefix(images)
             features = cut.suffix(crossing) if isinstance(crossing, Tensor) else None
     except Exception as error:  # a graph that was cut may miss what upstream's code had
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise CannotCut(f"its parts do not run by themselves ({reason})") from None
     finally:
         for each, wanted in was:

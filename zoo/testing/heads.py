@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zoo.errors import OptionError, ZooError
+from zoo.errors import OptionError, ZooError, first_line
 from zoo.model.model import HEAD, ZooModel
 from zoo.options import build_options, describe_options, options_to_dict
 from zoo.specs import FeatureShape, HeadSpec
@@ -273,7 +273,7 @@ def _device_move(trial: HeadTrial) -> str:
     try:
         trial.build().to("meta").eval()(torch.empty(trial.shape_of(2), device="meta"))
     except Exception as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        first = first_line(error)
         raise Fault(
             f"moved to another device it does not run; is a tensor neither parameter nor buffer? {first}"
         ) from error

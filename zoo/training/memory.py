@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import torch
 
-from zoo.errors import DeviceError
+from zoo.errors import DeviceError, first_line
 from zoo.events import Note, Report
 
 Done = TypeVar("Done")
@@ -46,7 +46,7 @@ class Pieces:
             except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error):
                     raise
-                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+                reason = first_line(error)
             # Outside the handler: the exception's traceback would keep the tensors alive.
             self._halve(reason)
 
@@ -78,7 +78,7 @@ def memory_suffices(work: str) -> Iterator[None]:
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         raise DeviceError(
             f"Memory does not suffice ({work}): {reason}\n"
             "Next: free memory, take a smaller backbone or head, or a recipe that trains less (--recipe head_only)."
