@@ -47,7 +47,7 @@ def read_config(folder: Path) -> ArtefactConfig:
         config = ArtefactConfig.model_validate(content)
         Preprocessing.from_dict(config.preprocessing)
     except (ValidationError, TypeError, ValueError) as error:
-        raise ArtefactError(f"{path} is no artefact's config: {_first_line(error)}") from None
+        raise ArtefactError(f"{path} is no artefact's config: {first_line(error)}") from None
     return config
 
 
@@ -84,7 +84,7 @@ def _header(path: Path) -> dict[str, list[int]]:
     except FileNotFoundError:
         raise ArtefactError(f"{path} is missing; the artefact is incomplete.") from None
     except (SafetensorError, OSError, ValueError) as error:
-        raise ArtefactError(f"{path} is no readable safetensors file: {_first_line(error)}") from None
+        raise ArtefactError(f"{path} is no readable safetensors file: {first_line(error)}") from None
 
 
 def _build(config: ArtefactConfig, registry: Registry) -> ZooModel:
@@ -124,7 +124,3 @@ def _needs(kind: str, part: BackboneConfig | HeadConfig, error: Refused) -> Arte
         f"This artefact needs the {kind} {part.name!r} of {wanted}, which is not installed, "
         f"or is broken or switched off (zoo list plugins).\nNext: pip install '{part.distribution}=={part.version}'"
     )
-
-
-def _first_line(error: Exception) -> str:
-    return first_line(error)
