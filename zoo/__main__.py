@@ -1,6 +1,6 @@
 """`python -m zoo`"""
 
-from zoo.cli.app import main
+from zoo.cli.process import run
 
 if __name__ == "__main__":
-    main()
+    run()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.errors import OptionError
 from zoo.events import Report, silent
+from zoo.imports import collector_resting
 from zoo.planning.request import Request, check_input_size
 from zoo.registry import Registry, default_registry
 from zoo.registry.catalogue import Filter, Listed, find_backbones
@@ -108,10 +109,11 @@ def create_model(
         ZooError: An unknown name, an option that cannot be, a head that this backbone cannot take, weights that cannot
             be had or do not fit.
     """
-    from zoo.model.build import build_model, choose_weights, obtain_weights
-    from zoo.options import build_options
-    from zoo.planning.input_size import refuse_input_size
-    from zoo.planning.pairs import refuse_pair
+    with collector_resting():
+        from zoo.model.build import build_model, choose_weights, obtain_weights
+        from zoo.options import build_options
+        from zoo.planning.input_size import refuse_input_size
+        from zoo.planning.pairs import refuse_pair
 
     known = registry or default_registry()
     names = tuple(f"class{index}" for index in range(classes)) if isinstance(classes, int) else tuple(classes)
@@ -143,7 +145,8 @@ def plan(
     `estimate`: measure a few steps of each stage on this machine, for `.estimate`: seconds and bytes. Nothing is
     downloaded for it.
     """
-    from zoo.training.run import make_plan
+    with collector_resting():
+        from zoo.training.run import make_plan
 
     return make_plan(request or _request(arguments), registry or default_registry(), report, measured=estimate)
 
@@ -185,9 +188,10 @@ def finetune(
         ZooError: Anything that cannot be or fails; CheckFailed, after everything was written, where a check of the
             proof found a fault.
     """
-    from zoo.training.observing import observed
-    from zoo.training.run import finetune as carry_out
-    from zoo.training.run import resume as go_on
+    with collector_resting():
+        from zoo.training.observing import observed
+        from zoo.training.run import finetune as carry_out
+        from zoo.training.run import resume as go_on
 
     known = registry or default_registry()
 
@@ -213,7 +217,8 @@ def report(run: str | Path, *, registry: Registry | None = None) -> Path:
 
     Nothing else in the folder changes. -> the page's path. Raises RunError for what is no finished run.
     """
-    from zoo.reporting.write import write_report
+    with collector_resting():
+        from zoo.reporting.write import write_report
 
     return write_report(Path(run).expanduser(), registry or default_registry())
 
@@ -231,7 +236,8 @@ def verify(path: str | Path, *, report: Report = silent, registry: Registry | No
 
     Raises RunError for a run that is not finished, ArtefactError for what is neither.
     """
-    from zoo.training.verify import verify as look_again
+    with collector_resting():
+        from zoo.training.verify import verify as look_again
 
     return look_again(Path(path).expanduser(), registry or default_registry(), report)
 
@@ -254,7 +260,8 @@ def load(
     Raises:
         ZooError: No artefact, a damaged one, no such device or precision.
     """
-    from zoo.artefact.classifier import Classifier
+    with collector_resting():
+        from zoo.artefact.classifier import Classifier
 
     return Classifier.load(path, device=device, precision=precision, report=report, registry=registry)
 
@@ -287,7 +294,8 @@ def export(
         ArtefactError: No artefact, a damaged one, or one that the exporter cannot trace.
         CheckFailed: Its logits are not the original's.
     """
-    from zoo.exporting.export import export as write
+    with collector_resting():
+        from zoo.exporting.export import export as write
 
     place = None if out is None else Path(out).expanduser()
     return write(Path(path).expanduser(), to, place, registry or default_registry(), report)
@@ -307,7 +315,8 @@ def evaluate(
 
     `precision` as in `load`. Raises ArtefactError, DataError.
     """
-    from zoo.training.evaluation import evaluate as score_folder
+    with collector_resting():
+        from zoo.training.evaluation import evaluate as score_folder
 
     classifier = load(artefact, device=device, precision=precision, report=report, registry=registry)
     return score_folder(classifier, Path(data).expanduser(), report, workers=workers)

@@ -298,7 +298,7 @@ def _end(*_: object) -> None:
 
 
 def main() -> None:
-    """Entry point of the `zoo` command: the one place where a ZooError becomes a message and an exit code."""
+    """The `zoo` command: the one place where a ZooError becomes a message and an exit code."""
     quiet_libraries()
     # As Ctrl-C does, it lets a run say how to go on; services and clusters end programs this way.
     signal.signal(signal.SIGTERM, _end)

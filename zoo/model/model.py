@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from zoo.compute import Compute
 from zoo.errors import PluginError
 from zoo.model.adapters import AdaptedNames
+from zoo.model.allocator import keep_freed_memory
 from zoo.model.cut import Cut, cut_before
 from zoo.model.groups import Partition, partition
 from zoo.preprocessing import Preprocessing
@@ -108,6 +109,7 @@ class ZooModel(nn.Module):
 
     def compute_as(self, compute: Compute) -> ZooModel:
         """Set precision and memory layout of the backbone's passes; weights stay float32, and so do the features."""
+        keep_freed_memory()
         self.compute = compute
         self.backbone.to(memory_format=_LAYOUTS[compute.memory_format])
         return self

@@ -6,6 +6,7 @@ The default stands unless another is at least 1.2 times faster, so that noise do
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import get_args
@@ -22,7 +23,9 @@ from zoo.planning.machine import machine_facts
 WORTH_IT = 1.2
 """How many times faster than what is simpler a choice must be."""
 _LAYOUT, _HALF = Compute("float32", "channels_last"), Compute("bfloat16", "channels_last")
-_BATCH, _MOST_SECONDS = 16, 2.0
+_BATCH, _PASSES, _MOST_SECONDS = 16, 3, 2.0
+_HOPELESS = 2.5
+"""How many times longer than the best's a first pass, which is slower than those after it, rules a choice out."""
 
 
 def check_precision(asked: str) -> None:
@@ -97,19 +100,31 @@ def _measured(
     # Two at least: a batch norm in training may get a single value for each channel of one.
     for_two = _seconds(model, candidates[0], 2, trains) or 0.0
     count = _BATCH if for_two * _BATCH / 2 < _MOST_SECONDS else max(2, int(2 * _MOST_SECONDS / for_two))
-    took = {str(candidate): _seconds(model, candidate, count, trains) for candidate in candidates}
-    return {name: round(count / seconds, 2) for name, seconds in took.items() if seconds is not None}
+    took: dict[str, float | None] = {}
+    for candidate in reversed(candidates):  # the likely fastest first: what is far behind it is not timed again
+        best = min((seconds for seconds in took.values() if seconds is not None), default=math.inf)
+        took[str(candidate)] = _seconds(model, candidate, count, trains, hopeless=_HOPELESS * best)
+    rates = {name: round(count / seconds, 2) for name, seconds in took.items() if seconds is not None}
+    return {str(candidate): rates[str(candidate)] for candidate in candidates if str(candidate) in rates}
 
 
-def _seconds(model: ZooModel, compute: Compute, count: int, trains: bool) -> float | None:
-    """The fastest of some passes of `count` images after one that does not count; None where it cannot be run."""
+def _seconds(
+    model: ZooModel, compute: Compute, count: int, trains: bool, *, hopeless: float = math.inf
+) -> float | None:
+    """The fastest of some passes of `count` images after one that does not count; None where it cannot be run.
+
+    A first pass of over `hopeless` seconds is the only one.
+    """
     device = next(model.parameters()).device
     images = torch.rand(count, *model.preprocessing.input_size, device=device)
     try:
         model.compute_as(compute)
         began = time.perf_counter()
-        times = [_pass(model, images, trains) for _ in range(2)][1:]
-        while len(times) < 4 and time.perf_counter() - began < _MOST_SECONDS:
+        first = _pass(model, images, trains)
+        if first > hopeless:
+            return first
+        times = [_pass(model, images, trains)]
+        while len(times) < _PASSES and time.perf_counter() - began < _MOST_SECONDS:
             times.append(_pass(model, images, trains))
     except Exception:  # an operation that this precision lacks, memory: it is not chosen
         return None
