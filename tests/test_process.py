@@ -1,0 +1,75 @@
+"""The process of the `zoo` command, and how it uses memory: quick to end, and nothing lost by it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import pytest
+import zoo.cli.process
+
+ENDS = """
+import atexit, sys, threading, time
+import zoo.cli.process as process
+
+def main():
+    atexit.register(print, "registered")
+    threading.Thread(target=lambda: (time.sleep(0.2), print("from a thread"))).start()
+    print("printed")
+    {way}
+
+process.main = main
+process.run()
+"""
+
+PASSES = """
+import resource, torch
+from zoo.model.allocator import keep_freed_memory
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.empty(64 << 20, dtype=torch.uint8).fill_(1)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+keep_freed_memory()
+print([faults() for _ in range(16)][-1])  # glibc takes a few of one size to join again what it cut off for alignment
+"""
+
+
+def _python(code: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=os.environ | variables
+    )
+
+
+@pytest.mark.parametrize(
+    ("way", "code"),
+    [("pass", 0), ("sys.exit()", 0), ("sys.exit(3)", 3), ("sys.exit('Error: a message')", 1), ("1 / 0", 1)],
+)
+def test_whatever_way_a_command_ends_its_output_and_its_exit_code_are_there(way: str, code: int) -> None:
+    done = _python(ENDS.format(way=way))
+    assert done.returncode == code
+    assert done.stdout.splitlines() == ["printed", "from a thread", "registered"]
+    assert ("a message" in done.stderr) == ("message" in way)
+    assert ("ZeroDivisionError" in done.stderr) == ("/" in way)
+
+
+def test_a_reader_that_stops_reading_is_no_error(tmp_path: Path) -> None:
+    command = f"{sys.executable} -m zoo list backbones 2>{tmp_path / 'stderr'} | head -1"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=True)
+    assert len(done.stdout.splitlines()) == 1 and (tmp_path / "stderr").read_text("utf-8") == ""
+
+
+def test_the_console_script_is_this_process() -> None:
+    scripts = entry_points(group="console_scripts", name="zoo")
+    assert {script.load() for script in scripts} == {zoo.cli.process.run}
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="a setting of glibc")
+def test_memory_is_kept_for_the_next_pass_unless_somebody_set_how() -> None:
+    assert int(_python(PASSES).stdout) == 0
+    assert int(_python(PASSES, MALLOC_MMAP_THRESHOLD_="33554432").stdout) > 0
+    assert int(_python(PASSES, GLIBC_TUNABLES="glibc.malloc.mmap_threshold=33554432").stdout) > 0
