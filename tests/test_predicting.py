@@ -247,15 +247,13 @@ def test_the_stored_precision_stands_unless_another_is_asked_for(half: Path) -> 
     assert zoo.load(half, precision="bfloat16").model.compute == Compute("bfloat16", "channels_last")
 
 
-def test_auto_takes_what_is_faster_here_and_leaves_the_model_trainable(
-    half: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_auto_takes_what_is_faster_here(half: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("ZOO_CACHE_DIR", str(tmp_path / "cache"))
     slow = {str(Compute()): 100.0, str(Compute("bfloat16", "channels_last")): 5.0}
     monkeypatch.setattr("zoo.planning.speed._measured", lambda build, *rest: (build(), slow)[1])
     events: list[Event] = []
     model = zoo.load(half, precision="auto", report=events.append).model
-    assert model.compute == Compute() and all(each.requires_grad for each in model.parameters())
+    assert model.compute == Compute()
     assert any("Measuring once" in each.text for each in events if isinstance(each, Note))
 
 

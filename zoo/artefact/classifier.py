@@ -14,7 +14,7 @@ from torch import Tensor
 
 from zoo.artefact.config import ArtefactConfig
 from zoo.artefact.read import find_artefact, read_model
-from zoo.artefact.speed import compute_for
+from zoo.artefact.speed import compile_for, compute_as_asked
 from zoo.artefact.versions import check_versions
 from zoo.data.ahead import map_ahead, workers_of
 from zoo.data.decode import from_memory, read_image
@@ -68,6 +68,7 @@ class Classifier:
         *,
         device: str = "auto",
         precision: str | None = None,
+        compile: bool = False,
         report: Report = silent,
         registry: Registry | None = None,
     ) -> Classifier:
@@ -76,13 +77,15 @@ class Classifier:
         Args:
             device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
             precision: `float32` or `bfloat16`; `auto`: with the memory layout, what was measured to be at least 1.2
-                times faster on this machine; None: what it was trained with, for the very logits that were judged.
+                times faster on this machine, and batch norms folded into convolutions; None: what it was trained with,
+                for the very logits that were judged.
+            compile: By torch.compile: for many images, as it takes up to a minute first.
             report: Called with the events of `zoo.events`.
 
         Raises:
             ArtefactError: It is none, damaged, needs a plugin that is not there, or gives other logits than it did with
                 the version of a plugin that it was made with.
-            DeviceError, OptionError: No such device, or precision.
+            DeviceError, OptionError: No such device, or precision; torch.compile cannot work here.
         """
         from zoo.planning.devices import choose_device
         from zoo.planning.speed import check_precision
@@ -96,7 +99,9 @@ class Classifier:
         model = model.to(chosen)
         check_versions(model, folder, config, known, report)
         if precision is not None:
-            model.compute_as(compute_for(model, config, device=chosen, precision=precision, report=report))
+            compute_as_asked(model, config, folder, device=chosen, precision=precision, report=report)
+        if compile:
+            compile_for(model, batch=BATCH, report=report)
         return cls(model, config, folder)
 
     @property

@@ -20,7 +20,7 @@ from zoo.cli.command_group import Commands
 from zoo.cli.console import Verbosity, quiet_libraries
 from zoo.cli.data_commands import data_app
 from zoo.cli.exit_codes import FAULT_FOUND, TERMINATED
-from zoo.cli.options import AnyPrecision, Artefact, Device, Json, Measure, NoReport, Observer, Resume, Workers
+from zoo.cli.options import AnyPrecision, Artefact, Compile, Device, Json, Measure, NoReport, Observer, Resume, Workers
 from zoo.cli.plugin_commands import plugins_app
 from zoo.cli.run_options import with_run_options
 from zoo.errors import Terminated, ZooError
@@ -171,6 +171,7 @@ def evaluate(
     csv: Annotated[Path | None, typer.Option(help="Write what was said about each image to a CSV file.")] = None,
     device: Device = "auto",
     precision: AnyPrecision = None,
+    compile: Compile = False,
     workers: Workers = None,
     as_json: Json = False,
 ) -> None:
@@ -181,7 +182,13 @@ def evaluate(
 
     with RunDisplay(ctx.obj, as_json=as_json) as display:
         found = api.evaluate(
-            artefact, data=data, device=device, precision=precision, workers=workers, report=display.report
+            artefact,
+            data=data,
+            device=device,
+            precision=precision,
+            compile=compile,
+            workers=workers,
+            report=display.report,
         )
     if csv is not None:  # first: whoever reads stdout may have enough of it
         write_predictions(csv, found)
@@ -203,6 +210,7 @@ def predict(
     csv: Annotated[Path | None, typer.Option(help="Write the predictions to a CSV file as well.")] = None,
     device: Device = "auto",
     precision: AnyPrecision = None,
+    compile: Compile = False,
     workers: Workers = None,
     as_json: Json = False,
 ) -> None:
@@ -216,6 +224,7 @@ def predict(
         csv_file=csv,
         device=device,
         precision=precision,
+        compile=compile,
         workers=workers,
         as_json=as_json,
         verbosity=ctx.obj,

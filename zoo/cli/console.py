@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import warnings
 from collections.abc import Sequence
@@ -63,6 +64,8 @@ def quiet_libraries() -> None:
     """Libraries' warnings are for developers; zoo says itself what people should know."""
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
+        # Said while torch.compile works, on every machine that has a compiler for CUDA and no GPU.
+        logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
 
 
 def count(number: int, one: str, many: str | None = None) -> str:

@@ -51,6 +51,9 @@ AnyPrecision = Annotated[
 NoTune = Annotated[
     bool, typer.Option("--no-tune", help="Do not measure which precision and memory layout are fastest.")
 ]
+Compile = Annotated[
+    bool, typer.Option("--compile", help="For many images: translate the backbone by torch.compile first.")
+]
 Workers = Annotated[int | None, typer.Option(help="Decoding threads. Default: one per core, at most eight.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON alone on stdout.")]
 Measure = Annotated[

@@ -43,6 +43,7 @@ def predict_images(
     csv_file: Path | None,
     device: str,
     precision: str | None,
+    compile: bool,
     workers: int | None,
     as_json: bool,
     verbosity: Verbosity,
@@ -57,7 +58,7 @@ def predict_images(
         # First: one that cannot be written is found before the work.
         rows = stack.enter_context(_csv_rows(csv_file)) if csv_file is not None else None
         display = stack.enter_context(RunDisplay(verbosity, as_json=True))
-        classifier = api.load(artefact, device=device, precision=precision, report=display.report)
+        classifier = api.load(artefact, device=device, precision=precision, compile=compile, report=display.report)
         if classifier.fault:
             display.report(Note(text=classifier.fault, loud=True))
 

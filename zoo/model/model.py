@@ -21,6 +21,8 @@ from zoo.selectors import TensorKind
 from zoo.specs import Backbone, FeatureShape, Needs
 
 HEAD = "head"
+Features = Callable[[nn.Module, Tensor], Tensor]
+"""(backbone, images[N, 3, H, W]) -> what the head needs, in whatever precision."""
 _LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
 
@@ -113,6 +115,10 @@ class ZooModel(nn.Module):
         self.compute = compute
         self.backbone.to(memory_format=_LAYOUTS[compute.memory_format])
         return self
+
+    def replace_features(self, by: Callable[[Features], Features]) -> None:
+        """Compute what the head needs by another function, made from the one in use."""
+        self._features = by(self._features)
 
     @property
     def can_checkpoint(self) -> bool:
@@ -268,7 +274,7 @@ def _bias_tensors(module: nn.Module) -> Iterator[str]:
             yield name
 
 
-def _features(backbone: Backbone, needs: Needs) -> Callable[[nn.Module, Tensor], Tensor]:
+def _features(backbone: Backbone, needs: Needs) -> Features:
     if needs == "pooled":
         return backbone.pool
     assert backbone.map is not None, "the pair was refused before"

@@ -95,7 +95,8 @@ def _measured(
             model = build().to(device)
     except RuntimeError:
         return {}  # memory: building the run's own model says it
-    model.freeze_all_but(model.groups.names if trains else ())
+    if trains:
+        model.freeze_all_but(model.groups.names)
     model.train(trains)
     # Two at least: a batch norm in training may get a single value for each channel of one.
     for_two = _seconds(model, candidates[0], 2, trains) or 0.0
