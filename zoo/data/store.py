@@ -208,10 +208,15 @@ class ImageStore:
 
     def _empty(self, count: int) -> Tensor:
         # Filled in place: an image is normalised while it is in the processor's cache, and not copied into a batch.
-        return torch.empty(count, *self.preprocessing.input_size)
+        # Page-locked where a GPU is in use: the copy to it then goes on while something else is computed.
+        return torch.empty(count, *self.preprocessing.input_size, pin_memory=_gpu_in_use())
 
     def _ahead(self, work: Callable[[Item], Done], items: Iterable[Item]) -> Iterator[Done]:
         return map_ahead(self._pool, work, items, ahead=self.workers + 1)
+
+
+def _gpu_in_use() -> bool:
+    return bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
 
 
 def _chunks(files: Sequence[ImageFile], size: int) -> Iterator[Sequence[ImageFile]]:

@@ -53,7 +53,7 @@ def outputs(
         model.eval()
 
         def attempt(size: int, batch: Tensor = batch) -> Tensor:
-            done = [_padded(forward, piece.to(device), size).cpu() for piece in torch.split(batch, size)]
+            done = [_padded(forward, moved(piece, device), size).cpu() for piece in torch.split(batch, size)]
             return done[0] if len(done) == 1 else torch.cat(done)
 
         with torch.no_grad():
@@ -67,6 +67,11 @@ def view_batches(
     """images[size or fewer, 3, H, W] in the files' order, each augmented as drawn for `key` and the file."""
     order = [range(start, min(start + size, len(files))) for start in range(0, len(files), size)]
     return store.training_batches(files, order, augment=augment, key=key)
+
+
+def moved(images: Tensor, device: torch.device) -> Tensor:
+    """Any tensor on the device; from page-locked memory the copy is under way when this returns."""
+    return images.to(device, non_blocking=images.is_pinned())
 
 
 def targets_of(files: Sequence[ImageFile]) -> Tensor:
@@ -91,7 +96,7 @@ def _through(
 
             def attempt(size: int, images: Tensor = images) -> Tensor:
                 return torch.cat(
-                    [_padded(forward, piece.to(device), size).cpu() for piece in torch.split(images, size)]
+                    [_padded(forward, moved(piece, device), size).cpu() for piece in torch.split(images, size)]
                 )
 
             output = pieces.run(attempt)

@@ -18,6 +18,7 @@ from zoo.planning.plan import StagePlan
 from zoo.training import seeding
 from zoo.training.average import make_average
 from zoo.training.checkpoint import Moment
+from zoo.training.inference import moved
 from zoo.training.inputs import Inputs
 from zoo.training.memory import Pieces
 from zoo.training.metrics import Scores, score
@@ -321,7 +322,7 @@ def _step(
         # Even parts: one image by itself would be no batch for a batch norm.
         parts = math.ceil(len(batch) / size)
         for part, part_targets in zip(batch.tensor_split(parts), targets.tensor_split(parts), strict=True):
-            features = inputs.features(model, part.to(device))
+            features = inputs.features(model, moved(part, device))
             total += _backward(objective.part(model, features, part_targets.to(device), targets))
         pull = objective.pull(model)
         return total if pull is None else total + _backward(pull)
