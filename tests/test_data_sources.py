@@ -206,7 +206,7 @@ def test_an_image_that_a_source_cannot_give_is_unreadable_for_that_reason(
     with pytest.raises(zoo.DataError, match="No readable image is left") as caught:
         zoo.finetune(**TINY, data=pics, registry=registry)
     assert said in str(caught.value)
-    assert [each.code for each in zoo.check_data(pics, registry=registry).faults][0] == "unreadable"
+    assert next(each.code for each in zoo.check_data(pics, registry=registry).faults) == "unreadable"
 
 
 def test_a_hook_that_returns_something_else_leaves_the_others_in_use(plugins: Plugins, few: Path) -> None:

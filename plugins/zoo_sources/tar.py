@@ -148,7 +148,7 @@ def _samples(
         key, kind = _sample(name)
         if any(part.startswith(".") for part in name.split("/")):
             skipped.append(zoo.Skipped(name, "hidden"))
-        elif zoo.is_image_name(f".{kind}"):
+        elif "." not in kind and zoo.is_image_name(name):
             if key in labels:
                 label = _class_of(labels[key], names, shard, name)
                 images.append(zoo.SourceImage(name=name, label=label, content=member))

@@ -8,6 +8,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING
 
 import zoo
+
 from zoo_example.flat import zoo_data_sources as zoo_data_sources
 
 if TYPE_CHECKING:
