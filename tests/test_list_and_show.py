@@ -99,10 +99,11 @@ def test_the_overview_counts_everything(zoo_command: Zoo) -> None:
     assert {"name": "heads", "state": "loaded"} in found["plugins"]
     lines = zoo_command("list", ZOO_DISABLE_PLUGINS="heads,recipes").stdout.splitlines()
     assert f"{sum(found['backbones'].values()):,}: 80 of torchvision" in lines[0]
-    assert lines[1:5] == [
+    assert lines[1:6] == [
         "heads      none",
         "recipes    none",
         "observers  tensorboard",
+        "sources    folder, table, tar, zip, hf",
         f"plugins    {len(found['plugins'])}, disabled: heads, recipes",
     ]
 
@@ -134,7 +135,7 @@ def test_heads_and_recipes_are_listed_by_part_of_a_name_or_pattern(zoo_main: Zoo
     assert names("heads", "linear") == ["heads/linear", "heads/dropout_linear"]
     assert names("heads", "lin*") == ["heads/linear"]
     assert names("recipes", "*_only") == ["recipes/head_only"]
-    assert names("plugins", "zoo-registry") == ["heads", "recipes", "tensorboard", "timm", "torchvision"]
+    assert names("plugins", "zoo-registry") == ["heads", "recipes", "sources", "tensorboard", "timm", "torchvision"]
 
 
 @pytest.mark.parametrize("kind", ["backbones", "heads", "recipes"])
@@ -155,7 +156,10 @@ def test_a_list_that_is_empty_because_all_is_switched_off_is_no_error(
         ("list head", ["does not know 'head'. Did you mean 'heads'?"]),
         (
             "list resnet",
-            ["There are: backbones, weights, heads, recipes, observers, plugins.", "zoo list backbones 'resnet'"],
+            [
+                "There are: backbones, weights, heads, recipes, observers, sources, plugins.",
+                "zoo list backbones 'resnet'",
+            ],
         ),
         ("list backbones resnet81", ["no backbone like 'resnet81'", "'resnet18'", "* and ?"]),
         ("list backbones vit_b_16 --provider timm", ["no backbone like 'vit_b_16'. Did you mean 'repvit_m1_1'"]),

@@ -33,6 +33,8 @@ def test_the_public_names_are_these() -> None:
             "report",
             "verify",
             "list_backbones",
+            "list_class_folders",
+            "list_data_sources",
             "list_heads",
             "list_recipes",
         ),
@@ -49,6 +51,7 @@ def test_the_public_names_are_these() -> None:
             "EpochFinished",
         ),
         *("CheckpointSaved", "StageFinished", "RunFinished", "RunStopped"),
+        *("DataError", "DataSourceSpec", "Skipped", "SourceImage", "SourceListing", "is_image_name", "split_named"),
         *("BackboneFacts", "kept_json", "measure", "undrawn"),
         *("NoOptions", "Preprocessing", "RecipeSpec", "UrlFile", "WeightsSpec", "load_weights", "recipe_from_toml"),
     }

@@ -80,6 +80,7 @@ def test_the_guide_walks_through_what_is_written(written: dict[str, Path]) -> No
         "zoo_heads()",
         "zoo_recipes()",
         "zoo_observers()",
+        "zoo_data_sources()",
     } == (files - {"README.md", ".gitignore"})
 
 

@@ -47,7 +47,7 @@ def test_what_a_package_brings_is_listed_with_its_distribution(installed: Path, 
     assert ("example/gentle", "zoo-example") in [(each["name"], each["distribution"]) for each in recipes]
     plugins = json.loads(zoo_command("list", "plugins", "zoo-example", "--json", PYTHONPATH=str(installed)).stdout)
     assert [(each["name"], each["version"], each["state"]) for each in plugins] == [("example", "0.3.1", "loaded")]
-    assert plugins[0]["brings"] == {"heads": ["scaled_linear"], "recipes": ["gentle"]}
+    assert plugins[0]["brings"] == {"heads": ["scaled_linear"], "recipes": ["gentle"], "sources": ["flat"]}
 
 
 def test_its_head_is_shown_with_option_and_loss(installed: Path, zoo_command: Zoo) -> None:

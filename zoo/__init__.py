@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from zoo.api import export as export
     from zoo.api import finetune as finetune
     from zoo.api import list_backbones as list_backbones
+    from zoo.api import list_data_sources as list_data_sources
     from zoo.api import list_heads as list_heads
     from zoo.api import list_recipes as list_recipes
     from zoo.api import load as load
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from zoo.artefact.classifier import Classifier as Classifier
     from zoo.artefact.classifier import Prediction as Prediction
     from zoo.data.checking.report import DataReport as DataReport
+    from zoo.errors import DataError as DataError
     from zoo.errors import WeightsMismatch as WeightsMismatch
     from zoo.errors import ZooError as ZooError
     from zoo.events import BatchFinished as BatchFinished
@@ -46,10 +48,17 @@ if TYPE_CHECKING:
     from zoo.recipes import RecipeSpec as RecipeSpec
     from zoo.recipes import recipe_from_toml as recipe_from_toml
     from zoo.registry.registry import Registry as Registry
+    from zoo.source_listing import Skipped as Skipped
+    from zoo.source_listing import SourceImage as SourceImage
+    from zoo.source_listing import SourceListing as SourceListing
+    from zoo.source_listing import is_image_name as is_image_name
+    from zoo.source_listing import list_class_folders as list_class_folders
+    from zoo.source_listing import split_named as split_named
     from zoo.specs import Backbone as Backbone
     from zoo.specs import BackboneFacts as BackboneFacts
     from zoo.specs import BackboneProvider as BackboneProvider
     from zoo.specs import BackboneSpec as BackboneSpec
+    from zoo.specs import DataSourceSpec as DataSourceSpec
     from zoo.specs import FeatureShape as FeatureShape
     from zoo.specs import Group as Group
     from zoo.specs import HeadSpec as HeadSpec
@@ -67,6 +76,7 @@ _HOME = {
     "export": "zoo.api",
     "finetune": "zoo.api",
     "list_backbones": "zoo.api",
+    "list_data_sources": "zoo.api",
     "list_heads": "zoo.api",
     "list_recipes": "zoo.api",
     "load": "zoo.api",
@@ -76,6 +86,7 @@ _HOME = {
     "Classifier": "zoo.artefact.classifier",
     "Prediction": "zoo.artefact.classifier",
     "DataReport": "zoo.data.checking.report",
+    "DataError": "zoo.errors",
     "WeightsMismatch": "zoo.errors",
     "ZooError": "zoo.errors",
     "BatchFinished": "zoo.events",
@@ -98,10 +109,17 @@ _HOME = {
     "RecipeSpec": "zoo.recipes",
     "recipe_from_toml": "zoo.recipes",
     "Registry": "zoo.registry.registry",
+    "Skipped": "zoo.source_listing",
+    "SourceImage": "zoo.source_listing",
+    "SourceListing": "zoo.source_listing",
+    "is_image_name": "zoo.source_listing",
+    "list_class_folders": "zoo.source_listing",
+    "split_named": "zoo.source_listing",
     "Backbone": "zoo.specs",
     "BackboneFacts": "zoo.specs",
     "BackboneProvider": "zoo.specs",
     "BackboneSpec": "zoo.specs",
+    "DataSourceSpec": "zoo.specs",
     "FeatureShape": "zoo.specs",
     "Group": "zoo.specs",
     "HeadSpec": "zoo.specs",

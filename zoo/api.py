@@ -12,7 +12,7 @@ from zoo.imports import collector_resting
 from zoo.planning.request import Request, check_input_size
 from zoo.registry import Registry, default_registry
 from zoo.registry.catalogue import Filter, Listed, find_backbones
-from zoo.specs import HeadSpec
+from zoo.specs import DataSourceSpec, HeadSpec
 
 if TYPE_CHECKING:
     from zoo.artefact.classifier import Classifier
@@ -81,6 +81,11 @@ def list_heads(*, registry: Registry | None = None) -> list[HeadSpec]:
 def list_recipes(*, registry: Registry | None = None) -> list[RecipeSpec]:
     """Every registered recipe."""
     return [each.spec for each in (registry or default_registry()).recipes()]
+
+
+def list_data_sources(*, registry: Registry | None = None) -> list[DataSourceSpec]:
+    """Every registered data source: what `data` may be beside class folders, which zoo reads itself."""
+    return [each.spec for each in (registry or default_registry()).data_sources()]
 
 
 def create_model(
@@ -174,7 +179,8 @@ def finetune(
         classes: How many; must agree with the data. Default: as many as there are.
         recipe: A registered name or a TOML file's path; default `staged`, or `head_only` for a closed-form head.
             `set`: `STAGE.KEY=VALUE` over it; `epochs`, `batch_size`: shorthands.
-        data: Folder with the images; default: the generated sample set.
+        data: Folder of class folders, or what a data source reads (`list_data_sources`): a table, tar shards, a zip, a
+            saved Hugging Face data set. `NAME:PATH` says which one reads it. Default: the generated sample set.
         weights: `default`, a tag, `random`, or the path of a file.
         input_size: (height, width) in pixels; default: that of the weights.
         out: The run folder; default: a new one under `runs/`.
@@ -315,26 +321,34 @@ def evaluate(
     report: Report = silent,
     registry: Registry | None = None,
 ) -> Evaluation:
-    """Score a saved classifier on a folder of labelled images: its `test/`, else its `val/`, else all of it.
+    """Score a saved classifier on labelled images: their `test`, else their `val`, else all of them.
 
-    `precision` and `compile` as in `load`. Raises ArtefactError, DataError.
+    `data` as in `finetune`, `precision` and `compile` as in `load`. Raises ArtefactError, DataError.
     """
     with collector_resting():
         from zoo.training.evaluation import evaluate as score_folder
 
     classifier = load(artefact, device=device, precision=precision, compile=compile, report=report, registry=registry)
-    return score_folder(classifier, Path(data).expanduser(), report, workers=workers)
+    known = registry or default_registry()
+    return score_folder(classifier, Path(data).expanduser(), report, workers=workers, registry=known)
 
 
-def check_data(path: str | Path, *, seed: int = 0, workers: int | None = None, report: Report = silent) -> DataReport:
-    """Open every file of a data folder and say what is wrong with it. Imports no torch.
+def check_data(
+    path: str | Path,
+    *,
+    seed: int = 0,
+    workers: int | None = None,
+    report: Report = silent,
+    registry: Registry | None = None,
+) -> DataReport:
+    """Open every file of a data set and say what is wrong with it. Imports no torch.
 
     `.faults` make results wrong (unreadable files, leaks across splits, one picture under two labels, a class without
     images, a size that gives the label away), `.warnings` are the rest, `.passed` says that there are no faults.
     docs/data.md has every finding.
 
     Args:
-        path: A folder as `finetune` takes it.
+        path: A folder, or other data, as `finetune` takes it.
         seed: Of the split that is drawn where there is no `val/`, as in `finetune`.
         workers: Decoding threads; default: one per core, at most eight.
 
@@ -344,7 +358,8 @@ def check_data(path: str | Path, *, seed: int = 0, workers: int | None = None, r
     """
     from zoo.data.checking.check import check
 
-    return check(Path(path).expanduser(), seed=seed, workers=workers, report=report)
+    known = registry or default_registry()
+    return check(Path(path).expanduser(), seed=seed, workers=workers, report=report, registry=known)
 
 
 def _request(arguments: Mapping[str, Any]) -> Request:

@@ -13,7 +13,7 @@ import pluggy
 
 if TYPE_CHECKING:
     from zoo.recipes import RecipeSpec
-    from zoo.specs import BackboneProvider, HeadSpec, ObserverSpec
+    from zoo.specs import BackboneProvider, DataSourceSpec, HeadSpec, ObserverSpec
 
 PROJECT = "zoo"
 
@@ -39,3 +39,8 @@ def zoo_recipes() -> Iterable[RecipeSpec]:  # type: ignore[empty-body]
 @hookspec
 def zoo_observers() -> Iterable[ObserverSpec]:  # type: ignore[empty-body]
     """Observers of training, for runs that ask for them by name."""
+
+
+@hookspec
+def zoo_data_sources() -> Iterable[DataSourceSpec]:  # type: ignore[empty-body]
+    """Ways in which labelled images are kept, beside class folders."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, is_dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 from zoo.preprocessing import Preprocessing
+from zoo.source_listing import SourceListing
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -285,6 +287,25 @@ class ObserverSpec:
     def __post_init__(self) -> None:
         _check_name("observer", self.name, _NAME)
         _check_callables(self, "build")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSourceSpec:
+    """A way in which labelled images are kept: archives, tables, data sets of another library."""
+
+    name: str
+    """What `--data NAME:PATH` says."""
+    summary: str
+    recognises: Callable[[Path], bool]
+    """Whether a path, which may be a pattern such as `train-{000..003}.tar`, is of this kind: quick, without reading
+    more than it must, False for what is not there. A path that zoo reads by itself is not taken over."""
+    read: Callable[[Path], SourceListing]
+    """Lists all of it; the images are not opened yet. A ValueError says what is wrong with the data and is shown to the
+    user as it is, as a `zoo.DataError` is; an ImportError says what is missing."""
+
+    def __post_init__(self) -> None:
+        _check_name("data source", self.name, _NAME)
+        _check_callables(self, "recognises", "read")
 
 
 def check_catalogue(architectures: Mapping[str, Iterable[str]]) -> dict[str, tuple[str, ...]]:

@@ -76,7 +76,8 @@ def _own_commands(ctx: typer.Context) -> list[str]:
 def list_(
     ctx: typer.Context,
     kind: Annotated[
-        str, typer.Argument(help="backbones, weights, heads, recipes, observers or plugins; nothing: an overview.")
+        str,
+        typer.Argument(help="backbones, weights, heads, recipes, observers, sources, plugins; nothing: overview."),
     ] = "",
     pattern: Annotated[str, typer.Argument(help="Names that contain it, or a pattern with * and ?.")] = "",
     provider: Annotated[str | None, typer.Option(help="Backbones of one provider only.")] = None,
@@ -89,7 +90,7 @@ def list_(
     sort: Annotated[str | None, typer.Option(help="name, params, gmacs, features, input or top1.")] = None,
     as_json: Json = False,
 ) -> None:
-    """What there is: backbones, weights, heads, recipes, observers, plugins."""
+    """What there is: backbones, weights, heads, recipes, observers, data sources, plugins."""
     from zoo.cli.listing import show_list
 
     given = {
@@ -167,7 +168,10 @@ def finetune(
 def evaluate(
     ctx: typer.Context,
     artefact: Artefact,
-    data: Annotated[Path, typer.Option(help="Folder of labelled images: its test/, else its val/, else all of it.")],
+    data: Annotated[
+        Path,
+        typer.Option(help="Labelled images, as finetune takes them: their test, else val, else all of them."),
+    ],
     csv: Annotated[Path | None, typer.Option(help="Write what was said about each image to a CSV file.")] = None,
     device: Device = "auto",
     precision: AnyPrecision = None,

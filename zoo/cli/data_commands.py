@@ -17,7 +17,11 @@ data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Look a
 def check_data(
     ctx: typer.Context,
     path: Annotated[
-        Path, typer.Argument(help="Folder with train/ and val/, or one folder of class folders.", show_default=False)
+        Path,
+        typer.Argument(
+            help="Folder with train/ and val/, one folder of class folders, or other data as --data takes them.",
+            show_default=False,
+        ),
     ],
     as_json: Json = False,
 ) -> None:

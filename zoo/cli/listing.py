@@ -9,12 +9,15 @@ from typing import Any
 
 from zoo.cli import backbones
 from zoo.cli.extra_commands import command_plugins
+from zoo.data.dataset import FOLDER
+from zoo.data.sources import FOLDER_SUMMARY
+from zoo.entry_points import DISTRIBUTION
 from zoo.errors import Refused, UnknownName, either, nearest
 from zoo.registry import Plugin, Registry, default_registry
 from zoo.registry.catalogue import matches
 from zoo.registry.names import qualified_name
 
-KINDS = ("backbones", "weights", "heads", "recipes", "observers", "plugins")
+KINDS = ("backbones", "weights", "heads", "recipes", "observers", "sources", "plugins")
 _NEXT = {
     "zoo list backbones resnet": "names that contain it; * and ? are understood",
     "zoo list backbones --max-params 30M --sort top1": "small ones, the best first where that is stated",
@@ -46,6 +49,7 @@ def show_list(
         "heads": lambda: _named(registry.heads(), "head", pattern),
         "recipes": lambda: _named(registry.recipes(), "recipe", pattern),
         "observers": lambda: _named(registry.observers(), "observer", pattern),
+        "sources": lambda: _sources(registry, pattern),
         "plugins": lambda: _plugins(registry, pattern, zoo_commands),
     }
     rows = listings[kind]()
@@ -90,8 +94,20 @@ def _named(offered: list[Any], kind: str, pattern: str) -> list[dict[str, Any]]:
         if matches(pattern, each.spec.name, qualified_name(each))
     ]
     if offered and not rows:
-        raise UnknownName(f"{kind} like", pattern, [each.spec.name for each in offered], hint=f"See: zoo list {kind}s")
+        raise UnknownName(
+            f"{kind} like", pattern, [each.spec.name for each in offered], hint=f"See: zoo list {kind.split()[-1]}s"
+        )
     return rows
+
+
+def _sources(registry: Registry, pattern: str) -> list[dict[str, Any]]:
+    """Class folders are read by zoo itself."""
+    own = {"name": FOLDER, "summary": FOLDER_SUMMARY, "distribution": DISTRIBUTION}
+    offered = registry.data_sources()
+    if matches(pattern, FOLDER):
+        others = [each for each in offered if matches(pattern, each.spec.name, qualified_name(each))]
+        return [own, *(_named(others, "data source", "") if others else [])]
+    return _named(offered, "data source", pattern)
 
 
 def _print_named(rows: list[dict[str, Any]]) -> None:
@@ -142,6 +158,7 @@ def _overview(registry: Registry) -> dict[str, Any]:
         "heads": [each.spec.name for each in registry.heads()],
         "recipes": [each.spec.name for each in registry.recipes()],
         "observers": [each.spec.name for each in registry.observers()],
+        "sources": [FOLDER, *(each.spec.name for each in registry.data_sources())],
         "plugins": [{"name": plugin.name, "state": plugin.state} for plugin in registry.plugins()],
     }
 
@@ -163,6 +180,7 @@ def _print_overview(rows: dict[str, Any]) -> None:
     print(f"heads      {', '.join(rows['heads']) or 'none'}")
     print(f"recipes    {', '.join(rows['recipes']) or 'none'}")
     print(f"observers  {', '.join(rows['observers']) or 'none'}")
+    print(f"sources    {', '.join(rows['sources'])}")
     print(f"plugins    {len(rows['plugins'])}{''.join(unusual)}")
     print("\nNext, for example:")
     for command, what in _NEXT.items():

@@ -18,7 +18,10 @@ Recipe = Annotated[
 ]
 Data = Annotated[
     Path | None,
-    typer.Option(help="Folder with train/ and val/, or one folder of class folders. Default: a sample set."),
+    typer.Option(
+        help="Folder with train/ and val/, or one folder of class folders; or a CSV or Parquet table, tar shards, a "
+        "zip, a saved Hugging Face data set. [NAME:]PATH; see zoo list sources. Default: a sample set."
+    ),
 ]
 Weights = Annotated[str, typer.Option(help="default, a tag, random, or a file (.safetensors, .pth).")]
 HeadOption = Annotated[list[str] | None, typer.Option("--head-option", help="K=V, an option of the head; repeatable.")]

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
 
-Split = Literal["train", "val", "test"]
-Reason = Literal["hidden", "not an image", "unreadable", "not in a class folder"]
+from zoo.errors import DataError
+from zoo.source_listing import Skipped, Split
+
+FOLDER = "folder"
+"""What reads class folders: zoo itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,19 +20,24 @@ class ImageFile:
     """One image of a split."""
 
     path: Path
+    """Its file, or what it is in: an archive, a table."""
     relative: str
     """Below the data folder, with forward slashes: what digests, messages and the proof use."""
     label: int
     """Index into the data set's `classes`."""
+    reader: Callable[[], bytes] | None = None
+    """What reads its bytes where it is in no file of its own."""
+    named: str = ""
+    """The label as the data source gave it; empty where a folder's name tells it."""
 
-
-@dataclass(frozen=True, slots=True)
-class Skipped:
-    """A file that is not used, and why."""
-
-    relative: str
-    reason: Reason
-    detail: str = ""
+    def content(self) -> bytes:
+        """The bytes of the encoded image, read now; from any thread. Raises DataError."""
+        try:
+            return self.path.read_bytes() if self.reader is None else self.reader()
+        except OSError as error:
+            raise DataError(f"{self.relative}: {error.strerror or error}") from None
+        except DataError as error:
+            raise DataError(f"{self.relative}: {error}") from None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,7 +47,9 @@ class Dataset:
     source: str
     """What people call it: the folder as given, or `sample`."""
     folder: Path = Path()
-    """Below which its files lie."""
+    """Below which its files lie, or what holds them: a file, a pattern of files."""
+    reader: str = FOLDER
+    """What read it: `folder`, or `plugin/name` of a data source."""
     classes: tuple[str, ...]
     splits: Mapping[Split, tuple[ImageFile, ...]]
     skipped: tuple[Skipped, ...] = ()

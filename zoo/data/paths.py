@@ -8,8 +8,8 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from zoo.data.folder import IMAGE_SUFFIXES
 from zoo.errors import DataError
+from zoo.source_listing import IMAGE_SUFFIXES
 
 
 def count_images(arguments: Sequence[Path]) -> int:

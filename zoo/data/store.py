@@ -136,7 +136,7 @@ class ImageStore:
         return self._read_again(file) if kept is None else kept
 
     def _read_again(self, file: ImageFile) -> Tensor:
-        content = _content(file)
+        content = file.content()
         examined = self._digests.get(file.relative)
         if examined is not None and hashlib.sha256(content).hexdigest() != examined:
             raise DataError(f"{file.relative}: the file was changed while it was in use")
@@ -147,7 +147,7 @@ class ImageStore:
 
     def _examine(self, file: ImageFile) -> tuple[str, str | None]:
         try:
-            content = _content(file)
+            content = file.content()
         except DataError as error:
             return "", _detail(file, error)
         digest = hashlib.sha256(content).hexdigest()
@@ -232,13 +232,6 @@ def _turns(order: Iterable[Sequence[int]], key: str) -> Iterator[Sequence[tuple[
             named.append((index, f"{key}/again {seen[index]}" if seen[index] else key))
             seen[index] += 1
         yield named
-
-
-def _content(file: ImageFile) -> bytes:
-    try:
-        return file.path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{file.relative}: {error.strerror or error}") from None
 
 
 def _detail(file: ImageFile, error: DataError) -> str:

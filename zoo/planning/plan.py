@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from zoo.compute import Compute, MemoryFormat, Precision
+from zoo.data.dataset import FOLDER
 from zoo.recipes import Keep, Stage
 from zoo.selectors import TensorKind
 from zoo.specs import Needs
@@ -106,7 +107,9 @@ class StagePlan(_Record):
 class DataPlan(_Record):
     source: str
     path: str
-    """The folder, in full."""
+    """The folder, file or pattern of files, in full."""
+    reader: str = FOLDER
+    """What read it: `folder`, or `plugin/name` of a data source."""
     sample: bool
     digest: str
     images: dict[str, list[int]]
@@ -114,6 +117,11 @@ class DataPlan(_Record):
     skipped: tuple[tuple[str, str, str], ...]
     """(file, reason, detail) of every file that is not used."""
     notes: tuple[str, ...]
+
+    @property
+    def argument(self) -> str:
+        """What `--data` takes to read the same in the same way."""
+        return self.path if self.reader == FOLDER else f"{self.reader}:{self.path}"
 
 
 class MemoryEstimate(_Record):

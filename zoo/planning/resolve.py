@@ -11,11 +11,12 @@ import torch
 from zoo.caches import cache_folder
 from zoo.compute import Compute
 from zoo.data.ahead import workers_of
-from zoo.data.dataset import Dataset, Split
+from zoo.data.dataset import FOLDER, Dataset
 from zoo.data.folder import read_folder
 from zoo.data.known import KnownFiles
 from zoo.data.limits import UNREADABLE_SHARE
 from zoo.data.sample import sample_classes, sample_folder
+from zoo.data.sources import find_data, read_dataset
 from zoo.data.store import ImageStore
 from zoo.errors import DataError, OptionError
 from zoo.events import Note, Progress, Report
@@ -37,6 +38,7 @@ from zoo.recipes import RecipeSpec, Stage, override, recipe_from_file
 from zoo.registry import Contribution, Registry, ResolvedBackbone
 from zoo.registry.names import qualified_name
 from zoo.selectors import Selection
+from zoo.source_listing import Split
 from zoo.specs import HeadSpec
 
 CHUNK = 32
@@ -76,7 +78,7 @@ def resolve(
     weights = choose_weights(backbone, request.weights)
     _refuse_bad_numbers(request)
     device = choose_device(request.device)
-    dataset = _dataset(request, report)
+    dataset = _dataset(request, registry, report)
     if request.input_size is not None:
         refuse_input_size(backbone, weights.tag, request.input_size)
     outline = build_outline(
@@ -177,7 +179,7 @@ def _refuse_bad_numbers(request: Request) -> None:
     size_limit()
 
 
-def _dataset(request: Request, report: Report) -> Dataset:
+def _dataset(request: Request, registry: Registry, report: Report) -> Dataset:
     if request.data is None:
         count = request.classes or SAMPLE_CLASSES
         sample_classes(count)
@@ -188,11 +190,12 @@ def _dataset(request: Request, report: Report) -> Dataset:
         folder = sample_folder(cache_folder(), count, progress=progress)
         report(Note(text=f"No --data given: using the generated sample set of {count} classes ({folder})."))
         return read_folder(folder, seed=request.seed)
-    dataset = read_folder(request.data, seed=request.seed)
+    dataset = read_dataset(find_data(request.data, registry, report), seed=request.seed)
     if request.classes is not None and request.classes != len(dataset.classes):
+        kind, where = ("class folders", "folders") if dataset.reader == FOLDER else ("classes", "labels")
         raise OptionError(
-            f"--classes says {request.classes}, {request.data} has {len(dataset.classes)} class folders: "
-            f"{', '.join(dataset.classes)}.\nNext: leave --classes out, or check the folders."
+            f"--classes says {request.classes}, {request.data} has {len(dataset.classes)} {kind}: "
+            f"{', '.join(dataset.classes)}.\nNext: leave --classes out, or check the {where}."
         )
     return dataset
 
@@ -264,6 +267,7 @@ def _plan(
         data=DataPlan(
             source=dataset.source,
             path=str(dataset.folder.absolute()),
+            reader=dataset.reader,
             sample=request.data is None,
             digest=digest,
             images={split: counts for split, counts in dataset.counts().items()},

@@ -1,4 +1,4 @@
-"""What the name of a backbone, head, recipe or observer means."""
+"""What the name of a backbone, head, recipe, observer or data source means."""
 
 from __future__ import annotations
 
@@ -97,7 +97,10 @@ class Backbones:
 
 
 def resolve_spec(kind: str, name: str, offered: Iterable[Contribution[Any]]) -> Contribution[Any]:
-    """The head, recipe or observer that `name` (`NAME` or `plugin/NAME`) means. Raises UnknownName or NameConflict."""
+    """The head, recipe, observer or data source that `name` (`NAME` or `plugin/NAME`) means.
+
+    Raises UnknownName or NameConflict.
+    """
     offered = list(offered)
     plugin_name, _, bare = name.rpartition("/")
     if plugin_name:
@@ -108,14 +111,14 @@ def resolve_spec(kind: str, name: str, offered: Iterable[Contribution[Any]]) -> 
     found = [each for each in found if each.plugin.own] or found
     if not found:
         known = [qualified_name(each) if plugin_name else each.spec.name for each in offered]
-        raise UnknownName(kind, name, known, hint=f"See: zoo list {kind}s")
+        raise UnknownName(kind, name, known, hint=f"See: zoo list {kind.split()[-1]}s")
     if len(found) > 1:
         raise _conflict(kind, name, [(each, qualified_name(each)) for each in found])
     return found[0]
 
 
 def qualified_name(offered: Contribution[Any]) -> str:
-    """`plugin/name` of a head, recipe or observer."""
+    """`plugin/name` of a head, recipe, observer or data source."""
     return f"{offered.plugin.name}/{offered.spec.name}"
 
 

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 from typing import Any, Generic, Literal, TypeVar
 
@@ -15,12 +16,12 @@ import pluggy
 from zoo import hooks
 from zoo.entry_points import DISABLE, Load, Plugin, PluginState, disabled_from_environment, find, one_line
 from zoo.errors import PluginError, Terminated
-from zoo.specs import BackboneProvider, check_catalogue
+from zoo.specs import BackboneProvider, DataSourceSpec, check_catalogue
 from zoo.streams import prints_to_stderr
 
 STRICT = "ZOO_STRICT_PLUGINS"
 
-Hook = Literal["zoo_backbones", "zoo_heads", "zoo_recipes", "zoo_observers"]
+Hook = Literal["zoo_backbones", "zoo_heads", "zoo_recipes", "zoo_observers", "zoo_data_sources"]
 
 Spec = TypeVar("Spec")
 
@@ -70,6 +71,17 @@ class Loader:
         what = f"Provider {held.spec.name} of plugin {held.plugin.label}"
         with self._isolated(held.plugin, f"catalogue of {held.spec.name}", left_out=what):
             found = check_catalogue(held.spec.architectures())
+        return found
+
+    def recognises(self, held: Contribution[DataSourceSpec], path: Path) -> bool:
+        """Whether a data source claims a path; one that cannot tell does not."""
+        found = False
+        what = f"Data source {held.spec.name} of plugin {held.plugin.label}"
+        with self._isolated(held.plugin, f"recognises of {held.spec.name}", left_out=what):
+            answer = held.spec.recognises(path)
+            if not isinstance(answer, bool):
+                raise TypeError(f"must return a bool, returned {type(answer).__name__}")
+            found = answer
         return found
 
     def _register(self, plugin: Plugin) -> None:

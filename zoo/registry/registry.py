@@ -1,4 +1,4 @@
-"""The registry: plugins, and the backbones, heads, recipes and observers that they bring."""
+"""The registry: plugins, and the backbones, heads, recipes, observers and data sources that they bring."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import functools
 import sys
 from collections.abc import Callable, Iterable
 from importlib.metadata import EntryPoint
+from pathlib import Path
 from typing import Any
 
 from zoo.entry_points import COMMANDS
@@ -21,7 +22,7 @@ from zoo.registry.plugins import (
     find,
     strict_from_environment,
 )
-from zoo.specs import BackboneProvider, HeadSpec, ObserverSpec
+from zoo.specs import BackboneProvider, DataSourceSpec, HeadSpec, ObserverSpec
 
 
 def _to_stderr(message: str) -> None:
@@ -71,6 +72,7 @@ class Registry:
         self.heads()
         self.recipes()
         self.observers()
+        self.data_sources()
         return list(self._plugins)
 
     @functools.cache  # noqa: B019 - one registry lives as long as the process
@@ -113,6 +115,14 @@ class Registry:
             observer.plugin.brings.setdefault("observers", []).append(observer.spec.name)
         return observers
 
+    @functools.cache  # noqa: B019
+    def data_sources(self) -> list[Contribution[DataSourceSpec]]:
+        sources = self._collect("zoo_data_sources", DataSourceSpec)
+        self._note_claims("data source", sources)
+        for source in sources:
+            source.plugin.brings.setdefault("sources", []).append(source.spec.name)
+        return sources
+
     def backbone(self, name: str) -> ResolvedBackbone:
         """What `[provider/]architecture[.tag]` means. Raises UnknownName or NameConflict."""
         return self.backbones().resolve(name)
@@ -128,6 +138,14 @@ class Registry:
     def observer(self, name: str) -> Contribution[ObserverSpec]:
         """What `[plugin/]observer` means. Raises UnknownName or NameConflict."""
         return resolve_spec("observer", name, self.observers())
+
+    def data_source(self, name: str) -> Contribution[DataSourceSpec]:
+        """What `[plugin/]source` means. Raises UnknownName or NameConflict."""
+        return resolve_spec("data source", name, self.data_sources())
+
+    def recognising(self, path: Path) -> list[Contribution[DataSourceSpec]]:
+        """The data sources that claim a path, zoo's own first."""
+        return [each for each in self.data_sources() if self._loader.recognises(each, path)]
 
     def _collect(self, hook: Hook, expected: type[Any]) -> list[Contribution[Any]]:
         return [

@@ -31,7 +31,7 @@ def command_of(plan: Plan, registry: Registry) -> list[str]:
     for key, value in _head_options(plan, registry).items():
         words += ["--head-option", f"{key}={_written(value)}"]
     words += ["--weights", {"tag": plan.weights.label, "random": "random"}.get(plan.weights.kind) or _file(plan)]
-    words += ["--classes", str(len(plan.classes))] if plan.data.sample else ["--data", plan.data.path]
+    words += ["--classes", str(len(plan.classes))] if plan.data.sample else ["--data", plan.data.argument]
     words += _recipe(plan, registry)
     height, width = plan.preprocessing["input_size"][1:]
     if (height, width) != _native_size(plan, registry):

@@ -12,7 +12,9 @@ from torch import Tensor
 
 from zoo.artefact.read import read_model
 from zoo.compute import Precision
-from zoo.data.decode import read_image
+from zoo.data.dataset import ImageFile
+from zoo.data.decode import decode
+from zoo.data.sources import read_again
 from zoo.data.transform import transform
 from zoo.errors import DataError, ZooError
 from zoo.evaluation.predictions import ImagePrediction
@@ -88,14 +90,15 @@ def gather(record: RunRecord, registry: Registry) -> Examples:
     count = sum(not each.right for each in of_split)
     if not of_split:
         return Examples(no_pictures="the run noted no predictions")
-    folder = Path(record.plan.data.path)
+    data = record.plan.data
     preprocessing = Preprocessing.from_dict(record.plan.preprocessing)
     some = _spread(of_split, SEEN)
     wanted = list(dict.fromkeys([*mistakes, *hits, *some]))
-    pictures = {each: picture for each in wanted if (picture := _read(folder / each.file)) is not None}
+    there = read_again(data.reader, Path(data.path), [each.file for each in wanted], registry)
+    pictures = {each: picture for each in wanted if (picture := _read(there.get(each.file))) is not None}
     missing = tuple(each.file for each in wanted if each not in pictures)
     if not pictures:
-        return Examples(mistakes_in_all=count, missing=missing, no_pictures=f"the images are no longer in {folder}")
+        return Examples(mistakes_in_all=count, missing=missing, no_pictures=f"the images are no longer in {data.path}")
     inputs = {each: transform(picture, preprocessing) for each, picture in pictures.items()}
     shown = [each for each in [*mistakes, *hits] if each in inputs]
     relevance = _relevance(record, registry, [inputs[each] for each in shown])
@@ -159,8 +162,10 @@ def _spread(predictions: Sequence[ImagePrediction], count: int) -> list[ImagePre
     return list(predictions[::step][:count])
 
 
-def _read(path: Path) -> Image | None:
+def _read(file: ImageFile | None) -> Image | None:
+    if file is None:
+        return None
     try:
-        return read_image(path)
+        return decode(file.content(), name=file.relative)
     except DataError:
         return None

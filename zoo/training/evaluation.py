@@ -14,13 +14,14 @@ from torch import Tensor
 from zoo.artefact.classifier import Classifier
 from zoo.data.ahead import workers_of
 from zoo.data.dataset import Dataset, ImageFile
-from zoo.data.folder import read_labelled
+from zoo.data.sources import find_data, read_judged
 from zoo.data.store import ImageStore
 from zoo.errors import DataError
 from zoo.evaluation.assessment import Assessment, assess
 from zoo.evaluation.predictions import ImagePrediction, predictions_of
 from zoo.events import Note, Progress, Report
 from zoo.planning.resolve import CHUNK
+from zoo.registry import Registry
 from zoo.training import inference
 from zoo.training.memory import Pieces
 from zoo.training.metrics import Scores, score
@@ -44,11 +45,13 @@ class Evaluation:
     """Relative path -> what is wrong; these images are in no number."""
 
 
-def evaluate(classifier: Classifier, data: Path, report: Report, *, workers: int | None = None) -> Evaluation:
+def evaluate(
+    classifier: Classifier, data: Path, report: Report, *, workers: int | None = None, registry: Registry
+) -> Evaluation:
     """Score a classifier. Raises DataError for classes that it does not know and for a folder without images."""
     if classifier.fault:
         report(Note(text=classifier.fault, loud=True))
-    split, dataset = read_labelled(data, classifier.classes)
+    split, dataset = read_judged(find_data(data, registry, report), classifier.classes)
     (files,) = dataset.splits.values()
     unreadable: dict[str, str] = {}
     used: list[ImageFile] = []

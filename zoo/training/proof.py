@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from zoo.compute import Precision
-from zoo.data.dataset import Dataset, ImageFile, natural_key
-from zoo.data.decode import read_image
-from zoo.data.folder import SPLIT_NAMES
+from zoo.data.dataset import FOLDER, Dataset, ImageFile, natural_key
+from zoo.data.decode import decode
 from zoo.data.transform import transform
 from zoo.planning.plan import Plan
 from zoo.planning.versions import versions
 from zoo.preprocessing import Preprocessing
+from zoo.source_listing import SPLIT_NAMES
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -96,7 +96,7 @@ def check_preprocessing(
     compared = list(files[::step][:_COMPARED])
     differing: dict[str, float | str] = {}
     for file in compared:
-        image = read_image(file.path)
+        image = decode(file.content(), name=file.relative)
         ours, theirs = transform(image, compared_with), reference(image)
         if ours.shape != theirs.shape:
             differing[file.relative] = f"{list(ours.shape)} against {list(theirs.shape)}"
@@ -114,21 +114,23 @@ def check_preprocessing(
 
 
 def check_classes(dataset: Dataset, model_classes: Sequence[str]) -> Check:
-    """Names in natural order, the same in the model, and every file's label the name of a folder above it."""
+    """Names in natural order, the same in the model, and every file's label what its folder, or its source, says."""
     ordered = sorted(dataset.classes, key=natural_key) == list(dataset.classes) == list(model_classes)
     wrong = [
         file.relative
         for files in dataset.splits.values()
         for file in files
-        if dataset.classes[file.label] != _class_folder(file)
+        if dataset.classes[file.label] != (file.named or _class_folder(file))
     ]
     total = sum(len(files) for files in dataset.splits.values())
+    by = "its folder's" if dataset.reader == FOLDER else "its source's"
     if wrong:
-        summary = f"{wrong[0]} is labelled with another class than its folder's"
+        summary = f"{wrong[0]} is labelled with another class than {by}"
     elif not ordered:
         summary = f"the class order differs: {list(model_classes)} in the model, {list(dataset.classes)} in the data"
     else:
-        summary = f"{len(dataset.classes)} names in natural order; {total} files labelled by their folder's name"
+        by = "by their folder's name" if dataset.reader == FOLDER else "as their source says"
+        summary = f"{len(dataset.classes)} names in natural order; {total} files labelled {by}"
     return Check(
         name="class_names",
         verdict="passed" if ordered and not wrong else "failed",

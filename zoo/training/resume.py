@@ -112,7 +112,7 @@ def _request(plan: Plan) -> Request:
         backbone=plan.backbone.asked,
         head=plan.head.name,
         classes=len(plan.classes),
-        data=None if plan.data.sample else Path(plan.data.path),
+        data=None if plan.data.sample else Path(f"{plan.data.reader}:{plan.data.path}"),
         weights=weights,
         head_options=plan.head.options,
         input_size=(height, width),

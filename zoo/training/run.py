@@ -15,7 +15,6 @@ from zoo.artefact.golden import draw_golden
 from zoo.artefact.read import read_model
 from zoo.artefact.write import mark_failed, write_artefact
 from zoo.clock import Clock
-from zoo.data.dataset import Split
 from zoo.errors import CheckFailed, ZooError
 from zoo.evaluation.assessment import confusion_matrix
 from zoo.events import Note, PlanReady, Report, RunFinished, RunStarted
@@ -24,6 +23,7 @@ from zoo.planning.plan import Plan
 from zoo.planning.request import Request
 from zoo.planning.resolve import Resolved, complete, open_store, resolve
 from zoo.registry import Registry
+from zoo.source_listing import Split
 from zoo.training import inference
 from zoo.training.checkpoint import Checkpoint
 from zoo.training.context import RunContext

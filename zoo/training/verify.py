@@ -13,6 +13,7 @@ from typing import Any
 from zoo.artefact.config import FOLDER
 from zoo.artefact.read import find_artefact, read_config
 from zoo.clock import Clock
+from zoo.data.sources import is_there
 from zoo.errors import ArtefactError, DataError, OptionError, RunError, ZooError
 from zoo.events import EpochFinished, Report
 from zoo.planning.plan import Plan
@@ -64,7 +65,7 @@ def verify(path: Path, registry: Registry, report: Report) -> Verification:
         repeated = _repeat(path, stored, result, proof, registry, report)
     except ZooError as error:
         # Data that are gone are no fault; data that are there and no longer fit are.
-        changed = isinstance(error, (DataError, OptionError)) and Path(stored.data.path).is_dir()
+        changed = isinstance(error, (DataError, OptionError)) and is_there(Path(stored.data.path))
         verdict: Verdict = "failed" if changed else "warning"
         repeated = [Check(name="first_steps", verdict=verdict, summary=f"could not be repeated: {error}")]
     return Verification(path, (*repeated, *saved))

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from zoo.data.dataset import ImageFile, Split
+from zoo.data.dataset import ImageFile
+from zoo.source_listing import Split
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import io
 from dataclasses import dataclass
-from pathlib import Path
 
 from PIL import ExifTags, Image
 
 from zoo.data.checking.fingerprint import fingerprint
+from zoo.data.dataset import ImageFile
 from zoo.data.decode import decode
 from zoo.errors import DataError
 
@@ -47,14 +47,17 @@ class FileFacts:
     """Perceptual hash; None where the picture has nothing to tell it by. See `zoo.data.checking.fingerprint`."""
 
 
-def read_facts(path: Path, relative: str) -> FileFacts:
+def read_facts(file: ImageFile) -> FileFacts:
     """Open a file and decode it fully. What is wrong with it is in `fault`; nothing is raised."""
+    relative = file.relative
     try:
-        if path.exists() and not path.is_file():  # a pipe would be waited for without end
-            return FileFacts(relative=relative, fault="no regular file")
-        content = path.read_bytes()
+        if file.reader is None and file.path.exists() and not file.path.is_file():
+            return FileFacts(relative=relative, fault="no regular file")  # a pipe would be waited for without end
+        content = file.content()
     except OSError as error:
         return FileFacts(relative=relative, fault=error.strerror or str(error))
+    except DataError as error:
+        return FileFacts(relative=relative, fault=str(error).removeprefix(f"{relative}: "))
     known = {"relative": relative, "bytes": len(content), "content": hashlib.sha256(content).hexdigest()}
     try:
         picture = decode(content, name=relative)

@@ -13,9 +13,9 @@ from zoo.data.checking.fingerprint import nearest_earlier, nearest_in
 from zoo.data.checking.report import Case, Finding
 from zoo.data.checking.shortcut import Shortcut, find_shortcuts
 from zoo.data.checking.survey import Survey
-from zoo.data.dataset import ImageFile, Skipped, Split
-from zoo.data.folder import IMAGE_SUFFIXES
+from zoo.data.dataset import ImageFile
 from zoo.data.limits import FEW_IMAGES, UNEQUAL, UNREADABLE_SHARE
+from zoo.source_listing import IMAGE_SUFFIXES, Skipped, Split
 
 TINY = 32
 """Pixels of the shorter side; what is smaller shows next to nothing, and less than backbones look at."""
@@ -170,7 +170,8 @@ def _wrong_extensions(survey: Survey) -> Iterator[Finding]:
     wrong = [
         Case(files=(facts.relative,), detail=f"the content is {facts.format}")
         for _, _, facts in survey.good_files()
-        if named.get(_suffix(facts)) != _named_as(facts.format)
+        # A row of a table may have no name to be wrong.
+        if _suffix(facts) and named.get(_suffix(facts)) != _named_as(facts.format)
     ]
     unread = [
         Case(files=(facts.relative,), detail=f"{_content(facts)}; no run uses it")

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from zoo.data.ahead import map_ahead
 from zoo.data.checking.facts import FileFacts, read_facts
-from zoo.data.dataset import ImageFile, Skipped, Split, class_counts, natural_key
-from zoo.data.folder import Tree, drawn_note, labelled, no_images, read_tree, stratified
+from zoo.data.dataset import FOLDER, ImageFile, class_counts, natural_key
+from zoo.data.found import SPLITS, Found, drawn_note, labelled, no_images, one_class, stratified
 from zoo.errors import DataError
+from zoo.source_listing import Skipped, Split
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,45 +45,48 @@ class Survey:
         return class_counts(self.good(split), len(self.classes))
 
 
-def survey(path: Path, *, seed: int, workers: int, progress: Callable[[int, int], None]) -> Survey:
-    """Find and open every file; `progress` gets (done, total). Raises DataError where there is no data set at all."""
-    tree = read_tree(path)
-    classes, splits, drawn = _splits(tree, seed)
-    unused = [each for each in tree.skipped if each.reason != "hidden"]
-    used = [(file.path, file.relative) for files in splits.values() for file in files]
-    known = _read(used + [(path / each.relative, each.relative) for each in unused], workers, progress)
+def survey(found: Found, *, seed: int, workers: int, progress: Callable[[int, int], None]) -> Survey:
+    """Open every file; `progress` gets (done, total). Raises DataError where there is no data set at all."""
+    classes, splits, drawn = _splits(found, seed)
+    unused = [each for each in found.skipped if each.reason != "hidden"]
+    used = [file for files in splits.values() for file in files]
+    known = _read(used + _unused_files(found, unused), workers, progress)
     return Survey(
-        path=path,
+        path=found.path,
         classes=classes,
         splits=splits,
-        facts={relative: known[relative] for _, relative in used},
-        unused=tuple((each, known[each.relative]) for each in unused),
+        facts={file.relative: known[file.relative] for file in used},
+        unused=tuple((each, known.get(each.relative, FileFacts(relative=each.relative))) for each in unused),
         drawn=drawn,
     )
 
 
-def _splits(tree: Tree, seed: int) -> tuple[tuple[str, ...], dict[Split, tuple[ImageFile, ...]], str]:
+def _splits(found: Found, seed: int) -> tuple[tuple[str, ...], dict[Split, tuple[ImageFile, ...]], str]:
     """Classes and splits as `finetune` makes them, but also those that it refuses."""
-    classes = tuple(sorted({name for by_class in tree.found.values() for name in by_class}, key=natural_key))
-    splits = {split: labelled(by_class, classes, tree.path) for split, by_class in tree.found.items()}
+    classes = tuple(sorted({name for by_class in found.found.values() for name in by_class}, key=natural_key))
+    splits = {split: labelled(found, split, classes) for split in found.found}
     if not any(splits.values()):
-        raise DataError(no_images(tree.path, tree.skipped))
+        raise DataError(no_images(found))
+    if "train" not in splits:
+        raise DataError(f"{found.source} has no train.\nNext: name the split to train on train.")
     if len(classes) < 2:
-        raise DataError(
-            f"{tree.path} has only the class {classes[0]!r}; a classifier needs at least two class folders."
-        )
+        raise DataError(one_class(found, classes[0]))
     drawn = ""
     if "val" not in splits:
         splits["train"], splits["val"] = stratified(splits["train"], classes, seed)
         drawn = drawn_note(seed)
-    names: tuple[Split, ...] = ("train", "val", "test")
-    return classes, {split: splits[split] for split in names if split in splits}, drawn
+    return classes, {split: splits[split] for split in SPLITS if split in splits}, drawn
 
 
-def _read(files: list[tuple[Path, str]], workers: int, progress: Callable[[int, int], None]) -> dict[str, FileFacts]:
+def _unused_files(found: Found, unused: list[Skipped]) -> list[ImageFile]:
+    """A data source says why it left a file out, and not how to read it."""
+    return [ImageFile(found.path / each.relative, each.relative, 0) for each in unused if found.reader == FOLDER]
+
+
+def _read(files: list[ImageFile], workers: int, progress: Callable[[int, int], None]) -> dict[str, FileFacts]:
     known: dict[str, FileFacts] = {}
     with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="zoo-check") as pool:
-        for facts in map_ahead(pool, lambda file: read_facts(*file), files, ahead=4 * workers):
+        for facts in map_ahead(pool, read_facts, files, ahead=4 * workers):
             known[facts.relative] = facts
             progress(len(known), len(files))
     return known

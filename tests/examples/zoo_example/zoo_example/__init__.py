@@ -1,4 +1,4 @@
-"""A plugin as a third party writes it: one head with an option and its own loss, one recipe."""
+"""A plugin as a third party writes it: one head with an option and its own loss, one recipe, one data source."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from importlib.resources import files
 from typing import TYPE_CHECKING
 
 import zoo
+
+from zoo_example.flat import zoo_data_sources as zoo_data_sources
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -1,0 +1,84 @@
+"""Data sources beside class folders: tables, tar shards, zip archives, saved Hugging Face data sets.
+
+What reads them is imported when they are read. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import zoo
+
+
+def _recognises_table(path: Path) -> bool:
+    return path.suffix.lower() in (".csv", ".tsv", ".parquet") and path.is_file()
+
+
+def _read_table(path: Path) -> zoo.SourceListing:
+    from zoo_sources.table import read_table
+
+    return read_table(path)
+
+
+def _recognises_tar(path: Path) -> bool:
+    from zoo_sources.shards import are_shards
+
+    return are_shards(path)
+
+
+def _read_tar(path: Path) -> zoo.SourceListing:
+    from zoo_sources.tar import read_shards
+
+    return read_shards(path)
+
+
+def _recognises_zip(path: Path) -> bool:
+    return path.suffix.lower() == ".zip" and path.is_file()
+
+
+def _read_zip(path: Path) -> zoo.SourceListing:
+    from zoo_sources.zip import read_zip
+
+    return read_zip(path)
+
+
+def _recognises_saved(path: Path) -> bool:
+    alone = (path / "state.json").is_file() and (path / "dataset_info.json").is_file()
+    return alone or (path / "dataset_dict.json").is_file()
+
+
+def _read_saved(path: Path) -> zoo.SourceListing:
+    from zoo_sources.hf import read_saved
+
+    return read_saved(path)
+
+
+@zoo.hookimpl
+def zoo_data_sources() -> Iterable[zoo.DataSourceSpec]:
+    return [
+        zoo.DataSourceSpec(
+            name="table",
+            summary="A CSV, TSV or Parquet file with the columns path, label and, where you split yourself, split.",
+            recognises=_recognises_table,
+            read=_read_table,
+        ),
+        zoo.DataSourceSpec(
+            name="tar",
+            summary="Tar shards of webdataset or of class folders: one, a folder of them, or train-{000..003}.tar.",
+            recognises=_recognises_tar,
+            read=_read_tar,
+        ),
+        zoo.DataSourceSpec(
+            name="zip",
+            summary="A zip archive of class folders, with or without one folder around them.",
+            recognises=_recognises_zip,
+            read=_read_zip,
+        ),
+        zoo.DataSourceSpec(
+            name="hf",
+            summary="A folder written by the save_to_disk of Hugging Face datasets (extra hf).",
+            recognises=_recognises_saved,
+            read=_read_saved,
+        ),
+    ]

@@ -1,0 +1,204 @@
+"""Tar shards: samples as webdataset keeps them, or class folders. Members are read from their place in the file.
+
+webdataset's format: files of one sample share a name up to its first dot, such as `0001.jpg` with `0001.cls`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import tarfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import zoo
+
+from zoo_sources.members import Members
+from zoo_sources.shards import Shard, find_shards
+
+CLASSES = "classes.txt"
+_SAMPLE = re.compile(r"((?:.*/)?[^./][^/.]*)\.([^/]*)")
+"""webdataset's key and extension."""
+_LABEL_BYTES = 1 << 20
+_BLOCK = 512
+
+
+@dataclass(frozen=True, slots=True)
+class TarMember:
+    """A file in a tar archive: called, it reads its bytes."""
+
+    path: Path
+    offset: int
+    size: int
+
+    def __call__(self) -> bytes:
+        with self.path.open("rb") as file:
+            file.seek(self.offset)
+            content = file.read(self.size)
+        if len(content) < self.size:
+            raise zoo.DataError("the archive ends within it")
+        return content
+
+
+def read_shards(path: Path) -> zoo.SourceListing:
+    """List one tar file, a folder of them or a pattern.
+
+    A shard with a label for some sample holds samples; one without holds class folders. Raises DataError for shards
+    that are missing, truncated or compressed, for members that no honest archive has, and for labels that `classes.txt`
+    does not know.
+    """
+    folder, shards, skipped = find_shards(path)
+    names = _names_in(folder / CLASSES)
+    images: list[zoo.SourceImage] = []
+    kinds: set[str] = set()
+    for shard in shards:
+        members = dict(_members(shard.path))
+        labels = _labels(members)
+        kinds.add("samples" if labels else "class folders")
+        found = _samples(shard, members, labels, names) if labels else _folders(shard, members)
+        images += _placed(found.images, shard)
+        skipped += [zoo.Skipped(_named(shard, each.relative), each.reason, each.detail) for each in found.skipped]
+    count = f"{len(shards):,} tar {'shard' if len(shards) == 1 else 'shards'}"
+    return zoo.SourceListing(images=images, skipped=skipped, notes=(f"{count} of {' and '.join(sorted(kinds))}",))
+
+
+def _members(path: Path) -> Iterator[tuple[str, TarMember]]:
+    members = Members(path)
+    with path.open("rb") as file:
+        try:
+            with tarfile.open(fileobj=file, mode="r:") as tar:
+                while (info := tar.next()) is not None:
+                    # Else every member that was passed is kept, with all of its header.
+                    tar.members = []  # type: ignore[attr-defined]
+                    if info.isdir():
+                        continue
+                    _refuse_special(members, info)
+                    name = members.name(info.name)
+                    if zoo.is_image_name(name):
+                        members.size(info.name, (info.size,))
+                    yield name, TarMember(path, info.offset_data, info.size)
+                end = tar.offset
+        except (tarfile.TarError, ValueError, OverflowError) as error:
+            raise _damaged(path, str(error)) from None
+        file.seek(end)
+        # Whatever is no header ends the list without a word; only two empty blocks are an end that somebody wrote.
+        if file.read(_BLOCK) != bytes(_BLOCK):
+            raise _damaged(path, f"after {end:,} bytes there is neither a file nor the end mark of an archive")
+
+
+def _damaged(path: Path, why: str) -> zoo.DataError:
+    if not path.stat().st_size:
+        return zoo.DataError(f"{path} is empty: it has 0 bytes.\nNext: get it anew.")
+    return zoo.DataError(f"{path} is no tar archive that can be read, or it was cut off: {why}.\nNext: get it anew.")
+
+
+def _refuse_special(members: Members, info: tarfile.TarInfo) -> None:
+    if info.issym() or info.islnk():
+        raise members.special(info.name, f"a link to {info.linkname!r}")
+    if not info.isreg() or info.issparse():
+        raise members.special(info.name, "sparse" if info.issparse() else "a device or a pipe")
+
+
+def _labels(members: dict[str, TarMember]) -> dict[str, str]:
+    """Key -> label, as `.cls` says, else `.json`."""
+    labels: dict[str, str] = {}
+    for name, member in members.items():
+        key, kind = _sample(name)
+        if kind not in ("cls", "json") or member.size > _LABEL_BYTES:
+            continue
+        label = _text(member()) if kind == "cls" else _from_json(member())
+        if label and (kind == "cls" or key not in labels):
+            labels[key] = sys.intern(label)
+    return labels
+
+
+def _sample(name: str) -> tuple[str, str]:
+    match = _SAMPLE.fullmatch(name)
+    return (match[1], match[2].lower()) if match else (name, "")
+
+
+def _text(content: bytes) -> str:
+    try:
+        return content.decode("utf-8").strip()
+    except UnicodeDecodeError:
+        return ""
+
+
+def _from_json(content: bytes) -> str:
+    """A name under `label` or `class`, else a number there."""
+    try:
+        stored = json.loads(content)
+    except (ValueError, RecursionError):
+        return ""
+    values = [stored.get(key) for key in ("label", "class")] if isinstance(stored, dict) else []
+    names = [value.strip() for value in values if isinstance(value, str)]
+    numbers = [str(value) for value in values if isinstance(value, int) and not isinstance(value, bool)]
+    return next(iter([*names, *numbers]), "")
+
+
+def _samples(
+    shard: Shard, members: dict[str, TarMember], labels: dict[str, str], names: Sequence[str]
+) -> zoo.SourceListing:
+    images: list[zoo.SourceImage] = []
+    skipped: list[zoo.Skipped] = []
+    names = names or _listed(members.get(CLASSES))
+    for name, member in members.items():
+        key, kind = _sample(name)
+        if any(part.startswith(".") for part in name.split("/")):
+            skipped.append(zoo.Skipped(name, "hidden"))
+        elif "." not in kind and zoo.is_image_name(name):
+            if key in labels:
+                label = _class_of(labels[key], names, shard, name)
+                images.append(zoo.SourceImage(name=name, label=label, content=member))
+            else:
+                skipped.append(zoo.Skipped(name, "no label", f"no {key}.cls, nor {key}.json with label or class"))
+        elif name != CLASSES and not (kind in ("cls", "json") and key in labels):
+            skipped.append(zoo.Skipped(name, "not an image", f".{kind} extension" if kind else "no extension"))
+    return zoo.SourceListing(images=images, skipped=skipped)
+
+
+def _class_of(label: str, names: Sequence[str], shard: Shard, member: str) -> str:
+    """The class that a label means: a name, or a number that counts the lines of `classes.txt` from 0."""
+    if not names or label in names:
+        return label
+    if label.isdecimal() and int(label) < len(names):
+        return names[int(label)]
+    said = f"from 0 to {len(names) - 1}" if label.isdecimal() else f"such as {names[0]!r}"
+    raise zoo.DataError(
+        f"{shard.path}: {member} has the label {label!r}, and {CLASSES} has {len(names)} classes, {said}.\n"
+        f"Next: correct {CLASSES}, which has one class a line, or the label."
+    )
+
+
+def _names_in(path: Path) -> list[str]:
+    try:
+        return _lines(path.read_bytes())
+    except OSError:
+        return []
+
+
+def _listed(member: TarMember | None) -> list[str]:
+    return _lines(member()) if member is not None and member.size <= _LABEL_BYTES else []
+
+
+def _lines(content: bytes) -> list[str]:
+    return [line.strip() for line in _text(content.removeprefix(b"\xef\xbb\xbf")).splitlines() if line.strip()]
+
+
+def _folders(shard: Shard, members: dict[str, TarMember]) -> zoo.SourceListing:
+    try:
+        return zoo.list_class_folders(members.items())
+    except ValueError as error:
+        raise zoo.DataError(f"{shard.path} cannot be read: {error}") from None
+
+
+def _placed(images: Iterable[zoo.SourceImage], shard: Shard) -> Iterator[zoo.SourceImage]:
+    for image in images:
+        split = shard.split or image.split
+        yield zoo.SourceImage(name=_named(shard, image.name), label=image.label, content=image.content, split=split)
+
+
+def _named(shard: Shard, name: str) -> str:
+    return f"{shard.name}/{name}" if shard.name else name

@@ -1,0 +1,119 @@
+"""Zip archives of class folders. Members are read one at a time, from their place in the file."""
+
+from __future__ import annotations
+
+import stat
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import zoo
+
+from zoo_sources.members import Members
+
+_ENCRYPTED = 0x1
+_HEADER = 30
+"""Bytes of a local header before the name."""
+_METHODS = {zipfile.ZIP_STORED: False, zipfile.ZIP_DEFLATED: True}
+"""Method -> whether it is deflated."""
+
+
+@dataclass(frozen=True, slots=True)
+class ZipMember:
+    """A file in a zip archive: called, it reads its bytes, and believes no size that the archive states."""
+
+    path: Path
+    offset: int
+    """Of its local header."""
+    packed: int
+    size: int
+    crc: int
+    deflated: bool
+
+    def __call__(self) -> bytes:
+        with self.path.open("rb") as file:
+            file.seek(self.offset)
+            header = file.read(_HEADER)
+            if len(header) < _HEADER or not header.startswith(b"PK\x03\x04"):
+                raise zoo.DataError("the archive has no file where it says that there is one")
+            name, extra = struct.unpack("<HH", header[26:30])
+            file.seek(name + extra, 1)
+            content = file.read(self.packed)
+        if self.deflated:
+            content = _inflated(content, self.size)
+        if len(content) != self.size:
+            raise zoo.DataError(f"the archive says that it has {self.size:,} bytes, and it has another number")
+        if zlib.crc32(content) != self.crc:
+            raise zoo.DataError("damaged: its checksum is not that of the archive")
+        return content
+
+
+def read_zip(path: Path) -> zoo.SourceListing:
+    """List a zip archive of class folders, with or without one folder around them.
+
+    Raises DataError for what is no whole zip archive, for encrypted members and those that no honest archive has.
+    """
+    if not path.is_file():
+        raise zoo.DataError(f"There is no file {str(path)!r}.")
+    if not path.stat().st_size:
+        raise zoo.DataError(f"{path} is empty: it has 0 bytes.\nNext: get it anew.")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            infos = archive.infolist()
+    except (zipfile.BadZipFile, NotImplementedError, struct.error, ValueError) as error:
+        raise zoo.DataError(
+            f"{path} is no zip archive that can be read; it may be truncated: {error}.\nNext: get it anew."
+        ) from None
+    return zoo.list_class_folders(_members(path, infos))
+
+
+def _members(path: Path, infos: Sequence[zipfile.ZipInfo]) -> Iterator[tuple[str, ZipMember]]:
+    members = Members(path)
+    _refuse_overlaps(path, infos)
+    for info in infos:
+        mode = info.external_attr >> 16
+        if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
+            raise members.special(info.filename, "a link" if stat.S_ISLNK(mode) else "a device or a pipe")
+        if info.is_dir():
+            continue
+        name = members.name(info.filename)
+        if zoo.is_image_name(name):
+            _refuse_unreadable(path, info)
+            members.size(info.filename, (info.file_size, info.compress_size))
+        deflated = _METHODS.get(info.compress_type, False)
+        yield name, ZipMember(path, info.header_offset, info.compress_size, info.file_size, info.CRC, deflated)
+
+
+def _refuse_unreadable(path: Path, info: zipfile.ZipInfo) -> None:
+    if info.flag_bits & _ENCRYPTED:
+        raise zoo.DataError(
+            f"{path}: the member {info.filename!r} is encrypted.\nNext: pack it anew without a password."
+        )
+    if info.compress_type not in _METHODS:
+        raise zoo.DataError(
+            f"{path}: the member {info.filename!r} is packed by method {info.compress_type}; zoo reads stored and "
+            "deflated ones.\nNext: pack it anew in the usual way."
+        )
+
+
+def _refuse_overlaps(path: Path, infos: Sequence[zipfile.ZipInfo]) -> None:
+    """Members that share bytes make a small archive stand for any amount of data."""
+    end = -1
+    for info in sorted(infos, key=lambda each: each.header_offset):
+        if info.header_offset < end:
+            raise zoo.DataError(
+                f"{path}: the member {info.filename!r} lies within another one, as in a zip bomb.\n"
+                "Next: find out where the archive is from."
+            )
+        end = info.header_offset + _HEADER + info.compress_size
+
+
+def _inflated(content: bytes, size: int) -> bytes:
+    """At most one byte more than it should have, whatever it would become."""
+    try:
+        return zlib.decompressobj(-zlib.MAX_WBITS).decompress(content, size + 1)
+    except zlib.error as error:
+        raise zoo.DataError(f"damaged: {error}") from None
