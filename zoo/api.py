@@ -16,6 +16,7 @@ from zoo.specs import HeadSpec
 
 if TYPE_CHECKING:
     from zoo.artefact.classifier import Classifier
+    from zoo.comparing.comparison import Comparison
     from zoo.data.checking.report import DataReport
     from zoo.exporting.export import Exported
     from zoo.model.model import ZooModel
@@ -221,6 +222,34 @@ def report(run: str | Path, *, registry: Registry | None = None) -> Path:
         from zoo.reporting.write import write_report
 
     return write_report(Path(run).expanduser(), registry or default_registry())
+
+
+def compare(*runs: str | Path, html: str | Path | None = None, registry: Registry | None = None) -> Comparison:
+    """Compare finished runs with the first of them: choices that differ, metrics, and paired tests on the images that
+    both judged.
+
+    `.conclusions` says of each run against the first, in plain words, what may be concluded and what may not;
+    `.against` has the numbers behind it, `.to_dict()` all of it. docs/compare.md explains them.
+
+    Args:
+        runs: Two run folders or more.
+        html: Where to write the page with the curves; must not exist. Default: no page.
+
+    Raises:
+        Refused: One run is given twice, predictions are missing, the classes differ, no image is known to be in both,
+            or `html` exists.
+        RunError: No finished run, or one that cannot be read.
+    """
+    from zoo.comparing.compare import compare_runs
+    from zoo.comparing.page import refuse_existing_page, write_page
+
+    page = None if html is None else Path(html).expanduser()
+    if page is not None:
+        refuse_existing_page(page)
+    found = compare_runs([Path(run).expanduser() for run in runs], registry or default_registry())
+    if page is not None:
+        write_page(found, page)
+    return found
 
 
 def verify(path: str | Path, *, report: Report = silent, registry: Registry | None = None) -> Verification:

@@ -283,6 +283,27 @@ def report(
 
 
 @app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of finished runs; two or more.", show_default=False)],
+    html: Annotated[
+        Path | None,
+        typer.Option(
+            help="The page; must not exist. Default: a new comparison.html beside the first run; none with --json.",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Compare finished runs with the first of them.
+
+    Which choices differ, metrics side by side, and whether a difference is more than chance on the same images.
+    """
+    from zoo.cli.comparing import compare_and_print
+
+    compare_and_print(runs, html=html, as_json=as_json)
+
+
+@app.command()
 def doctor(as_json: Json = False) -> None:
     """Show what a bug report needs.
 
