@@ -110,10 +110,11 @@ def _cause(against: Against) -> str:
     if len(choices) == 1 and not seed:
         (name,) = choices
         values = " to ".join(value_of(each.record.plan, name) for each in (against.first, against.run))
-        return (
-            f"One choice differs, {name} ({values}), so that a difference can be put down to it, for this seed; "
-            "another seed may move it."
-        )
+        if against.tested[0].significant:
+            cause = "so that the difference can be put down to it, for this seed; another seed may move it"
+        else:
+            cause = "so that a difference, had one shown, could be put down to it"
+        return f"One choice differs, {name} ({values}), {cause}."
     if len(choices) == 1:
         return (
             f"One choice differs, {choices[0]}, and the seed as well, which moves results by itself. "

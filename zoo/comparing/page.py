@@ -21,7 +21,7 @@ def write_page(comparison: Comparison, path: Path | None = None) -> Path:
     Raises Refused where `path` exists, RunError where it cannot be written.
     """
     text = render(comparison)
-    place = path if path is not None else _new_name(comparison.runs[0].record.path.absolute().parent)
+    place = path if path is not None else _new_name(_beside(comparison.runs[0].record.path))
     with new_path(place) as draft:
         draft.write_text(text, "utf-8", errors="surrogateescape")
     return place
@@ -65,6 +65,11 @@ def _title(comparison: Comparison) -> str:
     better, other = ("B", "A") if main.outcomes.difference > 0 else ("A", "B")
     says = "more than chance explains" if main.significant else "which may be chance"
     return f"{better} is {points(abs(main.outcomes.difference), signed=False)} points above {other} {where}, {says}"
+
+
+def _beside(run: Path) -> Path:
+    # What has no name of its own, `.` and `..`, has no parent that a path could say.
+    return run.parent if run.name not in ("", "..") else run.resolve().parent
 
 
 def _new_name(folder: Path) -> Path:
