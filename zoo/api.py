@@ -168,7 +168,8 @@ def finetune(
     Args:
         backbone: `[provider/]architecture[.tag]`; the one argument without a default.
         resume: The folder of a run that was stopped: it goes on, to the bytes that it would have come to unbroken.
-            The plan is in the folder, so no other argument goes with it but `observers`.
+            The plan is in the folder, so no other argument goes with it but `observers` and `page`. Where the result is
+            there and only `report.html` is missing, that is written.
         observers: `[plugin/]name` of those that are told how the run goes; they cannot change it, and one that
             raises is dropped. They are no part of the plan.
         head: `[plugin/]name`; default `dropout_linear`. `head_options`: its options by name.
@@ -203,11 +204,17 @@ def finetune(
             write_or_say(run, known, report)
 
     if resume is not None:
+        from zoo.reporting.write import lacks_report
+        from zoo.training.finish import finish
+
         if request is not None or arguments:
             given = ", ".join(arguments) or "a request"
             raise OptionError(f"resume goes alone, the plan is in {resume}; also given: {given}.")
+        run = Path(resume).expanduser()
+        if page and lacks_report(run):
+            return finish(run, report, finished)
         with observed(observers, known, report) as told:
-            return go_on(Path(resume).expanduser(), known, told, finished=finished)
+            return go_on(run, known, told, finished=finished)
     asked = request or _request(arguments)
     with observed(observers, known, report) as told:
         return carry_out(asked, known, told, finished=finished)

@@ -14,6 +14,7 @@ from zoo.reporting.command import RECIPE_FILE, as_lines, command_of, recipe_of
 from zoo.reporting.examples import Examples, gather
 from zoo.reporting.record import RunRecord, read_run
 from zoo.reporting.templating import environment, styles
+from zoo.training.finish import has_result
 
 REPORT = "report.html"
 _MATRIX_MOST = 30
@@ -30,6 +31,11 @@ def write_report(run: Path, registry: Registry) -> Path:
     page = render(record, gather(record, registry), registry)
     write_text(run / REPORT, page)
     return run / REPORT
+
+
+def lacks_report(run: Path) -> bool:
+    """Whether a run has its result and no page: it was stopped between the two, or `--no-report` left it out."""
+    return has_result(run) and not (run / REPORT).exists()
 
 
 def write_or_say(run: Path, registry: Registry, report: Report) -> None:
