@@ -17,7 +17,7 @@ import typer
 
 from zoo.cli.cache_commands import cache_app
 from zoo.cli.command_group import Commands
-from zoo.cli.console import Verbosity, quiet_libraries
+from zoo.cli.console import Verbosity, escape_names, quiet_libraries
 from zoo.cli.data_commands import data_app
 from zoo.cli.exit_codes import FAULT_FOUND, TERMINATED
 from zoo.cli.options import AnyPrecision, Artefact, Device, Json, Measure, NoReport, Observer, Resume, Workers
@@ -321,6 +321,7 @@ def _end(*_: object) -> None:
 def main() -> None:
     """The `zoo` command: the one place where a ZooError becomes a message and an exit code."""
     quiet_libraries()
+    escape_names()
     # As Ctrl-C does, it lets a run say how to go on; services and clusters end programs this way.
     signal.signal(signal.SIGTERM, _end)
     collecting = gc.isenabled()

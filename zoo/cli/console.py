@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from zoo.printable import ESCAPED
 
 # rich is imported where something is printed with it: lists and help do without, and are a tenth faster.
 if TYPE_CHECKING:
@@ -63,6 +66,13 @@ def quiet_libraries() -> None:
     """Libraries' warnings are for developers; zoo says itself what people should know."""
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
+
+
+def escape_names() -> None:
+    """What stdout and stderr cannot take is written as an escape: a file name may be any bytes."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=ESCAPED)
 
 
 def count(number: int, one: str, many: str | None = None) -> str:

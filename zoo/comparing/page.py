@@ -10,6 +10,7 @@ from zoo.comparing.comparison import Comparison
 from zoo.comparing.wording import SPLIT_WORDS, p_text, points
 from zoo.errors import Refused
 from zoo.files import new_path
+from zoo.printable import ESCAPED
 from zoo.reporting.templating import environment, styles
 
 _NAME = "comparison"
@@ -23,7 +24,7 @@ def write_page(comparison: Comparison, path: Path | None = None) -> Path:
     text = render(comparison)
     place = path if path is not None else _new_name(_beside(comparison.runs[0].record.path))
     with new_path(place) as draft:
-        draft.write_text(text, "utf-8", errors="surrogateescape")
+        draft.write_text(text, "utf-8", errors=ESCAPED)
     return place
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from zoo.data.dataset import Dataset, ImageFile, Skipped, Split, class_counts, natural_key
 from zoo.errors import DataError, nearest
+from zoo.printable import printable
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
 """torchvision's list; animations (.gif) are not single images."""
@@ -163,7 +164,7 @@ def _by_class(folder: Path, root: Path, skipped: list[Skipped]) -> dict[str, lis
         if not _is_class(each):
             skipped += _outside(each, root)
             continue
-        images = by_class.setdefault(_printable(each.name), [])
+        images = by_class.setdefault(printable(each.name), [])
         for file in _files(each):
             relative = _relative(file, root)
             if _hidden(file, each):
@@ -212,12 +213,8 @@ def _hidden(path: Path, below: Path) -> bool:
 
 
 def _relative(file: Path, root: Path) -> str:
-    return _printable(file.relative_to(root).as_posix())
-
-
-def _printable(name: str) -> str:
-    """Bytes of a name that are no UTF-8 as `\\xe9`: the name goes into JSON, digests and messages."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
+    # The name goes into JSON, digests and messages.
+    return printable(file.relative_to(root).as_posix())
 
 
 def _classes(path: Path, train: Mapping[str, Sequence[Path]], skipped: Sequence[Skipped]) -> tuple[str, ...]:

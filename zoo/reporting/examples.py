@@ -18,6 +18,7 @@ from zoo.errors import DataError, ZooError
 from zoo.evaluation.predictions import ImagePrediction
 from zoo.model.model import ZooModel
 from zoo.preprocessing import Preprocessing
+from zoo.printable import file_named
 from zoo.registry import Registry
 from zoo.reporting.pictures import as_seen, data_uri, with_heat
 from zoo.reporting.record import RunRecord
@@ -92,7 +93,7 @@ def gather(record: RunRecord, registry: Registry) -> Examples:
     preprocessing = Preprocessing.from_dict(record.plan.preprocessing)
     some = _spread(of_split, SEEN)
     wanted = list(dict.fromkeys([*mistakes, *hits, *some]))
-    pictures = {each: picture for each in wanted if (picture := _read(folder / each.file)) is not None}
+    pictures = {each: picture for each in wanted if (picture := _read(file_named(folder, each.file))) is not None}
     missing = tuple(each.file for each in wanted if each not in pictures)
     if not pictures:
         return Examples(mistakes_in_all=count, missing=missing, no_pictures=f"the images are no longer in {folder}")
