@@ -13,8 +13,8 @@ from tests.conftest import Zoo
 from torch import nn
 from zoo.events import Event, Progress
 from zoo.planning.plan import Estimate, Plan
-from zoo.training.estimate import _shortened, _spread
 from zoo.training.live_memory import measure_peak
+from zoo.training.measuring import _shortened, _spread
 
 TINY: dict[str, Any] = {"backbone": "timm/test_resnet", "weights": "random", "head": "linear", "tune": False}
 

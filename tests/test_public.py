@@ -24,6 +24,7 @@ def test_the_public_names_are_these() -> None:
     assert set(zoo.__all__) == {
         *(
             "check_data",
+            "compare",
             "create_model",
             "finetune",
             "plan",
@@ -38,7 +39,7 @@ def test_the_public_names_are_these() -> None:
             "list_heads",
             "list_recipes",
         ),
-        *("Classifier", "DataReport", "Prediction", "Result", "Registry", "ZooError", "WeightsMismatch"),
+        *("Classifier", "Comparison", "DataReport", "Prediction", "Result", "Registry", "ZooError", "WeightsMismatch"),
         *("hookimpl", "Backbone", "BackboneProvider", "BackboneSpec", "FeatureShape", "Group", "HeadSpec", "HubFile"),
         *(
             "Event",

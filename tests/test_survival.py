@@ -188,6 +188,9 @@ def test_killed_in_the_midst_of_writing_it_comes_to_the_same_bytes(
     process = subprocess.run(killing.command(run, before=f"{_DYING}\n{AT[moment]}\n"), capture_output=True, check=False)
     assert process.returncode == -9, process.stderr
     if moment == "result written, checkpoint there":
+        assert (run / "checkpoint").exists() and not (run / "report.html").exists()
+        assert zoo.finetune(resume=run).proof == "passed"
+        assert (run / "report.html").exists() and not (run / "checkpoint").exists()
         with pytest.raises(Refused, match="is finished"):
             zoo.finetune(resume=run)
         assert zoo.load(run).classes == ("a", "b")
@@ -276,6 +279,38 @@ def test_a_run_is_written_by_one_process_at_a_time(stopped: Path) -> None:
     # The system let go of it.
     with RunLock(stopped / "checkpoint", run=stopped):
         pass
+
+
+def test_a_run_that_was_killed_before_its_report_only_gets_the_report(
+    unbroken: zoo.Result, tmp_path: Path, zoo_inside: Zoo
+) -> None:
+    run = shutil.copytree(unbroken.path, tmp_path / "unbroken")
+    page = (run / "report.html").read_bytes()
+    (run / "report.html").unlink()
+    (run / "checkpoint").mkdir()
+    refused = zoo_inside("finetune", "--resume", "unbroken", "--no-report")
+    assert refused.returncode == 2 and "is finished" in refused.stderr, "nothing is left to do"
+    done = zoo_inside("finetune", "--resume", "unbroken")
+    assert done.returncode == 0, done.stderr
+    assert "unbroken is finished but for its report; nothing is trained again" in done.stdout
+    assert "report: unbroken/report.html" in done.stdout and not (run / "checkpoint").exists()
+    assert (run / "report.html").read_bytes() == page
+    again = zoo_inside("finetune", "--resume", "unbroken")
+    assert again.returncode == 2 and "unbroken is finished: there is nothing to resume" in again.stderr
+
+
+def test_a_failed_proof_is_no_less_failed_for_a_report_that_was_missing(unbroken: zoo.Result, tmp_path: Path) -> None:
+    run = shutil.copytree(unbroken.path, tmp_path / "run")
+    (run / "report.html").unlink()
+    for name, key in (("result.json", "proof"), ("proof.json", "verdict")):
+        content = json.loads((run / name).read_text("utf-8"))
+        content[key] = "failed"
+        if "checks" in content:
+            content["checks"][0]["verdict"] = "failed"
+        (run / name).write_text(json.dumps(content), "utf-8")
+    with pytest.raises(CheckFailed, match="1 check of the proof failed"):
+        zoo.finetune(resume=run)
+    assert (run / "report.html").exists()
 
 
 def test_a_finished_run_has_nothing_to_resume(unbroken: zoo.Result) -> None:

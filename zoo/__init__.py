@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from zoo.api import check_data as check_data
+    from zoo.api import compare as compare
     from zoo.api import create_model as create_model
     from zoo.api import evaluate as evaluate
     from zoo.api import export as export
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from zoo.api import verify as verify
     from zoo.artefact.classifier import Classifier as Classifier
     from zoo.artefact.classifier import Prediction as Prediction
+    from zoo.comparing.comparison import Comparison as Comparison
     from zoo.data.checking.report import DataReport as DataReport
     from zoo.errors import DataError as DataError
     from zoo.errors import WeightsMismatch as WeightsMismatch
@@ -71,6 +73,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "check_data": "zoo.api",
+    "compare": "zoo.api",
     "create_model": "zoo.api",
     "evaluate": "zoo.api",
     "export": "zoo.api",
@@ -85,6 +88,7 @@ _HOME = {
     "verify": "zoo.api",
     "Classifier": "zoo.artefact.classifier",
     "Prediction": "zoo.artefact.classifier",
+    "Comparison": "zoo.comparing.comparison",
     "DataReport": "zoo.data.checking.report",
     "DataError": "zoo.errors",
     "WeightsMismatch": "zoo.errors",

@@ -16,6 +16,7 @@ from zoo.specs import DataSourceSpec, HeadSpec
 
 if TYPE_CHECKING:
     from zoo.artefact.classifier import Classifier
+    from zoo.comparing.comparison import Comparison
     from zoo.data.checking.report import DataReport
     from zoo.exporting.export import Exported
     from zoo.model.model import ZooModel
@@ -172,7 +173,8 @@ def finetune(
     Args:
         backbone: `[provider/]architecture[.tag]`; the one argument without a default.
         resume: The folder of a run that was stopped: it goes on, to the bytes that it would have come to unbroken.
-            The plan is in the folder, so no other argument goes with it but `observers`.
+            The plan is in the folder, so no other argument goes with it but `observers` and `page`. Where the result is
+            there and only `report.html` is missing, that is written.
         observers: `[plugin/]name` of those that are told how the run goes; they cannot change it, and one that
             raises is dropped. They are no part of the plan.
         head: `[plugin/]name`; default `dropout_linear`. `head_options`: its options by name.
@@ -208,11 +210,17 @@ def finetune(
             write_or_say(run, known, report)
 
     if resume is not None:
+        from zoo.reporting.write import lacks_report
+        from zoo.training.finish import finish
+
         if request is not None or arguments:
             given = ", ".join(arguments) or "a request"
             raise OptionError(f"resume goes alone, the plan is in {resume}; also given: {given}.")
+        run = Path(resume).expanduser()
+        if page and lacks_report(run):
+            return finish(run, report, finished)
         with observed(observers, known, report) as told:
-            return go_on(Path(resume).expanduser(), known, told, finished=finished)
+            return go_on(run, known, told, finished=finished)
     asked = request or _request(arguments)
     with observed(observers, known, report) as told:
         return carry_out(asked, known, told, finished=finished)
@@ -227,6 +235,34 @@ def report(run: str | Path, *, registry: Registry | None = None) -> Path:
         from zoo.reporting.write import write_report
 
     return write_report(Path(run).expanduser(), registry or default_registry())
+
+
+def compare(*runs: str | Path, html: str | Path | None = None, registry: Registry | None = None) -> Comparison:
+    """Compare finished runs with the first of them: choices that differ, metrics, and paired tests on the images that
+    both judged.
+
+    `.conclusions` says of each run against the first, in plain words, what may be concluded and what may not;
+    `.against` has the numbers behind it, `.to_dict()` all of it. docs/compare.md explains them.
+
+    Args:
+        runs: Two run folders or more.
+        html: Where to write the page with the curves; must not exist. Default: no page.
+
+    Raises:
+        Refused: One run is given twice, predictions are missing, the classes differ, no image is known to be in both,
+            or `html` exists.
+        RunError: No finished run, or one that cannot be read.
+    """
+    from zoo.comparing.compare import compare_runs
+    from zoo.comparing.page import refuse_existing_page, write_page
+
+    page = None if html is None else Path(html).expanduser()
+    if page is not None:
+        refuse_existing_page(page)
+    found = compare_runs([Path(run).expanduser() for run in runs], registry or default_registry())
+    if page is not None:
+        write_page(found, page)
+    return found
 
 
 def verify(path: str | Path, *, report: Report = silent, registry: Registry | None = None) -> Verification:

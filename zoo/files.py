@@ -14,24 +14,28 @@ from pathlib import Path
 from typing import IO, Any
 
 from zoo.errors import Refused, RunError
+from zoo.printable import ESCAPED, printable
 
 
 def json_text(content: Any) -> str:
-    """JSON as zoo writes it: indented, keys in the order given; a number that is not finite becomes null."""
-    return json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    """JSON as zoo writes it: indented, keys in the order given; a number that is not finite becomes null, a file name
+    that is no UTF-8 text with `\\xff` in it."""
+    return json.dumps(_plain(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def json_line(content: Any) -> str:
     """The same in one line."""
-    return json.dumps(_finite(content), ensure_ascii=False, allow_nan=False)
+    return json.dumps(_plain(content), ensure_ascii=False, allow_nan=False)
 
 
-def _finite(content: Any) -> Any:
+def _plain(content: Any) -> Any:
     if isinstance(content, float):
         return content if math.isfinite(content) else None
+    if isinstance(content, str):
+        return printable(content)
     if isinstance(content, Mapping):
-        return {key: _finite(value) for key, value in content.items()}
-    return [_finite(value) for value in content] if isinstance(content, (list, tuple)) else content
+        return {_plain(key): _plain(value) for key, value in content.items()}
+    return [_plain(value) for value in content] if isinstance(content, (list, tuple)) else content
 
 
 def write_text(path: Path, text: str) -> None:
@@ -47,7 +51,7 @@ def new_text(path: Path) -> Iterator[IO[str]]:
     with clear_write_errors(path):
         handle, draft = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape") as file:
+        with os.fdopen(handle, "w", encoding="utf-8", errors=ESCAPED) as file:
             yield file
             with clear_write_errors(path):
                 file.flush()

@@ -17,7 +17,7 @@ import typer
 
 from zoo.cli.cache_commands import cache_app
 from zoo.cli.command_group import Commands
-from zoo.cli.console import Verbosity, quiet_libraries
+from zoo.cli.console import Verbosity, escape_names, quiet_libraries
 from zoo.cli.data_commands import data_app
 from zoo.cli.exit_codes import FAULT_FOUND, TERMINATED
 from zoo.cli.options import AnyPrecision, Artefact, Compile, Device, Json, Measure, NoReport, Observer, Resume, Workers
@@ -296,6 +296,27 @@ def report(
 
 
 @app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of finished runs; two or more.", show_default=False)],
+    html: Annotated[
+        Path | None,
+        typer.Option(
+            help="The page; must not exist. Default: a new comparison.html beside the first run; none with --json.",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Compare finished runs with the first of them.
+
+    Which choices differ, metrics side by side, and whether a difference is more than chance on the same images.
+    """
+    from zoo.cli.comparing import compare_and_print
+
+    compare_and_print(runs, html=html, as_json=as_json)
+
+
+@app.command()
 def doctor(as_json: Json = False) -> None:
     """Show what a bug report needs.
 
@@ -313,6 +334,7 @@ def _end(*_: object) -> None:
 def main() -> None:
     """The `zoo` command: the one place where a ZooError becomes a message and an exit code."""
     quiet_libraries()
+    escape_names()
     # As Ctrl-C does, it lets a run say how to go on; services and clusters end programs this way.
     signal.signal(signal.SIGTERM, _end)
     collecting = gc.isenabled()

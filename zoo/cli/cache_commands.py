@@ -14,16 +14,15 @@ cache_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="What 
 @cache_app.command("show")
 def show_cache(as_json: Json = False) -> None:
     """List what the cache folder holds, with sizes."""
-    import json
-
     from zoo import housekeeping
     from zoo.caches import cache_folder
     from zoo.cli.cache_text import print_kept
     from zoo.features.folder import size_limit
+    from zoo.files import json_text
 
     found = housekeeping.kept()
     if as_json:
-        print(json.dumps([each.to_dict() for each in found], indent=2, ensure_ascii=False))
+        print(json_text([each.to_dict() for each in found]), end="")
     else:
         print_kept(found, cache_folder(), size_limit())
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from zoo.printable import ESCAPED
 
 # rich is imported where something is printed with it: lists and help do without, and are a tenth faster.
 if TYPE_CHECKING:
@@ -66,6 +69,13 @@ def quiet_libraries() -> None:
         warnings.simplefilter("ignore")
         # Said while torch.compile works, on every machine that has a compiler for CUDA and no GPU.
         logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+
+
+def escape_names() -> None:
+    """What stdout and stderr cannot take is written as an escape: a file name may be any bytes."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=ESCAPED)
 
 
 def count(number: int, one: str, many: str | None = None) -> str:

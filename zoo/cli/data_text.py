@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from zoo.cli import console
 from zoo.cli.console import Verbosity
+from zoo.files import json_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -20,7 +20,7 @@ _SHOWN = 10
 def print_report(report: DataReport, verbosity: Verbosity, *, as_json: bool) -> None:
     """The summary, images by class and split, and every finding with its files."""
     if as_json:
-        print(json.dumps(report.to_dict(), indent=2, ensure_ascii=False))
+        print(json_text(report.to_dict()), end="")
         return
     screen = console.out()
     screen.print(_summary(report), style="bold")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -20,7 +19,8 @@ from zoo.cli.run_display import RunDisplay
 from zoo.data.paths import count_images, images_of
 from zoo.errors import DataError, OptionError
 from zoo.events import Note, Progress
-from zoo.files import clear_write_errors, new_text
+from zoo.files import clear_write_errors, json_text, new_text
+from zoo.printable import printable
 
 STDIN = Path("-")
 _ROWS = 1000
@@ -97,7 +97,7 @@ class _Table:
     def write(self, predictions: Sequence[Prediction]) -> None:
         self._rows += [
             [
-                each.source,
+                printable(each.source),
                 each.label,
                 f"{each.probability:.3f}",
                 ", ".join(f"{name} {chance:.3f}" for name, chance in each.top[1:]),
@@ -134,7 +134,7 @@ class _Json:
                 "probability": each.probability,
                 "top": [{"label": name, "probability": chance} for name, chance in each.top],
             }
-            items.append("  " + json.dumps(content, indent=2, ensure_ascii=False).replace("\n", "\n  "))
+            items.append("  " + json_text(content).rstrip().replace("\n", "\n  "))
         with self._display.aside():
             print(",\n" if self._written else "[\n", end="")
             print(",\n".join(items), end="", flush=True)
@@ -153,7 +153,9 @@ class _Csv:
 
     def write(self, predictions: Sequence[Prediction]) -> None:
         with clear_write_errors(self._path):
-            self._writer.writerows([each.source, each.label, f"{each.probability:.6f}"] for each in predictions)
+            self._writer.writerows(
+                [printable(each.source), each.label, f"{each.probability:.6f}"] for each in predictions
+            )
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from zoo.cli import console
 from zoo.cli.console import Verbosity
-from zoo.files import json_text, write_text
+from zoo.files import json_line, json_text, write_text
 
 if TYPE_CHECKING:
     from zoo.evaluation.intervals import Share
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def print_result(result: Result, verbosity: Verbosity, *, as_json: bool) -> None:
     """The result table, the proof, where the artefact is, and what to do next."""
     if as_json:
-        print(json.dumps({**result.content, "path": str(result.path)}, indent=2, ensure_ascii=False))
+        print(json_text({**result.content, "path": str(result.path)}), end="")
         return
     screen = console.out()
     kept = result.content["selection"]["kept"]
@@ -105,7 +105,7 @@ def write_predictions(path: Path, found: Evaluation) -> None:
 
 def print_report(page: Path, *, as_json: bool) -> None:
     """Where the page is."""
-    print(json.dumps({"report": str(page)}, ensure_ascii=False) if as_json else f"report: {page}")
+    print(json_line({"report": str(page)}) if as_json else f"report: {page}")
 
 
 def print_verification(found: Verification, *, as_json: bool) -> None:
@@ -116,7 +116,7 @@ def print_verification(found: Verification, *, as_json: bool) -> None:
             "verdict": "passed" if found.passed else "failed",
             "checks": [check.to_dict() for check in found.checks],
         }
-        print(json.dumps(content, indent=2, ensure_ascii=False))
+        print(json_text(content), end="")
         return
     screen = console.out()
     rows = [[check.name, check.verdict, check.summary] for check in found.checks]
@@ -132,7 +132,7 @@ def _share(share: Share | None) -> tuple[str, str]:
 def print_export(made: Exported, *, as_json: bool) -> None:
     """Where it is, how far its logits are from the original's, how it is loaded."""
     if as_json:
-        print(json.dumps(made.to_dict(), indent=2, ensure_ascii=False))
+        print(json_text(made.to_dict()), end="")
         return
     sizes = ", ".join(map(str, made.batches))
     print(f"written: {made.path}")

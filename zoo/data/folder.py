@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from zoo.data.dataset import Dataset
-from zoo.data.found import Found, FoundFile, dataset_of, judged_of, preferred, printable
+from zoo.data.found import Found, FoundFile, dataset_of, judged_of, preferred
 from zoo.errors import DataError, nearest
+from zoo.printable import printable
 from zoo.source_listing import SPLIT_NAMES, Skipped, Split, is_image_name, not_an_image
 
 
@@ -183,4 +184,5 @@ def _hidden(path: Path, below: Path) -> bool:
 
 
 def _relative(file: Path, root: Path) -> str:
+    # The name goes into JSON, digests and messages.
     return printable(file.relative_to(root).as_posix())

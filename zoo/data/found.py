@@ -5,7 +5,6 @@ One set of rules, whatever keeps the images.
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -165,11 +164,6 @@ def one_class(found: Found, name: str) -> str:
     """What to say where there is nothing to tell apart."""
     kinds = "class folders" if found.reader == FOLDER else "classes"
     return f"{found.source} has only the class {name!r}; a classifier needs at least two {kinds}."
-
-
-def printable(name: str) -> str:
-    """Bytes of a name that are no UTF-8 as `\\xe9`: the name goes into JSON, digests and messages."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _nothing_used(found: Found) -> str:

@@ -11,10 +11,11 @@ from typing import cast
 
 from zoo.data.dataset import FOLDER, Dataset, ImageFile
 from zoo.data.folder import holds_class_folders, no_folder, read_labelled, read_tree
-from zoo.data.found import SPLITS, Found, FoundFile, dataset_of, judged_of, preferred, printable
+from zoo.data.found import SPLITS, Found, FoundFile, dataset_of, judged_of, preferred
 from zoo.entry_points import one_line
 from zoo.errors import DataError, NameConflict, PluginError, Refused, Terminated, UnknownName, ZooError, either, nearest
 from zoo.events import Note, Report
+from zoo.printable import file_named, printable
 from zoo.registry import Contribution, Registry
 from zoo.registry.names import qualified_name
 from zoo.source_listing import SPLIT_NAMES, SourceImage, SourceListing, Split, split_named
@@ -100,7 +101,7 @@ def read_judged(place: DataPlace, classes: tuple[str, ...]) -> tuple[str, Datase
 def read_again(reader: str, path: Path, names: Iterable[str], registry: Registry) -> Mapping[str, ImageFile]:
     """Some images of a data set that was read before, by name; what is gone is left out."""
     if reader == FOLDER:
-        return {name: ImageFile(path / name, name, 0) for name in names}
+        return {name: ImageFile(file_named(path, name), name, 0) for name in names}
     wanted = set(names)
     try:
         found = read_found(DataPlace(str(path), path, registry.data_source(reader)))

@@ -18,7 +18,7 @@ from zoo.data.limits import UNREADABLE_SHARE
 from zoo.data.sample import sample_classes, sample_folder
 from zoo.data.sources import find_data, read_dataset
 from zoo.data.store import ImageStore
-from zoo.errors import DataError, OptionError
+from zoo.errors import DataError, OptionError, Refused
 from zoo.events import Note, Progress, Report
 from zoo.features.folder import size_limit
 from zoo.model.build import Weights, WeightsChoice, build_headless, build_outline, choose_weights
@@ -34,6 +34,7 @@ from zoo.planning.request import CLOSED_FORM_RECIPE, DEFAULT_RECIPE, SAMPLE_CLAS
 from zoo.planning.speed import check_precision, choose_compute
 from zoo.planning.stages import count_parameters, plan_stage, select_groups
 from zoo.planning.versions import versions
+from zoo.printable import printable
 from zoo.recipes import RecipeSpec, Stage, override, recipe_from_file
 from zoo.registry import Contribution, Registry, ResolvedBackbone
 from zoo.registry.names import qualified_name
@@ -79,6 +80,7 @@ def resolve(
     _refuse_bad_numbers(request)
     device = choose_device(request.device)
     dataset = _dataset(request, registry, report)
+    _refuse_names_that_are_no_text(dataset.folder, weights.path, recipe_name)
     if request.input_size is not None:
         refuse_input_size(backbone, weights.tag, request.input_size)
     outline = build_outline(
@@ -198,6 +200,17 @@ def _dataset(request: Request, registry: Registry, report: Report) -> Dataset:
             f"{', '.join(dataset.classes)}.\nNext: leave --classes out, or check the {where}."
         )
     return dataset
+
+
+def _refuse_names_that_are_no_text(data: Path, weights: Path | None, recipe: str) -> None:
+    """The plan holds these names, and whoever resumes the run must find them by it."""
+    file = str(weights.resolve()) if weights else ""
+    for what, name in (("data folder", str(data.absolute())), ("weights file", file), ("recipe", recipe)):
+        if printable(name) != name:
+            raise Refused(
+                f"The path of the {what}, {printable(name)}, has bytes that are no UTF-8 text, and the plan cannot "
+                "hold it. (Names of images may be so.)\nNext: rename what is escaped there."
+            )
 
 
 def _refuse_unreadable(dataset: Dataset, faults: dict[str, str], total: int) -> None:

@@ -21,13 +21,13 @@ def loss_curves(history: Sequence[Mapping[str, Any]], kept: str) -> Markup:
         ("validation", "c1", [epoch["val"].get("loss") for epoch in history]),
         ("training", "c2 dashed", [epoch["train_loss"] for epoch in history]),
     ]
-    return _both(lambda size, width: _curves(history, series, kept, "loss (nats)", size, width))
+    return both(lambda size, width: _curves(history, series, kept, "loss (nats)", size, width))
 
 
 def accuracy_curve(history: Sequence[Mapping[str, Any]], kept: str) -> Markup:
     """Validation accuracy per epoch, over all stages."""
     series = [("validation", "c1", [epoch["val"].get("accuracy") for epoch in history])]
-    return _both(lambda size, width: _curves(history, series, kept, "accuracy", size, width))
+    return both(lambda size, width: _curves(history, series, kept, "accuracy", size, width))
 
 
 def class_bars(classes: Sequence[Mapping[str, Any]]) -> Markup:
@@ -35,17 +35,17 @@ def class_bars(classes: Sequence[Mapping[str, Any]]) -> Markup:
     shown = list(classes)
     if len(shown) > CLASSES_SHOWN:
         shown = sorted(shown, key=lambda each: float(each["f1"]))[:CLASSES_SHOWN]
-    return _both(lambda size, width: _class_bars(shown, size, width))
+    return both(lambda size, width: _class_bars(shown, size, width))
 
 
 def reliability_chart(bins: Sequence[Mapping[str, Any]]) -> Markup:
     """Accuracy over confidence, and how many images each bin holds."""
-    return _both(lambda size, width: _reliability(bins, size, width))
+    return both(lambda size, width: _reliability(bins, size, width))
 
 
 def time_bar(seconds: Mapping[str, float]) -> Markup:
     """One bar, divided by what a run spent its time on."""
-    return _both(lambda size, width: _time_bar(shares_of_time(seconds), size, width))
+    return both(lambda size, width: _time_bar(shares_of_time(seconds), size, width))
 
 
 def shares_of_time(seconds: Mapping[str, float]) -> list[tuple[str, float, float]]:
@@ -56,7 +56,8 @@ def shares_of_time(seconds: Mapping[str, float]) -> list[tuple[str, float, float
     return [(name, parts[name], parts[name] / total) for name in _PARTS if name in parts]
 
 
-def _both(draw: Callable[[str, float], Markup]) -> Markup:
+def both(draw: Callable[[str, float], Markup]) -> Markup:
+    """A chart drawn for either width, by `draw(size, width)`."""
     return Markup("").join(draw(size, width) for size, width in SIZES.items())
 
 

@@ -34,7 +34,7 @@ def command_of(plan: Plan, registry: Registry) -> list[str]:
     words += ["--classes", str(len(plan.classes))] if plan.data.sample else ["--data", plan.data.argument]
     words += _recipe(plan, registry)
     height, width = plan.preprocessing["input_size"][1:]
-    if (height, width) != _native_size(plan, registry):
+    if (height, width) != native_size(plan, registry):
         words += ["--input-size", f"{height}x{width}"]
     words += ["--seed", str(plan.seed), "--device", plan.device, "--precision", plan.precision]
     words += [] if plan.speeds else ["--no-tune"]
@@ -54,17 +54,34 @@ def as_lines(words: list[str]) -> str:
     return " \\\n  ".join(lines).replace("zoo finetune \\\n  --backbone", "zoo finetune --backbone", 1)
 
 
+def named_recipe(plan: Plan, registry: Registry) -> RecipeSpec | None:
+    """The recipe that the plan names, before anything was set; None where it cannot be had or has other stages by
+    now."""
+    try:
+        named = recipe_from_file(plan.recipe) if plan.recipe.endswith(".toml") else registry.recipe(plan.recipe).spec
+    except ZooError:
+        return None
+    same = [stage.name for stage in named.stages] == [stage.settings.name for stage in plan.stages]
+    return named if same else None
+
+
+def native_size(plan: Plan, registry: Registry) -> tuple[int, int] | None:
+    """(height, width) in pixels that the plan's weights are made for; None where the backbone is not there to ask."""
+    try:
+        spec = registry.backbone(plan.backbone.name).spec
+    except ZooError:
+        return None
+    _, height, width = spec.preprocessing_for(plan.backbone.tag).input_size
+    return height, width
+
+
 def _file(plan: Plan) -> str:
     return plan.weights.path or "FILE"
 
 
 def _recipe(plan: Plan, registry: Registry) -> list[str]:
-    made = recipe_of(plan)
-    try:
-        named = recipe_from_file(plan.recipe) if plan.recipe.endswith(".toml") else registry.recipe(plan.recipe).spec
-    except ZooError:
-        return ["--recipe", RECIPE_FILE]
-    if [stage.name for stage in named.stages] != [stage.name for stage in made.stages]:
+    made, named = recipe_of(plan), named_recipe(plan, registry)
+    if named is None:
         return ["--recipe", RECIPE_FILE]
     words = ["--recipe", plan.recipe]
     if named.keep != made.keep:
@@ -85,15 +102,6 @@ def _head_options(plan: Plan, registry: Registry) -> dict[str, Any]:
         return plan.head.options
     usual = {field.name: getattr(default, field.name) for field in fields(default)}
     return {key: value for key, value in plan.head.options.items() if usual.get(key) != value}
-
-
-def _native_size(plan: Plan, registry: Registry) -> tuple[int, int] | None:
-    try:
-        spec = registry.backbone(plan.backbone.name).spec
-    except ZooError:
-        return None
-    _, height, width = spec.preprocessing_for(plan.backbone.tag).input_size
-    return height, width
 
 
 def _written(value: Any) -> str:

@@ -79,7 +79,7 @@ def _parsed(text: str, path: Path) -> dict[str, Any]:
 
 def _text(path: Path) -> str:
     try:
-        # File names need not be Unicode.
+        # An older zoo wrote names of files as the bytes that they are.
         return path.read_text("utf-8", errors="surrogateescape")
     except OSError as error:
         raise RunError(f"{path} cannot be read: {error.strerror or error}.") from None

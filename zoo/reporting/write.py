@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import functools
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from zoo.events import Note, Report
 from zoo.files import write_text
@@ -18,11 +13,12 @@ from zoo.reporting import charts
 from zoo.reporting.command import RECIPE_FILE, as_lines, command_of, recipe_of
 from zoo.reporting.examples import Examples, gather
 from zoo.reporting.record import RunRecord, read_run
+from zoo.reporting.templating import environment, styles
+from zoo.training.finish import has_result
 
 REPORT = "report.html"
 _MATRIX_MOST = 30
 _CONFUSIONS_SHOWN = 25
-_EVIDENCE_MOST = 6000
 
 
 def write_report(run: Path, registry: Registry) -> Path:
@@ -37,6 +33,11 @@ def write_report(run: Path, registry: Registry) -> Path:
     return run / REPORT
 
 
+def lacks_report(run: Path) -> bool:
+    """Whether a run has its result and no page: it was stopped between the two, or `--no-report` left it out."""
+    return has_result(run) and not (run / REPORT).exists()
+
+
 def write_or_say(run: Path, registry: Registry, report: Report) -> None:
     """The same at the end of a run, which is complete whatever becomes of its report: a failure becomes a note."""
     try:
@@ -48,13 +49,12 @@ def write_or_say(run: Path, registry: Registry, report: Report) -> None:
 
 def render(record: RunRecord, examples: Examples, registry: Registry) -> str:
     """The whole page, with nothing outside it."""
-    environment = _environment()
-    css = Markup(environment.get_template("report.css").render())
+    templates = environment()
     plan, result = record.plan, record.result
     kept = result["selection"]["kept"]
     assessed = record.assessment
-    return environment.get_template("report.html").render(
-        css=css,
+    return templates.get_template("report.html").render(
+        css=styles(templates),
         plan=plan,
         result=result,
         record=record,
@@ -82,20 +82,6 @@ def render(record: RunRecord, examples: Examples, registry: Registry) -> str:
     )
 
 
-@functools.cache
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("zoo.reporting"),
-        # Names of classes and files are whatever people call them.
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-    )
-    environment.filters |= {"percent": _percent, "seconds": _seconds, "evidence": _evidence}
-    return environment
-
-
 def _matrix(assessed: Mapping[str, Any]) -> list[tuple[str, list[tuple[int, float]]]] | None:
     """(true class, [(images, share of the row)]) of every row; None for more classes than can be read."""
     names = [each["name"] for each in assessed["classes"]]
@@ -118,19 +104,3 @@ def _confusions(assessed: Mapping[str, Any]) -> list[tuple[str, str, int, int]]:
         if count and true != given
     ]
     return sorted(found, key=lambda each: -each[2])[:_CONFUSIONS_SHOWN]
-
-
-def _percent(value: float | None, digits: int = 1) -> str:
-    return "-" if value is None else f"{100 * value:.{digits}f}\N{NO-BREAK SPACE}%"
-
-
-def _seconds(value: float) -> str:
-    if value < 60:
-        return f"{value:.1f} s"
-    minutes, rest = divmod(round(value), 60)
-    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min {rest:02d} s"
-
-
-def _evidence(content: Any) -> str:
-    text = json.dumps(content, indent=2, ensure_ascii=False)
-    return text if len(text) <= _EVIDENCE_MOST else text[:_EVIDENCE_MOST] + "\n… the rest is in proof.json"

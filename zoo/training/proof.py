@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -59,6 +59,16 @@ class Check:
 def overall(checks: Sequence[Check]) -> Literal["passed", "failed"]:
     """`failed` as soon as one check failed; warnings do not count."""
     return "failed" if any(check.verdict == "failed" for check in checks) else "passed"
+
+
+def complaint(checks: Sequence[Check], run: Path, *, stop: str = "") -> str:
+    """What a run says at its end where checks failed; `stop`: what ended it before its time."""
+    failed = [check for check in checks if check.verdict == "failed"]
+    where = [f"  {check.name}{f' (stage {check.stage})' if check.stage else ''}: {check.summary}" for check in failed]
+    count = "1 check" if len(failed) == 1 else f"{len(failed)} checks"
+    return "\n".join(
+        [f"{count} of the proof failed:", *where, *([stop] if stop else []), f"All of it: {run}/proof.json"]
+    )
 
 
 def check_preprocessing(

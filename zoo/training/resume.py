@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
-from zoo.errors import Refused, RunError
+from zoo.errors import Refused, RunError, nearest
 from zoo.events import Report
 from zoo.planning.plan import FORMAT, Plan
 from zoo.planning.request import Request
@@ -28,8 +28,8 @@ def read_plan(run: Path) -> Plan:
     path = run / PLAN
     if not run.is_dir():
         raise RunError(
-            f"There is no run folder {str(run)!r}. A run that was stopped before its plan was made leaves none.\n"
-            "Next: check the path, or start the run again."
+            f"There is no run folder {str(run)!r}.{_meant(run)} A run that was stopped before its plan was made leaves "
+            "none.\nNext: check the path, or start the run again."
         )
     try:
         content = json.loads(path.read_text("utf-8"))
@@ -103,6 +103,13 @@ def refuse_other_plan(checkpoint: Path, of_checkpoint: Mapping[str, Any], plan: 
             f"{checkpoint} is of another plan:\n{listed}\n"
             f"Next: put back the plan that it was written under, or remove {checkpoint} to begin from this one."
         )
+
+
+def _meant(run: Path) -> str:
+    """The run beside it whose name is most like it, as a question."""
+    beside = [each.parent.name for each in run.parent.glob(f"*/{PLAN}")]
+    close = nearest(run.name, beside, count=1)
+    return f" Did you mean {str(run.with_name(close[0]))!r}?" if close else ""
 
 
 def _request(plan: Plan) -> Request:

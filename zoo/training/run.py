@@ -39,6 +39,7 @@ from zoo.training.proof import (
     check_environment,
     check_preprocessing,
     check_saved,
+    complaint,
     overall,
 )
 from zoo.training.result import FORMAT, Result
@@ -46,7 +47,6 @@ from zoo.training.resume import read_plan, refuse_differences, refuse_finished, 
 from zoo.training.reuse import cuts_checked
 from zoo.training.run_folder import Judged, RunFolder, refuse_unusable
 from zoo.training.start import build, obtain
-from zoo.training.watch import NotFinite
 
 _PARTS = ("data", "features", "train", "evaluate")
 
@@ -190,8 +190,8 @@ class _Run:
         checks = before + course.checks
         if course.best is None:
             self._folder.write_proof(checks)
-            complaint = _complaint_of(checks, stopped, self._folder.path)
-            raise CheckFailed(f"{complaint}\nNo stage was finished, so there is no classifier.")
+            said = complaint(checks, self._folder.path, stop=str(stopped or ""))
+            raise CheckFailed(f"{said}\nNo stage was finished, so there is no classifier.")
         # Not `load_state_dict`: torchvision's mnasnets want a version there that a plain dictionary does not have.
         load_weights(self._model, course.best.state, architecture=self._plan.backbone.name)
         self._model.eval()
@@ -213,7 +213,7 @@ class _Run:
         result = Result(path=self._folder.path, content=self._content(course.best, checks, metrics))
         # Last: a run with a result is finished.
         self._folder.write_result(result.content)
-        failed = CheckFailed(_complaint_of(checks, stopped, self._folder.path))
+        failed = CheckFailed(complaint(checks, self._folder.path, stop=str(stopped or "")))
         return result, failed if result.proof == "failed" else None
 
     def _look_at_test(self) -> list[Judged]:
@@ -280,11 +280,3 @@ class _Run:
             "proof": overall(checks),
             "artefact": FOLDER,
         }
-
-
-def _complaint_of(checks: list[Check], stopped: NotFinite | None, run: Path) -> str:
-    failed = [check for check in checks if check.verdict == "failed"]
-    where = [f"  {check.name}{f' (stage {check.stage})' if check.stage else ''}: {check.summary}" for check in failed]
-    stop = [str(stopped)] if stopped else []
-    count = "1 check" if len(failed) == 1 else f"{len(failed)} checks"
-    return "\n".join([f"{count} of the proof failed:", *where, *stop, f"All of it: {run}/proof.json"])
