@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 
 import pytest
 from zoo.errors import Unreachable, WeightsError
-from zoo.model import fetch as fetching
-from zoo.model.fetch import Download, cached, fetch
 from zoo.specs import HubFile, UrlFile
+from zoo.weights import fetch as fetching
+from zoo.weights.fetch import Download, cached, fetch
 
 CONTENT = bytes(range(256)) * 4096  # 1 MiB
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -347,7 +347,7 @@ def test_a_write_that_fails_names_the_folder(host: Host, checkpoints: Path) -> N
 SCRIPT = """
 import json, sys, time
 from zoo.errors import ZooError
-from zoo.model import fetch as fetching
+from zoo.weights import fetch as fetching
 from zoo.specs import HubFile
 
 for key, value in json.loads(sys.argv[1]).items():

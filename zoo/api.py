@@ -110,10 +110,11 @@ def create_model(
             be had or do not fit.
     """
     with collector_resting():
-        from zoo.model.build import build_model, choose_weights, obtain_weights
+        from zoo.model.build import build_model, choose_weights
         from zoo.options import build_options
         from zoo.planning.input_size import refuse_input_size
         from zoo.planning.pairs import refuse_pair
+        from zoo.weights.obtain import obtain_weights
 
     known = registry or default_registry()
     names = tuple(f"class{index}" for index in range(classes)) if isinstance(classes, int) else tuple(classes)

@@ -7,13 +7,14 @@ from contextlib import AbstractContextManager
 from zoo.errors import Unreachable
 from zoo.events import Note, Progress, Report
 from zoo.model.adapters import adapted
-from zoo.model.build import Weights, WeightsChoice, build_model, obtain_weights
-from zoo.model.fetch import Download
+from zoo.model.build import Weights, WeightsChoice, build_model
 from zoo.model.model import ZooModel, check_shapes
 from zoo.planning.plan import Plan, StagePlan
 from zoo.planning.resolve import Resolved
 from zoo.training import seeding
 from zoo.training.memory import memory_suffices
+from zoo.weights.fetch import Download
+from zoo.weights.obtain import obtain_weights
 
 
 def obtain(resolved: Resolved, report: Report) -> tuple[Weights, str | None]:
