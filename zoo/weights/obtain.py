@@ -15,10 +15,12 @@ def obtain_weights(
     backbone: ResolvedBackbone,
     choice: WeightsChoice,
     *,
+    offline: bool = False,
     announce: Callable[[Download], None] | None = None,
     progress: Progress | None = None,
 ) -> Weights:
-    """Read the chosen weights, downloading them where they are not on this machine yet. Raises WeightsError."""
+    """Read the chosen weights, downloading them where they are not on this machine yet; `offline`: not from the
+    network. Raises WeightsError."""
     if choice.kind == "random":
         return Weights(choice=choice, state=None, digest=None)
     path = choice.path
@@ -26,5 +28,12 @@ def obtain_weights(
         spec = backbone.spec.weights_for(choice.tag)
         if spec is None:
             raise PluginError(f"{backbone.spec.name} names the tag {choice.tag!r} and has no weights for it.")
-        path = fetch(spec.source, name=backbone.qualified, announce=announce, progress=progress)
+        path = fetch(
+            spec.source,
+            name=f"{backbone.spec.name}.{spec.tag}",
+            licence=spec.licence,
+            offline=offline,
+            announce=announce,
+            progress=progress,
+        )
     return Weights(choice=choice, state=read_state(path), digest=file_digest(path))
