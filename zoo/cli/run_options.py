@@ -22,6 +22,7 @@ from zoo.cli.options import (
     InputSize,
     Json,
     NoTune,
+    Offline,
     Out,
     Precision,
     Recipe,
@@ -55,6 +56,7 @@ def _run_options(
     precision: Precision = _DEFAULT.precision,
     no_tune: NoTune = not _DEFAULT.tune,
     workers: Workers = _DEFAULT.workers,
+    offline: Offline = _DEFAULT.offline,
     as_json: Json = False,
 ) -> None:
     """The options that plan and finetune share, declared once."""
@@ -76,6 +78,8 @@ def with_run_options(command: Callable[..., None]) -> Callable[..., None]:
         resumed = given.get("resume")
         if resumed is not None:
             _refuse_beside_resume(ctx, resumed)
+            # Not of the plan, but of the machine that goes on with it.
+            with_offline = {"offline": given["offline"]} if "offline" in own else {}
             command(None, ctx.obj, given["as_json"], **{name: given[name] for name in own})
             return
         if not given["backbone"]:
@@ -106,7 +110,7 @@ def _refuse_beside_resume(ctx: typer.Context, resumed: Path) -> None:
     given = [
         f"--{name.rstrip('_').replace('_', '-')}"
         for name in ctx.params
-        if name not in ("resume", "no_report", "as_json", "observer") and _is_given(ctx, name)
+        if name not in ("resume", "no_report", "as_json", "observer", "offline") and _is_given(ctx, name)
     ]
     if given:
         raise OptionError(

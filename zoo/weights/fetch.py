@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from zoo.errors import Offline, Unreachable, WeightsError
+from zoo.errors import Offline, WeightsError
 from zoo.specs import HubFile, UrlFile
 from zoo.weights import download as downloading
 from zoo.weights import mirror
@@ -66,19 +66,18 @@ def fetch(
         OptionError: `ZOO_OFFLINE` or `ZOO_WEIGHTS_MIRROR` has a value that means nothing.
     """
     asked = replace(_asked(source, name), announce=announce, progress=progress)
-    with keeping(asked):
-        present = cached(source)
+    place = mirror.mirror()
+    present = _without_network(source, name, asked, place, offline=offline)
     if present is not None:
         return present
-    place = mirror.mirror()
-    if isinstance(place, Path):
-        return _from_folder(place, source, name, asked)
-    why = switched_off(offline, hub=place is None and isinstance(source, HubFile))
-    if why is not None:
-        raise _offline(why, asked)
-    if place is not None:
+    if isinstance(place, str):
         return _from_mirror(place, source, name, licence, asked)
     return _fetch_url(source, asked) if isinstance(source, UrlFile) else _fetch_hub(source, asked)
+
+
+def require(source: HubFile | UrlFile, *, name: str, offline: bool = False) -> None:
+    """Raise what `fetch` would raise without the network, where it is switched off; nothing is downloaded."""
+    _without_network(source, name, _asked(source, name), mirror.mirror(), offline=offline)
 
 
 def cached(source: HubFile | UrlFile) -> Path | None:
@@ -89,6 +88,25 @@ def cached(source: HubFile | UrlFile) -> Path | None:
     else:
         found = in_hub_cache(source)
     return found or in_store(source)
+
+
+def _without_network(
+    source: HubFile | UrlFile, name: str, asked: Asked, place: str | Path | None, *, offline: bool
+) -> Path | None:
+    """The file where it is on this machine or on a mirror that is a folder; None where the network has to be asked.
+
+    Raises Offline where it must not be, WeightsError where the folder does not have it.
+    """
+    with keeping(asked):
+        present = cached(source)
+    if present is not None:
+        return present
+    if isinstance(place, Path):
+        return _from_folder(place, source, name, asked)
+    why = switched_off(offline, hub=place is None and isinstance(source, HubFile))
+    if why is not None:
+        raise _offline(why, asked)
+    return None
 
 
 def _asked(source: HubFile | UrlFile, name: str) -> Asked:
@@ -306,5 +324,3 @@ def _open_hub(found: _HubFound, first: int, etag: str) -> Body:
     whole = length if start else found.length
     return Body(found.filename, whole, partial(next, response.iter_bytes(), b""), response.close, start=start)
 
-
-__all__ = ["Download", "Progress", "Unreachable", "cached", "fetch"]
