@@ -18,9 +18,10 @@ from typing import Any, NamedTuple
 
 import pytest
 from zoo.errors import Unreachable, WeightsError
-from zoo.model import fetch as fetching
-from zoo.model.fetch import Download, cached, fetch
 from zoo.specs import HubFile, UrlFile
+from zoo.weights import download as downloading
+from zoo.weights import fetch as fetching
+from zoo.weights.fetch import Download, cached, fetch
 
 CONTENT = bytes(range(256)) * 4096  # 1 MiB
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -125,6 +126,11 @@ def closed() -> str:
         return f"127.0.0.1:{server.getsockname()[1]}"
 
 
+@pytest.fixture(autouse=True)
+def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(downloading, "RETRY_SECONDS", (0.01, 0.02))
+
+
 @pytest.fixture
 def checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
@@ -195,7 +201,6 @@ def test_a_body_of_unknown_length_is_kept(host: Host, checkpoints: Path) -> None
 
 FAILURES = {
     "wrong hash": (Answer(body=b"x" * len(CONTENT)), [f"expected SHA-256 {SHA256[:8]}", "found ", "try again"]),
-    "truncated": (Answer(body=CONTENT[:1000]), ["expected 1,048,576 bytes, found 1,000", "Nothing of it was kept"]),
     "gone": (Answer(404, b"", 0), ["HTTP status 404", "no longer has the file"]),
     "broken": (Answer(500, b"", 0), ["HTTP status 500", "try again later"]),
     "refused": (Answer(401, b"", 0), ["HTTP status 401", "rights that you do not have", "ask whoever runs the host"]),
@@ -216,6 +221,22 @@ def test_what_cannot_be_had_leaves_nothing(failure: str, host: Host, checkpoints
     assert files_below(checkpoints) == []
 
 
+def test_what_came_of_a_truncated_file_waits_for_the_next_try(host: Host, checkpoints: Path) -> None:
+    host.answers["/tiny.pth"] = Answer(body=CONTENT[:1000])
+    with pytest.raises(WeightsError, match="expected 1,048,576 bytes, found 1,000") as caught:
+        fetch(UrlFile(url=f"{host.url}/tiny.pth", sha256_prefix=SHA256[:8]), name=NAME)
+    assert "What came is kept" in str(caught.value)
+    assert files_below(checkpoints) == ["tiny.pth.partial", "tiny.pth.partial.json"]
+    assert host.seen == ["GET"] * 3
+
+
+def test_without_a_published_hash_or_an_etag_nothing_of_a_truncated_file_is_kept(host: Host, checkpoints: Path) -> None:
+    host.answers["/tiny.pth"] = Answer(body=CONTENT[:1000])
+    with pytest.raises(WeightsError, match="Nothing of it was kept"):
+        fetch(UrlFile(url=f"{host.url}/tiny.pth"), name=NAME)
+    assert files_below(checkpoints) == []
+
+
 def test_a_refused_connection_shows_the_ways_out(closed: str, checkpoints: Path) -> None:
     with pytest.raises(Unreachable) as caught:
         fetch(UrlFile(url=f"http://{closed}/tiny.pth"), name=NAME)
@@ -232,15 +253,15 @@ def test_a_refused_connection_shows_the_ways_out(closed: str, checkpoints: Path)
 
 
 def test_the_limits_that_ship() -> None:
-    assert fetching.OPENING_SECONDS <= 12
-    assert fetching.SILENCE_SECONDS == 30
+    assert downloading.OPENING_SECONDS <= 12
+    assert downloading.SILENCE_SECONDS == 30
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_a_silent_host_is_given_up(
     scheme: str, silent: str, checkpoints: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fetching, "OPENING_SECONDS", 0.4)
+    monkeypatch.setattr(downloading, "OPENING_SECONDS", 0.4)
     started = time.monotonic()
     with pytest.raises(Unreachable, match="no answer within"):
         fetch(UrlFile(url=f"{scheme}://{silent}/tiny.pth"), name=NAME)
@@ -251,15 +272,15 @@ def test_a_silent_host_is_given_up(
 def test_a_late_answer_is_hung_up_on(host: Host, checkpoints: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     host.answers["/tiny.pth"] = Answer()
     opened: list[Any] = []
-    real = fetching._open_url
+    real = fetching.open_address
 
-    def late(url: str) -> Any:
+    def late(url: str, first: int, etag: str) -> Any:
         time.sleep(0.5)
-        opened.append(real(url))
+        opened.append(real(url, first, etag))
         return opened[-1]
 
-    monkeypatch.setattr(fetching, "_open_url", late)
-    monkeypatch.setattr(fetching, "OPENING_SECONDS", 0.1)
+    monkeypatch.setattr(fetching, "open_address", late)
+    monkeypatch.setattr(downloading, "OPENING_SECONDS", 0.1)
     with pytest.raises(Unreachable):
         fetch(UrlFile(url=f"{host.url}/tiny.pth"), name=NAME)
     deadline = time.monotonic() + 5
@@ -269,7 +290,7 @@ def test_a_late_answer_is_hung_up_on(host: Host, checkpoints: Path, monkeypatch:
 
 
 def test_a_name_that_does_not_resolve_is_unreachable(checkpoints: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fetching, "OPENING_SECONDS", 1.0)
+    monkeypatch.setattr(downloading, "OPENING_SECONDS", 1.0)
     with pytest.raises(Unreachable, match=r"no-such-host\.invalid cannot be reached"):
         fetch(UrlFile(url="https://no-such-host.invalid/tiny.pth"), name=NAME)
 
@@ -277,7 +298,7 @@ def test_a_name_that_does_not_resolve_is_unreachable(checkpoints: Path, monkeypa
 def test_a_download_that_falls_silent_is_given_up(
     host: Host, checkpoints: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fetching, "SILENCE_SECONDS", 0.4)
+    monkeypatch.setattr(downloading, "SILENCE_SECONDS", 0.4)
     host.answers["/tiny.pth"] = Answer(pause=True)
     started = time.monotonic()
     with pytest.raises(Unreachable, match=r"fell silent: nothing came .* after 524,288 bytes"):
@@ -347,11 +368,11 @@ def test_a_write_that_fails_names_the_folder(host: Host, checkpoints: Path) -> N
 SCRIPT = """
 import json, sys, time
 from zoo.errors import ZooError
-from zoo.model import fetch as fetching
+from zoo.weights import download as downloading, fetch as fetching
 from zoo.specs import HubFile
 
-for key, value in json.loads(sys.argv[1]).items():
-    setattr(fetching, key, value)
+for key, value in {"RETRY_SECONDS": [0.01, 0.01], **json.loads(sys.argv[1])}.items():
+    setattr(downloading, key, value)
 source, told, report = HubFile(repo_id="org/tiny"), [], {}
 started = time.monotonic()
 try:
@@ -469,19 +490,19 @@ def test_what_the_hub_no_longer_has_is_said(host: Host, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "kind", "parts"),
+    ("answer", "kind", "parts", "left"),
     [
-        (hub_answer(body=b"x" * len(CONTENT)), "WeightsError", [f"expected SHA-256 {SHA256}"]),
-        (hub_answer(body=CONTENT[:1000]), "WeightsError", ["expected 1,048,576 bytes, found 1,000"]),
-        (hub_answer(pause=True), "Unreachable", ["fell silent", "524,288 bytes"]),
-        (hub_answer(headers={"ETag": '"../../escaped"'}), "Unreachable", ["no Hugging Face hub"]),
-        (Answer(200, b"<html>Log in", 12), "Unreachable", ["no Hugging Face hub", "HF_ENDPOINT"]),
-        (Answer(503, b"", 0), "WeightsError", ["HTTP status 503", "try again later"]),
+        (hub_answer(body=b"x" * len(CONTENT)), "WeightsError", [f"expected SHA-256 {SHA256}"], 0),
+        (hub_answer(body=CONTENT[:1000]), "WeightsError", ["expected 1,048,576 bytes, found 1,000", "is kept"], 1000),
+        (hub_answer(pause=True), "Unreachable", ["fell silent", "524,288 bytes", "are kept"], 524_288),
+        (hub_answer(headers={"ETag": '"../../escaped"'}), "Unreachable", ["no Hugging Face hub"], 0),
+        (Answer(200, b"<html>Log in", 12), "Unreachable", ["no Hugging Face hub", "HF_ENDPOINT"], 0),
+        (Answer(503, b"", 0), "WeightsError", ["HTTP status 503", "try again later"], 0),
     ],
     ids=["wrong hash", "truncated", "falls silent", "etag that climbs", "log-in page", "broken"],
 )
-def test_what_the_hub_sends_wrong_is_not_kept(
-    answer: Answer, kind: str, parts: list[str], host: Host, tmp_path: Path
+def test_what_the_hub_sends_wrong_is_not_taken(
+    answer: Answer, kind: str, parts: list[str], left: int, host: Host, tmp_path: Path
 ) -> None:
     host.answers[f"{HUB}/model.safetensors"] = answer
     report = fetch_from_hub(host.url, tmp_path, limits={"SILENCE_SECONDS": 0.5})
@@ -490,7 +511,9 @@ def test_what_the_hub_sends_wrong_is_not_kept(
     for part in parts:
         assert part in report["message"]
     assert report["cached"] == "None"
-    assert files_below(tmp_path) == []
+    partial = [f"{SHA256}.partial", f"{SHA256}.partial.json"]
+    assert files_below(tmp_path) == (partial if left else [])
+    assert sum(path.stat().st_size for path in tmp_path.rglob("*.partial")) == left
 
 
 def test_an_unreachable_hub_shows_the_ways_out(closed: str, tmp_path: Path) -> None:
@@ -525,8 +548,8 @@ def test_a_silent_hub_is_given_up_and_the_process_can_end(silent: str, tmp_path:
 
 def test_offline_nothing_is_asked(host: Host, tmp_path: Path) -> None:
     report = fetch_from_hub(host.url, tmp_path, HF_HUB_OFFLINE="1")
-    assert report["error"] == "Unreachable"
-    assert "HF_HUB_OFFLINE is set" in report["message"]
+    assert report["error"] == "Offline"
+    assert "switched off by HF_HUB_OFFLINE" in report["message"]
     assert report["seconds"] < 2
     assert host.seen == []
 

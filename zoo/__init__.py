@@ -14,15 +14,19 @@ if TYPE_CHECKING:
     from zoo.api import create_model as create_model
     from zoo.api import evaluate as evaluate
     from zoo.api import export as export
+    from zoo.api import fetch_weights as fetch_weights
     from zoo.api import finetune as finetune
+    from zoo.api import import_weights as import_weights
     from zoo.api import list_backbones as list_backbones
     from zoo.api import list_data_sources as list_data_sources
     from zoo.api import list_heads as list_heads
     from zoo.api import list_recipes as list_recipes
+    from zoo.api import list_weights as list_weights
     from zoo.api import load as load
     from zoo.api import plan as plan
     from zoo.api import report as report
     from zoo.api import verify as verify
+    from zoo.api import verify_weights as verify_weights
     from zoo.artefact.classifier import Classifier as Classifier
     from zoo.artefact.classifier import Prediction as Prediction
     from zoo.comparing.comparison import Comparison as Comparison
@@ -77,15 +81,19 @@ _HOME = {
     "create_model": "zoo.api",
     "evaluate": "zoo.api",
     "export": "zoo.api",
+    "fetch_weights": "zoo.api",
     "finetune": "zoo.api",
+    "import_weights": "zoo.api",
     "list_backbones": "zoo.api",
     "list_data_sources": "zoo.api",
     "list_heads": "zoo.api",
     "list_recipes": "zoo.api",
+    "list_weights": "zoo.api",
     "load": "zoo.api",
     "plan": "zoo.api",
     "report": "zoo.api",
     "verify": "zoo.api",
+    "verify_weights": "zoo.api",
     "Classifier": "zoo.artefact.classifier",
     "Prediction": "zoo.artefact.classifier",
     "Comparison": "zoo.comparing.comparison",

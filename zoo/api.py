@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from zoo.training.evaluation import Evaluation
     from zoo.training.result import Result
     from zoo.training.verify import Verification
+    from zoo.weights.inventory import CheckedWeights, HeldWeights
 
 
 def list_backbones(
@@ -89,6 +90,78 @@ def list_data_sources(*, registry: Registry | None = None) -> list[DataSourceSpe
     return [each.spec for each in (registry or default_registry()).data_sources()]
 
 
+def list_weights(pattern: str = "", *, registry: Registry | None = None) -> list[HeldWeights]:
+    """The pretrained weights that are on this machine: in torchvision's checkpoint folder, the hub's cache and zoo's
+    own store. No file is read and no host asked; imports no torch.
+
+    `pattern`: of `[provider/]architecture.tag`: `*` and `?`; without either, contained in the name.
+    """
+    from zoo.weights.inventory import held_weights
+
+    return held_weights(registry or default_registry(), pattern)
+
+
+def fetch_weights(
+    names: str | Sequence[str],
+    *,
+    out: str | Path | None = None,
+    report: Report = silent,
+    registry: Registry | None = None,
+) -> list[Path]:
+    """Download pretrained weights that are not on this machine -> the files, in order.
+
+    Args:
+        names: `[provider/]architecture[.tag]`, one or several.
+        out: Also write a bundle, a new folder with safetensors and `weights.json`, for `import_weights` on a machine
+            without a network; the files are then those in it.
+        report: Called with every event of `zoo.events`.
+
+    Raises:
+        UnknownName: No such backbone or tag.
+        Refused: Nobody published weights for it, or `out` exists.
+        WeightsError: They cannot be had; Unreachable, Offline.
+    """
+    from zoo.weights.bundle import fetch_weights as fetch_all
+
+    several = [names] if isinstance(names, str) else names
+    place = None if out is None else Path(out).expanduser()
+    return [path for _, path in fetch_all(several, registry or default_registry(), report, out=place)]
+
+
+def import_weights(
+    path: str | Path, *, name: str | None = None, report: Report = silent, registry: Registry | None = None
+) -> list[Path]:
+    """Check weights that were carried here and put them into zoo's store -> the files there. From then on every run
+    finds them without a network.
+
+    Args:
+        path: A bundle of `fetch_weights`, or one file as upstream publishes it.
+        name: Of a file, whose weights it holds, `[provider/]architecture[.tag]`; not needed for torchvision's, whose
+            names tell.
+        report: Told what could not be checked.
+
+    Raises:
+        WeightsError: A file is missing, damaged, another one than upstream's, or not what this zoo looks for.
+        Refused: `name` beside a bundle, or no `name` where the file's own does not tell.
+    """
+    from zoo.weights.bundle import import_weights as take_in
+
+    return [place for _, place in take_in(Path(path).expanduser(), registry or default_registry(), report, name=name)]
+
+
+def verify_weights(
+    name: str | None = None, *, report: Report = silent, registry: Registry | None = None
+) -> list[CheckedWeights]:
+    """Hash the pretrained weights on this machine, all or those of `[provider/]architecture[.tag]`, and compare with
+    the digests that their publishers, the hub's cache and zoo's store note.
+
+    Raises UnknownName, WeightsError where the named weights are not on this machine.
+    """
+    from zoo.weights.inventory import verify_weights as look
+
+    return look(registry or default_registry(), name, report=report)
+
+
 def create_model(
     backbone: str,
     *,
@@ -116,10 +189,11 @@ def create_model(
             be had or do not fit.
     """
     with collector_resting():
-        from zoo.model.build import build_model, choose_weights, obtain_weights
+        from zoo.model.build import build_model, choose_weights
         from zoo.options import build_options
         from zoo.planning.input_size import refuse_input_size
         from zoo.planning.pairs import refuse_pair
+        from zoo.weights.obtain import obtain_weights
 
     known = registry or default_registry()
     names = tuple(f"class{index}" for index in range(classes)) if isinstance(classes, int) else tuple(classes)
@@ -173,8 +247,8 @@ def finetune(
     Args:
         backbone: `[provider/]architecture[.tag]`; the one argument without a default.
         resume: The folder of a run that was stopped: it goes on, to the bytes that it would have come to unbroken.
-            The plan is in the folder, so no other argument goes with it but `observers` and `page`. Where the result is
-            there and only `report.html` is missing, that is written.
+            The plan is in the folder, so no other argument goes with it but `observers`, `page` and `offline`. Where
+            the result is there and only `report.html` is missing, that is written.
         observers: `[plugin/]name` of those that are told how the run goes; they cannot change it, and one that
             raises is dropped. They are no part of the plan.
         head: `[plugin/]name`; default `dropout_linear`. `head_options`: its options by name.
@@ -189,6 +263,8 @@ def finetune(
         seed: Default 0. `device`: default `auto`. `workers`: decoding threads.
         precision: `float32`, `bfloat16`, or `auto` (the default): with the memory layout, what was measured to be at
             least 1.2 times faster on this machine for this model. `tune=False`: nothing is measured.
+        offline: Do not touch the network: weights that are not on this machine are an error, on the sample set too.
+            Default False.
         page: Whether `report.html` is written at the end; where that fails, an event says so and the run stands.
         report: Called with every event of `zoo.events`.
 
@@ -213,6 +289,7 @@ def finetune(
         from zoo.reporting.write import lacks_report
         from zoo.training.finish import finish
 
+        offline = bool(arguments.pop("offline", False))
         if request is not None or arguments:
             given = ", ".join(arguments) or "a request"
             raise OptionError(f"resume goes alone, the plan is in {resume}; also given: {given}.")
@@ -220,7 +297,7 @@ def finetune(
         if page and lacks_report(run):
             return finish(run, report, finished)
         with observed(observers, known, report) as told:
-            return go_on(run, known, told, finished=finished)
+            return go_on(run, known, told, offline=offline, finished=finished)
     asked = request or _request(arguments)
     with observed(observers, known, report) as told:
         return carry_out(asked, known, told, finished=finished)
@@ -265,7 +342,9 @@ def compare(*runs: str | Path, html: str | Path | None = None, registry: Registr
     return found
 
 
-def verify(path: str | Path, *, report: Report = silent, registry: Registry | None = None) -> Verification:
+def verify(
+    path: str | Path, *, offline: bool = False, report: Report = silent, registry: Registry | None = None
+) -> Verification:
     """Compare a saved classifier with what it was when it was made: an artefact folder or a finished run.
 
     The artefact: its digests, its class names, and a few golden pictures that it carries, whose preprocessing and
@@ -274,14 +353,15 @@ def verify(path: str | Path, *, report: Report = silent, registry: Registry | No
     warning, more is a fault.
 
     A run: also its first steps, repeated from its plan, whose losses must be equal, or elsewhere within 1e-3. Where
-    data or weights are gone, a warning says so. Nothing is written.
+    data or weights are gone, a warning says so; with `offline`, weights that are not on this machine are gone. Nothing
+    is written.
 
     Raises RunError for a run that is not finished, ArtefactError for what is neither.
     """
     with collector_resting():
         from zoo.training.verify import verify as look_again
 
-    return look_again(Path(path).expanduser(), registry or default_registry(), report)
+    return look_again(Path(path).expanduser(), registry or default_registry(), report, offline=offline)
 
 
 def load(

@@ -9,7 +9,8 @@
     ├── DataError                  the images
     ├── WeightsError               pretrained weights: none, unreachable, or not for this architecture
     │   ├── WeightsMismatch        a file for another architecture
-    │   └── Unreachable            the download host cannot be reached
+    │   ├── Unreachable            the download host cannot be reached
+    │   └── Offline                the network is switched off, and they are not on this machine
     ├── DeviceError                the asked device is not there, or its memory does not suffice
     ├── PluginError                a plugin broke its contract
     ├── RunError                   a run folder that cannot be written or read
@@ -109,6 +110,10 @@ class WeightsMismatch(WeightsError):
 
 class Unreachable(WeightsError):
     """The host that serves the weights cannot be reached."""
+
+
+class Offline(WeightsError):
+    """The network is switched off, and what was asked for is not on this machine."""
 
 
 class DeviceError(ZooError):

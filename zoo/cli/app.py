@@ -10,6 +10,7 @@ gc.disable()
 
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,9 +21,22 @@ from zoo.cli.command_group import Commands
 from zoo.cli.console import Verbosity, escape_names, quiet_libraries
 from zoo.cli.data_commands import data_app
 from zoo.cli.exit_codes import FAULT_FOUND, TERMINATED
-from zoo.cli.options import AnyPrecision, Artefact, Compile, Device, Json, Measure, NoReport, Observer, Resume, Workers
+from zoo.cli.options import (
+    AnyPrecision,
+    Artefact,
+    Compile,
+    Device,
+    Json,
+    Measure,
+    NoReport,
+    Observer,
+    Offline,
+    Resume,
+    Workers,
+)
 from zoo.cli.plugin_commands import plugins_app
 from zoo.cli.run_options import with_run_options
+from zoo.cli.weights_commands import weights_app
 from zoo.errors import Terminated, ZooError
 from zoo.planning.request import Request
 
@@ -42,6 +56,7 @@ app = typer.Typer(
 
 app.add_typer(data_app, name="data")
 app.add_typer(plugins_app, name="plugins")
+app.add_typer(weights_app, name="weights")
 app.add_typer(cache_app, name="cache")
 
 
@@ -124,7 +139,9 @@ def show(
 
 @app.command()
 @with_run_options
-def plan(request: Request, verbosity: Verbosity, as_json: bool, *, estimate: Measure = False) -> None:
+def plan(
+    request: Request, verbosity: Verbosity, as_json: bool, *, estimate: Measure = False, offline: Offline = False
+) -> None:
     """Show what finetune would do: the dry run.
 
     Every choice is resolved; nothing is downloaded or written, and trained only by --estimate, to measure.
@@ -134,7 +151,7 @@ def plan(request: Request, verbosity: Verbosity, as_json: bool, *, estimate: Mea
     from zoo.cli.run_display import RunDisplay
 
     with RunDisplay(verbosity, as_json=as_json) as display:
-        made = api.plan(request, estimate=estimate, report=display.report)
+        made = api.plan(replace(request, offline=offline), estimate=estimate, report=display.report)
     if as_json:
         print(made.model_dump_json(indent=2))
     else:
@@ -151,6 +168,7 @@ def finetune(
     resume: Resume = None,
     no_report: NoReport = False,
     observer: Observer = None,
+    offline: Offline = False,
 ) -> None:
     """Train a classifier on your images, and prove it."""
     from zoo import api
@@ -158,9 +176,11 @@ def finetune(
     from zoo.cli.run_display import RunDisplay
 
     with RunDisplay(verbosity, as_json=as_json) as display:
-        result = api.finetune(
-            request, resume=resume, page=not no_report, observers=observer or (), report=display.report
-        )
+        told: dict[str, Any] = {"page": not no_report, "observers": observer or (), "report": display.report}
+        if request is None:
+            result = api.finetune(resume=resume, offline=offline, **told)
+        else:
+            result = api.finetune(replace(request, offline=offline), **told)
     print_result(result, verbosity, as_json=as_json)
 
 
@@ -262,6 +282,7 @@ def export(
 def verify(
     ctx: typer.Context,
     artefact: Artefact,
+    offline: Offline = False,
     as_json: Json = False,
 ) -> None:
     """See whether a saved classifier is what it was.
@@ -274,7 +295,7 @@ def verify(
     from zoo.cli.run_display import RunDisplay
 
     with RunDisplay(ctx.obj, as_json=as_json) as display:
-        found = api.verify(artefact, report=display.report)
+        found = api.verify(artefact, offline=offline, report=display.report)
     print_verification(found, as_json=as_json)
     if not found.passed:
         raise typer.Exit(FAULT_FOUND)

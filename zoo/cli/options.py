@@ -58,6 +58,12 @@ Compile = Annotated[
     bool, typer.Option("--compile", help="For many images: translate the backbone by torch.compile first.")
 ]
 Workers = Annotated[int | None, typer.Option(help="Decoding threads. Default: one per core, at most eight.")]
+Offline = Annotated[
+    bool,
+    typer.Option(
+        "--offline", help="Do not touch the network; what is not on this machine is an error. As ZOO_OFFLINE=1."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON alone on stdout.")]
 Measure = Annotated[
     bool, typer.Option("--estimate", help="Measure a few steps of each stage here: how long, how much memory.")

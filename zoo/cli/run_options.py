@@ -106,7 +106,7 @@ def _refuse_beside_resume(ctx: typer.Context, resumed: Path) -> None:
     given = [
         f"--{name.rstrip('_').replace('_', '-')}"
         for name in ctx.params
-        if name not in ("resume", "no_report", "as_json", "observer") and _is_given(ctx, name)
+        if name not in ("resume", "no_report", "as_json", "observer", "offline") and _is_given(ctx, name)
     ]
     if given:
         raise OptionError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,9 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from zoo.errors import OptionError, PluginError, Refused, UnknownName
-from zoo.model.fetch import Download, Progress, fetch
 from zoo.model.model import ZooModel
-from zoo.model.weights import check_weights_file, read_state
+from zoo.model.weights import check_weights_file
 from zoo.preprocessing import Preprocessing
 from zoo.registry import Contribution, ResolvedBackbone
 from zoo.specs import Backbone, BuildBackbone, HeadSpec, Needs
@@ -80,25 +79,6 @@ def choose_weights(backbone: ResolvedBackbone, asked: str) -> WeightsChoice:
     tags = ", ".join(backbone.spec.tags) or "none"
     hint = f"{backbone.spec.name} has: {tags}. A file is given by its path, random weights by 'random'."
     raise UnknownName("weights tag", asked, backbone.spec.tags, hint=hint)
-
-
-def obtain_weights(
-    backbone: ResolvedBackbone,
-    choice: WeightsChoice,
-    *,
-    announce: Callable[[Download], None] | None = None,
-    progress: Progress | None = None,
-) -> Weights:
-    """Read the chosen weights, downloading them where they are not on this machine yet. Raises WeightsError."""
-    if choice.kind == "random":
-        return Weights(choice=choice, state=None, digest=None)
-    path = choice.path
-    if path is None:
-        spec = backbone.spec.weights_for(choice.tag)
-        if spec is None:
-            raise PluginError(f"{backbone.spec.name} names the tag {choice.tag!r} and has no weights for it.")
-        path = fetch(spec.source, name=backbone.qualified, announce=announce, progress=progress)
-    return Weights(choice=choice, state=read_state(path), digest=file_digest(path))
 
 
 def build_model(

@@ -45,6 +45,8 @@ class Request:
     """Measure, once per machine and model, which precision and memory layout are fastest."""
     workers: int | None = None
     """Decoding threads; None: one per core, at most eight."""
+    offline: bool = False
+    """Do not touch the network; weights that are not on this machine are then an error, on the sample set too."""
 
 
 def parse_input_size(text: str) -> tuple[int, int]:

@@ -57,14 +57,14 @@ def refuse_finished(run: Path) -> None:
         )
 
 
-def resolve_again(plan: Plan, registry: Registry, report: Report) -> Resolved:
-    """Look up what a plan names, as when it was made. Raises ZooError."""
+def resolve_again(plan: Plan, registry: Registry, report: Report, *, offline: bool = False) -> Resolved:
+    """Look up what a plan names, as when it was made; `offline` is no part of a plan. Raises ZooError."""
     # The number of threads changes bits.
     torch.set_num_threads(plan.threads)
     recipe = RecipeSpec(
         name="stored", summary=plan.recipe_summary, keep=plan.keep, stages=tuple(each.settings for each in plan.stages)
     )
-    resolved = resolve(_request(plan), registry, report, recipe=(recipe, plan.recipe))
+    resolved = resolve(_request(plan, offline), registry, report, recipe=(recipe, plan.recipe))
     return replace(resolved, dataset=replace(resolved.dataset, source=plan.data.source))
 
 
@@ -112,7 +112,7 @@ def _meant(run: Path) -> str:
     return f" Did you mean {str(run.with_name(close[0]))!r}?" if close else ""
 
 
-def _request(plan: Plan) -> Request:
+def _request(plan: Plan, offline: bool) -> Request:
     weights = {"tag": plan.weights.label, "random": "random", "file": plan.weights.path or ""}[plan.weights.kind]
     _, height, width = plan.preprocessing["input_size"]
     return Request(
@@ -126,6 +126,7 @@ def _request(plan: Plan) -> Request:
         seed=plan.seed,
         device=plan.device,
         workers=plan.workers,
+        offline=offline,
     )
 
 

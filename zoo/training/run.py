@@ -47,6 +47,7 @@ from zoo.training.resume import read_plan, refuse_differences, refuse_finished, 
 from zoo.training.reuse import cuts_checked
 from zoo.training.run_folder import Judged, RunFolder, refuse_unusable
 from zoo.training.start import build, obtain
+from zoo.weights.obtain import require_weights
 
 _PARTS = ("data", "features", "train", "evaluate")
 
@@ -55,6 +56,7 @@ def make_plan(request: Request, registry: Registry, report: Report, *, measured:
     """The plan alone: nothing is downloaded, trained or written. `measured`: with an estimate. Raises ZooError."""
     refuse_unusable(request.out)
     resolved = resolve(request, registry, report)
+    require_weights(resolved.backbone, resolved.weights, offline=request.offline)
     with contextlib.closing(open_store(resolved)) as store:
         decoding = Decoding(report)
         plan, dataset = complete(resolved, store, decoding)
@@ -101,9 +103,16 @@ def finetune(
 
 
 def resume(
-    path: Path, registry: Registry, report: Report, *, finished: Callable[[Path], None] = lambda run: None
+    path: Path,
+    registry: Registry,
+    report: Report,
+    *,
+    offline: bool = False,
+    finished: Callable[[Path], None] = lambda run: None,
 ) -> Result:
-    """Go on with a run that was stopped, to the bytes that it would have come to unbroken; `finished` as in `finetune`.
+    """Go on with a run that was stopped, to the bytes that it would have come to unbroken.
+
+    `offline`: weights that are not on this machine are not fetched. `finished`: as in `finetune`.
 
     Raises Refused for a finished run and where plan and machine differ, RunError for what is no run and while another
     process writes it; else as `finetune`.
@@ -112,7 +121,7 @@ def resume(
     refuse_finished(path)
     clock = Clock(*_PARTS)
     with clock.measure("data"):
-        resolved = resolve_again(stored, registry, report)
+        resolved = resolve_again(stored, registry, report, offline=offline)
     weights, fallback = obtain(resolved, report)
     with contextlib.closing(open_store(resolved, trains=True)) as store:
         with clock.measure("data"):

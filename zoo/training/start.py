@@ -5,29 +5,32 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 
 from zoo.errors import Unreachable
-from zoo.events import Note, Progress, Report
+from zoo.events import Note, Report
 from zoo.model.adapters import adapted
-from zoo.model.build import Weights, WeightsChoice, build_model, obtain_weights
-from zoo.model.fetch import Download
+from zoo.model.build import Weights, WeightsChoice, build_model
 from zoo.model.model import ZooModel, check_shapes
 from zoo.planning.plan import Plan, StagePlan
 from zoo.planning.resolve import Resolved
 from zoo.training import seeding
 from zoo.training.memory import memory_suffices
+from zoo.weights.obtain import obtain_weights
+from zoo.weights.telling import announcing, following
 
 
 def obtain(resolved: Resolved, report: Report) -> tuple[Weights, str | None]:
-    """The chosen weights; on the sample set alone, random ones where they cannot be had -> (weights, why)."""
+    """The chosen weights; on the sample set alone, random ones where no host can be reached -> (weights, why).
 
-    def announce(download: Download) -> None:
-        size = f"{download.bytes / 1e6:.1f} MB" if download.bytes else "unknown size"
-        report(Note(text=f"Downloading {download.filename} ({size}) from {download.host}"))
-
-    def progress(done: int, total: int | None) -> None:
-        report(Progress(task="download", done=done, total=total, unit="bytes"))
-
+    Who asks for no network gets no stand-in: then weights that are not here are an error.
+    """
     try:
-        return obtain_weights(resolved.backbone, resolved.weights, announce=announce, progress=progress), None
+        weights = obtain_weights(
+            resolved.backbone,
+            resolved.weights,
+            offline=resolved.request.offline,
+            announce=announcing(report),
+            progress=following(report),
+        )
+        return weights, None
     except Unreachable as error:
         if resolved.request.data is not None:
             raise

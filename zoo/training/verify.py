@@ -17,7 +17,7 @@ from zoo.data.sources import is_there
 from zoo.errors import ArtefactError, DataError, OptionError, RunError, ZooError
 from zoo.events import EpochFinished, Report
 from zoo.planning.plan import Plan
-from zoo.planning.resolve import complete, open_store
+from zoo.planning.resolve import Resolved, complete, open_store
 from zoo.registry import Registry
 from zoo.training.checkpoint import Checkpoint, Moment
 from zoo.training.context import RunContext
@@ -49,11 +49,12 @@ class Verification:
         return all(check.verdict != "failed" for check in self.checks)
 
 
-def verify(path: Path, registry: Registry, report: Report) -> Verification:
+def verify(path: Path, registry: Registry, report: Report, *, offline: bool = False) -> Verification:
     """Compare an artefact with what it noted about itself; of a finished run, repeat the first steps as well.
 
     Needs neither training data nor network for the artefact: where a run's are gone, a warning says that its steps
-    could not be repeated. Raises RunError for a run that is not finished, ArtefactError for what is neither.
+    could not be repeated; `offline`: weights that are not here are not fetched for that. Raises RunError for a run that
+    is not finished, ArtefactError for what is neither.
     """
     if not (path / PLAN).exists():
         folder = find_artefact(path)
@@ -62,7 +63,8 @@ def verify(path: Path, registry: Registry, report: Report) -> Verification:
     result, proof = _read(path / RESULT, path), _read(path / PROOF, path)
     saved = [*artefact_checks(path / FOLDER, registry), *_same_names(path, stored)]
     try:
-        repeated = _repeat(path, stored, result, proof, registry, report)
+        resolved = resolve_again(stored, registry, report, offline=offline)
+        repeated = _repeat(path, stored, resolved, result, proof, report)
     except ZooError as error:
         # Data that are gone are no fault; data that are there and no longer fit are.
         changed = isinstance(error, (DataError, OptionError)) and is_there(Path(stored.data.path))
@@ -72,9 +74,8 @@ def verify(path: Path, registry: Registry, report: Report) -> Verification:
 
 
 def _repeat(
-    run: Path, stored: Plan, result: Mapping[str, Any], proof: Mapping[str, Any], registry: Registry, report: Report
+    run: Path, stored: Plan, resolved: Resolved, result: Mapping[str, Any], proof: Mapping[str, Any], report: Report
 ) -> list[Check]:
-    resolved = resolve_again(stored, registry, report)
     weights, fallback = obtain(resolved, report)
     with contextlib.closing(open_store(resolved)) as store:
         why = fallback or stored.weights.fallback

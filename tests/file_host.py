@@ -1,0 +1,103 @@
+"""A web server on this machine that serves files in parts, and breaks, stumbles or dawdles where it is told to."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import NamedTuple
+
+
+class Served(NamedTuple):
+    """A file and how it is served. `faults` are taken one by one, by GETs: an HTTP status, or `break N`: hang up after
+    so many bytes of the answer."""
+
+    content: bytes
+    etag: str = ""
+    ranges: bool = True
+    headers: dict[str, str] = {}  # noqa: RUF012
+    faults: list[int | str] = []  # noqa: RUF012
+    pause: float = 0.0
+    """Seconds between two sixteenths of the file."""
+
+
+class FileHost(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.files: dict[str, Served] = {}
+        self.seen: list[tuple[str, str, str | None, str | None]] = []
+        """(method, path, Range, If-Range) of every request."""
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+    @property
+    def ranges(self) -> list[str | None]:
+        return [asked for method, _, asked, _ in self.seen if method == "GET"]
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: FileHost
+
+    def do_HEAD(self) -> None:
+        self._answer(body=False)
+
+    def do_GET(self) -> None:
+        self._answer(body=True)
+
+    def _answer(self, *, body: bool) -> None:
+        asked, condition = self.headers.get("Range"), self.headers.get("If-Range")
+        self.server.seen.append((self.command, self.path, asked, condition))
+        served = self.server.files.get(self.path)
+        fault = served.faults.pop(0) if served and body and served.faults else None
+        if served is None or isinstance(fault, int):
+            self.send_error(404 if served is None else int(str(fault)))
+            return
+        start = self._start(served, asked, condition)
+        if start >= len(served.content):
+            self.send_error(416)
+            return
+        rest = served.content[start:]
+        self.send_response(206 if start else 200)
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(served.content) - 1}/{len(served.content)}")
+        self.send_header("Content-Length", str(len(rest)))
+        if served.etag:
+            self.send_header("ETag", served.etag)
+        for key, value in served.headers.items():
+            self.send_header(key, value)
+        self.end_headers()
+        if body:
+            self._send(rest[: int(fault.split()[1])] if isinstance(fault, str) else rest, served.pause)
+
+    def _start(self, served: Served, asked: str | None, condition: str | None) -> int:
+        found = re.fullmatch(r"bytes=(\d+)-", asked or "")
+        return int(found.group(1)) if found and served.ranges and condition in (None, served.etag) else 0
+
+    def _send(self, content: bytes, pause: float) -> None:
+        step = max(1, len(content) // 16) if pause else len(content)
+        with suppress(ConnectionError):  # whoever asked may have been killed
+            for begin in range(0, len(content), step):
+                self.wfile.write(content[begin : begin + step])
+                time.sleep(pause)
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@contextmanager
+def file_host() -> Iterator[FileHost]:
+    """One that answers while the block runs."""
+    host = FileHost()
+    threading.Thread(target=host.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+    try:
+        yield host
+    finally:
+        host.shutdown()
+        host.server_close()

@@ -1,0 +1,1 @@
+"""Pretrained weights on this machine: fetched, mirrored, stored, carried over, looked after."""
