@@ -170,6 +170,7 @@ def create_model(
     weights: str = "default",
     head_options: Mapping[str, Any] | None = None,
     input_size: tuple[int, int] | None = None,
+    offline: bool = False,
     registry: Registry | None = None,
 ) -> ZooModel:
     """A backbone with a head: `images[N, 3, H, W]` -> `logits[N, classes]`.
@@ -183,6 +184,7 @@ def create_model(
         weights: `default`, a tag, `random`, or the path of a file.
         head_options: By name; the rest have their defaults.
         input_size: (height, width) in pixels; default: that of the weights.
+        offline: Do not touch the network: weights that are not on this machine are an error.
 
     Raises:
         ZooError: An unknown name, an option that cannot be, a head that this backbone cannot take, weights that cannot
@@ -207,7 +209,7 @@ def create_model(
     if input_size is not None:
         input_size = check_input_size(input_size)
         refuse_input_size(resolved, choice.tag, input_size)
-    state = obtain_weights(resolved, choice).state
+    state = obtain_weights(resolved, choice, offline=offline).state
     return build_model(resolved, found, options, classes=names, tag=choice.tag, state=state, input_size=input_size)
 
 

@@ -6,6 +6,7 @@ Made where there is a network (`zoo weights fetch NAME --out FOLDER`), carried o
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -179,7 +180,7 @@ def _import_file(path: Path, spec: BackboneSpec, weights: WeightsSpec, report: R
         text = f"Nobody published a SHA-256 of the weights of {name} that zoo knows without a network: "
         report(Note(text=f"{text}{path.name} fits the architecture, and is taken at your word.", loud=True))
     store_folder().mkdir(parents=True, exist_ok=True)
-    draft = store_folder() / f".{path.stem}-import{ENDING}"
+    draft = store_folder() / f"import-{os.getpid()}{ENDING}"
     try:
         write_safetensors(path, draft)
         entry = _entry(spec, weights, path, draft)
