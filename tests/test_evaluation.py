@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 import torch
+import zoo
 from torchmetrics.functional.classification import (
     multiclass_accuracy,
     multiclass_calibration_error,
@@ -128,3 +130,12 @@ def test_an_assessment_is_plain_json() -> None:
     content = json.loads(json.dumps(assess(logits, targets, names(3)).to_dict()))
     assert content["classes"][0].keys() >= {"name", "images", "precision", "recall", "f1"}
     assert len(content["reliability"]) == 15
+
+
+def test_the_picture_of_a_confusion_matrix_is_dark_where_a_class_goes() -> None:
+    image = zoo.draw_confusion([[9, 1], [0, 10]], ["a cat", "a dog"])
+    assert image.dtype == np.uint8 and image.shape[2] == 3
+    cells = {(row, column): image[-72 + 36 * row + 4, -72 + 36 * column + 4, 0] for row in (0, 1) for column in (0, 1)}
+    assert cells[1, 1] < cells[0, 0] < cells[0, 1] < cells[1, 0] == 255
+    many = zoo.draw_confusion(np.eye(60, dtype=int).tolist(), [f"class {number}" for number in range(60)])
+    assert many.shape == (360, 360, 3)

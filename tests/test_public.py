@@ -54,7 +54,7 @@ def test_the_public_names_are_these() -> None:
         ),
         *("CheckpointSaved", "StageFinished", "RunFinished", "RunStopped"),
         *("DataError", "DataSourceSpec", "Skipped", "SourceImage", "SourceListing", "is_image_name", "split_named"),
-        *("BackboneFacts", "kept_json", "measure", "undrawn"),
+        *("BackboneFacts", "draw_confusion", "kept_json", "measure", "undrawn"),
         *("NoOptions", "Preprocessing", "RecipeSpec", "UrlFile", "WeightsSpec", "load_weights", "recipe_from_toml"),
     }
     for name in zoo.__all__:

@@ -8,12 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 from tests.conftest import Zoo
-
-from zoo_tensorboard.confusion import draw_confusion
 
 TINY = ("--backbone", "timm/test_resnet", "--weights", "random", "--recipe", "lp_ft", "--epochs", "2")
 
@@ -68,12 +65,3 @@ def test_the_plugin_is_light() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
-
-
-def test_the_picture_is_dark_where_a_class_goes() -> None:
-    image = draw_confusion([[9, 1], [0, 10]], ["a cat", "a dog"])
-    assert image.dtype == np.uint8 and image.shape[2] == 3
-    cells = {(row, column): image[-72 + 36 * row + 4, -72 + 36 * column + 4, 0] for row in (0, 1) for column in (0, 1)}
-    assert cells[1, 1] < cells[0, 0] < cells[0, 1] < cells[1, 0] == 255
-    many = draw_confusion(np.eye(60, dtype=int).tolist(), [f"class {number}" for number in range(60)])
-    assert many.shape == (360, 360, 3)

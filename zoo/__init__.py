@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from zoo.errors import DataError as DataError
     from zoo.errors import WeightsMismatch as WeightsMismatch
     from zoo.errors import ZooError as ZooError
+    from zoo.evaluation.confusion_image import draw_confusion as draw_confusion
     from zoo.events import BatchFinished as BatchFinished
     from zoo.events import CheckpointSaved as CheckpointSaved
     from zoo.events import EpochFinished as EpochFinished
@@ -101,6 +102,7 @@ _HOME = {
     "DataError": "zoo.errors",
     "WeightsMismatch": "zoo.errors",
     "ZooError": "zoo.errors",
+    "draw_confusion": "zoo.evaluation.confusion_image",
     "BatchFinished": "zoo.events",
     "CheckpointSaved": "zoo.events",
     "EpochFinished": "zoo.events",

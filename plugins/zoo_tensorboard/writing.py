@@ -9,8 +9,6 @@ from typing import Any
 import zoo
 from torch.utils.tensorboard import SummaryWriter
 
-from zoo_tensorboard.confusion import draw_confusion
-
 FOLDER = "tensorboard"
 
 
@@ -63,7 +61,7 @@ class TensorBoard:
         self._writer.flush()
 
     def _finish(self, event: zoo.RunFinished) -> None:
-        image = draw_confusion(event.confusion, event.result.classes)
+        image = zoo.draw_confusion(event.confusion, event.result.classes)
         self._writer.add_image("val/confusion", image, 0, dataformats="HWC")
         self._writer.add_text("result", _as_code(event.result.content), 0)
         self._writer.close()

@@ -17,7 +17,15 @@ _LONGEST = 24
 
 
 def draw_confusion(counts: Sequence[Sequence[int]], classes: Sequence[str]) -> NDArray[np.uint8]:
-    """counts[class, predicted class] -> uint8[H, W, 3]: darker is a greater share of the class (of the row)."""
+    """A confusion matrix as a picture, for observers that show pictures: darker is a greater share of the class.
+
+    Args:
+        counts: [class, predicted class], as `RunFinished.confusion` has it.
+        classes: Their names in that order; written, as the counts are, where there are at most 40.
+
+    Returns:
+        uint8[H, W, 3], with H == W.
+    """
     written = len(classes) <= _READABLE
     cell = _CELL if written else _SMALL_CELL
     names = [name if len(name) <= _LONGEST else f"{name[: _LONGEST - 3]}..." for name in classes]
