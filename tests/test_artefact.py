@@ -13,6 +13,7 @@ import zoo
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from zoo.artefact.config import sealed
 from zoo.artefact.write import mark_failed
 from zoo.errors import ArtefactError, DataError
 from zoo.model.build import file_digest
@@ -103,7 +104,31 @@ def _other_shapes(folder: Path) -> None:
 
 def _edit(folder: Path, **values: object) -> None:
     path = folder / "config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+    path.write_text(json.dumps(sealed({**json.loads(path.read_text()), **values})))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"classes": ["b", "a"]},
+        {"recipe": "another"},
+        {"preprocessing": {"mean": [0.0, 0.0, 0.0]}},
+        {"seal": "0" * 64},
+    ],
+)
+def test_a_config_that_was_changed_is_noticed_unless_the_seal_is_taken_off(
+    copy: Path, change: dict[str, object]
+) -> None:
+    path = copy / "config.json"
+    content = {**json.loads(path.read_text()), **change}
+    path.write_text(json.dumps(content))
+    with pytest.raises(zoo.ZooError, match=r"config\.json was changed after it was written") as error:
+        zoo.load(copy)
+    assert "remove 'seal' from it" in str(error.value)
+    if "recipe" in change:
+        del content["seal"]
+        path.write_text(json.dumps(content))
+        assert zoo.load(copy).config.recipe == "another"
 
 
 @pytest.mark.parametrize(

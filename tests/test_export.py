@@ -17,6 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tests.conftest import Zoo
 from torch import Tensor
+from zoo.artefact.config import sealed
 from zoo.artefact.write import mark_failed
 from zoo.errors import ArtefactError, CheckFailed, OptionError, Refused
 from zoo.exporting import onnx_file, pt2
@@ -230,7 +231,7 @@ def test_an_artefact_without_golden_pictures_is_exported_too(of_timm: Path, tmp_
     artefact = Path(shutil.copytree(of_timm / "model", tmp_path / "old"))
     (artefact / "golden.safetensors").unlink()
     config = json.loads((artefact / "config.json").read_text("utf-8"))
-    (artefact / "config.json").write_text(json.dumps({**config, "golden": None}), "utf-8")
+    (artefact / "config.json").write_text(json.dumps(sealed({**config, "golden": None})), "utf-8")
     assert zoo.export(artefact, to="timm").path == tmp_path / "old-timm"
 
 
@@ -267,7 +268,7 @@ def test_other_logits_under_another_version_of_a_plugin_are_not_exported(of_timm
         metadata = file.metadata()
     save_file({**golden, "logits": golden["logits"] + 1}, copy / "golden.safetensors", metadata=metadata)
     config["golden"]["digest"] = file_digest(copy / "golden.safetensors")
-    (copy / "config.json").write_text(json.dumps(config), "utf-8")
+    (copy / "config.json").write_text(json.dumps(sealed(config)), "utf-8")
     with pytest.raises(zoo.ZooError, match=r"0\.0\.1"):
         zoo.export(copy, to="timm")
     assert not (tmp_path / "model-timm").exists()

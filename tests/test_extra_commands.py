@@ -98,3 +98,9 @@ def test_a_command_of_zoo_cannot_be_taken_over_and_the_list_tells_all(among: Zoo
     assert told["garden"]["state"] == "on demand" and told["garden"]["brings"] == {"commands": ["garden"]}
     assert told["greet"]["state"] == "disabled"
     assert among("greet", "Ada", ZOO_DISABLE_PLUGINS="greet").returncode == 2
+
+
+def test_doctor_tells_of_commands_without_importing_them(among: Zoo) -> None:
+    told = json.loads(among("doctor", "--json").stdout)["commands"]
+    assert any("greet" in label and state == "on demand" for label, state in told.items())
+    assert any("both" in label and "also claimed by" in state for label, state in told.items())

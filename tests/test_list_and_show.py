@@ -102,7 +102,7 @@ def test_the_overview_counts_everything(zoo_command: Zoo) -> None:
     assert lines[1:6] == [
         "heads      none",
         "recipes    none",
-        "observers  tensorboard",
+        "observers  mlflow, tensorboard",
         "sources    folder, table, tar, zip, hf",
         f"plugins    {len(found['plugins'])}, disabled: heads, recipes",
     ]
@@ -135,7 +135,15 @@ def test_heads_and_recipes_are_listed_by_part_of_a_name_or_pattern(zoo_main: Zoo
     assert names("heads", "linear") == ["heads/linear", "heads/dropout_linear"]
     assert names("heads", "lin*") == ["heads/linear"]
     assert names("recipes", "*_only") == ["recipes/head_only"]
-    assert names("plugins", "zoo-registry") == ["heads", "recipes", "sources", "tensorboard", "timm", "torchvision"]
+    assert names("plugins", "zoo-registry") == [
+        "heads",
+        "mlflow",
+        "recipes",
+        "sources",
+        "tensorboard",
+        "timm",
+        "torchvision",
+    ]
 
 
 @pytest.mark.parametrize("kind", ["backbones", "heads", "recipes"])
@@ -169,7 +177,10 @@ def test_a_list_that_is_empty_because_all_is_switched_off_is_no_error(
         ("list plugins tim_m", ["no plugin like 'tim_m'", "'timm'"]),
         ("list heads --pretrained", ["--pretrained chooses among backbones. Next: zoo list backbones --pretrained"]),
         ("list heads --provider timm", ["Next: zoo list backbones --provider timm"]),
-        ("show resnet81", ["no backbone, head or recipe 'resnet81'", "'resnet18'", "See: zoo list"]),
+        (
+            "show resnet81",
+            ["no backbone, head, recipe, observer or data source 'resnet81'", "'resnet18'", "See: zoo list"],
+        ),
         ("show torchvision/resnet81", ["'torchvision/resnet18'"]),
         ("show timn/resnet18", ["'timm/resnet18'"]),
         ("show resnet18.V7", ["no weights tag 'resnet18.V7'", "IMAGENET1K_V1", "a1_in1k"]),
@@ -396,3 +407,12 @@ def test_the_way_of_an_image_has_shape_and_parameters_at_each_step(zoo_main: Zoo
     plain = zoo_main("show", "mobilenet_v3_small", "--head", "linear").stdout
     lines = [line.split() for line in plain.splitlines()]
     assert ["stem", "[1,", "16,", "112,", "112]", "float32", "464"] in lines and lines[-2][0] == "logits"
+
+
+def test_observers_and_data_sources_are_shown_with_how_they_are_used(zoo_inside: Zoo) -> None:
+    for name, used in (("tensorboard", "--observer tensorboard"), ("zip", "--data zip:PATH")):
+        shown = zoo_inside("show", name).stdout
+        assert "zoo-registry" in shown and used in shown
+        assert json.loads(zoo_inside("show", name, "--json").stdout)["name"].endswith(f"/{name}")
+    missed = zoo_inside("show", "tensorbord")
+    assert missed.returncode == 2 and "Did you mean 'tensorboard'" in missed.stderr

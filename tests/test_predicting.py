@@ -16,6 +16,7 @@ import pytest
 import zoo
 from PIL import Image
 from tests.conftest import Zoo
+from zoo.artefact.config import sealed
 from zoo.cli import predicting
 from zoo.cli.console import Verbosity
 from zoo.cli.run_display import RunDisplay
@@ -237,7 +238,7 @@ def half(run_folder: Path, tmp_path: Path) -> Path:
     folder = Path(shutil.copytree(run_folder / "model", tmp_path / "half"))
     config = json.loads((folder / "config.json").read_text())
     config |= {"precision": "bfloat16", "memory_format": "channels_last"}
-    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "config.json").write_text(json.dumps(sealed(config)))
     return folder
 
 

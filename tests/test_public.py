@@ -39,7 +39,7 @@ def test_the_public_names_are_these() -> None:
             "list_heads",
             "list_recipes",
         ),
-        *("fetch_weights", "import_weights", "list_weights", "verify_weights"),
+        *("fetch_weights", "import_weights", "list_weights", "verify_weights", "pull", "push"),
         *("Classifier", "Comparison", "DataReport", "Prediction", "Result", "Registry", "ZooError", "WeightsMismatch"),
         *("hookimpl", "Backbone", "BackboneProvider", "BackboneSpec", "FeatureShape", "Group", "HeadSpec", "HubFile"),
         *(

@@ -14,6 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tests.conftest import Zoo
 from tests.numeric import draw_few
+from zoo.artefact.config import sealed
 from zoo.artefact.golden import compare
 from zoo.errors import ArtefactError, RunError
 from zoo.model.build import file_digest
@@ -104,7 +105,7 @@ def test_changed_images_fail_the_plan(tmp_path: Path) -> None:
 
 def edit(artefact: Path, **values: Any) -> None:
     path = artefact / "config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text("utf-8")), **values}), "utf-8")
+    path.write_text(json.dumps(sealed({**json.loads(path.read_text("utf-8")), **values})), "utf-8")
 
 
 def edit_golden(artefact: Path, **tensors: torch.Tensor) -> None:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from zoo.api import list_weights as list_weights
     from zoo.api import load as load
     from zoo.api import plan as plan
+    from zoo.api import pull as pull
+    from zoo.api import push as push
     from zoo.api import report as report
     from zoo.api import verify as verify
     from zoo.api import verify_weights as verify_weights
@@ -92,6 +94,8 @@ _HOME = {
     "list_weights": "zoo.api",
     "load": "zoo.api",
     "plan": "zoo.api",
+    "pull": "zoo.api",
+    "push": "zoo.api",
     "report": "zoo.api",
     "verify": "zoo.api",
     "verify_weights": "zoo.api",

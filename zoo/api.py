@@ -363,7 +363,7 @@ def verify(
     with collector_resting():
         from zoo.training.verify import verify as look_again
 
-    return look_again(Path(path).expanduser(), registry or default_registry(), report, offline=offline)
+    return look_again(_artefact(path), registry or default_registry(), report, offline=offline)
 
 
 def load(
@@ -375,9 +375,10 @@ def load(
     report: Report = silent,
     registry: Registry | None = None,
 ) -> Classifier:
-    """Open a saved classifier: an artefact folder or a finished run.
+    """Open a saved classifier.
 
     Args:
+        path: An artefact folder, a finished run, or `hf://OWNER/NAME[@REVISION]` on the Hugging Face hub.
         precision: `float32`, `bfloat16`, or `auto`: with the memory layout, what was measured to be at least 1.2 times
             faster on this machine, and batch norms folded into convolutions. Default: what it was trained with, for the
             very logits that were judged.
@@ -390,7 +391,9 @@ def load(
     with collector_resting():
         from zoo.artefact.classifier import Classifier
 
-    return Classifier.load(path, device=device, precision=precision, compile=compile, report=report, registry=registry)
+    return Classifier.load(
+        _artefact(path), device=device, precision=precision, compile=compile, report=report, registry=registry
+    )
 
 
 def export(
@@ -425,7 +428,7 @@ def export(
         from zoo.exporting.export import export as write
 
     place = None if out is None else Path(out).expanduser()
-    return write(Path(path).expanduser(), to, place, registry or default_registry(), report)
+    return write(_artefact(path), to, place, registry or default_registry(), report)
 
 
 def evaluate(
@@ -478,6 +481,48 @@ def check_data(
 
     known = registry or default_registry()
     return check(Path(path).expanduser(), seed=seed, workers=workers, report=report, registry=known)
+
+
+def push(artefact: str | Path, repo: str, *, private: bool = False, revision: str | None = None) -> str:
+    """Send a saved classifier to the Hugging Face hub: the artefact's files and nothing else -> its address.
+
+    Args:
+        artefact: An artefact folder or a finished run.
+        repo: OWNER/NAME; made where it is not there.
+        private: Of a repository that is made. Default: everybody sees it.
+        revision: A branch, made where it is not there. Default: main.
+
+    Raises:
+        ArtefactError: No artefact, a damaged one, or the hub cannot be reached.
+        Refused: The hub does not know you, or you may not; `repo` is no name. Offline: the network is switched off.
+    """
+    from zoo.hub import push as send
+
+    return send(Path(artefact).expanduser(), repo, private=private, revision=revision)
+
+
+def pull(repo: str, out: str | Path, *, revision: str | None = None) -> Path:
+    """Fetch a saved classifier from the Hugging Face hub into a new folder, checked -> the folder.
+
+    Args:
+        repo: OWNER/NAME, or `hf://OWNER/NAME[@REVISION]`.
+        out: Must not exist.
+        revision: A branch, tag or commit. Default: main.
+
+    Raises ArtefactError for what is not there or no artefact, Refused where `out` exists, Offline.
+    """
+    from zoo.hub import pull as fetch
+
+    return fetch(repo, Path(out).expanduser(), revision=revision)
+
+
+def _artefact(path: str | Path) -> Path:
+    """A folder on this machine, of what may be an address of the hub."""
+    if not str(path).startswith("hf:/"):
+        return Path(path).expanduser()
+    from zoo.hub import local
+
+    return local(path)
 
 
 def _request(arguments: Mapping[str, Any]) -> Request:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -12,6 +15,23 @@ FORMAT = 1
 CONFIG, TENSORS, CARD, GOLDEN = "config.json", "model.safetensors", "README.md", "golden.safetensors"
 FOLDER = "model"
 """Name of the artefact inside a run folder."""
+SEAL = "seal"
+"""Key of the SHA-256 of all the other keys: class names in another order, or another mean, would load and be wrong."""
+
+
+def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of `config.json` with its seal."""
+    return {**content, SEAL: _seal(content)}
+
+
+def seal_broken(content: Mapping[str, Any]) -> bool:
+    """Whether it was changed after it was sealed; not where it has no seal, as those of older versions."""
+    return SEAL in content and content[SEAL] != _seal(content)
+
+
+def _seal(content: Mapping[str, Any]) -> str:
+    plain = {key: value for key, value in content.items() if key != SEAL}
+    return hashlib.sha256(json.dumps(plain, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 class _Record(BaseModel):

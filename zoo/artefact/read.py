@@ -10,7 +10,17 @@ from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
-from zoo.artefact.config import CONFIG, FOLDER, FORMAT, TENSORS, ArtefactConfig, BackboneConfig, HeadConfig
+from zoo.artefact.config import (
+    CONFIG,
+    FOLDER,
+    FORMAT,
+    SEAL,
+    TENSORS,
+    ArtefactConfig,
+    BackboneConfig,
+    HeadConfig,
+    seal_broken,
+)
 from zoo.compute import Compute
 from zoo.errors import ArtefactError, Refused, UnknownName, ZooError, first_line
 from zoo.model.build import build_model, file_digest
@@ -43,6 +53,11 @@ def read_config(folder: Path) -> ArtefactConfig:
     stated = content.get("format") if isinstance(content, dict) else None
     if isinstance(stated, int) and stated > FORMAT:
         raise ArtefactError(f"{folder} has format {stated}, this zoo reads up to {FORMAT}. Next: update zoo-registry.")
+    if isinstance(content, dict) and seal_broken(content):
+        raise ArtefactError(
+            f"{path} was changed after it was written: its own SHA-256, {SEAL!r}, is another.\n"
+            f"Next: copy the artefact again from where it was made; if the change is meant, remove {SEAL!r} from it."
+        )
     try:
         config = ArtefactConfig.model_validate(content)
         Preprocessing.from_dict(config.preprocessing)
@@ -51,8 +66,8 @@ def read_config(folder: Path) -> ArtefactConfig:
     return config
 
 
-def read_model(folder: Path, registry: Registry) -> tuple[ZooModel, ArtefactConfig]:
-    """The model in evaluation mode on the CPU, and its config. Raises ArtefactError."""
+def check_files(folder: Path) -> tuple[ArtefactConfig, dict[str, list[int]]]:
+    """The config and the shape of every tensor, of files that are whole. Raises ArtefactError."""
     config = read_config(folder)
     path = folder / TENSORS
     shapes = _header(path)
@@ -63,6 +78,13 @@ def read_model(folder: Path, registry: Registry) -> tuple[ZooModel, ArtefactConf
             f"its SHA-256 is {found[:16]}..., {CONFIG} says {config.digest[:16]}...\n"
             "Next: copy the artefact again from where it was made."
         )
+    return config, shapes
+
+
+def read_model(folder: Path, registry: Registry) -> tuple[ZooModel, ArtefactConfig]:
+    """The model in evaluation mode on the CPU, and its config. Raises ArtefactError."""
+    config, shapes = check_files(folder)
+    path = folder / TENSORS
     model = _build(config, registry)
     own = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
     if own != shapes:

@@ -5,11 +5,22 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from zoo.artefact.card import marked_failed, model_card
-from zoo.artefact.config import CARD, CONFIG, FORMAT, TENSORS, ArtefactConfig, BackboneConfig, GoldenConfig, HeadConfig
+from zoo.artefact.config import (
+    CARD,
+    CONFIG,
+    FORMAT,
+    TENSORS,
+    ArtefactConfig,
+    BackboneConfig,
+    GoldenConfig,
+    HeadConfig,
+    sealed,
+)
 from zoo.artefact.golden import Golden, save_golden
 from zoo.files import json_text, new_folder, write_text
 from zoo.model.build import file_digest
@@ -34,7 +45,7 @@ def write_artefact(
         save_tensors(draft / TENSORS, state)
         noted = save_golden(draft, golden, device=plan.device)
         config = _config(file_digest(draft / TENSORS), plan, metrics, proof, noted)
-        (draft / CONFIG).write_text(json_text(config.model_dump(mode="json")), "utf-8")
+        (draft / CONFIG).write_text(_sealed_text(config.model_dump(mode="json")), "utf-8")
         (draft / CARD).write_text(model_card(config, plan), "utf-8")
     return config
 
@@ -42,8 +53,13 @@ def write_artefact(
 def mark_failed(path: Path) -> None:
     """Note in an artefact, its card included, that its proof failed after it was written. Raises RunError."""
     content = json.loads((path / CONFIG).read_text("utf-8"))
-    write_text(path / CONFIG, json_text({**content, "proof": "failed"}))
+    write_text(path / CONFIG, _sealed_text({**content, "proof": "failed"}))
     write_text(path / CARD, marked_failed((path / CARD).read_text("utf-8")))
+
+
+def _sealed_text(content: Mapping[str, Any]) -> str:
+    # Sealed is what a reader finds: not every value is written as it is.
+    return json_text(sealed(json.loads(json_text(content))))
 
 
 def _config(

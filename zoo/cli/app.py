@@ -123,7 +123,10 @@ def list_(
 
 @app.command()
 def show(
-    name: Annotated[str, typer.Argument(help="A backbone, head or recipe, or a recipe file.", show_default=False)],
+    name: Annotated[
+        str,
+        typer.Argument(help="A backbone, head, recipe, observer, data source, or a recipe file.", show_default=False),
+    ],
     head: Annotated[
         str | None, typer.Option(help="With a backbone: the way of an image to this head's logits.")
     ] = None,
@@ -131,7 +134,7 @@ def show(
     input_size: Annotated[str | None, typer.Option(help="With --head: 384, or HxW.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Everything known about one backbone, head or recipe."""
+    """Everything known about one backbone, head, recipe, observer or data source."""
     from zoo.cli.showing import show_name
 
     show_name(name, head=head, classes=classes, input_size=input_size, as_json=as_json)
@@ -302,6 +305,34 @@ def verify(
 
 
 @app.command()
+def push(
+    artefact: Artefact,
+    repo: Annotated[str, typer.Argument(help="OWNER/NAME on the Hugging Face hub; made where it is not there.")],
+    private: Annotated[bool, typer.Option("--private", help="Of a repository that is made: for you alone.")] = False,
+    revision: Annotated[str | None, typer.Option(help="A branch. Default: main.", show_default=False)] = None,
+) -> None:
+    """Send a saved classifier to the Hugging Face hub."""
+    from zoo import api
+
+    print(api.push(artefact, repo, private=private, revision=revision))
+    print(f"next: zoo predict hf://{repo}{f'@{revision}' if revision else ''} IMAGE")
+
+
+@app.command()
+def pull(
+    repo: Annotated[str, typer.Argument(help="OWNER/NAME on the Hugging Face hub.")],
+    out: Annotated[Path, typer.Option(help="Where to; must not exist.", show_default=False)],
+    revision: Annotated[
+        str | None, typer.Option(help="A branch, tag or commit. Default: main.", show_default=False)
+    ] = None,
+) -> None:
+    """Fetch a saved classifier from the Hugging Face hub, checked."""
+    from zoo import api
+
+    print(api.pull(repo, out, revision=revision))
+
+
+@app.command()
 def report(
     run: Annotated[Path, typer.Argument(help="The folder of a finished run.", show_default=False)],
     as_json: Json = False,
@@ -338,14 +369,14 @@ def compare(
 
 
 @app.command()
-def doctor(as_json: Json = False) -> None:
+def doctor(ctx: typer.Context, as_json: Json = False) -> None:
     """Show what a bug report needs.
 
     Versions, devices, threads, caches, plugins.
     """
     from zoo.cli.doctor import print_doctor
 
-    print_doctor(as_json=as_json)
+    print_doctor(_own_commands(ctx), as_json=as_json)
 
 
 def _end(*_: object) -> None:

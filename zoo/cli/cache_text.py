@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from zoo import amounts
 from zoo.cli import console
 from zoo.housekeeping import Kept
 
@@ -23,21 +24,21 @@ def print_kept(found: Sequence[Kept], folder: Path, limit: int) -> None:
     if small:
         size = sum(each.bytes for each in small)
         what = "speeds, lists and the like"
-        rows.append([_GROUPED, what, str(len(small)), console.size(size), _ago(max(each.used for each in small))])
+        rows.append([_GROUPED, what, str(len(small)), amounts.size(size), _ago(max(each.used for each in small))])
     columns = ["kind", "what", "files", "size", "last used"]
     console.show(screen, console.table(None, columns, rows, right=("files", "size")))
-    total = console.size(sum(each.bytes for each in found))
-    screen.print(f"\n{total} in {folder}; features are kept up to {console.size(limit)} (ZOO_CACHE_LIMIT)")
+    total = amounts.size(sum(each.bytes for each in found))
+    screen.print(f"\n{total} in {folder}; features are kept up to {amounts.size(limit)} (ZOO_CACHE_LIMIT)")
 
 
 def print_cleared(gone: Sequence[Kept]) -> None:
     """How much was removed."""
-    size = console.size(sum(each.bytes for each in gone))
+    size = amounts.size(sum(each.bytes for each in gone))
     console.out().print(f"Removed {console.count(sum(each.files for each in gone), 'file')}, {size}.")
 
 
 def _row(each: Kept) -> list[str]:
-    return [each.kind, each.what, f"{each.files:,}", console.size(each.bytes), _ago(each.used)]
+    return [each.kind, each.what, f"{each.files:,}", amounts.size(each.bytes), _ago(each.used)]
 
 
 def _ago(when: float) -> str:

@@ -6,16 +6,18 @@ import json
 import os
 import platform
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from zoo.caches import VARIABLE, cache_folder
-from zoo.registry import default_registry
+from zoo.cli.extra_commands import command_plugins
+from zoo.registry import Plugin, default_registry
 
 
-def print_doctor(*, as_json: bool) -> None:
-    """Versions, devices, threads, caches, plugins."""
-    found = _examine()
+def print_doctor(zoo_commands: Collection[str], *, as_json: bool) -> None:
+    """Versions, devices, threads, caches, plugins, and the commands that plugins add to `zoo_commands`."""
+    found = _examine(zoo_commands)
     if as_json:
         print(json.dumps(found, indent=2, ensure_ascii=False))
         return
@@ -25,8 +27,10 @@ def print_doctor(*, as_json: bool) -> None:
             print(f"  {name:<18} {value}")
 
 
-def _examine() -> dict[str, dict[str, Any]]:
+def _examine(zoo_commands: Collection[str]) -> dict[str, dict[str, Any]]:
     from zoo.planning.versions import versions
+
+    commands = command_plugins(zoo_commands)
 
     return {
         "versions": {**versions(), "system": platform.platform()},
@@ -36,7 +40,12 @@ def _examine() -> dict[str, dict[str, Any]]:
             plugin.label: plugin.state + (f": {plugin.error}" if plugin.error else "")
             for plugin in default_registry().plugins()
         },
+        **({"commands": {plugin.label: _state(plugin) for plugin in commands}} if commands else {}),
     }
+
+
+def _state(plugin: Plugin) -> str:
+    return "; ".join([plugin.state, *plugin.notes])
 
 
 def _devices() -> dict[str, Any]:

@@ -22,7 +22,7 @@ _NEXT = {
     "zoo list backbones resnet": "names that contain it; * and ? are understood",
     "zoo list backbones --max-params 30M --sort top1": "small ones, the best first where that is stated",
     "zoo list backbones --head gem --licence apache-2.0": "those that this head can work on, free to use",
-    "zoo show resnet18": "one backbone, head or recipe, with all that is known",
+    "zoo show resnet18": "one backbone, head, recipe, ... with all that is known",
     "zoo finetune --backbone resnet18 --data photos/": "train on your images",
 }
 _OF_BACKBONES = ("backbones", "weights")

@@ -69,5 +69,6 @@ Measure = Annotated[
     bool, typer.Option("--estimate", help="Measure a few steps of each stage here: how long, how much memory.")
 ]
 Artefact = Annotated[
-    Path, typer.Argument(help="An artefact folder, or the run folder that holds it.", show_default=False)
+    Path,
+    typer.Argument(help="An artefact folder, the run folder that holds it, or hf://OWNER/NAME.", show_default=False),
 ]

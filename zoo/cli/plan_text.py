@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
+from zoo import amounts
 from zoo.cli import console
 from zoo.cli.console import Verbosity
 from zoo.planning.plan import Estimate, Plan, StageEstimate, StagePlan
@@ -54,15 +55,15 @@ def _print_estimate(estimate: Estimate, device: str, screen: Console) -> None:
     parts = [("opening images", estimate.decode), ("stages", sum(stage.seconds for stage in estimate.stages))]
     parts += [("test split", estimate.test)] if estimate.test else []
     screen.print(
-        f"about {console.seconds(estimate.seconds)}, about {console.size(estimate.bytes)} at most",
+        f"about {console.seconds(estimate.seconds)}, about {amounts.size(estimate.bytes)} at most",
         style="bold",
     )
     screen.print(f"time: {', '.join(f'{name} {console.seconds(value)}' for name, value in parts)}")
     largest = max(estimate.stages, key=lambda stage: stage.memory.total)
-    held = ", ".join(f"{name} {console.size(value)}" for name, value in largest.memory if value)
-    screen.print(f"memory of {largest.stage}: {held}; Python, libraries and kernels {console.size(estimate.process)}")
+    held = ", ".join(f"{name} {amounts.size(value)}" for name, value in largest.memory if value)
+    screen.print(f"memory of {largest.stage}: {held}; Python, libraries and kernels {amounts.size(estimate.process)}")
     if device != "cpu":
-        screen.print(f"main memory: {console.size(estimate.host_bytes)} at most")
+        screen.print(f"main memory: {amounts.size(estimate.host_bytes)} at most")
 
 
 def _estimated(stage: StageEstimate) -> list[str]:
@@ -70,7 +71,7 @@ def _estimated(stage: StageEstimate) -> list[str]:
     return [
         stage.stage,
         *(console.seconds(value) if value else "-" for value in times),
-        console.size(stage.memory.total),
+        amounts.size(stage.memory.total),
     ]
 
 
@@ -156,9 +157,9 @@ def _reused(stage: StagePlan) -> str:
     """What of a stage is computed once, or why nothing is."""
     name = stage.settings.name
     if stage.inputs == "features":
-        return f"{name}: each image goes through the frozen backbone once ({console.size(stage.kept_bytes)} kept)"
+        return f"{name}: each image goes through the frozen backbone once ({amounts.size(stage.kept_bytes)} kept)"
     if stage.inputs == "prefix":
-        size = console.size(stage.kept_bytes)
+        size = amounts.size(stage.kept_bytes)
         return f"{name}: each image goes through the groups before {stage.cut} once ({size} kept)"
     return f"{name}: each image goes through all of the backbone in every epoch: {stage.why}"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
 import sys
@@ -18,9 +19,16 @@ from zoo.specs import BackboneSpec
 
 _NEEDS = {"pooled": "pooled features[N, F]", "map": "the map[N, C, H, W] of features: zoo list backbones --head NAME"}
 
+_NEXT = {
+    "observer": "zoo finetune --backbone resnet18 --observer {name}",
+    "data source": "zoo finetune --backbone resnet18 --data {name}:PATH",
+}
+"""How one is used that has nothing to choose."""
+
 
 def show_name(name: str, *, head: str | None, classes: int | None, input_size: str | None, as_json: bool) -> None:
-    """Print all that is known about a backbone, head, recipe or recipe file; with `head`, a model's way to its logits.
+    """Print all that is known about a backbone, head, recipe, recipe file, observer or data source; with `head`, the
+    way to a model's logits.
 
     Raises UnknownName, NameConflict, Refused for a pair that cannot work.
     """
@@ -34,6 +42,9 @@ def show_name(name: str, *, head: str | None, classes: int | None, input_size: s
     elif kind == "head":
         content = _head(found)
         print(_json(content)) if as_json else _print_head(content, _usable_name(found, registry))
+    elif kind in _NEXT:
+        content = _plain(found)
+        print(_json(content)) if as_json else _print_plain(content, _NEXT[kind].format(name=found.spec.name))
     else:
         recipe, origin = found
         print(recipe.model_dump_json(indent=2)) if as_json else _print_recipe(recipe, origin)
@@ -78,9 +89,15 @@ def _find(name: str, registry: Registry) -> tuple[str, Any]:
         return "recipe", (found.spec, f"{qualified_name(found)} of {found.plugin.distribution}")
     except UnknownName:
         pass
-    known = registry.backbones().names() + [qualified_name(each) for each in [*registry.heads(), *registry.recipes()]]
+    for kind, look in (("observer", registry.observer), ("data source", registry.data_source)):
+        with contextlib.suppress(UnknownName):
+            return kind, look(name)
+    offered = [*registry.heads(), *registry.recipes(), *registry.observers(), *registry.data_sources()]
+    known = registry.backbones().names() + [qualified_name(each) for each in offered]
     known = known if "/" in name else [each.partition("/")[2] for each in known]
-    raise UnknownName("backbone, head or recipe", name.partition(".")[0], known, hint="See: zoo list")
+    raise UnknownName(
+        "backbone, head, recipe, observer or data source", name.partition(".")[0], known, hint="See: zoo list"
+    )
 
 
 def _usable_name(head: Contribution[Any], registry: Registry) -> str:
@@ -218,6 +235,20 @@ def _print_head(content: dict[str, Any], usable_name: str) -> None:
         for option in content["options"][:1]
     ]
     print(f"\nNext: zoo finetune --backbone resnet18 --head {usable_name}{''.join(chosen)}")
+
+
+def _plain(found: Contribution[Any]) -> dict[str, Any]:
+    return {
+        "name": qualified_name(found),
+        "summary": found.spec.summary,
+        "distribution": f"{found.plugin.distribution} {found.plugin.version}",
+    }
+
+
+def _print_plain(content: dict[str, Any], used: str) -> None:
+    print(f"{content['name']}  {content['summary']}")
+    print(f"from        {content['distribution']}")
+    print(f"\nNext: {used}")
 
 
 def _text(default: Any) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from zoo import amounts
 from zoo.cli import console
 from zoo.weights.inventory import CheckedWeights, HeldWeights
 
@@ -18,11 +19,11 @@ def print_held(held: Sequence[HeldWeights], pattern: str) -> None:
         like = f" like {pattern!r}" if pattern else ""
         screen.print(f"There are no pretrained weights{like} on this machine.\nNext: zoo weights fetch NAME")
         return
-    rows = [[each.name, console.size(each.size), _PLACES[each.place], _digest(each), each.path.name] for each in held]
+    rows = [[each.name, amounts.size(each.size), _PLACES[each.place], _digest(each), each.path.name] for each in held]
     columns = ["weights", "size", "where", "SHA-256", "file"]
     console.show(screen, console.table(None, columns, rows, right=("size",)))
     folders = dict.fromkeys((each.place, _folder(each)) for each in held)
-    total = console.size(sum({each.path: each.size for each in held}.values()))
+    total = amounts.size(sum({each.path: each.size for each in held}.values()))
     screen.print(f"\n{total} in all")
     for place, folder in folders:
         screen.print(f"{_PLACES[place]}: {folder}")

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from zoo import amounts
 from zoo.errors import first_line
 from zoo.features.folder import size_limit
 from zoo.model.cut import CannotCut
@@ -66,7 +67,8 @@ def features_alone(outline: ZooModel, shape: Sequence[int], amount: Amount) -> R
     if outline.closed_form or size <= max(MEMORY_BUDGET, size_limit()):
         return Reuse(inputs="features", bytes=size)
     return Reuse(
-        inputs="images", why=f"its features are {_size(size)}, over the cache's limit of {_size(size_limit())}"
+        inputs="images",
+        why=f"its features are {amounts.size(size)}, over the cache's limit of {amounts.size(size_limit())}",
     )
 
 
@@ -81,13 +83,14 @@ def before_what_trains(stage: Stage, outline: ZooModel, moving: Sequence[str], a
         return Reuse(inputs="images", why=f"{outline.name} cannot be cut before {first}: {error}")
     size = _FLOAT * math.prod(shape) * amount.rows
     if size > max(MEMORY_BUDGET, size_limit()):
-        why = f"what crosses the cut before {first} is {_size(size)}, over the cache's limit of {_size(size_limit())}"
+        limit = amounts.size(size_limit())
+        why = f"what crosses the cut before {first} is {amounts.size(size)}, over the cache's limit of {limit}"
         return Reuse(inputs="images", why=why)
     saved = operations * (amount.looks - amount.rows)
     kind = "cpu" if device == "cpu" else "cuda"
     cost = size * _WRITTEN[kind] + size / amount.rows * amount.looks * _READ[kind]
     if saved <= cost:
-        why = f"keeping {_size(size)} before {first} costs more than the {saved / 1e9:.3g} GFLOP that it saves"
+        why = f"keeping {amounts.size(size)} before {first} costs more than the {saved / 1e9:.3g} GFLOP that it saves"
         return Reuse(inputs="images", why=why)
     return Reuse(inputs="prefix", cut=first, bytes=size)
 
@@ -128,10 +131,3 @@ def _prefix(outline: ZooModel, first: str) -> tuple[tuple[int, ...], float]:
     if features is None or len(crossing) != len(images) or len(features) != len(images):
         raise CannotCut("what crosses the cut is no tensor with a row for each image")
     return tuple(crossing.shape[1:]), counter.get_total_flops() / len(images)
-
-
-def _size(count: float) -> str:
-    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= size:
-            return f"{count / size:.3g} {unit}"
-    return f"{count:.0f} B"

@@ -23,7 +23,7 @@ from zoo.planning.machine import machine_facts
 WORTH_IT = 1.2
 """How many times faster than what is simpler a choice must be."""
 _LAYOUT, _HALF = Compute("float32", "channels_last"), Compute("bfloat16", "channels_last")
-_BATCH, _PASSES, _MOST_SECONDS = 16, 3, 2.0
+_BATCH, _BATCH_TO_TRAIN, _PASSES, _MOST_SECONDS = 8, 16, 3, 2.0
 _HOPELESS = 2.5
 """How many times longer than the best's a first pass, which is slower than those after it, rules a choice out."""
 
@@ -99,8 +99,9 @@ def _measured(
         model.freeze_all_but(model.groups.names)
     model.train(trains)
     # Two at least: a batch norm in training may get a single value for each channel of one.
-    for_two = _seconds(model, candidates[0], 2, trains) or 0.0
-    count = _BATCH if for_two * _BATCH / 2 < _MOST_SECONDS else max(2, int(2 * _MOST_SECONDS / for_two))
+    for_two = _seconds(model, candidates[0], 2, trains, hopeless=0.0) or 0.0
+    batch = _BATCH_TO_TRAIN if trains else _BATCH
+    count = batch if for_two * batch / 2 < _MOST_SECONDS else max(2, int(2 * _MOST_SECONDS / for_two))
     took: dict[str, float | None] = {}
     for candidate in reversed(candidates):  # the likely fastest first: what is far behind it is not timed again
         best = min((seconds for seconds in took.values() if seconds is not None), default=math.inf)

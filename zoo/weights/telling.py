@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from zoo import amounts
 from zoo.events import Note, Report
 from zoo.events import Progress as Done
 from zoo.weights.download import Download, Progress
@@ -13,8 +14,8 @@ def announcing(report: Report) -> Callable[[Download], None]:
     """What `fetch` calls before the first byte."""
 
     def announce(coming: Download) -> None:
-        size = f"{coming.bytes / 1e6:.1f} MB" if coming.bytes else "unknown size"
-        here = f", {coming.done / 1e6:.1f} MB of it are here from an earlier try" if coming.done else ""
+        size = amounts.size(coming.bytes) if coming.bytes else "unknown size"
+        here = f", {amounts.size(coming.done)} of it are here from an earlier try" if coming.done else ""
         report(Note(text=f"Downloading {coming.filename} ({size}{here}) from {coming.host}"))
 
     return announce

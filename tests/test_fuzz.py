@@ -1,0 +1,25 @@
+"""Readers that nothing brings down; the whole of it by `python -m tests.fuzz`."""
+
+from __future__ import annotations
+
+import pytest
+from tests import fuzz
+
+
+def test_some_hundred_mutated_files_are_read_rightly_or_refused() -> None:
+    assert fuzz.fuzz(250, seed=1) == []
+
+
+@pytest.mark.long
+def test_ten_thousand_mutated_files_are_read_rightly_or_refused() -> None:
+    assert fuzz.fuzz(10_000) == []
+
+
+@pytest.mark.long
+def test_it_sees_a_wrong_model_a_crash_a_hang_and_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spawned workers import `tests.fuzz` anew, so the crime is committed in a reader that they are told of."""
+    for crime, verdict in (("seal", "WRONG"), ("crash", "CRASH"), ("hang", "HANG"), ("error", "ERROR")):
+        monkeypatch.setenv("ZOO_FUZZ_CRIME", crime)
+        monkeypatch.setattr(fuzz, "SECONDS", 5.0)
+        bad = fuzz.fuzz(40 if crime == "seal" else 1, seed=3, only="artefact")
+        assert verdict in {outcome.verdict for outcome in bad}, crime
