@@ -203,6 +203,7 @@ class Originals:
     def make(cls, folder: Path) -> Originals:
         import zoo
         from PIL import Image
+        from safetensors.torch import save_file
 
         pictures = _pictures(folder / "data")
         made = zoo.finetune(
@@ -210,6 +211,8 @@ class Originals:
             tune=False, out=folder / "run",
         )  # fmt: skip
         assert made.proof == "passed"
+        state = zoo.create_model("timm/test_resnet", classes=2, weights="random").backbone.state_dict()
+        save_file(state, folder / "weights.safetensors")
         with Image.open(pictures[0]) as picture:
             for suffix in (".jpg", ".png", ".webp", ".bmp", ".tif", ".gif", ".ppm"):
                 picture.save(folder / f"picture{suffix}")
@@ -332,9 +335,8 @@ class Reader:
         import zoo
 
         path = place / "weights.safetensors"
-        content = (self._from / "run" / "model" / "model.safetensors").read_bytes()
-        path.write_bytes(mutate_safetensors(content, generator))
-        zoo.load_weights(zoo.create_model("timm/test_resnet", classes=2, weights="random").backbone, path)
+        path.write_bytes(mutate_safetensors((self._from / "weights.safetensors").read_bytes(), generator))
+        zoo.create_model("timm/test_resnet", classes=2, weights=str(path))
 
     def _run(self, generator: random.Random, place: Path) -> None:
         from zoo.reporting.record import read_run

@@ -135,9 +135,9 @@ def test_a_hub_that_cannot_be_reached_is_said(run: Path, hub: HubHost, monkeypat
     from huggingface_hub import hf_api
 
     monkeypatch.setattr(hf_api.api, "endpoint", "http://127.0.0.1:9")
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(ArtefactError, match="Nothing could be fetched from hf://someone/new"):
         zoo.load("hf://someone/new")
-    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(ArtefactError, match="Nothing could be sent to hf://someone/new"):
         zoo.push(run, "someone/new")
 

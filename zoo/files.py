@@ -23,6 +23,14 @@ def json_text(content: Any) -> str:
     return json.dumps(_plain(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
+def parse_json(text: str | bytes) -> Any:
+    """As `json.loads`; ValueError also for what is nested too deeply, for files may come from anywhere."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
 def json_line(content: Any) -> str:
     """The same in one line."""
     return json.dumps(_plain(content), ensure_ascii=False, allow_nan=False)

@@ -162,7 +162,7 @@ def _clear_errors(place: Place, doing: str, *, why: str | None = None) -> Iterat
         if error.response.status_code in (401, 403):
             raise Refused(_unknown(place, doing)) from None
         raise ArtefactError(_not_done(place, doing, error)) from None
-    except (OSError, RuntimeError, ValueError) as error:  # no connection, a full disk, a file that was not taken
+    except Exception as error:  # no connection, a full disk, a file that was not taken: each library has its own
         raise ArtefactError(_not_done(place, doing, error)) from None
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from zoo.caches import cache_folder
 from zoo.errors import RunError
-from zoo.files import write_text
+from zoo.files import parse_json, write_text
 
 _FOLDER = "kept"
 
@@ -26,7 +26,7 @@ def kept_json(name: str, make: Callable[[], Any], *, announce: str | None = None
     """
     path = cache_folder() / _FOLDER / name
     try:
-        return json.loads(path.read_text("utf-8"))
+        return parse_json(path.read_text("utf-8"))
     except (OSError, ValueError):
         pass
     if announce is not None:

@@ -27,6 +27,7 @@ from zoo.compute import Precision
 from zoo.data.sample import sample_image
 from zoo.data.transform import transform
 from zoo.errors import ArtefactError
+from zoo.files import parse_json
 from zoo.model.build import file_digest
 from zoo.model.model import ZooModel
 from zoo.model.tensor_files import save_tensors
@@ -149,7 +150,7 @@ def read_golden(folder: Path, config: ArtefactConfig) -> Golden | None:
                 f"{path} is damaged or was replaced: SHA-256 {found[:16]}..., noted {config.golden.digest[:16]}..."
             )
         tensors = load_file(path)
-        classes = tuple(json.loads(bytes(tensors["classes"].numpy())))
+        classes = tuple(parse_json(bytes(tensors["classes"].numpy())))
         return Golden(pictures=tensors["pictures"], images=tensors["images"], logits=tensors["logits"], classes=classes)
     except FileNotFoundError:
         raise ArtefactError(f"{path} is missing; the artefact is incomplete.") from None

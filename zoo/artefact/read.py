@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from zoo.artefact.config import (
 )
 from zoo.compute import Compute
 from zoo.errors import ArtefactError, Refused, UnknownName, ZooError, first_line
+from zoo.files import parse_json
 from zoo.model.build import build_model, file_digest
 from zoo.model.model import ZooModel
 from zoo.model.weights import load_weights
@@ -47,7 +47,7 @@ def read_config(folder: Path) -> ArtefactConfig:
     """Read and check `config.json`. Raises ArtefactError."""
     path = folder / CONFIG
     try:
-        content = json.loads(path.read_text("utf-8"))
+        content = parse_json(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise ArtefactError(f"{path} cannot be read: {error}") from None
     stated = content.get("format") if isinstance(content, dict) else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -13,6 +12,7 @@ from typing import Any
 
 from zoo.caches import cache_folder
 from zoo.errors import OptionError
+from zoo.files import parse_json
 
 FOLDER = "features"
 LIMIT = "ZOO_CACHE_LIMIT"
@@ -76,7 +76,7 @@ def size_limit() -> int:
 def _entry(path: Path) -> Entry:
     files = [*path.glob("*.safetensors"), *path.glob(".draft-*")]
     try:
-        facts = json.loads((path / ABOUT).read_text("utf-8"))
+        facts = parse_json((path / ABOUT).read_text("utf-8"))
         used = (path / ABOUT).stat().st_mtime
     except (OSError, ValueError):
         facts, used = {}, 0.0

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from zoo.errors import RunError
 from zoo.evaluation.predictions import ImagePrediction, from_csv
+from zoo.files import parse_json
 from zoo.planning.plan import Plan
 from zoo.training.resume import read_plan
 from zoo.training.run_folder import EVALUATION, HISTORY, PREDICTIONS, PROOF, RESULT
@@ -69,7 +69,7 @@ def _json(path: Path) -> dict[str, Any]:
 
 def _parsed(text: str, path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(text)
+        content = parse_json(text)
     except ValueError as error:
         raise RunError(f"{path} cannot be read: {error}") from None
     if not isinstance(content, dict):

@@ -10,7 +10,6 @@ after that: whatever happens in between, the JSON that is there names files that
 from __future__ import annotations
 
 import errno
-import json
 import shutil
 import time
 from collections.abc import Mapping
@@ -23,7 +22,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from zoo.errors import RunError
-from zoo.files import json_text, write_problem, write_text
+from zoo.files import json_text, parse_json, write_problem, write_text
 from zoo.model.build import file_digest
 from zoo.model.tensor_files import save_tensors
 
@@ -78,7 +77,7 @@ class Checkpoint:
         """The last good state; None where nothing was saved yet. Raises RunError for a damaged one."""
         path = self.folder / _FACTS
         try:
-            content = json.loads(path.read_text("utf-8"))
+            content = parse_json(path.read_text("utf-8"))
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:

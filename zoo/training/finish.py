@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from zoo.errors import CheckFailed, RunError
 from zoo.events import Note, Report
+from zoo.files import parse_json
 from zoo.training.checkpoint import FOLDER as FOLDER_OF_CHECKPOINT
 from zoo.training.lock import RunLock
 from zoo.training.proof import Check, complaint
@@ -43,7 +43,7 @@ def finish(run: Path, report: Report, finished: Callable[[Path], None]) -> Resul
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        content: dict[str, Any] = parse_json(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise RunError(f"{path} cannot be read: {error}") from None
     return content

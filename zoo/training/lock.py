@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 from datetime import UTC, datetime
@@ -12,7 +11,7 @@ from types import TracebackType
 from filelock import FileLock, Timeout
 
 from zoo.errors import RunError
-from zoo.files import clear_write_errors, json_text, write_text
+from zoo.files import clear_write_errors, json_text, parse_json, write_text
 
 _LOCK, _OWNER = "lock", "owner.json"
 
@@ -51,7 +50,7 @@ class RunLock:
 
     def _holder(self) -> str:
         try:
-            owner = json.loads((self._folder / _OWNER).read_text("utf-8"))
+            owner = parse_json((self._folder / _OWNER).read_text("utf-8"))
             return f"{owner['process']} on {owner['host']}, since {owner['since']}"
         except (OSError, ValueError, KeyError, TypeError):
             return "it has only just begun"

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from zoo.errors import Refused, RunError, nearest
 from zoo.events import Report
+from zoo.files import parse_json
 from zoo.planning.plan import FORMAT, Plan
 from zoo.planning.request import Request
 from zoo.planning.resolve import Resolved, resolve
@@ -32,7 +33,7 @@ def read_plan(run: Path) -> Plan:
             "none.\nNext: check the path, or start the run again."
         )
     try:
-        content = json.loads(path.read_text("utf-8"))
+        content = parse_json(path.read_text("utf-8"))
     except FileNotFoundError:
         raise RunError(f"{run} is no run folder: it has no {PLAN}.") from None
     except (OSError, ValueError) as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from zoo.clock import Clock
 from zoo.data.sources import is_there
 from zoo.errors import ArtefactError, DataError, OptionError, RunError, ZooError
 from zoo.events import EpochFinished, Report
+from zoo.files import parse_json
 from zoo.planning.plan import Plan
 from zoo.planning.resolve import Resolved, complete, open_store
 from zoo.registry import Registry
@@ -128,7 +128,7 @@ def _with_found_rate(plan: Plan, result: Mapping[str, Any]) -> Plan:
 
 def _read(path: Path, run: Path) -> dict[str, Any]:
     try:
-        content: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        content: dict[str, Any] = parse_json(path.read_text("utf-8"))
     except FileNotFoundError:
         raise RunError(
             f"{run} is not finished: it has no {path.name}.\nNext: zoo finetune --resume {run}, then verify it."

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from zoo.errors import WeightsError
-from zoo.files import json_text
+from zoo.files import json_text, parse_json
 from zoo.specs import HubFile, UrlFile
 
 FORMAT = 1
@@ -83,7 +83,7 @@ def manifest_text(entries: Iterable[Entry]) -> str:
 def read_manifest(path: Path) -> tuple[Entry, ...]:
     """The entries. Raises WeightsError for a file that is none, FileNotFoundError where there is none."""
     try:
-        content = json.loads(path.read_text("utf-8"))
+        content = parse_json(path.read_text("utf-8"))
     except FileNotFoundError:
         raise
     except (OSError, ValueError) as error:

@@ -11,6 +11,8 @@ from io import FileIO
 from pathlib import Path
 from typing import Any
 
+from zoo.files import parse_json
+
 if sys.platform != "win32":
     import fcntl
 
@@ -144,7 +146,7 @@ def _note_of(path: Path) -> Path:
 
 def _read_note(path: Path) -> dict[str, Any]:
     try:
-        noted = json.loads(path.read_text("utf-8"))
+        noted = parse_json(path.read_text("utf-8"))
     except (OSError, ValueError):
         return {}
     return noted if isinstance(noted, dict) else {}
