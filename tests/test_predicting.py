@@ -21,10 +21,10 @@ from zoo.cli import predicting
 from zoo.cli.console import Verbosity
 from zoo.cli.run_display import RunDisplay
 from zoo.compute import Compute
-from zoo.data.folder import IMAGE_SUFFIXES
 from zoo.data.paths import count_images, images_of
 from zoo.errors import DataError, OptionError
 from zoo.events import Event, Note, Progress
+from zoo.source_listing import IMAGE_SUFFIXES
 
 
 @pytest.fixture(scope="module")

@@ -341,7 +341,7 @@ def test_the_plan_keeps_nothing_beyond_the_limit(few: Path, recipe: str, monkeyp
     monkeypatch.setenv("ZOO_CACHE_LIMIT", "1KB")
     monkeypatch.setattr("zoo.planning.reuse.MEMORY_BUDGET", 1000)
     stage = zoo.plan(**TINY, recipe=recipe, data=few).stages[0]
-    assert stage.inputs == "images" and "over the cache's limit of 1 kB" in stage.why
+    assert stage.inputs == "images" and "over the cache's limit of 1.0 kB" in stage.why
 
 
 def test_a_run_stopped_in_a_stage_with_a_kept_prefix_goes_on_to_the_same_bytes(

@@ -82,9 +82,7 @@ def _installed(group: str) -> list[tuple[Plugin, Load]]:
         return [_found(point) for point in entry_points(group=group)]
     except Exception:
         # One unreadable entry_points.txt, of any distribution, breaks that call: ask them one by one.
-        first = {
-            _normalised(dist.name or str(number)): dist for number, dist in reversed([*enumerate(distributions())])
-        }
+        first = {_key(dist, number): dist for number, dist in reversed([*enumerate(distributions())])}
         return [each for dist in first.values() for each in _found_in(dist, group)]
 
 
@@ -108,6 +106,13 @@ def _plugin(name: str, target: str, dist: Distribution | None) -> Plugin:
     except Exception:  # without METADATA, some versions of Python return None and others raise
         distribution, version = None, None
     return Plugin(name=name, target=target, distribution=distribution or "unknown", version=version or "unknown")
+
+
+def _key(dist: Distribution, number: int) -> str:
+    try:
+        return _normalised(dist.name or str(number))
+    except Exception:  # as above; the package importlib_metadata, once imported, answers in place of Python
+        return str(number)
 
 
 def _raise(error: Exception) -> None:
