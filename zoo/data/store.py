@@ -93,7 +93,7 @@ class ImageStore:
 
     def batches(self, files: Sequence[ImageFile], size: int) -> Iterator[Tensor]:
         """images[size or fewer, 3, H, W] in the files' order, as the backbone wants them."""
-        return self._ahead(self._plain, _chunks(files, size))
+        return self._ready(self._plain, _chunks(files, size), files)
 
     def readable_batches(self, files: Sequence[ImageFile], size: int) -> Iterator[Readable]:
         """As `batches`, of files that nobody has examined: every `size` of them, less those that cannot be read."""
@@ -121,7 +121,7 @@ class ImageStore:
             return images
 
         named = _turns(order, key) if anew else ([(index, key) for index in indices] for indices in order)
-        return self._ahead(load, islice(named, begin, None))
+        return self._ready(load, islice(named, begin, None), files)
 
     def digest_of(self, file: ImageFile) -> str:
         """SHA-256 of a file's bytes, which must have been examined."""
@@ -210,6 +210,18 @@ class ImageStore:
         # Filled in place: an image is normalised while it is in the processor's cache, and not copied into a batch.
         # Page-locked where a GPU is in use: the copy to it then goes on while something else is computed.
         return torch.empty(count, *self.preprocessing.input_size, pin_memory=_gpu_in_use())
+
+    def _ready(
+        self, work: Callable[[Item], Tensor], items: Iterable[Item], files: Sequence[ImageFile]
+    ) -> Iterator[Tensor]:
+        """As `_ahead`; where the images are in memory and a CPU computes, only when they are wanted.
+
+        Both then want the same cores: an operation that is shared among all of them waits for the one that a worker
+        has taken, so that a millisecond of a worker's costs two (docs/measurements.md).
+        """
+        if _gpu_in_use() or any(file.relative not in self._kept for file in files):
+            return self._ahead(work, items)
+        return map(work, items)
 
     def _ahead(self, work: Callable[[Item], Done], items: Iterable[Item]) -> Iterator[Done]:
         return map_ahead(self._pool, work, items, ahead=self.workers + 1)
