@@ -19,8 +19,10 @@ _START = b"\xff\xd8"
 _COMMENT = b"\xff\xfe"
 
 
-def photos(folder: Path, count: int, *, different: int = DRAWN) -> Path:
+def photos(folder: Path, count: int, *, different: int = DRAWN, size: tuple[int, int] = SIZE) -> Path:
     """The folder with `count` pictures, a multiple of 25, below `folder`; drawn where it is not there yet.
+
+    `size`: width and height; pictures that are there are not looked at, so another size wants another `folder`.
 
     Raises ValueError for another count.
     """
@@ -29,7 +31,7 @@ def photos(folder: Path, count: int, *, different: int = DRAWN) -> Path:
     made = photos_folder(folder, count)
     if made.is_dir():
         return made
-    drawn = [_drawn(number) for number in range(min(count, different))]
+    drawn = [_drawn(number, size) for number in range(min(count, different))]
     folder.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=folder))
     try:
@@ -50,10 +52,10 @@ def photos_folder(folder: Path, count: int) -> Path:
     return folder / f"photos-{count}"
 
 
-def _drawn(number: int) -> bytes:
+def _drawn(number: int, size: tuple[int, int]) -> bytes:
     picture = sample_image(number % CLASSES, CLASSES, "train", number // CLASSES)
     with tempfile.TemporaryFile() as file:
-        picture.resize(SIZE, Image.Resampling.BICUBIC).save(file, "JPEG", quality=92)
+        picture.resize(size, Image.Resampling.BICUBIC).save(file, "JPEG", quality=92)
         file.seek(0)
         return file.read()
 

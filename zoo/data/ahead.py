@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, Future, wait
 from itertools import islice
 from typing import TypeVar
 
@@ -25,6 +25,24 @@ def map_ahead(pool: Executor, work: Callable[[Item], Done], items: Iterable[Item
     finally:
         for future in running:
             future.cancel()
+
+
+def map_by_turns(
+    pool: Executor, work: Callable[[Item], Done], items: Iterable[Item], *, at_once: int
+) -> Iterator[Done]:
+    """`map` in the pool, in order: `at_once` items together, then nothing while what came of them is used.
+
+    For users that want all cores themselves: an operation that is shared among all of them waits for the one that a
+    worker has taken, so that working ahead slows both (docs/measurements.md).
+    """
+    waiting = iter(items)
+    while running := [pool.submit(work, item) for item in islice(waiting, at_once)]:
+        try:
+            wait(running)
+            yield from (future.result() for future in running)
+        finally:
+            for future in running:
+                future.cancel()
 
 
 def workers_of(asked: int | None) -> int:

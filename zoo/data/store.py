@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from zoo.data import transform
-from zoo.data.ahead import Done, Item, map_ahead
+from zoo.data.ahead import Done, Item, map_ahead, map_by_turns
 from zoo.data.augment import augmented, draw
 from zoo.data.dataset import ImageFile
 from zoo.data.decode import decode
@@ -224,7 +224,9 @@ class ImageStore:
         return map(work, items)
 
     def _ahead(self, work: Callable[[Item], Done], items: Iterable[Item]) -> Iterator[Done]:
-        return map_ahead(self._pool, work, items, ahead=self.workers + 1)
+        if _gpu_in_use():
+            return map_ahead(self._pool, work, items, ahead=self.workers + 1)
+        return map_by_turns(self._pool, work, items, at_once=self.workers)
 
 
 def _gpu_in_use() -> bool:

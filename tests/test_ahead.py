@@ -1,0 +1,68 @@
+"""Work in threads: in order, bounded, and by turns with whoever uses it."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from zoo.data.ahead import map_ahead, map_by_turns
+
+
+class Watched:
+    """Squares numbers and counts how many are asked for and under way."""
+
+    def __init__(self) -> None:
+        self.begun = self.under_way = self.most = 0
+        self._lock = threading.Lock()
+
+    def __call__(self, number: int) -> int:
+        with self._lock:
+            self.begun += 1
+            self.under_way += 1
+            self.most = max(self.most, self.under_way)
+        try:
+            if number < 0:
+                raise ValueError(number)
+            return number**2
+        finally:
+            with self._lock:
+                self.under_way -= 1
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(4) as pool:
+        yield pool
+
+
+def test_both_ways_give_what_map_gives(pool: ThreadPoolExecutor) -> None:
+    for count, at_once in itertools.product(range(12), range(1, 6)):
+        squares = [number**2 for number in range(count)]
+        assert list(map_by_turns(pool, Watched(), range(count), at_once=at_once)) == squares
+        assert list(map_ahead(pool, Watched(), range(count), ahead=at_once)) == squares
+
+
+def test_by_turns_nothing_runs_while_a_result_is_used(pool: ThreadPoolExecutor) -> None:
+    work = Watched()
+    drawn: list[int] = []
+
+    def numbers() -> Iterator[int]:
+        for number in range(10):
+            drawn.append(number)
+            yield number
+
+    for done, _ in enumerate(map_by_turns(pool, work, numbers(), at_once=3), start=1):
+        whole_turns = min(10, -(-done // 3) * 3)
+        assert (len(drawn), work.begun, work.under_way) == (whole_turns, whole_turns, 0)
+    assert work.most <= 3
+
+
+def test_an_error_comes_where_its_item_stands_and_leaves_the_pool_usable(pool: ThreadPoolExecutor) -> None:
+    results = map_by_turns(pool, Watched(), [1, 2, 3, -1, 5], at_once=2)
+    assert [next(results), next(results), next(results)] == [1, 4, 9]
+    with pytest.raises(ValueError, match="-1"):
+        next(results)
+    assert list(map_by_turns(pool, Watched(), [7], at_once=2)) == [49]
