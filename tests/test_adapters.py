@@ -178,6 +178,7 @@ def test_what_adapters_cannot_do_is_refused(few: Path, monkeypatch: pytest.Monke
         zoo.plan(**given)
 
 
+@pytest.mark.long
 def test_a_plan_without_adapters_does_not_import_peft(few: Path) -> None:
     code = (
         "import sys, zoo\n"

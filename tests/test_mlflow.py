@@ -37,6 +37,7 @@ def _runs(folder: Path) -> list[Any]:
     return list(client.search_runs([experiment.experiment_id]))
 
 
+@pytest.mark.long
 def test_choices_curves_scores_and_the_confusion_matrix_are_tracked(
     zoo_command: Zoo, shapes: Path, tmp_path: Path
 ) -> None:

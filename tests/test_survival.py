@@ -92,15 +92,14 @@ def without_times(path: Path) -> list[dict[str, Any]]:
     ("stage", "number"),
     # In the trials of the rate, in an epoch, between epochs, and before anything of a stage.
     [
-        ("head", 0),
         ("head", 3),
-        ("head", 8),
         ("head", 12),
         ("last", 0),
-        ("last", 1),
-        ("last", 7),
-        ("all", 2),
         ("all", 8),
+        *(
+            pytest.param(stage, number, marks=pytest.mark.long)
+            for stage, number in (("head", 0), ("head", 8), ("last", 1), ("last", 7), ("all", 2))
+        ),
     ],
 )
 def test_a_stopped_run_goes_on_to_the_same_bytes_history_and_proof(
