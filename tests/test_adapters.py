@@ -82,6 +82,7 @@ class Interrupting:
                 raise KeyboardInterrupt
 
 
+@pytest.mark.long
 def test_a_run_broken_off_among_adapters_comes_to_the_bytes_of_an_unbroken_one(
     few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -128,6 +128,7 @@ def test_an_existing_run_is_never_overwritten(shapes: Path, tmp_path: Path) -> N
     assert [each.name for each in (tmp_path / "run").iterdir()] == ["mine.txt"]
 
 
+@pytest.mark.long
 def test_when_memory_runs_out_the_batch_is_halved_said_and_recorded(
     shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -149,6 +149,7 @@ def distance(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
     return math.sqrt(sum(float((one[name] - other[name]).square().sum()) for name in names))
 
 
+@pytest.mark.long
 def test_clipping_and_the_pull_keep_the_run_near_its_start(few: Path, tmp_path: Path) -> None:
     usual = ("all.optimizer=sgd", "all.lr=0.05", "all.weight_decay=0")
     start = run(few, tmp_path / "start", *usual, "all.clip=1e-9")

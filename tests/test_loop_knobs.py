@@ -61,6 +61,7 @@ def test_the_average_is_exponential_over_the_steps_and_leaves_the_rest_alone() -
     assert all(torch.equal(each, frozen[name]) for name, each in average.model.backbone.named_parameters())
 
 
+@pytest.mark.long
 def test_a_stage_with_an_average_ends_with_it_and_is_judged_by_it(few: Path, tmp_path: Path) -> None:
     settings = ("all.optimizer=sgd", "all.lr=0.05", "all.schedule=constant")
     plain = run(few, tmp_path / "plain", *settings, batch_size=2)
@@ -83,6 +84,7 @@ def test_a_stage_stops_when_patience_is_over(few: Path, tmp_path: Path) -> None:
     assert stopped.content["stages"][0]["epochs"] == len(history(stopped)) == 3
 
 
+@pytest.mark.long
 def test_the_best_epoch_is_kept_where_it_is_asked_for(shapes: Path, tmp_path: Path) -> None:
     # A rate that ruins what the first epochs learned.
     settings = ("all.optimizer=sgd", "all.lr=3", "all.schedule=constant", "all.warmup=0.9", "all.clip=1")

@@ -71,6 +71,7 @@ def test_choices_curves_scores_and_the_confusion_matrix_are_tracked(
     assert files.is_relative_to(tmp_path / "mlflow-files")
 
 
+@pytest.mark.long
 def test_a_run_that_goes_on_is_one_run_and_the_next_is_another(few: Path, tmp_path: Path) -> None:
     tiny: dict[str, Any] = {"backbone": "timm/test_resnet", "weights": "random", "data": few, "recipe": "lp_ft"}
     stopped = False

@@ -61,6 +61,7 @@ def test_the_console_script_is_this_process() -> None:
     assert {script.load() for script in scripts} == {zoo.cli.process.run}
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="a setting of glibc")
 def test_memory_is_kept_for_the_next_pass_unless_somebody_set_how() -> None:
     assert int(_python(PASSES).stdout) == 0

@@ -335,6 +335,7 @@ def test_what_cannot_be_resumed_is_said(arguments: list[str], code: int, said: s
     assert done.returncode == code and said in done.stderr and "Traceback" not in done.stderr
 
 
+@pytest.mark.long
 def test_a_loss_that_is_not_finite_ends_a_resumed_run_as_it_ends_an_unbroken_one(
     usual: dict[str, Any], tmp_path: Path, saving_often: None
 ) -> None:

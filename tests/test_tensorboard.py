@@ -15,6 +15,7 @@ from tests.conftest import Zoo
 TINY = ("--backbone", "timm/test_resnet", "--weights", "random", "--recipe", "lp_ft", "--epochs", "2")
 
 
+@pytest.mark.long
 def test_curves_plan_and_confusion_matrix_are_in_the_event_file(zoo_command: Zoo, shapes: Path, tmp_path: Path) -> None:
     done = zoo_command("finetune", *TINY, "--data", shapes, "--out", "run", "--observer", "tensorboard", "--json")
     assert done.returncode == 0, done.stderr

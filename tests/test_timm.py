@@ -107,6 +107,7 @@ def test_every_entry_resolves() -> None:
     assert resnet.licence == "apache-2.0"
 
 
+@pytest.mark.long
 @pytest.mark.skipif(SHIPPED["timm"] != timm.__version__, reason="the shipped index describes another timm")
 def test_rebuilt_sample_equals_the_shipped_index() -> None:
     sample = [*random.Random(0).sample(timm.list_models(), 4), *TINY[:2], "gcvit_xxtiny", "volo_d1_384"]
