@@ -6,6 +6,7 @@ import pytest
 from tests import fuzz
 
 
+@pytest.mark.long
 def test_some_hundred_mutated_files_are_read_rightly_or_refused() -> None:
     assert fuzz.fuzz(250, seed=1) == []
 

@@ -129,6 +129,7 @@ def test_a_run_that_saved_nothing_yet_begins_again_from_its_plan(
     assert digest(run) == digest(unbroken.path)
 
 
+@pytest.mark.long
 def test_the_usual_checkpoints_are_enough(usual: dict[str, Any], unbroken: zoo.Result, tmp_path: Path) -> None:
     run = tmp_path / "run"
     stop(usual, run, "all", 4)

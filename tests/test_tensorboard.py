@@ -46,6 +46,7 @@ def test_curves_plan_and_confusion_matrix_are_in_the_event_file(zoo_command: Zoo
     assert picture.width == picture.height > 36 * len(result["classes"])
 
 
+@pytest.mark.long
 def test_without_the_package_the_run_is_refused_with_the_way_to_get_it(few: Path, tmp_path: Path) -> None:
     code = (
         "import sys; sys.modules['tensorboard'] = None\n"

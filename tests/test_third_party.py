@@ -57,6 +57,7 @@ def test_its_head_is_shown_with_option_and_loss(installed: Path, zoo_command: Zo
     assert "--head scaled_linear --head-option scale=2.0" in shown
 
 
+@pytest.mark.long
 def test_its_head_trains_and_the_artefact_needs_the_package(
     installed: Path,
     zoo_command: Zoo,
