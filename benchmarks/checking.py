@@ -24,7 +24,12 @@ def main() -> int:
     parser.add_argument("--files", type=int, default=10_000)
     parser.add_argument("--rounds", type=int, default=3)
     asked = parser.parse_args()
-    data = photos(cache_folder() / "benchmarks" / "square", asked.files, different=asked.files, size=SIZE)
+    if asked.rounds < 1:
+        parser.error(f"--rounds must be at least 1, got {asked.rounds}")
+    try:
+        data = photos(cache_folder() / "benchmarks" / "square", asked.files, different=asked.files, size=SIZE)
+    except ValueError as error:
+        parser.error(str(error))
     seconds: list[float] = []
     for _ in range(asked.rounds):
         done = run([sys.executable, "-m", "zoo", "data", "check", data, "--json"], folder=data.parent)

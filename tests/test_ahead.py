@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import itertools
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from zoo.data.ahead import map_ahead, map_by_turns
+from zoo.data.ahead import map_ahead, map_by_turns, map_for_model
 
 
 class Watched:
@@ -24,6 +25,7 @@ class Watched:
             self.under_way += 1
             self.most = max(self.most, self.under_way)
         try:
+            time.sleep(0.002 * (number % 3))  # the later ones of a turn are not there when the first is
             if number < 0:
                 raise ValueError(number)
             return number**2
@@ -58,6 +60,20 @@ def test_by_turns_nothing_runs_while_a_result_is_used(pool: ThreadPoolExecutor) 
         whole_turns = min(10, -(-done // 3) * 3)
         assert (len(drawn), work.begun, work.under_way) == (whole_turns, whole_turns, 0)
     assert work.most <= 3
+
+
+@pytest.mark.parametrize(("on_cpu", "begun"), [(True, 2), (False, 3)])
+def test_only_beside_a_gpu_is_there_work_ahead(pool: ThreadPoolExecutor, on_cpu: bool, begun: int) -> None:
+    drawn: list[int] = []
+
+    def numbers() -> Iterator[int]:
+        for number in range(10):
+            drawn.append(number)
+            yield number
+
+    results = map_for_model(pool, Watched(), numbers(), workers=2, on_cpu=on_cpu)
+    next(results)
+    assert len(drawn) == begun
 
 
 def test_an_error_comes_where_its_item_stands_and_leaves_the_pool_usable(pool: ThreadPoolExecutor) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 import zoo
-from benchmarks import asked, gpu, programs
+from benchmarks import asked, checking, gpu, programs
 from benchmarks.__main__ import measure
 from benchmarks.fixed_batch import features_flops, training_flops, training_rate
 from benchmarks.peers.task import Stage, Task
@@ -230,6 +230,17 @@ def test_without_a_gpu_its_benchmark_says_so(
     monkeypatch.setattr(sys, "argv", ["benchmarks.gpu"])
     assert gpu.main() == 1
     assert "torch sees no CUDA device" in capsys.readouterr().err
+
+
+@pytest.mark.long
+def test_the_check_of_data_is_timed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["benchmarks.checking", "--files", "25", "--rounds", "1"])
+    assert checking.main() == 0
+    assert capsys.readouterr().out.startswith("25 pictures: ")
+    monkeypatch.setattr(sys, "argv", ["benchmarks.checking", "--files", "26"])
+    with pytest.raises(SystemExit):
+        checking.main()
+    assert "26 pictures do not go into 5 classes" in capsys.readouterr().err
 
 
 @pytest.mark.long

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -16,7 +16,7 @@ from zoo.artefact.config import ArtefactConfig
 from zoo.artefact.read import find_artefact, read_model
 from zoo.artefact.speed import compile_for, compute_as_asked
 from zoo.artefact.versions import check_versions
-from zoo.data.ahead import map_ahead, map_by_turns, workers_of
+from zoo.data.ahead import map_for_model, workers_of
 from zoo.data.decode import from_memory, read_image
 from zoo.data.transform import finish, resize
 from zoo.errors import DataError, OptionError
@@ -166,7 +166,9 @@ class Classifier:
     ) -> Iterator[Prediction]:
         pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="zoo-decode")
         try:
-            for batch in self._batches(pool, _chunks(_named(images), batch_size), workers):
+            chunks = _chunks(_named(images), batch_size)
+            on_cpu = next(self.model.parameters()).device.type == "cpu"
+            for batch in map_for_model(pool, self._read, chunks, workers=workers, on_cpu=on_cpu):
                 for source, error in batch.faults:
                     if on_error is None:
                         raise error
@@ -175,13 +177,6 @@ class Classifier:
                     yield from self._predict(batch.sources, batch.images, top)
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
-
-    def _batches(
-        self, pool: Executor, chunks: Iterable[Sequence[tuple[str, Source]]], workers: int
-    ) -> Iterator[_Batch]:
-        if next(self.model.parameters()).device.type == "cpu":
-            return map_by_turns(pool, self._read, chunks, at_once=workers)
-        return map_ahead(pool, self._read, chunks, ahead=workers + 1)
 
     def _read(self, chunk: Sequence[tuple[str, Source]]) -> _Batch:
         preprocessing = self.model.preprocessing

@@ -27,6 +27,15 @@ def map_ahead(pool: Executor, work: Callable[[Item], Done], items: Iterable[Item
             future.cancel()
 
 
+def map_for_model(
+    pool: Executor, work: Callable[[Item], Done], items: Iterable[Item], *, workers: int, on_cpu: bool
+) -> Iterator[Done]:
+    """`map` in the pool, in order, for a model that uses the results: by turns with it on the CPU, else ahead of it."""
+    if on_cpu:
+        return map_by_turns(pool, work, items, at_once=workers)
+    return map_ahead(pool, work, items, ahead=workers + 1)
+
+
 def map_by_turns(
     pool: Executor, work: Callable[[Item], Done], items: Iterable[Item], *, at_once: int
 ) -> Iterator[Done]:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from zoo.data import transform
-from zoo.data.ahead import Done, Item, map_ahead, map_by_turns
+from zoo.data.ahead import Done, Item, map_ahead, map_for_model
 from zoo.data.augment import augmented, draw
 from zoo.data.dataset import ImageFile
 from zoo.data.decode import decode
@@ -97,7 +97,7 @@ class ImageStore:
 
     def readable_batches(self, files: Sequence[ImageFile], size: int) -> Iterator[Readable]:
         """As `batches`, of files that nobody has examined: every `size` of them, less those that cannot be read."""
-        return self._ahead(self._readable, _chunks(files, size))
+        return self._in_threads(self._readable, _chunks(files, size))
 
     def training_batches(
         self,
@@ -214,19 +214,17 @@ class ImageStore:
     def _ready(
         self, work: Callable[[Item], Tensor], items: Iterable[Item], files: Sequence[ImageFile]
     ) -> Iterator[Tensor]:
-        """As `_ahead`; where the images are in memory and a CPU computes, only when they are wanted.
+        """As `_in_threads`; where the images are in memory and a CPU computes, only when they are wanted.
 
         Both then want the same cores: an operation that is shared among all of them waits for the one that a worker
         has taken, so that a millisecond of a worker's costs two (docs/measurements.md).
         """
         if _gpu_in_use() or any(file.relative not in self._kept for file in files):
-            return self._ahead(work, items)
+            return self._in_threads(work, items)
         return map(work, items)
 
-    def _ahead(self, work: Callable[[Item], Done], items: Iterable[Item]) -> Iterator[Done]:
-        if _gpu_in_use():
-            return map_ahead(self._pool, work, items, ahead=self.workers + 1)
-        return map_by_turns(self._pool, work, items, at_once=self.workers)
+    def _in_threads(self, work: Callable[[Item], Done], items: Iterable[Item]) -> Iterator[Done]:
+        return map_for_model(self._pool, work, items, workers=self.workers, on_cpu=not _gpu_in_use())
 
 
 def _gpu_in_use() -> bool:
