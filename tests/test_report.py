@@ -361,3 +361,14 @@ def test_a_real_browser_shows_it_without_errors_and_nothing_sticks_out(
         assert title is not None and title.group(1).startswith("["), done.stdout[:500] + done.stderr
         across, needed, broken, outside = json.loads(title.group(1))
         assert across == width and needed <= width and broken == 0 and outside == 0
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="Chromium is not installed (Debian: apt-get install chromium)")
+def test_an_address_longer_than_the_page_is_wide_is_broken(run: Path, tmp_path: Path) -> None:
+    page = (run / "report.html").read_text("utf-8")
+    said = page.replace(", recipe <b>", f", https://example.com/models/{'resnet18' * 9}.pth, recipe <b>", 1)
+    assert said != page
+    title = re.search(r"<title>(.*?)</title>", browse(said, tmp_path, 400).stdout)
+    assert title is not None
+    across, needed, _, _ = json.loads(title.group(1))
+    assert (across, needed) == (400, 400)
