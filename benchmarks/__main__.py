@@ -26,7 +26,7 @@ import platform
 import sys
 from pathlib import Path
 
-from zoo.caches import cache_folder
+from zoo.storage.cache import cache_folder
 
 from benchmarks.place import Place
 from benchmarks.programs import Failed

@@ -11,7 +11,7 @@ import argparse
 import statistics
 import sys
 
-from zoo.caches import cache_folder
+from zoo.storage.cache import cache_folder
 
 from benchmarks.photos import photos
 from benchmarks.process import run

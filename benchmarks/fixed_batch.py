@@ -20,7 +20,7 @@ import zoo
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 from zoo.model.model import ZooModel
-from zoo.planning.plan import Plan, StagePlan
+from zoo.specs.plan import Plan, StagePlan
 from zoo.training.optimizer import make_optimizer
 
 _UNMEASURED = 2

@@ -23,8 +23,8 @@ from pathlib import Path
 
 import torch
 import zoo
-from zoo.caches import cache_folder
-from zoo.planning.plan import Plan
+from zoo.specs.plan import Plan
+from zoo.storage.cache import cache_folder
 
 from benchmarks.fixed_batch import features_flops, features_rate, median_seconds, training_flops, training_rate
 from benchmarks.photos import photos

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 
 from zoo.data.dataset import Dataset
-from zoo.recipes import Stage as RecipeStage
+from zoo.specs.recipe import Stage as RecipeStage
 
 from benchmarks import process, programs
 from benchmarks.peers.task import Stage, Task

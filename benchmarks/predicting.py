@@ -24,7 +24,7 @@ _ALONE = """
 import sys, time, torch, zoo
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from zoo.data.ahead import default_workers
+from zoo.data.prefetch import default_workers
 classifier = zoo.load(sys.argv[1])
 if sys.argv[2] == "forward":
     images = torch.rand(32, *classifier.model.preprocessing.input_size)

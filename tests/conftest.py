@@ -12,6 +12,10 @@ from pathlib import Path
 
 import pytest
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # The tests run in as many processes as there are cores: threads of torch would only wait for one another.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 Zoo = Callable[..., subprocess.CompletedProcess[str]]
 DISTS = Path(__file__).parent / "dists"
 
@@ -48,10 +52,12 @@ def _own_cache(cache: Path) -> Iterator[None]:
 def _unmeasured() -> Iterator[None]:
     """Runs compute in plain float32 unless a test asks for tuning: measuring which precision is fastest takes seconds
     for every model, and what it chooses differs between machines."""
+    from zoo import api
     from zoo.planning.request import Request
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(Request.__init__.__kwdefaults__, "tune", False)
+        for function in (Request.__init__, api.finetune, api.plan):
+            patch.setitem(function.__kwdefaults__, "tune", False)
         yield
 
 
@@ -85,7 +91,7 @@ def zoo_inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     """The same without the seconds that a new process takes to import torch: the command's own entry point."""
 
     def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-        from zoo.cli.app import main
+        from zoo.cli.main import main
 
         words = ["zoo", *_without_tuning(arguments)]
         monkeypatch.chdir(tmp_path)

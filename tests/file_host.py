@@ -1,4 +1,4 @@
-"""A web server on this machine that serves files in parts, and breaks, stumbles or dawdles where it is told to."""
+"""A web server on this machine that serves files and ranges of them, and fails, hangs up or slows down on request."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from typing import NamedTuple
 
 
 class Served(NamedTuple):
-    """A file and how it is served. `faults` are taken one by one, by GETs: an HTTP status, or `break N`: hang up after
-    so many bytes of the answer."""
+    """A file and how it is served."""
 
     content: bytes
     etag: str = ""
     ranges: bool = True
     headers: dict[str, str] = {}  # noqa: RUF012
     faults: list[int | str] = []  # noqa: RUF012
+    """One for each GET, in order: an HTTP status, or `break N` to hang up after N bytes of the answer."""
     pause: float = 0.0
-    """Seconds between two sixteenths of the file."""
+    """Seconds of waiting after each sixteenth of the file."""
 
 
 class FileHost(ThreadingHTTPServer):
@@ -39,7 +39,8 @@ class FileHost(ThreadingHTTPServer):
 
     @property
     def ranges(self) -> list[str | None]:
-        return [asked for method, _, asked, _ in self.seen if method == "GET"]
+        """The Range header of every GET."""
+        return [header for method, _, header, _ in self.seen if method == "GET"]
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -52,14 +53,14 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(body=True)
 
     def _answer(self, *, body: bool) -> None:
-        asked, condition = self.headers.get("Range"), self.headers.get("If-Range")
-        self.server.seen.append((self.command, self.path, asked, condition))
+        wanted, condition = self.headers.get("Range"), self.headers.get("If-Range")
+        self.server.seen.append((self.command, self.path, wanted, condition))
         served = self.server.files.get(self.path)
         fault = served.faults.pop(0) if served and body and served.faults else None
         if served is None or isinstance(fault, int):
             self.send_error(404 if served is None else int(str(fault)))
             return
-        start = self._start(served, asked, condition)
+        start = self._start(served, wanted, condition)
         if start >= len(served.content):
             self.send_error(416)
             return
@@ -76,13 +77,13 @@ class _Handler(BaseHTTPRequestHandler):
         if body:
             self._send(rest[: int(fault.split()[1])] if isinstance(fault, str) else rest, served.pause)
 
-    def _start(self, served: Served, asked: str | None, condition: str | None) -> int:
-        found = re.fullmatch(r"bytes=(\d+)-", asked or "")
-        return int(found.group(1)) if found and served.ranges and condition in (None, served.etag) else 0
+    def _start(self, served: Served, wanted: str | None, condition: str | None) -> int:
+        start = re.fullmatch(r"bytes=(\d+)-", wanted or "")
+        return int(start.group(1)) if start and served.ranges and condition in (None, served.etag) else 0
 
     def _send(self, content: bytes, pause: float) -> None:
         step = max(1, len(content) // 16) if pause else len(content)
-        with suppress(ConnectionError):  # whoever asked may have been killed
+        with suppress(ConnectionError):  # The client may have been killed.
             for begin in range(0, len(content), step):
                 self.wfile.write(content[begin : begin + step])
                 time.sleep(pause)
@@ -93,7 +94,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def file_host() -> Iterator[FileHost]:
-    """One that answers while the block runs."""
+    """A server that answers while the block runs."""
     host = FileHost()
     threading.Thread(target=host.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
     try:

@@ -294,7 +294,7 @@ class Reader:
         return Outcome(case, kind, verdict, detail)
 
     def _image(self, generator: random.Random, place: Path) -> None:
-        from zoo.data.checking.facts import read_facts
+        from zoo.data.check.facts import read_facts
         from zoo.data.dataset import ImageFile
         from zoo.data.decode import read_image
 
@@ -340,7 +340,7 @@ class Reader:
 
     def _run(self, generator: random.Random, place: Path) -> None:
         from zoo.reporting.record import read_run
-        from zoo.training.resume import read_plan
+        from zoo.training.stored_plan import read_plan
 
         copy = place / "run"
         copy.mkdir()
@@ -354,7 +354,7 @@ class Reader:
         read_run(copy)
 
     def _recipe(self, generator: random.Random, place: Path) -> None:
-        from zoo.recipes import recipe_from_file
+        from zoo.specs.recipe import recipe_from_file
 
         recipes = sorted((Path(__file__).parent.parent / "recipes" / "zoo_recipes").glob("*.toml"))
         path = place / "recipe.toml"
@@ -370,9 +370,9 @@ class Reader:
         zoo.check_data(place / name, workers=1)
 
     def _bundle(self, generator: random.Random, place: Path) -> None:
-        from zoo.weights.manifest import Entry, manifest_text, read_manifest
+        from zoo.weights.manifest import ManifestEntry, manifest_text, read_manifest
 
-        entry = Entry(
+        entry = ManifestEntry(
             name="timm/a.b", tag="b", source={"url": "x"}, address="x", file="a.safetensors", digest="0" * 64, size=1,
             licence=None,
         )  # fmt: skip
@@ -451,7 +451,7 @@ def _work(pipe: Connection, folder: Path, seed: int, only: str | None) -> None:
     # Decoders complain on stderr about what they get.
     sys.stderr = io.StringIO()
     reader = Reader(Originals(folder), seed)
-    _commit(os.environ.get("ZOO_FUZZ_CRIME", ""))
+    _inject(os.environ.get("ZOO_FUZZ_FAULT", ""))
     pipe.send("ready")
     while True:
         try:
@@ -461,20 +461,20 @@ def _work(pipe: Connection, folder: Path, seed: int, only: str | None) -> None:
         pipe.send(reader.carry_out(case, only))
 
 
-def _commit(crime: str) -> None:
-    """What `tests.test_fuzz` does to see each verdict."""
+def _inject(fault: str) -> None:
+    """Inject the fault that `tests.test_fuzz` asks for, so that it sees each verdict."""
     import zoo
     from zoo.artefact import read
 
-    deeds: dict[str, Callable[..., Any]] = {
+    broken_loads: dict[str, Callable[..., Any]] = {
         "crash": lambda *_: os.abort(),
         "hang": lambda *_: time.sleep(600),
         "error": lambda *_: 1 / 0,
     }
-    if crime == "seal":
+    if fault == "seal":
         read.seal_broken = lambda content: False
-    elif crime:
-        zoo.load = deeds[crime]
+    elif fault:
+        zoo.load = broken_loads[fault]
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""A web server on this machine that plays the Hugging Face hub: repositories made, files committed and fetched."""
+"""A web server on this machine that stands in for the Hugging Face hub: repositories, commits and downloads."""
 
 from __future__ import annotations
 
@@ -33,12 +33,13 @@ class HubHost(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_address[1]}"
 
     def commit(self, repo: str, branch: str) -> str:
-        """The id of what the branch holds; the branch may be such an id already."""
+        """The commit id of a branch; `branch` may already be a commit id."""
         branches = self.repos[repo]
         ids = {name: _commit_id(files) for name, files in branches.items()}
         return ids.get(branch, branch)
 
     def files(self, repo: str, revision: str) -> dict[str, bytes] | None:
+        """The files of a branch or commit; None if there is none."""
         branches = self.repos.get(repo, {})
         by_id = {_commit_id(files): files for files in branches.values()}
         return branches.get(revision, by_id.get(revision))
@@ -58,10 +59,10 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         path = unquote(urlsplit(self.path).path)
         self.server.seen.append(("GET", path))
-        if found := re.fullmatch(rf"/api/models/{_REPO}(?:/revision/(?P<revision>.+))?", path):
-            self._info(found["repo"], found["revision"] or "main")
-        elif found := re.fullmatch(rf"/api/models/{_REPO}/tree/(?P<revision>[^/]+)", path):
-            files = self._allowed(found["repo"], found["revision"])
+        if match := re.fullmatch(rf"/api/models/{_REPO}(?:/revision/(?P<revision>.+))?", path):
+            self._info(match["repo"], match["revision"] or "main")
+        elif match := re.fullmatch(rf"/api/models/{_REPO}/tree/(?P<revision>[^/]+)", path):
+            files = self._allowed(match["repo"], match["revision"])
             if files is not None:
                 self._json([_entry(name, content) for name, content in files.items()])
         elif re.fullmatch(rf"/api/models/{_REPO}/refs", path):
@@ -78,50 +79,50 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         path, content = unquote(urlsplit(self.path).path), self._body()
         self.server.seen.append(("POST", path))
-        if not self._knows_you():
+        if not self._logged_in():
             self._fail(401, "", "Invalid credentials")
         elif path == "/api/repos/create":
             self._create(json.loads(content))
         elif path == "/api/validate-yaml":
             self._json({"errors": [], "warnings": []})
-        elif found := re.fullmatch(rf"/api/models/{_REPO}/branch/(?P<branch>.+)", path):
-            self.server.repos[found["repo"]].setdefault(found["branch"], {})
+        elif match := re.fullmatch(rf"/api/models/{_REPO}/branch/(?P<branch>.+)", path):
+            self.server.repos[match["repo"]].setdefault(match["branch"], {})
             self._json({})
-        elif found := re.fullmatch(rf"/api/models/{_REPO}/preupload/(?P<revision>.+)", path):
-            self._json({"files": [_mode(each["path"]) for each in json.loads(content)["files"]]})
-        elif found := re.fullmatch(rf"/{_REPO}\.git/info/lfs/objects/batch", path):
+        elif match := re.fullmatch(rf"/api/models/{_REPO}/preupload/(?P<revision>.+)", path):
+            self._json({"files": [_mode(file["path"]) for file in json.loads(content)["files"]]})
+        elif match := re.fullmatch(rf"/{_REPO}\.git/info/lfs/objects/batch", path):
             self._json(
-                {"transfer": "basic", "objects": [self._upload(each) for each in json.loads(content)["objects"]]}
+                {"transfer": "basic", "objects": [self._upload(blob) for blob in json.loads(content)["objects"]]}
             )
-        elif found := re.fullmatch(rf"/api/models/{_REPO}/commit/(?P<revision>.+)", path):
-            self._commit(found["repo"], found["revision"], content)
+        elif match := re.fullmatch(rf"/api/models/{_REPO}/commit/(?P<revision>.+)", path):
+            self._commit(match["repo"], match["revision"], content)
         else:
-            self._fail(404, "", "not played")
+            self._fail(404, "", "not implemented here")
 
-    def _create(self, asked: dict[str, Any]) -> None:
-        owner = asked.get("organization") or "someone"
+    def _create(self, request: dict[str, Any]) -> None:
+        owner = request.get("organization") or "someone"
         if owner == "others":
             self._fail(403, "", "You don't have the rights")
             return
-        repo = f"{owner}/{asked['name']}"
-        known = repo in self.server.repos
+        repo = f"{owner}/{request['name']}"
+        exists = repo in self.server.repos
         self.server.repos.setdefault(repo, {"main": {}})
-        if asked.get("private") or asked.get("visibility") == "private":
+        if request.get("private") or request.get("visibility") == "private":
             self.server.private.add(repo)
-        self._json({"url": f"{self.server.url}/{repo}"}, status=409 if known else 200)
+        self._json({"url": f"{self.server.url}/{repo}"}, status=409 if exists else 200)
 
-    def _upload(self, asked: dict[str, Any]) -> dict[str, Any]:
-        href = f"{self.server.url}/upload/{asked['oid']}"
-        return {"oid": asked["oid"], "size": asked["size"], "actions": {"upload": {"href": href, "header": {}}}}
+    def _upload(self, blob: dict[str, Any]) -> dict[str, Any]:
+        href = f"{self.server.url}/upload/{blob['oid']}"
+        return {"oid": blob["oid"], "size": blob["size"], "actions": {"upload": {"href": href, "header": {}}}}
 
     def _commit(self, repo: str, revision: str, content: bytes) -> None:
         files = dict(self.server.repos[repo][revision])
         for line in content.splitlines():
-            each = json.loads(line)
-            value = each["value"]
-            if each["key"] == "file":
+            operation = json.loads(line)
+            value = operation["value"]
+            if operation["key"] == "file":
                 files[value["path"]] = base64.b64decode(value["content"])
-            elif each["key"] == "lfsFile":
+            elif operation["key"] == "lfsFile":
                 files[value["path"]] = self.server.blobs[value["oid"]]
         self.server.repos[repo][revision] = files
         oid = _commit_id(files)
@@ -135,12 +136,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _resolve(self, *, body: bool) -> None:
         path = unquote(urlsplit(self.path).path)
-        found = re.fullmatch(rf"/{_REPO}/resolve/(?P<revision>[^/]+)/(?P<file>.+)", path)
-        files = self._allowed(found["repo"], found["revision"]) if found else {}
+        match = re.fullmatch(rf"/{_REPO}/resolve/(?P<revision>[^/]+)/(?P<file>.+)", path)
+        files = self._allowed(match["repo"], match["revision"]) if match else {}
         if files is None:
             return
-        content = files.get(found["file"]) if found else None
-        if content is None or found is None:
+        content = files.get(match["file"]) if match else None
+        if content is None or match is None:
             self._fail(404, "EntryNotFound", "Entry not found")
             return
         self.send_response(200)
@@ -153,14 +154,14 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _allowed(self, repo: str, revision: str) -> dict[str, bytes] | None:
         files = self.server.files(repo, revision)
-        if repo not in self.server.repos or (repo in self.server.private and not self._knows_you()):
-            self._fail(401 if not self._knows_you() else 404, "RepoNotFound", "Repository not found")
+        if repo not in self.server.repos or (repo in self.server.private and not self._logged_in()):
+            self._fail(401 if not self._logged_in() else 404, "RepoNotFound", "Repository not found")
             return None
         if files is None:
             self._fail(404, "RevisionNotFound", "Invalid rev id")
         return files
 
-    def _knows_you(self) -> bool:
+    def _logged_in(self) -> bool:
         return self.headers.get("Authorization") == f"Bearer {TOKEN}"
 
     def _body(self) -> bytes:
@@ -201,7 +202,7 @@ def _entry(name: str, content: bytes) -> dict[str, Any]:
 
 @contextmanager
 def hub_host() -> Iterator[HubHost]:
-    """One that answers while the block runs."""
+    """A server that answers while the block runs."""
     host = HubHost()
     threading.Thread(target=host.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
     try:

@@ -30,8 +30,10 @@ import zoo
 from tests.numeric import FAMILIES, TINY, draw_few, faults_of_a_run, pairs
 from torch import Tensor
 from zoo.model.groups import partition
-from zoo.registry import Contribution, Registry, default_registry
-from zoo.specs import Backbone, BackboneSpec, HeadSpec
+from zoo.registry.plugins import Contribution
+from zoo.registry.registry import Registry, default_registry
+from zoo.specs.backbone import Backbone, BackboneSpec
+from zoo.specs.head import HeadSpec
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "support.md"
 PROVIDERS = {"torchvision": 80, "timm": 1371}
@@ -62,7 +64,7 @@ def examine(spec: BackboneSpec, heads: Sequence[Contribution[HeadSpec]]) -> Row:
     _, height, width = spec.preprocessing_for(tag).input_size
     row.input_size = height, width
     try:
-        with torch.device("meta"), torch.no_grad(), zoo.undrawn():
+        with torch.device("meta"), torch.no_grad(), zoo.skip_init():
             built = spec.build(tag=tag, state=None)
             built.module.eval()
             images = torch.empty(_IMAGES, 3, height, width)

@@ -13,7 +13,7 @@ import zoo
 from safetensors.torch import load_file
 from torchvision import models
 from zoo.data.sample import sample_image
-from zoo.registry import default_registry
+from zoo.registry.registry import default_registry
 
 TINY = [f"timm/{name}" for name in timm.list_models("test_*")]
 FAMILIES = [
@@ -51,7 +51,14 @@ def draw_few(root: Path, *, train: int = 4, val: int = 2) -> Path:
 def faults_of_a_run(backbone: str, head: str, data: Path, out: Path) -> list[str]:
     """Fine-tune from random weights, all stages, one epoch each; the proof covers freezing, gradients and the file."""
     result = zoo.finetune(
-        backbone=backbone, head=head, weights="random", data=data, out=out, batch_size=None, epochs=_epochs(head)
+        backbone=backbone,
+        head=head,
+        weights="random",
+        data=data,
+        out=out,
+        batch_size=None,
+        epochs=_epochs(head),
+        tune=False,
     )
     checks = json.loads((result.path / "proof.json").read_text("utf-8"))
     checks = checks["checks"] if isinstance(checks, dict) else checks

@@ -18,9 +18,9 @@ def test_ten_thousand_mutated_files_are_read_rightly_or_refused() -> None:
 
 @pytest.mark.long
 def test_it_sees_a_wrong_model_a_crash_a_hang_and_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Spawned workers import `tests.fuzz` anew, so the crime is committed in a reader that they are told of."""
-    for crime, verdict in (("seal", "WRONG"), ("crash", "CRASH"), ("hang", "HANG"), ("error", "ERROR")):
-        monkeypatch.setenv("ZOO_FUZZ_CRIME", crime)
+    """Spawned workers import `tests.fuzz` anew, so each injects the fault that an environment variable names."""
+    for fault, verdict in (("seal", "WRONG"), ("crash", "CRASH"), ("hang", "HANG"), ("error", "ERROR")):
+        monkeypatch.setenv("ZOO_FUZZ_FAULT", fault)
         monkeypatch.setattr(fuzz, "SECONDS", 5.0)
-        bad = fuzz.fuzz(40 if crime == "seal" else 1, seed=3, only="artefact")
-        assert verdict in {outcome.verdict for outcome in bad}, crime
+        bad = fuzz.fuzz(40 if fault == "seal" else 1, seed=3, only="artefact")
+        assert verdict in {outcome.verdict for outcome in bad}, fault

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 from tests import matrix
-from zoo.registry import default_registry
-from zoo.specs import Backbone, BackboneSpec, FeatureShape
+from zoo.registry.registry import default_registry
+from zoo.specs.backbone import Backbone, BackboneSpec, FeatureShape
 
 REGISTRY = default_registry()
 HEADS = matrix.own_heads(REGISTRY)

@@ -8,11 +8,11 @@ import sys
 from importlib.metadata import entry_points
 
 import pytest
-import zoo.cli.process
+import zoo.cli.main
 
 ENDS = """
 import atexit, sys, threading, time
-import zoo.cli.process as process
+import zoo.cli.main as process
 
 def main():
     atexit.register(print, "registered")
@@ -26,7 +26,7 @@ process.run()
 
 PASSES = """
 import resource, torch
-from zoo.model.allocator import keep_freed_memory
+from zoo.process import keep_freed_memory
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -58,7 +58,7 @@ def test_whatever_way_a_command_ends_its_output_and_its_exit_code_are_there(way:
 
 def test_the_console_script_is_this_process() -> None:
     scripts = entry_points(group="console_scripts", name="zoo")
-    assert {script.load() for script in scripts} == {zoo.cli.process.run}
+    assert {script.load() for script in scripts} == {zoo.cli.main.run}
 
 
 @pytest.mark.long

@@ -1,6 +1,6 @@
 """`python -m zoo`"""
 
-from zoo.cli.process import run
+from zoo.cli.main import run
 
 if __name__ == "__main__":
     run()

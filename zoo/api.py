@@ -1,28 +1,32 @@
-"""The library: everything the command line does, with the same names."""
+"""The library: everything that the command line does, with the same names.
+
+A function imports what it needs when it is called, so that importing this module needs no torch.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from zoo.errors import OptionError
 from zoo.events import Report, silent
-from zoo.imports import collector_resting
-from zoo.planning.request import Request, check_input_size
-from zoo.registry import Registry, default_registry
+from zoo.planning.request import Request, check_input_size, given_arguments, make_request
 from zoo.registry.catalogue import Filter, Listed, find_backbones
-from zoo.specs import DataSourceSpec, HeadSpec
+from zoo.registry.registry import Registry, default_registry
+from zoo.specs.data import DataSourceSpec
+from zoo.specs.head import HeadSpec
 
 if TYPE_CHECKING:
     from zoo.artefact.classifier import Classifier
+    from zoo.artefact.evaluate import Evaluation
     from zoo.comparing.comparison import Comparison
-    from zoo.data.checking.report import DataReport
+    from zoo.data.check.report import DataReport
     from zoo.exporting.export import Exported
     from zoo.model.model import ZooModel
-    from zoo.planning.plan import Plan
-    from zoo.recipes import RecipeSpec
-    from zoo.training.evaluation import Evaluation
+    from zoo.specs.plan import Plan
+    from zoo.specs.recipe import RecipeSpec
     from zoo.training.result import Result
     from zoo.training.verify import Verification
     from zoo.weights.inventory import CheckedWeights, HeldWeights
@@ -42,22 +46,22 @@ def list_backbones(
     sort: str | None = None,
     registry: Registry | None = None,
 ) -> list[Listed]:
-    """Architectures of every provider; each argument narrows. Imports no torch.
+    """List the architectures of every provider. Each argument narrows the list. Imports no torch.
 
     Args:
-        pattern: Of bare or qualified names: `*` and `?`; without either, contained in the name.
-        tag_pattern: The same for names of weights, `[provider/]architecture.tag`; keeps only these weights.
-        provider: `torchvision`, `timm` or another that is installed.
-        pretrained: Only those with published weights.
-        max_params: At most so many parameters, without the classifier.
-        max_gmacs: At most so many billions of multiply-adds for one image of the default weights' size.
-        licence: Only weights of this licence, as upstream states it; `unstated` where it does not.
+        pattern: Matches bare or qualified names, with `*` and `?`. Without either, the name must contain it.
+        tag_pattern: The same for names of weights, `[provider/]architecture.tag`. Only these weights are listed.
+        provider: `torchvision`, `timm` or another one that is installed.
+        pretrained: Only backbones with published weights.
+        max_params: Largest number of parameters, without the classifier.
+        max_gmacs: Largest number of billion multiply-adds for one image of the default weights' size.
+        licence: Only weights of this licence, as upstream states it; `unstated` for weights without one.
         input_size: Only weights made for (height, width) in pixels.
-        head: Only those that can take this head.
+        head: Only backbones that can take this head.
         sort: `name`, `params`, `gmacs`, `features`, `input` or `top1` (best first). Default: by provider, then name.
 
     Raises:
-        UnknownName: No such provider, licence or head. A pattern without a match gives an empty list.
+        UnknownName: No such provider, licence or head. A pattern that matches nothing gives an empty list.
         OptionError: An unknown `sort`.
     """
     known = registry or default_registry()
@@ -76,25 +80,25 @@ def list_backbones(
 
 
 def list_heads(*, registry: Registry | None = None) -> list[HeadSpec]:
-    """Every registered head."""
-    return [each.spec for each in (registry or default_registry()).heads()]
+    """List every registered head."""
+    return [head.spec for head in (registry or default_registry()).heads()]
 
 
 def list_recipes(*, registry: Registry | None = None) -> list[RecipeSpec]:
-    """Every registered recipe."""
-    return [each.spec for each in (registry or default_registry()).recipes()]
+    """List every registered recipe."""
+    return [recipe.spec for recipe in (registry or default_registry()).recipes()]
 
 
 def list_data_sources(*, registry: Registry | None = None) -> list[DataSourceSpec]:
-    """Every registered data source: what `data` may be beside class folders, which zoo reads itself."""
-    return [each.spec for each in (registry or default_registry()).data_sources()]
+    """List every registered data source: what `data` may be beside class folders, which zoo reads itself."""
+    return [source.spec for source in (registry or default_registry()).data_sources()]
 
 
 def list_weights(pattern: str = "", *, registry: Registry | None = None) -> list[HeldWeights]:
-    """The pretrained weights that are on this machine: in torchvision's checkpoint folder, the hub's cache and zoo's
-    own store. No file is read and no host asked; imports no torch.
+    """List the pretrained weights on this machine: in torchvision's folder, the hub's cache and zoo's own store.
 
-    `pattern`: of `[provider/]architecture.tag`: `*` and `?`; without either, contained in the name.
+    `pattern` matches `[provider/]architecture.tag`, with `*` and `?`; without either, the name must contain it. No file
+    is read and no host is asked. Imports no torch.
     """
     from zoo.weights.inventory import held_weights
 
@@ -108,18 +112,18 @@ def fetch_weights(
     report: Report = silent,
     registry: Registry | None = None,
 ) -> list[Path]:
-    """Download pretrained weights that are not on this machine -> the files, in order.
+    """Download pretrained weights that are not on this machine yet. Returns the files, in order.
 
     Args:
-        names: `[provider/]architecture[.tag]`, one or several.
-        out: Also write a bundle, a new folder with safetensors and `weights.json`, for `import_weights` on a machine
-            without a network; the files are then those in it.
+        names: One or several names, `[provider/]architecture[.tag]`.
+        out: A new folder for a bundle of safetensors and `weights.json`, for `import_weights` on a machine without a
+            network. The files in the bundle are returned then.
         report: Called with every event of `zoo.events`.
 
     Raises:
         UnknownName: No such backbone or tag.
-        Refused: Nobody published weights for it, or `out` exists.
-        WeightsError: They cannot be had; Unreachable, Offline.
+        Refused: Nobody published weights for it, or `out` exists already.
+        WeightsError: They cannot be downloaded (Unreachable, Offline).
     """
     from zoo.weights.bundle import fetch_weights as fetch_all
 
@@ -131,18 +135,19 @@ def fetch_weights(
 def import_weights(
     path: str | Path, *, name: str | None = None, report: Report = silent, registry: Registry | None = None
 ) -> list[Path]:
-    """Check weights that were carried here and put them into zoo's store -> the files there. From then on every run
-    finds them without a network.
+    """Check weights that were copied to this machine and put them into zoo's store. Returns the files there.
+
+    From then on every run finds them without a network.
 
     Args:
-        path: A bundle of `fetch_weights`, or one file as upstream publishes it.
-        name: Of a file, whose weights it holds, `[provider/]architecture[.tag]`; not needed for torchvision's, whose
-            names tell.
+        path: A bundle made by `fetch_weights`, or one file as upstream publishes it.
+        name: For one file, the weights that it holds: `[provider/]architecture[.tag]`. Not needed for files of
+            torchvision, whose names say it.
         report: Told what could not be checked.
 
     Raises:
-        WeightsError: A file is missing, damaged, another one than upstream's, or not what this zoo looks for.
-        Refused: `name` beside a bundle, or no `name` where the file's own does not tell.
+        WeightsError: A file is missing, damaged, differs from upstream's, or is not what this zoo looks for.
+        Refused: `name` was given for a bundle, or is missing where the file's own name does not say it.
     """
     from zoo.weights.bundle import import_weights as take_in
 
@@ -152,8 +157,8 @@ def import_weights(
 def verify_weights(
     name: str | None = None, *, report: Report = silent, registry: Registry | None = None
 ) -> list[CheckedWeights]:
-    """Hash the pretrained weights on this machine, all or those of `[provider/]architecture[.tag]`, and compare with
-    the digests that their publishers, the hub's cache and zoo's store note.
+    """Hash the pretrained weights on this machine and compare the digests with those that their publishers, the hub's
+    cache and zoo's store recorded. `name`, `[provider/]architecture[.tag]`, limits it to one set of weights.
 
     Raises UnknownName, WeightsError where the named weights are not on this machine.
     """
@@ -173,164 +178,249 @@ def create_model(
     offline: bool = False,
     registry: Registry | None = None,
 ) -> ZooModel:
-    """A backbone with a head: `images[N, 3, H, W]` -> `logits[N, classes]`.
+    """Build a backbone with a head: `images[N, 3, H, W]` -> `logits[N, classes]`.
 
     With `weights="random"` it honours `with torch.device("meta")`. The model carries `.preprocessing`.
 
     Args:
         backbone: `[provider/]architecture[.tag]`.
         head: `[plugin/]name`.
-        classes: How many, or their names in order.
+        classes: Number of classes, or their names in order.
         weights: `default`, a tag, `random`, or the path of a file.
-        head_options: By name; the rest have their defaults.
-        input_size: (height, width) in pixels; default: that of the weights.
-        offline: Do not touch the network: weights that are not on this machine are an error.
+        head_options: The head's options by name; the rest have their defaults.
+        input_size: (height, width) in pixels. Default: that of the weights.
+        offline: Do not touch the network. Weights that are not on this machine are an error then.
 
     Raises:
-        ZooError: An unknown name, an option that cannot be, a head that this backbone cannot take, weights that cannot
-            be had or do not fit.
+        ZooError: An unknown name, an option that cannot be, a head that this backbone cannot take, or weights that
+            cannot be downloaded or do not fit.
     """
-    with collector_resting():
-        from zoo.model.build import build_model, choose_weights
-        from zoo.options import build_options
-        from zoo.planning.input_size import refuse_input_size
-        from zoo.planning.pairs import refuse_pair
-        from zoo.weights.obtain import obtain_weights
+    from zoo.planning.resolved_model import resolve_model
+    from zoo.weights.obtain import obtain_weights
 
-    known = registry or default_registry()
     names = tuple(f"class{index}" for index in range(classes)) if isinstance(classes, int) else tuple(classes)
     if len(names) < 2 or len(set(names)) < len(names):
         raise OptionError(f"classes must be at least two different names, got {names!r}.")
-    resolved = known.backbone(backbone)
-    found = known.head(head)
-    refuse_pair(resolved, found, known)
-    options = build_options(found.spec.name, found.spec.options, head_options or {})
-    choice = choose_weights(resolved, weights)
-    if input_size is not None:
-        input_size = check_input_size(input_size)
-        refuse_input_size(resolved, choice.tag, input_size)
-    state = obtain_weights(resolved, choice, offline=offline).state
-    return build_model(resolved, found, options, classes=names, tag=choice.tag, state=state, input_size=input_size)
+    model = resolve_model(
+        registry or default_registry(),
+        backbone,
+        head,
+        head_options=head_options or {},
+        weights=weights,
+        input_size=None if input_size is None else check_input_size(input_size),
+    )
+    model.check_input_size()
+    return model.build(names, obtain_weights(model.backbone, model.weights, offline=offline).state)
 
 
 def plan(
     request: Request | None = None,
     /,
     *,
+    backbone: str | None = None,
+    head: str = "dropout_linear",
+    classes: int | None = None,
+    recipe: str | None = None,
+    data: str | Path | None = None,
+    weights: str = "default",
+    head_options: Mapping[str, Any] = MappingProxyType({}),
+    set: Sequence[str] = (),
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    input_size: tuple[int, int] | None = None,
+    out: str | Path | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    precision: str = "auto",
+    tune: bool = True,
+    workers: int | None = None,
+    offline: bool = False,
     estimate: bool = False,
     report: Report = silent,
     registry: Registry | None = None,
-    **arguments: Any,
 ) -> Plan:
-    """Everything that `finetune` would do, and nothing done: takes the same arguments. Raises ZooError.
+    """Say everything that `finetune` would do with the same arguments. Nothing is trained or written.
 
-    `estimate`: measure a few steps of each stage on this machine, for `.estimate`: seconds and bytes. Nothing is
-    downloaded for it.
+    Args:
+        request: The arguments up to `offline` as one object, instead of them.
+        backbone: `[provider/]architecture[.tag]`; the one argument without a default.
+        head: `[plugin/]name`.
+        classes: Number of classes, which must agree with the data. Default: as many as there are.
+        recipe: A registered name, or the path of a TOML file. Default: `staged`, or `head_only` for a closed-form head.
+        data: A folder of class folders, or what a data source reads (`list_data_sources`): a table, tar shards, a zip,
+            a saved Hugging Face data set. `NAME:PATH` says which source reads it. Default: the generated sample set.
+        weights: `default`, a tag, `random`, or the path of a file.
+        head_options: The head's options by name; the rest have their defaults.
+        set: `STAGE.KEY=VALUE`, each over a value of the recipe.
+        epochs: Scales all stages so that the longest one has this many.
+        batch_size: Batch size of all stages.
+        input_size: (height, width) in pixels. Default: that of the weights.
+        out: The run folder. Default: a new one under `runs/`.
+        seed: Random seed for the split, initialisation, order and augmentation.
+        device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
+        precision: `float32`, `bfloat16`, or `auto`: the precision and memory layout that were measured to be at least
+            1.2 times faster on this machine for this model.
+        tune: Whether that is measured. If not, `auto` means `float32`.
+        workers: Number of decoding threads. Default: one per core, at most eight.
+        offline: Do not touch the network. Weights that are not on this machine are an error then, on the sample set
+            too.
+        estimate: Whether a few steps of each stage are measured on this machine, for `.estimate`: seconds and bytes.
+            Nothing is downloaded for it.
+        report: Called with every event of `zoo.events`.
+        registry: Where names are looked up. Default: the installed plugins.
+
+    Raises:
+        ZooError: Something cannot be done as asked.
     """
-    with collector_resting():
-        from zoo.training.run import make_plan
+    from zoo.training.run import make_plan
 
-    return make_plan(request or _request(arguments), registry or default_registry(), report, measured=estimate)
+    arguments = {
+        "backbone": backbone,
+        "head": head,
+        "classes": classes,
+        "recipe": recipe,
+        "data": data,
+        "weights": weights,
+        "head_options": head_options,
+        "set": set,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "input_size": input_size,
+        "out": out,
+        "seed": seed,
+        "device": device,
+        "precision": precision,
+        "tune": tune,
+        "workers": workers,
+        "offline": offline,
+    }
+    return make_plan(_asked(request, arguments), registry or default_registry(), report, measured=estimate)
 
 
 def finetune(
     request: Request | None = None,
     /,
     *,
+    backbone: str | None = None,
+    head: str = "dropout_linear",
+    classes: int | None = None,
+    recipe: str | None = None,
+    data: str | Path | None = None,
+    weights: str = "default",
+    head_options: Mapping[str, Any] = MappingProxyType({}),
+    set: Sequence[str] = (),
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    input_size: tuple[int, int] | None = None,
+    out: str | Path | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    precision: str = "auto",
+    tune: bool = True,
+    workers: int | None = None,
+    offline: bool = False,
     resume: str | Path | None = None,
     page: bool = True,
     observers: Sequence[str] = (),
     report: Report = silent,
     registry: Registry | None = None,
-    **arguments: Any,
 ) -> Result:
-    """Fine-tune a pretrained backbone on the user's classes, check what was done, and save the classifier.
+    """Fine-tune a pretrained backbone on your classes, check what was done, and save the classifier.
 
     Args:
+        request: The arguments up to `offline` as one object, instead of them.
         backbone: `[provider/]architecture[.tag]`; the one argument without a default.
-        resume: The folder of a run that was stopped: it goes on, to the bytes that it would have come to unbroken.
-            The plan is in the folder, so no other argument goes with it but `observers`, `page` and `offline`. Where
-            the result is there and only `report.html` is missing, that is written.
-        observers: `[plugin/]name` of those that are told how the run goes; they cannot change it, and one that
-            raises is dropped. They are no part of the plan.
-        head: `[plugin/]name`; default `dropout_linear`. `head_options`: its options by name.
-        classes: How many; must agree with the data. Default: as many as there are.
-        recipe: A registered name or a TOML file's path; default `staged`, or `head_only` for a closed-form head.
-            `set`: `STAGE.KEY=VALUE` over it; `epochs`, `batch_size`: shorthands.
-        data: Folder of class folders, or what a data source reads (`list_data_sources`): a table, tar shards, a zip, a
-            saved Hugging Face data set. `NAME:PATH` says which one reads it. Default: the generated sample set.
+        head: `[plugin/]name`.
+        classes: Number of classes, which must agree with the data. Default: as many as there are.
+        recipe: A registered name, or the path of a TOML file. Default: `staged`, or `head_only` for a closed-form head.
+        data: A folder of class folders, or what a data source reads (`list_data_sources`): a table, tar shards, a zip,
+            a saved Hugging Face data set. `NAME:PATH` says which source reads it. Default: the generated sample set.
         weights: `default`, a tag, `random`, or the path of a file.
-        input_size: (height, width) in pixels; default: that of the weights.
-        out: The run folder; default: a new one under `runs/`.
-        seed: Default 0. `device`: default `auto`. `workers`: decoding threads.
-        precision: `float32`, `bfloat16`, or `auto` (the default): with the memory layout, what was measured to be at
-            least 1.2 times faster on this machine for this model. `tune=False`: nothing is measured.
-        offline: Do not touch the network: weights that are not on this machine are an error, on the sample set too.
-            Default False.
-        page: Whether `report.html` is written at the end; where that fails, an event says so and the run stands.
+        head_options: The head's options by name; the rest have their defaults.
+        set: `STAGE.KEY=VALUE`, each over a value of the recipe.
+        epochs: Scales all stages so that the longest one has this many.
+        batch_size: Batch size of all stages.
+        input_size: (height, width) in pixels. Default: that of the weights.
+        out: The run folder. Default: a new one under `runs/`.
+        seed: Random seed for the split, initialisation, order and augmentation.
+        device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
+        precision: `float32`, `bfloat16`, or `auto`: the precision and memory layout that were measured to be at least
+            1.2 times faster on this machine for this model.
+        tune: Whether that is measured. If not, `auto` means `float32`.
+        workers: Number of decoding threads. Default: one per core, at most eight.
+        offline: Do not touch the network. Weights that are not on this machine are an error then, on the sample set
+            too.
+        resume: The folder of a stopped run, which is resumed. It ends with the bytes of an unbroken run. The plan is in
+            the folder, so no other argument goes with it but `observers`, `page` and `offline`. Where only
+            `report.html` is missing, that is written.
+        page: Whether `report.html` is written at the end. Where that fails, an event says so and the run stands.
+        observers: Names of observers, `[plugin/]name`, that are told how the run goes. They cannot change it, and one
+            that raises is dropped. They are not part of the plan.
         report: Called with every event of `zoo.events`.
+        registry: Where names are looked up. Default: the installed plugins.
 
     Raises:
-        ZooError: Anything that cannot be or fails; CheckFailed, after everything was written, where a check of the
-            proof found a fault.
+        ZooError: Something cannot be done as asked, or fails.
+        CheckFailed: A check of the proof found a fault. Everything is written all the same.
     """
-    with collector_resting():
-        from zoo.training.observing import observed
-        from zoo.training.run import finetune as carry_out
-        from zoo.training.run import resume as go_on
-
+    arguments = {
+        "backbone": backbone,
+        "head": head,
+        "classes": classes,
+        "recipe": recipe,
+        "data": data,
+        "weights": weights,
+        "head_options": head_options,
+        "set": set,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "input_size": input_size,
+        "out": out,
+        "seed": seed,
+        "device": device,
+        "precision": precision,
+        "tune": tune,
+        "workers": workers,
+        "offline": offline,
+    }
     known = registry or default_registry()
-
-    def finished(run: Path) -> None:
-        if page:
-            from zoo.reporting.write import write_or_say
-
-            write_or_say(run, known, report)
-
+    finished = _report_writer(known, report) if page else _nothing
     if resume is not None:
-        from zoo.reporting.write import lacks_report
-        from zoo.training.finish import finish
+        _refuse_beside_resume(resume, request, arguments)
+        return _resume(Path(resume).expanduser(), known, report, observers, finished, page=page, offline=offline)
+    asked = _asked(request, arguments)
+    from zoo.training.observers import observed
+    from zoo.training.run import finetune as carry_out
 
-        offline = bool(arguments.pop("offline", False))
-        if request is not None or arguments:
-            given = ", ".join(arguments) or "a request"
-            raise OptionError(f"resume goes alone, the plan is in {resume}; also given: {given}.")
-        run = Path(resume).expanduser()
-        if page and lacks_report(run):
-            return finish(run, report, finished)
-        with observed(observers, known, report) as told:
-            return go_on(run, known, told, offline=offline, finished=finished)
-    asked = request or _request(arguments)
     with observed(observers, known, report) as told:
         return carry_out(asked, known, told, finished=finished)
 
 
 def report(run: str | Path, *, registry: Registry | None = None) -> Path:
-    """Build `report.html` of a finished run again, from its folder and, where they are still there, its images.
+    """Write `report.html` of a finished run again and return its path.
 
-    Nothing else in the folder changes. -> the page's path. Raises RunError for what is no finished run.
+    It is built from the run's folder and from its images, where they still exist. Nothing else in the folder changes.
+    Raises RunError for anything but a finished run.
     """
-    with collector_resting():
-        from zoo.reporting.write import write_report
+    from zoo.reporting.page import write_report
 
     return write_report(Path(run).expanduser(), registry or default_registry())
 
 
 def compare(*runs: str | Path, html: str | Path | None = None, registry: Registry | None = None) -> Comparison:
-    """Compare finished runs with the first of them: choices that differ, metrics, and paired tests on the images that
-    both judged.
+    """Compare finished runs with the first one: choices that differ, metrics, and paired tests on their common images.
 
-    `.conclusions` says of each run against the first, in plain words, what may be concluded and what may not;
-    `.against` has the numbers behind it, `.to_dict()` all of it. docs/compare.md explains them.
+    `.conclusions` says for each run, in plain words, what may be concluded and what may not. `.against` has the numbers
+    behind it, `.to_dict()` has everything. docs/compare.md explains them.
 
     Args:
         runs: Two run folders or more.
-        html: Where to write the page with the curves; must not exist. Default: no page.
+        html: Path of an HTML page with the curves, which must not exist. Default: no page.
 
     Raises:
-        Refused: One run is given twice, predictions are missing, the classes differ, no image is known to be in both,
-            or `html` exists.
-        RunError: No finished run, or one that cannot be read.
+        Refused: A run is given twice, predictions are missing, the classes differ, no image is known to be in both
+            runs, or `html` exists.
+        RunError: A folder is not a finished run, or cannot be read.
     """
     from zoo.comparing.compare import compare_runs
     from zoo.comparing.page import refuse_existing_page, write_page
@@ -347,21 +437,20 @@ def compare(*runs: str | Path, html: str | Path | None = None, registry: Registr
 def verify(
     path: str | Path, *, offline: bool = False, report: Report = silent, registry: Registry | None = None
 ) -> Verification:
-    """Compare a saved classifier with what it was when it was made: an artefact folder or a finished run.
+    """Check that a saved classifier, an artefact folder or a finished run, is unchanged since it was made.
 
-    The artefact: its digests, its class names, and a few golden pictures that it carries, whose preprocessing and
-    logits must come out as then; neither training data nor network is needed. On the same machine, with the same
-    versions, every bit must be equal; a logit that differs by 1e-4 of the largest (trained in bfloat16: 5e-2) is a
-    warning, more is a fault.
+    Of an artefact, its digests and class names are checked, and a few golden pictures that it carries: preprocessing
+    and logits must be as they were. Neither training data nor network is needed. On the same machine, with the same
+    versions, every bit must be equal. A logit that differs by up to 1e-4 of the largest one (trained in bfloat16: 5e-2)
+    is a warning, more is a fault.
 
-    A run: also its first steps, repeated from its plan, whose losses must be equal, or elsewhere within 1e-3. Where
-    data or weights are gone, a warning says so; with `offline`, weights that are not on this machine are gone. Nothing
-    is written.
+    Of a run, the first steps are repeated from its plan as well. Their losses must be equal, on another machine within
+    1e-3. Where data or weights no longer exist, a warning says so; with `offline`, weights that are not on this machine
+    count as such. Nothing is written.
 
-    Raises RunError for a run that is not finished, ArtefactError for what is neither.
+    Raises RunError for a run that is not finished, ArtefactError for anything else that is not an artefact.
     """
-    with collector_resting():
-        from zoo.training.verify import verify as look_again
+    from zoo.training.verify import verify as look_again
 
     return look_again(_artefact(path), registry or default_registry(), report, offline=offline)
 
@@ -379,17 +468,17 @@ def load(
 
     Args:
         path: An artefact folder, a finished run, or `hf://OWNER/NAME[@REVISION]` on the Hugging Face hub.
-        precision: `float32`, `bfloat16`, or `auto`: with the memory layout, what was measured to be at least 1.2 times
-            faster on this machine, and batch norms folded into convolutions. Default: what it was trained with, for the
-            very logits that were judged.
-        compile: Have torch.compile translate the backbone, for many images: it takes up to a minute first.
+        device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
+        precision: `float32`, `bfloat16`, or `auto`: the precision and memory layout that were measured to be at least
+            1.2 times faster on this machine, with batch norms folded into convolutions. Default: what it was trained
+            with, for the very logits that were scored.
+        compile: Whether torch.compile translates the backbone, for many images. It takes up to a minute first.
         report: Called with every event of `zoo.events`.
 
     Raises:
-        ZooError: No artefact, a damaged one, no such device or precision.
+        ZooError: Not an artefact, a damaged one, or no such device or precision.
     """
-    with collector_resting():
-        from zoo.artefact.classifier import Classifier
+    from zoo.artefact.classifier import Classifier
 
     return Classifier.load(
         _artefact(path), device=device, precision=precision, compile=compile, report=report, registry=registry
@@ -404,28 +493,28 @@ def export(
     report: Report = silent,
     registry: Registry | None = None,
 ) -> Exported:
-    """Write a saved classifier in a format that needs no zoo, in float32, for any number of images at a time.
+    """Export a saved classifier to a format that does not need zoo, in float32, for any batch size. Returns what was
+    written.
 
-    It is read again and its logits compared with the original's, on the golden images in batches of several sizes,
-    before it is there: the largest difference may be 1e-4 of the largest logit.
+    Before it is put in place, the export is read back and its logits are compared with the original's, on the golden
+    images in batches of several sizes. The largest difference may be 1e-4 of the largest logit.
 
     Args:
         path: An artefact folder or a finished run.
-        to: `onnx`: input `images`, output `logits`, without softmax; class names and preprocessing are its metadata.
-            `pt2`: a program of torch.export.
+        to: `onnx`: input `images[N, 3, H, W]`, output `logits[N, classes]`, without softmax; class names and
+            preprocessing are its metadata. `pt2`: a program of torch.export.
             `timm`: a folder for `timm.create_model("local-dir:PATH", pretrained=True)`.
             `torchvision`: a state dict for `torchvision.models.NAME(num_classes=N)`.
             The last two are for that library's backbones with a head of one linear layer.
-        out: Where to; must not exist. Default: beside the artefact.
+        out: Path to write, which must not exist. Default: beside the artefact.
 
     Raises:
         Refused: The format cannot hold this classifier, `out` exists, or a package of the extra `export` is missing.
         OptionError: No such format; for `pt2`, an `out` that does not end in .pt2.
-        ArtefactError: No artefact, a damaged one, or one that the exporter cannot trace.
-        CheckFailed: Its logits are not the original's.
+        ArtefactError: Not an artefact, a damaged one, or one that the exporter cannot trace.
+        CheckFailed: The export's logits differ from the original's.
     """
-    with collector_resting():
-        from zoo.exporting.export import export as write
+    from zoo.exporting.export import export as write
 
     place = None if out is None else Path(out).expanduser()
     return write(_artefact(path), to, place, registry or default_registry(), report)
@@ -442,12 +531,11 @@ def evaluate(
     report: Report = silent,
     registry: Registry | None = None,
 ) -> Evaluation:
-    """Score a saved classifier on labelled images: their `test`, else their `val`, else all of them.
+    """Score a saved classifier on labelled images: the `test` split, else `val`, else all of them.
 
-    `data` as in `finetune`, `precision` and `compile` as in `load`. Raises ArtefactError, DataError.
+    `data` is given as for `finetune`, `precision` and `compile` as for `load`. Raises ArtefactError, DataError.
     """
-    with collector_resting():
-        from zoo.training.evaluation import evaluate as score_folder
+    from zoo.artefact.evaluate import evaluate as score_folder
 
     classifier = load(artefact, device=device, precision=precision, compile=compile, report=report, registry=registry)
     known = registry or default_registry()
@@ -462,80 +550,117 @@ def check_data(
     report: Report = silent,
     registry: Registry | None = None,
 ) -> DataReport:
-    """Open every file of a data set and say what is wrong with it. Imports no torch.
+    """Open every file of a data set and report what is wrong with it. Imports no torch.
 
     `.faults` make results wrong (unreadable files, leaks across splits, one picture under two labels, a class without
-    images, a size that gives the label away), `.warnings` are the rest, `.passed` says that there are no faults.
-    docs/data.md has every finding.
+    images, image sizes that reveal the label). `.warnings` are the rest. `.passed` says that there are no faults.
+    docs/data.md lists every finding.
 
     Args:
-        path: A folder, or other data, as `finetune` takes it.
-        seed: Of the split that is drawn where there is no `val/`, as in `finetune`.
-        workers: Decoding threads; default: one per core, at most eight.
+        path: A folder, or other data, as for `finetune`.
+        seed: Random seed of the split that is drawn where there is no `val/`, as for `finetune`.
+        workers: Number of decoding threads. Default: one per core, at most eight.
 
     Raises:
         DataError: No such folder, no images, fewer than two classes, split folders without `train/`.
         OptionError: Fewer than one worker.
     """
-    from zoo.data.checking.check import check
+    from zoo.data.check.survey import check
 
     known = registry or default_registry()
     return check(Path(path).expanduser(), seed=seed, workers=workers, report=report, registry=known)
 
 
 def push(artefact: str | Path, repo: str, *, private: bool = False, revision: str | None = None) -> str:
-    """Send a saved classifier to the Hugging Face hub: the artefact's files and nothing else -> its address.
+    """Send a saved classifier to the Hugging Face hub, the artefact's files and nothing else. Returns its address.
 
     Args:
         artefact: An artefact folder or a finished run.
-        repo: OWNER/NAME; made where it is not there.
-        private: Of a repository that is made. Default: everybody sees it.
-        revision: A branch, made where it is not there. Default: main.
+        repo: OWNER/NAME, created if it does not exist.
+        private: Whether a repository that is created is private. Default: everybody sees it.
+        revision: A branch, created if it does not exist. Default: main.
 
     Raises:
-        ArtefactError: No artefact, a damaged one, or the hub cannot be reached.
-        Refused: The hub does not know you, or you may not; `repo` is no name. Offline: the network is switched off.
+        ArtefactError: Not an artefact, a damaged one, or the hub cannot be reached.
+        Refused: You are not logged in to the hub, or lack permission; or `repo` is not a name.
+        Offline: The network is switched off.
     """
-    from zoo.hub import push as send
+    from zoo.artefact.hub import push as send
 
     return send(Path(artefact).expanduser(), repo, private=private, revision=revision)
 
 
 def pull(repo: str, out: str | Path, *, revision: str | None = None) -> Path:
-    """Fetch a saved classifier from the Hugging Face hub into a new folder, checked -> the folder.
+    """Download a saved classifier from the Hugging Face hub into a new folder and check it. Returns the folder.
 
     Args:
         repo: OWNER/NAME, or `hf://OWNER/NAME[@REVISION]`.
-        out: Must not exist.
+        out: The folder to write, which must not exist.
         revision: A branch, tag or commit. Default: main.
 
-    Raises ArtefactError for what is not there or no artefact, Refused where `out` exists, Offline.
+    Raises ArtefactError where there is no such artefact, Refused where `out` exists, Offline.
     """
-    from zoo.hub import pull as fetch
+    from zoo.artefact.hub import pull as fetch
 
     return fetch(repo, Path(out).expanduser(), revision=revision)
 
 
 def _artefact(path: str | Path) -> Path:
-    """A folder on this machine, of what may be an address of the hub."""
+    """The folder on this machine of a path, or of an address on the hub, which is downloaded."""
     if not str(path).startswith("hf:/"):
         return Path(path).expanduser()
-    from zoo.hub import local
+    from zoo.artefact.hub import local_folder
 
-    return local(path)
+    return local_folder(path)
 
 
-def _request(arguments: Mapping[str, Any]) -> Request:
-    known = Request.__dataclass_fields__
-    unknown = [name for name in arguments if name not in known]
-    if unknown:
-        raise TypeError(f"unknown argument {unknown[0]!r}; known: {', '.join(known)}")
-    paths = {
-        name: Path(value).expanduser()
-        for name, value in arguments.items()
-        if name in ("data", "out") and value is not None
-    }
-    several: dict[str, Any] = {"set": tuple(arguments["set"])} if "set" in arguments else {}
-    if arguments.get("input_size") is not None:
-        several["input_size"] = check_input_size(arguments["input_size"])
-    return Request(**{**arguments, **paths, **several})
+def _asked(request: Request | None, arguments: Mapping[str, Any]) -> Request:
+    """The request, or the one that the arguments make. Raises OptionError for both, and for neither."""
+    if request is None:
+        return make_request(**arguments)
+    if given := given_arguments(arguments):
+        raise OptionError(f"A request goes alone; also given: {', '.join(given)}.\nNext: put them into the request.")
+    return request
+
+
+def _refuse_beside_resume(run: str | Path, request: Request | None, arguments: Mapping[str, Any]) -> None:
+    given = [name for name in given_arguments(arguments) if name != "offline"]
+    if request is not None or given:
+        also = ", ".join(given) or "a request"
+        raise OptionError(f"resume goes alone, the plan is in {run}; also given: {also}.")
+
+
+def _resume(
+    run: Path,
+    registry: Registry,
+    report: Report,
+    observers: Sequence[str],
+    finished: Callable[[Path], None],
+    *,
+    page: bool,
+    offline: bool,
+) -> Result:
+    from zoo.reporting.page import lacks_report
+    from zoo.training.observers import observed
+    from zoo.training.resume import finish
+    from zoo.training.resume import resume as go_on
+
+    if page and lacks_report(run):
+        return finish(run, report, finished)
+    with observed(observers, registry, report) as told:
+        return go_on(run, registry, told, offline=offline, finished=finished)
+
+
+def _report_writer(registry: Registry, report: Report) -> Callable[[Path], None]:
+    """A function that writes a finished run's report. Where that fails, an event says so."""
+
+    def write(run: Path) -> None:
+        from zoo.reporting.page import write_or_note
+
+        write_or_note(run, registry, report)
+
+    return write
+
+
+def _nothing(run: Path) -> None:
+    """Does nothing, for a run that wants no report."""

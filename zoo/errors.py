@@ -2,19 +2,19 @@
 
     ZooError                    1  it failed: data, weights, reading or writing, network, device
     ├── Refused                 2  refused before anything ran
-    │   ├── UnknownName            a name that nothing registered, with the nearest ones
+    │   ├── UnknownName            a name that nothing registered, with the nearest names
     │   ├── NameConflict           a name that two distributions claim
-    │   ├── OptionError            an option that cannot be
-    │   └── RecipeError            a recipe with faults, all of them at once
+    │   ├── OptionError            an option that does not exist, or a value it cannot take
+    │   └── RecipeError            a recipe with faults, all listed at once
     ├── DataError                  the images
-    ├── WeightsError               pretrained weights: none, unreachable, or not for this architecture
+    ├── WeightsError               pretrained weights: none, not downloaded, or not for this architecture
     │   ├── WeightsMismatch        a file for another architecture
     │   ├── Unreachable            the download host cannot be reached
-    │   └── Offline                the network is switched off, and they are not on this machine
-    ├── DeviceError                the asked device is not there, or its memory does not suffice
+    │   └── Offline                the network is switched off, and the file is not on this machine
+    ├── DeviceError                the device does not exist, or its memory does not suffice
     ├── PluginError                a plugin broke its contract
     ├── RunError                   a run folder that cannot be written or read
-    ├── ArtefactError              an artefact that cannot be read, or is not what it says
+    ├── ArtefactError              an artefact that cannot be read, or is not what it claims
     └── CheckFailed             3  a check of the proof found a fault
 
 The command line turns a `ZooError` into its message and `exit_code`; anything else is a traceback on purpose.
@@ -25,15 +25,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
+INTERRUPTED, TERMINATED = 130, 143
+"""Exit codes of a command that Ctrl-C or SIGTERM ended."""
+FAULT_FOUND = 3
+"""Exit code of a command whose check found a fault."""
+
 
 class ZooError(Exception):
-    """Base of every error that is meant for people: the message says what was asked, what was found, what to do."""
+    """Base of every error meant for people. Its message says what was asked, what was found and what to do."""
 
     exit_code = 1
 
 
 class Refused(ZooError):
-    """Something asked for cannot be; nothing ran."""
+    """What was asked for cannot be done. Nothing ran."""
 
     exit_code = 2
 
@@ -63,7 +68,7 @@ class OptionError(Refused):
 
 
 class RecipeError(Refused):
-    """A recipe with faults; `faults` holds every one of them, each with its key path."""
+    """A recipe with faults. `faults` lists every one with its key path."""
 
     def __init__(self, source: str, faults: Sequence[str]) -> None:
         self.source = source
@@ -77,11 +82,11 @@ class DataError(ZooError):
 
 
 class WeightsError(ZooError):
-    """Pretrained weights that do not exist, cannot be read or cannot be had."""
+    """Pretrained weights that do not exist, cannot be read or cannot be downloaded."""
 
 
 class WeightsMismatch(WeightsError):
-    """A weights file for another architecture; the model was not touched.
+    """A weights file for another architecture. The model was not changed.
 
     Attributes: `missing` and `unexpected` tensor names, `shapes` as (name, shape in the file, shape in the model).
     """
@@ -113,15 +118,15 @@ class Unreachable(WeightsError):
 
 
 class Offline(WeightsError):
-    """The network is switched off, and what was asked for is not on this machine."""
+    """The network is switched off, and the file is not on this machine."""
 
 
 class DeviceError(ZooError):
-    """The asked device is not there, or its memory does not suffice."""
+    """The device does not exist, or its memory does not suffice."""
 
 
 class PluginError(ZooError):
-    """A plugin is broken or broke its contract; names its distribution."""
+    """A plugin is broken or broke its contract. The message names its distribution."""
 
 
 class RunError(ZooError):
@@ -129,7 +134,7 @@ class RunError(ZooError):
 
 
 class ArtefactError(ZooError):
-    """An artefact that cannot be read, or is not what it says it is."""
+    """An artefact that cannot be read, or is not what it claims to be."""
 
 
 class CheckFailed(ZooError):
@@ -139,11 +144,11 @@ class CheckFailed(ZooError):
 
 
 class Terminated(SystemExit):
-    """The process was asked to end: unlike a plugin's own `sys.exit`, nothing that shuts plugins off may keep it."""
+    """The process was asked to end (SIGTERM). Unlike a plugin's `sys.exit`, code that isolates plugins lets it pass."""
 
 
 def nearest(name: str, known: Iterable[str], *, count: int = 3) -> tuple[str, ...]:
-    """The known names most like `name`, best first; at most `count`, possibly none."""
+    """The known names most like `name`, best first: at most `count`, possibly none."""
     by_folded = {candidate.lower(): candidate for candidate in known}
     folded = name.lower()
     close = get_close_matches(folded, by_folded, n=count, cutoff=0.6)
@@ -153,7 +158,7 @@ def nearest(name: str, known: Iterable[str], *, count: int = 3) -> tuple[str, ..
 
 
 def either(names: Sequence[str]) -> str:
-    """`'a'`, `'a' or 'b'`, `'a', 'b' or 'c'`."""
+    """Names as a choice: `'a'`, `'a' or 'b'`, `'a', 'b' or 'c'`."""
     quoted = [repr(name) for name in names]
     return quoted[0] if len(quoted) == 1 else ", ".join(quoted[:-1]) + " or " + quoted[-1]
 
@@ -173,5 +178,5 @@ def _listed(title: str, items: Sequence[str], *, show: int = 5) -> list[str]:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what an error says; its type where it says nothing."""
+    """The first line of an error's message, or its type where there is no message."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)

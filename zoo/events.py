@@ -1,8 +1,7 @@
-"""What a run reports while it goes on: plain, frozen records for whoever shows or keeps them. No torch here.
+"""Events that a run reports while it works: plain, frozen records to show or to store. Nothing here imports torch.
 
-A run that trains tells, in this order: `RunStarted`; for every stage `StageStarted`, for every epoch of it
-`EpochStarted`, `BatchFinished` after every batch, `EpochFinished`, then `StageFinished`; at the end `RunFinished` or
-`RunStopped`.
+A run reports `RunStarted` first. For every stage it reports `StageStarted`; for every epoch `EpochStarted`, one
+`BatchFinished` a batch and `EpochFinished`; then `StageFinished`. Last comes `RunFinished` or `RunStopped`.
 `CheckpointSaved` and `Note` come in between.
 """
 
@@ -13,14 +12,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from zoo.specs.validation import NAME, check_callables, check_name
+
 if TYPE_CHECKING:
-    from zoo.planning.plan import Plan
-    from zoo.training.result import Result
+    from zoo.specs.plan import Plan
+    from zoo.specs.run_result import RunResult
 
 
 @dataclass(frozen=True, kw_only=True)
 class Note:
-    """A sentence that people should read; `loud` where it changes what the result is worth."""
+    """A sentence for people. `loud` means that it changes what the result is worth."""
 
     text: str
     loud: bool = False
@@ -28,7 +29,7 @@ class Note:
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """Work under way: `done` of `total` in `unit`; the last one has done == total."""
+    """Progress of a task: `done` of `total`, counted in `unit`. The last event of a task has done == total."""
 
     task: str
     done: int
@@ -38,108 +39,109 @@ class Progress:
 
 @dataclass(frozen=True, kw_only=True)
 class PlanReady:
-    """The plan is complete (a `zoo.planning.plan.Plan`); what follows carries it out."""
+    """The plan is complete; what follows carries it out."""
 
-    plan: object
+    plan: Plan
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunStarted:
-    """The run folder is there, with the plan in it."""
+    """The run folder exists and holds the plan."""
 
     run: Path
-    """The run folder."""
+    """Path of the run folder."""
     plan: Plan
-    """As `plan.json` holds it."""
+    """The plan that `plan.json` holds."""
     resumed: bool
-    """Whether the run was stopped before, and goes on: stages and epochs that are done do not come again."""
+    """Whether a stopped run is resumed. Stages and epochs that were finished are not reported again."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StageStarted:
-    """A stage begins, or is taken up again."""
+    """A stage begins or is resumed."""
 
     stage: str
     number: int
-    """Counted from 1."""
+    """Number of the stage, counted from 1."""
     stages: int
-    """How many the run has."""
+    """Number of stages in the run."""
     epochs: int
-    """That the stage has at most."""
+    """Largest number of epochs that the stage may take."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EpochStarted:
-    """An epoch begins, or is taken up again. A closed-form head has none, for it is fitted in one pass."""
+    """An epoch begins or is resumed. A closed-form head has no epochs: it is fitted in one pass."""
 
     stage: str
     epoch: int
-    """Counted from 1 in every stage."""
+    """Number of the epoch, counted from 1 in every stage."""
     epochs: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class BatchFinished:
-    """The optimizer has made a step."""
+    """The optimizer made a step."""
 
     stage: str
     epoch: int
     step: int
-    """Counted from 1 in every stage."""
+    """Number of the step, counted from 1 in every stage."""
     steps: int
-    """That the stage has at most."""
+    """Largest number of steps that the stage may take."""
     images: int
-    """In the batch."""
+    """Number of images in the batch."""
     loss: float
-    """Mean over the batch, penalties included."""
+    """Mean loss over the batch, penalties included."""
     rates: Mapping[str, float]
     """Learning rate of every group in this step."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EpochFinished:
-    """One line of `history.jsonl`."""
+    """An epoch is trained and validated: one line of `history.jsonl`."""
 
     stage: str
     epoch: int
     epochs: int
     rates: Mapping[str, float]
-    """Learning rate of every group at the epoch's beginning."""
+    """Learning rate of every group at the start of the epoch."""
     train_loss: float
+    """Mean loss over the training images of the epoch."""
     val: Mapping[str, float]
-    """`accuracy`, `macro_f1`, `loss`."""
+    """Validation scores: `accuracy`, `macro_f1`, `loss`."""
     seconds: float
     images_per_second: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointSaved:
-    """The run could be taken up again from here."""
+    """The run can be resumed from here."""
 
     path: Path
-    """The folder; it is gone when the run is complete."""
+    """Path of the checkpoint folder, which is removed when the run is complete."""
     stages: int
-    """Finished so far."""
+    """Number of stages finished so far."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StageFinished:
-    """A stage is trained and judged."""
+    """A stage is trained and scored."""
 
     stage: str
     seconds: float
     val: Mapping[str, float] = field(default_factory=dict)
-    """`accuracy`, `macro_f1`, `loss`, of what the stage ends with."""
+    """Validation scores of the model that the stage ends with: `accuracy`, `macro_f1`, `loss`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunFinished:
-    """Everything is written."""
+    """The run is complete and everything is written."""
 
-    result: Result
-    """As `finetune` returns it, also where its proof has failed."""
+    result: RunResult
+    """The result that `finetune` returns, also where a check of the proof failed."""
     confusion: tuple[tuple[int, ...], ...]
-    """[class, predicted class], validation images, in the order of `result.classes`."""
+    """Validation images by [true class][predicted class], in the order of `result.classes`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +149,7 @@ class RunStopped:
     """The run ended without a result."""
 
     reason: str
-    """In one line: an error, or that it was interrupted."""
+    """The error in one line, or that the run was interrupted."""
 
 
 Event = (
@@ -168,4 +170,20 @@ Report = Callable[[Event], None]
 
 
 def silent(event: Event) -> None:
-    """Reports to nobody."""
+    """Ignore an event: the default for whoever does not listen."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObserverSpec:
+    """An observer of runs: it keeps curves or sends messages. It cannot change or break the run."""
+
+    name: str
+    summary: str
+    build: Callable[[], Callable[[Event], None]]
+    """Takes nothing and returns a function that is called with every event, in order, in the main thread. It is called
+    before anything runs, for runs that ask for the observer. The text of an ImportError or ValueError is shown to the
+    user."""
+
+    def __post_init__(self) -> None:
+        check_name("observer", self.name, NAME)
+        check_callables(self, "build")

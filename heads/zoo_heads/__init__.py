@@ -1,4 +1,4 @@
-"""The bundled heads: what they are called, when to use them, their options. Importing this does not import torch."""
+"""The bundled heads: names, options, when to use them. Importing this module imports no torch."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 Metric = Literal["cosine", "euclidean"]
 
-_MOST_HEADS = 8
-_HEADS_NAMED = 16
+_MAX_DEFAULT_HEADS = 8
+_MAX_LISTED_HEADS = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,7 @@ class ConcatPoolOptions:
     hidden: int = 512
     """Width of the hidden layer."""
     p: float = 0.5
-    """Probability that a hidden unit is zeroed in training; half of it for a pooled feature."""
+    """Probability that a hidden unit is zeroed in training. Pooled features are zeroed with half of it."""
 
     def __post_init__(self) -> None:
         _check_hidden(self.hidden)
@@ -63,7 +63,7 @@ class GemOptions:
     """Options of `gem`."""
 
     p: float = 3.0
-    """The exponent that training starts from, above 0: 1 is the mean, the larger the closer to the maximum."""
+    """Initial value of the learned exponent, above 0. 1 is the mean; larger values approach the maximum."""
 
     def __post_init__(self) -> None:
         _check_positive("p", self.p)
@@ -74,7 +74,7 @@ class AttentionPoolOptions:
     """Options of `attention_pool`."""
 
     heads: int | None = None
-    """Attention heads; they must divide the map's channels. None: the largest number up to 8 that does."""
+    """Number of attention heads. It must divide the map's channels. None: the largest divisor up to 8."""
     p: float = 0.0
     """Probability that a pooled feature is zeroed in training."""
 
@@ -89,7 +89,7 @@ class CosineOptions:
     """Options of `cosine`."""
 
     scale: float = 10.0
-    """What cosines are multiplied by when training starts, above 0; it is learned."""
+    """Initial value of the learned factor that multiplies the cosines, above 0."""
 
     def __post_init__(self) -> None:
         _check_positive("scale", self.scale)
@@ -100,13 +100,13 @@ class ArcFaceOptions:
     """Options of `arcface`, with the paper's defaults."""
 
     margin: float = 0.5
-    """Radians by which the angle to the true class counts as larger in training. On a frozen backbone 0.2 does better:
-    features that cannot move cannot keep the distance."""
+    """Radians added to the angle to the true class in training. On a frozen backbone 0.2 works better, because features
+    that do not train cannot move apart by the full margin."""
     scale: float = 64.0
-    """What cosines are multiplied by, above 0."""
+    """Fixed factor that multiplies the cosines, above 0."""
 
     def __post_init__(self) -> None:
-        # From pi/2 on, even a feature that lies on its class's weights would count as unlike them.
+        # From pi/2 on, even a feature in the direction of its class's weights would get a negative cosine.
         if not 0 <= self.margin < math.pi / 2:
             raise ValueError(f"margin must be at least 0 and below pi/2 (1.5708), got {self.margin}")
         _check_positive("scale", self.scale)
@@ -117,10 +117,10 @@ class PrototypeOptions:
     """Options of `prototype`."""
 
     metric: Metric = "cosine"
-    """How a feature, scaled to length 1, is compared with a class's mean: by the angle or the squared distance."""
+    """How a feature, scaled to length 1, is compared with a class mean: by the angle or by the squared distance."""
     scale: float = 30.0
-    """Sharpens the probabilities, above 0; it changes no prediction. With 30 they were about as sure as they were
-    right on SqueezeNet's features of flowers and of insects."""
+    """Factor of the logits, above 0. A larger one gives more confident probabilities and the same predictions. With 30,
+    confidence roughly matched accuracy on SqueezeNet's features of flowers and insects."""
 
     def __post_init__(self) -> None:
         if self.metric not in get_args(Metric):
@@ -128,7 +128,7 @@ class PrototypeOptions:
         _check_positive("scale", self.scale)
 
 
-# Each is written so that nan fails it.
+# The comparisons are written so that nan fails them.
 def _check_probability(p: float) -> None:
     if not 0 <= p < 1:
         raise ValueError(f"p must be at least 0 and below 1, got {p}")
@@ -175,7 +175,7 @@ def _concat_pool(shape: zoo.FeatureShape, classes: int, options: ConcatPoolOptio
     from zoo_heads.modules import ConcatPool
 
     pooled = 2 * _channels(shape)
-    # The order of fastai's create_head; its linear layers have no bias, the last one included.
+    # The layers of fastai's create_head in its order. None of its linear layers has a bias, not even the last.
     return nn.Sequential(
         _modules(
             pool=ConcatPool(),
@@ -213,19 +213,19 @@ def _attention_pool(shape: zoo.FeatureShape, classes: int, options: AttentionPoo
     )
 
 
-def _attention_heads(channels: int, asked: int | None) -> int:
-    if asked is None:
-        return max(_divisors(channels, _MOST_HEADS))
-    if channels % asked:
-        fitting = ", ".join(map(str, _divisors(channels, _HEADS_NAMED)))
+def _attention_heads(channels: int, heads: int | None) -> int:
+    if heads is None:
+        return max(_divisors(channels, _MAX_DEFAULT_HEADS))
+    if channels % heads:
+        valid = ", ".join(map(str, _divisors(channels, _MAX_LISTED_HEADS)))
         raise ValueError(
-            f"heads must divide the map's {channels} channels, got {asked}; up to {_HEADS_NAMED} these do: {fitting}"
+            f"heads must divide the map's {channels} channels, got {heads}; up to {_MAX_LISTED_HEADS} these do: {valid}"
         )
-    return asked
+    return heads
 
 
-def _divisors(number: int, most: int) -> list[int]:
-    return [each for each in range(1, most + 1) if number % each == 0]
+def _divisors(number: int, largest: int) -> list[int]:
+    return [divisor for divisor in range(1, largest + 1) if number % divisor == 0]
 
 
 def _cosine(shape: zoo.FeatureShape, classes: int, options: CosineOptions) -> nn.Module:
@@ -241,6 +241,7 @@ def _arcface(shape: zoo.FeatureShape, classes: int, options: ArcFaceOptions) -> 
 
 
 def _arcface_loss(module: nn.Module, features: Tensor, targets: Tensor) -> Tensor:
+    """features[N, F], targets[N] -> the mean loss, a scalar."""
     from zoo_heads.modules import ArcFace
 
     assert isinstance(module, ArcFace)
@@ -254,6 +255,7 @@ def _prototype(shape: zoo.FeatureShape, classes: int, options: PrototypeOptions)
 
 
 def _fit_prototype(module: nn.Module, features: Tensor, targets: Tensor) -> None:
+    """Compute the class means of features[N, F] with targets[N]."""
     from zoo_heads.modules import NearestClassMean
 
     assert isinstance(module, NearestClassMean)
@@ -261,11 +263,12 @@ def _fit_prototype(module: nn.Module, features: Tensor, targets: Tensor) -> None
 
 
 def _channels(shape: zoo.FeatureShape) -> int:
-    assert shape.map is not None, "a head that needs the map is never built without one"
+    assert shape.map is not None, "zoo builds no head that needs a map on a backbone without one"
     return shape.map
 
 
 def _modules(**modules: nn.Module) -> OrderedDict[str, nn.Module]:
+    # Names instead of numbers: they are the keys of saved state dicts, which must never change.
     return OrderedDict(modules)
 
 
@@ -282,14 +285,14 @@ def zoo_heads() -> Iterable[zoo.HeadSpec]:
         ),
         zoo.HeadSpec(
             name="mlp",
-            summary="One hidden layer (GELU, dropout), for classes that a line cannot part.",
+            summary="One hidden layer (GELU, dropout): for classes that are not linearly separable.",
             build=_mlp,
             options=MlpOptions,
             references=("arXiv:1606.08415",),
         ),
         zoo.HeadSpec(
             name="concat_pool",
-            summary="Mean and maximum pooled, batch norm, a hidden layer: fastai's head, to train with the backbone.",
+            summary="Mean and max pooling, batch norm, a hidden layer: fastai's head, to train with the backbone.",
             build=_concat_pool,
             needs="map",
             options=ConcatPoolOptions,
@@ -297,7 +300,7 @@ def zoo_heads() -> Iterable[zoo.HeadSpec]:
         ),
         zoo.HeadSpec(
             name="gem",
-            summary="Learned pooling between mean and maximum, then linear: for small objects in maps behind a ReLU.",
+            summary="Learned pooling between mean and maximum, then linear: for small objects in maps after a ReLU.",
             build=_gem,
             needs="map",
             options=GemOptions,
@@ -305,7 +308,7 @@ def zoo_heads() -> Iterable[zoo.HeadSpec]:
         ),
         zoo.HeadSpec(
             name="attention_pool",
-            summary="A learned query weighs the positions, then linear: for token maps and for small objects.",
+            summary="A learned query weights the positions, then linear: for token maps and for small objects.",
             build=_attention_pool,
             needs="map",
             options=AttentionPoolOptions,
@@ -313,14 +316,14 @@ def zoo_heads() -> Iterable[zoo.HeadSpec]:
         ),
         zoo.HeadSpec(
             name="cosine",
-            summary="Cosine to each class's weights, learned scale: for few or uneven numbers of images a class.",
+            summary="Cosine to each class's weights, learned scale: for few images per class, or imbalanced classes.",
             build=_cosine,
             options=CosineOptions,
             references=("arXiv:1804.09458", "arXiv:1712.07136"),
         ),
         zoo.HeadSpec(
             name="arcface",
-            summary="Angular margin in training: for many similar classes and a backbone that trains too.",
+            summary="Angular margin in training: for many similar classes, with a backbone that trains too.",
             build=_arcface,
             options=ArcFaceOptions,
             loss=_arcface_loss,
@@ -328,7 +331,7 @@ def zoo_heads() -> Iterable[zoo.HeadSpec]:
         ),
         zoo.HeadSpec(
             name="prototype",
-            summary="Nearest class mean, computed rather than trained: for a handful of images a class, or a baseline.",
+            summary="Nearest class mean, computed, not trained: for a handful of images per class, or as a baseline.",
             build=_prototype,
             options=PrototypeOptions,
             fit=_fit_prototype,

@@ -1,6 +1,6 @@
-"""MLflow: an observer that tracks a run in a database beside the run folders, or where MLFLOW_TRACKING_URI says.
+"""The observer `mlflow`: tracks a run in a database beside the run folders, or at MLFLOW_TRACKING_URI.
 
-Needs the packages of the extra `mlflow`; no account and no server. Nothing here imports torch or mlflow.
+It needs the packages of the extra `mlflow`, but no account and no server. Nothing here imports torch or mlflow.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 import zoo
 
 NEEDED = ("mlflow", "sqlalchemy", "alembic")
-"""mlflow-skinny brings the first; the other two are what it keeps its database with."""
+"""The package mlflow-skinny provides the first; its database needs the other two."""
 
 
 def _build() -> Callable[[zoo.Event], None]:

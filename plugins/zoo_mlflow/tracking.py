@@ -1,4 +1,4 @@
-"""Events of a run as MLflow's. Needs mlflow: imported when the observer is built."""
+"""Write the events of a run to MLflow. This module needs mlflow: it is imported when the observer is built."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import zoo
 
-# Who tracks training on their own machine has not asked for anybody to be told of it.
+# Before mlflow is imported: tracking a run locally is no consent to telemetry.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 from mlflow import MlflowClient
@@ -19,16 +19,16 @@ from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
 NOTE = "mlflow.json"
-"""In the run folder: which run of MLflow it is, so that one that goes on later is no second one."""
+"""File in the run folder that names MLflow's run, so that a resumed run continues it and creates no second one."""
 DATABASE, FILES, EXPERIMENT = "mlflow.db", "mlflow-files", "zoo"
-_AT_ONCE, _LONGEST = 100, 500
-"""MLflow's limits: parameters in a call, letters of a value that every version takes."""
-_BUFFERED = 500
-"""Metrics; a call takes 1,000."""
+_MAX_PARAMS, _MAX_LENGTH = 100, 500
+"""MLflow's limits: parameters per call, and characters of a value that every version accepts."""
+_MAX_BUFFERED = 500
+"""Metrics to collect before they are written. MLflow accepts 1,000 per call."""
 
 
 class MLflow:
-    """Writes at the end of every epoch. Batches are counted over all stages as planned, and so are epochs."""
+    """Writes at the end of every epoch. Batches and epochs are counted over all stages, as planned."""
 
     def __init__(self) -> None:
         self._client: MlflowClient | None = None
@@ -36,11 +36,11 @@ class MLflow:
         self._batches_before: dict[str, int] = {}
         self._epochs_before: dict[str, int] = {}
         self._metrics: list[Metric] = []
-        # Of a run that goes on from its last checkpoint, what came after that comes again, to the same numbers.
-        self._batches_there = self._epochs_there = 0
+        # A resumed run repeats the batches after its last checkpoint, with equal numbers: those are not written again.
+        self._last_batch = self._last_epoch = 0
 
     def __call__(self, event: zoo.Event) -> None:
-        """Write what one event holds."""
+        """Record one event."""
         if isinstance(event, zoo.RunStarted):
             self._begin(event)
         elif self._client is None:
@@ -53,48 +53,48 @@ class MLflow:
             self._finish(event, self._client)
         elif isinstance(event, zoo.RunStopped):
             self._write()
-            self._client.set_tag(self._run, "zoo.stopped", event.reason[:_LONGEST])
+            self._client.set_tag(self._run, "zoo.stopped", event.reason[:_MAX_LENGTH])
             self._client.set_terminated(self._run, "KILLED")
 
     def _begin(self, event: zoo.RunStarted) -> None:
         batches = epochs = 0
         for stage in event.plan.stages:
-            # As planned, so that a run that goes on later, or a stage that ends early, shifts nothing.
+            # Planned counts: a resumed run, or a stage that stops early, does not shift the steps of later stages.
             self._batches_before[stage.settings.name] = batches
             self._epochs_before[stage.settings.name] = epochs
             batches, epochs = batches + stage.steps, epochs + stage.settings.epochs
-        theirs = os.environ.get("MLFLOW_TRACKING_URI")
+        configured_uri = os.environ.get("MLFLOW_TRACKING_URI")
         runs = event.run.resolve().parent
-        uri = theirs or f"sqlite:///{runs / DATABASE}"
+        uri = configured_uri or f"sqlite:///{runs / DATABASE}"
         client = MlflowClient(tracking_uri=uri)
-        run = _noted(event.run, uri, client) if event.resumed else None
+        run = _run_to_continue(event.run, uri, client) if event.resumed else None
         if run is None:
-            run = _new_run(client, event, files=None if theirs else runs / FILES)
+            run = _new_run(client, event, files=None if configured_uri else runs / FILES)
             (event.run / NOTE).write_text(json.dumps({"tracking_uri": uri, "run_id": run}) + "\n", "utf-8")
         else:
             client.update_run(run, status="RUNNING")
-            self._batches_there = _last_step(client, run, "batch/loss")
-            self._epochs_there = _last_step(client, run, "train/loss")
+            self._last_batch = _last_step(client, run, "batch/loss")
+            self._last_epoch = _last_step(client, run, "train/loss")
         self._client, self._run = client, run
 
     def _batch(self, event: zoo.BatchFinished) -> None:
-        at = self._batches_before[event.stage] + event.step
-        if at <= self._batches_there:
+        step = self._batches_before[event.stage] + event.step
+        if step <= self._last_batch:
             return
-        self._add("batch/loss", event.loss, at)
+        self._add("batch/loss", event.loss, step)
         for group, rate in event.rates.items():
-            self._add(f"rate/{group}", rate, at)
-        if len(self._metrics) >= _BUFFERED:
+            self._add(f"rate/{group}", rate, step)
+        if len(self._metrics) >= _MAX_BUFFERED:
             self._write()
 
     def _epoch(self, event: zoo.EpochFinished) -> None:
-        at = self._epochs_before[event.stage] + event.epoch
-        if at <= self._epochs_there:
+        step = self._epochs_before[event.stage] + event.epoch
+        if step <= self._last_epoch:
             return
-        self._add("train/loss", event.train_loss, at)
-        self._add("speed/images_per_second", event.images_per_second, at)
+        self._add("train/loss", event.train_loss, step)
+        self._add("speed/images_per_second", event.images_per_second, step)
         for name, value in event.val.items():
-            self._add(f"val/{name}", value, at)
+            self._add(f"val/{name}", value, step)
         self._write()
 
     def _finish(self, event: zoo.RunFinished, client: MlflowClient) -> None:
@@ -116,8 +116,8 @@ class MLflow:
             self._metrics = []
 
 
-def _noted(run: Path, uri: str, client: MlflowClient) -> str | None:
-    """What was begun before the run was stopped; None where it is elsewhere or gone."""
+def _run_to_continue(run: Path, uri: str, client: MlflowClient) -> str | None:
+    """Return the id of MLflow's run from before the interruption, or None if it is in another database or deleted."""
     try:
         note = json.loads((run / NOTE).read_text("utf-8"))
         if note["tracking_uri"] != uri:
@@ -135,9 +135,9 @@ def _new_run(client: MlflowClient, event: zoo.RunStarted, *, files: Path | None)
     plan = event.plan.model_dump(mode="json")
     experiment = _experiment(client, files)
     run = str(client.create_run(experiment, run_name=event.run.name).info.run_id)
-    choices = [Param(name, value[:_LONGEST]) for name, value in _choices(plan)]
-    for start in range(0, len(choices), _AT_ONCE):
-        client.log_batch(run, params=choices[start : start + _AT_ONCE], synchronous=True)
+    choices = [Param(name, value[:_MAX_LENGTH]) for name, value in _choices(plan)]
+    for start in range(0, len(choices), _MAX_PARAMS):
+        client.log_batch(run, params=choices[start : start + _MAX_PARAMS], synchronous=True)
     client.log_batch(run, tags=[RunTag("zoo.run", str(event.run.resolve()))], synchronous=True)
     client.log_dict(run, plan, "plan.json")
     return run
@@ -145,14 +145,14 @@ def _new_run(client: MlflowClient, event: zoo.RunStarted, *, files: Path | None)
 
 def _experiment(client: MlflowClient, files: Path | None) -> str:
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT)
-    found = client.get_experiment_by_name(name)
-    if found is not None:
-        return str(found.experiment_id)
+    experiment = client.get_experiment_by_name(name)
+    if experiment is not None:
+        return str(experiment.experiment_id)
     return str(client.create_experiment(name, artifact_location=None if files is None else files.as_uri()))
 
 
 def _choices(plan: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """What runs are told apart by: the settings, not what was derived or measured."""
+    """Yield the settings that distinguish runs, as (name, value), without derived or measured values."""
     for name in ("backbone", "weights", "head", "data"):
         for key, value in plan[name].items():
             if value is None or isinstance(value, (str, int, float, bool)):

@@ -1,6 +1,6 @@
-"""Data sources beside class folders: tables, tar shards, zip archives, saved Hugging Face data sets.
+"""Data sources besides class folders: tables, tar shards, zip archives and saved Hugging Face data sets.
 
-What reads them is imported when they are read. Nothing here imports torch.
+The module that reads a source is imported only when one is read. Nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -59,13 +59,13 @@ def zoo_data_sources() -> Iterable[zoo.DataSourceSpec]:
     return [
         zoo.DataSourceSpec(
             name="table",
-            summary="A CSV, TSV or Parquet file with the columns path, label and, where you split yourself, split.",
+            summary="A CSV, TSV or Parquet file with the columns path, label and, for data split already, split.",
             recognises=_recognises_table,
             read=_read_table,
         ),
         zoo.DataSourceSpec(
             name="tar",
-            summary="Tar shards of webdataset or of class folders: one, a folder of them, or train-{000..003}.tar.",
+            summary="Tar shards, of webdataset or of class folders: a file, a folder of them, or train-{000..003}.tar.",
             recognises=_recognises_tar,
             read=_read_tar,
         ),
@@ -77,7 +77,7 @@ def zoo_data_sources() -> Iterable[zoo.DataSourceSpec]:
         ),
         zoo.DataSourceSpec(
             name="hf",
-            summary="A folder written by the save_to_disk of Hugging Face datasets (extra hf).",
+            summary="A folder written by save_to_disk of Hugging Face datasets (extra hf).",
             recognises=_recognises_saved,
             read=_read_saved,
         ),

@@ -1,4 +1,4 @@
-"""Data sets saved by Hugging Face datasets: rows are read from the mapped Arrow files, one at a time."""
+"""Data sets saved by Hugging Face datasets. Rows are read one at a time from memory-mapped Arrow files."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _LABEL_NAMES = ("label", "labels", "class")
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """The image of one row: called, it reads its bytes."""
+    """The image of one row. Calling it reads and returns its encoded bytes."""
 
     rows: Any
-    """The data set's image column, formatted as Arrow: nothing is decoded."""
+    """The data set's image column in Arrow format, in which nothing is decoded."""
     column: str
     index: int
 
@@ -38,8 +38,9 @@ class Row:
 def read_saved(path: Path) -> zoo.SourceListing:
     """List a folder that `save_to_disk` of a Dataset or DatasetDict has written.
 
-    Raises DataError for a folder that cannot be read so, or without one image column and one label column; ImportError
-    where the package is missing.
+    Raises:
+        DataError: The folder cannot be read, or has no single image column and label column.
+        ImportError: The package datasets is not installed.
     """
     try:
         import datasets
@@ -49,7 +50,7 @@ def read_saved(path: Path) -> zoo.SourceListing:
         loaded = datasets.load_from_disk(str(path))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise zoo.DataError(
-            f"{path} is no data set that datasets {datasets.__version__} can read: {error}\nNext: save it anew."
+            f"{path} cannot be read by datasets {datasets.__version__}: {error}\nNext: save it again."
         ) from None
     parts: Mapping[str | None, Any] = loaded if isinstance(loaded, datasets.DatasetDict) else {None: loaded}
     images: list[zoo.SourceImage] = []
@@ -70,15 +71,17 @@ def _rows(rows: Any, image: str, label: str, split: str | None) -> Iterator[zoo.
     stored = rows.select_columns([label]).with_format("arrow")[:][label].to_pylist()
     for index, (value, suffix) in enumerate(zip(stored, suffixes, strict=True)):
         name = f"{split + '/' if split else ''}{index:07d}{suffix}"
-        told = _class_of(value, classes)
-        if told is None:
+        class_name = _class_of(value, classes)
+        if class_name is None:
             yield zoo.Skipped(name, "no label", f"its {label} is {value!r}")
         else:
-            yield zoo.SourceImage(name=name, label=sys.intern(told), content=Row(contents, image, index), split=split)
+            yield zoo.SourceImage(
+                name=name, label=sys.intern(class_name), content=Row(contents, image, index), split=split
+            )
 
 
 def _suffixes(contents: Any, image: str) -> list[str]:
-    """Of the names that the images were read from, where they are known."""
+    """Return the suffix of each image's original file name, or an empty text if that is unknown."""
     import pyarrow.compute
 
     names = pyarrow.compute.struct_field(contents[:][image], "path").to_pylist()
@@ -93,23 +96,23 @@ def _class_of(value: object, classes: Sequence[str] | None) -> str | None:
 
 
 def _columns(path: Path, features: Mapping[str, Any], datasets: Any) -> tuple[str, str]:
-    """The names of the image column and of the label column."""
+    """Return the names of the image column and of the label column."""
     images = [name for name, kind in features.items() if isinstance(kind, datasets.Image)]
     labels = [name for name, kind in features.items() if isinstance(kind, datasets.ClassLabel)]
     texts = [name for name, kind in features.items() if getattr(kind, "dtype", None) in ("string", "large_string")]
     named = [name for name in _LABEL_NAMES if name in features and name not in images]
-    there = ", ".join(f"{name} ({type(kind).__name__})" for name, kind in features.items())
-    image = _only(path, "image", images, _IMAGE_NAMES, there)
-    return image, _only(path, "label", labels or named or texts, _LABEL_NAMES, there)
+    columns = ", ".join(f"{name} ({type(kind).__name__})" for name, kind in features.items())
+    image = _only(path, "image", images, _IMAGE_NAMES, columns)
+    return image, _only(path, "label", labels or named or texts, _LABEL_NAMES, columns)
 
 
-def _only(path: Path, kind: str, found: Sequence[str], usual: Sequence[str], there: str) -> str:
-    usually = [name for name in usual if name in found]
-    if len(found) == 1 or usually:
-        return (usually or list(found))[0]
-    of = "Image" if kind == "image" else "ClassLabel, or of texts"
-    many = f"several {kind} columns, {', '.join(found)}" if found else f"no {kind} column"
+def _only(path: Path, kind: str, candidates: Sequence[str], usual_names: Sequence[str], columns: str) -> str:
+    usual = [name for name in usual_names if name in candidates]
+    if len(candidates) == 1 or usual:
+        return (usual or list(candidates))[0]
+    feature = "Image" if kind == "image" else "ClassLabel, or of texts"
+    problem = f"several {kind} columns, {', '.join(candidates)}" if candidates else f"no {kind} column"
     raise zoo.DataError(
-        f"{path} has {many}; its columns: {there}.\n"
-        f"Next: save it with one column of {of}, or name the right one {usual[0]!r} (rename_column)."
+        f"{path} has {problem}; its columns: {columns}.\n"
+        f"Next: save it with one column of {feature}, or rename the right one to {usual_names[0]!r} (rename_column)."
     )

@@ -1,7 +1,7 @@
-"""What every archive is held to, before anything in it is read: names that stay inside it, sizes within reason.
+"""Checks of an archive's members before any is read: names must stay inside the archive, sizes must be plausible.
 
-Nothing is extracted, so no name could write anywhere; but one that points outside says that the archive is not what it
-seems, and names go into reports.
+Nothing is extracted, so no member can be written anywhere. But a name that points outside is a sign of a hostile
+archive, and names appear in reports.
 """
 
 from __future__ import annotations
@@ -12,27 +12,27 @@ from pathlib import Path
 
 import zoo
 
-MOST_BYTES = 256 << 20
-"""Of one image, encoded: far more than a photograph takes, far less than memory."""
+MAX_BYTES = 256 << 20
+"""Largest encoded image in bytes: far more than a photograph has, far less than memory."""
 _DRIVE = re.compile(r"[A-Za-z]:")
 
 
 class Members:
-    """The names of an archive's files, checked as they come."""
+    """Checks the members of one archive, one after the other."""
 
     def __init__(self, archive: Path) -> None:
         self._archive = archive
         self._seen: set[str] = set()
 
     def name(self, name: str) -> str:
-        """The name as zoo uses it, without `./`. Raises DataError: absolute, with `..`, empty, or there twice."""
+        """Return the normalised name. Raises DataError if it is absolute, contains `..`, is empty or is repeated."""
         parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
         if name.startswith(("/", "\\")) or _DRIVE.match(name):
             raise self._refused(name, "has an absolute path")
         if ".." in parts:
             raise self._refused(name, "points outside the archive")
         if not parts or "\0" in name:
-            raise self._refused(name, "has no name that can be used")
+            raise self._refused(name, "has no usable name")
         clean = "/".join(parts)
         if clean in self._seen:
             raise self._refused(name, "is in the archive more than once")
@@ -40,18 +40,17 @@ class Members:
         return clean
 
     def size(self, name: str, sizes: Iterable[int]) -> None:
-        """Raises DataError for a member that says that it is larger than any image, packed or unpacked."""
+        """Raise DataError if a member's stated size, packed or unpacked, is larger than any image."""
         largest = max(sizes)
-        if largest > MOST_BYTES:
-            said = f"says that it has {largest:,} bytes; an image may have {MOST_BYTES:,}"
-            raise self._refused(name, said)
+        if largest > MAX_BYTES:
+            raise self._refused(name, f"has {largest:,} bytes by its header; an image may have {MAX_BYTES:,}")
 
     def special(self, name: str, kind: str) -> zoo.DataError:
-        """For a link, a device or whatever else is no file with content."""
+        """Return the error for a member that is no regular file, such as a link or a device."""
         return self._refused(name, f"is {kind}, not a file with content")
 
-    def _refused(self, name: str, why: str) -> zoo.DataError:
+    def _refused(self, name: str, reason: str) -> zoo.DataError:
         return zoo.DataError(
-            f"{self._archive}: the member {name!r} {why}.\n"
-            "Next: find out where the archive is from; to use it, pack it anew without this member."
+            f"{self._archive}: the member {name!r} {reason}.\n"
+            "Next: check where the archive comes from; to use it, pack it again without this member."
         )

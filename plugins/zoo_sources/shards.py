@@ -1,4 +1,4 @@
-"""Which tar files a path means: one, those of a folder, those of a pattern; and the splits that their names say."""
+"""Find the tar shards that a path stands for (a file, a folder or a pattern), and their splits by name."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SUFFIX = ".tar"
 _PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
-_MOST_SHARDS = 100_000
+_MAX_SHARDS = 100_000
 _SHOWN = 3
 
 
@@ -26,21 +26,22 @@ class Shard:
 
     path: Path
     name: str
-    """Among its kind; empty where it is the only one."""
+    """Path below the common folder of the shards; empty for a single file."""
     split: str | None
+    """`train`, `val` or `test`, if the shard's name or folder says so."""
 
 
 def are_shards(path: Path) -> bool:
-    """A tar file, a pattern of them, or a folder with tar files in it or in its split folders, and no other folders."""
+    """Whether `path` is a tar file, a pattern of tar files, or a folder with shards and no other than split folders."""
     if path.name.lower().endswith((SUFFIX, *_PACKED)):
         return path.is_file() or _is_pattern(path)
     return path.is_dir() and _is_folder_of_shards(path)
 
 
 def find_shards(path: Path) -> tuple[Path, list[Shard], list[zoo.Skipped]]:
-    """-> (the folder that they lie in, the shards in natural order, other files there).
+    """Return (the shards' common folder, the shards, other files in it that are skipped).
 
-    Raises DataError for a pattern without files, shards that are missing, and compressed ones.
+    Raises DataError if a pattern matches no file, shards are missing or shards are compressed.
     """
     skipped: list[zoo.Skipped] = []
     if path.is_dir():
@@ -51,9 +52,9 @@ def find_shards(path: Path) -> tuple[Path, list[Shard], list[zoo.Skipped]]:
         return path.parent, [Shard(path, "", None)], []
     else:
         files = _matching(path)
-        folder = Path(os.path.commonpath([each.parent for each in files]))
+        folder = Path(os.path.commonpath([file.parent for file in files]))
     _refuse_packed(files)
-    names = [each.relative_to(folder).as_posix() for each in files]
+    names = [file.relative_to(folder).as_posix() for file in files]
     return folder, [Shard(file, name, _split_of(name)) for file, name in zip(files, names, strict=True)], skipped
 
 
@@ -63,14 +64,14 @@ def _is_pattern(path: Path) -> bool:
 
 def _is_folder_of_shards(path: Path) -> bool:
     try:
-        entries = [each for each in path.iterdir() if not each.name.startswith(".")]
-        folders = [each for each in entries if each.is_dir()]
-        if not all(zoo.split_named(each.name) for each in folders):
+        entries = [entry for entry in path.iterdir() if not entry.name.startswith(".")]
+        folders = [entry for entry in entries if entry.is_dir()]
+        if not all(zoo.split_named(folder.name) for folder in folders):
             return False
-        below = [each for folder in folders for each in folder.iterdir() if not each.name.startswith(".")]
+        below = [entry for folder in folders for entry in folder.iterdir() if not entry.name.startswith(".")]
     except OSError:
         return False
-    return not any(each.is_dir() for each in below) and any(_is_tar(each) for each in [*entries, *below])
+    return not any(entry.is_dir() for entry in below) and any(_is_tar(entry) for entry in [*entries, *below])
 
 
 def _is_tar(path: Path) -> bool:
@@ -79,41 +80,42 @@ def _is_tar(path: Path) -> bool:
 
 def _in_folder(folder: Path, skipped: list[zoo.Skipped]) -> list[Path]:
     files: list[Path] = []
-    below = [each for each in folder.iterdir() if each.is_dir() and not each.name.startswith(".")]
-    for each in sorted([*folder.iterdir(), *(file for split in below for file in split.iterdir())]):
-        name = each.relative_to(folder).as_posix()
-        if each.is_dir() or each.name == "classes.txt":
+    splits = [entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
+    for entry in sorted([*folder.iterdir(), *(file for split in splits for file in split.iterdir())]):
+        name = entry.relative_to(folder).as_posix()
+        if entry.is_dir() or entry.name == "classes.txt":
             continue
-        if each.name.startswith("."):
+        if entry.name.startswith("."):
             skipped.append(zoo.Skipped(name, "hidden"))
-        elif _is_tar(each):
-            files.append(each)
+        elif _is_tar(entry):
+            files.append(entry)
         else:
-            skipped.append(zoo.Skipped(name, "not an image", "no tar shard"))
+            skipped.append(zoo.Skipped(name, "not an image", "not a tar shard"))
     return files
 
 
 def _matching(path: Path) -> list[Path]:
-    expanded = [Path(each) for each in itertools.islice(_expanded(str(path)), _MOST_SHARDS + 1)]
-    if len(expanded) > _MOST_SHARDS:
+    # Sliced before it is counted: a pattern of a few letters can stand for billions of names.
+    expanded = [Path(text) for text in itertools.islice(_expanded(str(path)), _MAX_SHARDS + 1)]
+    if len(expanded) > _MAX_SHARDS:
         raise zoo.DataError(
-            f"{path} stands for more than {_MOST_SHARDS:,} files.\nNext: give a folder, or less at once."
+            f"{path} stands for more than {_MAX_SHARDS:,} files.\nNext: give a folder, or fewer at once."
         )
-    fixed = [each for each in expanded if not glob.has_magic(str(each))]
-    _refuse_missing(path, fixed)
-    found = [
-        sorted(map(Path, glob.glob(str(each), recursive=True)))  # noqa: PTH207 - absolute too
-        for each in expanded
-        if glob.has_magic(str(each))
+    named = [name for name in expanded if not glob.has_magic(str(name))]
+    _refuse_missing(path, named)
+    matches = [
+        sorted(map(Path, glob.glob(str(pattern), recursive=True)))  # noqa: PTH207 - absolute too
+        for pattern in expanded
+        if glob.has_magic(str(pattern))
     ]
-    files = list(dict.fromkeys([*fixed, *itertools.chain.from_iterable(found)]))
+    files = list(dict.fromkeys([*named, *itertools.chain.from_iterable(matches)]))
     if not files:
-        raise zoo.DataError(f"No file matches {str(path)!r}.\nNext: look at the folder, and quote the pattern.")
+        raise zoo.DataError(f"No file matches {str(path)!r}.\nNext: check the folder, and put the pattern in quotes.")
     return files
 
 
 def _expanded(text: str) -> Iterator[str]:
-    """`{000..003}` and `{a,b}` as a shell expands them."""
+    """Expand `{000..003}` and `{a,b}` as a shell does."""
     match = _BRACES.search(text)
     if match is None:
         yield text
@@ -128,28 +130,28 @@ def _expanded(text: str) -> Iterator[str]:
 
 
 def _split_of(name: str) -> str | None:
-    """By its folder, else by the word before the first `-`, `_` or `.` of its name."""
+    """Return the split by the shard's folder, or by the first word of its name (before `-`, `_` or `.`)."""
     folder, _, file = name.rpartition("/")
     of_folder = zoo.split_named(folder.rpartition("/")[2])
     return of_folder or zoo.split_named(re.split(r"[-_.]", file)[0])
 
 
 def _refuse_packed(files: Sequence[Path]) -> None:
-    packed = next((each for each in files if not each.name.lower().endswith(SUFFIX)), None)
+    packed = next((file for file in files if not file.name.lower().endswith(SUFFIX)), None)
     if packed is not None and packed.name.lower().endswith(_PACKED):
         raise zoo.DataError(
-            f"{packed} is compressed, so a picture in it cannot be read without all before it.\n"
-            "Next: unpack it to a plain .tar (pictures are compressed already), such as: gunzip FILE.tar.gz"
+            f"{packed} is compressed, so that reading one image means unpacking all images before it.\n"
+            "Next: unpack it to a plain .tar (images are compressed already), for example: gunzip FILE.tar.gz"
         )
 
 
-def _refuse_missing(asked: Path, files: Sequence[Path]) -> None:
-    missing = [each for each in files if not each.is_file()]
+def _refuse_missing(path: Path, files: Sequence[Path]) -> None:
+    missing = [file for file in files if not file.is_file()]
     if not missing:
         return
-    shown = ", ".join(each.name for each in missing[:_SHOWN])
+    shown = ", ".join(file.name for file in missing[:_SHOWN])
     more = f" and {len(missing) - _SHOWN:,} more" if len(missing) > _SHOWN else ""
     raise zoo.DataError(
-        f"{len(missing):,} of the {len(files):,} shards that {asked} names are not there: {shown}{more}.\n"
-        "Next: get them, or name those that are there."
+        f"{len(missing):,} of the {len(files):,} shards in {path} do not exist: {shown}{more}.\n"
+        "Next: download them, or name existing shards only."
     )

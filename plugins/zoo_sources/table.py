@@ -1,4 +1,4 @@
-"""Tables of paths and labels: CSV, with commas, semicolons or tabs, and Parquet."""
+"""Tables of paths and labels: CSV (with commas, semicolons or tabs) and Parquet."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ NO_PYARROW = (
 
 
 @dataclass(slots=True)
-class _Found:
-    """What the rows gave so far."""
+class _Listing:
+    """The images, skipped files and missing files of the rows read so far."""
 
     images: list[zoo.SourceImage] = field(default_factory=list)
     skipped: list[zoo.Skipped] = field(default_factory=list)
@@ -34,7 +34,7 @@ class _Found:
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """Cells as text, and where they stand."""
+    """The cells of one row as text, and its position in the table, such as `Line 3`."""
 
     where: str
     path: str
@@ -43,44 +43,47 @@ class _Row:
 
 
 def read_table(path: Path) -> zoo.SourceListing:
-    """List what a table names: paths below its own folder, or absolute ones.
+    """List the images that a table names, by paths relative to the table's folder or absolute ones.
 
-    Raises DataError for a table that cannot be read, lacks a column or a cell, has no rows, or names files that are not
-    there; ImportError where Parquet cannot be read here.
+    Raises:
+        DataError: The table cannot be read, lacks a column or a cell, has no rows, or names files that do not exist.
+        ImportError: The table is a Parquet file, and pyarrow is not installed.
     """
     if not path.is_file():
         raise zoo.DataError(f"There is no file {str(path)!r}.")
     if not path.stat().st_size:
-        raise zoo.DataError(f"{path} is empty: it has 0 bytes.\nNext: write a header, path,label, and a row an image.")
+        raise zoo.DataError(
+            f"{path} is empty: it has 0 bytes.\nNext: write the header path,label and one row per image."
+        )
     notes: list[str] = []
-    found = _Found()
+    listing = _Listing()
     rows = _parquet_rows(path, notes) if path.suffix.lower() == ".parquet" else _csv_rows(path, notes)
     total = 0
     for total, row in enumerate(rows, start=1):  # noqa: B007 - counted
-        _add(row, path, found)
+        _add(row, path, listing)
     if not total:
         raise zoo.DataError(f"{path} has a header and no rows.\nNext: add a row for every image.")
-    if found.missing:
-        raise zoo.DataError(_missing(path, found.missing, total))
-    return zoo.SourceListing(images=found.images, skipped=found.skipped, notes=tuple(notes))
+    if listing.missing:
+        raise zoo.DataError(_missing(path, listing.missing, total))
+    return zoo.SourceListing(images=listing.images, skipped=listing.skipped, notes=tuple(notes))
 
 
-def _add(row: _Row, table: Path, found: _Found) -> None:
+def _add(row: _Row, table: Path, listing: _Listing) -> None:
     for column in REQUIRED:
         if not getattr(row, column):
             raise zoo.DataError(f"{row.where} of {table} has no {column}.\nNext: fill it in, or remove the row.")
     file = table.parent / Path(row.path).expanduser()
-    # Two ways to write one path are still one file.
+    # Normalised, so that a file listed as a.jpg and as ./a.jpg is recognised as a duplicate.
     name = Path(os.path.normpath(row.path)).as_posix()
     if file.suffix and not zoo.is_image_name(file.name):
-        found.skipped.append(zoo.Skipped(name, "not an image", f"{file.suffix} extension"))
+        listing.skipped.append(zoo.Skipped(name, "not an image", f"{file.suffix} extension"))
     elif not file.exists():
-        found.missing.append(row.path)
+        listing.missing.append(row.path)
     elif not file.is_file():
-        found.skipped.append(zoo.Skipped(name, "not an image", "no regular file"))
+        listing.skipped.append(zoo.Skipped(name, "not an image", "not a regular file"))
     else:
         split = sys.intern(row.split.lower()) or None
-        found.images.append(zoo.SourceImage(name=name, label=sys.intern(row.label), content=file, split=split))
+        listing.images.append(zoo.SourceImage(name=name, label=sys.intern(row.label), content=file, split=split))
 
 
 def _csv_rows(path: Path, notes: list[str]) -> Iterator[_Row]:
@@ -101,37 +104,37 @@ def _csv_rows(path: Path, notes: list[str]) -> Iterator[_Row]:
                         f"Line {reader.line_num} of {path} has {len(cells)} cells, the header has {len(columns)}.\n"
                         "Next: put cells that hold a separator in double quotes."
                     )
-                told = [cells[place].strip() if place is not None else "" for place in places]
-                yield _Row(f"Line {reader.line_num}", *told)
+                values = [cells[place].strip() if place is not None else "" for place in places]
+                yield _Row(f"Line {reader.line_num}", *values)
     except UnicodeDecodeError as error:
         raise zoo.DataError(
             f"{path} is not UTF-8: byte {error.object[error.start]:#04x} at {error.start:,}.\n"
-            "Next: save it as UTF-8, such as: iconv -f latin1 -t utf-8 OLD.csv > NEW.csv"
+            "Next: save it as UTF-8, for example: iconv -f latin1 -t utf-8 OLD.csv > NEW.csv"
         ) from None
     except csv.Error as error:
-        raise zoo.DataError(f"{path} is no CSV that can be read: {error}.\nNext: look at that line.") from None
+        raise zoo.DataError(f"{path} cannot be read as CSV: {error}.\nNext: correct the table.") from None
 
 
 def _separator(header: str, *, prefers: str) -> str:
-    """The sign under which the header has the columns; where none does, the one that splits it most."""
+    """Return the separator that gives the required columns, or else the one that splits the header most."""
     signs = sorted(_SIGNS, key=lambda sign: sign != prefers)
     fields = {sign: [cell.strip(' "\r\n') for cell in header.split(sign)] for sign in signs}
-    good = next((sign for sign in signs if set(REQUIRED) <= set(fields[sign])), None)
-    return good or max(signs, key=lambda sign: len(fields[sign]))
+    fitting = next((sign for sign in signs if set(REQUIRED) <= set(fields[sign])), None)
+    return fitting or max(signs, key=lambda sign: len(fields[sign]))
 
 
 def _places(path: Path, columns: Sequence[str], notes: list[str]) -> list[int | None]:
-    """Where path, label and split stand; None for a split that is not there."""
-    twice = [name for name in (*REQUIRED, SPLIT) if list(columns).count(name) > 1]
-    if twice:
-        raise zoo.DataError(f"{path} has the column {twice[0]!r} more than once.\nNext: keep one.")
-    lacking = [name for name in REQUIRED if name not in columns]
-    if lacking:
-        close = get_close_matches(lacking[0], columns, n=1, cutoff=0.6)
-        hint = f" Is {close[0]!r} meant?" if close else ""
+    """Return the column indices of path, label and split; None for split if the table has none."""
+    repeated = [name for name in (*REQUIRED, SPLIT) if list(columns).count(name) > 1]
+    if repeated:
+        raise zoo.DataError(f"{path} has the column {repeated[0]!r} more than once.\nNext: keep one.")
+    missing = [name for name in REQUIRED if name not in columns]
+    if missing:
+        close = get_close_matches(missing[0], columns, n=1, cutoff=0.6)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
         raise zoo.DataError(
-            f"{path} has no column {' and no column '.join(map(repr, lacking))}; it has: {', '.join(columns)}.{hint}\n"
-            "Next: name the columns path, label and, where you split yourself, split."
+            f"{path} has no column {' and no column '.join(map(repr, missing))}; it has: {', '.join(columns)}.{hint}\n"
+            "Next: name the columns path, label and, if the data are split already, split."
         )
     unused = [name for name in columns if name not in (*REQUIRED, SPLIT)]
     if unused:
@@ -157,7 +160,7 @@ def _parquet_rows(path: Path, notes: list[str]) -> Iterator[_Row]:
                     cells = [_cell(path, number, name, values.get(name)) for name in (*REQUIRED, SPLIT)]
                     yield _Row(f"Row {number}", *cells)
     except (pyarrow.ArrowException, OSError) as error:
-        raise zoo.DataError(f"{path} is no Parquet file that can be read: {error}.\nNext: get it anew.") from None
+        raise zoo.DataError(f"{path} cannot be read as Parquet: {error}.\nNext: download or save it again.") from None
 
 
 def _cell(path: Path, number: int, column: str, value: object) -> str:
@@ -167,16 +170,16 @@ def _cell(path: Path, number: int, column: str, value: object) -> str:
         return str(value).strip()
     raise zoo.DataError(
         f"Row {number} of {path} has {type(value).__name__} {value!r} as its {column}.\n"
-        "Next: path and split are texts, label is a text or a whole number."
+        "Next: path and split must be texts, label a text or a whole number."
     )
 
 
 def _missing(table: Path, missing: Sequence[str], total: int) -> str:
     more = f" and {len(missing) - _SHOWN:,} more" if len(missing) > _SHOWN else ""
     return (
-        f"{len(missing):,} of the {total:,} files that {table} names are not there: "
+        f"{len(missing):,} of the {total:,} files listed in {table} do not exist: "
         f"{', '.join(missing[:_SHOWN])}{more}.{_nearest(table, missing[0])}\n"
-        f"Next: paths are relative to the folder of the table, {table.parent}; correct them, or remove these rows."
+        f"Next: correct the paths, which are relative to the table's folder {table.parent}, or remove these rows."
     )
 
 
@@ -186,4 +189,4 @@ def _nearest(table: Path, missing: str) -> str:
         close = get_close_matches(Path(missing).name, os.listdir(folder), n=1, cutoff=0.6)  # noqa: PTH208 - names
     except OSError:
         return f" There is no folder {folder}."
-    return f" Is {str(Path(missing).parent / close[0])!r} meant?" if close else ""
+    return f" Did you mean {str(Path(missing).parent / close[0])!r}?" if close else ""

@@ -1,6 +1,6 @@
-"""Tar shards: samples as webdataset keeps them, or class folders. Members are read from their place in the file.
+"""Tar shards, of webdataset's samples or of class folders. Members are read from their offset in the file.
 
-webdataset's format: files of one sample share a name up to its first dot, such as `0001.jpg` with `0001.cls`.
+In webdataset's format, files of one sample share their name up to its first dot, such as `0001.jpg` and `0001.cls`.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from zoo_sources.shards import Shard, find_shards
 
 CLASSES = "classes.txt"
 _SAMPLE = re.compile(r"((?:.*/)?[^./][^/.]*)\.([^/]*)")
-"""webdataset's key and extension."""
+"""Splits a name into webdataset's key and extension."""
 _LABEL_BYTES = 1 << 20
 _BLOCK = 512
 
 
 @dataclass(frozen=True, slots=True)
 class TarMember:
-    """A file in a tar archive: called, it reads its bytes."""
+    """A file in a tar archive. Calling it reads and returns its bytes."""
 
     path: Path
     offset: int
@@ -38,16 +38,15 @@ class TarMember:
             file.seek(self.offset)
             content = file.read(self.size)
         if len(content) < self.size:
-            raise zoo.DataError("the archive ends within it")
+            raise zoo.DataError("the archive ends in the middle of it")
         return content
 
 
 def read_shards(path: Path) -> zoo.SourceListing:
     """List one tar file, a folder of them or a pattern.
 
-    A shard with a label for some sample holds samples; one without holds class folders. Raises DataError for shards
-    that are missing, truncated or compressed, for members that no honest archive has, and for labels that `classes.txt`
-    does not know.
+    A shard that has a label for any sample holds samples; any other holds class folders. Raises DataError for shards
+    that are missing, truncated or compressed, for suspicious members, and for labels that `classes.txt` lacks.
     """
     folder, shards, skipped = find_shards(path)
     names = _names_in(folder / CLASSES)
@@ -57,9 +56,9 @@ def read_shards(path: Path) -> zoo.SourceListing:
         members = dict(_members(shard.path))
         labels = _labels(members)
         kinds.add("samples" if labels else "class folders")
-        found = _samples(shard, members, labels, names) if labels else _folders(shard, members)
-        images += _placed(found.images, shard)
-        skipped += [zoo.Skipped(_named(shard, each.relative), each.reason, each.detail) for each in found.skipped]
+        listing = _samples(shard, members, labels, names) if labels else _folders(shard, members)
+        images += _in_shard(listing.images, shard)
+        skipped += [zoo.Skipped(_qualified(shard, file.relative), file.reason, file.detail) for file in listing.skipped]
     count = f"{len(shards):,} tar {'shard' if len(shards) == 1 else 'shards'}"
     return zoo.SourceListing(images=images, skipped=skipped, notes=(f"{count} of {' and '.join(sorted(kinds))}",))
 
@@ -70,7 +69,7 @@ def _members(path: Path) -> Iterator[tuple[str, TarMember]]:
         try:
             with tarfile.open(fileobj=file, mode="r:") as tar:
                 while (info := tar.next()) is not None:
-                    # Else every member that was passed is kept, with all of its header.
+                    # Otherwise tarfile keeps every header in memory.
                     tar.members = []  # type: ignore[attr-defined]
                     if info.isdir():
                         continue
@@ -83,15 +82,17 @@ def _members(path: Path) -> Iterator[tuple[str, TarMember]]:
         except (tarfile.TarError, ValueError, OverflowError) as error:
             raise _damaged(path, str(error)) from None
         file.seek(end)
-        # Whatever is no header ends the list without a word; only two empty blocks are an end that somebody wrote.
+        # tarfile silently stops at anything that is no header. Only an empty block there is a real end of the archive.
         if file.read(_BLOCK) != bytes(_BLOCK):
             raise _damaged(path, f"after {end:,} bytes there is neither a file nor the end mark of an archive")
 
 
-def _damaged(path: Path, why: str) -> zoo.DataError:
+def _damaged(path: Path, reason: str) -> zoo.DataError:
     if not path.stat().st_size:
-        return zoo.DataError(f"{path} is empty: it has 0 bytes.\nNext: get it anew.")
-    return zoo.DataError(f"{path} is no tar archive that can be read, or it was cut off: {why}.\nNext: get it anew.")
+        return zoo.DataError(f"{path} is empty: it has 0 bytes.\nNext: download or save it again.")
+    return zoo.DataError(
+        f"{path} cannot be read as a tar archive; it may be truncated: {reason}.\nNext: download or save it again."
+    )
 
 
 def _refuse_special(members: Members, info: tarfile.TarInfo) -> None:
@@ -102,7 +103,7 @@ def _refuse_special(members: Members, info: tarfile.TarInfo) -> None:
 
 
 def _labels(members: dict[str, TarMember]) -> dict[str, str]:
-    """Key -> label, as `.cls` says, else `.json`."""
+    """Return the label of each key, from `.cls` or else from `.json`."""
     labels: dict[str, str] = {}
     for name, member in members.items():
         key, kind = _sample(name)
@@ -127,7 +128,7 @@ def _text(content: bytes) -> str:
 
 
 def _from_json(content: bytes) -> str:
-    """A name under `label` or `class`, else a number there."""
+    """Return the name under `label` or `class`, or else a number there."""
     try:
         stored = json.loads(content)
     except (ValueError, RecursionError):
@@ -160,15 +161,15 @@ def _samples(
 
 
 def _class_of(label: str, names: Sequence[str], shard: Shard, member: str) -> str:
-    """The class that a label means: a name, or a number that counts the lines of `classes.txt` from 0."""
+    """Return the class of a label: a name, or the number of a line of `classes.txt`, counted from 0."""
     if not names or label in names:
         return label
     if label.isdecimal() and int(label) < len(names):
         return names[int(label)]
-    said = f"from 0 to {len(names) - 1}" if label.isdecimal() else f"such as {names[0]!r}"
+    valid = f"from 0 to {len(names) - 1}" if label.isdecimal() else f"such as {names[0]!r}"
     raise zoo.DataError(
-        f"{shard.path}: {member} has the label {label!r}, and {CLASSES} has {len(names)} classes, {said}.\n"
-        f"Next: correct {CLASSES}, which has one class a line, or the label."
+        f"{shard.path}: {member} has the label {label!r}, and {CLASSES} has {len(names)} classes, {valid}.\n"
+        f"Next: correct {CLASSES}, which has one class per line, or the label."
     )
 
 
@@ -194,11 +195,11 @@ def _folders(shard: Shard, members: dict[str, TarMember]) -> zoo.SourceListing:
         raise zoo.DataError(f"{shard.path} cannot be read: {error}") from None
 
 
-def _placed(images: Iterable[zoo.SourceImage], shard: Shard) -> Iterator[zoo.SourceImage]:
+def _in_shard(images: Iterable[zoo.SourceImage], shard: Shard) -> Iterator[zoo.SourceImage]:
     for image in images:
         split = shard.split or image.split
-        yield zoo.SourceImage(name=_named(shard, image.name), label=image.label, content=image.content, split=split)
+        yield zoo.SourceImage(name=_qualified(shard, image.name), label=image.label, content=image.content, split=split)
 
 
-def _named(shard: Shard, name: str) -> str:
+def _qualified(shard: Shard, name: str) -> str:
     return f"{shard.name}/{name}" if shard.name else name

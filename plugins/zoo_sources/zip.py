@@ -1,4 +1,4 @@
-"""Zip archives of class folders. Members are read one at a time, from their place in the file."""
+"""Zip archives of class folders. Members are read one at a time, from their offset in the file."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from zoo_sources.members import Members
 
 _ENCRYPTED = 0x1
 _HEADER = 30
-"""Bytes of a local header before the name."""
+"""Length in bytes of a local header before the name."""
 _METHODS = {zipfile.ZIP_STORED: False, zipfile.ZIP_DEFLATED: True}
-"""Method -> whether it is deflated."""
+"""The supported compression methods, and whether each is deflate."""
 
 
 @dataclass(frozen=True, slots=True)
 class ZipMember:
-    """A file in a zip archive: called, it reads its bytes, and believes no size that the archive states."""
+    """A file in a zip archive. Calling it reads and returns its bytes, without trusting the size in the archive."""
 
     path: Path
     offset: int
-    """Of its local header."""
+    """Position of its local header in the file."""
     packed: int
     size: int
     crc: int
@@ -38,34 +38,34 @@ class ZipMember:
             file.seek(self.offset)
             header = file.read(_HEADER)
             if len(header) < _HEADER or not header.startswith(b"PK\x03\x04"):
-                raise zoo.DataError("the archive has no file where it says that there is one")
+                raise zoo.DataError("the archive has no file at the offset in its directory")
             name, extra = struct.unpack("<HH", header[26:30])
             file.seek(name + extra, 1)
             content = file.read(self.packed)
         if self.deflated:
             content = _inflated(content, self.size)
         if len(content) != self.size:
-            raise zoo.DataError(f"the archive says that it has {self.size:,} bytes, and it has another number")
+            raise zoo.DataError(f"its size differs from the {self.size:,} bytes in the archive's directory")
         if zlib.crc32(content) != self.crc:
-            raise zoo.DataError("damaged: its checksum is not that of the archive")
+            raise zoo.DataError("damaged: its checksum differs from the one in the archive")
         return content
 
 
 def read_zip(path: Path) -> zoo.SourceListing:
     """List a zip archive of class folders, with or without one folder around them.
 
-    Raises DataError for what is no whole zip archive, for encrypted members and those that no honest archive has.
+    Raises DataError for a damaged archive, and for encrypted or suspicious members.
     """
     if not path.is_file():
         raise zoo.DataError(f"There is no file {str(path)!r}.")
     if not path.stat().st_size:
-        raise zoo.DataError(f"{path} is empty: it has 0 bytes.\nNext: get it anew.")
+        raise zoo.DataError(f"{path} is empty: it has 0 bytes.\nNext: download or save it again.")
     try:
         with zipfile.ZipFile(path) as archive:
             infos = archive.infolist()
     except (zipfile.BadZipFile, NotImplementedError, struct.error, ValueError) as error:
         raise zoo.DataError(
-            f"{path} is no zip archive that can be read; it may be truncated: {error}.\nNext: get it anew."
+            f"{path} cannot be read as a zip archive; it may be truncated: {error}.\nNext: download or save it again."
         ) from None
     return zoo.list_class_folders(_members(path, infos))
 
@@ -90,29 +90,29 @@ def _members(path: Path, infos: Sequence[zipfile.ZipInfo]) -> Iterator[tuple[str
 def _refuse_unreadable(path: Path, info: zipfile.ZipInfo) -> None:
     if info.flag_bits & _ENCRYPTED:
         raise zoo.DataError(
-            f"{path}: the member {info.filename!r} is encrypted.\nNext: pack it anew without a password."
+            f"{path}: the member {info.filename!r} is encrypted.\nNext: pack it again without a password."
         )
     if info.compress_type not in _METHODS:
         raise zoo.DataError(
-            f"{path}: the member {info.filename!r} is packed by method {info.compress_type}; zoo reads stored and "
-            "deflated ones.\nNext: pack it anew in the usual way."
+            f"{path}: the member {info.filename!r} is packed with method {info.compress_type}; zoo reads stored "
+            "and deflated members.\nNext: pack it again with deflate, the default of zip."
         )
 
 
 def _refuse_overlaps(path: Path, infos: Sequence[zipfile.ZipInfo]) -> None:
-    """Members that share bytes make a small archive stand for any amount of data."""
+    """Raise DataError if members share bytes: so a small archive can unpack to any amount of data."""
     end = -1
-    for info in sorted(infos, key=lambda each: each.header_offset):
+    for info in sorted(infos, key=lambda member: member.header_offset):
         if info.header_offset < end:
             raise zoo.DataError(
-                f"{path}: the member {info.filename!r} lies within another one, as in a zip bomb.\n"
-                "Next: find out where the archive is from."
+                f"{path}: the member {info.filename!r} overlaps another one, as in a zip bomb.\n"
+                "Next: check where the archive comes from."
             )
         end = info.header_offset + _HEADER + info.compress_size
 
 
 def _inflated(content: bytes, size: int) -> bytes:
-    """At most one byte more than it should have, whatever it would become."""
+    """Inflate at most one byte more than `size`, so that a zip bomb stays small in memory."""
     try:
         return zlib.decompressobj(-zlib.MAX_WBITS).decompress(content, size + 1)
     except zlib.error as error:

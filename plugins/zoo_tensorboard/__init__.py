@@ -1,6 +1,6 @@
-"""TensorBoard: an observer that writes curves, the plan and the confusion matrix into RUN/tensorboard.
+"""The observer `tensorboard`: writes curves, the plan and the confusion matrix into RUN/tensorboard.
 
-Needs the package `tensorboard` (the extra of that name). Nothing here imports torch.
+It needs the package `tensorboard` (the extra of that name). Nothing here imports torch.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Events of a run as TensorBoard's. Needs torch and tensorboard: imported when the observer is built."""
+"""Write the events of a run for TensorBoard. This module needs torch: it is imported when the observer is built."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FOLDER = "tensorboard"
 
 
 class TensorBoard:
-    """Writes while the run goes on. Batches are counted over all stages as planned, and so are epochs."""
+    """Writes during the run. Batches and epochs are counted over all stages, as planned."""
 
     def __init__(self) -> None:
         self._writer: Any = None
@@ -21,7 +21,7 @@ class TensorBoard:
         self._epochs_before: dict[str, int] = {}
 
     def __call__(self, event: zoo.Event) -> None:
-        """Write what one event holds."""
+        """Record one event."""
         if isinstance(event, zoo.RunStarted):
             self._begin(event)
         elif self._writer is None:
@@ -38,7 +38,7 @@ class TensorBoard:
     def _begin(self, event: zoo.RunStarted) -> None:
         batches = epochs = 0
         for stage in event.plan.stages:
-            # As planned, so that a run that goes on later, or a stage that ends early, shifts nothing.
+            # Planned counts: a resumed run, or a stage that stops early, does not shift the steps of later stages.
             self._batches_before[stage.settings.name] = batches
             self._epochs_before[stage.settings.name] = epochs
             batches, epochs = batches + stage.steps, epochs + stage.settings.epochs
@@ -46,18 +46,18 @@ class TensorBoard:
         self._writer.add_text("plan", _as_code(event.plan.model_dump(mode="json")), 0)
 
     def _batch(self, event: zoo.BatchFinished) -> None:
-        at = self._batches_before[event.stage] + event.step
-        self._writer.add_scalar("batch/loss", event.loss, at)
+        step = self._batches_before[event.stage] + event.step
+        self._writer.add_scalar("batch/loss", event.loss, step)
         for group, rate in event.rates.items():
-            self._writer.add_scalar(f"rate/{group}", rate, at)
+            self._writer.add_scalar(f"rate/{group}", rate, step)
 
     def _epoch(self, event: zoo.EpochFinished) -> None:
-        at = self._epochs_before[event.stage] + event.epoch
+        step = self._epochs_before[event.stage] + event.epoch
         scalars = {"train/loss": event.train_loss, "speed/images_per_second": event.images_per_second}
         scalars |= {f"val/{name}": value for name, value in event.val.items()}
         for name, value in scalars.items():
-            self._writer.add_scalar(name, value, at)
-        # Whoever watches sees whole epochs.
+            self._writer.add_scalar(name, value, step)
+        # So that TensorBoard shows every finished epoch at once.
         self._writer.flush()
 
     def _finish(self, event: zoo.RunFinished) -> None:
@@ -68,5 +68,5 @@ class TensorBoard:
 
 
 def _as_code(content: Mapping[str, Any]) -> str:
-    """JSON as TensorBoard shows text word for word: Markdown, indented."""
+    """Return JSON as an indented Markdown block, which TensorBoard shows verbatim."""
     return "\n".join(f"    {line}" for line in json.dumps(content, indent=2, ensure_ascii=False).splitlines())

@@ -1,4 +1,7 @@
-"""The backbones of timm. Listing them reads the shipped index; torch and timm are imported when one is built."""
+"""The provider `timm`: the image models of timm as backbones.
+
+Listing and resolving read the shipped `index.json`; torch and timm are imported only when a backbone is built.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Builds timm's models without their classifiers."""
+"""Build timm's models without their classifiers."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import zoo
 from torch import Tensor, nn
 
 from zoo_timm.features import feature_map, feature_width, map_width, mean_over_positions, no_map
-from zoo_timm.groups import groups
-from zoo_timm.weights import built_with, created
+from zoo_timm.groups import find_groups
+from zoo_timm.weights import create, create_with_weights
 
 
 def build(
@@ -20,31 +20,40 @@ def build(
     state: Mapping[str, Tensor] | None,
     input_size: tuple[int, int] | None = None,
 ) -> zoo.Backbone:
-    """timm's model as it is made for the weights `tag`, with the weights in `state` or with random ones.
+    """Build timm's model without its classifier, as its weights `tag` need it.
 
-    For another `input_size` (height, width), position embeddings and windows are made for it, and timm resamples those
-    in `state`. Raises zoo.WeightsMismatch where `state`, after timm's own conversion, is not what the model needs.
+    Args:
+        architecture: timm's name.
+        tag: Tag of the weights; None if the architecture has none.
+        state: Tensors by the names in timm's files; None for random weights.
+        input_size: (height, width), if other than that of the weights. Position embeddings and windows are built for
+            it, and timm resamples those in `state`.
+
+    Raises:
+        zoo.WeightsMismatch: `state`, after timm's own conversion, is not for this architecture.
     """
     name = f"{architecture}.{tag}" if tag else architecture
     module = _module(name, state, input_size)
-    mapped = feature_map(module)
-    shape = zoo.FeatureShape(pooled=feature_width(module), map=map_width(module) if mapped else None)
-    parts: dict[str, Any] = {"module": module, "shape": shape, "groups": groups(module), "map": mapped}
+    compute_map = feature_map(module)
+    shape = zoo.FeatureShape(pooled=feature_width(module), map=map_width(module) if compute_map else None)
+    parts: dict[str, Any] = {"module": module, "shape": shape, "groups": find_groups(module), "map": compute_map}
+    # Encoders have no classifier and do not pool their output themselves.
     if not hasattr(module, "get_classifier"):
         parts["pool"] = mean_over_positions
-    return zoo.Backbone(**parts, no_map=no_map(module), checkpointing=_switch if _has_switch(module) else None)
+    checkpointing = _set_checkpointing if _supports_checkpointing(module) else None
+    return zoo.Backbone(**parts, no_map=no_map(module), checkpointing=checkpointing)
 
 
-def _switch(module: Any, on: bool) -> None:
+def _set_checkpointing(module: Any, on: bool) -> None:
     module.set_grad_checkpointing(on)
 
 
-def _has_switch(module: nn.Module) -> bool:
-    """Some of timm's architectures have the method and refuse to be switched on."""
+def _supports_checkpointing(module: nn.Module) -> bool:
+    # Having the method says nothing: encoders lack it, and some architectures have it and assert that it stays off.
     try:
-        _switch(module, True)
-        _switch(module, False)
-    except Exception:  # encoders lack the method, others assert that it stays off
+        _set_checkpointing(module, True)
+        _set_checkpointing(module, False)
+    except Exception:
         return False
     return True
 
@@ -52,13 +61,13 @@ def _has_switch(module: nn.Module) -> bool:
 def _module(name: str, state: Mapping[str, Tensor] | None, input_size: tuple[int, int] | None) -> nn.Module:
     if input_size is not None:
         try:
-            return _made(name, state, img_size=input_size)
+            return _create(name, state, img_size=input_size)
         except TypeError as error:
-            # Models that take any size as it is do not know the argument.
+            # Models that accept any size do not have this argument.
             if "img_size" not in str(error):
                 raise
-    return _made(name, state)
+    return _create(name, state)
 
 
-def _made(name: str, state: Mapping[str, Tensor] | None, **arguments: Any) -> nn.Module:
-    return created(name, **arguments) if state is None else built_with(name, state, **arguments)
+def _create(name: str, state: Mapping[str, Tensor] | None, **arguments: Any) -> nn.Module:
+    return create(name, **arguments) if state is None else create_with_weights(name, state, **arguments)

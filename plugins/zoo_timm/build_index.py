@@ -1,6 +1,6 @@
-"""Writes `index.json` from the installed timm: `python -m zoo_timm.build_index`.
+"""Write `index.json` for the installed timm: `python -m zoo_timm.build_index`.
 
-It builds and runs every architecture on the meta device, in one process a core: a quarter of an hour on two.
+This builds and runs every architecture on the meta device, in one process per core: a quarter of an hour on two cores.
 """
 
 from __future__ import annotations
@@ -17,21 +17,20 @@ import torch
 import zoo
 
 from zoo_timm import upstream
-from zoo_timm.catalogue import INDEX, Entry, spec
-from zoo_timm.stored import index_text, stored_index
+from zoo_timm.catalogue import INDEX, spec
+from zoo_timm.index import Entry, index_text, stored_index
 
 
 def measured(architecture: str) -> Entry:
-    """What the index says of an architecture; it is built to be measured."""
+    """Build an architecture and return its index entry with the measured facts."""
     entry = upstream.entry(architecture)
-    facts = zoo.measure(spec(architecture, entry))
-    return replace(entry, facts=facts)
+    return replace(entry, facts=zoo.measure(spec(architecture, entry)))
 
 
 def measure_all(architectures: Sequence[str], *, processes: int) -> dict[str, Entry]:
-    """The same for many; says on stderr how far it is."""
+    """Measure many architectures in parallel, and show the progress on stderr."""
     began, entries = time.monotonic(), {}
-    # Forked processes can hang in libraries that run threads of their own.
+    # Not forked: a forked process can hang in libraries that have started threads.
     with ProcessPoolExecutor(processes, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
         for name, entry in zip(architectures, pool.map(measured, architectures, chunksize=4), strict=True):
             entries[name] = entry
@@ -42,7 +41,7 @@ def measure_all(architectures: Sequence[str], *, processes: int) -> dict[str, En
 
 
 def main() -> None:
-    """Measure and write everything."""
+    """Measure every architecture and write the index."""
     entries = measure_all(upstream.names(), processes=os.cpu_count() or 1)
     INDEX.write_text(index_text(stored_index(entries)), encoding="utf-8")
     print(f"{INDEX}: {len(entries)} architectures, {INDEX.stat().st_size:,} bytes", file=sys.stderr)

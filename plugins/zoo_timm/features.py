@@ -1,7 +1,7 @@
-"""What a timm model gives a head: pooled features, and the map from which they are pooled.
+"""The pooled features of a timm model, and its map: the features right before pooling.
 
-timm's `forward_features` returns NCHW, NHWC, or tokens with or without prefix tokens (class, register, distillation);
-here all become map[N, C, H, W]. `num_features` is C in nearly every architecture, which the support matrix measures.
+timm's `forward_features` returns NCHW, NHWC, or tokens with or without prefix tokens (class, register, distillation).
+Here all become map[N, C, H, W]. `num_features` is C in nearly every architecture; the support matrix checks it.
 """
 
 from __future__ import annotations
@@ -12,49 +12,46 @@ from typing import Any
 
 from torch import Tensor, nn
 
-Mapped = Callable[[Any, Tensor], Tensor]
+MapFunction = Callable[[Any, Tensor], Tensor]
 """(module, images[N, 3, H, W]) -> map[N, C, H', W']"""
 
-# Its class token counts as no prefix to timm.
+# CoaT has a class token, but timm does not count it as a prefix token.
 _WITH_CLASS_TOKEN = ("CoaT",)
-_SEVERAL = ("EfficientViM", "EfficientViMDistilled")
+# EfficientViM returns several feature maps and counts the hidden states of its stages too.
+_SEVERAL_OUTPUTS = ("EfficientViM", "EfficientViMDistilled")
 _NO_MAP = {"CrossVit": "its two branches have grids of different sizes"}
 
 
 def feature_width(module: nn.Module) -> int:
-    """F of the pooled features[N, F]."""
+    """Return F of the pooled features[N, F]."""
     width = getattr(module, "head_hidden_size", None) or module.num_features
     assert isinstance(width, int)
     return width
 
 
 def map_width(module: nn.Module) -> int:
-    """C of the map[N, C, H, W]."""
-    described: Any = module
-    # EfficientViM counts the hidden states of its stages as well.
-    several = type(module).__name__ in _SEVERAL
-    width = described.feature_info[-1]["num_chs"] if several else described.num_features
+    """Return C of the map[N, C, H, W]."""
+    model: Any = module
+    several = type(module).__name__ in _SEVERAL_OUTPUTS
+    width = model.feature_info[-1]["num_chs"] if several else model.num_features
     assert isinstance(width, int)
     return width
 
 
 def mean_over_positions(module: nn.Module, images: Tensor) -> Tensor:
-    """images[N, 3, H, W] -> features[N, F] of an encoder that returns tokens[N, L, F] or a map[N, F, H', W']."""
+    """Pool an encoder that returns tokens[N, L, F] or a map[N, F, H', W']: images[N, 3, H, W] -> features[N, F]."""
     features: Tensor = module(images)
     return features.mean(dim=1) if features.ndim == 3 else features.mean(dim=(2, 3))
 
 
 def no_map(module: nn.Module) -> str:
-    """Why the model has no map; empty where it has one."""
+    """Return why the model has no map, or an empty text if it has one."""
     return _NO_MAP.get(type(module).__name__, "")
 
 
-def feature_map(module: nn.Module) -> Mapped | None:
-    """What computes the model's map; None where it has none."""
-    if no_map(module):
-        return None
-    mapped: Mapped = _BY_CLASS.get(type(module).__name__, _from_features)
-    return mapped
+def feature_map(module: nn.Module) -> MapFunction | None:
+    """Return the function that computes the model's map, or None if it has none."""
+    return None if no_map(module) else _BY_CLASS.get(type(module).__name__, _from_features)
 
 
 def _from_features(module: Any, images: Tensor) -> Tensor:
@@ -68,7 +65,7 @@ def _as_map(module: Any, features: Tensor, images: Tensor) -> Tensor:
 
 
 def _prefix_tokens(module: Any) -> int:
-    """How many tokens before those of the grid."""
+    """Return how many tokens come before those of the grid."""
     if type(module).__name__ in _WITH_CLASS_TOKEN:
         return 1
     count: int = getattr(module, "num_prefix_tokens", 0)
@@ -76,47 +73,47 @@ def _prefix_tokens(module: Any) -> int:
 
 
 def _grid(tokens: Tensor, images: Tensor) -> Tensor:
-    """tokens[N, L, C] in reading order -> map[N, C, H, W] with H / W as the images have it."""
+    """tokens[N, L, C] row by row -> map[N, C, H, W], with the aspect ratio of images[N, 3, H, W]."""
     count, length, channels = tokens.shape
     height, width = images.shape[-2:]
     rows = max(1, round(math.sqrt(length * height / width)))
     if length % rows:
-        raise ValueError(f"{length} tokens are no grid over an image of {height}x{width}")
+        raise ValueError(f"{length} tokens form no grid over an image of {height}x{width}")
     return tokens.transpose(1, 2).reshape(count, channels, rows, length // rows)
 
 
 def _coat(module: Any, images: Tensor) -> Tensor:
-    """The coarsest of CoaT's scales."""
+    """Use the coarsest of CoaT's scales."""
     features = module.forward_features(images)
     return _as_map(module, features[-1] if isinstance(features, list) else features, images)
 
 
 def _efficientvim(module: Any, images: Tensor) -> Tensor:
-    """The last of several, tokens[N, C, L]; the ones before are the stages' hidden states."""
+    """Use the last output, tokens[N, C, L]; those before are the hidden states of the stages."""
     return _grid(module.forward_features(images)[-1].transpose(1, 2), images)
 
 
 def _hiera(module: Any, images: Tensor) -> Tensor:
-    """Hiera keeps the tokens of a window together; timm's own `reroll` puts them in reading order."""
+    """Put the tokens, which Hiera keeps together per window, row by row with timm's own `reroll`."""
     tokens = module.reroll(module.forward_features(images), module.stage_ends[-1])
     return tokens.permute(0, 3, 1, 2) if tokens.ndim == 4 else _grid(tokens, images)
 
 
 def _pit(module: Any, images: Tensor) -> Tensor:
-    """PiT's `forward_features` returns the class token alone."""
+    """Use the last intermediate: PiT's `forward_features` returns the class token alone."""
     maps: list[Tensor] = module.forward_intermediates(images, indices=1, intermediates_only=True)
     return maps[-1]
 
 
 def _before_class_attention(module: Any, images: Tensor) -> Tensor:
-    """CaiT, VOLO and XCiT end in blocks that work for the class token alone: they are behind the map."""
+    """Leave out the last blocks of CaiT, VOLO and XCiT, which change the class token alone."""
     maps: list[Tensor] = module.forward_intermediates(images, indices=1, norm=True, intermediates_only=True)
     return maps[-1]
 
 
-_BY_CLASS: dict[str, Mapped] = {
+_BY_CLASS: dict[str, MapFunction] = {
     "CoaT": _coat,
-    **dict.fromkeys(_SEVERAL, _efficientvim),
+    **dict.fromkeys(_SEVERAL_OUTPUTS, _efficientvim),
     "Hiera": _hiera,
     "PoolingVisionTransformer": _pit,
     **dict.fromkeys(("Cait", "VOLO", "Xcit"), _before_class_attention),

@@ -1,8 +1,8 @@
-"""A timm model's parts, ordered from input to output, as an exact partition of its parameters and buffers.
+"""The groups of a timm model, ordered from input to output: a partition of its parameters and buffers.
 
-timm knows the parts (`group_matcher(coarse=True)`) for all but a few classes; there the model's structure tells. What
-timm calls a group of its own but is none to a person (a final norm, a pointwise convolution before the classifier)
-joins the stage before it, so that `last:1` is the last stage of blocks.
+timm defines groups (`group_matcher(coarse=True)`) for all but a few classes; for those, the model's structure decides.
+A final norm or a pointwise convolution before the classifier, which timm makes a group of its own, joins the stage
+before it, so that `last:1` is always the last stage of blocks.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from timm.models import group_parameters
 from torch import Tensor, nn
 
 Stages = list[list[str]]
-"""Parameter names, one list for each part, in the order in which the input passes them."""
+"""Parameter names, one list per group, from input to output."""
 
-# Matchers in timm's notation, for classes whose own does not follow the order in which the parts run: CaiT's token-only
+# Matchers in timm's notation, for classes whose own matcher does not follow the order of execution: CaiT's token-only
 # blocks run after all others, and CoaT's blocks share the position encodings of their stage.
 _MATCHERS: dict[str, dict[str, Any]] = {
     "Cait": {
@@ -32,33 +32,33 @@ _MATCHERS: dict[str, dict[str, Any]] = {
         "parallel_blocks": [(r"^parallel_blocks\.(\d+)", None), (r"^norm|aggregate", (99999,))],
     },
 }
-# Used by every block, so what they hold belongs before the first one; timm's matchers leave them to the end.
+# Every block uses these, so their parameters belong before the first one. timm's matchers put them at the end.
 _SHARED_BY_ALL = ("rope.", "shared_rel_pos.")
-# A stage with at most this many weights, all pointwise, is a projection between the last stage and the classifier.
+# A stage with at most this many weights, all pointwise, is a projection after the last stage of blocks.
 _PROJECTION_WEIGHTS = 2
-# One with a few weights and fewer parameters than the stage before, divided by this, is an appendix of that stage.
+# One with at most 4 weights and less than an eighth of the parameters of the stage before is an appendix of it.
 _APPENDIX_WEIGHTS, _APPENDIX = 4, 8
-# A learned pooling (SigLIP's, CLIP's) is no stage of blocks, however large.
+# A learned pooling (SigLIP's, CLIP's) is no stage of blocks, whatever its size.
 _POOLINGS = ("attn_pool", "neck")
 
 
-def groups(model: nn.Module) -> tuple[zoo.Group, ...]:
-    """The parts of a model built with `num_classes=0`; the first is called `stem`."""
+def find_groups(model: nn.Module) -> tuple[zoo.Group, ...]:
+    """Return the groups of a model that was built with `num_classes=0`. The first is called `stem`."""
     shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     stages = _without_weightless(_by_matcher(model) or _by_structure(model), shapes)
     names = _names(stages)
     stages, names = _without_appendices(stages, names, shapes)
     members = _members(model, stages)
-    return tuple(zoo.Group(name=name, members=tuple(held)) for name, held in zip(names, members, strict=True))
+    return tuple(zoo.Group(name=name, members=tuple(group)) for name, group in zip(names, members, strict=True))
 
 
 def _by_matcher(model: nn.Module) -> Stages | None:
-    """timm's own coarse grouping; None where the class has none."""
+    """Return timm's own coarse grouping, or None if the class has none."""
     matcher = _MATCHERS.get(type(model).__name__)
     if matcher is None:
-        offered: Any = getattr(model, "group_matcher", None)
+        group_matcher: Any = getattr(model, "group_matcher", None)
         try:
-            matcher = offered(coarse=True) if offered else None
+            matcher = group_matcher(coarse=True) if group_matcher else None
         except AssertionError:  # RDNet: "coarse grouping is not implemented"
             matcher = None
         if matcher is None:
@@ -70,9 +70,9 @@ def _by_matcher(model: nn.Module) -> Stages | None:
 
 
 def _by_structure(model: nn.Module) -> Stages:
-    """One stage for each numbered block of the model's containers, and for what stands between them.
+    """Return a stage for each numbered block of the model's containers, and for each module between containers.
 
-    The model's own parameters (tokens, position embedding) and all before the first container are the first stage.
+    The first stage has the model's own parameters (tokens, position embedding) and all modules before the containers.
     """
     stages: Stages = [[name for name, _ in model.named_parameters(recurse=False)]]
     in_blocks = False
@@ -88,7 +88,7 @@ def _by_structure(model: nn.Module) -> Stages:
 
 
 def _holds_blocks(module: nn.Module) -> bool:
-    """Whether its children are numbered and each has parts of its own (a stem's are single layers)."""
+    """Whether the children are numbered and each has children of its own. A stem's children are single layers."""
     children = list(module.named_children())
     return len(children) > 1 and all(name.isdigit() and any(child.children()) for name, child in children)
 
@@ -98,7 +98,7 @@ def _parameters(module: nn.Module, prefix: str) -> list[str]:
 
 
 def _weights(stage: Iterable[str], shapes: dict[str, tuple[int, ...]]) -> list[tuple[int, ...]]:
-    """The shapes that are more than a scale or a bias."""
+    """Return the shapes of the stage's weights, without scales and biases."""
     return [shapes[name] for name in stage if len(shapes[name]) > 1]
 
 
@@ -107,7 +107,7 @@ def _size(stage: Iterable[str], shapes: dict[str, tuple[int, ...]]) -> int:
 
 
 def _without_weightless(stages: Stages, shapes: dict[str, tuple[int, ...]]) -> Stages:
-    """Parts that hold only norms and biases joined to the part before, or, at the front, to the one after."""
+    """Join stages that have only norms and biases to the stage before, or, at the start, to the one after."""
     joined: Stages = []
     for stage in stages:
         if joined and not (_weights(stage, shapes) and _weights(joined[-1], shapes)):
@@ -120,7 +120,7 @@ def _without_weightless(stages: Stages, shapes: dict[str, tuple[int, ...]]) -> S
 def _without_appendices(
     stages: Stages, names: list[str], shapes: dict[str, tuple[int, ...]]
 ) -> tuple[Stages, list[str]]:
-    """Projections, small necks and learned poolings at the end joined to the stage before them."""
+    """Join projections, small necks and learned poolings at the end to the stage before them."""
     stages, names = list(stages), list(names)
     while len(stages) > 2 and (names[-1] in _POOLINGS or _is_appendix(stages[-1], stages[-2], shapes)):
         appendix = stages.pop()
@@ -137,60 +137,67 @@ def _is_appendix(last: list[str], before: list[str], shapes: dict[str, tuple[int
 
 
 def _names(stages: Stages) -> list[str]:
-    """`stem`, then the dotted name of the module that lies in the stage entirely and makes up most of it."""
-    whose = {name: index for index, stage in enumerate(stages) for name in stage}
+    """Return `stem`, then for each stage the dotted name of the largest module that lies entirely in it."""
+    stage_of = {name: index for index, stage in enumerate(stages) for name in stage}
     names = ["stem"]
     for index in range(1, len(stages)):
-        name = _name(index, whose)
-        # `head` is zoo's word for what the user trains on top.
+        name = _name(index, stage_of)
+        # In zoo, `head` is the classifier on top of the backbone.
         name = "neck" if name == "head" else name
         names.append(f"{name}.{index}" if name in names else name)
     return names
 
 
-def _name(index: int, whose: dict[str, int]) -> str:
+def _name(index: int, stage_of: dict[str, int]) -> str:
+    # Descend into the child with most of the stage's parameters until a module has no parameters of other stages.
     prefix = ""
     while True:
         children = [
             name[len(prefix) :].split(".")[0]
-            for name, owner in whose.items()
-            if owner == index and name.startswith(prefix)
+            for name, stage in stage_of.items()
+            if stage == index and name.startswith(prefix)
         ]
         path = prefix + max(dict.fromkeys(children), key=children.count)
         prefix = f"{path}."
-        if all(owner == index for name, owner in whose.items() if name == path or name.startswith(prefix)):
+        if all(stage == index for name, stage in stage_of.items() if name == path or name.startswith(prefix)):
             return path
 
 
 def _members(model: nn.Module, stages: Stages) -> list[list[str]]:
-    """The stages as module names where a whole module belongs to one, else as names of parameters and buffers."""
-    whose = {name: index for index, stage in enumerate(stages) for name in stage}
+    """Return each stage's members: names of modules that lie entirely in it, and of other parameters and buffers."""
+    stage_of = {name: index for index, stage in enumerate(stages) for name in stage}
     tensors = dict(_tensors(model))
-    owner = {id(tensor): whose[name] for name, tensor in tensors.items() if name in whose}
-    placed = _Placement(owner=owner, last=len(stages) - 1)
-    placed.place_root(model)
-    return placed.members
+    placement = _Placement(
+        stage_of={id(tensor): stage_of[name] for name, tensor in tensors.items() if name in stage_of},
+        last=len(stages) - 1,
+    )
+    placement.place_root(model)
+    return placement.members
 
 
 class _Placement:
-    """Walks the module tree once; goes by the tensors' identity, because CoaT's blocks share modules."""
+    """Assigns modules and tensors to stages in one walk over the module tree.
 
-    def __init__(self, *, owner: dict[int, int], last: int) -> None:
+    Tensors are identified by `id`, not by name, because CoaT's blocks share modules.
+    """
+
+    def __init__(self, *, stage_of: dict[int, int], last: int) -> None:
         self.members: list[list[str]] = [[] for _ in range(last + 1)]
-        self._owner = owner
+        self._stage_of = stage_of
         self._last = last
         self._done: set[int] = set()
 
     def place_root(self, model: nn.Module) -> None:
+        """Assign everything in the model."""
         for name, parameter in model.named_parameters(recurse=False):
-            self._place(self._owner[id(parameter)], name, [parameter])
+            self._place(self._stage_of[id(parameter)], name, [parameter])
         for name, buffer in model.named_buffers(recurse=False):
-            # A whole model's own buffers scale its output (Gemma 4).
+            # Buffers of the model itself scale its output (Gemma 4).
             self._place(self._last, name, [buffer])
         self._place_children(model, "", 0)
 
     def _place_children(self, module: nn.Module, prefix: str, before: int) -> None:
-        """`before` is the stage of what came before; a module without parameters goes there."""
+        """Assign the children. A module without parameters joins the stage of the module before it, `before`."""
         for name, child in module.named_children():
             before = self._place_module(child, prefix + name, before)
 
@@ -198,13 +205,13 @@ class _Placement:
         tensors = [tensor for _, tensor in _tensors(module)]
         if tensors and all(id(tensor) in self._done for tensor in tensors):
             return before
-        stages = {self._owner[id(tensor)] for tensor in tensors if id(tensor) in self._owner}
+        stages = {self._stage_of[id(tensor)] for tensor in tensors if id(tensor) in self._stage_of}
         stage = max(stages, default=before)
         if len(stages) <= 1 and not any(id(tensor) in self._done for tensor in tensors):
             self._place(stage, path, tensors)
             return stage
         for name, tensor in module.named_parameters(recurse=False):
-            self._place(self._owner[id(tensor)], f"{path}.{name}", [tensor])
+            self._place(self._stage_of[id(tensor)], f"{path}.{name}", [tensor])
         for name, buffer in module.named_buffers(recurse=False):
             self._place(min(stages), f"{path}.{name}", [buffer])
         self._place_children(module, f"{path}.", min(stages))

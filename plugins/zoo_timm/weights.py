@@ -1,8 +1,8 @@
-"""Weights into timm's models: timm converts the file's names and shapes, zoo compares and copies.
+"""Load weights into timm's models: timm converts names and shapes of a file, zoo compares and copies the tensors.
 
-timm loads with `strict=False` whenever the classifier is left out, so that a file for another model goes unnoticed.
-Its conversion (`checkpoint_filter_fn`, private to each architecture) can be had only by letting timm load. So timm
-does, and `load_state_dict`, the last step, is replaced by `zoo.load_weights` while it does.
+Without a classifier, timm loads with `strict=False`, so that a file for another model goes unnoticed. Its conversion
+(`checkpoint_filter_fn`, private to each architecture) can only be used by letting timm load. So timm loads here, but
+its last step, `load_state_dict`, is replaced by `zoo.load_weights` in the meantime.
 """
 
 from __future__ import annotations
@@ -22,38 +22,38 @@ from torch import Tensor, nn
 
 Load = Callable[[nn.Module, Mapping[str, Tensor], bool], None]
 
-# What the published files of a few tags lack; timm loads those leniently. It stays as initialised: ones and zeros.
-_MAY_LACK = "head.norm."
-# One at a time: the replacement is made on a class that threads share.
+# The published files of a few tags lack this norm. timm loads them leniently: it stays at its initial ones and zeros.
+_MAY_BE_MISSING = "head.norm."
+# One load at a time: the method is replaced on a class, which threads share.
 _LOCK = threading.Lock()
 
 
-def created(name: str, **arguments: Any) -> nn.Module:
-    """timm's model `name` (`architecture[.tag]`) without classifier, with random weights."""
-    # The meta device holds no values to draw, and still takes most of the building time for it.
-    drawn = contextlib.nullcontext() if torch.get_default_device().type != "meta" else zoo.undrawn()
-    with drawn:
+def create(name: str, **arguments: Any) -> nn.Module:
+    """Create timm's model `name` (`architecture[.tag]`) without classifier, with random weights."""
+    # On the meta device initialisation has no effect, but would still take most of the building time.
+    initialisation = zoo.skip_init() if torch.get_default_device().type == "meta" else contextlib.nullcontext()
+    with initialisation:
         module: nn.Module = timm.create_model(name, num_classes=0, **arguments)
     return module
 
 
-def built_with(name: str, state: Mapping[str, Tensor], **arguments: Any) -> nn.Module:
-    """The same with the weights in `state`.
+def create_with_weights(name: str, state: Mapping[str, Tensor], **arguments: Any) -> nn.Module:
+    """Create the same model with the weights in `state`: tensors of any shape, by their names in timm's files.
 
-    Raises zoo.WeightsMismatch where `state` is for another model.
+    Raises zoo.WeightsMismatch if `state` is for another model.
     """
     with torch.device("meta"):
-        empty = created(name, **arguments)
-    if _fetches_by_itself(empty):
-        with zoo.undrawn():
-            module = created(name, **arguments)
+        empty = create(name, **arguments)
+    if _downloads_backbone(empty):
+        with zoo.skip_init():
+            module = create(name, **arguments)
         _load(name, module, state, strict=True)
         return module
-    if not state:  # timm would take no state for the wish to download one
+    if not state:  # timm would take an empty state as a request to download one
         raise _mismatch(name, empty, state)
     overlay = {
         "state_dict": {key: tensor.detach().as_subclass(_Uncopied) for key, tensor in state.items()},
-        # So timm leaves the file's classifier to us, and is lenient only where it knows the file to differ.
+        # With these, timm does not touch the classifier in the file, and is lenient only where it knows of a gap.
         "classifier": None,
         "source": None,
         "custom_load": False,
@@ -65,33 +65,33 @@ def built_with(name: str, state: Mapping[str, Tensor], **arguments: Any) -> nn.M
         loaded.append(module)
 
     try:
-        # Some conversions print.
-        with _replaced_load(type(empty), load), zoo.undrawn(), contextlib.redirect_stdout(sys.stderr):
-            module = created(name, pretrained=True, pretrained_cfg_overlay=overlay, **arguments)
+        # Some conversions print, and stdout belongs to the command's own output.
+        with _replaced_load(type(empty), load), zoo.skip_init(), contextlib.redirect_stdout(sys.stderr):
+            module = create(name, pretrained=True, pretrained_cfg_overlay=overlay, **arguments)
     except zoo.ZooError:
         raise
     except Exception as error:
-        # A conversion that meets names or shapes that it does not expect fails in any way.
+        # A conversion can fail with any exception on names or shapes that it does not expect.
         mismatch = _mismatch(name, empty, state)
         if mismatch.missing or mismatch.unexpected or mismatch.shapes:
             raise mismatch from error
         raise
-    if not any(each is module for each in loaded):
+    if not any(loaded_module is module for loaded_module in loaded):
         raise RuntimeError(f"timm {timm.__version__} did not load the weights of {name} in the way that zoo expects")
-    # timm's holds on to the weights that were passed in it.
+    # timm's own cfg would keep the passed weights in memory.
     module.pretrained_cfg = module.default_cfg = empty.pretrained_cfg
     return module
 
 
-def _fetches_by_itself(model: nn.Module) -> bool:
-    """Whether timm, asked for weights, downloads others: a ResNet's, inside a hybrid without any of its own."""
+def _downloads_backbone(model: nn.Module) -> bool:
+    """Whether timm, with `pretrained=True`, would download weights for the ResNet inside an unpublished hybrid."""
     cfg: Any = model.pretrained_cfg
     published = cfg.get("hf_hub_id") or cfg.get("url")
     return isinstance(getattr(model, "patch_embed", None), HybridEmbed) and not published
 
 
 class _Uncopied(Tensor):
-    """timm's pretrained cfg, through which it takes weights, copies what it holds; this much is not worth it."""
+    """A tensor that deepcopy does not copy: timm deep-copies the pretrained cfg through which it receives weights."""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Uncopied:
         return self
@@ -99,7 +99,7 @@ class _Uncopied(Tensor):
 
 @contextlib.contextmanager
 def _replaced_load(model_class: type[nn.Module], load: Load) -> Iterator[None]:
-    """While it is active, `load_state_dict` of this class is `load`, in this thread."""
+    """Replace `load_state_dict` of this class by `load`, for calls from this thread, while the block runs."""
     own = vars(model_class).get("load_state_dict")
     original = model_class.load_state_dict
     here = threading.get_ident()
@@ -127,17 +127,18 @@ def _load(name: str, module: nn.Module, converted: Mapping[str, Tensor], strict:
     own = module.state_dict()
     state = dict(converted)
     if not strict:
-        lacking = [key for key in own if key.startswith(_MAY_LACK) and key not in state]
-        state = {key: tensor for key, tensor in state.items() if key in own} | {key: own[key] for key in lacking}
+        missing = [key for key in own if key.startswith(_MAY_BE_MISSING) and key not in state]
+        state = {key: tensor for key, tensor in state.items() if key in own} | {key: own[key] for key in missing}
     surplus = not own.keys() >= state.keys()
     ignore = classifier_prefixes(name, module) if surplus else ()
     zoo.load_weights(module, state, architecture=f"timm/{name}", ignore=ignore)
 
 
 def classifier_prefixes(name: str, bare: nn.Module) -> tuple[str, ...]:
-    """Names of the modules that hold only what `bare`, timm's model `name` with `num_classes=0`, lacks.
+    """Return the names of the modules that timm's model `name` has and `bare`, built with `num_classes=0`, lacks.
 
-    `pretrained_cfg["classifier"]` does not name all: auxiliary heads, a norm or a hidden layer in the classifier.
+    `pretrained_cfg["classifier"]` does not name all of them: it leaves out auxiliary heads, and norms and hidden layers
+    of the classifier.
     """
     cfg: Any = bare.pretrained_cfg
     with torch.device("meta"):
@@ -147,14 +148,14 @@ def classifier_prefixes(name: str, bare: nn.Module) -> tuple[str, ...]:
 
 
 def _outermost(key: str, own: Mapping[str, Tensor]) -> str:
-    """The shortest module path of `key` under which the model without classifier has nothing."""
+    """Return the shortest module path of `key` under which the model without classifier has no tensors."""
     parts = key.split(".")
     paths = (".".join(parts[:depth]) for depth in range(1, len(parts)))
-    return next((path for path in paths if not any(kept.startswith(f"{path}.") for kept in own)), key)
+    return next((path for path in paths if not any(name.startswith(f"{path}.") for name in own)), key)
 
 
 def _mismatch(name: str, model: nn.Module, state: Mapping[str, Tensor]) -> zoo.WeightsMismatch:
-    """How `state`, as it came, differs from what `model` has."""
+    """Return the differences between `state`, before timm's conversion, and what `model` has."""
     own = model.state_dict()
     ignore = tuple(f"{prefix}." for prefix in classifier_prefixes(name, model))
     return zoo.WeightsMismatch(

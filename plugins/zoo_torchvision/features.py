@@ -1,7 +1,7 @@
-"""A backbone's map: the features right before its family pools them.
+"""The map of a torchvision model: the features right before it pools them.
 
-torchvision has no method for it: each family is run up to its pooling, as its own `forward` in
-`torchvision/models/` does. Nothing is hooked, so that the module can be compiled, exported and copied as it is.
+torchvision has no method for that, so each family is run up to its pooling as its own `forward` in
+`torchvision/models/` does it. No hooks are used, so that the module can be compiled, exported and copied.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ import torch
 from torch import Tensor, nn
 from torchvision import models
 
-Map = Callable[[nn.Module, Tensor], Tensor]
+MapFunction = Callable[[nn.Module, Tensor], Tensor]
 """(module, images[N, 3, H, W]) -> map[N, C, H', W']"""
 
-# The children of each family that come before its pooling, in the order of its `forward`. Auxiliary classifiers,
-# which branch off in between, are not among them.
+# The children of each family that come before its pooling, in the order of its `forward`, without the auxiliary
+# classifiers that branch off in between.
 _RESNET = "conv1 bn1 relu maxpool layer1 layer2 layer3 layer4"
 _REGNET = "stem trunk_output"
 _SHUFFLENET = "conv1 maxpool stage2 stage3 stage4 conv5"
-# `permute` turns its NHWC into NCHW.
+# `permute` turns NHWC into NCHW.
 _SWIN = "features norm permute"
 _GOOGLENET = (
     "conv1 maxpool1 conv2 conv3 maxpool2 inception3a inception3b maxpool3 "
@@ -33,24 +33,25 @@ _INCEPTION_V3 = (
 )
 
 
-def map_of(module: nn.Module) -> Map | None:
-    """How to get the map of a torchvision model, with or without its classifier; None for an unknown family."""
-    return next((run for family, run in _FAMILIES.items() if isinstance(module, family)), None)
+def feature_map(module: nn.Module) -> MapFunction | None:
+    """Return the function that computes the model's map, or None for an unknown family.
 
-
-def map_channels(module: nn.Module, pooled: int) -> int:
-    """C of the map[N, C, H', W'] of a module with features[N, pooled]; its family must be a known one.
-
-    Pooling keeps the number of channels; only hidden layers after it change the width.
+    The model may have a classifier or not.
     """
+    return next((compute for family, compute in _FAMILIES.items() if isinstance(module, family)), None)
+
+
+def map_width(module: nn.Module, pooled: int) -> int:
+    """Return C of the map[N, C, H', W'] of a model with features[N, pooled]. Its family must be a known one."""
+    # Pooling keeps the number of channels. Only hidden layers after it change the width.
     if not isinstance(module, _WITH_HIDDEN_LAYERS):
         return pooled
     features = module.get_submodule("features")
-    return [each for each in features.modules() if isinstance(each, nn.Conv2d)][-1].out_channels
+    return [child for child in features.modules() if isinstance(child, nn.Conv2d)][-1].out_channels
 
 
-def _through(children: str) -> Map:
-    """One child after the other."""
+def _through(children: str) -> MapFunction:
+    """Return a function that runs these children, separated by spaces, one after the other."""
     names = children.split()
 
     def run(module: nn.Module, images: Tensor) -> Tensor:
@@ -62,8 +63,8 @@ def _through(children: str) -> Map:
     return run
 
 
-def _through_transformed(children: str) -> Map:
-    """The same for the families that take [-1, 1] and convert the images themselves."""
+def _through_transformed(children: str) -> MapFunction:
+    """Do the same for the families that first convert the images to [-1, 1]."""
     through = _through(children)
 
     def run(module: Any, images: Tensor) -> Tensor:
@@ -73,7 +74,7 @@ def _through_transformed(children: str) -> Map:
 
 
 def _through_densenet(module: Any, images: Tensor) -> Tensor:
-    # The activation after its last norm is in `forward`, not in `features`.
+    # The activation after the last norm is in `forward`, not in `features`.
     return nn.functional.relu(module.features(images))
 
 
@@ -88,16 +89,16 @@ def _through_vit(module: Any, images: Tensor) -> Tensor:
     patches = module._process_input(images)
     class_token = module.class_token.expand(patches.shape[0], -1, -1)
     encoded: Tensor = module.encoder(torch.cat([class_token, patches], dim=1))
-    # Patches are in the order of reading; the class token before them has no place in the grid.
+    # The class token comes first and has no place in the grid; the patches follow row by row.
     side: int = module.image_size // module.patch_size
     return encoded[:, 1:].transpose(1, 2).reshape(-1, module.hidden_dim, side, side)
 
 
-_FAMILIES: dict[type[nn.Module], Map] = {
+_FAMILIES: dict[type[nn.Module], MapFunction] = {
     models.ResNet: _through(_RESNET),
     models.RegNet: _through(_REGNET),
     models.DenseNet: _through_densenet,
-    # Its LayerNorm comes after the pooling.
+    # ConvNeXt's last LayerNorm comes after the pooling.
     models.ConvNeXt: _through("features"),
     models.SwinTransformer: _through(_SWIN),
     models.MaxVit: _through_maxvit,

@@ -1,7 +1,7 @@
-"""A backbone's ordered groups: one table of families, from input to output.
+"""The groups of a torchvision model, ordered from input to output, in one table of families.
 
-A lone norm, the last convolution before the pooling and small hidden layers go with the last stage, so that
-`last:1` always means blocks. Only the large hidden layers of AlexNet and VGG are a group of their own.
+A lone norm, the last convolution before the pooling and small hidden layers belong to the last stage, so that `last:1`
+always selects blocks. Only the large hidden layers of AlexNet and VGG are a group of their own.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import zoo
 from torch import nn
 
-_MOST_LAYER_GROUPS = 12
+_MAX_LAYER_GROUPS = 12
+"""A ViT with more layers has several layers per group."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,28 +22,32 @@ class Named:
     """Groups whose members have the same names in the whole family."""
 
     groups: dict[str, str]
-    """Group -> members, separated by spaces."""
+    """The members of each group, separated by spaces."""
 
     def members(self, module: nn.Module) -> dict[str, list[str]]:
+        """Return the names of each group's modules and tensors."""
         return {name: members.split() for name, members in self.groups.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sliced:
-    """Groups that are runs of a sequence's children; where they start depends on the architecture."""
+    """Groups that are slices of a sequence's children. Where each starts depends on the architecture."""
 
     sequence: str
+    """Name of the sequence's module."""
     starts: Callable[[Sequence[nn.Module]], Iterable[int]]
+    """Returns, for the sequence's children, the index at which each slice starts."""
     name: Callable[[int, int, int], str]
-    """(number of the run from 0, first child, last child) -> group."""
+    """Returns the group's name for (number of the slice from 0, index of its first child, of its last child)."""
     stem: str = ""
-    """Members before the sequence: a group of their own."""
+    """Members before the sequence, which are a group of their own."""
     tail: str = ""
-    """Members after the sequence that go with its last run."""
+    """Members after the sequence, which belong to its last slice."""
     classifier: str = ""
-    """Members after the sequence that are a group of their own."""
+    """Members after the sequence, which are a group of their own."""
 
     def members(self, module: nn.Module) -> dict[str, list[str]]:
+        """Return the names of each group's modules and tensors."""
         named = dict(module.get_submodule(self.sequence).named_children())
         names, starts = list(named), list(self.starts(list(named.values())))
         groups = {"stem": self.stem.split()}
@@ -61,19 +66,19 @@ def _after_pools(children: Sequence[nn.Module]) -> Iterable[int]:
 
 
 def _each_block(children: Sequence[nn.Module]) -> Iterable[int]:
-    # The last child is the convolution before the pooling.
+    # The last child, the convolution before the pooling, belongs to the last block.
     return range(len(children) - 1)
 
 
 def _at_new_widths(children: Sequence[nn.Module]) -> Iterable[int]:
-    # MobileNet's blocks are siblings; those with the same number of channels are one row of the paper's table.
+    # MobileNet's blocks are siblings. Consecutive ones of equal width are one row of the paper's table.
     widths = [child.out_channels for child in children[:-1]]
     return [number for number, width in enumerate(widths) if number in (0, 1) or width != widths[number - 1]]
 
 
 def _equal_runs(children: Sequence[nn.Module]) -> Iterable[int]:
     depth = len(children)
-    run = next(run for run in range(1, depth + 1) if depth % run == 0 and depth // run <= _MOST_LAYER_GROUPS)
+    run = next(run for run in range(1, depth + 1) if depth % run == 0 and depth // run <= _MAX_LAYER_GROUPS)
     return range(0, depth, run)
 
 
@@ -89,7 +94,7 @@ def _layers(number: int, first: int, last: int) -> str:
     return f"layer{first}" if first == last else f"layers{first}-{last}"
 
 
-# A pattern of the start of an architecture's name -> its groups.
+# The groups of each family, by a pattern that the start of an architecture's name matches.
 _FAMILIES: dict[str, Named | Sliced] = {
     "resnet|resnext|wide_resnet": Named(
         groups={
@@ -200,17 +205,18 @@ _FAMILIES: dict[str, Named | Sliced] = {
 }
 
 
-def groups_of(architecture: str, module: nn.Module) -> tuple[zoo.Group, ...]:
-    """The groups of a module without classifier, input to output; an unknown family's are its direct children."""
+def find_groups(architecture: str, module: nn.Module) -> tuple[zoo.Group, ...]:
+    """Return the groups of a model without classifier. Those of an unknown family are the model's children."""
     family = next((family for pattern, family in _FAMILIES.items() if re.match(pattern, architecture)), None)
-    named = family.members(module) if family else _children(module)
-    owned = _prefixes(module)
-    held = {name: tuple(member for member in members if member in owned) for name, members in named.items()}
-    return tuple(zoo.Group(name=name, members=members) for name, members in held.items() if members)
+    groups = family.members(module) if family else _children(module)
+    # Members without tensors (activations, poolings, layers that this architecture lacks) are left out.
+    names = _names_with_tensors(module)
+    filtered = {name: tuple(member for member in members if member in names) for name, members in groups.items()}
+    return tuple(zoo.Group(name=name, members=members) for name, members in filtered.items() if members)
 
 
-def _prefixes(module: nn.Module) -> set[str]:
-    """Names of all modules that hold a tensor, and of the tensors: activations and poolings are in no group."""
+def _names_with_tensors(module: nn.Module) -> set[str]:
+    """Return the names of all tensors, and of all modules that hold one."""
     paths = [name.split(".") for name, _ in [*module.named_parameters(), *module.named_buffers()]]
     return {".".join(path[:length]) for path in paths for length in range(1, len(path) + 1)}
 

@@ -1,4 +1,4 @@
-"""The bundled recipes, one TOML file each beside this module."""
+"""The bundled recipes: the TOML files beside this module, each named after its recipe."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import zoo
 
 @zoo.hookimpl
 def zoo_recipes() -> Iterable[zoo.RecipeSpec]:
-    found = sorted(
-        (each for each in files(__name__).iterdir() if each.name.endswith(".toml")), key=lambda each: each.name
-    )
-    return [zoo.recipe_from_toml(each.read_text("utf-8"), name=each.name.removesuffix(".toml")) for each in found]
+    resources = sorted(files(__name__).iterdir(), key=lambda resource: resource.name)
+    return [
+        zoo.recipe_from_toml(resource.read_text("utf-8"), name=resource.name.removesuffix(".toml"))
+        for resource in resources
+        if resource.name.endswith(".toml")
+    ]

@@ -1,1 +1,1 @@
-"""The saved classifier: written whole, read with suspicion, used."""
+"""Saved classifiers: written, read and checked, used, evaluated, and kept on the Hugging Face hub."""

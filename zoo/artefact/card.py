@@ -1,43 +1,33 @@
-"""The model card, in the format of the Hugging Face hub."""
+"""The model card: README.md of an artefact, in the format of the Hugging Face hub."""
 
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
 from zoo.artefact.config import ArtefactConfig
-from zoo.planning.plan import Plan
+from zoo.specs.plan import Plan
+from zoo.specs.preprocessing import Preprocessing
 
-_PROOF_KEY, _PROOF_ROW = "proof: ", "| proof that what was frozen stayed frozen | "
+if TYPE_CHECKING:
+    from huggingface_hub import EvalResult
+
+_PROOF_ROW = "| proof that what was frozen stayed frozen | "
 _HUB_SPLITS = {"val": "validation"}
 _HUB_LICENCES = (
     *("apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0"),
     *("cc-by-nc-nd-4.0", "cc-by-nc-sa-4.0", "openrail", "gpl-3.0", "lgpl-3.0", "agpl-3.0", "unlicense"),
 )
-"""Identifiers that the hub knows, of those that weights for images come under."""
+"""The hub's identifiers of the licences that image weights are published under."""
 
 
 def model_card(config: ArtefactConfig, plan: Plan) -> str:
-    """README.md of an artefact: front matter for the hub, then what a person wants to know."""
+    """The text of an artefact's README.md: front matter for the hub, then the facts for people."""
     val = config.metrics["val"]
     images = {split: sum(counts) for split, counts in plan.data.images.items()}
     lines = [
         "---",
-        "library_name: zoo",
-        "pipeline_tag: image-classification",
-        *([f"base_model: {_quoted(config.backbone.name)}"] if plan.weights.kind == "tag" else []),
-        *_licence_keys(plan),
-        "tags:",
-        "- image-classification",
-        "- zoo",
-        "metrics:",
-        "- accuracy",
-        "- f1",
-        *_model_index(config),
-        # Keys of zoo's own, which the hub keeps and does not read.
-        "zoo:",
-        f"  recipe: {_quoted(config.recipe)}",
-        f"  {_PROOF_KEY}{config.proof}",
-        f"  classes: {_quoted(list(config.classes))}",
+        _front_matter(config, plan),
         "---",
         "",
         f"# {len(config.classes)} classes on {config.backbone.name}",
@@ -53,7 +43,7 @@ def model_card(config: ArtefactConfig, plan: Plan) -> str:
         f"| recipe | `{_cell(config.recipe)}`: {_cell(plan.recipe_summary)} |",
         f"{_PROOF_ROW}{config.proof} |",
         f"| images | {', '.join(f'{count} {split}' for split, count in images.items())} |",
-        f"| preprocessing | {_described(config)} |",
+        f"| preprocessing | {Preprocessing.from_dict(config.preprocessing).describe()} |",
         "",
         *(_test(config) if "test" in config.metrics else []),
         "```",
@@ -65,41 +55,59 @@ def model_card(config: ArtefactConfig, plan: Plan) -> str:
 
 
 def marked_failed(card: str) -> str:
-    """The same card of a classifier whose proof failed after it was written."""
-    for begin in (f"\n  {_PROOF_KEY}", f"\n{_PROOF_ROW}"):
+    """The card of a classifier whose proof failed after the card was written."""
+    # Once in the front matter, under `zoo:`, and once in the table.
+    for begin in ("\n  proof: ", f"\n{_PROOF_ROW}"):
         card = card.replace(f"{begin}passed", f"{begin}failed", 1)
     return card
 
 
-def _model_index(config: ArtefactConfig) -> list[str]:
-    """The metrics as the hub shows them beside others' models."""
-    lines = ["model-index:", f"- name: {_quoted(config.backbone.name)}", "  results:"]
-    for split, metrics in config.metrics.items():
-        lines += [
-            "  - task:",
-            "      type: image-classification",
-            "    dataset:",
-            "      name: own images",
-            "      type: imagefolder",
-            f"      split: {_HUB_SPLITS.get(split, split)}",
-            "    metrics:",
-            "    - type: accuracy",
-            f"      value: {metrics['accuracy']}",
-            "    - type: f1",
-            "      name: macro F1",
-            f"      value: {metrics['macro_f1']}",
-        ]
-    return lines
+def _front_matter(config: ArtefactConfig, plan: Plan) -> str:
+    # Here, because its import takes a quarter of a second and only writing a card needs it.
+    from huggingface_hub import ModelCardData
+
+    licence, licence_name = _hub_licence(plan)
+    data = ModelCardData(
+        base_model=config.backbone.name if plan.weights.kind == "tag" else None,
+        license=licence,
+        license_name=licence_name,
+        library_name="zoo",
+        pipeline_tag="image-classification",
+        tags=["image-classification", "zoo"],
+        metrics=["accuracy", "f1"],
+        model_name=config.backbone.name,
+        eval_results=_eval_results(config),
+        # Keys of zoo's own, which the hub keeps and does not read.
+        zoo={"recipe": config.recipe, "proof": config.proof, "classes": list(config.classes)},
+    )
+    return data.to_yaml()
 
 
-def _licence_keys(plan: Plan) -> list[str]:
-    """That of the pretrained weights: what is made from them is bound by it."""
+def _eval_results(config: ArtefactConfig) -> list[EvalResult]:
+    """The metrics as the hub shows them beside those of other models."""
+    from huggingface_hub import EvalResult
+
+    return [
+        EvalResult(
+            task_type="image-classification",
+            dataset_type="imagefolder",
+            dataset_name="own images",
+            dataset_split=_HUB_SPLITS.get(split, split),
+            metric_type=kind,
+            metric_name=name,
+            metric_value=value,
+        )
+        for split, metrics in config.metrics.items()
+        for kind, name, value in (("accuracy", None, metrics["accuracy"]), ("f1", "macro F1", metrics["macro_f1"]))
+    ]
+
+
+def _hub_licence(plan: Plan) -> tuple[str | None, str | None]:
+    """(identifier, name) of the licence of the pretrained weights, which binds what is made from them."""
     licence = plan.backbone.licence
     if plan.weights.kind != "tag" or not licence:
-        return []
-    if licence.lower() in _HUB_LICENCES:
-        return [f"license: {licence.lower()}"]
-    return ["license: other", f"license_name: {_quoted(licence)}"]
+        return None, None
+    return (licence.lower(), None) if licence.lower() in _HUB_LICENCES else ("other", licence)
 
 
 def _test(config: ArtefactConfig) -> list[str]:
@@ -111,19 +119,8 @@ def _licence(plan: Plan) -> str:
     if plan.weights.kind == "random":
         return "none: training started from random weights"
     if plan.weights.kind == "file":
-        return "not known: they came from a file"
+        return "unknown: they came from a file"
     return plan.backbone.licence or "not stated by their publisher"
-
-
-def _described(config: ArtefactConfig) -> str:
-    from zoo.preprocessing import Preprocessing
-
-    return Preprocessing.from_dict(config.preprocessing).describe()
-
-
-def _quoted(value: str | list[str]) -> str:
-    """JSON, which is YAML too."""
-    return json.dumps(value, ensure_ascii=False)
 
 
 def _cell(text: str) -> str:

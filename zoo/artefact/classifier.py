@@ -1,7 +1,8 @@
-"""The classifier in use."""
+"""A saved classifier in use: loaded, made faster if asked, and applied to images."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,44 +14,50 @@ from PIL.Image import Image
 from torch import Tensor
 
 from zoo.artefact.config import ArtefactConfig
-from zoo.artefact.read import find_artefact, read_model
-from zoo.artefact.speed import compile_for, compute_as_asked
-from zoo.artefact.versions import check_versions
-from zoo.data.ahead import map_for_model, workers_of
-from zoo.data.decode import from_memory, read_image
+from zoo.artefact.golden import TOLERANCE, read_golden
+from zoo.artefact.read import check_versions, find_artefact, read_model
+from zoo.data.decode import read_image, to_upright_rgb
+from zoo.data.prefetch import map_for_model, resolve_workers
 from zoo.data.transform import finish, resize
 from zoo.errors import DataError, OptionError
-from zoo.events import Report, silent
+from zoo.events import Note, Report, silent
+from zoo.model.fold_and_compile import compile_backbone, fold_batch_norms
 from zoo.model.model import ZooModel
-from zoo.registry import Registry, default_registry
+from zoo.planning.precision import choose_compute
+from zoo.registry.registry import Registry, default_registry
+from zoo.specs.plan import Compute
 
-BATCH = 32
+BATCH_SIZE = 32
+"""Images computed at a time, unless the caller says otherwise."""
 
 Source = str | Path | Image
 OnError = Callable[[str, DataError], None]
+"""Called with (source, error) of an image that cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What the classifier says about one image."""
+    """The prediction for one image."""
 
     source: str
-    """The file as given, or `image N` for a picture in memory, counted from 0."""
+    """The file as given, or `image N` for an image in memory, counted from 0."""
     label: str
+    """The most probable class."""
     probability: float
-    """Of `label`, 0 to 1."""
+    """Probability of `label`, 0 to 1."""
     top: tuple[tuple[str, float], ...]
     """(label, probability) of the most probable classes, best first."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
-    """Some images, read."""
+    """Images that were read together."""
 
     sources: list[str]
     images: Tensor
-    """float32[N, 3, H, W] of `sources`."""
+    """float32[N, 3, H, W], the images of `sources` after preprocessing."""
     faults: list[tuple[str, DataError]]
+    """(source, error) of what could not be read."""
 
 
 class Classifier:
@@ -72,41 +79,46 @@ class Classifier:
         report: Report = silent,
         registry: Registry | None = None,
     ) -> Classifier:
-        """Open an artefact or a finished run.
+        """Load an artefact or a finished run.
 
         Args:
+            path: An artefact or a run folder.
             device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
-            precision: `float32` or `bfloat16`; `auto`: with the memory layout, what was measured to be at least 1.2
-                times faster on this machine, and batch norms folded into convolutions; None: what it was trained with,
-                for the very logits that were judged.
-            compile: By torch.compile: for many images, as it takes up to a minute first.
+            precision: `float32` or `bfloat16`. `auto` takes the precision and memory layout that measure at least 1.2
+                times faster on this machine, and folds batch norms into convolutions. None: the training precision,
+                for exactly the logits that were evaluated.
+            compile: Compile the backbone with torch.compile, which takes up to a minute and pays for many images.
             report: Called with the events of `zoo.events`.
+            registry: The plugins; default: those that are installed.
 
         Raises:
-            ArtefactError: It is none, damaged, needs a plugin that is not there, or gives other logits than it did with
-                the version of a plugin that it was made with.
-            DeviceError, OptionError: No such device, or precision; torch.compile cannot work here.
+            ArtefactError: There is no artefact, it is damaged, a plugin that it needs is not installed, or an installed
+                plugin of another version changes its logits.
+            DeviceError: There is no such device, or torch.compile does not work here.
+            OptionError: There is no such precision.
         """
-        from zoo.planning.devices import choose_device
-        from zoo.planning.speed import check_precision
+        from zoo.model.devices import choose_device
+        from zoo.planning.precision import check_precision
 
         if precision is not None:
             check_precision(precision)
         chosen = choose_device(device)
         folder = find_artefact(Path(path).expanduser())
-        known = registry or default_registry()
-        model, config = read_model(folder, known)
+        registry = registry or default_registry()
+        model, config = read_model(folder, registry)
         model = model.to(chosen)
-        check_versions(model, folder, config, known, report)
+        # In the training precision, as the golden logits were computed, and so before that is changed.
+        check_versions(model, folder, config, registry, report)
         if precision is not None:
-            compute_as_asked(model, config, folder, device=chosen, precision=precision, report=report)
+            _set_precision(model, config, folder, device=chosen, precision=precision, report=report)
         if compile:
-            compile_for(model, batch=BATCH, report=report)
+            report(Note(text="Compiling the backbone for this machine; the first time it may take a minute."))
+            compile_backbone(model, batch=BATCH_SIZE)
         return cls(model, config, folder)
 
     @property
     def fault(self) -> str | None:
-        """What a person should know before using it: that the proof of its run failed. None where it passed."""
+        """A warning for users that the proof of its run failed; None if it passed."""
         return self.config.fault(self.path)
 
     @property
@@ -119,22 +131,23 @@ class Classifier:
         images: Source | Iterable[Source],
         *,
         top: int = 5,
-        batch_size: int = BATCH,
+        batch_size: int = BATCH_SIZE,
         workers: int | None = None,
         on_error: OnError | None = None,
     ) -> list[Prediction]:
         """Classify images, in their order.
 
         Args:
-            images: Files or PIL pictures, one or many.
-            top: How many classes each prediction lists.
-            batch_size: Images at a time.
+            images: Files or PIL images, one or many.
+            top: Number of classes that each prediction lists.
+            batch_size: Images computed at a time.
             workers: Decoding threads; default: one per core, at most eight.
             on_error: Called with (source, error) for a file that cannot be read, which is then left out; without
                 it the error is raised.
 
         Raises:
             DataError: A file cannot be read.
+            OptionError: `top` or `batch_size` is less than 1.
         """
         return list(self.stream(images, top=top, batch_size=batch_size, workers=workers, on_error=on_error))
 
@@ -143,19 +156,22 @@ class Classifier:
         images: Source | Iterable[Source],
         *,
         top: int = 5,
-        batch_size: int = BATCH,
+        batch_size: int = BATCH_SIZE,
         workers: int | None = None,
         on_error: OnError | None = None,
     ) -> Iterator[Prediction]:
-        """As `predict`, one after the other: `images` is drawn a few batches ahead, so that memory stays flat however
-        many there are. On a GPU the next batches are decoded while one is computed, on a CPU by turns with it."""
+        """Classify images as `predict` does, and yield the predictions one by one.
+
+        `images` is read a few batches ahead, so memory does not grow with their number. For a GPU, the next batches are
+        decoded while one is computed; on a CPU, decoding and computing take turns.
+        """
         if top < 1 or batch_size < 1:
             raise OptionError(f"top and batch_size must be at least 1, got {top} and {batch_size}.")
         several = [images] if isinstance(images, (str, Path, Image)) else images
-        return self._stream(several, top, batch_size, workers_of(workers), on_error)
+        return self._stream(several, top, batch_size, resolve_workers(workers), on_error)
 
     def logits(self, images: Tensor) -> Tensor:
-        """Preprocessed images[N, 3, H, W] -> logits[N, classes] on the CPU."""
+        """Logits[N, classes] on the CPU of preprocessed images[N, 3, H, W]."""
         device = next(self.model.parameters()).device
         with torch.inference_mode():
             output: Tensor = self.model(images.to(device)).cpu()
@@ -180,12 +196,13 @@ class Classifier:
 
     def _read(self, chunk: Sequence[tuple[str, Source]]) -> _Batch:
         preprocessing = self.model.preprocessing
+        # Each image is written to the next free place, so that those that cannot be read leave no gap.
         images = torch.empty(len(chunk), *preprocessing.input_size)
         sources: list[str] = []
         faults: list[tuple[str, DataError]] = []
-        for source, each in chunk:
+        for source, image in chunk:
             try:
-                picture = from_memory(each) if isinstance(each, Image) else read_image(Path(each))
+                picture = to_upright_rgb(image) if isinstance(image, Image) else read_image(Path(image))
                 finish(resize(picture, preprocessing), preprocessing, into=images[len(sources)])
             except DataError as error:
                 faults.append((source, error if source in str(error) else DataError(f"{source}: {error}")))
@@ -195,20 +212,43 @@ class Classifier:
 
     def _predict(self, sources: Sequence[str], images: Tensor, top: int) -> list[Prediction]:
         probabilities, labels = self.logits(images).softmax(1).topk(min(top, len(self.classes)))
-        named = [
-            tuple((self.classes[label], probability) for label, probability in zip(row, chances, strict=True))
-            for row, chances in zip(labels.tolist(), probabilities.tolist(), strict=True)
+        rows = [
+            tuple((self.classes[label], probability) for label, probability in zip(*row, strict=True))
+            for row in zip(labels.tolist(), probabilities.tolist(), strict=True)
         ]
-        return [Prediction(source, best[0][0], best[0][1], best) for source, best in zip(sources, named, strict=True)]
+        return [Prediction(source, *best[0], best) for source, best in zip(sources, rows, strict=True)]
 
 
 def _named(images: Iterable[Source]) -> Iterator[tuple[str, Source]]:
-    for number, each in enumerate(images):
-        if isinstance(each, Image):
-            each.load()  # here: one that comes twice must not be read by two threads
-        yield (f"image {number}" if isinstance(each, Image) else str(each)), each
+    for number, image in enumerate(images):
+        if isinstance(image, Image):
+            image.load()  # Here, because the same image may come twice, and two threads must not read it.
+        yield (f"image {number}" if isinstance(image, Image) else str(image)), image
 
 
 def _chunks(named: Iterator[tuple[str, Source]], size: int) -> Iterator[list[tuple[str, Source]]]:
     while chunk := list(islice(named, size)):
         yield chunk
+
+
+def _set_precision(
+    model: ZooModel, config: ArtefactConfig, folder: Path, *, device: str, precision: str, report: Report
+) -> None:
+    if precision != "auto":
+        model.compute_as(Compute("bfloat16" if precision == "bfloat16" else "float32", config.memory_format))
+        return
+    # Folding changes last bits, so it is undone unless the golden logits stay within the tolerance of float32.
+    golden = read_golden(folder, config)
+    images = None if golden is None else golden.images.to(device)
+    folded = 0 if images is None else fold_batch_norms(model, images, tolerance=TOLERANCE["float32"])
+    shape = "x".join(map(str, model.preprocessing.input_size[1:]))
+    chosen = choose_compute(
+        lambda: copy.deepcopy(model),  # Every candidate lays its tensors out differently.
+        name=f"{config.backbone.name} {shape} {model.needs}{' folded' if folded else ''}",
+        device=device,
+        trains=False,
+        precision="auto",
+        tune=True,
+        report=report,
+    )
+    model.compute_as(chosen.compute)

@@ -1,4 +1,4 @@
-"""What an artefact says about itself: `config.json`."""
+"""`config.json`: what an artefact records about itself."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from zoo.compute import MemoryFormat, Precision
+from zoo.specs.plan import MemoryFormat, Precision
 
 FORMAT = 1
 CONFIG, TENSORS, CARD, GOLDEN = "config.json", "model.safetensors", "README.md", "golden.safetensors"
 FOLDER = "model"
 """Name of the artefact inside a run folder."""
 SEAL = "seal"
-"""Key of the SHA-256 of all the other keys: class names in another order, or another mean, would load and be wrong."""
+"""Key of the SHA-256 of all other keys: a config with reordered classes or another mean would load, and be wrong."""
 
 
 def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -25,7 +25,7 @@ def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def seal_broken(content: Mapping[str, Any]) -> bool:
-    """Whether it was changed after it was sealed; not where it has no seal, as those of older versions."""
+    """Whether the content was changed after it was sealed; False if it has no seal, as in earlier versions."""
     return SEAL in content and content[SEAL] != _seal(content)
 
 
@@ -34,55 +34,71 @@ def _seal(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(plain, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-class _Record(BaseModel):
-    # Newer zoos may add keys: an older one reads what it knows.
+class _ConfigPart(BaseModel):
+    # Later versions of zoo may add keys: an earlier one reads those that it knows.
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
-class BackboneConfig(_Record):
+class BackboneConfig(_ConfigPart):
+    """The backbone, and where its weights come from."""
+
     name: str
-    """Qualified, with the tag that its configuration and preprocessing come from."""
+    """Qualified name, with the tag that its configuration and preprocessing come from."""
     weights: str
-    """Where training started: the tag, `random`, or `file:NAME`."""
+    """The weights that training started from: the tag, `random`, or `file:NAME`."""
     weights_digest: str | None = None
+    """SHA-256 of their file; None for random weights."""
     licence: str | None = None
+    """Licence of the pretrained weights, as their publisher states it."""
     distribution: str
-    """Of the plugin that provides it."""
+    """Distribution of the plugin that provides the backbone."""
     version: str
+    """Version of that distribution."""
 
 
-class HeadConfig(_Record):
+class HeadConfig(_ConfigPart):
+    """The head and its options."""
+
     name: str
     options: dict[str, Any] = Field(default_factory=dict)
     distribution: str
+    """Distribution of the plugin that provides the head."""
     version: str
+    """Version of that distribution."""
 
 
-class GoldenConfig(_Record):
+class GoldenConfig(_ConfigPart):
+    """How the golden logits were computed."""
+
     digest: str
     """SHA-256 of golden.safetensors."""
     device: str
-    """Where its logits were computed."""
     threads: int = Field(ge=1)
 
 
-class ArtefactConfig(_Record):
+class ArtefactConfig(_ConfigPart):
+    """The content of `config.json`."""
+
     format: int
     digest: str
     """SHA-256 of model.safetensors."""
     backbone: BackboneConfig
     head: HeadConfig
     classes: tuple[str, ...] = Field(min_length=2)
+    """Class names in the order of the logits."""
     preprocessing: dict[str, Any]
     recipe: str
     metrics: dict[str, dict[str, float]]
+    """Split -> metric -> value."""
     proof: str | None = None
+    """`passed` or `failed`."""
     precision: Precision = "float32"
     memory_format: MemoryFormat = "contiguous"
     versions: dict[str, str]
+    """Distribution -> version, of the environment that trained it."""
     golden: GoldenConfig | None = None
-    """None for an artefact that was made before there were golden logits."""
+    """None for an artefact of a version that wrote no golden logits."""
 
     def fault(self, path: object) -> str | None:
-        """What a person should know before using the artefact at `path`: that the proof of its run failed."""
+        """A warning for users of the artefact at `path`, that the proof of its run failed; None if it passed."""
         return f"the proof of this classifier's run failed ({path})" if self.proof == "failed" else None

@@ -1,4 +1,9 @@
-"""Reading an artefact: header, config and digest first, names and shapes next, the model last."""
+"""Read an artefact, checking everything before it is used.
+
+In order of cost: the config and its seal, the tensors' header and digest, names and shapes against the model that the
+config describes, and at last the tensors themselves. Where a plugin has another version than the one that made the
+artefact, the golden logits tell whether the classifier is unchanged.
+"""
 
 from __future__ import annotations
 
@@ -20,26 +25,28 @@ from zoo.artefact.config import (
     HeadConfig,
     seal_broken,
 )
-from zoo.compute import Compute
+from zoo.artefact.golden import compare_logits, read_golden
 from zoo.errors import ArtefactError, Refused, UnknownName, ZooError, first_line
-from zoo.files import parse_json
-from zoo.model.build import build_model, file_digest
+from zoo.events import Note, Report
 from zoo.model.model import ZooModel
-from zoo.model.weights import load_weights
-from zoo.options import build_options
-from zoo.preprocessing import Preprocessing
-from zoo.registry import Registry
+from zoo.planning.resolved_model import resolve_model
+from zoo.registry.registry import Registry
+from zoo.specs.plan import Compute
+from zoo.specs.preprocessing import Preprocessing
+from zoo.storage.atomic import parse_json
+from zoo.storage.tensors import file_digest
+from zoo.weights.state import load_weights
 
 
 def find_artefact(path: Path) -> Path:
-    """The artefact's folder: `path` itself or the `model` folder of a run. Raises ArtefactError."""
+    """The artefact's folder: `path` itself, or the `model` folder of a run. Raises ArtefactError if neither is one."""
     for folder in (path, path / FOLDER):
         if os.path.isfile(folder / CONFIG):  # noqa: PTH113
             return folder
     if not os.path.exists(path):  # noqa: PTH110 - False, not an error, for a name too long
         raise ArtefactError(f"There is no {str(path)!r}. Give an artefact folder or a run folder.")
     raise ArtefactError(
-        f"{path} is no artefact: it has no {CONFIG}. Give the 'model' folder of a run, or the run folder."
+        f"{path} is not an artefact: it has no {CONFIG}. Give the 'model' folder of a run, or the run folder."
     )
 
 
@@ -50,32 +57,33 @@ def read_config(folder: Path) -> ArtefactConfig:
         content = parse_json(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise ArtefactError(f"{path} cannot be read: {error}") from None
+    # Before anything else: a later format may mean other things by the same keys.
     stated = content.get("format") if isinstance(content, dict) else None
     if isinstance(stated, int) and stated > FORMAT:
         raise ArtefactError(f"{folder} has format {stated}, this zoo reads up to {FORMAT}. Next: update zoo-registry.")
     if isinstance(content, dict) and seal_broken(content):
         raise ArtefactError(
-            f"{path} was changed after it was written: its own SHA-256, {SEAL!r}, is another.\n"
-            f"Next: copy the artefact again from where it was made; if the change is meant, remove {SEAL!r} from it."
+            f"{path} was changed after it was written: its SHA-256 is not the one in {SEAL!r}.\n"
+            f"Next: copy the artefact again from where it was made; if the change is intended, remove {SEAL!r} from it."
         )
     try:
         config = ArtefactConfig.model_validate(content)
         Preprocessing.from_dict(config.preprocessing)
     except (ValidationError, TypeError, ValueError) as error:
-        raise ArtefactError(f"{path} is no artefact's config: {first_line(error)}") from None
+        raise ArtefactError(f"{path} is not the config of an artefact: {first_line(error)}") from None
     return config
 
 
 def check_files(folder: Path) -> tuple[ArtefactConfig, dict[str, list[int]]]:
-    """The config and the shape of every tensor, of files that are whole. Raises ArtefactError."""
+    """Check the config and the tensor file -> the config, and the shape of every tensor. Raises ArtefactError."""
     config = read_config(folder)
     path = folder / TENSORS
-    shapes = _header(path)
-    found = file_digest(path)
-    if found != config.digest:
+    shapes = _read_shapes(path)
+    digest = file_digest(path)
+    if digest != config.digest:
         raise ArtefactError(
             f"{path} is damaged or was replaced: "
-            f"its SHA-256 is {found[:16]}..., {CONFIG} says {config.digest[:16]}...\n"
+            f"its SHA-256 is {digest[:16]}..., {CONFIG} says {config.digest[:16]}...\n"
             "Next: copy the artefact again from where it was made."
         )
     return config, shapes
@@ -99,46 +107,73 @@ def read_model(folder: Path, registry: Registry) -> tuple[ZooModel, ArtefactConf
     return model.compute_as(Compute(config.precision, config.memory_format)).eval(), config
 
 
-def _header(path: Path) -> dict[str, list[int]]:
+def check_versions(model: ZooModel, folder: Path, config: ArtefactConfig, registry: Registry, report: Report) -> None:
+    """Report plugins of another version than the artefact was made with, and check the golden logits with them.
+
+    Nothing is computed if all versions are the same. `model` is the artefact's own, on any device.
+
+    Raises:
+        ArtefactError: The logits differ by more than the tolerance: the classifier is not the one that was evaluated.
+    """
+    changed = _changed_versions(config, registry)
+    if not changed:
+        return
+    origin = f"{folder} was made with {' and '.join(changed)}"
+    golden = read_golden(folder, config)
+    if golden is None:
+        report(Note(text=f"{origin}. It has no golden logits, so whether that matters is unknown.", loud=True))
+        return
+    difference = compare_logits(model, golden, config)
+    if difference.match == "other":
+        pins = dict.fromkeys(f"'{part.distribution}=={part.version}'" for part in (config.head, config.backbone))
+        raise ArtefactError(
+            f"{origin}, and gives other logits here than when it was made: {difference}.\n"
+            f"Next: pip install {' '.join(pins)}"
+        )
+    exact = difference.match == "same"
+    outcome = "are the same, bit for bit" if exact else f"differ {difference}"
+    report(Note(text=f"{origin}. Its golden logits {outcome}.", loud=not exact))
+
+
+def _read_shapes(path: Path) -> dict[str, list[int]]:
+    """The shape of every tensor, from the file's header."""
     try:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 - not a mapping
     except FileNotFoundError:
         raise ArtefactError(f"{path} is missing; the artefact is incomplete.") from None
     except (SafetensorError, OSError, ValueError) as error:
-        raise ArtefactError(f"{path} is no readable safetensors file: {first_line(error)}") from None
+        raise ArtefactError(f"{path} is not a readable safetensors file: {first_line(error)}") from None
 
 
 def _build(config: ArtefactConfig, registry: Registry) -> ZooModel:
-    backbone_config, head_config = config.backbone, config.head
+    """The model that the config describes, with random weights."""
+    # Looked up by themselves first, for a message that names the distribution to install.
     try:
-        backbone = registry.backbone(backbone_config.name)
+        registry.backbone(config.backbone.name)
     except Refused as error:
-        raise _needs("backbone", backbone_config, error) from None
+        raise _missing_plugin("backbone", config.backbone, error) from None
     try:
-        head = registry.head(head_config.name)
+        registry.head(config.head.name)
     except Refused as error:
-        raise _needs("head", head_config, error) from None
+        raise _missing_plugin("head", config.head, error) from None
     try:
-        options = build_options(head.spec.name, head.spec.options, head_config.options)
         preprocessing = Preprocessing.from_dict(config.preprocessing)
         _, height, width = preprocessing.input_size
-        model = build_model(
-            backbone,
-            head,
-            options,
-            classes=config.classes,
-            tag=backbone.tag,
-            state=None,
+        model = resolve_model(
+            registry,
+            config.backbone.name,
+            config.head.name,
+            head_options=config.head.options,
             input_size=(height, width),
-        )
+        ).build(config.classes, None)
     except ZooError as error:
         raise ArtefactError(f"The model of this artefact cannot be built: {error}") from error
     model.preprocessing = preprocessing
     return model
 
 
-def _needs(kind: str, part: BackboneConfig | HeadConfig, error: Refused) -> ArtefactError:
+def _missing_plugin(kind: str, part: BackboneConfig | HeadConfig, error: Refused) -> ArtefactError:
     wanted = f"{part.distribution} {part.version}"
     if not isinstance(error, UnknownName):
         return ArtefactError(f"This artefact needs the {kind} {part.name!r} of {wanted}: {error}")
@@ -146,3 +181,16 @@ def _needs(kind: str, part: BackboneConfig | HeadConfig, error: Refused) -> Arte
         f"This artefact needs the {kind} {part.name!r} of {wanted}, which is not installed, "
         f"or is broken or switched off (zoo list plugins).\nNext: pip install '{part.distribution}=={part.version}'"
     )
+
+
+def _changed_versions(config: ArtefactConfig, registry: Registry) -> list[str]:
+    parts = (
+        (config.head, registry.head(config.head.name).plugin),
+        (config.backbone, registry.backbone(config.backbone.name).plugin),
+    )
+    changed = [
+        f"{part.distribution} {part.version} (here is {plugin.distribution} {plugin.version})"
+        for part, plugin in parts
+        if (part.distribution, part.version) != (plugin.distribution, plugin.version)
+    ]
+    return list(dict.fromkeys(changed))

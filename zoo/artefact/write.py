@@ -1,4 +1,4 @@
-"""Writing an artefact: a folder that is there whole or not at all."""
+"""Write an artefact: a folder that is complete or does not exist."""
 
 from __future__ import annotations
 
@@ -22,10 +22,9 @@ from zoo.artefact.config import (
     sealed,
 )
 from zoo.artefact.golden import Golden, save_golden
-from zoo.files import json_text, new_folder, write_text
-from zoo.model.build import file_digest
-from zoo.model.tensor_files import save_tensors
-from zoo.planning.plan import Plan
+from zoo.specs.plan import Plan
+from zoo.storage.atomic import json_text, new_folder, write_text
+from zoo.storage.tensors import file_digest, save_tensors
 
 
 def write_artefact(
@@ -36,29 +35,37 @@ def write_artefact(
     proof: str,
     golden: Golden,
 ) -> ArtefactConfig:
-    """Write the artefact of a trained model's state (keys `backbone.*` and `head.*`). Raises RunError.
+    """Write the artefact of a trained model -> its config.
 
-    `proof` is the verdict so far, `passed` or `failed`; `mark_failed` corrects it. `golden` was computed by the model
-    on the plan's device.
+    Args:
+        path: The new folder.
+        state: The model's tensors of any shape by name, `backbone.*` and `head.*`.
+        plan: The run's plan.
+        metrics: Split -> metric -> value.
+        proof: The verdict so far, `passed` or `failed`; `mark_failed` corrects it later.
+        golden: Golden logits that the model computed on the plan's device.
+
+    Raises:
+        RunError: The folder cannot be written.
     """
     with new_folder(path) as draft:
         save_tensors(draft / TENSORS, state)
-        noted = save_golden(draft, golden, device=plan.device)
-        config = _config(file_digest(draft / TENSORS), plan, metrics, proof, noted)
+        golden_config = save_golden(draft, golden, device=plan.device)
+        config = _config(file_digest(draft / TENSORS), plan, metrics, proof, golden_config)
         (draft / CONFIG).write_text(_sealed_text(config.model_dump(mode="json")), "utf-8")
         (draft / CARD).write_text(model_card(config, plan), "utf-8")
     return config
 
 
 def mark_failed(path: Path) -> None:
-    """Note in an artefact, its card included, that its proof failed after it was written. Raises RunError."""
+    """Record in an artefact and its card that the proof failed after they were written. Raises RunError."""
     content = json.loads((path / CONFIG).read_text("utf-8"))
     write_text(path / CONFIG, _sealed_text({**content, "proof": "failed"}))
     write_text(path / CARD, marked_failed((path / CARD).read_text("utf-8")))
 
 
 def _sealed_text(content: Mapping[str, Any]) -> str:
-    # Sealed is what a reader finds: not every value is written as it is.
+    # Sealed as a reader will see it: some values, such as a number that is not finite, are written differently.
     return json_text(sealed(json.loads(json_text(content))))
 
 

@@ -1,37 +1,42 @@
-"""The group of all commands: zoo's own, then those of plugins."""
+"""The group of all commands: zoo's own, then those of plugins, which are imported only when one is invoked."""
 
 from __future__ import annotations
 
 import functools
+import inspect
 import os
 import sys
+from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command
 
-from zoo.cli.exit_codes import INTERRUPTED
-from zoo.errors import either, nearest
+from zoo.errors import INTERRUPTED, NameConflict, PluginError, Terminated, either, nearest
+from zoo.process import prints_to_stderr
+from zoo.registry.entry_points import COMMANDS, DISABLE, Load, Plugin, disabled_from_environment, find, one_line
+
+_COMPLETION_OPTIONS = ("install_completion", "show_completion")
 
 
 class Commands(TyperGroup):
     """zoo's commands, then those of plugins.
 
-    Ctrl-C becomes a message and exit code 130, a closed pipe a quiet end, before click makes its own of them.
+    Ctrl-C becomes a message and exit code 130, and a closed pipe ends quietly, before click handles either.
     """
 
     @functools.cached_property
-    def _extra(self) -> dict[str, Any]:
-        from zoo.cli.extra_commands import extra_commands
-
-        return dict(extra_commands(self.commands))
+    def _plugin_commands(self) -> dict[str, _PluginCommand]:
+        return plugin_commands(self.commands)
 
     def list_commands(self, ctx: Any) -> list[str]:
-        return [*super().list_commands(ctx), *self._extra]
+        return [*super().list_commands(ctx), *self._plugin_commands]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        # Plugins are looked for only under names that zoo does not have.
-        return super().get_command(ctx, cmd_name) or self._extra.get(cmd_name)
+        # Looking for plugins takes time: only for names that zoo does not have.
+        return super().get_command(ctx, cmd_name) or self._plugin_commands.get(cmd_name)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         name = args[0]
@@ -42,22 +47,110 @@ class Commands(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            return self._invoke_attributed(ctx)
+            return self._invoke_with_origin(ctx)
         except KeyboardInterrupt:
-            print(
-                "\nInterrupted. No artefact was written half; what was finished is in the run folder.", file=sys.stderr
-            )
+            print("\nInterrupted. No partial model was saved; finished work stays in the run folder.", file=sys.stderr)
             raise typer.Exit(INTERRUPTED) from None
         except BrokenPipeError:
-            # The reader (`| head`) has enough: not an error. What is still buffered must not be flushed into it.
+            # The reader (`| head`) has enough, which is no error. What is still buffered must not go into the pipe.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit from None
 
-    def _invoke_attributed(self, ctx: Any) -> Any:
+    def _invoke_with_origin(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except Exception as error:
             name = ctx.invoked_subcommand
-            if name is not None and name not in self.commands and name in self._extra:
-                self._extra[name].attribute(error)
+            if name is not None and name not in self.commands and name in self._plugin_commands:
+                self._plugin_commands[name].add_origin(error)
             raise
+
+
+def plugin_commands(zoo_commands: Collection[str]) -> dict[str, _PluginCommand]:
+    """Name -> command of a plugin, except for names that zoo itself has or that are disabled. Imports no plugin."""
+    disabled = disabled_from_environment()
+    claims: dict[str, list[_Claim]] = {}
+    for plugin, load in find(group=COMMANDS):
+        if plugin.name not in zoo_commands and plugin.name not in disabled:
+            claims.setdefault(plugin.name, []).append(_Claim(plugin, load))
+    return {name: _PluginCommand(name, claims[name]) for name in sorted(claims)}
+
+
+def command_plugins(zoo_commands: Collection[str]) -> list[Plugin]:
+    """Every entry point for a command with its state and notes, for `zoo list plugins`. Imports no plugin."""
+    disabled = disabled_from_environment()
+    plugins = [plugin for plugin, _ in find(group=COMMANDS)]
+    for plugin in plugins:
+        plugin.state = "disabled" if plugin.name in disabled else "on demand"
+        plugin.brings = {"commands": [plugin.name]}
+        rivals = [other.distribution for other in plugins if other.name == plugin.name and other is not plugin]
+        if plugin.name in zoo_commands:
+            plugin.notes.append(f"its claim on the command {plugin.name!r} is ignored: zoo has it")
+        elif rivals:
+            plugin.notes.append(f"the command {plugin.name!r} is also claimed by {', '.join(sorted(rivals))}")
+    return plugins
+
+
+@dataclass(frozen=True)
+class _Claim:
+    """An entry point that wants to be the command of its name."""
+
+    plugin: Plugin
+    load: Load
+
+    @property
+    def origin(self) -> str:
+        """`distribution version`."""
+        return f"{self.plugin.distribution} {self.plugin.version}"
+
+
+class _PluginCommand(TyperCommand):
+    """Stands for a plugin's command in the help, and imports the plugin when the command is invoked."""
+
+    def __init__(self, name: str, claims: list[_Claim]) -> None:
+        origins = " and ".join(claim.origin for claim in claims)
+        help_text = f"From {origins}." if len(claims) == 1 else f"Unusable, claimed by {origins}."
+        super().__init__(name, help=help_text, rich_markup_mode=None)
+        self._claims = claims
+
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        """The context of the plugin's command, imported now. Raises PluginError if it is broken, NameConflict."""
+        return self._loaded().make_context(info_name, args, parent=parent, **extra)
+
+    def add_origin(self, error: Exception) -> None:
+        """Add a note below the traceback that names the distribution."""
+        error.add_note(f"Raised in the command {self.name!r} of {self._claims[0].origin}, which is not part of zoo.")
+
+    def _loaded(self) -> Any:
+        if len(self._claims) > 1:
+            targets = "\n".join(f"  {claim.origin}: {claim.plugin.target}" for claim in self._claims)
+            raise NameConflict(
+                f"The command {self.name!r} is claimed more than once:\n{targets}\nNext: uninstall one of them."
+            )
+        (claim,) = self._claims
+        try:
+            with prints_to_stderr():
+                return _command(self.name or "", claim.load())
+        except (KeyboardInterrupt, Terminated):
+            raise
+        except BaseException as error:  # a plugin that calls sys.exit while it is imported must not end zoo silently
+            raise PluginError(
+                f"The command {self.name!r} of {claim.origin} cannot be loaded: {one_line(error)}\n"
+                f"Next: tell its authors, update or uninstall it; {DISABLE}={self.name} hides it."
+            ) from error
+
+
+def _command(name: str, target: object) -> Any:
+    """The click command of a Typer app, or of a function, whose signature becomes the options. Raises TypeError."""
+    if isinstance(target, typer.Typer):
+        app = target
+    elif inspect.isroutine(target):
+        app = typer.Typer(add_completion=False, rich_markup_mode=None)
+        app.command(name)(target)
+    else:
+        raise TypeError(f"its entry point must name a typer.Typer or a function, got {type(target).__name__}")
+    command = get_command(app)
+    # Completion is installed once, by zoo itself.
+    command.params = [parameter for parameter in command.params if parameter.name not in _COMPLETION_OPTIONS]
+    command.name = name
+    return command

@@ -10,14 +10,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from zoo.printable import ESCAPED
+from zoo.text import escaping_errors
 
-# rich is imported where something is printed with it: lists and help do without, and are a tenth faster.
+# Only the functions that print with rich import it: help and lists do without, and start a tenth faster.
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
 _WIDE = 10_000
+"""Columns of output that goes to no terminal: so many that rich never wraps or cuts a line."""
 
 
 @dataclass(frozen=True)
@@ -29,12 +30,12 @@ class Verbosity:
 
 
 def out() -> Console:
-    """stdout. Where it is no terminal, nothing is wrapped, cut or coloured."""
+    """A rich console on stdout. Off a terminal, nothing is wrapped, cut or coloured."""
     return _console(sys.stdout.isatty(), stderr=False)
 
 
 def err() -> Console:
-    """stderr, likewise."""
+    """A rich console on stderr. Off a terminal, nothing is wrapped, cut or coloured."""
     return _console(sys.stderr.isatty(), stderr=True)
 
 
@@ -53,7 +54,7 @@ def table(
 
 
 def show(screen: Console, made: Table) -> None:
-    """Print a table; where it is no terminal, without the blanks that fill the last column."""
+    """Print a table. Off a terminal, the blanks that pad the last column are stripped."""
     if screen.is_terminal:
         screen.print(made)
         return
@@ -64,18 +65,18 @@ def show(screen: Console, made: Table) -> None:
 
 
 def quiet_libraries() -> None:
-    """Libraries' warnings are for developers; zoo says itself what people should know."""
+    """Hide warnings of libraries unless `python -W` asks for them: they are meant for developers, not users."""
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
-        # Said while torch.compile works, on every machine that has a compiler for CUDA and no GPU.
+        # torch.compile logs through this on every machine that has a CUDA compiler and no GPU.
         logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
 
 
 def escape_names() -> None:
-    """What stdout and stderr cannot take is written as an escape: a file name may be any bytes."""
+    """Let stdout and stderr escape what they cannot encode: a file name may be any bytes."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors=ESCAPED)
+            stream.reconfigure(errors=escaping_errors())
 
 
 def count(number: int, one: str, many: str | None = None) -> str:

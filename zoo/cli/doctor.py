@@ -1,4 +1,4 @@
-"""`zoo doctor`."""
+"""`zoo doctor`: the facts that a bug report needs."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from zoo.caches import VARIABLE, cache_folder
-from zoo.cli.extra_commands import command_plugins
-from zoo.registry import Plugin, default_registry
+from zoo.cli.command_group import command_plugins
+from zoo.registry.registry import default_registry
+from zoo.storage.cache import VARIABLE, cache_folder
 
 
 def print_doctor(zoo_commands: Collection[str], *, as_json: bool) -> None:
-    """Versions, devices, threads, caches, plugins, and the commands that plugins add to `zoo_commands`."""
-    found = _examine(zoo_commands)
+    """Print versions, devices, threads, caches, plugins, and the commands that plugins add to `zoo_commands`."""
+    sections = _examine(zoo_commands)
     if as_json:
-        print(json.dumps(found, indent=2, ensure_ascii=False))
+        print(json.dumps(sections, indent=2, ensure_ascii=False))
         return
-    for title, facts in found.items():
+    for title, facts in sections.items():
         print(title)
         for name, value in facts.items():
             print(f"  {name:<18} {value}")
@@ -30,8 +30,7 @@ def print_doctor(zoo_commands: Collection[str], *, as_json: bool) -> None:
 def _examine(zoo_commands: Collection[str]) -> dict[str, dict[str, Any]]:
     from zoo.planning.versions import versions
 
-    commands = command_plugins(zoo_commands)
-
+    commands = {plugin.label: "; ".join([plugin.state, *plugin.notes]) for plugin in command_plugins(zoo_commands)}
     return {
         "versions": {**versions(), "system": platform.platform()},
         "devices": _devices(),
@@ -40,18 +39,14 @@ def _examine(zoo_commands: Collection[str]) -> dict[str, dict[str, Any]]:
             plugin.label: plugin.state + (f": {plugin.error}" if plugin.error else "")
             for plugin in default_registry().plugins()
         },
-        **({"commands": {plugin.label: _state(plugin) for plugin in commands}} if commands else {}),
+        **({"commands": commands} if commands else {}),
     }
-
-
-def _state(plugin: Plugin) -> str:
-    return "; ".join([plugin.state, *plugin.notes])
 
 
 def _devices() -> dict[str, Any]:
     import torch
 
-    from zoo.planning.devices import available_devices, choose_device
+    from zoo.model.devices import available_devices, choose_device
 
     facts: dict[str, Any] = {
         "auto means": choose_device("auto"),
@@ -80,5 +75,5 @@ def _caches() -> dict[str, str]:
 
 def _folder(path: Path) -> str:
     if not path.is_dir():
-        return f"{path} (not there yet)"
+        return f"{path} (does not exist yet)"
     return f"{path} ({shutil.disk_usage(path).free / 1e9:.0f} GB free)"

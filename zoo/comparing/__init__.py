@@ -1,1 +1,1 @@
-"""Two runs or more, side by side: what differs between them, and what may be concluded from their results."""
+"""Compare finished runs: how their plans differ, paired tests on the same images, and conclusions in plain words."""

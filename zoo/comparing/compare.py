@@ -1,31 +1,31 @@
-"""Runs read, checked against one another, and compared with the first of them."""
+"""Read finished runs, check that they can be compared, and compare each with the first."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from zoo.comparing.comparison import Against, Compared, Comparison, Scored, Tested
+from zoo.comparing.comparison import ComparedRun, Comparison, PairedTest, RunPair, SplitScores
 from zoo.comparing.conclusion import cautions_of, conclusion_of
 from zoo.comparing.differences import differences_between
 from zoo.comparing.pairing import SPLITS, Contents, Pair, outcomes_of, pairs_of
 from zoo.comparing.significance import ALPHA, bootstrap, holm, mcnemar, smallest_shown
 from zoo.errors import Refused
-from zoo.evaluation.intervals import wilson
-from zoo.planning.plan import Plan
-from zoo.registry import Registry
+from zoo.evaluation.metrics import wilson_interval
+from zoo.registry.registry import Registry
 from zoo.reporting.record import RunRecord, read_run
+from zoo.specs.plan import Plan
 from zoo.training.run_folder import PREDICTIONS
 
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 def compare_runs(paths: Sequence[Path], registry: Registry) -> Comparison:
-    """Compare finished runs with the first of them; nothing is written.
+    """Compare finished runs with the first of them. Nothing is written.
 
-    Raises RunError for what is no finished run or cannot be read; Refused for fewer than two runs or more than 26, one
-    that is given twice, predictions that are missing, other classes, and runs that are not known to have judged an
-    image in common.
+    Raises RunError for a path that is not a finished run or cannot be read. Raises Refused for fewer than 2 or more
+    than 26 runs, a run that is given twice, missing predictions, different classes, and runs without any image that
+    both are known to have judged.
     """
     _refuse_wrong_number(paths)
     _refuse_repeated(paths)
@@ -33,34 +33,35 @@ def compare_runs(paths: Sequence[Path], registry: Registry) -> Comparison:
     for record in records[1:]:
         _refuse_other_classes(records[0], record)
     runs = [
-        Compared(letter=letter, name=name, record=record, scores=_scores(record))
+        ComparedRun(letter=letter, name=name, record=record, scores=_scores(record))
         for letter, name, record in zip(_LETTERS, _names(paths), records, strict=False)
     ]
+    # Shared by all pairs, so that the files of the first run are read once.
     contents = Contents()
     pairs = [pairs_of(records[0], record, contents) for record in records[1:]]
     against = tuple(
-        Against(
-            first=runs[0],
-            run=run,
-            differences=differences_between(
-                runs[0].record.plan,
-                run.record.plan,
-                registry,
-                same_files=_same_files(runs[0].record.plan, run.record.plan, contents),
-            ),
-            tested=tested,
-            same_images=all(
-                run.scores[each.split].images == runs[0].scores[each.split].images == each.outcomes.images
-                for each in tested
-            ),
-        )
-        for run, tested in zip(runs[1:], _tested(pairs), strict=True)
+        _against(runs[0], run, tested, registry, contents) for run, tested in zip(runs[1:], _tested(pairs), strict=True)
     )
     return Comparison(
         runs=tuple(runs),
         against=against,
-        conclusions=tuple(conclusion_of(each) for each in against),
+        conclusions=tuple(conclusion_of(pair) for pair in against),
         cautions=cautions_of(runs, against),
+    )
+
+
+def _against(
+    first: ComparedRun, run: ComparedRun, tested: tuple[PairedTest, ...], registry: Registry, contents: Contents
+) -> RunPair:
+    plans = first.record.plan, run.record.plan
+    return RunPair(
+        first=first,
+        run=run,
+        differences=differences_between(*plans, registry, same_files=_same_files(*plans, contents)),
+        tested=tested,
+        same_images=all(
+            run.scores[test.split].images == first.scores[test.split].images == test.outcomes.images for test in tested
+        ),
     )
 
 
@@ -69,19 +70,20 @@ def _refuse_wrong_number(paths: Sequence[Path]) -> None:
         raise Refused(f"A comparison needs two runs or more, and {len(paths)} was given.\nNext: zoo compare RUN RUN")
     if len(paths) > len(_LETTERS):
         raise Refused(
-            f"{len(paths)} runs are more than can be told apart on one page.\n"
-            f"Next: compare at most {len(_LETTERS)} at a time."
+            f"{len(paths)} runs were given, but at most {len(_LETTERS)} can be compared: each is named by a letter.\n"
+            "Next: compare fewer runs at a time."
         )
 
 
 def _refuse_repeated(paths: Sequence[Path]) -> None:
     seen: dict[Path, Path] = {}
     for path in paths:
+        # A link or another spelling of the path is still the same run.
         real = path.resolve()
         if real in seen:
             also = f", as {seen[real]} and as {path}" if str(seen[real]) != str(path) else ""
             raise Refused(
-                f"{path} is given twice{also}; a run compared with itself shows nothing.\nNext: name each run once."
+                f"{path} is given twice{also}. A run compared with itself shows nothing.\nNext: name each run once."
             )
         seen[real] = path
 
@@ -90,27 +92,28 @@ def _read(path: Path) -> RunRecord:
     record = read_run(path)
     if not record.predictions:
         raise Refused(
-            f"{path} has no {PREDICTIONS}, so its answers cannot be paired with those of another run, image by image: "
-            "it was removed, or an older zoo made the run.\n"
-            "Next: repeat the run with this zoo, or compare two files of zoo evaluate RUN --data FOLDER --csv FILE "
-            "yourself."
+            f"{path} has no {PREDICTIONS}, so its predictions cannot be compared with another run's, image by image: "
+            "the file was removed, or an older zoo made the run.\n"
+            "Next: repeat the run with this zoo. Or write the predictions of both runs with zoo evaluate RUN --data "
+            "FOLDER --csv FILE, and compare the files yourself."
         )
     return record
 
 
 def _refuse_other_classes(first: RunRecord, other: RunRecord) -> None:
+    # The order may differ: predictions are compared by class name.
     ours, theirs = set(first.plan.classes), set(other.plan.classes)
     if ours == theirs:
         return
     lines = [
-        f"  only in {run.path}: {', '.join(sorted(more)[:10])}{' ...' if len(more) > 10 else ''}"
-        for run, more in ((first, ours - theirs), (other, theirs - ours))
-        if more
+        f"  only in {run.path}: {', '.join(sorted(extra)[:10])}{' ...' if len(extra) > 10 else ''}"
+        for run, extra in ((first, ours - theirs), (other, theirs - ours))
+        if extra
     ]
     raise Refused(
         "\n".join(
             [
-                f"{first.path} and {other.path} have other classes, so they did not do the same task:",
+                f"{first.path} and {other.path} have different classes, so their tasks are different:",
                 *lines,
                 "Next: compare runs that were trained on the same class folders.",
             ]
@@ -119,20 +122,21 @@ def _refuse_other_classes(first: RunRecord, other: RunRecord) -> None:
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
-    """The folders' own names where they differ, else the paths as they were given."""
-    own = [path.absolute().name for path in paths]
-    return own if len(set(own)) == len(own) else [str(path) for path in paths]
+    """The names of the folders if all differ, else the paths as they were given."""
+    names = [path.absolute().name for path in paths]
+    return names if len(set(names)) == len(names) else [str(path) for path in paths]
 
 
-def _scores(record: RunRecord) -> dict[str, Scored]:
+def _scores(record: RunRecord) -> dict[str, SplitScores]:
     scores = {}
     for split in SPLITS:
-        right = [each.right for each in record.predictions if each.split == split]
-        accuracy = wilson(sum(right), len(right))
+        right = [prediction.right for prediction in record.predictions if prediction.split == split]
+        accuracy = wilson_interval(sum(right), len(right))
+        # Without images or metrics of this split, it is left out of the table.
         if accuracy is None or split not in record.result["metrics"]:
             continue
         metrics, assessed = record.result["metrics"][split], record.evaluation.get(split, {})
-        scores[split] = Scored(
+        scores[split] = SplitScores(
             images=len(right),
             accuracy=accuracy,
             macro_f1=metrics["macro_f1"],
@@ -143,24 +147,24 @@ def _scores(record: RunRecord) -> dict[str, Scored]:
 
 
 def _same_files(first: Plan, second: Plan, contents: Contents) -> bool | None:
-    """Whether all files are the same, whatever their split; None where their bytes cannot be had."""
+    """Whether both runs used the same files, however they were split; None if the files have changed since."""
     if first.data.digest == second.data.digest:
         return True
-    found = [contents.of(plan) for plan in (first, second)]
-    return None if None in found else found[0] == found[1]
+    digests = [contents.of(plan) for plan in (first, second)]
+    return None if None in digests else digests[0] == digests[1]
 
 
-def _tested(found: Sequence[dict[str, tuple[Pair, ...]]]) -> list[tuple[Tested, ...]]:
-    """For every run but the first, its splits; the p-values of a split are adjusted for the number of its tests."""
-    outcomes = [{split: outcomes_of(pairs) for split, pairs in each.items()} for each in found]
-    tested: list[list[Tested]] = [[] for _ in found]
+def _tested(paired: Sequence[dict[str, tuple[Pair, ...]]]) -> list[tuple[PairedTest, ...]]:
+    """The paired tests of every run but the first. Holm's correction counts the tests of one split."""
+    outcomes = [{split: outcomes_of(pairs) for split, pairs in of_run.items()} for of_run in paired]
+    tested: list[list[PairedTest]] = [[] for _ in paired]
     for split in SPLITS:
-        having = [index for index, each in enumerate(outcomes) if split in each]
-        p_values = [mcnemar(outcomes[index][split].only_first, outcomes[index][split].only_second) for index in having]
-        for index, p, adjusted in zip(having, p_values, holm(p_values), strict=True):
-            counted = outcomes[index][split]
-            tested[index].append(
-                Tested(
+        runs = [index for index, of_run in enumerate(outcomes) if split in of_run]
+        p_values = [mcnemar(outcomes[run][split].only_first, outcomes[run][split].only_second) for run in runs]
+        for run, p, adjusted in zip(runs, p_values, holm(p_values), strict=True):
+            counted = outcomes[run][split]
+            tested[run].append(
+                PairedTest(
                     split=split,
                     outcomes=counted,
                     accuracy=(
@@ -170,7 +174,8 @@ def _tested(found: Sequence[dict[str, tuple[Pair, ...]]]) -> list[tuple[Tested, 
                     interval=bootstrap(counted),
                     p=p,
                     p_adjusted=adjusted,
-                    smallest_shown=smallest_shown(counted, alpha=ALPHA / len(having)),
+                    # The strictest level of Holm's correction: a difference that passes it passes in any order.
+                    smallest_shown=smallest_shown(counted, alpha=ALPHA / len(runs)),
                 )
             )
-    return [tuple(each) for each in tested]
+    return [tuple(tests) for tests in tested]

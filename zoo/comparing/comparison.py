@@ -1,4 +1,4 @@
-"""What a comparison holds: for people, for the page and for programs."""
+"""The result of a comparison, for the terminal, the page and JSON."""
 
 from __future__ import annotations
 
@@ -9,52 +9,53 @@ from typing import Any
 from zoo.comparing.differences import Differences, value_of
 from zoo.comparing.pairing import SPLITS
 from zoo.comparing.significance import ALPHA, Interval, Outcomes
-from zoo.evaluation.intervals import Share
+from zoo.evaluation.metrics import Share
 from zoo.reporting.record import RunRecord
 
 FORMAT = 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Scored:
-    """A run on all images of one split."""
+class SplitScores:
+    """The scores of one run on all its images of one split."""
 
     images: int
     accuracy: Share
-    """Top-1, with its 95 % Wilson interval."""
+    """Top-1 accuracy with its 95 % Wilson interval."""
     macro_f1: float
     loss: float | None
-    """Mean cross-entropy in nats; None where it was not finite."""
+    """Mean cross-entropy in nats; None if it was not finite."""
     calibration_error: float | None
-    """0 to 1; None for a run by a zoo that noted none."""
+    """Expected calibration error, 0 to 1; None for a run of an older zoo, which stored none."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Compared:
-    """One of the runs."""
+class ComparedRun:
+    """One of the compared runs."""
 
     letter: str
-    """`A` for the first."""
+    """`A` for the first run, `B` for the second, and so on."""
     name: str
-    """Of its folder, with as much of the path as tells it from the others."""
+    """The name of the run folder, or its path if two folders have the same name."""
     record: RunRecord
-    scores: dict[str, Scored]
-    """By split, `test` first."""
+    scores: dict[str, SplitScores]
+    """Split -> scores, `test` first."""
 
     @property
     def kept(self) -> str:
-        """The stage that the run ended with."""
+        """The stage whose model the run kept."""
         return str(self.record.result["selection"]["kept"])
 
     @property
     def candidates(self) -> int:
-        """Stages among which it was chosen on the validation images."""
-        chosen = self.record.result["selection"]
-        return int(chosen["candidates"]) if chosen["on"] == "val accuracy" else 1
+        """The number of stages among which the kept one was chosen by validation accuracy; 1 if none was chosen."""
+        selection = self.record.result["selection"]
+        return int(selection["candidates"]) if selection["on"] == "val accuracy" else 1
 
     @property
     def parameters_trained(self) -> int:
-        """Most that could change in a stage, up to the kept one."""
+        """The largest number of trained parameters in any stage up to the kept one."""
+        # Stages after the kept one did not shape the saved model.
         stages = self.record.result["stages"]
         names = [stage["name"] for stage in stages]
         until = names.index(self.kept) + 1 if self.kept in names else len(names)
@@ -62,7 +63,7 @@ class Compared:
 
     @property
     def seconds(self) -> float:
-        """Of the whole run."""
+        """Duration of the whole run."""
         return float(self.record.result["seconds"]["total"])
 
     @property
@@ -72,29 +73,30 @@ class Compared:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Tested:
-    """Two runs on the images that both judged in one split."""
+class PairedTest:
+    """The paired test of two runs on the images of one split that both judged."""
 
     split: str
     outcomes: Outcomes
     accuracy: tuple[float, float]
-    """Of the first run and of this one, on these images, 0 to 1."""
+    """Accuracy of the first run and of the other one on these images, 0 to 1."""
     interval: Interval
-    """Of the difference, 95 %, paired bootstrap."""
+    """95 % paired bootstrap interval of the difference in accuracy."""
     p: float
-    """Exact McNemar test, two-sided."""
+    """p-value of the exact, two-sided McNemar test."""
     p_adjusted: float
-    """By Holm for as many comparisons as there are; `p` where there is one."""
+    """`p` corrected by Holm's method for the number of comparisons; equal to `p` if there is only one."""
     smallest_shown: float | None
-    """Difference that would have had a p-value below 0.05, divided by the number of comparisons; None where these
-    images cannot show any."""
+    """The smallest difference in accuracy that these images could show: its p-value would be below 0.05, divided by the
+    number of comparisons. None if they cannot show any."""
 
     @property
     def significant(self) -> bool:
-        """Whether the difference is more than chance explains, at 0.05."""
+        """Whether the difference is more than chance explains: the corrected p-value is below 0.05."""
         return self.p_adjusted < ALPHA
 
     def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
         return {
             "split": self.split,
             "images": self.outcomes.images,
@@ -110,53 +112,53 @@ class Tested:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Against:
-    """One run against the first."""
+class RunPair:
+    """One run compared with the first."""
 
-    first: Compared
-    run: Compared
+    first: ComparedRun
+    run: ComparedRun
     differences: Differences
-    tested: tuple[Tested, ...]
-    """One for each split of which both judged images, `test` first."""
+    tested: tuple[PairedTest, ...]
+    """One test for each split with images that both judged, `test` first."""
     same_images: bool
-    """Whether the two judged the same images, so that their own metrics are of the same images too."""
+    """Whether the two judged exactly the same images, so that their own metrics can be compared too."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Comparison:
-    """Two finished runs or more, compared with the first of them."""
+    """Two or more finished runs, each compared with the first."""
 
-    runs: tuple[Compared, ...]
-    against: tuple[Against, ...]
-    """One for every run but the first."""
+    runs: tuple[ComparedRun, ...]
+    against: tuple[RunPair, ...]
+    """One entry for every run but the first."""
     conclusions: tuple[tuple[str, ...], ...]
-    """For each of `against`, sentences: what may be concluded, and what may not."""
+    """For each entry of `against`, sentences that say what may be concluded and what may not."""
     cautions: tuple[str, ...]
-    """Sentences that hold for all of them."""
+    """Sentences that hold for the comparison as a whole."""
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """Those of which some run has metrics, `test` first."""
+        """The splits for which at least one run has metrics, `test` first."""
         return tuple(split for split in SPLITS if any(split in run.scores for run in self.runs))
 
     @property
     def choices(self) -> tuple[tuple[str, tuple[str, ...]], ...]:
-        """(name, value in each run) of every choice that differs somewhere."""
-        return self._rows([name for each in self.against for name in each.differences.choices])
+        """(name, value in each run) of every choice that differs between runs."""
+        return self._rows([name for pair in self.against for name in pair.differences.choices])
 
     @property
     def surroundings(self) -> tuple[tuple[str, tuple[str, ...]], ...]:
-        """The same for device, threads and versions."""
-        return self._rows([name for each in self.against for name in each.differences.surroundings])
+        """(name, value in each run) of device, threads and versions that differ."""
+        return self._rows([name for pair in self.against for name in pair.differences.surroundings])
 
     @property
     def follows(self) -> tuple[str, ...]:
-        """What differs because of a choice or the seed."""
-        return tuple(dict.fromkeys(name for each in self.against for name in each.differences.follows))
+        """Names of what differs only because a choice or the seed does."""
+        return tuple(dict.fromkeys(name for pair in self.against for name in pair.differences.follows))
 
     @property
     def seeds(self) -> tuple[int, ...] | None:
-        """Of each run; None where all have the same."""
+        """The seed of each run; None if all have the same."""
         seeds = tuple(run.record.plan.seed for run in self.runs)
         return seeds if len(set(seeds)) > 1 else None
 
@@ -173,15 +175,15 @@ class Comparison:
             },
             "comparisons": [
                 {
-                    "run": each.run.letter,
-                    "against": each.first.letter,
-                    "choices": list(each.differences.choices),
-                    "seed_differs": each.differences.seed,
-                    "same_images": each.same_images,
-                    "tested": [tested.to_dict() for tested in each.tested],
+                    "run": pair.run.letter,
+                    "against": pair.first.letter,
+                    "choices": list(pair.differences.choices),
+                    "seed_differs": pair.differences.seed,
+                    "same_images": pair.same_images,
+                    "tested": [tested.to_dict() for tested in pair.tested],
                     "conclusion": list(sentences),
                 }
-                for each, sentences in zip(self.against, self.conclusions, strict=True)
+                for pair, sentences in zip(self.against, self.conclusions, strict=True)
             ],
             "cautions": list(self.cautions),
         }
@@ -191,7 +193,7 @@ class Comparison:
         return tuple((name, tuple(value_of(plan, name) for plan in plans)) for name in dict.fromkeys(names))
 
 
-def _run(run: Compared) -> dict[str, Any]:
+def _run(run: ComparedRun) -> dict[str, Any]:
     plan = run.record.plan
     return {
         "letter": run.letter,

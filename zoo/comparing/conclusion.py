@@ -1,76 +1,100 @@
-"""What may be said of a comparison, in plain words, and what may not."""
+"""Conclusions in plain words: what a comparison shows, what may have caused it, and what it cannot show.
+
+Also how numbers and splits are written, on the terminal and on the page.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from zoo.comparing.comparison import Against, Compared, Tested
+from zoo.comparing.comparison import ComparedRun, PairedTest, RunPair
 from zoo.comparing.differences import value_of
-from zoo.comparing.wording import SPLIT_WORDS, p_text, points, share
 
-_FEW_APART = 10
-"""Below so many images that tell two runs apart, a bootstrap interval is too narrow to be believed."""
+SPLIT_WORDS = {"test": "test", "val": "validation"}
+_FEW_DISCORDANT = 10
+"""Below so many discordant images, a bootstrap interval is too narrow to rely on."""
 
 
-def conclusion_of(against: Against) -> tuple[str, ...]:
-    """Sentences about one run and the first: the difference, what it may be put down to, and what limits it."""
-    main, *others = against.tested
-    sentences = [_verdict(against, main), *(_beside(against, each) for each in others), _cause(against)]
+def conclusion_of(against: RunPair) -> tuple[str, ...]:
+    """Sentences about one run and the first: the difference, its possible cause, and its limits."""
+    main, *other_splits = against.tested
+    sentences = [_verdict(against, main), *map(_other_split, other_splits), _cause(against)]
     if not against.same_images:
-        sentences.append(_other_images(against))
+        sentences.append(_different_images(against))
     return tuple(sentences)
 
 
-def cautions_of(runs: Sequence[Compared], comparisons: Sequence[Against]) -> tuple[str, ...]:
-    """Sentences that hold for the comparison as a whole."""
-    found = [
-        f"The proof of {run.letter} failed: do not believe its numbers before you know why "
+def cautions_of(runs: Sequence[ComparedRun], comparisons: Sequence[RunPair]) -> tuple[str, ...]:
+    """Sentences that hold for the comparison as a whole, the most serious first."""
+    cautions = [
+        f"The proof of {run.letter} failed: do not rely on its numbers until you know why "
         f"({run.record.path}/proof.json)."
         for run in runs
         if run.proof != "passed"
     ]
     if len(comparisons) > 1:
-        found.append(
-            f"{len(comparisons)} runs are compared with {runs[0].letter}: by chance alone, one of many comparisons "
-            "looks good. The p-values are corrected for that (Holm); the intervals are not."
+        cautions.append(
+            f"{len(comparisons)} runs are compared with {runs[0].letter}: of many comparisons, one may look good by "
+            "chance alone. The p-values are corrected for that (Holm); the intervals are not."
         )
-    found.append(_selection(runs, comparisons))
-    surroundings = dict.fromkeys(name for each in comparisons for name in each.differences.surroundings)
+    cautions.append(_selection(runs, comparisons))
+    surroundings = dict.fromkeys(name for pair in comparisons for name in pair.differences.surroundings)
     if surroundings:
-        found.append(
-            f"Not chosen, but different as well: {', '.join(surroundings)}. That may move a result a little by itself."
+        cautions.append(
+            f"Not chosen by anyone, but different too: {', '.join(surroundings)}. This may change results slightly."
         )
-    return tuple(found)
+    return tuple(cautions)
 
 
-def _verdict(against: Against, tested: Tested) -> str:
+def points(value: float, *, signed: bool = True) -> str:
+    """A share as percentage points: `+1.3`."""
+    rounded = round(100 * value, 1) + 0.0  # adding zero turns -0.0 into 0.0
+    return f"{rounded:{'+' if signed else ''}.1f}"
+
+
+def p_value_text(p: float) -> str:
+    """A p-value: `p = 0.62`, `p = 0.0031`, `p < 0.0001`."""
+    return "p < 0.0001" if p < 1e-4 else f"p = {p:.2g}"
+
+
+def _share(value: float) -> str:
+    return f"{100 * value:.1f} %"
+
+
+def _verdict(against: RunPair, tested: PairedTest) -> str:
+    """Whether the two runs differ by more than chance explains."""
     first, run = against.first.letter, against.run.letter
-    counted = tested.outcomes
-    images = f"{counted.images:,} {SPLIT_WORDS[tested.split]} image{'s' if counted.images != 1 else ''}"
-    both = f"{first} {share(tested.accuracy[0])}, {run} {share(tested.accuracy[1])}"
-    if counted.apart == 0:
+    outcomes = tested.outcomes
+    images = f"{outcomes.images:,} {SPLIT_WORDS[tested.split]} image{'s' if outcomes.images != 1 else ''}"
+    if outcomes.discordant == 0:
         return (
-            f"{first} and {run} are right on the same of the {images} ({share(tested.accuracy[0])}): nothing tells "
-            f"them apart here, and differences below about {points(_unseen(counted.images), signed=False)} points "
-            "could not have been seen."
+            f"{first} and {run} are right on exactly the same of the {images} ({_share(tested.accuracy[0])}). That "
+            "does not show that they are equally good: differences below about "
+            f"{points(_unseen(outcomes.images), signed=False)} points could not have been seen."
         )
-    difference = f"The difference of {points(counted.difference)} points on the {images} ({both})"
-    if counted.only_first == counted.only_second:
-        difference = f"{first} and {run} are right equally often on the {images} ({share(tested.accuracy[0])})"
+    both = f"{first} {_share(tested.accuracy[0])}, {run} {_share(tested.accuracy[1])}"
+    difference = f"The difference of {points(outcomes.difference)} points on the {images} ({both})"
+    if outcomes.difference == 0:
+        difference = f"{first} and {run} are right equally often on the {images} ({_share(tested.accuracy[0])})"
     interval = f"95 % interval {points(tested.interval.low)} to {points(tested.interval.high)} points"
     if tested.significant:
-        return f"{difference} is more than chance explains: {p_text(tested.p_adjusted)}, {interval}.{_few(tested)}"
-    says = ", which does not show that they are equally good" if counted.difference == 0 else " may be chance"
-    return f"{difference}{says}: {p_text(tested.p_adjusted)}, {interval}; {_can_show(tested)}.{_few(tested)}"
+        return (
+            f"{difference} is more than chance explains: {p_value_text(tested.p_adjusted)}, {interval}.{_few(tested)}"
+        )
+    # Never "equal": a large p-value says only that these images cannot tell the runs apart.
+    verdict = ", which does not show that they are equally good" if outcomes.difference == 0 else " may be chance"
+    return f"{difference}{verdict}: {p_value_text(tested.p_adjusted)}, {interval}; {_can_show(tested)}.{_few(tested)}"
 
 
 def _unseen(images: int) -> float:
-    """What nothing seen in so many images still allows, at 95 %: the rule of three (Hanley and Lippman-Hand 1983,
-    doi:10.1001/jama.1983.03330370053031)."""
+    """The share (0 to 1) that an event may have, at 95 % confidence, if it occurred on none of so many images.
+
+    The rule of three (Hanley and Lippman-Hand 1983, doi:10.1001/jama.1983.03330370053031).
+    """
     return min(1.0, 3 / images)
 
 
-def _can_show(tested: Tested) -> str:
+def _can_show(tested: PairedTest) -> str:
     count = tested.outcomes.images
     if tested.smallest_shown is None:
         return f"{count:,} image{'s' if count != 1 else ''} cannot show any difference"
@@ -79,80 +103,86 @@ def _can_show(tested: Tested) -> str:
     )
 
 
-def _few(tested: Tested) -> str:
-    apart = tested.outcomes.apart
-    if apart >= _FEW_APART:
+def _few(tested: PairedTest) -> str:
+    count = tested.outcomes.discordant
+    if count >= _FEW_DISCORDANT:
         return ""
     return (
-        f" Only {apart} image{'s tell' if apart != 1 else ' tells'} them apart: believe p, the interval is too narrow."
+        f" Only {count} image{'s tell' if count != 1 else ' tells'} them apart, so the interval is too narrow: "
+        "rely on p."
     )
 
 
-def _beside(against: Against, tested: Tested) -> str:
-    """The other split, on which things were chosen."""
-    counted = tested.outcomes
+def _other_split(tested: PairedTest) -> str:
+    """The validation split beside the test split."""
+    outcomes = tested.outcomes
     return (
-        f"On the {counted.images:,} {SPLIT_WORDS[tested.split]} images, on which stages were chosen: "
-        f"{points(counted.difference)} points, {p_text(tested.p_adjusted)}."
+        f"On the {outcomes.images:,} {SPLIT_WORDS[tested.split]} images, on which stages were chosen: "
+        f"{points(outcomes.difference)} points, {p_value_text(tested.p_adjusted)}."
     )
 
 
-def _cause(against: Against) -> str:
+def _cause(against: RunPair) -> str:
+    """Which choice, if any, may have caused the difference."""
     choices, seed = against.differences.choices, against.differences.seed
     first, run = against.first.letter, against.run.letter
     if not choices and seed:
         return (
-            f"Only the seed differs between {first} and {run}: this is how far chance in training moves a result, and "
-            "no reason to prefer either."
+            f"Only the seed differs between {first} and {run}. The difference shows how much results vary by chance in "
+            "training; it is no reason to prefer either."
         )
     if not choices:
         return f"No choice differs between {first} and {run}."
     if len(choices) == 1 and not seed:
         (name,) = choices
-        values = " to ".join(value_of(each.record.plan, name) for each in (against.first, against.run))
+        values = " to ".join(value_of(one.record.plan, name) for one in (against.first, against.run))
         if against.tested[0].significant:
-            cause = "so that the difference can be put down to it, for this seed; another seed may move it"
-        else:
-            cause = "so that a difference, had one shown, could be put down to it"
-        return f"One choice differs, {name} ({values}), {cause}."
+            return (
+                f"One choice differs, {name} ({values}), so the difference is due to it, for this seed. "
+                "With another seed, the difference may be another."
+            )
+        return f"One choice differs, {name} ({values}). A real difference would be due to this change."
     if len(choices) == 1:
         return (
-            f"One choice differs, {choices[0]}, and the seed as well, which moves results by itself. "
+            f"One choice differs, {choices[0]}, but so does the seed, which changes results by itself. "
             "Next: repeat one of the two with the other's seed."
         )
     also = ", and the seed" if seed else ""
     return (
-        f"{len(choices)} choices differ ({', '.join(choices)}{also}): which of them made a difference cannot be told. "
-        "Next: change one at a time."
+        f"{len(choices)} choices differ ({', '.join(choices)}{also}), so it is unknown which of them made a "
+        "difference. Next: change one at a time."
     )
 
 
-def _other_images(against: Against) -> str:
+def _different_images(against: RunPair) -> str:
     shared = ", ".join(
-        f"{each.outcomes.images:,} of the {SPLIT_WORDS[each.split]} images ({against.first.letter} judged "
-        f"{against.first.scores[each.split].images:,}, {against.run.letter} {against.run.scores[each.split].images:,})"
-        for each in against.tested
+        f"{tested.outcomes.images:,} of the {SPLIT_WORDS[tested.split]} images ({against.first.letter} judged "
+        f"{against.first.scores[tested.split].images:,}, {against.run.letter} "
+        f"{against.run.scores[tested.split].images:,})"
+        for tested in against.tested
     )
     return (
-        f"The two judged different images; compared are only those that are the same in both: {shared}. Their metrics "
-        "side by side are each of its own images."
+        f"The two judged different images. They are compared on the images that both judged: {shared}. The metrics "
+        "side by side are measured on each run's own images."
     )
 
 
-def _selection(runs: Sequence[Compared], comparisons: Sequence[Against]) -> str:
-    if all(each.tested[0].split == "test" for each in comparisons):
+def _selection(runs: Sequence[ComparedRun], comparisons: Sequence[RunPair]) -> str:
+    """How picking a run by this comparison makes its score too good."""
+    if all(pair.tested[0].split == "test" for pair in comparisons):
         return (
-            "Nothing was chosen on the test images until now. Whoever picks a run by this comparison chooses on them: "
-            "the picked one's score is then a little too good."
+            "Nothing was chosen on the test images so far. If you pick a run by this comparison, you choose on them, "
+            "and its score becomes slightly optimistic."
         )
     among = ", ".join(f"{run.letter} among {run.candidates}" for run in runs if run.candidates > 1)
     if among:
         chosen = (
-            f"The validation images have chosen which stage was kept ({among}), and whoever picks a run chooses anew"
+            f"The kept stage was already chosen on the validation images ({among}). If you pick a run by this "
+            "comparison, you choose on them again"
         )
     else:
-        chosen = "Whoever picks a run by this comparison chooses on the validation images"
+        chosen = "If you pick a run by this comparison, you choose on the validation images"
     return (
-        f"{chosen}: the picked one's score is then a little too good. Next: judge what you pick, once, on images that "
-        "chose nothing, in a test/ folder."
+        f"{chosen}, and its score becomes slightly optimistic. Next: evaluate the run you pick once, on images on "
+        "which nothing was chosen, in a test/ folder."
     )

@@ -1,4 +1,4 @@
-"""What differs between plans: choices, the seed, what follows from a choice, and the surroundings."""
+"""How two plans differ: choices, the seed, consequences of these, and the surroundings (device, threads, versions)."""
 
 from __future__ import annotations
 
@@ -8,35 +8,37 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from zoo.planning.plan import Plan
-from zoo.recipes import Stage
-from zoo.registry import Registry
+from zoo.registry.registry import Registry
 from zoo.reporting.command import named_recipe, native_size
+from zoo.specs.plan import Plan
+from zoo.specs.recipe import Stage
 
 _SHORTHANDS = ("epochs", "batch_size")
-"""Knobs that one option sets in every stage: however many stages differ in them, they are one choice."""
+"""Knobs that one option sets in every stage. They are one choice, however many stages differ in them."""
 _NOTHING = "-"
-# With a blank, which no stage has in its name: `head.lr` is of a stage.
+# The blank keeps these apart from `STAGE.KNOB`, as no stage name has one.
 _OPTION, _VERSION = "head option ", "version of "
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Differences:
-    """Between two plans, by name; `value_of` says what they are."""
+    """The names of what differs between two plans; `value_of` gives their values."""
 
     choices: tuple[str, ...]
-    """What somebody asked for: `backbone`, `weights`, `head`, `head option NAME`, `recipe`, `keep`, `epochs`,
+    """What someone chose: `backbone`, `weights`, `head`, `head option NAME`, `recipe`, `keep`, `epochs`,
     `batch_size`, `STAGE.KNOB`, `input_size`, `precision`, `data`."""
     seed: bool
     follows: tuple[str, ...]
-    """What a choice or the seed entails, and is none of its own."""
+    """Consequences of a choice or of the seed, such as the number of steps."""
     surroundings: tuple[str, ...]
-    """Device, threads and versions: they may move a result, and nobody chose them to."""
+    """Device, threads and versions. They may change a result, but nobody chose them for that."""
 
 
 def differences_between(first: Plan, second: Plan, registry: Registry, *, same_files: bool | None) -> Differences:
-    """What differs. `same_files`: whether all files below the two data folders are the same, however they are split;
-    None where that is not known."""
+    """How two plans differ.
+
+    `same_files`: whether the two data folders hold the same images, however they are split; None if that is unknown.
+    """
     choices = [
         *_backbone(first, second),
         *_head(first, second),
@@ -47,27 +49,27 @@ def differences_between(first: Plan, second: Plan, registry: Registry, *, same_f
         choices.append("precision")
     follows: list[str] = []
     if first.data.digest != second.data.digest:
-        # A split that is drawn is a function of the seed.
+        # Same images but another split: if the seeds differ, the split was drawn from the seed.
         drawn = bool(same_files) and first.seed != second.seed
         (follows if drawn else choices).append("split" if same_files else "data")
     return Differences(
         choices=tuple(choices),
         seed=first.seed != second.seed,
-        follows=(*follows, *_followers(first, second, choices)),
+        follows=(*follows, *_consequences(first, second, choices)),
         surroundings=tuple(_surroundings(first, second)),
     )
 
 
 def value_of(plan: Plan, name: str) -> str:
-    """What a plan has under a name of `Differences`, for people; `-` where it has no such thing."""
-    of_stage, _, knob = name.rpartition(".")
+    """The value of a name of `Differences` in a plan, for people; `-` if the plan has none."""
+    stage_name, _, knob = name.rpartition(".")
     stages = {stage.settings.name: stage.settings for stage in plan.stages}
     if name in _SHORTHANDS:
         return _in_stages(stages.values(), name)
     if name.startswith(_OPTION):
         return _written(plan.head.options.get(name.removeprefix(_OPTION), _NOTHING))
-    if of_stage in stages and knob in Stage.model_fields:
-        return _written(getattr(stages[of_stage], knob))
+    if stage_name in stages and knob in Stage.model_fields:
+        return _written(getattr(stages[stage_name], knob))
     if name.startswith(_VERSION):
         return _versions(plan).get(name.removeprefix(_VERSION), _NOTHING)
     return _values(plan).get(name, _NOTHING)
@@ -97,7 +99,7 @@ def _values(plan: Plan) -> dict[str, str]:
 def _backbone(first: Plan, second: Plan) -> Iterator[str]:
     if _architecture(first) != _architecture(second):
         yield "backbone"
-        # Tags of other architectures cannot be compared; whether there are pretrained weights can.
+        # Tags of two architectures always differ, so only the kind of weights (tag, file or random) is compared.
         if first.weights.kind != second.weights.kind:
             yield "weights"
     elif _weights(first) != _weights(second) or first.backbone.tag != second.backbone.tag:
@@ -116,14 +118,14 @@ def _head(first: Plan, second: Plan) -> Iterator[str]:
 def _recipe(first: Plan, second: Plan, registry: Registry) -> Iterator[str]:
     stages = [[stage.settings.name for stage in plan.stages] for plan in (first, second)]
     if stages[0] == stages[1]:
-        found, other = ({**_knobs(plan.stages), "keep": plan.keep} for plan in (first, second))
+        before, after = ({**_knobs(plan.stages), "keep": plan.keep} for plan in (first, second))
     else:
         yield "recipe"
-        # Each recipe brings its own values; what was set beside it is a choice of its own.
-        found, other = (_set_beside(plan, registry) for plan in (first, second))
-    differing = [name for name in dict.fromkeys([*found, *other]) if found.get(name) != other.get(name)]
+        # Each recipe brings its own values, so only what was set beside it is a choice of its own.
+        before, after = (_set_beside(plan, registry) for plan in (first, second))
+    differing = [name for name in dict.fromkeys([*before, *after]) if before.get(name) != after.get(name)]
     if first.head.closed_form != second.head.closed_form:
-        # One is fitted in one pass, whatever the recipe says.
+        # A closed-form head is fitted in one pass, whatever number of epochs the recipe has.
         differing = [name for name in differing if name.rpartition(".")[2] != "epochs"]
     yield from dict.fromkeys(_choice(name, together=stages[0] == stages[1]) for name in differing)
 
@@ -143,25 +145,26 @@ def _knobs(stages: Sequence[Any]) -> dict[str, Any]:
 
 
 def _set_beside(plan: Plan, registry: Registry) -> dict[str, Any]:
-    """What differs from the named recipe, a shorthand as one value; nothing where the recipe cannot be had."""
+    """Values that differ from the named recipe, with a shorthand as one value; empty if that recipe is missing."""
     named = named_recipe(plan, registry)
     if named is None:
         return {}
-    usual = {f"{stage.name}.{key}": value for stage in named.stages for key, value in stage.model_dump().items()}
-    own = {name: value for name, value in _knobs(plan.stages).items() if usual[name] != value}
+    default = {f"{stage.name}.{key}": value for stage in named.stages for key, value in stage.model_dump().items()}
+    own = {name: value for name, value in _knobs(plan.stages).items() if default[name] != value}
     if plan.keep != named.keep:
         own["keep"] = plan.keep
     settings = [stage.settings for stage in plan.stages]
-    for knob, whole in (("epochs", max(each.epochs for each in settings)), ("batch_size", settings[0].batch_size)):
+    for knob, whole in (("epochs", max(stage.epochs for stage in settings)), ("batch_size", settings[0].batch_size)):
         changed = [name for name in own if name.endswith(f".{knob}")]
-        at_once = knob == "epochs" or all(each.batch_size == whole for each in settings)
-        if changed and at_once and whole != max(getattr(stage, knob) for stage in named.stages):
+        # --epochs scales the stages, so its value is that of the longest; --batch-size is the same in all of them.
+        by_shorthand = knob == "epochs" or all(stage.batch_size == whole for stage in settings)
+        if changed and by_shorthand and whole != max(getattr(stage, knob) for stage in named.stages):
             own = {name: value for name, value in own.items() if name not in changed} | {knob: whole}
     return own
 
 
 def _input_size(first: Plan, second: Plan, registry: Registry) -> Iterator[str]:
-    """A size that differs because the weights are made for another one is no choice."""
+    """An input size counts as a choice only if it is not the weights' own."""
     sizes = [tuple(plan.preprocessing["input_size"][1:]) for plan in (first, second)]
     chosen = [
         size if size != native_size(plan, registry) else None for size, plan in zip(sizes, (first, second), strict=True)
@@ -171,12 +174,12 @@ def _input_size(first: Plan, second: Plan, registry: Registry) -> Iterator[str]:
 
 
 def _precision(plan: Plan) -> str:
-    """What was asked: with `auto` both precisions were measured, and the faster one was taken."""
+    """The precision that was asked for. `auto` measures both precisions and takes the faster one."""
     measured = {name.partition(",")[0] for name in plan.speeds}
     return "auto" if len(measured) > 1 else plan.precision
 
 
-def _followers(first: Plan, second: Plan, choices: Sequence[str]) -> Iterator[str]:
+def _consequences(first: Plan, second: Plan, choices: Sequence[str]) -> Iterator[str]:
     def differ(name: str) -> bool:
         return value_of(first, name) != value_of(second, name)
 
@@ -196,15 +199,15 @@ def _surroundings(first: Plan, second: Plan) -> Iterator[str]:
     for name in ("device", "threads"):
         if value_of(first, name) != value_of(second, name):
             yield name
-    one, other = _versions(first), _versions(second)
-    for package in dict.fromkeys([*one, *other]):
-        # What only one of them needed is part of that one's choices.
-        if package in one and package in other and one[package] != other[package]:
+    before, after = _versions(first), _versions(second)
+    for package in dict.fromkeys([*before, *after]):
+        # A package that only one run needed comes with a choice, such as another head.
+        if package in before and package in after and before[package] != after[package]:
             yield f"{_VERSION}{package}"
 
 
 def _versions(plan: Plan) -> dict[str, str]:
-    plugins = {each.distribution: each.version for each in (plan.backbone, plan.head)}
+    plugins = {plugin.distribution: plugin.version for plugin in (plan.backbone, plan.head)}
     return {**plugins, **plan.versions}
 
 
@@ -215,7 +218,7 @@ def _architecture(plan: Plan) -> str:
 def _weights(plan: Plan) -> str:
     if plan.weights.kind == "file":
         return f"{plan.weights.label} ({(plan.weights.digest or '')[:12]})"
-    # The tag of random weights says whose preprocessing they take.
+    # With random weights, the tag still says whose preprocessing is used.
     tag = f" ({plan.backbone.tag})" if plan.weights.kind == "random" and plan.backbone.tag else ""
     return f"{plan.weights.label}{tag}"
 
@@ -233,5 +236,5 @@ def _short(name: str) -> str:
 
 def _written(value: Any) -> str:
     if isinstance(value, (list, tuple)):
-        return ", ".join(_written(each) for each in value)
+        return ", ".join(_written(item) for item in value)
     return value if isinstance(value, str) else json.dumps(value)

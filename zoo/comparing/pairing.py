@@ -1,4 +1,4 @@
-"""Which predictions of two runs are about the same image: by name, and by what the files hold."""
+"""Pair the predictions of two runs for the same image, matched by file name and file content."""
 
 from __future__ import annotations
 
@@ -11,30 +11,35 @@ from zoo.comparing.significance import Outcomes
 from zoo.data.folder import read_folder
 from zoo.errors import DataError, Refused
 from zoo.evaluation.predictions import ImagePrediction
-from zoo.planning.plan import Plan
 from zoo.reporting.record import RunRecord
+from zoo.specs.plan import Plan
 
 SPLITS = ("test", "val")
-"""What says most comes first: nothing was chosen on `test`."""
+"""The most telling split first: nothing was chosen on `test`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """What two runs said about one image."""
+    """The predictions of two runs for one image."""
 
     first: ImagePrediction
     second: ImagePrediction
 
 
 class Contents:
-    """Digests of the files that runs used, read again and only believed where they give the plan's digest."""
+    """SHA-256 digests of the images that runs used.
+
+    Plans store one digest of all images together. So the files are read again, and their digests are trusted only if
+    they give the plan's digest.
+    """
 
     def __init__(self) -> None:
         self._digests: dict[Path, str] = {}
         self._of_plan: dict[tuple[str, str, int], dict[str, str] | None] = {}
 
     def of(self, plan: Plan) -> dict[str, str] | None:
-        """Relative path -> SHA-256, of every image of every split; None where the images are gone or have changed."""
+        """Relative path -> SHA-256 of every image in every split; None if images are missing or have changed."""
+        # The seed is part of the key because a split may be drawn from it.
         key = plan.data.digest, plan.data.path, plan.seed
         if key not in self._of_plan:
             self._of_plan[key] = self._read(plan)
@@ -43,6 +48,7 @@ class Contents:
     def _read(self, plan: Plan) -> dict[str, str] | None:
         try:
             dataset = read_folder(Path(plan.data.path), seed=plan.seed)
+            # The plan's digest covers readable files only.
             dataset = dataset.without(
                 {file: detail for file, reason, detail in plan.data.skipped if reason == "unreadable"}
             )
@@ -60,33 +66,32 @@ class Contents:
 
 
 def pairs_of(first: RunRecord, second: RunRecord, contents: Contents) -> dict[str, tuple[Pair, ...]]:
-    """Split -> what both runs said about the images that both judged in it, `test` first; splits without any are left
-    out.
+    """Split -> pairs of predictions for the images that both runs judged, `test` first; splits without any are omitted.
 
-    Where the two data digests are equal, so are the images. Elsewhere the files are read again, and an image counts
-    only if it has the same name and the same bytes in both. Raises Refused where no image is known to be the same.
+    If the data digests of the plans are equal, so are all images. Otherwise the files are read again, and an image is
+    paired only if it has the same name and the same bytes in both. Raises Refused if no image can be paired.
     """
     same = _same_images(first, second, contents)
-    found = {}
+    paired = {}
     for split in SPLITS:
         of_first, of_second = (_by_file(run.predictions, split) for run in (first, second))
         pairs = [
-            Pair(one, of_second[file])
-            for file, one in of_first.items()
+            Pair(prediction, of_second[file])
+            for file, prediction in of_first.items()
             if file in of_second and (same is None or file in same)
         ]
         if pairs:
-            found[split] = tuple(pairs)
-    if not found:
+            paired[split] = tuple(pairs)
+    if not paired:
         raise Refused(
             f"{first.path} and {second.path} judged no image in common, so their results cannot be compared.\n"
-            "Next: train both on one folder with a val/ (or a test/), or with one --seed where val is drawn."
+            "Next: train both on the same data; if val is drawn from train, give both the same --seed."
         )
-    return found
+    return paired
 
 
 def outcomes_of(pairs: Sequence[Pair]) -> Outcomes:
-    """Counted; there is at least one pair."""
+    """Count the pairs by which of the two runs is right; at least one pair is required."""
     right = [(pair.first.right, pair.second.right) for pair in pairs]
     return Outcomes(
         both_right=right.count((True, True)),
@@ -97,21 +102,21 @@ def outcomes_of(pairs: Sequence[Pair]) -> Outcomes:
 
 
 def _same_images(first: RunRecord, second: RunRecord, contents: Contents) -> set[str] | None:
-    """Names of files that are the same in both; None for all of them."""
+    """Relative paths of the images that are the same in both runs; None if all are."""
     if first.plan.data.digest == second.plan.data.digest:
         return None
-    known: list[Mapping[str, str]] = []
+    digests: list[Mapping[str, str]] = []
     for run in (first, second):
         of_run = contents.of(run.plan)
         if of_run is None:
             raise Refused(
-                f"{first.path} and {second.path} have different data or another split, and which images they have in "
-                f"common cannot be told: those of {run.path} are no longer in {run.plan.data.path} as they were.\n"
-                "Next: put them back there, or train both on the same images."
+                f"{first.path} and {second.path} have different data or other splits, and it is unknown which images "
+                f"they have in common: the images of {run.path} in {run.plan.data.path} are gone or have changed.\n"
+                "Next: put them back, or train both on the same images."
             )
-        known.append(of_run)
-    return {file for file, digest in known[0].items() if known[1].get(file) == digest}
+        digests.append(of_run)
+    return {file for file, digest in digests[0].items() if digests[1].get(file) == digest}
 
 
 def _by_file(predictions: Sequence[ImagePrediction], split: str) -> dict[str, ImagePrediction]:
-    return {each.file: each for each in predictions if each.split == split}
+    return {prediction.file: prediction for prediction in predictions if prediction.split == split}

@@ -1,4 +1,4 @@
-"""Whether two classifiers that judged the same images differ by more than chance."""
+"""Statistics for two classifiers that judged the same images: do they differ by more than chance?"""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 
 ALPHA = 0.05
-"""Below this a p-value is called more than chance."""
+"""A p-value below this counts as more than chance."""
 RESAMPLES = 10_000
 SEED = 0
+"""Fixed, so that a comparison made twice gives the same interval."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcomes:
-    """How often two classifiers were right on the same images."""
+    """How many images both, one or none of two classifiers got right."""
 
     both_right: int
     only_first: int
@@ -24,22 +25,23 @@ class Outcomes:
 
     @property
     def images(self) -> int:
+        """The number of images."""
         return self.both_right + self.only_first + self.only_second + self.both_wrong
 
     @property
-    def apart(self) -> int:
-        """Images on which one was right and the other wrong: all that tells the two apart."""
+    def discordant(self) -> int:
+        """Images that only one of the two got right. The others say nothing about a difference."""
         return self.only_first + self.only_second
 
     @property
     def difference(self) -> float:
-        """Accuracy of the second less that of the first, -1 to 1."""
+        """Accuracy of the second minus that of the first, -1 to 1."""
         return (self.only_second - self.only_first) / self.images
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A percentile bootstrap interval of 95 % (Efron 1979, doi:10.1214/aos/1176344552)."""
+    """A 95 % percentile bootstrap interval (Efron 1979, doi:10.1214/aos/1176344552)."""
 
     low: float
     high: float
@@ -50,11 +52,11 @@ class Interval:
 def mcnemar(only_first: int, only_second: int) -> float:
     """Exact two-sided p-value of McNemar's test (McNemar 1947, doi:10.1007/BF02295996).
 
-    If neither were better, each image on which one alone is right would be a toss of a fair coin: twice the smaller
-    tail of the binomial distribution, at most 1. Without such images it is 1.
+    If neither classifier were better, each discordant image would be the toss of a fair coin. The p-value is twice the
+    smaller tail of that binomial distribution, at most 1. Without discordant images it is 1.
     """
     tosses, fewer = only_first + only_second, min(only_first, only_second)
-    # math.comb for every term would be quadratic; each follows from the one before.
+    # Exact integers; each binomial coefficient follows from the one before, as math.comb would be quadratic.
     term = tail = 1
     for index in range(fewer):
         term = term * (tosses - index) // (index + 1)
@@ -63,9 +65,9 @@ def mcnemar(only_first: int, only_second: int) -> float:
 
 
 def bootstrap(outcomes: Outcomes, *, resamples: int = RESAMPLES, seed: int = SEED) -> Interval:
-    """The interval of `outcomes.difference` when images are drawn anew, in pairs, with replacement.
+    """The interval of `outcomes.difference` when the images are resampled, in pairs, with replacement.
 
-    Of each resample only the counts matter, and they are multinomial: drawing them is drawing the images.
+    Only the counts of a resample matter, and these are multinomial. So the counts are drawn, not the images.
     """
     count = outcomes.images
     shares = [outcomes.only_first / count, outcomes.only_second / count]
@@ -75,7 +77,7 @@ def bootstrap(outcomes: Outcomes, *, resamples: int = RESAMPLES, seed: int = SEE
 
 
 def holm(p_values: Sequence[float]) -> tuple[float, ...]:
-    """Each p-value adjusted for their number, in their order (Holm 1979, jstor.org/stable/4615733)."""
+    """The p-values corrected for their number, in the given order (Holm 1979, jstor.org/stable/4615733)."""
     adjusted = [0.0] * len(p_values)
     highest = 0.0
     for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
@@ -85,21 +87,20 @@ def holm(p_values: Sequence[float]) -> tuple[float, ...]:
 
 
 def smallest_shown(outcomes: Outcomes, *, alpha: float = ALPHA) -> float | None:
-    """The smallest difference in accuracy that would have had a p-value below `alpha` here.
+    """The smallest difference in accuracy that would have had a p-value below `alpha` on these images.
 
-    With as many images that tell the two apart as there were, or, where those are too few for any difference to show,
-    as many as it takes. None where all images together would not suffice.
+    It assumes as many discordant images as there were or, if those are too few to show any difference, the fewest that
+    can. None if all images together are too few.
     """
-    for tosses in range(outcomes.apart, outcomes.images + 1):
+    for tosses in range(outcomes.discordant, outcomes.images + 1):
         if mcnemar(0, tosses) >= alpha:
             continue
-        fewer = _most_on_the_other_side(tosses, alpha)
-        return (tosses - 2 * fewer) / outcomes.images
+        return (tosses - 2 * _largest_minority(tosses, alpha)) / outcomes.images
     return None
 
 
-def _most_on_the_other_side(tosses: int, alpha: float) -> int:
-    """The largest count of the smaller side with a p-value below `alpha`; 0 has one."""
+def _largest_minority(tosses: int, alpha: float) -> int:
+    """The largest count of the smaller side whose p-value is below `alpha`. The caller knows that 0 is one."""
     term = tail = 1
     for index in range(tosses // 2):
         term = term * (tosses - index) // (index + 1)

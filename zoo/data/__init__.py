@@ -1,1 +1,1 @@
-"""Images: found and accounted for, split, decoded, resized once, turned into what the backbone wants."""
+"""Data: images found and listed, split, decoded and resized once, augmented, prepared for the backbone."""

@@ -1,4 +1,7 @@
-"""A data set as zoo sees it: files with labels in splits, and every file that is not used with the reason."""
+"""A data set: image files with labels, in splits, and every file that is not used with the reason.
+
+Also the thresholds from which on the data are called faulty: the plan, its warnings and `zoo data check` share them.
+"""
 
 from __future__ import annotations
 
@@ -9,29 +12,33 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from zoo.errors import DataError
-from zoo.source_listing import Skipped, Split
+from zoo.specs.data import FOLDER, Skipped, Split
 
-FOLDER = "folder"
-"""What reads class folders: zoo itself."""
+UNREADABLE_SHARE = 0.01
+"""Share of unreadable images above which a run refuses to start."""
+FEW_IMAGES = 5
+"""A class with fewer images than this in a split is warned about."""
+IMBALANCE_RATIO = 10
+"""Classes are imbalanced if the largest has more than this many times the training images of the smallest."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImageFile:
-    """One image of a split."""
+    """One image of a split, with its label."""
 
     path: Path
-    """Its file, or what it is in: an archive, a table."""
+    """The image file, or the file that contains the image: an archive, a table."""
     relative: str
-    """Below the data folder, with forward slashes: what digests, messages and the proof use."""
+    """Path below the data folder, with forward slashes: the image's name in digests, messages and the proof."""
     label: int
     """Index into the data set's `classes`."""
     reader: Callable[[], bytes] | None = None
-    """What reads its bytes where it is in no file of its own."""
+    """Reads the bytes of an image that has no file of its own; None: `path` is read."""
     named: str = ""
-    """The label as the data source gave it; empty where a folder's name tells it."""
+    """The label as the data source gave it; empty if the class folder's name is the label."""
 
     def content(self) -> bytes:
-        """The bytes of the encoded image, read now; from any thread. Raises DataError."""
+        """Read the bytes of the encoded image. May be called in any thread. Raises DataError if they cannot be read."""
         try:
             return self.path.read_bytes() if self.reader is None else self.reader()
         except OSError as error:
@@ -42,35 +49,35 @@ class ImageFile:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Dataset:
-    """Images with labels. Class names are ordered once, naturally, from the training split."""
+    """Labelled images in splits. The order of the classes is the natural order of the training split's class names."""
 
     source: str
-    """What people call it: the folder as given, or `sample`."""
+    """The data as people call them: the folder as given, or `sample`."""
     folder: Path = Path()
-    """Below which its files lie, or what holds them: a file, a pattern of files."""
+    """The folder that the files lie in, or the file, or pattern of files, that contains them."""
     reader: str = FOLDER
-    """What read it: `folder`, or `plugin/name` of a data source."""
+    """What read the data: `folder`, or `plugin/name` of a data source."""
     classes: tuple[str, ...]
     splits: Mapping[Split, tuple[ImageFile, ...]]
     skipped: tuple[Skipped, ...] = ()
     notes: tuple[str, ...] = field(default=())
-    """What was decided about the splits, for people."""
+    """Sentences for people on how the splits were made; they are stored in the plan."""
 
     def counts(self) -> dict[Split, list[int]]:
-        """Images per class, per split."""
+        """Number of images of each class, per split."""
         return {split: class_counts(files, len(self.classes)) for split, files in self.splits.items()}
 
     def without(self, unreadable: Mapping[str, str]) -> Dataset:
-        """The same data set without the files named (relative path -> what is wrong with them)."""
+        """The same data set without the files named in `unreadable` (relative path -> fault); they become `skipped`."""
         splits: dict[Split, tuple[ImageFile, ...]] = {
             split: tuple(file for file in files if file.relative not in unreadable)
             for split, files in self.splits.items()
         }
-        more = tuple(Skipped(relative, "unreadable", detail) for relative, detail in sorted(unreadable.items()))
-        return replace(self, splits=splits, skipped=self.skipped + more)
+        left_out = tuple(Skipped(relative, "unreadable", fault) for relative, fault in sorted(unreadable.items()))
+        return replace(self, splits=splits, skipped=self.skipped + left_out)
 
     def digest(self, contents: Mapping[str, str]) -> str:
-        """SHA-256 over classes, splits, file names and the files' own digests (relative path -> hexadecimal)."""
+        """SHA-256 over classes, splits, file names and `contents`: the files' own SHA-256 digests by relative path."""
         digest = hashlib.sha256("\0".join(self.classes).encode())
         for split, files in sorted(self.splits.items()):
             for file in files:
@@ -79,7 +86,7 @@ class Dataset:
 
 
 def class_counts(files: Iterable[ImageFile], classes: int) -> list[int]:
-    """Images per class index."""
+    """Number of images of each class, by class index."""
     counts = [0] * classes
     for file in files:
         counts[file.label] += 1
@@ -87,6 +94,7 @@ def class_counts(files: Iterable[ImageFile], classes: int) -> list[int]:
 
 
 def natural_key(name: str) -> list[tuple[int, int, str]]:
-    """Sort key under which `class2` comes before `class10`."""
+    """Sort key that puts `class2` before `class10`."""
     parts = re.split(r"(\d+)", name)
+    # The name itself breaks ties, so that names that differ only in case have one order everywhere.
     return [(0, int(part), part) if part.isdecimal() else (1, 0, part.casefold()) for part in parts] + [(2, 0, name)]

@@ -1,14 +1,14 @@
-"""One decode for training, prediction and golden inputs: any image file -> an RGB picture, upright.
+"""Decode any image file to an upright RGB picture, in the same way for training, prediction and golden inputs.
 
     EXIF orientation   applied
-    alpha              laid over white (RGBA, LA, and palettes with transparency)
+    alpha              composited on white (RGBA, LA, and palettes with transparency)
     palette, 1-bit     expanded
     grey               the same value in R, G and B
     CMYK, YCbCr, LAB   converted as Pillow does, without colour profiles
     16-bit grey        the upper 8 bits
-    32-bit, float      clipped to 0..255; what is no number is 0
+    32-bit, float      clipped to 0..255; NaN becomes 0
 
-Of several frames the first is taken. EXIF that cannot be read counts as none.
+Of several frames the first is taken. EXIF data that cannot be read are ignored.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from zoo.errors import DataError
 
-# What Pillow warns of (damaged EXIF, many pixels) is of no use to people: either the picture is read, or DataError says
-# why not. Never taken back: `warnings.catch_warnings` is not safe among threads.
+# Pillow's warnings (damaged EXIF, many pixels) do not help people: either the picture is read, or DataError says why
+# not. The filter is never removed, because `warnings.catch_warnings` is not thread-safe.
 _QUIET = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 
 _UPRIGHT = {
@@ -36,13 +36,14 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""EXIF orientation -> what makes it upright."""
+"""EXIF orientation -> the transposition that turns the picture upright."""
 
 
 def decode(content: bytes, *, name: str) -> Image.Image:
-    """Decode a whole image file to RGB.
+    """Decode the bytes of a whole image file to an upright RGB picture.
 
-    Raises DataError naming the file: empty, not an image, truncated, damaged, or a decompression bomb.
+    Raises DataError, which begins with `name`, for a file that is empty, truncated, damaged, not an image, or a
+    decompression bomb.
     """
     if not content:
         raise DataError(f"{name}: the file is empty")
@@ -63,7 +64,7 @@ def decode(content: bytes, *, name: str) -> Image.Image:
 
 
 def read_image(path: Path) -> Image.Image:
-    """Decode a file from disk. Raises DataError."""
+    """Decode a file from the disk. Raises DataError, which begins with the path, as `decode` does."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -71,17 +72,18 @@ def read_image(path: Path) -> Image.Image:
     return decode(content, name=str(path))
 
 
-def from_memory(image: Image.Image) -> Image.Image:
-    """A picture that is decoded already, treated as a file of it would be: upright, RGB."""
+def to_upright_rgb(image: Image.Image) -> Image.Image:
+    """Turn a decoded picture upright and convert it to RGB, as `decode` does with a file of it."""
     return to_rgb(_upright(image))
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert a picture of any mode by the rules above."""
+    """Convert a picture of any mode to RGB by the rules at the top of this module."""
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
-        return _narrow(image)
+        return _to_8_bits(image)
+    # Pillow converts La, with premultiplied alpha, to nothing but LA.
     if image.mode == "La":
         image = image.convert("LA")
     if image.mode in ("RGBA", "LA", "PA", "RGBa") or "transparency" in image.info:
@@ -92,7 +94,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    # Not ImageOps.exif_transpose: it also writes the EXIF anew, which fails where some of it is damaged.
+    # ImageOps.exif_transpose would also rewrite the EXIF data, which fails if some of them are damaged.
     try:
         method = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:
@@ -100,13 +102,13 @@ def _upright(image: Image.Image) -> Image.Image:
     return image if method is None else image.transpose(method)
 
 
-def _narrow(image: Image.Image) -> Image.Image:
+def _to_8_bits(image: Image.Image) -> Image.Image:
     values = np.asarray(image)
-    # Pillow opens 16-bit PGM as 32-bit, and stretches the values to 16 bits.
+    # Pillow opens a 16-bit PGM file as 32-bit, and stretches its values to the whole range of 16 bits.
     if image.mode.startswith("I;16") or image.format == "PPM":
-        narrow = (values >> 8).astype(np.uint8)
+        pixels = (values >> 8).astype(np.uint8)
     else:
-        narrow = np.nan_to_num(np.clip(values, 0, 255)).astype(np.uint8)
+        pixels = np.nan_to_num(np.clip(values, 0, 255)).astype(np.uint8)
     if isinstance(image.info.get("transparency"), int):
-        narrow[values == image.info["transparency"]] = 255
-    return Image.fromarray(narrow).convert("RGB")
+        pixels[values == image.info["transparency"]] = 255
+    return Image.fromarray(pixels).convert("RGB")

@@ -1,4 +1,4 @@
-"""Which image files arguments mean: files, folders of them, patterns."""
+"""Expand the paths that a command is given (files, folders, patterns such as `*.jpg`) to image files."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from zoo.errors import DataError
-from zoo.source_listing import IMAGE_SUFFIXES
+from zoo.specs.data import IMAGE_SUFFIXES
 
 
 def count_images(arguments: Sequence[Path]) -> int:
-    """How many `images_of` will find, without keeping them. Raises DataError where an argument has none."""
+    """Count the images that `images_of` yields, in constant memory. Raises DataError for an argument without images."""
     return sum(_count(argument) for argument in arguments)
 
 
 def images_of(arguments: Sequence[Path]) -> Iterator[Path]:
-    """The files themselves, the images in folders and below, what patterns (`*`, `?`, `[a-z]`, `**`) match: in order.
+    """Yield the image files that the arguments mean, argument by argument.
 
-    One folder's names are in memory at a time.
+    A file is yielded as it is. A folder stands for all images below it, a pattern (`*`, `?`, `[a-z]`, `**`) for
+    everything that it matches, both sorted. Only the names of one folder are in memory at a time.
     """
     for argument in arguments:
         yield from _images(argument)
@@ -38,6 +39,7 @@ def _count(argument: Path) -> int:
 def _images(argument: Path) -> Iterator[Path]:
     if argument.is_dir():
         yield from map(Path, _below(str(argument)))
+    # A file may have a name that looks like a pattern, such as `[1].jpg`.
     elif glob.has_magic(str(argument)) and not os.path.lexists(argument):
         for match in sorted(map(Path, glob.iglob(str(argument), recursive=True))):  # noqa: PTH207 - absolute too
             yield from _images(match) if match.is_dir() else [match]
@@ -46,7 +48,7 @@ def _images(argument: Path) -> Iterator[Path]:
 
 
 def _below(folder: str) -> Iterator[str]:
-    """In the order of sorted paths; a folder that may not be read counts as empty."""
+    """Yield the images below a folder in the order of sorted paths; a folder that cannot be read counts as empty."""
     folders: set[str] = set()
     names: list[str] = []
     with contextlib.suppress(OSError), os.scandir(folder) as entries:

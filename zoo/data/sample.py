@@ -1,7 +1,7 @@
-"""A small generated image set, so that the first command works on any machine.
+"""The sample set: small generated images, so that the first command works on any machine.
 
-Classes differ in shape, texture and colour; place, size, angle, background, light and noise vary within each, so that
-there is something to learn. The same bytes of pixels for the same numbers, everywhere.
+Classes differ in shape, texture and colour. Position, size, angle, background, brightness and noise vary within a
+class, so that there is something to learn. The same numbers give the same pixels on every machine.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from zoo.caches import VARIABLE
 from zoo.errors import DataError, OptionError
+from zoo.storage.cache import VARIABLE
 
 MIN_CLASSES, MAX_CLASSES = 2, 20
 TRAIN_PER_CLASS, VAL_PER_CLASS = 20, 10
 VERSION = 1
+"""Part of the folder's name and of every seed: other pixels need another version."""
 
 _SHAPES = ("disc", "square", "triangle", "star", "ring", "cross", "hexagon", "crescent", "bar", "heart")
 _TEXTURES = ("plain", "striped", "dotted", "checked")
@@ -30,7 +31,7 @@ _WIDTH, _HEIGHT = 208, 176
 
 
 def sample_classes(count: int) -> tuple[str, ...]:
-    """The class names of the sample set with this many classes, such as `plain-disc`. Raises OptionError."""
+    """The class names of a sample set with `count` classes, such as `plain-disc`. Raises OptionError if not 2 to 20."""
     if not MIN_CLASSES <= count <= MAX_CLASSES:
         raise OptionError(
             f"The generated sample set has {MIN_CLASSES} to {MAX_CLASSES} classes, --classes asks for {count}.\n"
@@ -43,14 +44,15 @@ def sample_classes(count: int) -> tuple[str, ...]:
 
 
 def sample_folder(cache: Path, count: int, *, progress: Callable[[int, int], None] = lambda done, total: None) -> Path:
-    """The folder with the sample set of `count` classes below `cache`, written where it is not there yet.
+    """The folder with the sample set of `count` classes below `cache`; it is written if it does not exist yet.
 
-    Raises DataError where it cannot be written.
+    Raises OptionError if `count` is not 2 to 20, DataError if the folder cannot be written.
     """
     names = sample_classes(count)
     folder = cache / "sample" / f"v{VERSION}-{count}-classes"
     if folder.is_dir():
         return folder
+    # Drawn in a folder of its own and renamed when it is complete, so that an interruption leaves no partial set.
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=folder.parent))
@@ -61,7 +63,7 @@ def sample_folder(cache: Path, count: int, *, progress: Callable[[int, int], Non
         finally:
             shutil.rmtree(draft, ignore_errors=True)
     except OSError as error:
-        if not folder.is_dir():  # another process was faster: its pictures are the same
+        if not folder.is_dir():  # else another process was faster, and its pictures are the same
             raise DataError(
                 f"The generated sample set cannot be written to {folder}: {error.strerror or error}.\n"
                 f"Next: set {VARIABLE} to a folder that can be written to, or give your own images with --data PATH."
@@ -83,13 +85,13 @@ def _draw(folder: Path, names: tuple[str, ...], progress: Callable[[int, int], N
 
 
 def sample_image(index: int, count: int, split: str, number: int) -> Image.Image:
-    """One picture of class `index` of `count`."""
+    """Picture `number` of class `index` of `count` in a split: RGB, 208 x 176 pixels."""
     generator = random.Random(f"sample/{VERSION}/{index}/{split}/{number}")
     noise = np.random.Generator(np.random.PCG64(generator.getrandbits(64)))
     image = _background(generator, noise)
     mask = _shape(_SHAPES[index % len(_SHAPES)], generator)
     texture = _TEXTURES[(index + index // len(_SHAPES)) % len(_TEXTURES)]
-    image.paste(_filled(texture, index / count, generator), mask=mask)
+    image.paste(_textured(texture, index / count, generator), mask=mask)
     pixels = np.asarray(image, dtype=np.float32) * generator.uniform(0.75, 1.15)
     pixels += noise.normal(0, generator.uniform(4, 14), pixels.shape)
     return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
@@ -103,7 +105,7 @@ def _background(generator: random.Random, noise: np.random.Generator) -> Image.I
     return image.filter(ImageFilter.GaussianBlur(generator.uniform(0, 3)))
 
 
-def _filled(texture: str, hue: float, generator: random.Random) -> Image.Image:
+def _textured(texture: str, hue: float, generator: random.Random) -> Image.Image:
     hue = (hue + generator.gauss(0, 0.02)) % 1
     strong = _rgb(hue, generator.uniform(0.55, 0.95), generator.uniform(0.6, 0.95))
     weak = _rgb(hue, 0.35, 0.35)
@@ -149,7 +151,7 @@ def _shape(shape: str, generator: random.Random) -> Image.Image:
 
 
 def _outline(shape: str) -> list[tuple[float, float]]:
-    """Corners on the unit circle's scale."""
+    """Corners of a shape of radius 1 around the origin."""
     if shape == "cross":
         arm = 0.3
         return [

@@ -1,4 +1,4 @@
-"""Resized images on the disk: what does not fit into memory, for as long as a store is open."""
+"""Spool: resized images that do not fit into memory, kept on the disk for as long as an image store is open."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from typing import IO
 import torch
 from torch import Tensor
 
-from zoo.caches import cache_folder
+from zoo.storage.cache import cache_folder
 
 SHARE = 4
-"""The spool takes at most one part in so many of the free space."""
+"""The spool takes at most a quarter of the free space."""
 _FOLDER = "spool"
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where an image lies."""
+class SpoolPlace:
+    """Where in the spool an image is, and its size in pixels."""
 
     offset: int
     height: int
@@ -31,50 +31,51 @@ class Place:
 
 
 class Spool:
-    """One file in zoo's cache folder that has no name: the system removes it with the process, however that ends.
+    """An unnamed file in zoo's cache folder; the system removes it when the process ends, even if it is killed.
 
-    A full disk, a folder that cannot be written, a system without such files: nothing is kept, and nobody is told,
-    for it costs time alone.
+    If the disk is full, the folder cannot be written or the system has no such files, the spool keeps nothing and says
+    nothing: the images are decoded again, which only takes longer.
     """
 
     def __init__(self, budget: int) -> None:
-        """`budget`: bytes that it may take."""
+        """Open a spool of at most `budget` bytes. Raises OSError; `open` does not."""
         self._left = budget
         self._end = 0
         self._lock = threading.Lock()
         self._file: IO[bytes] | None = None
-        # Read and written at an offset, by several threads at once; not mapped, for what is mapped counts as memory.
+        # Several threads read and write at their own offsets. Not a memory map, because that counts as memory in use.
         if budget and hasattr(os, "pread"):
             self._file = tempfile.TemporaryFile(buffering=0, dir=_folder())  # noqa: SIM115 - open until `close`
 
     @classmethod
     def open(cls, budget: int | None) -> Spool:
-        """At most `budget` bytes; None: a quarter of what is free when it is opened."""
+        """Open a spool of at most `budget` bytes; None: a quarter of the space that is free now."""
         try:
             return cls(shutil.disk_usage(_folder()).free // SHARE if budget is None else budget)
         except OSError:
             return cls(0)
 
-    def put(self, pixels: Tensor) -> Place | None:
-        """Keep uint8[3, H, W]; None where there is no room for it."""
-        reserved = self._reserve(pixels.numel())
-        if self._file is None or reserved is None:
+    def put(self, pixels: Tensor) -> SpoolPlace | None:
+        """Write uint8[3, H, W]; None if it does not fit into the budget or cannot be written."""
+        offset = self._reserve(pixels.numel())
+        if self._file is None or offset is None:
             return None
-        # As Pillow has them, all channels of a pixel together: what is read has the layout of what was decoded.
+        # Channels last, as Pillow stores them: an image that is read back has the memory layout of a decoded one.
         content = pixels.permute(1, 2, 0).numpy().tobytes()
         try:
-            written = os.pwrite(self._file.fileno(), content, reserved)
+            written = os.pwrite(self._file.fileno(), content, offset)
         except OSError:
             written = 0
         if written < len(content):
+            # The disk is full: try no further image.
             with self._lock:
                 self._left = 0
             return None
-        return Place(reserved, *pixels.shape[1:])
+        return SpoolPlace(offset, *pixels.shape[1:])
 
-    def get(self, place: Place) -> Tensor | None:
-        """uint8[3, H, W] as it was put; None where the disk does not give it back."""
-        assert self._file is not None, "a place is one of this file"
+    def get(self, place: SpoolPlace) -> Tensor | None:
+        """Read uint8[3, H, W] as it was written; None if it cannot be read."""
+        assert self._file is not None, "the place is in this spool"
         size = 3 * place.height * place.width
         content = bytearray()
         with contextlib.suppress(OSError):
@@ -84,7 +85,7 @@ class Spool:
         return torch.frombuffer(content, dtype=torch.uint8).view(place.height, place.width, 3).permute(2, 0, 1)
 
     def close(self) -> None:
-        """Give the space back."""
+        """Release the space on the disk."""
         if self._file is not None:
             self._file.close()
 

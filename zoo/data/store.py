@@ -1,4 +1,7 @@
-"""Images decoded and resized once, kept in memory and on the disk while they fit, decoded again where they do not."""
+"""Image store: decode and resize every image once, cache it in memory and on the disk, make batches from the cache.
+
+What fits into neither cache is decoded again when it is needed.
+"""
 
 from __future__ import annotations
 
@@ -14,33 +17,34 @@ import torch
 from torch import Tensor
 
 from zoo.data import transform
-from zoo.data.ahead import Done, Item, map_ahead, map_for_model
-from zoo.data.augment import augmented, draw
+from zoo.data.augment import apply_draw, draw
 from zoo.data.dataset import ImageFile
 from zoo.data.decode import decode
-from zoo.data.known import KnownFiles
-from zoo.data.spool import Place, Spool
+from zoo.data.decoded import DecodedFiles
+from zoo.data.prefetch import Done, Item, map_for_model, prefetch
+from zoo.data.spool import Spool, SpoolPlace
 from zoo.errors import DataError
-from zoo.preprocessing import Preprocessing
-from zoo.recipes import Augment
+from zoo.specs.preprocessing import Preprocessing
+from zoo.specs.recipe import Augment
 
 DEFAULT_BUDGET = 512 << 20
-"""Bytes of resized images that are kept in memory."""
+"""Bytes of resized images that are cached in memory: 512 MiB."""
 
 
 @dataclass(frozen=True, slots=True)
-class Readable:
-    """What of some files can be read."""
+class ReadableBatch:
+    """The images of a batch of files that can be read, and the faults of the others."""
 
     files: tuple[ImageFile, ...]
+    """The N files that can be read."""
     images: Tensor
     """float32[N, 3, H, W] of `files`; N may be 0."""
     faults: dict[str, str]
-    """Relative path -> what is wrong, of the others."""
+    """What is wrong with each other file, by relative path."""
 
 
 class ImageStore:
-    """The images of a data set under one preprocessing. Decoding runs in `workers` threads, off the main one."""
+    """The images of a data set, prepared with one preprocessing. `workers` threads decode, beside the main thread."""
 
     def __init__(
         self,
@@ -49,39 +53,45 @@ class ImageStore:
         workers: int,
         budget: int = DEFAULT_BUDGET,
         disk_budget: int | None = 0,
-        known: KnownFiles | None = None,
+        known: DecodedFiles | None = None,
     ) -> None:
-        """`budget`: bytes of resized images in memory. `disk_budget`: of those on the disk besides; None: a quarter of
-        what is free there. `known`: files that are examined by their digest alone, and decoded when they are needed."""
+        """Start the threads.
+
+        `budget` is the bytes of resized images in memory, `disk_budget` that of further ones on the disk (None: a
+        quarter of the free space). Files in `known` are only hashed by `examine`, and decoded when they are needed.
+        """
         self.preprocessing = preprocessing
         self.workers = max(1, workers)
         self._budget = budget
-        self._kept: dict[str, Tensor] = {}
+        self._in_memory: dict[str, Tensor] = {}
         self._known = known
         self._digests: dict[str, str] = {}
         self._spool = Spool.open(disk_budget)
-        self._places: dict[str, Place] = {}
+        self._on_disk: dict[str, SpoolPlace] = {}
         self._bytes = 0
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(max_workers=self.workers, thread_name_prefix="zoo-decode")
 
     @property
     def kept_bytes(self) -> int:
-        """Of the resized images in memory."""
+        """Bytes of the resized images in memory."""
         return self._bytes
 
     def close(self) -> None:
-        """Stop the threads; what has not begun is dropped."""
+        """Stop the threads, drop work that has not begun, and release the disk cache."""
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._spool.close()
 
     def examine(
         self, files: Sequence[ImageFile], *, progress: Callable[[int], None]
     ) -> tuple[dict[str, str], dict[str, str]]:
-        """Decode every file once -> (digests, faults), both by relative path; `progress` gets the number done."""
+        """Read and decode every file once, and cache what fits. `progress` gets the number of files that are done.
+
+        Returns (digests, faults) by relative path: the SHA-256 of each file, and what is wrong with unreadable ones.
+        """
         digests: dict[str, str] = {}
         faults: dict[str, str] = {}
-        examined = map_ahead(self._pool, self._examine, files, ahead=4 * self.workers)
+        examined = prefetch(self._pool, self._examine, files, ahead=4 * self.workers)
         for done, (file, (digest, fault)) in enumerate(zip(files, examined, strict=True), start=1):
             digests[file.relative] = self._digests[file.relative] = digest
             if fault is not None:
@@ -92,12 +102,12 @@ class ImageStore:
         return digests, faults
 
     def batches(self, files: Sequence[ImageFile], size: int) -> Iterator[Tensor]:
-        """images[size or fewer, 3, H, W] in the files' order, as the backbone wants them."""
-        return self._ready(self._plain, _chunks(files, size), files)
+        """Yield float32 images[N, 3, H, W] of the files in order, N <= `size`. Raises DataError for unreadable ones."""
+        return self._prepare(self._load, _chunks(files, size), files)
 
-    def readable_batches(self, files: Sequence[ImageFile], size: int) -> Iterator[Readable]:
-        """As `batches`, of files that nobody has examined: every `size` of them, less those that cannot be read."""
-        return self._in_threads(self._readable, _chunks(files, size))
+    def readable_batches(self, files: Sequence[ImageFile], size: int) -> Iterator[ReadableBatch]:
+        """Yield a batch for every `size` files, as `batches` does, but without the files that cannot be read."""
+        return self._in_threads(self._load_readable, _chunks(files, size))
 
     def training_batches(
         self,
@@ -109,68 +119,72 @@ class ImageStore:
         anew: bool = False,
         begin: int = 0,
     ) -> Iterator[Tensor]:
-        """images[N, 3, H, W] for every batch of indices in `order`, augmented by draws for `key` and the file.
+        """Yield float32 images[N, 3, H, W] for every batch of indices into `files` in `order`, from batch `begin` on.
 
-        `anew`: a file that comes again has other draws than before. `begin`: the first batch that is wanted.
+        The augmentation of an image depends on `key` and the file's name alone. With `anew`, an image that comes again
+        is augmented differently each time.
         """
 
         def load(batch: Sequence[tuple[int, str]]) -> Tensor:
             images = self._empty(len(batch))
-            for into, (index, name) in zip(images, batch, strict=True):
-                self._augment(files[index], augment, name, into)
+            for into, (index, draw_key) in zip(images, batch, strict=True):
+                self._augment(files[index], augment, draw_key, into)
             return images
 
-        named = _turns(order, key) if anew else ([(index, key) for index in indices] for indices in order)
-        return self._ready(load, islice(named, begin, None), files)
+        keyed = _with_repeat_keys(order, key) if anew else ([(index, key) for index in indices] for indices in order)
+        return self._prepare(load, islice(keyed, begin, None), files)
 
     def digest_of(self, file: ImageFile) -> str:
-        """SHA-256 of a file's bytes, which must have been examined."""
+        """SHA-256 of the bytes of a file that has been examined."""
         return self._digests[file.relative]
 
     def resized(self, file: ImageFile) -> Tensor:
-        """uint8[3, H', W'], from memory, from the disk or decoded now. Raises DataError."""
-        kept = self._kept.get(file.relative)
-        place = self._places.get(file.relative)
-        if kept is None and place is not None:
-            kept = self._spool.get(place)
-        return self._read_again(file) if kept is None else kept
+        """The resized image uint8[3, H', W'] from memory, from the disk, or decoded now. Raises DataError."""
+        pixels = self._in_memory.get(file.relative)
+        place = self._on_disk.get(file.relative)
+        if pixels is None and place is not None:
+            pixels = self._spool.get(place)
+        return self._read(file) if pixels is None else pixels
 
-    def _read_again(self, file: ImageFile) -> Tensor:
+    def _read(self, file: ImageFile) -> Tensor:
         content = file.content()
-        examined = self._digests.get(file.relative)
-        if examined is not None and hashlib.sha256(content).hexdigest() != examined:
+        digest = self._digests.get(file.relative)
+        # The plan and the proof name the data by the digests that `examine` took, so other bytes must not get through.
+        if digest is not None and hashlib.sha256(content).hexdigest() != digest:
             raise DataError(f"{file.relative}: the file was changed while it was in use")
         pixels = self._decode(file, content)
-        if examined is not None:
-            self._keep(file, pixels)
+        # Files that were not examined are read in a single pass, such as an evaluation: a cache would be of no use.
+        if digest is not None:
+            self._cache(file, pixels)
         return pixels
 
     def _examine(self, file: ImageFile) -> tuple[str, str | None]:
         try:
             content = file.content()
         except DataError as error:
-            return "", _detail(file, error)
+            return "", _fault(file, error)
         digest = hashlib.sha256(content).hexdigest()
         if self._known is not None and digest in self._known:
             return digest, None
         try:
             pixels = self._decode(file, content)
         except DataError as error:
-            return digest, _detail(file, error)
-        self._keep(file, pixels)
+            return digest, _fault(file, error)
+        self._cache(file, pixels)
         return digest, None
 
-    def _keep(self, file: ImageFile, pixels: Tensor) -> None:
+    def _cache(self, file: ImageFile, pixels: Tensor) -> None:
         with self._lock:
-            if file.relative in self._kept or file.relative in self._places:
+            if file.relative in self._in_memory or file.relative in self._on_disk:
                 return
             if self._bytes + pixels.numel() <= self._budget:
                 self._bytes += pixels.numel()
-                self._kept[file.relative] = pixels
+                self._in_memory[file.relative] = pixels
                 return
+        # Written without the lock, so that other threads do not wait for the disk.
         place = self._spool.put(pixels)
         if place is not None:
-            self._places[file.relative] = place
+            self._on_disk[file.relative] = place
 
     def _decode(self, file: ImageFile, content: bytes) -> Tensor:
         picture = decode(content, name=file.relative)
@@ -179,47 +193,47 @@ class ImageStore:
         except DataError as error:
             raise DataError(f"{file.relative}: {error}") from None
 
-    def _plain(self, files: Sequence[ImageFile]) -> Tensor:
+    def _load(self, files: Sequence[ImageFile]) -> Tensor:
         images = self._empty(len(files))
         for file, into in zip(files, images, strict=True):
             transform.finish(self.resized(file), self.preprocessing, into=into)
         return images
 
-    def _readable(self, files: Sequence[ImageFile]) -> Readable:
+    def _load_readable(self, files: Sequence[ImageFile]) -> ReadableBatch:
         images = self._empty(len(files))
-        read: list[ImageFile] = []
+        readable: list[ImageFile] = []
         faults: dict[str, str] = {}
         for file in files:
             try:
                 pixels = self.resized(file)
             except DataError as error:
-                faults[file.relative] = _detail(file, error)
+                faults[file.relative] = _fault(file, error)
                 continue
-            transform.finish(pixels, self.preprocessing, into=images[len(read)])
-            read.append(file)
-        return Readable(tuple(read), images[: len(read)], faults)
+            transform.finish(pixels, self.preprocessing, into=images[len(readable)])
+            readable.append(file)
+        return ReadableBatch(tuple(readable), images[: len(readable)], faults)
 
     def _augment(self, file: ImageFile, augment: Augment, key: str, into: Tensor) -> None:
         pixels = self.resized(file)
         _, height, width = self.preprocessing.input_size
         shape = width / height
         drawn = draw(augment, pixels.shape[-2], pixels.shape[-1], key=f"{key}/{file.relative}", shape=shape)
-        augmented(pixels, drawn, self.preprocessing, into=into)
+        apply_draw(pixels, drawn, self.preprocessing, into=into)
 
     def _empty(self, count: int) -> Tensor:
-        # Filled in place: an image is normalised while it is in the processor's cache, and not copied into a batch.
-        # Page-locked where a GPU is in use: the copy to it then goes on while something else is computed.
+        # Images are normalised into the batch, while they are in the processor's cache, instead of being copied there.
+        # Memory for a GPU is page-locked, so that the copy to it runs beside other work.
         return torch.empty(count, *self.preprocessing.input_size, pin_memory=_gpu_in_use())
 
-    def _ready(
+    def _prepare(
         self, work: Callable[[Item], Tensor], items: Iterable[Item], files: Sequence[ImageFile]
     ) -> Iterator[Tensor]:
-        """As `_in_threads`; where the images are in memory and a CPU computes, only when they are wanted.
+        """As `_in_threads`, but if all images are in memory and a CPU computes, in the main thread when needed.
 
-        Both then want the same cores: an operation that is shared among all of them waits for the one that a worker
-        has taken, so that a millisecond of a worker's costs two (docs/measurements.md).
+        Threads and model would want the same cores then: an operation of the model is shared among all cores and waits
+        for the one that a thread occupies, so that a millisecond in a thread costs two (docs/measurements.md).
         """
-        if _gpu_in_use() or any(file.relative not in self._kept for file in files):
+        if _gpu_in_use() or any(file.relative not in self._in_memory for file in files):
             return self._in_threads(work, items)
         return map(work, items)
 
@@ -235,16 +249,16 @@ def _chunks(files: Sequence[ImageFile], size: int) -> Iterator[Sequence[ImageFil
     return (files[start : start + size] for start in range(0, len(files), size))
 
 
-def _turns(order: Iterable[Sequence[int]], key: str) -> Iterator[Sequence[tuple[int, str]]]:
-    """Every index with the key of its draws, which says how often it has come before."""
+def _with_repeat_keys(order: Iterable[Sequence[int]], key: str) -> Iterator[Sequence[tuple[int, str]]]:
+    """Every index with the key of its draws, which counts how often the index has come before."""
     seen: Counter[int] = Counter()
     for indices in order:
-        named = []
+        keyed = []
         for index in indices:
-            named.append((index, f"{key}/again {seen[index]}" if seen[index] else key))
+            keyed.append((index, f"{key}/again {seen[index]}" if seen[index] else key))
             seen[index] += 1
-        yield named
+        yield keyed
 
 
-def _detail(file: ImageFile, error: DataError) -> str:
+def _fault(file: ImageFile, error: DataError) -> str:
     return str(error).removeprefix(f"{file.relative}: ")

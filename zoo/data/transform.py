@@ -1,7 +1,7 @@
-"""From an RGB picture to what the backbone wants, following a `Preprocessing` and nothing else.
+"""Transform an RGB picture to the input of a backbone, as its `Preprocessing` says.
 
-Two steps, because the first never changes: `resize` (once per image) and `finish` (crop, scale, normalise). Together
-they give the bits of torchvision's `weights.transforms()` and of timm's `create_transform(...)`.
+There are two steps: `resize`, whose result is always the same and is cached, and `finish` (crop, scale, normalise). The
+result is bit-identical to that of torchvision's `weights.transforms()` and of timm's `create_transform(...)`.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as F
 
 from zoo.errors import DataError
-from zoo.preprocessing import Preprocessing
+from zoo.specs.preprocessing import Preprocessing
 
 _MAX_PIXELS = 180_000_000
-"""Of a resized picture; about what Pillow allows for one that it opens."""
+"""Largest resized picture; about the size up to which Pillow opens one."""
 
 
 def resize(image: Image, preprocessing: Preprocessing) -> Tensor:
     """RGB picture -> resized uint8[3, H', W'], not yet cropped.
 
-    Raises DataError for one so narrow that it would fill the memory.
+    Raises DataError for a picture so narrow that its resized copy would fill the memory.
     """
     mode = InterpolationMode(preprocessing.interpolation)
     size = _resized_to(image.height, image.width, preprocessing)
@@ -34,32 +34,40 @@ def resize(image: Image, preprocessing: Preprocessing) -> Tensor:
 
 
 def finish(pixels: Tensor, preprocessing: Preprocessing, *, into: Tensor | None = None) -> Tensor:
-    """Resized uint8[3, H', W'] -> float32[3, H, W], `into` or a new one: cropped in the centre and normalised."""
+    """Resized uint8[3, H', W'] -> float32[3, H, W]: cropped in the centre and normalised.
+
+    The result is written to `into`, float32[3, H, W], if it is given, and returned.
+    """
     return normalise(centre_crop(pixels, preprocessing), preprocessing, into=into)
 
 
 def transform(image: Image, preprocessing: Preprocessing) -> Tensor:
-    """RGB picture -> float32[3, H, W]."""
+    """RGB picture -> float32[3, H, W]: resized, cropped in the centre and normalised."""
     return finish(resize(image, preprocessing), preprocessing)
 
 
 def centre_crop(pixels: Tensor, preprocessing: Preprocessing) -> Tensor:
-    """uint8[..., H', W'] -> uint8[..., H, W]; what the picture does not reach has the fill colour."""
+    """uint8[..., H', W'] -> uint8[..., H, W]; a smaller picture is padded with the fill colour."""
     _, height, width = preprocessing.input_size
-    have_height, have_width = pixels.shape[-2:]
-    if height > have_height or width > have_width:
-        wide, high = max(0, width - have_width), max(0, height - have_height)
-        pixels = _pad(pixels, (wide // 2, high // 2, (wide + 1) // 2, (high + 1) // 2), preprocessing.fill)
-        have_height, have_width = pixels.shape[-2:]
-    top = round((have_height - height) / 2.0)
-    left = round((have_width - width) / 2.0)
+    old_height, old_width = pixels.shape[-2:]
+    if height > old_height or width > old_width:
+        across, down = max(0, width - old_width), max(0, height - old_height)
+        # An odd row or column of padding goes to the bottom or right, as in torchvision.
+        pixels = _pad(pixels, (across // 2, down // 2, (across + 1) // 2, (down + 1) // 2), preprocessing.fill)
+        old_height, old_width = pixels.shape[-2:]
+    # torchvision rounds half to even too.
+    top = round((old_height - height) / 2.0)
+    left = round((old_width - width) / 2.0)
     return pixels[..., top : top + height, left : left + width]
 
 
 def normalise(pixels: Tensor, preprocessing: Preprocessing, *, into: Tensor | None = None) -> Tensor:
-    """uint8[3, H, W] -> float32 of the same shape, `into` or a new one: (x / 255 - mean) / std."""
+    """uint8[3, H, W] -> float32[3, H, W]: (x / 255 - mean) / std.
+
+    The result is written to `into`, float32[3, H, W], if it is given, and returned.
+    """
     normalised = torch.empty(pixels.shape) if into is None else into
-    # NumPy has torch's bits here and computes in the calling thread alone: there are as many of those as cores.
+    # NumPy gives torch's bits here, and computes in the calling thread alone: there are as many of these as cores.
     values = normalised.numpy()
     np.divide(pixels.numpy(), np.float32(255), out=values)
     np.subtract(values, _of_channels(preprocessing.mean), out=values)

@@ -1,1 +1,1 @@
-"""Scores of a classifier on one split, from nothing but logits and targets."""
+"""Run a model on images in evaluation mode, in micro-batches, and score its logits against the true classes."""

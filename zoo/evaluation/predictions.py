@@ -1,4 +1,4 @@
-"""What the classifier said about each image, as a table."""
+"""The prediction for each image, as a table in CSV."""
 
 from __future__ import annotations
 
@@ -16,16 +16,19 @@ class ImagePrediction:
 
     split: str
     file: str
-    """Below the data folder, with forward slashes."""
+    """Its path below the data folder, with forward slashes."""
     label: str
     """The true class."""
     predicted: str
+    """The class with the highest probability."""
     probability: float
-    """Of `predicted`, 0 to 1."""
+    """Probability of `predicted`, 0 to 1."""
     probability_of_label: float
+    """Probability of `label`, 0 to 1."""
 
     @property
     def right(self) -> bool:
+        """Whether the predicted class is the true one."""
         return self.label == self.predicted
 
 
@@ -35,29 +38,29 @@ _COLUMNS = tuple(field.name for field in fields(ImagePrediction))
 def predictions_of(
     split: str, files: Sequence[str], logits: Tensor, targets: Tensor, classes: Sequence[str]
 ) -> list[ImagePrediction]:
-    """One for every file, in their order; logits[N, classes], targets[N]."""
+    """Return a prediction for each of N files, in their order, from logits[N, classes] and class indices targets[N]."""
     probabilities = logits.double().softmax(1)
     highest, predicted = probabilities.max(1)
     of_label = probabilities.gather(1, targets[:, None])[:, 0]
     rows = zip(files, targets.tolist(), predicted.tolist(), highest.tolist(), of_label.tolist(), strict=True)
     return [
-        ImagePrediction(split, file, classes[label], classes[said], chance, true_chance)
-        for file, label, said, chance, true_chance in rows
+        ImagePrediction(split, file, classes[label], classes[top], probability, probability_of_label)
+        for file, label, top, probability, probability_of_label in rows
     ]
 
 
 def to_csv(predictions: Iterable[ImagePrediction]) -> str:
-    """The table with a line of names; probabilities with six digits."""
+    """Return the table with a header line, and with six digits after the point in probabilities."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(_COLUMNS)
-    for each in predictions:
-        writer.writerow([f"{value:.6f}" if isinstance(value, float) else value for value in astuple(each)])
+    for prediction in predictions:
+        writer.writerow([f"{value:.6f}" if isinstance(value, float) else value for value in astuple(prediction)])
     return text.getvalue()
 
 
 def from_csv(text: str) -> Iterator[ImagePrediction]:
-    """The inverse of `to_csv`, but for the digits. Raises ValueError for another table."""
+    """Read what `to_csv` returned; probabilities keep its six digits. Raises ValueError for other columns."""
     reader = csv.reader(io.StringIO(text, newline=""))
     if tuple(next(reader, ())) != _COLUMNS:
         raise ValueError(f"the columns are not {', '.join(_COLUMNS)}")

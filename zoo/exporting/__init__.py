@@ -1,1 +1,1 @@
-"""A saved classifier in the formats of others, each compared with the original before it is there."""
+"""Export a saved classifier to formats that need no zoo; each is compared with the original before it is kept."""

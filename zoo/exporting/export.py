@@ -1,4 +1,4 @@
-"""One export from beginning to end: read, write beside its place, read again, compare, put in its place."""
+"""One export from beginning to end: read the artefact, write a draft, load it again, compare, and put it in place."""
 
 from __future__ import annotations
 
@@ -7,46 +7,42 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
+from torch import Tensor
 
-from zoo.artefact.golden import TOLERANCE, Difference, compare
+from zoo.artefact.golden import TOLERANCE, Difference, compare_tensors
 from zoo.artefact.read import find_artefact
 from zoo.errors import ArtefactError, CheckFailed, OptionError, ZooError, first_line, nearest
 from zoo.events import Note, Report
-from zoo.exporting.subject import Subject, Write, Written, read_subject
-from zoo.files import new_path
-from zoo.registry import Registry
+from zoo.exporting.formats import FORMATS, other_formats
+from zoo.exporting.source import ExportSource, Write, Written, read_source
+from zoo.registry.registry import Registry
+from zoo.storage.atomic import new_path
 
-Format = Literal["onnx", "pt2", "timm", "torchvision"]
-FORMATS: tuple[Format, ...] = get_args(Format)
-
-_WRITERS = {
-    "onnx": ("zoo.exporting.onnx_file", ".onnx"),
-    "pt2": ("zoo.exporting.pt2", ".pt2"),
-    "timm": ("zoo.exporting.timm_folder", "-timm"),
-    "torchvision": ("zoo.exporting.torchvision_file", "-torchvision.safetensors"),
-}
 _FURTHER_BATCHES = (1, 7)
-"""Batch sizes that are compared beside that of the images which the export was traced with."""
+"""Batch sizes to compare beside that of the images which the export was traced with."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Exported:
-    """What `zoo export` made."""
+    """A finished export."""
 
     path: Path
-    to: Format
+    """Where it is."""
+    to: str
+    """The name of its format."""
     how: str
-    """Python that loads it without zoo."""
+    """Python code that loads it without zoo."""
     batches: tuple[int, ...]
     """Batch sizes whose logits were compared with the original's."""
     largest_difference: float
-    """Of all those logits."""
+    """Largest absolute difference of a logit, over all these batches."""
     largest_logit: float
+    """Largest absolute value of the original's logits in the batch with that difference."""
     tolerance: float
-    """Share of the largest logit that was allowed."""
+    """Largest difference allowed, as a share of the largest logit."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
@@ -62,34 +58,43 @@ class Exported:
 
 
 def export(path: Path, to: str, out: Path | None, registry: Registry, report: Report) -> Exported:
-    """Write a classifier in another format; nothing is there unless its logits are the original's.
+    """Export a classifier; the export is kept only if its logits are the original's.
 
-    Raises OptionError for an unknown format and a name that it does not take, Refused for a path that exists and for a
-    classifier that the format cannot hold, ArtefactError, CheckFailed for other logits.
+    Args:
+        path: An artefact or a finished run.
+        to: The name of a format in `FORMATS`.
+        out: Where the export is to be; None for a place beside the artefact.
+        registry: Finds the plugins that the artefact needs.
+        report: Is told what the user should know.
+
+    Raises:
+        OptionError: An unknown format, or a path that the format does not allow.
+        Refused: The path exists, or the format cannot hold this classifier.
+        ArtefactError: The artefact cannot be read, or the exporter failed.
+        CheckFailed: The export gives other logits.
     """
-    if to not in _WRITERS:
+    if to not in FORMATS:
         close = nearest(to, FORMATS)
         hint = f" Did you mean {close[0]}?" if close else ""
         raise OptionError(f"There is no export format {to!r}.{hint} Formats: {', '.join(FORMATS)}.")
-    module, suffix = _WRITERS[to]
     folder = find_artefact(path)
     if to == "pt2" and out is not None and out.suffix != ".pt2":
         raise OptionError(f"torch.export loads files that end in .pt2, and {out} does not.\nNext: --out {out}.pt2")
-    target = out or folder.resolve().parent / f"{folder.resolve().name}{suffix}"
+    target = out or folder.resolve().parent / f"{folder.resolve().name}{FORMATS[to].suffix}"
     with new_path(target) as draft:
-        subject = read_subject(folder, registry, report)
-        if subject.config.precision != "float32":
-            text = f"This classifier was trained in {subject.config.precision}; exported and compared in float32."
+        source = read_source(folder, registry, report)
+        if source.config.precision != "float32":
+            text = f"This classifier was trained in {source.config.precision}; exported and compared in float32."
             report(Note(text=text))
-        written = _written(subject, draft, to, import_module(module).write)
-        batches, difference = _compared(subject, written.run)
+        written = _write(source, draft, to, import_module(FORMATS[to].writer).write)
+        batches, difference = _compare(source, written.run)
         if difference.match == "other":
             raise CheckFailed(
                 f"The export to {to} gives other logits than the original: {difference}. It was not kept."
             )
     return Exported(
         path=target,
-        to=to,  # type: ignore[arg-type]  # looked up above
+        to=to,
         how=written.how.format(path=target),
         batches=batches,
         largest_difference=difference.largest,
@@ -98,27 +103,29 @@ def export(path: Path, to: str, out: Path | None, registry: Registry, report: Re
     )
 
 
-def _written(subject: Subject, draft: Path, to: str, write: Write) -> Written:
+def _write(source: ExportSource, draft: Path, to: str, write: Write) -> Written:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # exporters talk to their developers
-            return write(subject, draft)
+            warnings.simplefilter("ignore")  # exporters warn their developers, not users
+            return write(source, draft)
     except (ZooError, OSError):
         raise
-    except Exception as error:  # whatever an exporter meets in a model that it was not made for
-        reason = first_line(error)
-        others = ", ".join(f"--to {each}" for each in ("onnx", "pt2") if each != to)
+    except Exception as error:  # exporters raise all kinds of exceptions for models that they do not support
         raise ArtefactError(
-            f"{subject.config.backbone.name} with head {subject.config.head.name} cannot be exported to {to}: "
-            f"{reason}\nNext: {others}"
+            f"{source.config.backbone.name} with head {source.config.head.name} cannot be exported to {to}: "
+            f"{first_line(error)}\nNext: {', '.join(other_formats(to))}"
         ) from error
 
 
-def _compared(subject: Subject, run: Callable[[torch.Tensor], torch.Tensor]) -> tuple[tuple[int, ...], Difference]:
-    """The largest difference over all batch sizes."""
-    sizes = tuple(dict.fromkeys((len(subject.images), *_FURTHER_BATCHES)))
-    found = []
+def _compare(source: ExportSource, run: Callable[[Tensor], Tensor]) -> tuple[tuple[int, ...], Difference]:
+    """Compare logits in several batch sizes; return the sizes, and the largest difference relative to the logits.
+
+    One size would not show an export that is fixed to the number of images it was traced with. `run` takes
+    images[N, 3, H, W] and returns logits[N, classes].
+    """
+    sizes = tuple(dict.fromkeys((len(source.images), *_FURTHER_BATCHES)))
+    differences = []
     for size in sizes:
-        images = subject.images[torch.arange(size) % len(subject.images)]
-        found.append(compare(subject.logits(images), run(images), TOLERANCE["float32"]))
-    return sizes, max(found, key=lambda each: each.largest / (each.scale or 1))
+        images = source.images[torch.arange(size) % len(source.images)]
+        differences.append(compare_tensors(source.logits(images), run(images), TOLERANCE["float32"]))
+    return sizes, max(differences, key=lambda difference: difference.largest / (difference.scale or 1))

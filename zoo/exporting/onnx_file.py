@@ -1,4 +1,4 @@
-"""ONNX: input `images[batch, 3, H, W]`, output `logits[batch, classes]`, without softmax."""
+"""Export to ONNX: input `images[batch, 3, H, W]`, output `logits[batch, classes]`, without softmax."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from torch import Tensor
 from torch.export import Dim
 
 from zoo.errors import Refused
-from zoo.exporting.subject import Subject, Written
+from zoo.exporting.source import ExportSource, Written
 
 _PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 
 
 def refuse_without_packages() -> None:
-    """Raise Refused where a package of the extra is missing."""
+    """Raise Refused where a package of the extra `export` is missing."""
     missing = [name for name in _PACKAGES if find_spec(name) is None]
     if missing:
         raise Refused(
@@ -26,14 +26,17 @@ def refuse_without_packages() -> None:
         )
 
 
-def write(subject: Subject, path: Path) -> Written:
-    """One file for any number of images, with class names and preprocessing as metadata. Raises Refused."""
+def write(source: ExportSource, path: Path) -> Written:
+    """Write one file for any number of images, with class names and preprocessing as metadata.
+
+    Raises Refused where a package is missing, and for a classifier that one file cannot hold.
+    """
     refuse_without_packages()
     import onnxruntime
 
     program = torch.onnx.export(
-        subject.model,
-        (subject.images,),
+        source.model,
+        (source.images,),
         dynamo=True,
         input_names=["images"],
         output_names=["logits"],
@@ -41,12 +44,13 @@ def write(subject: Subject, path: Path) -> Written:
         verbose=False,
     )
     assert program is not None
-    described = json.loads(subject.described())
+    described = json.loads(source.described())
     for name, value in described.items():
         program.model.metadata_props[name] = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     program.save(path)
+    # Beyond what one protobuf message can hold, weights go to further files beside the draft.
     if len(list(path.parent.iterdir())) > 1:
-        raise Refused("ONNX files hold up to 2 GB, this classifier is larger.\nWhat works: --to pt2")
+        raise Refused("An ONNX file holds up to 2 GB, and this classifier is larger.\nWhat works: --to pt2")
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 
     def run(images: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""torch.export's program: `torch.export.load(PATH).module()(images)`."""
+"""Export to a program of torch.export: `torch.export.load(PATH).module()(images)`."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import torch
 from torch import Tensor
 from torch.export import Dim
 
-from zoo.exporting.subject import Subject, Written
+from zoo.exporting.source import ExportSource, Written
 
 DESCRIPTION = "zoo.json"
-"""Name of the extra file in the archive: class names, preprocessing, origin."""
+"""The extra file in the archive with class names, preprocessing and origin."""
 
 
-def write(subject: Subject, path: Path) -> Written:
-    """A program for any number of images."""
+def write(source: ExportSource, path: Path) -> Written:
+    """Write a program for any number of images."""
     program = torch.export.export(
-        subject.model, (subject.images,), dynamic_shapes={"images": {0: Dim("batch", min=1)}}, strict=False
+        source.model, (source.images,), dynamic_shapes={"images": {0: Dim("batch", min=1)}}, strict=False
     )
-    torch.export.save(program, path, extra_files={DESCRIPTION: subject.described()})
+    torch.export.save(program, path, extra_files={DESCRIPTION: source.described()})
     module: Any = torch.export.load(path).module()
 
     def run(images: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""A folder that `timm.create_model("local-dir:PATH", pretrained=True)` loads."""
+"""Export to a folder that `timm.create_model("local-dir:PATH", pretrained=True)` loads."""
 
 from __future__ import annotations
 
@@ -13,34 +13,40 @@ from timm.data.transforms_factory import create_transform
 from timm.models import save_for_hf
 from torch import Tensor, nn
 
-from zoo.artefact.golden import preprocessed
+from zoo.artefact.golden import preprocess
 from zoo.errors import Refused
-from zoo.exporting.layout import WHAT_WORKS, architecture_of, linear_of, refuse_provider, upstream_state
-from zoo.exporting.subject import Subject, Written
-from zoo.model.undrawn import undrawn
-from zoo.preprocessing import Preprocessing
+from zoo.exporting.formats import WHAT_WORKS
+from zoo.exporting.layout import architecture_of, linear_of, refuse_provider, upstream_state
+from zoo.exporting.source import ExportSource, Written
+from zoo.model.build import skip_init
+from zoo.specs.preprocessing import Preprocessing
 
 LIBRARY = "timm"
+# Our names for how images are resized, and timm's `crop_mode`.
 _CROP_MODES = {"shorter": "center", "cover": "center", "exact": "squash", "longest": "border"}
 
 
-def write(subject: Subject, path: Path) -> Written:
-    """timm's own layout: config.json and model.safetensors, with label names and preprocessing. Raises Refused."""
-    linear = linear_of(subject, LIBRARY)
-    refuse_provider(subject, LIBRARY)
-    whole = _whole(subject)
-    state = upstream_state(subject, whole, linear, LIBRARY)
+def write(source: ExportSource, path: Path) -> Written:
+    """Write timm's own layout: model.safetensors, and config.json with label names and preprocessing.
+
+    Raises Refused for another library's backbone, a head or classifier that is not one linear layer, and preprocessing
+    that timm's config cannot describe.
+    """
+    linear = linear_of(source, LIBRARY)
+    refuse_provider(source, LIBRARY)
+    whole = _create_whole(source)
+    state = upstream_state(source, whole, linear, LIBRARY)
     whole.load_state_dict(state, assign=True)
     save_for_hf(
         whole,
         str(path),
-        model_config={"label_names": list(subject.config.classes)},
+        model_config={"label_names": list(source.config.classes)},
         safe_serialization=True,
-        data_config=_data_config(subject.model.preprocessing),
+        data_config=_data_config(source.model.preprocessing),
     )
-    with undrawn():
+    with skip_init():
         module: nn.Module = timm.create_model(f"local-dir:{path}", pretrained=True).eval()
-    _refuse_other_preprocessing(subject, module)
+    _refuse_other_preprocessing(source, module)
 
     def run(images: Tensor) -> Tensor:
         with torch.inference_mode():
@@ -50,27 +56,27 @@ def write(subject: Subject, path: Path) -> Written:
     return Written(run=run, how='timm.create_model("local-dir:{path}", pretrained=True).eval()')
 
 
-def _whole(subject: Subject) -> nn.Module:
-    """timm's model with its own classifier, without memory, for the images' size as the backbone was built for it."""
-    architecture, tag = architecture_of(subject)
+def _create_whole(source: ExportSource) -> nn.Module:
+    """Create timm's model with its own classifier on the meta device, for the input size of the exported backbone."""
+    architecture, tag = architecture_of(source)
     name = f"{architecture}.{tag}" if tag else architecture
-    classes = len(subject.config.classes)
+    classes = len(source.config.classes)
     plain = _outline(name, num_classes=classes)
-    size = subject.model.preprocessing.input_size[1:]
+    size = source.model.preprocessing.input_size[1:]
     cfg: Any = plain.pretrained_cfg
     if tuple(cfg["input_size"][1:]) == size:
         return plain
     try:
         return _outline(name, num_classes=classes, img_size=size)
     except TypeError as error:
-        # Models that take any size as it is do not know the argument.
+        # Models that take images of any size have no such argument.
         if "img_size" not in str(error):
             raise
     return plain
 
 
 def _outline(name: str, **arguments: Any) -> nn.Module:
-    with torch.device("meta"), undrawn():
+    with torch.device("meta"), skip_init():
         module: nn.Module = timm.create_model(name, **arguments)
     return module
 
@@ -78,7 +84,8 @@ def _outline(name: str, **arguments: Any) -> nn.Module:
 def _data_config(preprocessing: Preprocessing) -> dict[str, Any]:
     _, height, _ = preprocessing.input_size
     target = preprocessing.resize_size[0]
-    # timm rounds size / crop_pct down; half a pixel more keeps the division's own rounding out of it.
+    # timm resizes to size / crop_pct, rounded down. Where the division's own rounding would lose a pixel, half a pixel
+    # more is safe.
     exact = height / target
     return {
         "input_size": preprocessing.input_size,
@@ -90,13 +97,14 @@ def _data_config(preprocessing: Preprocessing) -> dict[str, Any]:
     }
 
 
-def _refuse_other_preprocessing(subject: Subject, module: nn.Module) -> None:
+def _refuse_other_preprocessing(source: ExportSource, module: nn.Module) -> None:
+    """Raise Refused where timm's transform, made from the written config, gives other bits on the test pictures."""
     config: Any = resolve_model_data_config(module)  # type: ignore[no-untyped-call]
     transform: Any = create_transform(**config, is_training=False)
-    arrays = subject.pictures.permute(0, 2, 3, 1).contiguous().numpy()
-    theirs = torch.stack([transform(Image.fromarray(each)) for each in arrays])
-    if not torch.equal(theirs, preprocessed(subject.pictures, subject.model.preprocessing)):
+    arrays = source.pictures.permute(0, 2, 3, 1).contiguous().numpy()
+    theirs = torch.stack([transform(Image.fromarray(array)) for array in arrays])
+    if not torch.equal(theirs, preprocess(source.pictures, source.model.preprocessing)):
         raise Refused(
-            f"timm's config cannot describe this preprocessing ({subject.model.preprocessing.describe()}).\n"
+            f"timm's config cannot describe this preprocessing ({source.model.preprocessing.describe()}).\n"
             + WHAT_WORKS
         )

@@ -1,4 +1,4 @@
-"""A state dict for `torchvision.models.NAME(num_classes=N)`."""
+"""Export to a state dict for `torchvision.models.NAME(num_classes=N)`."""
 
 from __future__ import annotations
 
@@ -11,25 +11,29 @@ from torch import Tensor
 from torchvision import models
 
 from zoo.errors import Refused
-from zoo.exporting.layout import WHAT_WORKS, architecture_of, linear_of, refuse_provider, upstream_state
-from zoo.exporting.subject import Subject, Written
-from zoo.model.tensor_files import save_tensors
-from zoo.model.undrawn import undrawn
+from zoo.exporting.formats import WHAT_WORKS
+from zoo.exporting.layout import architecture_of, linear_of, refuse_provider, upstream_state
+from zoo.exporting.source import ExportSource, Written
+from zoo.model.build import skip_init
+from zoo.storage.tensors import save_tensors
 
 LIBRARY = "torchvision"
 
 
-def write(subject: Subject, path: Path) -> Written:
-    """A safetensors file; its one header entry, `zoo`, has class names and preprocessing. Raises Refused."""
-    linear = linear_of(subject, LIBRARY)
-    refuse_provider(subject, LIBRARY)
-    _refuse_own_ways(subject)
-    name, _ = architecture_of(subject)
-    arguments = _arguments(subject)
-    with undrawn():
+def write(source: ExportSource, path: Path) -> Written:
+    """Write a safetensors file whose one header entry, `zoo`, has class names and preprocessing.
+
+    Raises Refused for another library's backbone, and for a head or classifier that is not one linear layer.
+    """
+    linear = linear_of(source, LIBRARY)
+    refuse_provider(source, LIBRARY)
+    _refuse_special_families(source)
+    name, _ = architecture_of(source)
+    arguments = _arguments(source)
+    with skip_init():
         module = models.get_model(name, weights=None, **arguments)
-    state = upstream_state(subject, module, linear, LIBRARY)
-    save_tensors(path, state, header=("zoo", subject.described()))
+    state = upstream_state(source, module, linear, LIBRARY)
+    save_tensors(path, state, header=("zoo", source.described()))
     module.load_state_dict(load_file(path))
     module.eval()
 
@@ -38,17 +42,17 @@ def write(subject: Subject, path: Path) -> Written:
             logits: Tensor = module(images)
         return logits
 
-    said = ", ".join(f"{key}={value}" for key, value in arguments.items())
+    shown = ", ".join(f"{key}={value}" for key, value in arguments.items())
     return Written(
         run=run,
-        how=f"model = torchvision.models.{name}({said}); "
+        how=f"model = torchvision.models.{name}({shown}); "
         'model.load_state_dict(safetensors.torch.load_file("{path}")); model.eval()',
     )
 
 
-def _refuse_own_ways(subject: Subject) -> None:
-    """Families whose classifier, or whose way of loading, is not what the names of the tensors say."""
-    module = subject.model.backbone
+def _refuse_special_families(source: ExportSource) -> None:
+    """Raise Refused for families that compute or load otherwise than the names of their tensors tell."""
+    module = source.model.backbone
     if isinstance(module, models.SqueezeNet):
         raise Refused(
             "SqueezeNet's own classifier applies a ReLU to the logits at each position before it pools them, so its "
@@ -56,15 +60,15 @@ def _refuse_own_ways(subject: Subject) -> None:
         )
     if isinstance(module, models.MNASNet):
         raise Refused(
-            "torchvision's MNASNet loads no state dict without a version in its metadata, which safetensors does not "
-            f"keep.\n{WHAT_WORKS}"
+            "torchvision's MNASNet needs a version in the metadata of its state dict, which safetensors does not "
+            f"store.\n{WHAT_WORKS}"
         )
 
 
-def _arguments(subject: Subject) -> dict[str, Any]:
-    """What has to be said beside the number of classes, because the state dict does not."""
-    module: Any = subject.model.backbone
-    arguments: dict[str, Any] = {"num_classes": len(subject.config.classes)}
+def _arguments(source: ExportSource) -> dict[str, Any]:
+    """Return the arguments that create the model: the number of classes, and what the state dict does not tell."""
+    module: Any = source.model.backbone
+    arguments: dict[str, Any] = {"num_classes": len(source.config.classes)}
     if isinstance(module, (models.GoogLeNet, models.Inception3)):
         return {**arguments, "aux_logits": False, "transform_input": module.transform_input, "init_weights": False}
     if isinstance(module, models.VisionTransformer) and module.image_size != 224:

@@ -1,1 +1,1 @@
-"""Backbone plus head as one model: built, loaded with weights, divided into groups, frozen."""
+"""A backbone and a head as one model: building, freezing by groups, adapters, cutting, measuring."""

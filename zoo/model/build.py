@@ -1,84 +1,25 @@
-"""From names to a model: which weights were meant, where they come from, and the parts put together."""
+"""Build a backbone and a head as one model: with weights, without them on the meta device, or without a head.
+
+`skip_init` leaves out drawing initial values, which is most of the time that building takes.
+"""
 
 from __future__ import annotations
 
-import hashlib
 import inspect
-import os
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
-from zoo.errors import OptionError, PluginError, Refused, UnknownName
+from zoo.errors import OptionError, PluginError, Refused
 from zoo.model.model import ZooModel
-from zoo.model.weights import check_weights_file
-from zoo.preprocessing import Preprocessing
-from zoo.registry import Contribution, ResolvedBackbone
-from zoo.specs import Backbone, BuildBackbone, HeadSpec, Needs
-
-_CHUNK = 1 << 20
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class WeightsChoice:
-    """Which weights a run starts from."""
-
-    kind: Literal["tag", "random", "file"]
-    tag: str | None
-    """The tag whose weights are meant, or, for `random` and `file`, whose configuration and preprocessing are used."""
-    path: Path | None = None
-
-    @property
-    def label(self) -> str:
-        """The tag, `random`, or `file:NAME`."""
-        if self.kind == "file" and self.path is not None:
-            return f"file:{self.path.name}"
-        return "random" if self.kind == "random" else str(self.tag)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Weights:
-    """The tensors of a choice; `state` is None for random weights."""
-
-    choice: WeightsChoice
-    state: Mapping[str, Tensor] | None
-    digest: str | None
-    """SHA-256 of the file they were read from."""
-
-
-def choose_weights(backbone: ResolvedBackbone, asked: str) -> WeightsChoice:
-    """What `--weights` means: `default`, a tag, `random`, or a file.
-
-    Raises Refused for a backbone without weights and UnknownName for a tag that does not exist.
-    """
-    tag = backbone.tag
-    if asked == "random":
-        return WeightsChoice(kind="random", tag=tag)
-    if asked == "default":
-        if tag is None:
-            raise Refused(
-                f"Nobody published weights for {backbone.spec.name}.\n"
-                "Next: --weights FILE with your own, or --weights random to train from nothing, or another backbone."
-            )
-        return WeightsChoice(kind="tag", tag=tag)
-    named = _named_tag(backbone)
-    if asked in backbone.spec.tags:
-        if named not in (None, asked):
-            raise Refused(
-                f"The backbone {backbone.asked!r} names the weights {named!r}, --weights names {asked!r}: drop one."
-            )
-        return WeightsChoice(kind="tag", tag=asked)
-    path = Path(asked).expanduser()
-    if path.suffix or "/" in asked or os.path.exists(path):  # noqa: PTH110 - False for a name too long
-        check_weights_file(path)
-        return WeightsChoice(kind="file", tag=tag, path=path)
-    tags = ", ".join(backbone.spec.tags) or "none"
-    hint = f"{backbone.spec.name} has: {tags}. A file is given by its path, random weights by 'random'."
-    raise UnknownName("weights tag", asked, backbone.spec.tags, hint=hint)
+from zoo.registry.names import ResolvedBackbone
+from zoo.registry.plugins import Contribution
+from zoo.specs.backbone import Backbone, BuildBackbone
+from zoo.specs.head import HeadSpec, Needs
+from zoo.specs.preprocessing import Preprocessing
 
 
 def build_model(
@@ -91,15 +32,27 @@ def build_model(
     state: Mapping[str, Tensor] | None,
     input_size: tuple[int, int] | None = None,
 ) -> ZooModel:
-    """Backbone and head as one model on the current device.
+    """Build backbone and head as one model on the current default device.
 
-    `input_size` is (height, width) where it is not that of the weights. Raises Refused for a pair that cannot work,
-    WeightsMismatch, PluginError.
+    Args:
+        backbone: The backbone to build.
+        head: The head to build.
+        options: The head's options, as its spec declares them.
+        classes: Class names, in the order of the logits.
+        tag: The weights that the backbone is built for; None where it has none.
+        state: The weights file's tensors by name, in the shapes that upstream published; None for random weights.
+        input_size: (height, width) in pixels; None for the size that the weights were made for.
+
+    Raises:
+        Refused: Backbone and head do not fit together.
+        OptionError: The head cannot be built with these options on this backbone.
+        WeightsMismatch: The tensors do not fit the backbone.
+        PluginError: A plugin's code returned something else than it promised.
     """
-    built, preprocessing = _sized(backbone, tag, state, input_size)
+    built, preprocessing = _build_for_size(backbone, tag, state, input_size)
     return ZooModel(
         built,
-        _head(backbone, built, head, len(classes), options),
+        _build_head(backbone, built, head, len(classes), options),
         name=backbone.qualified,
         classes=classes,
         preprocessing=preprocessing,
@@ -107,37 +60,6 @@ def build_model(
         loss=head.spec.loss,
         fit=head.spec.fit,
     )
-
-
-def build_headless(
-    backbone: ResolvedBackbone, needs: Needs, *, tag: str | None, input_size: tuple[int, int] | None = None
-) -> ZooModel:
-    """The backbone with random weights and no head, on the current device: what it gives a head comes out."""
-    built, preprocessing = _sized(backbone, tag, None, input_size)
-    return ZooModel(built, nn.Identity(), name=backbone.qualified, classes=(), preprocessing=preprocessing, needs=needs)
-
-
-def _sized(
-    backbone: ResolvedBackbone, tag: str | None, state: Mapping[str, Tensor] | None, input_size: tuple[int, int] | None
-) -> tuple[Backbone, Preprocessing]:
-    native = backbone.spec.preprocessing_for(tag)
-    preprocessing = native.at(*input_size) if input_size else native
-    resized = preprocessing.input_size[1:] if preprocessing.input_size != native.input_size else None
-    return build_backbone(backbone.spec.build, tag=tag, state=state, input_size=resized), preprocessing
-
-
-def build_backbone(
-    build: BuildBackbone, *, tag: str | None, state: Mapping[str, Tensor] | None, input_size: tuple[int, int] | None
-) -> Backbone:
-    """Call a provider; `input_size` is passed only where it is asked for, to one that knows the argument.
-
-    One that does not may still build what takes images of any size: running it tells.
-    """
-    known = inspect.signature(build).parameters.values()
-    sized = any(each.name == "input_size" or each.kind is inspect.Parameter.VAR_KEYWORD for each in known)
-    if input_size is None or not sized:
-        return build(tag=tag, state=state)
-    return build(tag=tag, state=state, input_size=input_size)
 
 
 def build_outline(
@@ -149,12 +71,49 @@ def build_outline(
     tag: str | None,
     input_size: tuple[int, int] | None = None,
 ) -> ZooModel:
-    """The same model on the meta device: shapes and groups, no memory, no weights."""
+    """Build the same model as `build_model` on the meta device: with shapes and groups, without memory and weights."""
     with torch.device("meta"):
         return build_model(backbone, head, options, classes=classes, tag=tag, state=None, input_size=input_size)
 
 
-def _head(
+def build_headless(
+    backbone: ResolvedBackbone, needs: Needs, *, tag: str | None, input_size: tuple[int, int] | None = None
+) -> ZooModel:
+    """Build the backbone with random weights on the current default device; the model returns the features.
+
+    `needs` selects them: `pooled` for features[N, F], `map` for the map[N, C, H, W].
+    """
+    built, preprocessing = _build_for_size(backbone, tag, None, input_size)
+    return ZooModel(built, nn.Identity(), name=backbone.qualified, classes=(), preprocessing=preprocessing, needs=needs)
+
+
+def build_backbone(
+    build: BuildBackbone, *, tag: str | None, state: Mapping[str, Tensor] | None, input_size: tuple[int, int] | None
+) -> Backbone:
+    """Call a provider's function that builds a backbone.
+
+    `input_size`, (height, width) in pixels, is passed only where it is given and the function has such a parameter. A
+    backbone without it may still take images of any size; that is found out by running it.
+    """
+    parameters = inspect.signature(build).parameters.values()
+    takes_size = any(
+        parameter.name == "input_size" or parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters
+    )
+    if input_size is None or not takes_size:
+        return build(tag=tag, state=state)
+    return build(tag=tag, state=state, input_size=input_size)
+
+
+def _build_for_size(
+    backbone: ResolvedBackbone, tag: str | None, state: Mapping[str, Tensor] | None, input_size: tuple[int, int] | None
+) -> tuple[Backbone, Preprocessing]:
+    native = backbone.spec.preprocessing_for(tag)
+    preprocessing = native.at(*input_size) if input_size else native
+    resized = preprocessing.input_size[1:] if preprocessing.input_size != native.input_size else None
+    return build_backbone(backbone.spec.build, tag=tag, state=state, input_size=resized), preprocessing
+
+
+def _build_head(
     backbone: ResolvedBackbone, built: Backbone, head: Contribution[HeadSpec], classes: int, options: Any
 ) -> nn.Module:
     if head.spec.needs == "map" and built.map is None:
@@ -172,22 +131,41 @@ def _head(
         raise PluginError(
             f"Head {head.spec.name!r} of {head.plugin.label} built a {type(module).__name__}, not a torch module."
         )
+    # A parameter would wait for gradients that never come: a closed-form fit takes no steps.
     if head.spec.fit is not None and any(True for _ in module.parameters()):
         raise PluginError(
-            f"Head {head.spec.name!r} of {head.plugin.label} is fitted in closed form and has parameters."
+            f"Head {head.spec.name!r} of {head.plugin.label} is fitted in closed form, so it must have no parameters, "
+            "only buffers."
         )
     return module
 
 
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+_DRAWING = frozenset(
+    {
+        *(nn.init.uniform_, nn.init.normal_, nn.init.trunc_normal_, nn.init.orthogonal_),
+        *(nn.init.kaiming_uniform_, nn.init.kaiming_normal_, nn.init.xavier_uniform_, nn.init.xavier_normal_),
+        # Libraries have initialisers of their own, timm for one, and make them of these.
+        *(Tensor.normal_, Tensor.uniform_, Tensor.erfinv_, Tensor.mul_, Tensor.div_, Tensor.add_, Tensor.clamp_),
+    }
+)
+"""Functions that draw the initial values of a parameter, or take part in drawing them."""
 
 
-def _named_tag(backbone: ResolvedBackbone) -> str | None:
-    _, dot, tag = backbone.asked.rpartition("/")[2].partition(".")
-    return tag if dot else None
+class skip_init(TorchFunctionMode):  # noqa: N801 - used as a function: `with zoo.skip_init():`
+    """While this context is active, parameters get no random initial values.
+
+    It is for modules whose weights are all overwritten afterwards, and for the meta device, which holds no values.
+    Constant initial values (zeros, ones) are still set.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        target = args[0] if args else (kwargs or {}).get("tensor")
+        if func in _DRAWING and isinstance(target, nn.Parameter):
+            return target
+        return func(*args, **(kwargs or {}))
+
+
+undrawn = skip_init
+"""An earlier name of `skip_init`, kept for code that uses it."""

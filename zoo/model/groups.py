@@ -1,4 +1,7 @@
-"""A backbone's ordered groups as an exact partition: every parameter, buffer and module belongs to exactly one."""
+"""A backbone's ordered groups as an exact partition, and the names of its tensors with and without adapters.
+
+Every parameter and buffer of a backbone belongs to exactly one group.
+"""
 
 from __future__ import annotations
 
@@ -8,29 +11,37 @@ from dataclasses import dataclass
 from torch import nn
 
 from zoo.errors import PluginError
-from zoo.specs import Group
+from zoo.specs.backbone import Group
+
+_BASE_LAYER = "base_layer"
+"""The name that peft gives to the original layer inside an adapted one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Partition:
-    """Which group holds what; all names are relative to the backbone's module."""
+    """The group of every tensor and module; all names are relative to the backbone."""
 
     names: tuple[str, ...]
     """Group names, input to output."""
     tensors: dict[str, str]
-    """Parameter or buffer (buffers that are not saved included) -> group."""
+    """Parameter or buffer, saved or not -> group."""
     modules: dict[str, frozenset[str]]
-    """Module -> the groups that it takes part in; containers take part in several."""
+    """Module -> the groups that have something in it; containers may have several."""
 
     def parameters_of(self, group: str, module: nn.Module) -> dict[str, nn.Parameter]:
-        """The group's parameters by name, in the module's order."""
-        return {name: each for name, each in module.named_parameters() if self.tensors[name] == group}
+        """Return a group's parameters by name, in the order of the backbone `module`."""
+        return {name: parameter for name, parameter in module.named_parameters() if self.tensors[name] == group}
 
 
 def partition(module: nn.Module, groups: Sequence[Group], *, backbone: str) -> Partition:
-    """Check that `groups` cover `module` exactly once, and say where everything belongs.
+    """Assign everything in a backbone to its group.
 
-    Raises PluginError naming what is not covered, covered twice, or not there.
+    Args:
+        module: The backbone.
+        groups: Its groups from input to output.
+        backbone: Its name, for messages.
+
+    Raises PluginError, which names a member that is not covered, covered twice, or not in the backbone.
     """
     owner = _owners(groups, backbone)
     names = tuple(group.name for group in groups)
@@ -41,6 +52,7 @@ def partition(module: nn.Module, groups: Sequence[Group], *, backbone: str) -> P
     tensors = {name: _group_of(name, owner, backbone) for name, _ in module.named_parameters()}
     modules = _modules(module, tensors, names)
     for name, _ in module.named_buffers():
+        # A buffer that no group lists goes with the module that owns it.
         explicit = {owner[prefix] for prefix in _prefixes(name) if prefix in owner}
         around = modules.get(name.rpartition(".")[0], frozenset(names[:1]))
         tensors[name] = min(explicit or around, key=names.index)
@@ -48,6 +60,7 @@ def partition(module: nn.Module, groups: Sequence[Group], *, backbone: str) -> P
 
 
 def _owners(groups: Sequence[Group], backbone: str) -> dict[str, str]:
+    """Member -> group, as the groups list them."""
     owner: dict[str, str] = {}
     if not groups:
         raise PluginError(f"{backbone} has no groups; it needs at least one.")
@@ -63,6 +76,7 @@ def _owners(groups: Sequence[Group], backbone: str) -> dict[str, str]:
 
 
 def _prefixes(name: str) -> list[str]:
+    """`a.b.c` -> `a.b.c`, `a.b`, `a`."""
     parts = name.split(".")
     return [".".join(parts[:length]) for length in range(len(parts), 0, -1)]
 
@@ -84,12 +98,12 @@ def _modules(module: nn.Module, tensors: dict[str, str], names: Sequence[str]) -
                 held[prefix].add(group)
     resolved: dict[str, frozenset[str]] = {}
 
-    def visit(name: str, each: nn.Module, before: str) -> str:
-        # A module without parameters (dropout, pooling) works on what the one before it puts out: it goes with that.
+    def visit(name: str, module: nn.Module, before: str) -> str:
+        # A module without parameters (dropout, pooling) works on what the one before it returns, so it goes with that.
         groups = sorted(held[name], key=names.index)
         resolved[name] = frozenset(groups or [before])
         inner = groups[0] if groups else before
-        for child_name, child in each.named_children():
+        for child_name, child in module.named_children():
             full = f"{name}.{child_name}" if name else child_name
             if full in held:
                 inner = visit(full, child, inner)
@@ -97,3 +111,33 @@ def _modules(module: nn.Module, tensors: dict[str, str], names: Sequence[str]) -
 
     visit("", module, names[0])
     return resolved
+
+
+@dataclass(frozen=True, slots=True)
+class AdaptedNames:
+    """Translates the names of parameters, buffers and modules while low-rank adapters are in the backbone."""
+
+    layers: frozenset[str] = frozenset()
+    """The adapted layers, by full name."""
+
+    def upstream(self, name: str) -> str:
+        """Return the name that a tensor or module has without adapters. The adapters' own tensors keep theirs."""
+        layer, rest = self._split(name)
+        first, _, inside = rest.partition(".")
+        if layer is None or first != _BASE_LAYER:
+            return name
+        return f"{layer}.{inside}" if inside else layer
+
+    def adapted_by(self, name: str) -> str | None:
+        """Return the layer whose adapter has this tensor or module; None for the backbone's own."""
+        layer, rest = self._split(name)
+        return None if not rest or rest.partition(".")[0] == _BASE_LAYER else layer
+
+    def _split(self, name: str) -> tuple[str | None, str]:
+        """Split a name into the adapted layer that it begins with and the rest; (None, "") where there is none."""
+        end = len(name) if self.layers else -1
+        while end > 0:
+            if name[:end] in self.layers:
+                return name[:end], name[end + 1 :]
+            end = name.rfind(".", 0, end)
+        return None, ""

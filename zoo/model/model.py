@@ -1,4 +1,7 @@
-"""The classifier as one module: backbone, head, and what was frozen stays in evaluation mode."""
+"""The classifier as one module: a backbone with groups that can be frozen, and a head.
+
+What is frozen stays in evaluation mode, also after `.train()`.
+"""
 
 from __future__ import annotations
 
@@ -9,27 +12,28 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from zoo.compute import Compute
 from zoo.errors import PluginError
-from zoo.model.adapters import AdaptedNames
-from zoo.model.allocator import keep_freed_memory
 from zoo.model.cut import Cut, cut_before
-from zoo.model.groups import Partition, partition
-from zoo.preprocessing import Preprocessing
-from zoo.recipes import BatchNorm
-from zoo.selectors import TensorKind
-from zoo.specs import Backbone, FeatureShape, Needs
+from zoo.model.groups import AdaptedNames, Partition, partition
+from zoo.specs.backbone import Backbone, FeatureShape
+from zoo.specs.head import Needs
+from zoo.specs.plan import Compute
+from zoo.specs.preprocessing import Preprocessing
+from zoo.specs.recipe import BatchNorm
+from zoo.specs.selectors import TensorKind
 
 HEAD = "head"
+"""The group of everything in the head, beside the backbone's own groups."""
 Features = Callable[[nn.Module, Tensor], Tensor]
-"""(backbone, images[N, 3, H, W]) -> what the head needs, in whatever precision."""
+"""(backbone, images[N, 3, H, W]) -> pooled features[N, F] or the map[N, C, H', W'], in the backbone's precision."""
 _LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
 
 class ZooModel(nn.Module):
-    """`images[N, 3, H, W]` -> `logits[N, classes]`.
+    """A backbone and a head: images[N, 3, H, W] -> logits[N, classes].
 
-    State-dict keys are `backbone.*` (the upstream library's own) and `head.*`.
+    State-dict keys are `head.*` and `backbone.*`, which is followed by the upstream library's own key. Full names of
+    parameters, buffers and modules begin in the same way.
     """
 
     def __init__(
@@ -44,7 +48,20 @@ class ZooModel(nn.Module):
         loss: Callable[[nn.Module, Tensor, Tensor], Tensor] | None = None,
         fit: Callable[[nn.Module, Tensor, Tensor], None] | None = None,
     ) -> None:
-        """Raises PluginError where the backbone's groups are no exact partition; a map that is needed must be there."""
+        """Put backbone and head together.
+
+        Args:
+            backbone: The built backbone. It must have a map where `needs` is `map`.
+            head: Takes what `needs` says, and returns logits[N, classes].
+            name: The backbone's full name, for messages.
+            classes: Class names, in the order of the logits.
+            preprocessing: What images go through before the backbone.
+            needs: `pooled` for features[N, F], `map` for the map[N, C, H', W'].
+            loss: (head, features, targets[N]) -> the mean loss; None for cross-entropy.
+            fit: (head, features, targets[N]): fits a closed-form head; None for a head that is trained by gradients.
+
+        Raises PluginError where the groups do not cover every parameter of the backbone exactly once.
+        """
         super().__init__()
         self.backbone = backbone.module
         self.head = head
@@ -55,12 +72,13 @@ class ZooModel(nn.Module):
         self.groups: Partition = partition(backbone.module, backbone.groups, backbone=name)
         self.needs = needs
         self.idle: frozenset[str] = frozenset()
-        """Backbone parameters, by full name, that the logits do not depend on: behind the map, or never used by
-        upstream either. They are frozen whatever trains."""
+        """Backbone parameters, by full name, that the logits do not depend on: they lie behind the map, or upstream
+        does not use them either. They are always frozen."""
         self.adapted = AdaptedNames()
-        """What names mean while low-rank adapters are in the backbone; see `zoo.model.adapters`."""
+        """Translates names while low-rank adapters are in the backbone; see `zoo.model.adapters`."""
         self.compute = Compute()
-        self._features = _features(backbone, needs)
+        """Precision and memory layout of the backbone's passes; set by `compute_as`."""
+        self._features = _features_for(backbone, needs)
         self._map = backbone.map
         self._checkpointing = backbone.checkpointing
         self._loss = loss
@@ -68,56 +86,62 @@ class ZooModel(nn.Module):
         self._frozen_modules: tuple[str, ...] = ()
         self._norms = frozenset(f"backbone.{name}" for name in _norm_tensors(backbone.module))
         self._batch_norms = frozenset(
-            f"backbone.{name}" for name, each in backbone.module.named_modules() if isinstance(each, _BatchNorm)
+            f"backbone.{name}" for name, module in backbone.module.named_modules() if isinstance(module, _BatchNorm)
         )
         self._biases = frozenset(f"backbone.{name}" for name in _bias_tensors(backbone.module))
 
     def features(self, images: Tensor) -> Tensor:
-        """What the head needs, in float32: pooled features[N, F], or the map[N, C, H, W]."""
+        """images[N, 3, H, W] -> what the head needs, in float32: pooled features[N, F], or the map[N, C, H', W']."""
         images = images.contiguous(memory_format=_LAYOUTS[self.compute.memory_format])
         with self._precision(images.device):
             features = self._features(self.backbone, images)
-        # One layout in memory, whether they come from the backbone or from those kept: another changes bits.
+        # Cached features are contiguous, and another layout in memory changes the last bits of the logits.
         return features.float().contiguous()
 
     def forward(self, images: Tensor) -> Tensor:
+        """images[N, 3, H, W] -> logits[N, classes]."""
         logits: Tensor = self.head(self.features(images))
         return logits
 
     def cut_before(self, group: str) -> Cut:
-        """The backbone in two, before one of its groups; no group before it may train. Raises CannotCut."""
+        """Cut the backbone in two before one of its groups; the groups before it must not train. Raises CannotCut."""
         return cut_before(group, self.backbone, self.groups, self._features, self.preprocessing.input_size)
 
     def outputs_before(self, cut: Cut, images: Tensor) -> Tensor:
-        """images[N, 3, H, W] -> what crosses the cut, [N, ...], as the backbone computes it: in its precision too."""
+        """images[N, 3, H, W] -> outputs at the cut, [N, ...], in the backbone's precision and layout."""
         images = images.contiguous(memory_format=_LAYOUTS[self.compute.memory_format])
         with self._precision(images.device):
             return cut.prefix(images)
 
     def features_after(self, cut: Cut, outputs: Tensor) -> Tensor:
-        """What crosses the cut -> the same as `features` of its images."""
+        """Outputs at the cut, [N, ...] -> features of the same images, as `features` returns them."""
         with self._precision(outputs.device):
             features = cut.suffix(outputs)
         return features.float().contiguous()
 
     def map(self, images: Tensor) -> Tensor | None:
-        """The map[N, C, H, W] in float32, whatever the head needs; None where the backbone has none."""
+        """images[N, 3, H, W] -> the map[N, C, H', W'] in float32; None where the backbone has no map.
+
+        The head may need something else.
+        """
         if self._map is None:
             return None
         images = images.contiguous(memory_format=_LAYOUTS[self.compute.memory_format])
         with self._precision(images.device):
-            found = self._map(self.backbone, images)
-        return found.float().contiguous()
+            features = self._map(self.backbone, images)
+        return features.float().contiguous()
 
     def compute_as(self, compute: Compute) -> ZooModel:
-        """Set precision and memory layout of the backbone's passes; weights stay float32, and so do the features."""
-        keep_freed_memory()
+        """Set precision and memory layout of the backbone's passes, and return the model.
+
+        Weights, features, head and loss stay float32.
+        """
         self.compute = compute
         self.backbone.to(memory_format=_LAYOUTS[compute.memory_format])
         return self
 
     def replace_features(self, by: Callable[[Features], Features]) -> None:
-        """Compute what the head needs by another function, made from the one in use."""
+        """Replace the function that computes the features; `by` makes the new one from the present one."""
         self._features = by(self._features)
 
     @property
@@ -126,7 +150,10 @@ class ZooModel(nn.Module):
         return self._checkpointing is not None
 
     def checkpoint_gradients(self, on: bool) -> None:
-        """Compute activations again in the backward pass instead of keeping them, where the backbone offers it."""
+        """Switch gradient checkpointing (arXiv:1604.06174) on or off; does nothing where the backbone has none.
+
+        It saves memory by computing activations again in the backward pass instead of storing them.
+        """
         if self._checkpointing is not None:
             self._checkpointing(self.backbone, on)
 
@@ -136,14 +163,17 @@ class ZooModel(nn.Module):
         return torch.autocast(device.type, torch.bfloat16)
 
     def loss(self, features: Tensor, targets: Tensor) -> Tensor:
-        """Mean loss of `features()` against class indices targets[N]: the head's own, or cross-entropy."""
+        """Mean loss of `features()`, [N, F] or [N, C, H', W'], against class indices targets[N].
+
+        It is the head's own loss, or cross-entropy in nats.
+        """
         if self._loss is not None:
             return self._loss(self.head, features, targets)
         return nn.functional.cross_entropy(self.head(features), targets)
 
     @property
     def own_loss(self) -> bool:
-        """Whether the head brings its loss."""
+        """Whether the head has a loss of its own."""
         return self._loss is not None
 
     @property
@@ -152,13 +182,13 @@ class ZooModel(nn.Module):
         return self._fit is not None
 
     def fit_head(self, features: Tensor, targets: Tensor) -> None:
-        """Fit a closed-form head to the features of all training images and their class indices targets[N]."""
+        """Fit a closed-form head to all `features`, [N, F] or [N, C, H', W'], and their class indices targets[N]."""
         assert self._fit is not None, "this head is trained by gradients"
         with torch.no_grad():
             self._fit(self.head, features, targets)
 
     def group_of(self, name: str) -> str:
-        """The group of a parameter or buffer by its full name; `head` for the head's."""
+        """Return the group of a parameter or buffer by its full name: one of the backbone's, or `head`."""
         if name.startswith("head."):
             return HEAD
         layer = self.adapted.adapted_by(name)
@@ -166,20 +196,21 @@ class ZooModel(nn.Module):
         return self.groups.tensors[name.removeprefix("backbone.")]
 
     def active_groups(self) -> tuple[str, ...]:
-        """The backbone's groups that take part in the logits, input to output.
-
-        A norm alone does not count: behind the map of CaiT it is all that is left of the last group.
-        """
-        taking_part = {
+        """Return the backbone's groups that the logits depend on, input to output."""
+        # Where there are idle parameters, a norm alone does not count: of CaiT's last group nothing else is on the way
+        # to the map.
+        active = {
             self.group_of(f"backbone.{name}")
             for name, parameter in self.backbone.named_parameters()
             if f"backbone.{name}" not in self.idle and (parameter.ndim > 1 or not self.idle)
         }
-        return tuple(name for name in self.groups.names if name in taking_part)
+        return tuple(name for name in self.groups.names if name in active)
 
     def kinds_of(self, name: str) -> frozenset[TensorKind]:
-        """What a backbone parameter is: `adapters`, or `norm`, `bias`, both or neither; the head's are never asked for
-        by kind."""
+        """Return the kinds of a backbone parameter by full name: `adapters` alone, or any of `norm` and `bias`.
+
+        Parameters of the head have no kind.
+        """
         if self.adapted.adapted_by(name):
             return frozenset(["adapters"])
         name = self.adapted.upstream(name)
@@ -197,18 +228,21 @@ class ZooModel(nn.Module):
         tensors: Collection[TensorKind] = (),
         batch_norm: BatchNorm = "train",
     ) -> bool:
-        """Whether a parameter or buffer, by full name, may change where `freeze_all_but` was called like this."""
+        """Whether a parameter or buffer, by full name, may change after `freeze_all_but` with the same arguments.
+
+        Freezing and the watch over a stage both ask this one function.
+        """
         if self.adapted.upstream(name) in self.idle:
             return False
         if not self.kinds_of(name).isdisjoint(tensors):
             return True
         if batch_norm != "train" and name.rpartition(".")[0] in self._batch_norms:
-            # Statistics are all of a batch norm that is no parameter.
+            # Of a batch norm's tensors, those that are not its parameters are its running statistics.
             return batch_norm == "adapt" and name not in self._norms and self.group_of(name) in groups
         return self.group_of(name) in groups
 
-    def rests(self, name: str, groups: Collection[str], batch_norm: BatchNorm = "train") -> bool:
-        """Whether a module, by full name, stays in evaluation mode there."""
+    def stays_in_eval(self, name: str, groups: Collection[str], batch_norm: BatchNorm = "train") -> bool:
+        """Whether a module, by full name, stays in evaluation mode after `freeze_all_but` with the same arguments."""
         name = self.adapted.adapted_by(name) or self.adapted.upstream(name)
         inside = name.removeprefix("backbone").removeprefix(".")
         held = frozenset([HEAD]) if name.split(".")[0] == HEAD else self.groups.modules[inside]
@@ -217,21 +251,24 @@ class ZooModel(nn.Module):
     def freeze_all_but(
         self, groups: Collection[str], tensors: Collection[TensorKind] = (), batch_norm: BatchNorm = "train"
     ) -> None:
-        """Freeze all that is not named: no gradient, evaluation mode also after `.train()`.
+        """Freeze everything else: no gradients, and evaluation mode also after `.train()`.
 
         Args:
-            groups: That train as a whole; `head` is one. Modules of all others stay in evaluation mode.
-            tensors: Kinds that train in all other groups as well.
-            batch_norm: Of the backbone's batch norms in `groups`; `frozen` and `adapt` as in `zoo.recipes.Stage`.
+            groups: Groups that train as a whole; `head` is one. Modules of all others stay in evaluation mode.
+            tensors: Kinds of tensors that train in all other groups too.
+            batch_norm: What the backbone's batch norms in `groups` do: `train`, or `frozen` or `adapt` as in
+                `zoo.specs.recipe.Stage`.
         """
         for name, parameter in self.named_parameters():
             parameter.requires_grad_(self.trains(name, groups, tensors, batch_norm))
             parameter.grad = None
-        self._frozen_modules = tuple(name for name in self._module_names() if self.rests(name, groups, batch_norm))
+        self._frozen_modules = tuple(
+            name for name in self._module_names() if self.stays_in_eval(name, groups, batch_norm)
+        )
         self.train(self.training)
 
-    def adapters_taken_out(self) -> None:
-        """Forget the modules that were there with low-rank adapters alone."""
+    def forget_adapters(self) -> None:
+        """Forget the names of modules that low-rank adapters brought with them; `adapters.remove` calls it."""
         self._frozen_modules = tuple(
             name
             for name in self._frozen_modules
@@ -240,11 +277,11 @@ class ZooModel(nn.Module):
         self.adapted = AdaptedNames()
 
     def frozen_modules(self) -> list[tuple[str, nn.Module]]:
-        """Every module that must be in evaluation mode, by full name."""
+        """Return every module that must be in evaluation mode, by full name."""
         return [(name, self.get_submodule(name)) for name in self._frozen_modules]
 
     def train(self, mode: bool = True) -> ZooModel:
-        """As usual, except that frozen modules stay in evaluation mode."""
+        """Set the mode as torch does, except that frozen modules stay in evaluation mode."""
         super().train(mode)
         for _, module in self.frozen_modules():
             module.training = False
@@ -258,33 +295,36 @@ class ZooModel(nn.Module):
 
 
 def _norm_tensors(module: nn.Module) -> Iterator[str]:
-    """Names of the parameters of normalisation layers: every layer whose class has `Norm` in its name (timm has some
-    twenty), and that holds nothing but scales and shifts."""
-    for name, each in module.named_modules():
-        own = list(each.named_parameters(recurse=False))
-        if "norm" in type(each).__name__.lower() and all(parameter.ndim <= 1 for _, parameter in own):
+    """Yield the names of the parameters of normalisation layers.
+
+    These are layers whose class has `norm` in its name, because timm alone has some twenty such classes, and whose
+    parameters are scales and shifts only.
+    """
+    for name, layer in module.named_modules():
+        own = list(layer.named_parameters(recurse=False))
+        if "norm" in type(layer).__name__.lower() and all(parameter.ndim <= 1 for _, parameter in own):
             yield from (f"{name}.{parameter}" for parameter, _ in own)
 
 
 def _bias_tensors(module: nn.Module) -> Iterator[str]:
-    """Names of the biases, those of norms included; transformers also have them as `q_bias` and `v_bias`."""
+    """Yield the names of the biases, those of norms included; some transformers call them `q_bias` and `v_bias`."""
     for name, parameter in module.named_parameters():
         last = name.rpartition(".")[2]
         if parameter.ndim == 1 and (last == "bias" or last.endswith("_bias")):
             yield name
 
 
-def _features(backbone: Backbone, needs: Needs) -> Features:
+def _features_for(backbone: Backbone, needs: Needs) -> Features:
     if needs == "pooled":
         return backbone.pool
-    assert backbone.map is not None, "the pair was refused before"
+    assert backbone.map is not None, "a backbone without a map was refused before"
     return backbone.map
 
 
 def check_shapes(model: ZooModel) -> None:
-    """Run two blank images through the model and compare the shapes with what backbone and head promised.
+    """Run two blank images through the model, and compare the shapes with what backbone and head declared.
 
-    Raises PluginError naming the one that broke its promise.
+    Raises PluginError, which names the one with another shape.
     """
     device = next(model.parameters()).device
     was_training = model.training
@@ -295,7 +335,7 @@ def check_shapes(model: ZooModel) -> None:
         logits = model.head(features)
     if tuple(logits.shape) != (2, len(model.classes)):
         raise PluginError(
-            f"The head returned {list(logits.shape)} for 2 images and {len(model.classes)} classes; "
+            f"The head returned logits of shape {list(logits.shape)} for 2 images and {len(model.classes)} classes; "
             f"it must return [2, {len(model.classes)}]."
         )
     model.train(was_training)
@@ -304,8 +344,8 @@ def check_shapes(model: ZooModel) -> None:
 def _check_features(model: ZooModel, features: Tensor) -> None:
     shape = tuple(features.shape)
     if model.needs == "pooled":
-        fits, promised = shape == (2, model.shape.pooled), f"pooled features[N, {model.shape.pooled}]"
+        fits, declared = shape == (2, model.shape.pooled), f"pooled features[N, {model.shape.pooled}]"
     else:
-        fits, promised = len(shape) == 4 and shape[:2] == (2, model.shape.map), f"a map[N, {model.shape.map}, H, W]"
+        fits, declared = len(shape) == 4 and shape[:2] == (2, model.shape.map), f"a map[N, {model.shape.map}, H, W]"
     if not fits:
-        raise PluginError(f"{model.name} promised {promised} and returned {list(shape)} for 2 images.")
+        raise PluginError(f"{model.name} declares {declared}, but returned {list(shape)} for 2 images.")

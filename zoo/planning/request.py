@@ -1,9 +1,9 @@
-"""What a person asks for, as the command line and the library take it."""
+"""A request for a run: its arguments, checked and with their defaults. Nothing here imports torch."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -22,31 +22,59 @@ class Request:
     """`[provider/]architecture[.tag]`"""
     head: str = "dropout_linear"
     classes: int | None = None
-    """None: as many as the data has, or 5 of the sample set."""
+    """Number of classes. None: as many as the data has, or 5 for the sample set."""
     recipe: str | None = None
     """A registered name, or the path of a TOML file. None: `staged`, or `head_only` for a closed-form head."""
     data: Path | None = None
-    """None: the generated sample set."""
+    """Folder, file or pattern of files. None: the generated sample set."""
     weights: str = "default"
     """`default`, a tag, `random`, or the path of a file."""
     head_options: Mapping[str, Any] = field(default_factory=dict)
     set: tuple[str, ...] = ()
-    """`STAGE.KEY=VALUE`, over the recipe's."""
+    """`STAGE.KEY=VALUE`, each over a value of the recipe."""
     epochs: int | None = None
     batch_size: int | None = None
     input_size: tuple[int, int] | None = None
-    """(height, width) in pixels. None: that of the weights."""
+    """(height, width) in pixels. None: the size that the weights were made for."""
     out: Path | None = None
     seed: int = 0
     device: str = "auto"
     precision: str = "auto"
-    """`float32`, `bfloat16`, or `auto`: what is measured to be faster here, by at least 1.2 times."""
+    """`float32`, `bfloat16`, or `auto`: the faster one here, where it is at least 1.2 times faster."""
     tune: bool = True
-    """Measure, once per machine and model, which precision and memory layout are fastest."""
+    """Whether the fastest precision and memory layout are measured, once per machine and model."""
     workers: int | None = None
-    """Decoding threads; None: one per core, at most eight."""
+    """Number of decoding threads. None: one per core, at most eight."""
     offline: bool = False
-    """Do not touch the network; weights that are not on this machine are then an error, on the sample set too."""
+    """Whether the network is off limits. Weights that are not on this machine are an error then, on the samples too."""
+
+
+def make_request(**arguments: Any) -> Request:
+    """The one place where arguments become a request: paths are expanded, sizes checked, sequences made tuples.
+
+    Args:
+        arguments: By the names of `Request`'s fields; those that are left out have their defaults.
+
+    Raises:
+        OptionError: No backbone, or an input size that cannot be.
+    """
+    if not arguments.get("backbone"):
+        raise OptionError("A backbone is needed: [provider/]architecture[.tag].\nNext: zoo list backbones")
+    for name in ("data", "out"):
+        if arguments.get(name) is not None:
+            arguments[name] = Path(arguments[name]).expanduser()
+    if "set" in arguments:
+        assignments = arguments["set"]
+        arguments["set"] = (assignments,) if isinstance(assignments, str) else tuple(assignments)
+    if arguments.get("input_size") is not None:
+        arguments["input_size"] = check_input_size(arguments["input_size"])
+    return Request(**arguments)
+
+
+def given_arguments(arguments: Mapping[str, Any]) -> list[str]:
+    """The names of those that differ from their defaults."""
+    defaults = {field.name: field.default for field in fields(Request)}
+    return [name for name, value in arguments.items() if value and value != defaults[name]]
 
 
 def parse_input_size(text: str) -> tuple[int, int]:
@@ -67,6 +95,6 @@ def check_input_size(size: object) -> tuple[int, int]:
 
 def _no_size(text: str) -> OptionError:
     return OptionError(
-        f"--input-size {text!r} is no size: write 384, or 384x512 for height x width, "
+        f"--input-size {text!r} is not a size: write 384, or 384x512 for height x width, "
         f"from {_INPUTS.start} to {_INPUTS.stop - 1} pixels."
     )

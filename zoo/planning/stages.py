@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from torch import Tensor, nn
 
 from zoo.errors import OptionError, RecipeError
-from zoo.model.adaptable import adaptable_layers
-from zoo.model.adapters import adapted, refuse_without_peft
+from zoo.frozen.decision import Amount, decide_for_backbone, decide_for_head
+from zoo.model.adapters import adaptable_layers, adapted, require_peft
 from zoo.model.model import HEAD, ZooModel
-from zoo.planning.batches import batch_sizes
-from zoo.planning.plan import StagePlan
+from zoo.planning.batch_sizes import batch_sizes
 from zoo.planning.request import CLOSED_FORM_RECIPE
-from zoo.planning.reuse import Amount, before_what_trains, features_alone
-from zoo.recipes import RecipeSpec, Stage
-from zoo.registry import ResolvedBackbone
-from zoo.selectors import Selection, TensorKind, select
+from zoo.registry.names import ResolvedBackbone
+from zoo.specs.plan import StagePlan
+from zoo.specs.recipe import RecipeSpec, Stage
+from zoo.specs.selectors import Selection, TensorKind, select
 
 _KINDS = {
     "norm": "normalisation layers with parameters",
@@ -29,13 +28,18 @@ _KINDS = {
 def select_groups(
     recipe: RecipeSpec, source: str, outline: ZooModel, backbone: ResolvedBackbone
 ) -> tuple[Selection, ...]:
-    """What each stage's selectors mean for this model. Raises RecipeError with every fault, OptionError."""
+    """What each stage's selectors mean for this model.
+
+    Raises:
+        RecipeError: With every fault of every stage.
+        OptionError: A stage trains the backbone, and the head is fitted in closed form.
+    """
     faults: list[str] = []
     selections = []
     for index, stage in enumerate(recipe.stages):
         selection, found = select(stage.train, outline.active_groups(), path=f"stages[{index}]")
         if "adapters" in selection.tensors and not found:
-            refuse_without_peft(source, stage.name)
+            require_peft(source, stage.name)
             selection = replace(selection, adapters=_layers(stage, selection, outline))
         faults += found or _impossible(stage, selection, outline, f"stages[{index}]")
         if selection.backbone and outline.closed_form:
@@ -51,7 +55,7 @@ def select_groups(
 
 
 def _layers(stage: Stage, selection: Selection, outline: ZooModel) -> tuple[str, ...]:
-    """Where adapters go: not into groups that train as a whole, which need none."""
+    """The layers that get adapters. Groups that train as a whole need none."""
     groups = [name for name in outline.active_groups() if name not in selection.groups]
     return adaptable_layers(outline, groups, rank=stage.adapter_rank)
 
@@ -66,7 +70,7 @@ def _impossible(stage: Stage, selection: Selection, outline: ZooModel, path: str
     if stage.lr == "auto" and selection.backbone:
         faults.append(f"{path}.lr: 'auto' tries rates on features computed once, and this stage trains the backbone")
     if stage.batch_size == 1 and any(norm.training for norm in _batch_norms(outline, stage, selection)):
-        faults.append(f"{path}.batch_size: 1 image is no batch for the batch norms that this stage trains")
+        faults.append(f"{path}.batch_size: batch norm cannot train on 1 image, and this stage trains batch norms")
     return faults
 
 
@@ -75,7 +79,7 @@ def _has(outline: ZooModel, kind: TensorKind) -> bool:
 
 
 def _without_effect(stage: Stage, selection: Selection, outline: ZooModel, path: str) -> list[str]:
-    """Knobs that are turned and would do nothing."""
+    """Knobs that are set and would have no effect. They are refused: the user meant something by them."""
     faults = []
     for key, usual in (("label_smoothing", 0), ("class_weights", "none")):
         if outline.own_loss and getattr(stage, key) != usual:
@@ -161,10 +165,10 @@ def _trains(selection: Selection) -> list[str]:
 
 
 def _batch_norms(outline: ZooModel, stage: Stage, selection: Selection) -> list[nn.Module]:
-    """Every batch norm, in the mode that it has while this trains."""
+    """Every batch norm, in the mode that it has while the selection trains."""
     outline.freeze_all_but(_trains(selection), selection.tensors, stage.batch_norm)
     outline.train()
-    return [each for each in outline.modules() if isinstance(each, nn.modules.batchnorm._BatchNorm)]
+    return [module for module in outline.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
 
 
 def plan_stage(
@@ -176,24 +180,36 @@ def plan_stage(
     val: int,
     feature_shape: tuple[int, ...],
     device: str,
+    cut_fault: Callable[[str], str] | None = None,
 ) -> StagePlan:
-    """One stage for so many training and validation images; `feature_shape` is that of one image's features."""
+    """One stage of the plan.
+
+    Args:
+        stage: Its settings.
+        selection: What its selectors mean for this model.
+        outline: The model on the meta device.
+        train: Number of training images.
+        val: Number of validation images.
+        feature_shape: Shape of the features of one image.
+        device: The device that the run computes on.
+        cut_fault: As for `zoo.frozen.decision.decide_for_backbone`.
+    """
     trains = _trains(selection)
     with adapted(outline, selection.adapters, rank=stage.adapter_rank, alpha=stage.adapter_alpha):
         norms = _batch_norms(outline, stage, selection)
-        trained = {name: each for name, each in outline.named_parameters() if each.requires_grad}
+        trained = {name: tensor for name, tensor in outline.named_parameters() if tensor.requires_grad}
         groups = {outline.group_of(name) for name in trained}
         every = count_parameters(outline.parameters())
     moving = [name for name in [*outline.groups.names, HEAD] if name in groups]
     trainable = count_parameters(trained.values())
     steps = stage.epochs * len(batch_sizes(train, stage.batch_size * stage.accumulate))
-    # More views than epochs would never be looked at; a closed form is fitted to all of them at once.
+    # More views than epochs would never be used. A closed form is fitted to all of them at once.
     views = stage.views if outline.closed_form else min(stage.views, stage.epochs)
     amount = Amount(train=train, val=val, views=views, epochs=stage.epochs)
     if selection.backbone:
-        reuse = before_what_trains(stage, outline, moving, amount, device)
+        decision = decide_for_backbone(stage, outline, moving, amount, device, cut_fault)
     else:
-        reuse = features_alone(outline, feature_shape, amount)
+        decision = decide_for_head(outline, feature_shape, amount)
     return StagePlan(
         settings=stage,
         trains=tuple(trains),
@@ -202,13 +218,13 @@ def plan_stage(
         freezes=tuple(name for name in [*outline.groups.names, HEAD] if name not in (*trains, *moving)),
         trainable_parameters=trainable,
         frozen_parameters=every - trainable,
-        decayed_parameters=count_parameters(each for each in trained.values() if decays(each, stage)),
+        decayed_parameters=count_parameters(tensor for tensor in trained.values() if decays(tensor, stage)),
         rates={} if outline.closed_form else group_rates(stage, outline.active_groups(), moving),
         steps=0 if outline.closed_form else steps,
-        inputs=reuse.inputs,
-        cut=reuse.cut,
-        kept_bytes=reuse.bytes,
-        why=reuse.why,
+        inputs=decision.inputs,
+        cut=decision.cut,
+        kept_bytes=decision.bytes,
+        why=decision.why,
         batch_norms_frozen=sum(not norm.training for norm in norms),
         batch_norms_training=sum(norm.training for norm in norms),
         views=views,
@@ -216,9 +232,11 @@ def plan_stage(
 
 
 def group_rates(stage: Stage, groups: Sequence[str], trains: Sequence[str]) -> dict[str, float]:
-    """Peak learning rate of every group that trains: the head and the last group have `lr`, each earlier one
-    `layer_decay` times its successor's; none where the rate is still to be found. Distance counts all groups,
-    frozen ones included."""
+    """Peak learning rate of every group that trains, by name; empty where the rate is still to be found.
+
+    The head and the last group have `lr`. Each earlier group has `layer_decay` times the rate of the next one. Frozen
+    groups count as well, so that a group's rate does not depend on what else trains.
+    """
     if stage.lr == "auto":
         return {}
     rates = {}
@@ -229,10 +247,13 @@ def group_rates(stage: Stage, groups: Sequence[str], trains: Sequence[str]) -> d
 
 
 def decays(parameter: Tensor, stage: Stage) -> bool:
-    """Whether weight decay acts on it: scales, shifts and biases, tensors of one dimension, are spared by default."""
+    """Whether weight decay acts on a parameter, of any shape.
+
+    By default tensors of one dimension are spared: scales, shifts and biases.
+    """
     return stage.weight_decay > 0 and (stage.decay_all or parameter.ndim > 1)
 
 
 def count_parameters(parameters: Iterable[Tensor]) -> int:
-    """How many numbers they hold."""
-    return sum(each.numel() for each in parameters)
+    """How many numbers the tensors, of any shape, hold together."""
+    return sum(tensor.numel() for tensor in parameters)

@@ -1,4 +1,4 @@
-"""Versions of what a result depends on."""
+"""Versions of what a result depends on. Nothing here imports torch."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _DISTRIBUTIONS = (
 
 
 def versions(further: Iterable[str] = ()) -> dict[str, str]:
-    """Python's version and those of the packages that matter, by distribution name; absent ones are left out.
+    """The versions of Python and of the packages that results depend on, by distribution name.
 
-    `further` are packages that matter where they are used.
+    `further` names packages that matter only where they are used. Packages that are not installed are left out.
     """
     found = {"python": platform.python_version()}
     for name in dict.fromkeys([*_DISTRIBUTIONS, *further]):

@@ -1,4 +1,4 @@
-"""Architectures by pattern, size, licence and what they give a head: what `zoo list backbones` shows. No torch."""
+"""The catalogue that `zoo list backbones` shows: architectures filtered and sorted. Nothing here imports torch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 
 from zoo.errors import OptionError, PluginError, UnknownName, either, nearest
 from zoo.registry.registry import Registry
-from zoo.specs import BackboneFacts, BackboneSpec, HeadSpec, WeightsSpec
+from zoo.specs.backbone import BackboneFacts, BackboneSpec, WeightsSpec
+from zoo.specs.head import HeadSpec
 
 UNSTATED = "unstated"
 """What `licence` takes for weights whose licence upstream does not state."""
@@ -17,13 +18,13 @@ UNSTATED = "unstated"
 
 @dataclass(frozen=True, kw_only=True)
 class Listed:
-    """An architecture in the catalogue, with those of its weights that were asked for."""
+    """An architecture of the catalogue, with those of its weights that pass the filter."""
 
     spec: BackboneSpec
     weights: tuple[WeightsSpec, ...]
-    """The default first, where it is among them."""
+    """The weights that pass, the default first where it is among them."""
     bare: bool
-    """Whether the architecture's bare name means this one."""
+    """Whether the architecture's bare name means this provider's."""
 
     @property
     def name(self) -> str:
@@ -40,47 +41,47 @@ class Listed:
 
     @property
     def facts(self) -> BackboneFacts | None:
-        """None where they are not known before building."""
+        """Facts of the architecture; None where they are not known before building."""
         return self.spec.facts
 
     @property
     def input_size(self) -> tuple[int, int]:
-        """(height, width) in pixels of the first of `weights`; without any, of random ones."""
+        """(height, width) in pixels for the first of `weights`, or for random weights where there are none."""
         first = self.weights[0].preprocessing if self.weights else self.spec.preprocessing
         _, height, width = first.input_size
         return height, width
 
     @property
     def top1(self) -> float | None:
-        """ImageNet-1k top-1 in percent of the first of `weights`; None where the library does not state it."""
+        """ImageNet-1k top-1 accuracy in percent of the first of `weights`; None where the library does not state it."""
         return self.weights[0].top1 if self.weights else None
 
     @property
     def usual(self) -> bool:
-        """Whether the first of `weights` is the default: what the name alone means, and what the facts are of."""
+        """Whether the first of `weights` is the default, which the name alone means and the facts describe."""
         return self.tags[:1] == self.spec.tags[:1]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Filter:
-    """Which architectures; every field narrows. What is not known of an architecture does not satisfy a limit."""
+    """A filter of architectures; every field narrows it. An unknown fact does not satisfy a limit."""
 
     pattern: str = "*"
-    """`*` and `?`; without either: contained in the bare or qualified name."""
+    """Pattern of bare or qualified names, with `*` and `?`. Without either, the name must contain it."""
     tag_pattern: str | None = None
-    """The same for names of weights, `[provider/]architecture.tag`; narrows to these weights."""
+    """The same for names of weights, `[provider/]architecture.tag`. Only these weights are listed."""
     provider: str | None = None
     pretrained: bool = False
     max_params: int | None = None
-    """Parameters without the classifier."""
+    """Largest number of parameters, without the classifier."""
     max_gmacs: float | None = None
-    """At the default weights' input size."""
+    """Largest number of billion multiply-adds, at the default weights' input size."""
     licence: str | None = None
-    """As upstream states it, or `unstated`."""
+    """Licence of the weights as upstream states it, or `unstated`."""
     input_size: tuple[int, int] | None = None
-    """(height, width) that weights were made for."""
+    """(height, width) in pixels that the weights were made for."""
     head: HeadSpec | None = None
-    """A head that can work on it."""
+    """A head that the backbone must be able to take."""
 
     @property
     def of_weights(self) -> bool:
@@ -89,25 +90,25 @@ class Filter:
 
 
 SORTS: dict[str, Callable[[Listed], Any]] = {
-    "name": lambda each: each.name,
-    "params": lambda each: each.facts and each.facts.parameters,
-    "gmacs": lambda each: each.facts and each.facts.gmacs,
-    "features": lambda each: each.facts and each.facts.pooled,
-    "input": lambda each: each.input_size,
-    "top1": lambda each: each.top1 and -each.top1,
+    "name": lambda listed: listed.name,
+    "params": lambda listed: listed.facts and listed.facts.parameters,
+    "gmacs": lambda listed: listed.facts and listed.facts.gmacs,
+    "features": lambda listed: listed.facts and listed.facts.pooled,
+    "input": lambda listed: listed.input_size,
+    "top1": lambda listed: listed.top1 and -listed.top1,
 }
-"""What a list can be sorted by, smallest first; `top1` best first. What is not known comes last."""
+"""Sort keys of a list, smallest first; for `top1` the best first. Unknown values come last."""
 
 
 def find_backbones(registry: Registry, wanted: Filter, *, sort: str | None = None) -> list[Listed]:
-    """The architectures that pass, by provider and name, or sorted; possibly none.
+    """The architectures that pass the filter, by provider and name or sorted. There may be none.
 
-    Raises UnknownName for a provider or licence that nothing has, OptionError for an unknown `sort`.
+    Raises UnknownName for an unknown provider or licence, OptionError for an unknown `sort`.
     """
     if sort is not None and sort not in SORTS:
         close = nearest(sort, SORTS)
         meant = f" Did you mean {either(close)}?" if close else ""
-        raise OptionError(f"--sort {sort!r} is no order.{meant} There are: {', '.join(SORTS)}.")
+        raise OptionError(f"--sort {sort!r} is not a sort key.{meant} There are: {', '.join(SORTS)}.")
     _refuse_unknown_provider(registry, wanted.provider)
     offered = _named(registry, wanted)
     if wanted.licence is not None:
@@ -117,7 +118,7 @@ def find_backbones(registry: Registry, wanted: Filter, *, sort: str | None = Non
 
 
 def matches(pattern: str, *names: str) -> bool:
-    """Whether one of the names matches: `*` and `?`; without either, contains it."""
+    """Whether one of the names matches the pattern, with `*` and `?`; without either, whether one contains it."""
     wanted = pattern if any(sign in pattern for sign in "*?[") else f"*{pattern}*"
     return any(fnmatchcase(name, wanted) for name in names)
 
@@ -135,7 +136,7 @@ def _named(registry: Registry, wanted: Filter) -> list[Listed]:
             if wanted.pattern != "*" and not matches(wanted.pattern, architecture, qualified):
                 continue
             holders = shared.get(architecture, [qualified])
-            # Of several third parties none holds a bare name: it is an error to use it.
+            # Of several third parties none holds a bare name: using it is an error.
             bare = holders[0] == qualified and (held.plugin.own or len(holders) == 1)
             try:
                 spec = backbones.spec(held, architecture)
@@ -180,7 +181,7 @@ def _refuse_unknown_licence(registry: Registry, licence: str) -> None:
 
 
 def licences(listed: Iterable[Listed]) -> Sequence[str]:
-    """Every licence that occurs, in small letters, the most frequent first."""
+    """Every licence that occurs, in lower case, the most frequent first."""
     count: dict[str, int] = {}
     for each in listed:
         for weights in each.weights:

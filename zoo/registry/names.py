@@ -1,4 +1,4 @@
-"""What the name of a backbone, head, recipe, observer or data source means."""
+"""Names resolved: which backbone, head, recipe, observer or data source a name means."""
 
 from __future__ import annotations
 
@@ -8,21 +8,23 @@ from dataclasses import dataclass
 from typing import Any
 
 from zoo.errors import NameConflict, PluginError, UnknownName, ZooError, nearest
-from zoo.registry.plugins import DISABLE, Contribution, Plugin, one_line
-from zoo.specs import BackboneProvider, BackboneSpec
-from zoo.streams import prints_to_stderr
+from zoo.process import prints_to_stderr
+from zoo.registry.entry_points import DISABLE, Plugin, one_line
+from zoo.registry.plugins import Contribution
+from zoo.specs.backbone import BackboneProvider, BackboneSpec
 
 
 @dataclass(frozen=True, kw_only=True)
 class ResolvedBackbone:
-    """What a name of a backbone meant."""
+    """The backbone that a name means."""
 
     asked: str
+    """The name as it was given."""
     spec: BackboneSpec
     plugin: Plugin
-    """Which brings its provider."""
+    """The plugin of the backbone's provider."""
     tag: str | None
-    """The weights tag that was named or is the default; None where nobody published weights."""
+    """The weights tag that was named, or the default one; None where no weights are published."""
     also: tuple[str, ...] = ()
     """Other qualified names that the bare name could have meant."""
 
@@ -38,7 +40,7 @@ class Backbones:
     def __init__(
         self, providers: Sequence[tuple[Contribution[BackboneProvider], Mapping[str, tuple[str, ...]]]]
     ) -> None:
-        # zoo's own come first, by precedence: the first that has a bare name holds it.
+        # zoo's own providers come first, by precedence: the first one that has a bare name holds it.
         self._providers = sorted(
             providers, key=lambda item: (not item[0].plugin.own, item[0].spec.precedence if item[0].plugin.own else 0)
         )
@@ -52,7 +54,7 @@ class Backbones:
         return list(self._providers)
 
     def shared(self) -> dict[str, list[str]]:
-        """Bare names that several providers have -> their qualified names, the holder first."""
+        """Bare names that several providers have -> their qualified names, that of the holder first."""
         by_name: dict[str, list[str]] = {}
         for held, catalogue in self._providers:
             for name in catalogue:
@@ -60,11 +62,12 @@ class Backbones:
         return {name: qualified for name, qualified in by_name.items() if len(qualified) > 1}
 
     def spec(self, held: Contribution[BackboneProvider], architecture: str) -> BackboneSpec:
-        """What a provider says of one of its architectures. Raises PluginError where it cannot."""
+        """The spec of a provider's architecture. Raises PluginError where the provider fails."""
         return _spec(held, architecture)
 
     def resolve(self, name: str) -> ResolvedBackbone:
-        """Raises UnknownName (architecture, provider or tag) or NameConflict."""
+        """What `[provider/]architecture[.tag]` means. Raises UnknownName (architecture, provider or tag) or
+        NameConflict."""
         provider_name, slash, rest = name.rpartition("/")
         architecture, dot, tag = rest.partition(".")
         candidates = self._providers
@@ -104,16 +107,16 @@ def resolve_spec(kind: str, name: str, offered: Iterable[Contribution[Any]]) -> 
     offered = list(offered)
     plugin_name, _, bare = name.rpartition("/")
     if plugin_name:
-        found = [each for each in offered if each.plugin.name == plugin_name and each.spec.name == bare]
+        found = [item for item in offered if item.plugin.name == plugin_name and item.spec.name == bare]
     else:
-        found = [each for each in offered if each.spec.name == bare]
-    # A third party may also call its plugin as zoo calls one of its own: then that name is zoo's as well.
-    found = [each for each in found if each.plugin.own] or found
+        found = [item for item in offered if item.spec.name == bare]
+    # A third party may give its plugin the name of one of zoo's own. Then that name means zoo's.
+    found = [item for item in found if item.plugin.own] or found
     if not found:
-        known = [qualified_name(each) if plugin_name else each.spec.name for each in offered]
+        known = [qualified_name(item) if plugin_name else item.spec.name for item in offered]
         raise UnknownName(kind, name, known, hint=f"See: zoo list {kind.split()[-1]}s")
     if len(found) > 1:
-        raise _conflict(kind, name, [(each, qualified_name(each)) for each in found])
+        raise _conflict(kind, name, [(item, qualified_name(item)) for item in found])
     return found[0]
 
 
@@ -136,7 +139,7 @@ def _conflict(kind: str, name: str, claims: Sequence[tuple[Contribution[Any], st
 def _spec(held: Contribution[BackboneProvider], architecture: str) -> BackboneSpec:
     name = f"{held.spec.name}/{architecture}"
     try:
-        # Not around zoo's own, which print nothing: a list asks 1,451 times.
+        # Not for zoo's own providers, which print nothing: a list asks 1,451 times, and this takes time.
         with contextlib.nullcontext() if held.plugin.own else prints_to_stderr():
             spec = held.spec.resolve(architecture)
     except ZooError:

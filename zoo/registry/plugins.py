@@ -1,9 +1,8 @@
-"""Load, then collect: one plugin at a time, so that a broken plugin costs only itself."""
+"""Plugins loaded and their hooks called, one at a time, so that a broken plugin costs only itself."""
 
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -13,13 +12,16 @@ from typing import Any, Generic, Literal, TypeVar
 
 import pluggy
 
-from zoo import hooks
-from zoo.entry_points import DISABLE, Load, Plugin, PluginState, disabled_from_environment, find, one_line
 from zoo.errors import PluginError, Terminated
-from zoo.specs import BackboneProvider, DataSourceSpec, check_catalogue
-from zoo.streams import prints_to_stderr
-
-STRICT = "ZOO_STRICT_PLUGINS"
+from zoo.process import prints_to_stderr
+from zoo.registry import hooks
+from zoo.registry.entry_points import (
+    Load,
+    Plugin,
+    one_line,
+)
+from zoo.specs.backbone import BackboneProvider, check_catalogue
+from zoo.specs.data import DataSourceSpec
 
 Hook = Literal["zoo_backbones", "zoo_heads", "zoo_recipes", "zoo_observers", "zoo_data_sources"]
 
@@ -28,14 +30,14 @@ Spec = TypeVar("Spec")
 
 @dataclass(frozen=True)
 class Contribution(Generic[Spec]):
-    """A spec and the plugin that brought it."""
+    """A spec, and the plugin that contributed it."""
 
     spec: Spec
     plugin: Plugin
 
 
 class Loader:
-    """Loads found plugins into a pluggy manager of its own and calls their hooks one at a time."""
+    """Loads plugins into a pluggy manager of its own and calls their hooks one at a time."""
 
     def __init__(self, *, strict: bool, disabled: Iterable[str], report: Callable[[str], None]) -> None:
         self._strict = strict
@@ -45,7 +47,7 @@ class Loader:
         self._manager.add_hookspecs(hooks)
 
     def load(self, plugin: Plugin, load: Load) -> None:
-        """Import and register one plugin; afterwards its `state` says what became of it."""
+        """Import and register one plugin. Afterwards its `state` says whether that worked."""
         if plugin.name in self._disabled:
             plugin.state = "disabled"
             return
@@ -56,7 +58,7 @@ class Loader:
                 self._register(plugin)
 
     def collect(self, plugin: Plugin, hook: Hook, expected: type[Any]) -> list[Any]:
-        """What the plugin's implementation of `hook` returns; empty where it has none or fails."""
+        """The specs that the plugin's implementation of `hook` returns; empty where it has none or fails."""
         collected: list[Any] = []
         for implementation in getattr(self._manager.hook, hook).get_hookimpls():
             if implementation.plugin is not plugin.module or implementation.plugin_name != _key(plugin):
@@ -66,7 +68,7 @@ class Loader:
         return collected
 
     def catalogue(self, held: Contribution[BackboneProvider]) -> dict[str, tuple[str, ...]] | None:
-        """A provider's architectures and their tags; None where it cannot tell them."""
+        """A provider's architectures and their tags; None where asking for them fails."""
         found = None
         what = f"Provider {held.spec.name} of plugin {held.plugin.label}"
         with self._isolated(held.plugin, f"catalogue of {held.spec.name}", left_out=what):
@@ -74,7 +76,7 @@ class Loader:
         return found
 
     def recognises(self, held: Contribution[DataSourceSpec], path: Path) -> bool:
-        """Whether a data source claims a path; one that cannot tell does not."""
+        """Whether a data source claims a path. One that fails does not."""
         found = False
         what = f"Data source {held.spec.name} of plugin {held.plugin.label}"
         with self._isolated(held.plugin, f"recognises of {held.spec.name}", left_out=what):
@@ -91,7 +93,7 @@ class Loader:
         _refuse_unmarked(module)
         try:
             self._manager.register(module, name=_key(plugin))
-            # register() accepts a misspelt hook name; only this call notices.
+            # register() accepts a misspelt hook name. Only this call notices it.
             self._manager.check_pending()
         except Exception:
             # register() leaves a half-registered plugin behind when it raises.
@@ -119,12 +121,8 @@ class Loader:
             plugin.load_seconds += time.perf_counter() - began
 
 
-def strict_from_environment() -> bool:
-    return os.environ.get(STRICT, "") not in ("", "0")
-
-
 def _key(plugin: Plugin) -> str:
-    # The distribution is part of it: two distributions may use one entry-point name, and pluggy would skip the second.
+    # With the distribution: two distributions may use one entry-point name, and pluggy would skip the second.
     return f"{plugin.distribution}:{plugin.name}:{plugin.target}"
 
 
@@ -149,17 +147,3 @@ def _checked(returned: object, expected: type[Any]) -> list[Any]:
     if twice:
         raise ValueError(f"returns {', '.join(map(repr, twice))} more than once")
     return items
-
-
-__all__ = [
-    "DISABLE",
-    "Contribution",
-    "Hook",
-    "Loader",
-    "Plugin",
-    "PluginState",
-    "disabled_from_environment",
-    "find",
-    "one_line",
-    "strict_from_environment",
-]

@@ -1,4 +1,4 @@
-"""The registry: plugins, and the backbones, heads, recipes, observers and data sources that they bring."""
+"""The registry: plugins, and the backbones, heads, recipes, observers and data sources that they contribute."""
 
 from __future__ import annotations
 
@@ -9,20 +9,21 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
-from zoo.entry_points import COMMANDS
 from zoo.errors import either, nearest
-from zoo.registry.names import Backbones, ResolvedBackbone, qualified_name, resolve_spec
-from zoo.registry.plugins import (
+from zoo.events import ObserverSpec
+from zoo.registry.entry_points import (
+    COMMANDS,
     DISABLE,
-    Contribution,
-    Hook,
-    Loader,
     Plugin,
     disabled_from_environment,
     find,
     strict_from_environment,
 )
-from zoo.specs import BackboneProvider, DataSourceSpec, HeadSpec, ObserverSpec
+from zoo.registry.names import Backbones, ResolvedBackbone, resolve_spec
+from zoo.registry.plugins import Contribution, Hook, Loader
+from zoo.specs.backbone import BackboneProvider
+from zoo.specs.data import DataSourceSpec
+from zoo.specs.head import HeadSpec
 
 
 def _to_stderr(message: str) -> None:
@@ -30,7 +31,8 @@ def _to_stderr(message: str) -> None:
 
 
 class Registry:
-    """Loads plugins when made; calls each kind of hook when something of that kind is first asked for."""
+    """The installed plugins. They are loaded at once; a hook is called when something of its kind is first asked
+    for."""
 
     def __init__(
         self,
@@ -40,9 +42,13 @@ class Registry:
         disabled: Iterable[str] | None = None,
         report: Callable[[str], None] = _to_stderr,
     ) -> None:
-        """Defaults: the installed entry points, `ZOO_STRICT_PLUGINS`, `ZOO_DISABLE_PLUGINS`, stderr.
+        """Load the plugins.
 
-        Raises PluginError where `strict` and a plugin is broken.
+        Args:
+            points: Entry points of plugins. Default: the installed ones.
+            strict: Whether a broken plugin raises PluginError. Default: as `ZOO_STRICT_PLUGINS` says.
+            disabled: Names of plugins to leave out. Default: those in `ZOO_DISABLE_PLUGINS`.
+            report: Called with a line about each broken plugin. Default: prints to stderr.
         """
         self._loader = Loader(
             strict=strict_from_environment() if strict is None else strict,
@@ -67,7 +73,7 @@ class Registry:
             report(f"{DISABLE} names {name!r}, and there is no such plugin; {hint}")
 
     def plugins(self) -> list[Plugin]:
-        """Every plugin with all that it brings; calls every hook."""
+        """Every plugin with everything that it contributes. Calls every hook."""
         self.backbones()
         self.heads()
         self.recipes()
@@ -77,6 +83,7 @@ class Registry:
 
     @functools.cache  # noqa: B019 - one registry lives as long as the process
     def backbones(self) -> Backbones:
+        """The architectures of every provider."""
         providers = []
         for held in self._collect("zoo_backbones", BackboneProvider):
             architectures = self._loader.catalogue(held)
@@ -91,6 +98,7 @@ class Registry:
 
     @functools.cache  # noqa: B019
     def heads(self) -> list[Contribution[HeadSpec]]:
+        """Every head, with its plugin."""
         heads = self._collect("zoo_heads", HeadSpec)
         self._note_claims("head", heads)
         for head in heads:
@@ -99,7 +107,8 @@ class Registry:
 
     @functools.cache  # noqa: B019
     def recipes(self) -> list[Contribution[Any]]:
-        from zoo.recipes import RecipeSpec  # pydantic, which `zoo list backbones` can do without
+        """Every recipe (`RecipeSpec`), with its plugin."""
+        from zoo.specs.recipe import RecipeSpec  # pydantic, which `zoo list backbones` can do without
 
         recipes = self._collect("zoo_recipes", RecipeSpec)
         self._note_claims("recipe", recipes)
@@ -109,6 +118,7 @@ class Registry:
 
     @functools.cache  # noqa: B019
     def observers(self) -> list[Contribution[ObserverSpec]]:
+        """Every observer, with its plugin."""
         observers = self._collect("zoo_observers", ObserverSpec)
         self._note_claims("observer", observers)
         for observer in observers:
@@ -117,6 +127,7 @@ class Registry:
 
     @functools.cache  # noqa: B019
     def data_sources(self) -> list[Contribution[DataSourceSpec]]:
+        """Every data source, with its plugin."""
         sources = self._collect("zoo_data_sources", DataSourceSpec)
         self._note_claims("data source", sources)
         for source in sources:
@@ -145,7 +156,7 @@ class Registry:
 
     def recognising(self, path: Path) -> list[Contribution[DataSourceSpec]]:
         """The data sources that claim a path, zoo's own first."""
-        return [each for each in self.data_sources() if self._loader.recognises(each, path)]
+        return [source for source in self.data_sources() if self._loader.recognises(source, path)]
 
     def _collect(self, hook: Hook, expected: type[Any]) -> list[Contribution[Any]]:
         return [
@@ -156,16 +167,16 @@ class Registry:
 
     def _note_claims(self, kind: str, offered: Iterable[Contribution[Any]]) -> None:
         by_name: dict[str, list[Contribution[Any]]] = {}
-        for each in offered:
-            by_name.setdefault(each.spec.name, []).append(each)
+        for item in offered:
+            by_name.setdefault(item.spec.name, []).append(item)
         for name, claims in by_name.items():
-            own = [each for each in claims if each.plugin.own]
-            others = [each for each in claims if not each.plugin.own]
-            for each in others if own else []:
-                each.plugin.notes.append(f"its claim on the {kind} name {name!r} is not honoured: zoo holds it")
-            for each in others if not own and len(others) > 1 else []:
-                parties = ", ".join(sorted(other.plugin.distribution for other in others if other is not each))
-                each.plugin.notes.append(f"the {kind} name {name!r} is also claimed by {parties}")
+            own = [item for item in claims if item.plugin.own]
+            others = [item for item in claims if not item.plugin.own]
+            for item in others if own else []:
+                item.plugin.notes.append(f"its claim on the {kind} name {name!r} is not honoured: zoo holds it")
+            for item in others if not own and len(others) > 1 else []:
+                parties = ", ".join(sorted(other.plugin.distribution for other in others if other is not item))
+                item.plugin.notes.append(f"the {kind} name {name!r} is also claimed by {parties}")
 
     def _note_backbone_claims(self, backbones: Backbones) -> None:
         plugins = {held.spec.name: held.plugin for held, _ in backbones.catalogue()}
@@ -190,8 +201,5 @@ def _without_taken_over(providers: list[tuple[Contribution[BackboneProvider], An
 
 @functools.cache
 def default_registry() -> Registry:
-    """The registry of the installed plugins, loaded once a process; `default_registry.cache_clear()` forgets it."""
+    """The registry of the installed plugins, loaded once a process. `default_registry.cache_clear()` forgets it."""
     return Registry()
-
-
-__all__ = ["Registry", "default_registry", "qualified_name"]

@@ -1,1 +1,1 @@
-"""`report.html`: what came out of a run, on one page."""
+"""The report of a finished run (`report.html`): its text, charts, example pictures and Grad-CAM overlays."""

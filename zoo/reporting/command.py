@@ -1,4 +1,4 @@
-"""The command that repeats a run."""
+"""The `zoo finetune` command and the recipe that repeat a run."""
 
 from __future__ import annotations
 
@@ -8,41 +8,44 @@ from dataclasses import fields
 from typing import Any
 
 from zoo.errors import ZooError
-from zoo.planning.plan import Plan
-from zoo.recipes import RecipeSpec, recipe_from_file
-from zoo.registry import Registry
+from zoo.registry.registry import Registry
+from zoo.specs.plan import Plan
+from zoo.specs.recipe import RecipeSpec, recipe_from_file
 
 RECIPE_FILE = "recipe.toml"
 
 
 def recipe_of(plan: Plan) -> RecipeSpec:
-    """The recipe as the run used it: every `--set` and shorthand applied."""
+    """The recipe as the run used it, with every `--set` and shorthand option applied."""
     stages = tuple(stage.settings for stage in plan.stages)
     return RecipeSpec(name="stored", summary=plan.recipe_summary, keep=plan.keep, stages=stages)
 
 
 def command_of(plan: Plan, registry: Registry) -> list[str]:
-    """The words of `zoo finetune ...` that make this plan again, on the same data and machine.
+    """The words of the `zoo finetune` command that makes this plan again, on the same data and machine.
 
-    A recipe that is not registered, or has changed its stages since, is named `RECIPE_FILE`: it is to be written from
-    `recipe_of`.
+    A recipe that is no longer registered, or whose stages have other names now, becomes `--recipe recipe.toml`. The
+    reader writes that file from `recipe_of`, which the report shows.
     """
     words = ["zoo", "finetune", "--backbone", plan.backbone.name, "--head", plan.head.name]
     for key, value in _head_options(plan, registry).items():
         words += ["--head-option", f"{key}={_written(value)}"]
-    words += ["--weights", {"tag": plan.weights.label, "random": "random"}.get(plan.weights.kind) or _file(plan)]
+    named = {"tag": plan.weights.label, "random": "random"}.get(plan.weights.kind)
+    words += ["--weights", named or plan.weights.path or "FILE"]
+    # The sample set lies in the cache folder; another machine makes it from the number of classes.
     words += ["--classes", str(len(plan.classes))] if plan.data.sample else ["--data", plan.data.argument]
     words += _recipe(plan, registry)
     height, width = plan.preprocessing["input_size"][1:]
     if (height, width) != native_size(plan, registry):
         words += ["--input-size", f"{height}x{width}"]
     words += ["--seed", str(plan.seed), "--device", plan.device, "--precision", plan.precision]
+    # Speeds were measured only if tuning was on.
     words += [] if plan.speeds else ["--no-tune"]
     return [*words, "--workers", str(plan.workers)]
 
 
 def as_lines(words: list[str]) -> str:
-    """One option a line, quoted for a shell."""
+    """The command for a shell, with one option per line."""
     lines: list[str] = []
     for word in words:
         if word.startswith("--"):
@@ -55,8 +58,7 @@ def as_lines(words: list[str]) -> str:
 
 
 def named_recipe(plan: Plan, registry: Registry) -> RecipeSpec | None:
-    """The recipe that the plan names, before anything was set; None where it cannot be had or has other stages by
-    now."""
+    """The recipe that the plan names, without any `--set`; None if it is missing or now has other stages."""
     try:
         named = recipe_from_file(plan.recipe) if plan.recipe.endswith(".toml") else registry.recipe(plan.recipe).spec
     except ZooError:
@@ -66,7 +68,7 @@ def named_recipe(plan: Plan, registry: Registry) -> RecipeSpec | None:
 
 
 def native_size(plan: Plan, registry: Registry) -> tuple[int, int] | None:
-    """(height, width) in pixels that the plan's weights are made for; None where the backbone is not there to ask."""
+    """The weights' own input size (height, width) in pixels; None if the backbone is not installed."""
     try:
         spec = registry.backbone(plan.backbone.name).spec
     except ZooError:
@@ -75,18 +77,15 @@ def native_size(plan: Plan, registry: Registry) -> tuple[int, int] | None:
     return height, width
 
 
-def _file(plan: Plan) -> str:
-    return plan.weights.path or "FILE"
-
-
 def _recipe(plan: Plan, registry: Registry) -> list[str]:
-    made, named = recipe_of(plan), named_recipe(plan, registry)
+    used, named = recipe_of(plan), named_recipe(plan, registry)
     if named is None:
         return ["--recipe", RECIPE_FILE]
     words = ["--recipe", plan.recipe]
-    if named.keep != made.keep:
-        words += ["--set", f"keep={made.keep}"]
-    for before, after in zip(named.stages, made.stages, strict=True):
+    if named.keep != used.keep:
+        words += ["--set", f"keep={used.keep}"]
+    # A shorthand such as --epochs becomes one --set per stage.
+    for before, after in zip(named.stages, used.stages, strict=True):
         old, new = before.model_dump(), after.model_dump()
         for key, value in new.items():
             if old[key] != value:
@@ -95,16 +94,16 @@ def _recipe(plan: Plan, registry: Registry) -> list[str]:
 
 
 def _head_options(plan: Plan, registry: Registry) -> dict[str, Any]:
-    """Those that differ from their defaults; all where the head is not there to ask."""
+    """The options that differ from their defaults, or all of them if the head is not installed."""
     try:
         default = registry.head(plan.head.name).spec.options()
     except ZooError:
         return plan.head.options
-    usual = {field.name: getattr(default, field.name) for field in fields(default)}
-    return {key: value for key, value in plan.head.options.items() if usual.get(key) != value}
+    defaults = {field.name: getattr(default, field.name) for field in fields(default)}
+    return {key: value for key, value in plan.head.options.items() if defaults.get(key) != value}
 
 
 def _written(value: Any) -> str:
     if isinstance(value, (list, tuple)):
-        return ",".join(_written(each) for each in value)
+        return ",".join(_written(item) for item in value)
     return value if isinstance(value, str) else json.dumps(value)

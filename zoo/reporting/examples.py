@@ -1,17 +1,21 @@
-"""Images that say most about a classifier, as pictures with what it saw and where it looked."""
+"""Example images of the report: what the classifier received, what it predicted, and where it looked (Grad-CAM).
+
+Pictures become `data:` addresses, so that the report needs no files beside it.
+"""
 
 from __future__ import annotations
 
+import base64
+import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from PIL.Image import Image
+from PIL import Image
 from torch import Tensor
 
 from zoo.artefact.read import read_model
-from zoo.compute import Precision
 from zoo.data.dataset import ImageFile
 from zoo.data.decode import decode
 from zoo.data.sources import read_again
@@ -19,33 +23,37 @@ from zoo.data.transform import transform
 from zoo.errors import DataError, ZooError
 from zoo.evaluation.predictions import ImagePrediction
 from zoo.model.model import ZooModel
-from zoo.preprocessing import Preprocessing
-from zoo.registry import Registry
-from zoo.reporting.pictures import as_seen, data_uri, with_heat
+from zoo.registry.registry import Registry
+from zoo.reporting.gradcam import Relevance, grad_cam, with_heat
 from zoo.reporting.record import RunRecord
-from zoo.reporting.relevance import Relevance, grad_cam
+from zoo.specs.plan import Precision
+from zoo.specs.preprocessing import Preprocessing
 
 MISTAKES, HITS, SEEN = 12, 12, 8
+"""Most images in each section of the report."""
+SIDE = 176
+"""The longer side of a picture in pixels."""
 _SAME: dict[Precision, float] = {"float32": 0.01, "bfloat16": 0.1}
-"""By how much a probability may differ from the one that the run noted, in other batches and perhaps on another
-device; more, and the file is another than then."""
+"""How far a probability may be from the stored one, as batches and perhaps the device differ. Beyond it, the file is
+taken to have changed since the run."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Example:
-    """One image of the report; pictures are addresses that hold them."""
+    """A prediction with its pictures, which are `data:` addresses."""
 
     prediction: ImagePrediction
     picture: str
-    """As the model sees it."""
+    """The image as the model received it."""
     overlay: str | None
+    """The same image under its Grad-CAM heat map; None if there is none."""
     changed: bool
-    """Whether the classifier says something else about the file than it did in the run."""
+    """Whether the file has changed since the run: the classifier now gives it another probability."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Seen:
-    """An image before and after preprocessing."""
+    """An image before and after preprocessing, as `data:` addresses."""
 
     file: str
     label: str
@@ -55,72 +63,108 @@ class Seen:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Examples:
-    """What could be shown."""
+    """The example images of a report, and reasons for what is missing."""
 
     mistakes: tuple[Example, ...] = ()
+    """The most confident mistakes."""
     hits: tuple[Example, ...] = ()
+    """The least confident correct predictions."""
     seen: tuple[Seen, ...] = ()
     mistakes_in_all: int = 0
+    """Wrong predictions in the split, shown or not."""
     missing: tuple[str, ...] = ()
-    """Files that were wanted and cannot be read any more."""
+    """Files that should be shown but can no longer be read."""
     no_pictures: str = ""
-    """Why there are none at all."""
+    """Why there are no pictures at all."""
     layer: str = ""
-    """Where Grad-CAM was taken."""
+    """The layer whose output Grad-CAM used."""
     no_overlay: str = ""
     """Why there are no overlays, as the end of a sentence."""
 
 
 def most_confident_mistakes(predictions: Iterable[ImagePrediction]) -> list[ImagePrediction]:
-    """The surest first."""
-    wrong = [each for each in predictions if not each.right]
-    return sorted(wrong, key=lambda each: (-each.probability, each.file))[:MISTAKES]
+    """At most `MISTAKES` wrong predictions, the highest probability first."""
+    wrong = [prediction for prediction in predictions if not prediction.right]
+    return sorted(wrong, key=lambda prediction: (-prediction.probability, prediction.file))[:MISTAKES]
 
 
 def least_certain_hits(predictions: Iterable[ImagePrediction]) -> list[ImagePrediction]:
-    """The least sure first."""
-    right = [each for each in predictions if each.right]
-    return sorted(right, key=lambda each: (each.probability, each.file))[:HITS]
+    """At most `HITS` correct predictions, the lowest probability first."""
+    right = [prediction for prediction in predictions if prediction.right]
+    return sorted(right, key=lambda prediction: (prediction.probability, prediction.file))[:HITS]
 
 
 def gather(record: RunRecord, registry: Registry) -> Examples:
-    """Look the images up again, and where the classifier looked; what is gone is named, not an error."""
-    of_split = [each for each in record.predictions if each.split == record.split]
-    mistakes, hits = most_confident_mistakes(of_split), least_certain_hits(of_split)
-    count = sum(not each.right for each in of_split)
-    if not of_split:
-        return Examples(no_pictures="the run noted no predictions")
+    """Choose the example images, read them again, and compute where the classifier looked.
+
+    Images that can no longer be read are listed in `missing`; they are no error.
+    """
+    predictions = [prediction for prediction in record.predictions if prediction.split == record.split]
+    if not predictions:
+        return Examples(no_pictures="the run stored no predictions")
+    mistakes, hits = most_confident_mistakes(predictions), least_certain_hits(predictions)
+    mistakes_in_all = sum(not prediction.right for prediction in predictions)
+    sampled = _spread(predictions, SEEN)
+    wanted = list(dict.fromkeys([*mistakes, *hits, *sampled]))
     data = record.plan.data
     preprocessing = Preprocessing.from_dict(record.plan.preprocessing)
-    some = _spread(of_split, SEEN)
-    wanted = list(dict.fromkeys([*mistakes, *hits, *some]))
-    there = read_again(data.reader, Path(data.path), [each.file for each in wanted], registry)
-    pictures = {each: picture for each in wanted if (picture := _read(there.get(each.file))) is not None}
-    missing = tuple(each.file for each in wanted if each not in pictures)
+    files = read_again(data.reader, Path(data.path), [prediction.file for prediction in wanted], registry)
+    pictures = {one: picture for one in wanted if (picture := _read(files.get(one.file))) is not None}
+    missing = tuple(prediction.file for prediction in wanted if prediction not in pictures)
     if not pictures:
-        return Examples(mistakes_in_all=count, missing=missing, no_pictures=f"the images are no longer in {data.path}")
-    inputs = {each: transform(picture, preprocessing) for each, picture in pictures.items()}
-    shown = [each for each in [*mistakes, *hits] if each in inputs]
-    relevance = _relevance(record, registry, [inputs[each] for each in shown])
+        reason = f"the images are no longer in {data.path}"
+        return Examples(mistakes_in_all=mistakes_in_all, missing=missing, no_pictures=reason)
+    inputs = {prediction: transform(picture, preprocessing) for prediction, picture in pictures.items()}
+    shown = [prediction for prediction in [*mistakes, *hits] if prediction in inputs]
+    relevance = _relevance(record, registry, [inputs[prediction] for prediction in shown])
     examples = _examples(record, shown, inputs, relevance, preprocessing)
     return Examples(
-        mistakes=tuple(examples[each] for each in mistakes if each in examples),
-        hits=tuple(examples[each] for each in hits if each in examples),
+        mistakes=tuple(examples[prediction] for prediction in mistakes if prediction in examples),
+        hits=tuple(examples[prediction] for prediction in hits if prediction in examples),
         seen=tuple(
             Seen(
-                file=each.file,
-                label=each.label,
-                before=data_uri(pictures[each]),
-                after=data_uri(as_seen(inputs[each], preprocessing)),
+                file=prediction.file,
+                label=prediction.label,
+                before=data_uri(pictures[prediction]),
+                after=data_uri(as_seen(inputs[prediction], preprocessing)),
             )
-            for each in some
-            if each in pictures
+            for prediction in sampled
+            if prediction in pictures
         ),
-        mistakes_in_all=count,
+        mistakes_in_all=mistakes_in_all,
         missing=missing,
         layer=relevance.layer,
         no_overlay=relevance.reason,
     )
+
+
+def _spread(predictions: Sequence[ImagePrediction], count: int) -> list[ImagePrediction]:
+    """At most `count` predictions at even distances, so that several classes are among them."""
+    step = max(1, len(predictions) // count)
+    return list(predictions[::step][:count])
+
+
+def _read(file: ImageFile | None) -> Image.Image | None:
+    if file is None:
+        return None
+    try:
+        return decode(file.content(), name=file.relative)
+    except DataError:
+        return None
+
+
+def _relevance(record: RunRecord, registry: Registry, images: Sequence[Tensor]) -> Relevance:
+    """Grad-CAM of preprocessed images, each image[3, H, W], with the run's own classifier."""
+    no_logits = torch.empty(0)
+    if not images:
+        return Relevance(logits=no_logits, heat=None)
+    model: ZooModel
+    try:
+        model, _ = read_model(record.path / str(record.result["artefact"]), registry)
+    except ZooError as error:
+        first = str(error).splitlines()[0]
+        return Relevance(logits=no_logits, heat=None, reason=f"the classifier cannot be opened: {first}")
+    return grad_cam(model, torch.stack(list(images)))
 
 
 def _examples(
@@ -130,42 +174,35 @@ def _examples(
     relevance: Relevance,
     preprocessing: Preprocessing,
 ) -> dict[ImagePrediction, Example]:
-    made = {}
-    for index, each in enumerate(shown):
-        picture = as_seen(inputs[each], preprocessing)
+    """Prediction -> its example; `inputs` has each prediction's preprocessed image[3, H, W]."""
+    examples = {}
+    for index, prediction in enumerate(shown):
+        picture = as_seen(inputs[prediction], preprocessing)
         overlay = data_uri(with_heat(picture, relevance.heat[index])) if relevance.heat is not None else None
         changed = False
+        # Without logits, the classifier could not be opened, so nothing is known about the file.
         if len(relevance.logits):
-            label = record.plan.classes.index(each.predicted)
-            chance = float(relevance.logits[index].double().softmax(0)[label])
-            changed = abs(chance - each.probability) > _SAME[record.plan.precision]
-        made[each] = Example(prediction=each, picture=data_uri(picture), overlay=overlay, changed=changed)
-    return made
+            label = record.plan.classes.index(prediction.predicted)
+            probability = float(relevance.logits[index].double().softmax(0)[label])
+            changed = abs(probability - prediction.probability) > _SAME[record.plan.precision]
+        examples[prediction] = Example(
+            prediction=prediction, picture=data_uri(picture), overlay=overlay, changed=changed
+        )
+    return examples
 
 
-def _relevance(record: RunRecord, registry: Registry, images: Sequence[Tensor]) -> Relevance:
-    nothing = torch.empty(0)
-    if not images:
-        return Relevance(logits=nothing, heat=None)
-    model: ZooModel
-    try:
-        model, _ = read_model(record.path / str(record.result["artefact"]), registry)
-    except ZooError as error:
-        first = str(error).splitlines()[0]
-        return Relevance(logits=nothing, heat=None, reason=f"the classifier cannot be opened: {first}")
-    return grad_cam(model, torch.stack(list(images)))
+def as_seen(image: Tensor, preprocessing: Preprocessing) -> Image.Image:
+    """Undo the normalisation of a preprocessed image[3, H, W] and return it as a picture."""
+    mean = torch.tensor(preprocessing.mean).view(3, 1, 1)
+    std = torch.tensor(preprocessing.std).view(3, 1, 1)
+    pixels = (image.float() * std + mean).mul(255).round().clamp(0, 255).to(torch.uint8)
+    return Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
 
 
-def _spread(predictions: Sequence[ImagePrediction], count: int) -> list[ImagePrediction]:
-    """So many, evenly from the beginning to the end."""
-    step = max(1, len(predictions) // count)
-    return list(predictions[::step][:count])
-
-
-def _read(file: ImageFile | None) -> Image | None:
-    if file is None:
-        return None
-    try:
-        return decode(file.content(), name=file.relative)
-    except DataError:
-        return None
+def data_uri(picture: Image.Image) -> str:
+    """An RGB picture as a `data:` address (JPEG), at most `SIDE` pixels wide and high."""
+    small = picture.copy()
+    small.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    content = io.BytesIO()
+    small.save(content, "JPEG", quality=82, optimize=True)
+    return "data:image/jpeg;base64," + base64.b64encode(content.getvalue()).decode()

@@ -1,4 +1,4 @@
-"""A finished run as its files tell it."""
+"""Read the files of a finished run."""
 
 from __future__ import annotations
 
@@ -8,45 +8,50 @@ from typing import Any
 
 from zoo.errors import RunError
 from zoo.evaluation.predictions import ImagePrediction, from_csv
-from zoo.files import parse_json
-from zoo.planning.plan import Plan
-from zoo.training.resume import read_plan
+from zoo.specs.plan import Plan
+from zoo.storage.atomic import parse_json
 from zoo.training.run_folder import EVALUATION, HISTORY, PREDICTIONS, PROOF, RESULT
+from zoo.training.stored_plan import read_plan
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunRecord:
-    """Everything that a run wrote, but its classifier."""
+    """Everything that a run wrote except its classifier."""
 
     path: Path
     plan: Plan
     result: dict[str, Any]
+    """The content of result.json."""
     checks: list[dict[str, Any]]
+    """The checks in proof.json, in the order in which they were made."""
     history: list[dict[str, Any]]
+    """One record per epoch, over all stages."""
     evaluation: dict[str, Any]
-    """Split -> assessment; empty for a run by a zoo that wrote none."""
+    """Split -> assessment. Empty for a run of an older zoo, which wrote none."""
     predictions: tuple[ImagePrediction, ...]
+    """One per image of every evaluated split. Empty for a run of an older zoo."""
 
     @property
     def split(self) -> str:
-        """The one that says most: `test` where there is one, for nothing was chosen on it."""
+        """The split to report: `test` if there is one, because nothing was chosen on it, else `val`."""
         return "test" if "test" in self.result["metrics"] else "val"
 
     @property
     def assessment(self) -> dict[str, Any] | None:
-        """Of `split`."""
-        found: dict[str, Any] | None = self.evaluation.get(self.split)
-        return found
+        """The assessment of `split`; None for a run of an older zoo."""
+        assessment: dict[str, Any] | None = self.evaluation.get(self.split)
+        return assessment
 
 
 def read_run(path: Path) -> RunRecord:
-    """Read a run folder. Raises RunError for what is none, is not finished, or cannot be read."""
+    """Read a run folder. Raises RunError if it is not one, is not finished, or cannot be read."""
     plan = read_plan(path)
     if not (path / RESULT).exists():
         raise RunError(
             f"{path} is not finished: it has no {RESULT}, so there is nothing to report.\n"
             f"Next: zoo finetune --resume {path}"
         )
+    # The files that older versions of zoo did not write are optional; all others must be there.
     table = _text(path / PREDICTIONS) if (path / PREDICTIONS).exists() else None
     try:
         predictions = tuple(from_csv(table)) if table is not None else ()
@@ -73,13 +78,13 @@ def _parsed(text: str, path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise RunError(f"{path} cannot be read: {error}") from None
     if not isinstance(content, dict):
-        raise RunError(f"{path} cannot be read: it holds no JSON object.")
+        raise RunError(f"{path} cannot be read: it does not hold a JSON object.")
     return content
 
 
 def _text(path: Path) -> str:
     try:
-        # An older zoo wrote names of files as the bytes that they are.
+        # An older zoo wrote the raw bytes of file names that are not UTF-8.
         return path.read_text("utf-8", errors="surrogateescape")
     except OSError as error:
         raise RunError(f"{path} cannot be read: {error.strerror or error}.") from None

@@ -1,6 +1,1 @@
-"""`zoo plugins new`: a plugin's package, written from the templates beside this. Nothing here imports torch."""
-
-from zoo.scaffold.naming import Names, check_name
-from zoo.scaffold.write import KINDS, write_plugin
-
-__all__ = ["KINDS", "Names", "check_name", "write_plugin"]
+"""`zoo plugins new`: writes a plugin package from the templates in this package. Nothing here imports torch."""

@@ -1,76 +1,86 @@
-"""What a name means, and its checks: `examine` and its like return reports, whatever was found. Imports no torch."""
+"""Look a name up and run its checks. `examine` and its relatives return reports, failed or not. Imports no torch."""
 
 from __future__ import annotations
 
 from importlib.metadata import EntryPoint, entry_points
 
 from zoo.errors import PluginError, UnknownName
-from zoo.hooks import PROJECT
-from zoo.recipes import RecipeSpec
-from zoo.registry import Registry, default_registry
+from zoo.registry.hooks import PROJECT
 from zoo.registry.names import qualified_name
-from zoo.specs import BackboneSpec, HeadSpec
-from zoo.testing.report import Check, Report
+from zoo.registry.registry import Registry, default_registry
+from zoo.specs.backbone import BackboneSpec
+from zoo.specs.head import HeadSpec
+from zoo.specs.recipe import RecipeSpec
+from zoo.testing.report import ConformanceCheck, Report
 
 
 def examine(name: str, *, registry: Registry | None = None) -> tuple[Report, ...]:
-    """The reports of every head, backbone and recipe of this name, bare or qualified; nothing is raised for a fault.
+    """Check every head, backbone and recipe of this name, and return one report for each.
 
-    A plugin that is broken is a report of its own, where its name or distribution is asked for or qualifies the name.
-    Raises UnknownName and NameConflict.
+    A failed check raises nothing. A plugin that does not load gets a report of its own, if `name` is its name or
+    distribution, or starts with one of them (`plugin/head`).
+
+    Args:
+        name: Bare (`linear`) or qualified (`heads/linear`).
+        registry: Where the name is looked up; default: the installed plugins.
+
+    Raises:
+        UnknownName: Nothing has this name.
+        NameConflict: Several plugins provide the name.
     """
-    known = registry or default_registry()
+    registry = registry or default_registry()
     reports = []
-    for kind, one in (("head", examine_head), ("backbone", examine_backbone), ("recipe", examine_recipe)):
+    for kind, examine_kind in (("head", examine_head), ("backbone", examine_backbone), ("recipe", examine_recipe)):
         try:
-            reports.append(one(name, registry=known))
+            reports.append(examine_kind(name, registry=registry))
         except UnknownName as error:
+            # The architecture exists and only the tag is wrong: say so, not that there is nothing of this name.
             if error.kind == "weights tag" and kind == "backbone":
-                raise  # the architecture exists
+                raise
     if reports:
         return tuple(reports)
-    broken = _broken(name, known)
-    if broken is not None:
-        return (broken,)
-    have = [*known.backbones().names(), *(qualified_name(each) for each in [*known.heads(), *known.recipes()])]
-    have = have if "/" in name else [each.partition("/")[2] for each in have]
-    raise UnknownName("head, backbone or recipe", name, have, hint="See: zoo list, and zoo list plugins")
+    not_loaded = _report_not_loaded(name, registry)
+    if not_loaded is not None:
+        return (not_loaded,)
+    registered = [*registry.heads(), *registry.recipes()]
+    names = [*registry.backbones().names(), *map(qualified_name, registered)]
+    names = names if "/" in name else [qualified.partition("/")[2] for qualified in names]
+    raise UnknownName("head, backbone or recipe", name, names, hint="See: zoo list, and zoo list plugins")
 
 
-def _broken(name: str, registry: Registry) -> Report | None:
+def _report_not_loaded(name: str, registry: Registry) -> Report | None:
     for plugin in registry.plugins():
         if plugin.error and name.partition("/")[0] in (plugin.name, plugin.distribution):
             return Report(
                 kind="plugin",
                 name=plugin.label,
-                checks=(Check(name="loads", verdict="failed", summary=plugin.error),),
+                checks=(ConformanceCheck(name="loads", verdict="failed", summary=plugin.error),),
             )
     return None
 
 
 def examine_head(head: str | HeadSpec, *, registry: Registry | None = None) -> Report:
-    """Every check of a head. Raises UnknownName and NameConflict."""
-    name, spec = (head.name, head) if isinstance(head, HeadSpec) else _head(head, registry or default_registry())
+    """Run every check of a head, given by name or as a spec. Raises UnknownName and NameConflict."""
+    if isinstance(head, HeadSpec):
+        name, spec = head.name, head
+    else:
+        registered = (registry or default_registry()).head(head)
+        name, spec = qualified_name(registered), registered.spec
     from zoo.testing.conduct import conduct
     from zoo.testing.heads import STEPS, HeadTrial
 
     return conduct("head", name, HeadTrial(spec), STEPS)
 
 
-def _head(name: str, registry: Registry) -> tuple[str, HeadSpec]:
-    found = registry.head(name)
-    return qualified_name(found), found.spec
-
-
 def examine_backbone(backbone: str | BackboneSpec, *, registry: Registry | None = None) -> Report:
-    """Every check of a backbone. Raises UnknownName and NameConflict."""
+    """Run every check of a backbone, given by name or as a spec. Raises UnknownName and NameConflict."""
     if isinstance(backbone, BackboneSpec):
         spec, tag = backbone, next(iter(backbone.tags), None)
     else:
         try:
             resolved = (registry or default_registry()).backbone(backbone)
         except PluginError as error:
-            fault = Check(name="resolves", verdict="failed", summary=str(error))
+            fault = ConformanceCheck(name="resolves", verdict="failed", summary=str(error))
             return Report(kind="backbone", name=backbone, checks=(fault,))
         spec, tag = resolved.spec, resolved.tag
     from zoo.testing.backbones import STEPS, BackboneTrial
@@ -80,25 +90,28 @@ def examine_backbone(backbone: str | BackboneSpec, *, registry: Registry | None 
 
 
 def examine_recipe(recipe: str | RecipeSpec, *, backbone: str = "", registry: Registry | None = None) -> Report:
-    """Every check of a recipe. Raises UnknownName and NameConflict."""
-    known = registry or default_registry()
+    """Run every check of a recipe, given by name or as a spec, on a backbone (default: the tiny one).
+
+    Raises UnknownName and NameConflict.
+    """
+    registry = registry or default_registry()
     if isinstance(recipe, RecipeSpec):
         name, spec = recipe.name, recipe
     else:
-        found = known.recipe(recipe)
-        name, spec = qualified_name(found), found.spec
+        registered = registry.recipe(recipe)
+        name, spec = qualified_name(registered), registered.spec
     if backbone:
-        known.backbone(backbone)
+        registry.backbone(backbone)  # an unknown backbone is the caller's mistake, not a failed check
     from zoo.testing.conduct import conduct
     from zoo.testing.recipes import STEPS, RecipeTrial
     from zoo.testing.tiny import SPEC
 
-    with RecipeTrial(spec, backbone or SPEC.name, known if backbone else _with_tiny()) as trial:
+    with RecipeTrial(spec, backbone or SPEC.name, registry if backbone else _registry_with_tiny()) as trial:
         return conduct("recipe", name, trial, STEPS)
 
 
-def _with_tiny() -> Registry:
-    """The installed plugins, and the tiny backbone as one more."""
+def _registry_with_tiny() -> Registry:
+    """Return the installed plugins and, as one more, the tiny backbone."""
     tiny = EntryPoint(name="testing", value="zoo.testing.tiny", group=PROJECT)
-    # What is broken or switched off among the rest was said when the default registry was made.
+    # Broken or disabled plugins were already reported when the default registry was made: report nothing twice.
     return Registry([*entry_points(group=PROJECT), tiny], strict=False, report=lambda _: None)

@@ -1,4 +1,4 @@
-"""What zoo relies on in a head, one check each."""
+"""The checks of a head."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from torch import Tensor, nn
 
 from zoo.errors import OptionError, ZooError, first_line
 from zoo.model.model import HEAD, ZooModel
-from zoo.options import build_options, describe_options, options_to_dict
-from zoo.specs import FeatureShape, HeadSpec
+from zoo.specs.backbone import FeatureShape
+from zoo.specs.head import HeadSpec
+from zoo.specs.options import build_options, describe_options, options_to_dict
 from zoo.testing import compare
 from zoo.testing.compare import require
 from zoo.testing.conduct import SEED, Fault, Skip, Step
 from zoo.testing.tiny import SIDE, SPEC, WIDTH
 
-# Two widths, so that a head that takes the wrong one cannot run.
+# Pooled features and map differ in width, so that a head that reads the wrong one cannot run.
 _CHANNELS = 16
 _SHAPE = FeatureShape(pooled=24, map=_CHANNELS)
 _CLASSES = 5
@@ -37,32 +38,37 @@ class HeadTrial:
 
     @cached_property
     def options(self) -> Any:
+        """The head's options with their defaults."""
         return self.spec.options()
 
     def build(self, *, seed: int = SEED, shape: FeatureShape = _SHAPE, classes: int = _CLASSES) -> nn.Module:
+        """Build it with its default options and with random weights of this seed."""
         torch.manual_seed(seed)
         return self.spec.build(shape, classes, self.options)
 
     def features(self, images: int, *, grid: tuple[int, int] = _GRID, seed: int = 0) -> Tensor:
-        """What a backbone would give it: never negative, as behind a ReLU."""
+        """Random features[N, F], or map[N, C, H, W] for a head that needs one; positive, as after a ReLU."""
         generator = torch.Generator().manual_seed(1000 * images + seed)
         return torch.randn(self.shape_of(images, grid), generator=generator).abs() + 0.1
 
     def shape_of(self, images: int, grid: tuple[int, int] = _GRID) -> tuple[int, ...]:
+        """The shape of the head's input for so many images: (N, F), or (N, C, H, W) with `grid` as (H, W)."""
         return (images, _CHANNELS, *grid) if self.spec.needs == "map" else (images, _SHAPE.pooled)
 
     def loss(self, module: nn.Module, features: Tensor, targets: Tensor) -> Tensor:
+        """Compute the head's loss, a scalar, of features[N, F] or map[N, C, H, W] and class indices targets[N]."""
         if self.spec.loss is not None:
             return self.spec.loss(module, features, targets)
         return nn.functional.cross_entropy(module(features), targets)
 
     def trained(self) -> nn.Module:
-        """One whose parameters and buffers are no longer those it was built with."""
+        """Build it and take one step or fit, so that its parameters and buffers differ from a fresh head's."""
         module, features, targets = self.build().train(), self.features(_IMAGES), _targets(_IMAGES)
         if self.spec.fit is not None:
             with torch.no_grad():
                 self.spec.fit(module, features, targets)
             return module
+        # Steps of one size for every parameter, whatever its gradient's scale: even slow parameters visibly move.
         torch.autograd.backward(self.loss(module, features, targets))
         with torch.no_grad():
             for parameter in module.parameters():
@@ -83,53 +89,56 @@ def _logits(module: nn.Module, features: Tensor) -> Tensor:
 
 def _builds(trial: HeadTrial) -> str:
     module = trial.build()
-    require(isinstance(module, nn.Module), f"build must return a torch module, returned a {type(module).__name__}")
+    require(isinstance(module, nn.Module), f"build must return an nn.Module, returned a {type(module).__name__}")
     require(bool(trial.spec.summary.strip()) and "\n" not in trial.spec.summary, "its summary must be one line")
     if trial.spec.fit is not None:
         parameters = [name for name, _ in module.named_parameters()]
-        require(not parameters, f"a head that is fitted in closed form has no parameters, this one: {parameters}")
+        require(not parameters, f"a head that is fitted in closed form must have no parameters, got {parameters}")
     if trial.spec.needs == "pooled":
-        trial.build(shape=FeatureShape(pooled=_SHAPE.pooled))
+        trial.build(shape=FeatureShape(pooled=_SHAPE.pooled))  # must work for a backbone without a map
     numbers = sum(parameter.numel() for parameter in module.parameters())
-    return f"with its defaults: a module of {numbers:,} parameters for {_SHAPE.pooled} features and {_CLASSES} classes"
+    return f"{numbers:,} parameters with default options, {_SHAPE.pooled} features and {_CLASSES} classes"
 
 
 def _options(trial: HeadTrial) -> str:
     spec = trial.spec
-    described = describe_options(spec.options)
-    for each in described:
-        default = getattr(trial.options, each.name)
-        for way, value in (("JSON", each.default), ("text", _as_text(each.default))):
-            read = _read(spec, each.name, value, each.type, way)
-            require(read == default, f"{each.name}: its default {default!r} comes back from {way} as {read!r}")
-        _require_typed(spec, each.name, each.type, type(default))
-    whole = options_to_dict(trial.options)
-    require(build_options(spec.name, spec.options, json.loads(json.dumps(whole))) == trial.options, "they change")
-    names = ", ".join(each.name for each in described)
-    return f"every default is of its type and comes back from text and JSON: {names}" if described else "it has none"
+    options = describe_options(spec.options)
+    for option in options:
+        default = getattr(trial.options, option.name)
+        # An artefact stores options as JSON; the command line gives them as text.
+        for source, value in (("JSON", option.default), ("text", _as_text(option.default))):
+            parsed = _parse(spec, option.name, value, option.type, source)
+            require(parsed == default, f"{option.name}: default {default!r} is read back from {source} as {parsed!r}")
+        _require_typed(spec, option.name, option.type, type(default))
+    stored = json.loads(json.dumps(options_to_dict(trial.options)))
+    same = build_options(spec.name, spec.options, stored) == trial.options
+    require(same, "the options change when they are stored as JSON and read back")
+    names = ", ".join(option.name for option in options)
+    return f"every default has its type and is read back from text and JSON: {names}" if options else "it has none"
 
 
 def _as_text(value: Any) -> str:
     return value if isinstance(value, str) else "none" if value is None else json.dumps(value)
 
 
-def _read(spec: HeadSpec, name: str, value: Any, said: str, way: str) -> Any:
+def _parse(spec: HeadSpec, name: str, value: Any, type_name: str, source: str) -> Any:
     try:
         return getattr(build_options(spec.name, spec.options, {name: value}), name)
     except OptionError as error:
         reason = str(error).splitlines()[-1].strip()
-        raise Fault(f"the default of {name}: {said} is refused as {way}: {reason}") from None
+        raise Fault(f"the default of {name}: {type_name} is refused as {source}: {reason}") from None
 
 
-def _require_typed(spec: HeadSpec, name: str, said: str, kind: type) -> None:
-    """A number that is none must be refused, whatever the option's own check does."""
+def _require_typed(spec: HeadSpec, name: str, type_name: str, kind: type) -> None:
+    """Require that a text which is no number is refused for a number, even where the options validate nothing."""
     if kind not in (int, float, bool):
         return
     try:
         built = build_options(spec.name, spec.options, {name: "no-number"})
     except OptionError:
         return
-    raise Fault(f"{name}: {said} takes the text 'no-number' and becomes {getattr(built, name)!r}; say its type")
+    value = getattr(built, name)
+    raise Fault(f"{name}: {type_name} accepts the text 'no-number' as {value!r}; annotate the option with its type")
 
 
 def _shapes(trial: HeadTrial) -> str:
@@ -149,8 +158,8 @@ def _shapes(trial: HeadTrial) -> str:
 
 def _dtype(trial: HeadTrial) -> str:
     module = trial.build()
-    others = [name for name, each in module.named_parameters() if each.dtype != torch.float32]
-    require(not others, f"parameters must be float32, {compare.named(others)} is not")
+    other = [name for name, parameter in module.named_parameters() if parameter.dtype != torch.float32]
+    require(not other, f"parameters must be float32, {compare.listed(other)} is not")
     logits = _logits(module, trial.features(3))
     require(logits.dtype == torch.float32, f"float32 features must give float32 logits, gave {logits.dtype}")
     return "float32 features give float32 logits"
@@ -160,7 +169,7 @@ def _batch_of_one(trial: HeadTrial) -> str:
     module, features = trial.trained(), trial.features(4)
     alone, together = _logits(module, features[:1]), _logits(module, features)
     compare.require_shape(alone, (1, _CLASSES), "the logits of 1 image")
-    compare.require_close(alone, together[:1], "an image has other logits alone than in a batch")
+    compare.require_close(alone, together[:1], "an image has different logits alone and in a batch")
     return "an image has the same logits alone as in a batch"
 
 
@@ -171,12 +180,12 @@ def _gradients(trial: HeadTrial) -> str:
     features = trial.features(_IMAGES).requires_grad_()
     torch.autograd.backward(trial.loss(module, features, _targets(_IMAGES)))
     gradients = compare.gradients_of(module)
-    without = [name for name, each in gradients.items() if each is None]
-    require(not without, f"the loss does not depend on {compare.named(without)}; such a parameter never trains")
+    without = [name for name, gradient in gradients.items() if gradient is None]
+    require(not without, f"the loss does not depend on {compare.listed(without)}; such a parameter never trains")
     compare.require_finite_gradients(gradients)
-    passed_on = features.grad is not None and bool(features.grad.isfinite().all()) and bool(features.grad.any())
-    require(passed_on, "no gradient reaches the features, so that no backbone can train below this head")
-    return f"finite for all {len(gradients)} parameters and for the features"
+    reached = features.grad is not None and bool(features.grad.isfinite().all()) and bool(features.grad.any())
+    require(reached, "no gradient reaches the features, so no backbone can train below this head")
+    return f"gradients are finite for all {len(gradients)} parameters and for the features"
 
 
 def _loss(trial: HeadTrial) -> str:
@@ -187,12 +196,13 @@ def _loss(trial: HeadTrial) -> str:
         loss = compare.require_shape(trial.loss(module, features, targets), (), "the loss")
         twice = trial.loss(module, torch.cat([features, features]), torch.cat([targets, targets]))
     require(bool(loss.isfinite()), f"the loss must be finite, is {float(loss)}")
-    compare.require_close(twice, loss, "the loss must be the mean over the batch: every image twice changes it")
-    return "a finite number, the mean over the batch"
+    # A mean does not change when the batch is doubled, a sum does. Learning rates are chosen for means.
+    compare.require_close(twice, loss, "the loss must be the mean over the batch, but doubling the batch changes it")
+    return "the loss is finite and the mean over the batch"
 
 
 def _learns(trial: HeadTrial) -> str:
-    """Classes that lie apart must be told apart: forty steps, or one fit."""
+    """Train on clearly separated classes, for forty steps or one fit, and require 80 % of the images to be right."""
     targets = _targets(4 * _CLASSES)
     features = trial.features(len(targets)) * 0.2
     features[torch.arange(len(targets)), targets] += 2.0
@@ -206,51 +216,52 @@ def _learns(trial: HeadTrial) -> str:
             optimizer.zero_grad()
             torch.autograd.backward(trial.loss(module, features, targets))
             optimizer.step()
-    right = int((_logits(module, features).argmax(1) == targets).sum())
-    need = len(targets) * 4 // 5
-    how = "after one fit" if trial.spec.fit is not None else f"after {_STEPS} steps"
-    require(right >= need, f"{how} it tells {right} of {len(targets)} images of classes that lie apart, needs {need}")
-    return f"{how} it tells {right} of {len(targets)} images of {_CLASSES} classes that lie apart"
+    correct = int((_logits(module, features).argmax(1) == targets).sum())
+    needed = len(targets) * 4 // 5
+    effort = "after one fit" if trial.spec.fit is not None else f"after {_STEPS} steps"
+    outcome = f"{effort} it classifies {correct} of {len(targets)} images of {_CLASSES} separated classes correctly"
+    require(correct >= needed, f"{outcome}, at least {needed} are required")
+    return outcome
 
 
 def _determinism(trial: HeadTrial) -> str:
     features, targets = trial.features(_IMAGES), _targets(_IMAGES)
-    seen = []
+    runs = []
     for _ in range(2):
         torch.manual_seed(SEED)
         with compare.seed_untouched("building or training it"):
             module = trial.spec.build(_SHAPE, _CLASSES, trial.options).train()
-            built = compare.kept(module)
+            built = compare.snapshot(module)
             with torch.no_grad():
                 if trial.spec.fit is not None:
                     trial.spec.fit(module, features, targets)
                     outcome = module(features)
                 else:
                     outcome = trial.loss(module, features, targets)
-        seen.append((built, compare.kept(module), outcome))
-    (built, after, outcome), (built_again, after_again, outcome_again) = seen
-    for first, second, when in ((built, built_again, "built"), (after, after_again, "trained")):
+        runs.append((built, compare.snapshot(module), outcome))
+    (built, after, outcome), (built_again, after_again, outcome_again) = runs
+    for first, second, action in ((built, built_again, "built"), (after, after_again, "trained")):
         differ = [name for name in first if not torch.equal(first[name], second[name])]
-        require(not differ, f"{when} twice under one seed, {compare.named(differ)} differs")
-    require(torch.equal(outcome, outcome_again), "run twice under one seed in training mode, the results differ")
-    return "built and run twice under one seed, every bit is the same"
+        require(not differ, f"{action} twice with the same seed, {compare.listed(differ)} differs")
+    require(torch.equal(outcome, outcome_again), "run twice with the same seed in training mode, the results differ")
+    return "built and run twice with the same seed, the results are bit-identical"
 
 
 def _modes(trial: HeadTrial) -> str:
     module, features = trial.trained(), trial.features(6)
-    before = compare.kept(module.eval())
-    left = compare.training_modules(module)
-    require(not left, f".eval() leaves {compare.named(left)} in training mode")
+    before = compare.snapshot(module.eval())
+    in_training = compare.modules_in_mode(module, training=True)
+    require(not in_training, f".eval() leaves {compare.listed(in_training)} in training mode")
     first, second = _logits(module, features), _logits(module, features)
-    require(torch.equal(first, second), "in evaluation mode the same features give other logits the second time")
-    moved = compare.changed(before, module)
-    require(not moved, f"in evaluation mode a forward pass changes {compare.named(moved)}")
-    shuffled = _logits(module, features.flip(0)).flip(0)
-    compare.require_close(shuffled, first, "in evaluation mode an image's logits depend on the others in its batch")
-    module.train()
-    resting = [name or "the module itself" for name, each in module.named_modules() if not each.training]
-    require(not resting, f".train() leaves {compare.named(resting)} in evaluation mode")
-    return "in evaluation mode every image has its own logits, always the same, and nothing changes"
+    require(torch.equal(first, second), "in evaluation mode the same features give different logits the second time")
+    changed = compare.changed(before, module)
+    require(not changed, f"in evaluation mode a forward pass changes {compare.listed(changed)}")
+    reversed_batch = _logits(module, features.flip(0)).flip(0)
+    fault = "in evaluation mode an image's logits depend on the other images in its batch"
+    compare.require_close(reversed_batch, first, fault)
+    in_evaluation = compare.modules_in_mode(module.train(), training=False)
+    require(not in_evaluation, f".train() leaves {compare.listed(in_evaluation)} in evaluation mode")
+    return "in evaluation mode logits are repeatable and independent of the batch, and a forward pass changes nothing"
 
 
 def _state_round_trip(trial: HeadTrial) -> str:
@@ -259,8 +270,8 @@ def _state_round_trip(trial: HeadTrial) -> str:
     fresh = trial.build(seed=SEED + 1)
     fresh.load_state_dict(stored)
     same = torch.equal(_logits(fresh, features), _logits(module, features))
-    require(same, "a fresh head with the saved state has other logits: something that training changes is not in it")
-    return f"a fresh head with the {len(stored)} saved tensors has the same logits, bit for bit"
+    require(same, "a fresh head with the saved state gives different logits: the state lacks something that trains")
+    return f"a fresh head with the {len(stored)} saved tensors gives bit-identical logits"
 
 
 def _device_move(trial: HeadTrial) -> str:
@@ -268,16 +279,15 @@ def _device_move(trial: HeadTrial) -> str:
         outline = trial.build()
         shape = outline.eval()(torch.empty(trial.shape_of(2))).shape
     require(tuple(shape) == (2, _CLASSES), f"on the meta device the logits are {list(shape)}, not [2, {_CLASSES}]")
-    elsewhere = [name for name, each in compare.tensors_of(outline).items() if not each.is_meta]
-    require(not elsewhere, f"built on the meta device, {compare.named(elsewhere)} is on another one")
+    elsewhere = [name for name, tensor in compare.tensors_of(outline).items() if not tensor.is_meta]
+    require(not elsewhere, f"built on the meta device, {compare.listed(elsewhere)} is on another one")
+    # The meta device stands for a GPU here: a tensor that does not move with the module fails on it in the same way.
     try:
         trial.build().to("meta").eval()(torch.empty(trial.shape_of(2), device="meta"))
     except Exception as error:
-        first = first_line(error)
-        raise Fault(
-            f"moved to another device it does not run; is a tensor neither parameter nor buffer? {first}"
-        ) from error
-    return "built on the meta device, and moved to it from the CPU, it runs"
+        question = "is one of its tensors neither a parameter nor a buffer?"
+        raise Fault(f"moved to another device, it does not run; {question} {first_line(error)}") from error
+    return "it runs when built on the meta device, and when moved there from the CPU"
 
 
 def _cuda(trial: HeadTrial) -> str:
@@ -285,29 +295,29 @@ def _cuda(trial: HeadTrial) -> str:
         raise Skip("there is no CUDA device here")
     module, features = trial.trained(), trial.features(6)
     expected = _logits(module, features)
-    moved = _logits(module.to("cuda"), features.to("cuda"))
-    apart = compare.require_close(moved, expected, "on the GPU the logits are others", share=1e-3)
-    return f"on the GPU the logits are those of the CPU, within {apart:.1g} of the largest"
+    actual = _logits(module.to("cuda"), features.to("cuda"))
+    difference = compare.require_close(actual, expected, "the logits on the GPU differ from the CPU's", share=1e-3)
+    return f"the logits on the GPU equal the CPU's, within {difference:.1g} of the largest"
 
 
 def _freezing(trial: HeadTrial) -> str:
-    """On the tiny backbone, in zoo's own model: each of the two rests while the other trains."""
-    module = _model(trial)
+    """Put it on the tiny backbone in a `ZooModel`, and train each of the two while the other is frozen."""
+    model = _model(trial)
     images, targets = _tiny_batch()
     if trial.spec.fit is None:
-        _step(module, module.groups.names, images, targets, frozen=module.head, what="the head")
-    module.freeze_all_but([HEAD])
-    module.train()
-    before = compare.kept(module.backbone)
+        _step(model, model.groups.names, images, targets, frozen=model.head, what="the head")
+    model.freeze_all_but([HEAD])
+    model.train()
+    before = compare.snapshot(model.backbone)
     if trial.spec.fit is not None:
-        module.fit_head(module.features(images), targets)
+        model.fit_head(model.features(images), targets)
     else:
-        _step(module, [HEAD], images, targets, frozen=module.backbone, what="the backbone")
-    moved = compare.changed(before, module.backbone)
-    require(not moved, f"training the head changes {compare.named(moved)} of the frozen backbone")
+        _step(model, [HEAD], images, targets, frozen=model.backbone, what="the backbone")
+    changed = compare.changed(before, model.backbone)
+    require(not changed, f"training the head changes {compare.listed(changed)} of the frozen backbone")
     if trial.spec.fit is not None:
-        return "fitting it leaves the frozen backbone as it was, bit for bit"
-    return "frozen it stays as it was while the backbone trains, and the frozen backbone while it trains, bit for bit"
+        return "fitting it leaves the frozen backbone bit-identical"
+    return "head and backbone each stay bit-identical while frozen and the other trains"
 
 
 def _model(trial: HeadTrial) -> ZooModel:
@@ -332,15 +342,18 @@ def _tiny_batch() -> tuple[Tensor, Tensor]:
 def _step(
     model: ZooModel, groups: Sequence[str], images: Tensor, targets: Tensor, *, frozen: nn.Module, what: str
 ) -> None:
-    """One step in training mode of these groups alone; `frozen`, called `what`, must stay bit for bit."""
+    """Take one step that trains `groups` alone, and require that the tensors of `frozen` stay bit-identical.
+
+    The shapes are images[N, 3, H, W] and targets[N]; `what` names `frozen` in the message.
+    """
     model.freeze_all_but(groups)
     model.train()
-    before = compare.kept(frozen)
-    optimizer = torch.optim.SGD([each for each in model.parameters() if each.requires_grad], lr=0.1)
+    before = compare.snapshot(frozen)
+    optimizer = torch.optim.SGD([parameter for parameter in model.parameters() if parameter.requires_grad], lr=0.1)
     torch.autograd.backward(model.loss(model.features(images), targets))
     optimizer.step()
-    moved = compare.changed(before, frozen)
-    require(not moved, f"{what} is frozen, and a step of the rest changes its {compare.named(moved)}")
+    changed = compare.changed(before, frozen)
+    require(not changed, f"{what} is frozen, but a step of the rest changes its {compare.listed(changed)}")
 
 
 def _bf16(trial: HeadTrial) -> str:
@@ -348,36 +361,37 @@ def _bf16(trial: HeadTrial) -> str:
     expected = _logits(module, features)
     with torch.autocast("cpu", torch.bfloat16):
         logits = compare.require_shape(_logits(module, features), expected.shape, "the logits in bfloat16")
-    apart = compare.require_close(logits, expected, "in bfloat16 the logits are others", share=compare.CLOSE_BF16)
-    return f"under bfloat16 autocast the logits are within {apart:.2g} of the largest of float32's"
+    fault = "the logits in bfloat16 differ from float32's"
+    difference = compare.require_close(logits, expected, fault, share=compare.CLOSE_BF16)
+    return f"the logits under bfloat16 autocast equal float32's, within {difference:.2g} of the largest"
 
 
 def _export(trial: HeadTrial) -> str:
     module = trial.trained().eval().requires_grad_(False)
     compare.require_exported(module, trial.features(3), [trial.features(1), trial.features(8)])
-    return "torch.export takes it, for any number of images, and the program's logits are its own"
+    return "torch.export accepts it for any batch size, and the exported program gives the same logits"
 
 
-def _tiny_widths(trial: HeadTrial) -> str:
-    """Options that cannot be with some widths say so with a ValueError; anything else is a fault."""
-    tried = 0
+def _widths(trial: HeadTrial) -> str:
+    """Build it for other widths. It may refuse a width with a ValueError; any other error is a fault."""
+    built = 0
     for width in (1, 3, 2 * WIDTH):
         try:
             module = trial.build(shape=FeatureShape(pooled=width, map=width))
         except (ValueError, ZooError):
             continue
-        tried += 1
+        built += 1
         shape = (2, width, 2, 2) if trial.spec.needs == "map" else (2, width)
         compare.require_shape(_logits(module, torch.ones(shape)), (2, _CLASSES), f"the logits for {width} features")
-    require(tried > 0, "it can be built for none of 1, 3 and 48 features with its default options")
-    return f"built for {tried} of 3 other widths of features; the rest it refuses with a ValueError"
+    require(built > 0, "it can be built for none of 1, 3 and 48 features with its default options")
+    return f"built for {built} of 3 other feature widths; the others are refused with a ValueError"
 
 
 STEPS: tuple[Step[HeadTrial], ...] = (
     ("builds", _builds),
     ("options", _options),
     ("shapes", _shapes),
-    ("widths", _tiny_widths),
+    ("widths", _widths),
     ("dtype", _dtype),
     ("batch_of_one", _batch_of_one),
     ("gradients", _gradients),

@@ -1,4 +1,4 @@
-"""What zoo relies on in a recipe, one check each: planned, carried out on a tiny image set, its proof read."""
+"""The checks of a recipe: it is planned and run on a tiny image set, and the proof of the run is read."""
 
 from __future__ import annotations
 
@@ -14,23 +14,24 @@ import torch
 
 from zoo import api
 from zoo.errors import CheckFailed
-from zoo.model.build import file_digest
 from zoo.model.model import ZooModel
-from zoo.planning.plan import Plan
-from zoo.recipes import RecipeSpec, Stage, recipe_from_toml
-from zoo.registry import Registry
+from zoo.registry.registry import Registry
+from zoo.specs.plan import Plan
+from zoo.specs.recipe import RecipeSpec, Stage, recipe_from_toml
+from zoo.storage.tensors import file_digest
 from zoo.testing import compare
 from zoo.testing.compare import require
 from zoo.testing.conduct import Fault, Skip, Step
-from zoo.testing.images import draw
+from zoo.testing.tiny import draw
 
 _CLASSES = 2
-_OF_FREEZING = ("frozen_unchanged", "frozen_in_evaluation_mode", "optimizer_groups")
-_OF_GRADIENTS = ("gradients", "finite_result")
+# Names of the proof's checks that answer one check here.
+_FREEZING_CHECKS = ("frozen_unchanged", "frozen_in_evaluation_mode", "optimizer_groups")
+_GRADIENT_CHECKS = ("gradients", "finite_result")
 
 
 class RecipeTrial:
-    """A recipe under test, in a folder of its own while it is entered."""
+    """A recipe under test. It is a context manager: its temporary folder is removed on exit."""
 
     def __init__(self, spec: RecipeSpec, backbone: str, registry: Registry) -> None:
         self.spec = spec
@@ -49,32 +50,32 @@ class RecipeTrial:
 
     @cached_property
     def plan(self) -> Plan:
+        """The plan for the tiny image set."""
         return api.plan(registry=self._registry, **self._request("auto", "cpu"))
 
     @cached_property
     def run(self) -> Path:
-        """The folder of its run, whatever its proof says."""
-        return self.carry_out()
+        """The folder of a finished run, whether or not its proof passed."""
+        return self.finetune()
 
     @cached_property
     def proof(self) -> list[Mapping[str, Any]]:
-        """The checks of its run's proof."""
-        content = json.loads((self.run / "proof.json").read_text("utf-8"))
-        checks: list[Mapping[str, Any]] = content["checks"]
-        return checks
+        """The checks of that run's proof, as stored."""
+        return _proof_of(self.run)
 
-    def carry_out(self, *, precision: str = "float32", device: str = "cpu") -> Path:
-        """A run of one epoch a stage, or what that makes of longer ones -> its folder."""
+    def finetune(self, *, precision: str = "float32", device: str = "cpu") -> Path:
+        """Run the recipe, scaled down to one epoch per stage, and return the run folder."""
         self._runs += 1
         out = Path(self._folder.name) / f"run{self._runs}"
         try:
             api.finetune(registry=self._registry, page=False, out=out, **self._request(precision, device))
         except CheckFailed:
+            # A failed proof is for the checks below to read, which say what it means.
             require((out / "proof.json").is_file(), "its run ended without a proof")
         return out
 
     def model(self) -> ZooModel:
-        """The classifier of its run."""
+        """Load the classifier that the run saved."""
         return api.load(self.run, device="cpu", registry=self._registry).model
 
     def _request(self, precision: str, device: str) -> dict[str, Any]:
@@ -92,6 +93,7 @@ class RecipeTrial:
 
     @cached_property
     def _file(self) -> Path:
+        # As a file, so that the run also shows that the recipe can be written and read.
         file = Path(self._folder.name) / f"{self.spec.name}.toml"
         file.write_text(self.spec.to_toml(), encoding="utf-8")
         return file
@@ -101,95 +103,101 @@ class RecipeTrial:
         return draw(Path(self._folder.name) / "data", classes=_CLASSES, train=4, val=2)
 
 
+def _proof_of(run: Path) -> list[Mapping[str, Any]]:
+    checks: list[Mapping[str, Any]] = json.loads((run / "proof.json").read_text("utf-8"))["checks"]
+    return checks
+
+
 def _plans(trial: RecipeTrial) -> str:
-    stages = [f"{each.settings.name}: {', '.join(each.rates) or 'head'}" for each in trial.plan.stages]
-    return f"what trains in each stage: {'; '.join(stages)}"
+    stages = [f"{stage.settings.name}: {', '.join(stage.rates) or 'head'}" for stage in trial.plan.stages]
+    return f"trained in each stage: {'; '.join(stages)}"
 
 
 def _options(trial: RecipeTrial) -> str:
     again = recipe_from_toml(trial.spec.to_toml(), name=trial.spec.name)
-    require(again.model_dump() == trial.spec.model_dump(), "written to a file and read back, it is another recipe")
-    return f"every one of {len(Stage.model_fields)} settings of a stage comes back from its file"
+    same = again.model_dump() == trial.spec.model_dump()
+    require(same, "written to a file and read back, it is a different recipe")
+    return f"all {len(Stage.model_fields)} settings of a stage are read back from its file unchanged"
 
 
 def _groups(trial: RecipeTrial) -> str:
-    totals = {each.trainable_parameters + each.frozen_parameters for each in trial.plan.stages}
-    for each in trial.plan.stages:
-        twice = set(each.trains) & set(each.freezes)
-        require(not twice, f"stage {each.settings.name} both trains and freezes {', '.join(sorted(twice))}")
-        require(each.trainable_parameters > 0, f"stage {each.settings.name} trains nothing")
-    if not any(each.adapters for each in trial.plan.stages):
-        require(len(totals) == 1, f"what trains and what is frozen add up differently: {sorted(totals)}")
+    totals = {stage.trainable_parameters + stage.frozen_parameters for stage in trial.plan.stages}
+    for stage in trial.plan.stages:
+        both = set(stage.trains) & set(stage.freezes)
+        require(not both, f"stage {stage.settings.name} both trains and freezes {', '.join(sorted(both))}")
+        require(stage.trainable_parameters > 0, f"stage {stage.settings.name} trains nothing")
+    # Adapters add parameters to the stages that train them.
+    if not any(stage.adapters for stage in trial.plan.stages):
+        require(len(totals) == 1, f"trainable and frozen parameters have different sums: {sorted(totals)}")
     return f"in every stage each parameter either trains or is frozen, {max(totals):,} in all"
 
 
 def _trains(trial: RecipeTrial) -> str:
     lines = (trial.run / "history.jsonl").read_text("utf-8").splitlines()
     ran = {json.loads(line)["stage"] for line in lines}
-    left_out = [each.settings.name for each in trial.plan.stages if each.settings.name not in ran]
-    require(not left_out, f"the stages {compare.named(left_out)} did not run")
-    return f"carried out to its end; stages: {len(ran)}, epochs: {len(lines)}"
+    missing = [stage.settings.name for stage in trial.plan.stages if stage.settings.name not in ran]
+    require(not missing, f"the stages {compare.listed(missing)} did not run")
+    return f"the run finished; stages: {len(ran)}, epochs: {len(lines)}"
 
 
-def _proved(trial: RecipeTrial, names: tuple[str, ...], found: str) -> str:
-    checks = [each for each in trial.proof if each["name"] in names]
+def _require_proved(trial: RecipeTrial, names: tuple[str, ...]) -> None:
+    checks = [check for check in trial.proof if check["name"] in names]
     require(bool(checks), f"the proof of its run has none of {', '.join(names)}")
     _require_passed(checks)
-    return found
 
 
 def _require_passed(checks: list[Mapping[str, Any]]) -> None:
     failed = [
-        each["name"] + (f" (stage {each['stage']})" if each["stage"] else "") + f": {each['summary']}"
-        for each in checks
-        if each["verdict"] == "failed"
+        check["name"] + (f" (stage {check['stage']})" if check["stage"] else "") + f": {check['summary']}"
+        for check in checks
+        if check["verdict"] == "failed"
     ]
     require(not failed, "; ".join(failed))
 
 
 def _freezing(trial: RecipeTrial) -> str:
-    return _proved(trial, _OF_FREEZING, "what a stage freezes is bit for bit what it was, and rests")
+    _require_proved(trial, _FREEZING_CHECKS)
+    return "frozen groups stay bit-identical and in evaluation mode"
 
 
 def _gradients(trial: RecipeTrial) -> str:
-    return _proved(trial, _OF_GRADIENTS, "every parameter that trains has a finite gradient")
+    _require_proved(trial, _GRADIENT_CHECKS)
+    return "every parameter that trains has a finite gradient"
 
 
 def _state_round_trip(trial: RecipeTrial) -> str:
-    return _proved(trial, ("saved_file",), "the saved classifier has the logits by which its stage was chosen")
+    _require_proved(trial, ("saved_file",))
+    return "the saved classifier has the logits for which its stage was chosen"
 
 
 def _proof(trial: RecipeTrial) -> str:
     _require_passed(trial.proof)
-    return f"all {len(trial.proof)} checks of its run's proof hold"
+    return f"all {len(trial.proof)} checks of the run's proof hold"
 
 
 def _determinism(trial: RecipeTrial) -> str:
-    first, second = (file_digest(run / "model" / "model.safetensors") for run in (trial.run, trial.carry_out()))
-    require(first == second, "two runs of one seed end with other weights")
-    return "two runs of one seed end with the same bytes"
+    first, second = (file_digest(run / "model" / "model.safetensors") for run in (trial.run, trial.finetune()))
+    require(first == second, "two runs with the same seed end with different weights")
+    return "two runs with the same seed end with bit-identical weights"
 
 
 def _bf16(trial: RecipeTrial) -> str:
-    run = trial.carry_out(precision="bfloat16")
-    content = json.loads((run / "proof.json").read_text("utf-8"))
-    _require_passed(content["checks"])
-    return "carried out in bfloat16, its proof holds"
+    _require_passed(_proof_of(trial.finetune(precision="bfloat16")))
+    return "the proof of a run in bfloat16 holds"
 
 
 def _cuda(trial: RecipeTrial) -> str:
     if not torch.cuda.is_available():
         raise Skip("there is no CUDA device here")
-    run = trial.carry_out(device="cuda")
-    _require_passed(json.loads((run / "proof.json").read_text("utf-8"))["checks"])
-    return "carried out on the GPU, its proof holds"
+    _require_passed(_proof_of(trial.finetune(device="cuda")))
+    return "the proof of a run on the GPU holds"
 
 
 def _export(trial: RecipeTrial) -> str:
     model = trial.model().eval().requires_grad_(False)
     images = torch.randn(3, *model.preprocessing.input_size, generator=torch.Generator().manual_seed(0))
     compare.require_exported(model, images[:2], [images[:1], images])
-    return "torch.export takes the classifier that its run saves"
+    return "torch.export accepts the classifier that the run saved"
 
 
 def _described(trial: RecipeTrial) -> str:

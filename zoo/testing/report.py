@@ -1,4 +1,4 @@
-"""What the checks found. Nothing here imports torch."""
+"""The results of conformance checks: a `ConformanceCheck` for each, and a `Report` of all. Imports no torch."""
 
 from __future__ import annotations
 
@@ -13,44 +13,46 @@ Kind = Literal["head", "backbone", "recipe", "plugin"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Check:
-    """One thing that was looked at."""
+class ConformanceCheck:
+    """The result of one check."""
 
     name: str
+    """Name of the check, such as `gradients`."""
     verdict: Verdict
     summary: str
-    """One sentence: what was found; why it was skipped."""
+    """What the check observed, or why it was skipped, in one sentence."""
 
     def to_dict(self) -> dict[str, str]:
-        """Plain JSON types."""
+        """Return the check as plain JSON types."""
         return {"name": self.name, "verdict": self.verdict, "summary": self.summary}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Report:
-    """All that was checked of one head, backbone or recipe."""
+    """All checks of one head, backbone or recipe."""
 
     kind: Kind
     name: str
-    """Qualified where it is that of an installed plugin."""
-    checks: tuple[Check, ...]
+    """Name of what was checked; qualified (`plugin/name`) if an installed plugin provides it."""
+    checks: tuple[ConformanceCheck, ...]
+    """The checks in the order in which they ran."""
 
     @property
     def passed(self) -> bool:
-        """Whether no check failed; skipped ones do not count."""
+        """Whether no check failed. Skipped checks do not count as failures."""
         return not self.failed
 
     @property
-    def failed(self) -> tuple[Check, ...]:
+    def failed(self) -> tuple[ConformanceCheck, ...]:
         """The checks that failed."""
         return tuple(check for check in self.checks if check.verdict == "failed")
 
     def verdicts(self) -> Mapping[str, Verdict]:
-        """check -> verdict."""
+        """Return the verdict of every check, by the check's name."""
         return {check.name: check.verdict for check in self.checks}
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types."""
+        """Return the report as plain JSON types."""
         return {
             "kind": self.kind,
             "name": self.name,
@@ -60,7 +62,7 @@ class Report:
 
 
 class ConformanceError(ZooError, AssertionError):
-    """A plugin is not what zoo relies on; `report` has every check, the message those that failed."""
+    """At least one conformance check failed. The message lists the failed checks; `report` has all of them."""
 
     exit_code = 3
 

@@ -1,4 +1,4 @@
-"""The tiny backbone's torch modules."""
+"""The torch module of the tiny backbone; imported when the backbone is built."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class Tiny(nn.Module):
-    """images[N, 3, H, W] -> pooled features[N, width]; `map` gives map[N, width, H/8, W/8]."""
+    """Four convolution blocks and a group norm: images[N, 3, H, W] -> pooled features[N, width]."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -19,10 +19,12 @@ class Tiny(nn.Module):
         self.norm = nn.GroupNorm(1, width)
 
     def map(self, images: Tensor) -> Tensor:
+        """images[N, 3, H, W] -> map[N, width, H/8, W/8], the features before pooling."""
         features: Tensor = self.norm(self.stage3(self.stage2(self.stage1(self.stem(images)))))
         return features
 
     def forward(self, images: Tensor) -> Tensor:
+        """images[N, 3, H, W] -> features[N, width], the mean over the map's positions."""
         return self.map(images).mean((2, 3))
 
 

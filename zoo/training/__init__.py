@@ -1,1 +1,1 @@
-"""A plan carried out: features, stages, selection, proof, result."""
+"""Train what a plan says: prepare a run, train its stages, choose one, prove the outcome and save it, or resume."""

@@ -1,10 +1,10 @@
-"""What a killed run goes on from: tensors and facts in a folder, the last good state there at every moment.
+"""The checkpoint of a run, from which a killed run is resumed.
 
-    checkpoint.json                facts in plain JSON, and the tensor files that belong to them with their digests
+    checkpoint.json                facts as JSON, and the names and digests of the tensor files that belong to them
     NNNNNN-PART.safetensors        tensors; a part that has not changed keeps its file
 
-The JSON is replaced in one rename after its tensors have reached the disk, and files that it does not name are removed
-after that: whatever happens in between, the JSON that is there names files that are whole.
+Tensor files are written and reach the disk first. Then one rename replaces the JSON, and only then are files removed
+that it does not name. A run may be killed between any two of these: the JSON in the folder always names whole files.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from zoo.errors import RunError
-from zoo.files import json_text, parse_json, write_problem, write_text
-from zoo.model.build import file_digest
-from zoo.model.tensor_files import save_tensors
+from zoo.storage.atomic import json_text, parse_json, write_problem, write_text
+from zoo.storage.tensors import file_digest, save_tensors
 
 FORMAT = 1
 FOLDER, _FACTS = "checkpoint", "checkpoint.json"
 Moment = Literal["step", "epoch", "stage"]
+"""After what a checkpoint may be written."""
 SECONDS_BETWEEN: dict[Moment, float] = {"step": 120.0, "epoch": 5.0, "stage": 0.0}
-"""How old the last checkpoint must be at such a moment: short epochs need not be saved one by one."""
+"""How old the last checkpoint must be before the next is written. Repeating a short epoch is cheaper than saving it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +38,16 @@ class Saved:
     """A checkpoint as it was read."""
 
     facts: dict[str, Any]
+    """Plain JSON types."""
     parts: dict[str, dict[str, Tensor]]
+    """Tensors, by part and name."""
 
 
 class Checkpoint:
-    """The checkpoint of one run, in `run/checkpoint/`."""
+    """The checkpoint of one run, in `RUN/checkpoint/`."""
 
     def __init__(self, run: Path) -> None:
+        """Use the folder of a run; nothing is read or written yet."""
         self.folder = run / FOLDER
         self._run = run
         self._files: dict[str, dict[str, str]] = {}
@@ -52,11 +55,19 @@ class Checkpoint:
         self._last = time.monotonic()
 
     def due(self, moment: Moment) -> bool:
-        """Whether the last one is old enough for another at this moment."""
+        """Return whether the last checkpoint is old enough for a new one after a step, an epoch or a stage."""
         return time.monotonic() - self._last >= SECONDS_BETWEEN[moment]
 
     def save(self, facts: Mapping[str, Any], parts: Mapping[str, Mapping[str, Tensor]]) -> None:
-        """Make this the state to go on from; parts that are not given stay as they are. Raises RunError."""
+        """Make this the state to resume from.
+
+        Args:
+            facts: Plain JSON types.
+            parts: Tensors of any shape, by part and name. A part that is not given keeps its file.
+
+        Raises:
+            RunError: It cannot be written. The previous checkpoint is still whole.
+        """
         self._number += 1
         drafts = {part: f"{self._number:06d}-{part}.safetensors" for part in parts}
         try:
@@ -70,11 +81,11 @@ class Checkpoint:
                 (self.folder / name).unlink(missing_ok=True)
             raise self._not_written(error, parts) from error
         self._files = files
-        self._remove_others()
+        self._remove_unnamed_files()
         self._last = time.monotonic()
 
     def load(self) -> Saved | None:
-        """The last good state; None where nothing was saved yet. Raises RunError for a damaged one."""
+        """Read the last checkpoint; None where nothing was saved yet. Raises RunError for a damaged one."""
         path = self.folder / _FACTS
         try:
             content = parse_json(path.read_text("utf-8"))
@@ -87,19 +98,19 @@ class Checkpoint:
         self._files = content["files"]
         parts = {part: self._tensors(**file) for part, file in self._files.items()}
         self._number = max((int(file["name"].partition("-")[0]) for file in self._files.values()), default=0)
-        self._remove_others()
+        self._remove_unnamed_files()
         return Saved(content["facts"], parts)
 
     def _tensors(self, name: str, sha256: str) -> dict[str, Tensor]:
         path = self.folder / name
         try:
             if file_digest(path) != sha256:
-                raise self._damaged(path, "its SHA-256 is not the one noted when it was written")
+                raise self._damaged(path, "its SHA-256 is not the one recorded when it was written")
             return load_file(path)
         except (OSError, SafetensorError) as error:
             raise self._damaged(path, str(error)) from None
 
-    def _remove_others(self) -> None:
+    def _remove_unnamed_files(self) -> None:
         named = {file["name"] for file in self._files.values()}
         for path in self.folder.glob("*.safetensors"):
             if path.name not in named:
@@ -110,7 +121,7 @@ class Checkpoint:
     def _damaged(self, path: Path, what: str) -> RunError:
         return RunError(
             f"The checkpoint {path} is damaged: {what}.\n"
-            f"Next: to begin this run again from its plan, remove {self.folder} and repeat "
+            f"Next: to start this run again from its plan, remove {self.folder} and repeat "
             f"zoo finetune --resume {self._run}"
         )
 
@@ -120,10 +131,10 @@ class Checkpoint:
             return RunError(str(error))
         if cause.errno not in (errno.ENOSPC, errno.EDQUOT):
             return RunError(write_problem(self.folder, cause))
-        size = sum(each.numel() * each.element_size() for part in parts.values() for each in part.values())
+        size = sum(tensor.numel() * tensor.element_size() for part in parts.values() for tensor in part.values())
         free = shutil.disk_usage(self._run).free
         return RunError(
             f"No space left for the checkpoint of {self._run}: it takes {size / 1e6:.1f} MB, {free / 1e6:.1f} MB are "
             "free there. The last good checkpoint is intact.\n"
-            f"Next: free space there, then go on with zoo finetune --resume {self._run}"
+            f"Next: free space there, then resume with zoo finetune --resume {self._run}"
         )

@@ -1,43 +1,44 @@
-"""A fresh optimizer for a stage, over exactly what it trains, and how its rate goes."""
+"""The optimizer of a stage, and the moving average of the weights."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from typing import cast
 
 import torch
 from torch import Tensor
 from torch.optim import SGD, AdamW, Optimizer
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from zoo.model.model import ZooModel
-from zoo.planning.plan import StagePlan
 from zoo.planning.stages import decays
-from zoo.recipes import Stage
+from zoo.specs.plan import StagePlan
 
 _MOMENTUM = 0.9
 
 
 def make_optimizer(model: ZooModel, stage: StagePlan) -> Optimizer:
-    """AdamW (arXiv:1711.05101) or SGD, each group of the model at its own rate.
+    """Make AdamW (arXiv:1711.05101) or SGD over exactly what the stage trains, each model group at its own rate.
 
-    A group of the model becomes up to two of the optimizer, named after it: what weight decay acts on, and what it
-    spares (scales, shifts, biases: tensors of one dimension).
+    A group of the model becomes up to two groups of the optimizer, both named after it: tensors with weight decay, and
+    tensors that weight decay spares (scales, shifts, biases: those of one dimension).
     """
     settings = stage.settings
     by_group: dict[tuple[str, bool], list[tuple[str, object]]] = {}
     for name, parameter in model.named_parameters():
+        # Asked of the plan, not of `requires_grad`, so that a fault of the freezing does not hide here.
         if model.trains(name, stage.trains, stage.tensors, settings.batch_norm):
             by_group.setdefault((model.group_of(name), decays(parameter, settings)), []).append((name, parameter))
     groups = [
         {
-            "params": [each for _, each in named],
+            "params": [parameter for _, parameter in named],
             "lr": stage.rates[group],
             "weight_decay": settings.weight_decay if decayed else 0.0,
             "name": group,
         }
         for (group, decayed), named in by_group.items()
     ]
-    # One pass over memory instead of several: an AdamW step took an eighth of the time on 12 million weights.
+    # Fused: one pass over memory instead of several. An AdamW step on 12 million weights took an eighth of the time.
     fused = next(model.parameters()).device.type in ("cpu", "cuda")
     if settings.optimizer == "sgd":
         return SGD(groups, momentum=_MOMENTUM, nesterov=True, fused=fused)
@@ -45,59 +46,73 @@ def make_optimizer(model: ZooModel, stage: StagePlan) -> Optimizer:
 
 
 def take_step(optimizer: Optimizer) -> None:
-    """One step of the optimizer. Fused ones take a gradient of another layout than its parameter's for one of the same
-    (torch 2.15, on the CPU) and go astray: such a gradient is laid out anew first."""
+    """Take one step of the optimizer."""
     for group in optimizer.param_groups:
         for parameter in group["params"]:
+            # Fused optimizers (torch 2.15, CPU) read a gradient as if it had its parameter's memory layout. One with
+            # another layout would give a wrong step, so it is copied into the right one.
             if parameter.grad is not None and parameter.grad.stride() != parameter.stride():
                 parameter.grad = torch.empty_like(parameter).copy_(parameter.grad)
     optimizer.step()
 
 
-def set_rates(optimizer: Optimizer, stage: StagePlan, step: int) -> None:
-    """Give every group its rate for the step, counted from 0 over the whole stage."""
-    rates = rates_at(stage, step)
-    for group in optimizer.param_groups:
-        # A group that the plan does not know keeps its rate: the proof tells of it.
-        group["lr"] = rates.get(group["name"], group["lr"])
-
-
-def rates_at(stage: StagePlan, step: int) -> dict[str, float]:
-    """Learning rate of every group in a step: its peak times what the schedule says."""
-    factor = schedule_factor(stage.settings, step, stage.steps)
-    return {group: peak * factor for group, peak in stage.rates.items()}
-
-
-def schedule_factor(settings: Stage, step: int, steps: int) -> float:
-    """Linear warm-up, then a cosine (arXiv:1608.03983) or a line to zero, or no change -> share of the peak rate.
-
-    A function of the step alone, so that a run that is taken up again goes on at the same rate.
-    """
-    warmup = math.ceil(settings.warmup * steps)
-    if step < warmup:
-        return (step + 1) / (warmup + 1)
-    done = (step - warmup) / max(1, steps - warmup)
-    return {"cosine": 0.5 * (1 + math.cos(math.pi * done)), "linear": 1 - done, "constant": 1.0}[settings.schedule]
-
-
 def optimizer_state(model: ZooModel, optimizer: Optimizer) -> dict[str, Tensor]:
-    """What the optimizer remembers of each parameter, under `PARAMETER.KEY`."""
+    """Return the optimizer's state tensors under `PARAMETER.KEY`, each of its parameter's shape or a step count[].
+
+    Names, not the positions of torch's own `state_dict`: a checkpoint stays readable by name.
+    """
     return {
-        f"{name}.{key}": each
+        f"{name}.{key}": tensor
         for name, parameter in model.named_parameters()
-        for key, each in optimizer.state.get(parameter, {}).items()
-        if isinstance(each, Tensor)
+        for key, tensor in optimizer.state.get(parameter, {}).items()
+        if isinstance(tensor, Tensor)
     }
 
 
 def load_optimizer_state(model: ZooModel, optimizer: Optimizer, state: Mapping[str, Tensor]) -> None:
-    """The inverse of `optimizer_state`."""
+    """Load what `optimizer_state` returned."""
     parameters = dict(model.named_parameters())
-    for full, tensor in state.items():
-        name, _, key = full.rpartition(".")
+    for full_name, tensor in state.items():
+        name, _, key = full_name.rpartition(".")
         parameter = parameters[name]
         if tensor.shape == parameter.shape:
-            # In the parameter's layout in memory, as the optimizer makes it.
+            # The optimizer makes its state in the parameter's memory layout; files do not keep the layout.
             tensor = torch.empty_like(parameter, dtype=tensor.dtype, requires_grad=False).copy_(tensor)
-        # Fused ones count their steps where the parameter is.
+        # Fused optimizers keep their step counts on the parameter's device.
         optimizer.state[parameter][key] = tensor.to(parameter.device)
+
+
+class Average:
+    """An exponential moving average of the weights, updated after every step.
+
+    Running statistics of batch norms are not averaged; they are the latest ones.
+    """
+
+    def __init__(self, model: ZooModel, decay: float) -> None:
+        self._averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))  # type: ignore[no-untyped-call]
+
+    @property
+    def model(self) -> ZooModel:
+        """A model with the averages as its weights."""
+        return cast("ZooModel", self._averaged.module)
+
+    def update(self, model: ZooModel) -> None:
+        """Include the model's current weights. The first ones are copied."""
+        self._averaged.update_parameters(model)
+
+    def state_dict(self, names: Collection[str]) -> dict[str, Tensor]:
+        """Return the averages of these parameters and buffers, by full name, and `steps`: the number of updates."""
+        state = self.model.state_dict()
+        return {name: state[name] for name in names if name in state} | {"steps": self._averaged.n_averaged}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Load what `state_dict` returned."""
+        own = self.model.state_dict()
+        with torch.no_grad():
+            for name, tensor in state.items():
+                (self._averaged.n_averaged if name == "steps" else own[name]).copy_(tensor)
+
+
+def make_average(model: ZooModel, decay: float) -> Average | None:
+    """Make the average of a stage; None for a decay of 0."""
+    return Average(model, decay) if decay else None

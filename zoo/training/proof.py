@@ -1,73 +1,55 @@
-"""The proof: checks with verdicts and evidence, written beside the result."""
+"""The proof of a run: checks with verdicts and evidence, written to `proof.json`.
+
+The checks on a single stage are in `zoo.training.watch`.
+"""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
 
-from zoo.compute import Precision
-from zoo.data.dataset import FOLDER, Dataset, ImageFile, natural_key
+from zoo.data.dataset import Dataset, ImageFile, natural_key
 from zoo.data.decode import decode
 from zoo.data.transform import transform
-from zoo.planning.plan import Plan
 from zoo.planning.versions import versions
-from zoo.preprocessing import Preprocessing
-from zoo.source_listing import SPLIT_NAMES
+from zoo.specs.data import FOLDER, SPLIT_NAMES
+from zoo.specs.plan import Plan, Precision
+from zoo.specs.preprocessing import Preprocessing
+from zoo.specs.run_result import Check
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-Verdict = Literal["passed", "warning", "failed"]
 _COMPARED = 8
+"""Images on which zoo's preprocessing is compared with upstream's."""
 MERGED: dict[Precision, float] = {"float32": 1e-3, "bfloat16": 5e-2}
-"""Share of the largest logit by which merging adapters may change one."""
+"""How much merging adapters may change a logit, as a share of the largest logit: what rounding explains."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Check:
-    """One thing that was checked."""
-
-    name: str
-    verdict: Verdict
-    summary: str
-    """What was found, for people."""
-    evidence: Mapping[str, Any] = field(default_factory=dict)
-    stage: str | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "name": self.name,
-            "stage": self.stage,
-            "verdict": self.verdict,
-            "summary": self.summary,
-            "evidence": dict(self.evidence),
-        }
-
-    @classmethod
-    def from_dict(cls, stored: Mapping[str, Any]) -> Check:
-        """The inverse of `to_dict`."""
-        return cls(**stored)
-
-
-def overall(checks: Sequence[Check]) -> Literal["passed", "failed"]:
-    """`failed` as soon as one check failed; warnings do not count."""
+def overall_verdict(checks: Sequence[Check]) -> Literal["passed", "failed"]:
+    """Return `failed` if any check failed; warnings do not count."""
     return "failed" if any(check.verdict == "failed" for check in checks) else "passed"
 
 
-def complaint(checks: Sequence[Check], run: Path, *, stop: str = "") -> str:
-    """What a run says at its end where checks failed; `stop`: what ended it before its time."""
+def failure_message(checks: Sequence[Check], run: Path, *, stop: str = "") -> str:
+    """Return the message of a run whose checks failed.
+
+    Args:
+        checks: All checks of the proof.
+        run: The run folder.
+        stop: Why training was stopped early, if it was.
+    """
     failed = [check for check in checks if check.verdict == "failed"]
-    where = [f"  {check.name}{f' (stage {check.stage})' if check.stage else ''}: {check.summary}" for check in failed]
+    lines = [f"  {check.name}{f' (stage {check.stage})' if check.stage else ''}: {check.summary}" for check in failed]
     count = "1 check" if len(failed) == 1 else f"{len(failed)} checks"
     return "\n".join(
-        [f"{count} of the proof failed:", *where, *([stop] if stop else []), f"All of it: {run}/proof.json"]
+        [f"{count} of the proof failed:", *lines, *([stop] if stop else []), f"All checks: {run}/proof.json"]
     )
 
 
@@ -79,27 +61,34 @@ def check_preprocessing(
     weights: str,
     native: Preprocessing | None = None,
 ) -> Check:
-    """Real images through zoo's preprocessing and through upstream's own: every bit must be equal.
+    """Compare zoo's preprocessing with upstream's own on a few images: every bit must be equal.
 
-    Upstream's is for the input size of its weights. Where the run has another, `native`, that of the weights, is
-    compared on the images, and `preprocessing` must be what it becomes at the run's size, in every field.
+    Upstream's transform is for the input size of its weights. A run of another size cannot be compared with it bit by
+    bit. Then the weights' preprocessing is compared on the images, and the run's must differ from it in size alone.
+
+    Args:
+        files: Images to choose from.
+        preprocessing: The run's.
+        reference: Upstream's transform: image -> tensor[3, H, W]; None where the provider has none, which is a warning.
+        weights: The weights as the summary names them.
+        native: The preprocessing of the weights, where it may differ from the run's.
     """
     if reference is None:
         return Check(
             name="preprocessing",
             verdict="warning",
-            summary="the backbone's provider offers no reference transform to compare with",
+            summary="the backbone's provider has no reference transform to compare with",
             evidence={"preprocessing": preprocessing.to_dict()},
         )
     _, height, width = preprocessing.input_size
     compared_with, note = preprocessing, ""
     if native is not None and native.input_size != preprocessing.input_size:
-        compared_with, note = native, f"; enlarged or reduced to {height}x{width}, nothing else changed"
+        compared_with, note = native, f"; the run's is enlarged or reduced to {height}x{width}, nothing else differs"
         if preprocessing != native.at(height, width):
             return Check(
                 name="preprocessing",
                 verdict="failed",
-                summary=f"at {height}x{width} it is not that of {weights} in another size",
+                summary=f"at {height}x{width} it differs from that of {weights} in more than size",
                 evidence={"preprocessing": preprocessing.to_dict(), "expected": native.at(height, width).to_dict()},
             )
     step = max(1, len(files) // _COMPARED)
@@ -109,7 +98,7 @@ def check_preprocessing(
         image = decode(file.content(), name=file.relative)
         ours, theirs = transform(image, compared_with), reference(image)
         if ours.shape != theirs.shape:
-            differing[file.relative] = f"{list(ours.shape)} against {list(theirs.shape)}"
+            differing[file.relative] = f"shape {list(ours.shape)} instead of {list(theirs.shape)}"
         elif not torch.equal(ours, theirs):
             differing[file.relative] = float((ours - theirs).abs().max())
     first = next(iter(differing.items()), None)
@@ -118,13 +107,16 @@ def check_preprocessing(
         verdict="failed" if differing else "passed",
         summary=f"{first[0]} comes out differently than with the transform of {weights}: {first[1]}"
         if first
-        else f"{len(compared)} images come out bit for bit as with upstream's transform of {weights}{note}",
+        else f"{len(compared)} images are bit for bit the same as with upstream's transform of {weights}{note}",
         evidence={"images": len(compared), "differing": differing, "preprocessing": preprocessing.to_dict()},
     )
 
 
 def check_classes(dataset: Dataset, model_classes: Sequence[str]) -> Check:
-    """Names in natural order, the same in the model, and every file's label what its folder, or its source, says."""
+    """Check that class names are in natural order and the same in the model, and that every file's label is right.
+
+    Right is what the file's folder says, or its data source. Natural order puts `c2` before `c10`.
+    """
     ordered = sorted(dataset.classes, key=natural_key) == list(dataset.classes) == list(model_classes)
     wrong = [
         file.relative
@@ -133,9 +125,9 @@ def check_classes(dataset: Dataset, model_classes: Sequence[str]) -> Check:
         if dataset.classes[file.label] != (file.named or _class_folder(file))
     ]
     total = sum(len(files) for files in dataset.splits.values())
-    by = "its folder's" if dataset.reader == FOLDER else "its source's"
     if wrong:
-        summary = f"{wrong[0]} is labelled with another class than {by}"
+        owner = "its folder's" if dataset.reader == FOLDER else "its source's"
+        summary = f"{wrong[0]} is labelled with another class than {owner}"
     elif not ordered:
         summary = f"the class order differs: {list(model_classes)} in the model, {list(dataset.classes)} in the data"
     else:
@@ -150,17 +142,17 @@ def check_classes(dataset: Dataset, model_classes: Sequence[str]) -> Check:
 
 
 def _class_folder(file: ImageFile) -> str:
-    """The folder right below the data folder, or right below its split folder."""
+    """Return the first folder of the file's relative path that is not a split's."""
     first, *rest = PurePosixPath(file.relative).parts[:-1]
     return rest[0] if rest and first.lower() in SPLIT_NAMES else first
 
 
 def check_environment(plan: Plan) -> Check:
-    """Whether the run has what its plan was made with: versions, threads, device."""
+    """Check that the run has the versions and the number of threads that its plan was made with."""
     here = {"threads": torch.get_num_threads(), **versions(name for name in plan.versions if name != "python")}
     planned = {"threads": plan.threads, **plan.versions}
     wrong = [
-        f"{name} is {here.get(name)}, planned was {planned.get(name)}"
+        f"{name} is {here.get(name)}, but the plan says {planned.get(name)}"
         for name in {**planned, **here}
         if here.get(name) != planned.get(name)
     ]
@@ -169,27 +161,27 @@ def check_environment(plan: Plan) -> Check:
         verdict="failed" if wrong else "passed",
         summary="; ".join(wrong[:3])
         if wrong
-        else f"seed {plan.seed}, {plan.threads} threads, {plan.device}, {len(plan.versions)} versions as planned",
+        else f"seed {plan.seed}, {plan.threads} threads, {plan.device}; {len(plan.versions)} versions are the plan's",
         evidence={"seed": plan.seed, "device": plan.device, "compute": str(plan.compute), **here},
     )
 
 
 def check_merged(before: Tensor, after: Tensor, *, stage: str, precision: Precision) -> Check:
-    """Logits[N, classes] of validation images with adapters beside the weights, and merged into them.
+    """Compare logits[N, classes] of validation images before and after adapters are merged into the weights.
 
-    In exact numbers they would be equal. Allowed is a share of the largest logit: `MERGED` of the precision.
+    In exact arithmetic they would be equal. They may differ by a share of the largest logit: `MERGED[precision]`.
     """
     scale = float(before.abs().max())
     difference = float((before - after).abs().max())
     allowed = MERGED[precision] * scale
     same = difference <= allowed
-    said = f"by up to {difference:.3g}, logits go up to {scale:.3g}"
     return Check(
         name="adapters_merged",
         stage=stage,
         verdict="passed" if same else "failed",
-        summary=f"merging the adapters into the weights changed the logits of {len(before)} images {said}"
-        + ("" if same else f"; {allowed:.3g} is rounding"),
+        summary=f"merging the adapters into the weights changed the logits of {len(before)} images by up to "
+        f"{difference:.3g}; the largest logit is {scale:.3g}"
+        + ("" if same else f", and rounding explains {allowed:.3g}"),
         evidence={
             "images": len(before),
             "largest_difference": difference if math.isfinite(difference) else None,
@@ -200,32 +192,41 @@ def check_merged(before: Tensor, after: Tensor, *, stage: str, precision: Precis
 
 
 def check_better_than_guessing(accuracy: float, targets: Tensor, classes: Sequence[str]) -> Check:
-    """Validation accuracy against always naming the largest class."""
+    """Check that validation accuracy is above that of always predicting the most frequent class, else warn.
+
+    Args:
+        accuracy: Top-1 accuracy on the validation split, 0 to 1.
+        targets: Class indices of the validation images, int64[N].
+        classes: Class names.
+    """
     label, count = Counter(targets.tolist()).most_common(1)[0]
     share = count / len(targets)
     better = accuracy > share
     return Check(
         name="better_than_guessing",
         verdict="passed" if better else "warning",
-        summary=f"validation accuracy {accuracy:.3f}, always {classes[label]!r} would give {share:.3f}",
+        summary=f"validation accuracy is {accuracy:.3f}; always predicting {classes[label]!r} would give {share:.3f}",
         evidence={"accuracy": accuracy, "largest_class_share": share, "largest_class": classes[label]},
     )
 
 
-def check_saved(kept: Tensor, loaded: Tensor, *, described: bool = True, same_pieces: bool = True) -> Check:
-    """Logits of the kept stage and of the artefact just written, on the same images.
+def check_saved(kept: Tensor, loaded: Tensor, *, described: bool = True, same_batch_size: bool = True) -> Check:
+    """Compare the logits by which the kept stage was chosen with those of the artefact read back from disk.
+
+    A wrong state, class order or preprocessing in the saved file shows here.
 
     Args:
-        kept, loaded: logits[N, classes].
-        described: Whether the artefact names the plan's classes and preprocessing.
-        same_pieces: Whether both went through with as many images at a time; memory may have run out in between,
-            and then float32 allows no equality of bits.
+        kept: logits[N, classes] of the kept stage.
+        loaded: logits[N, classes] of the artefact, on the same images.
+        described: Whether the artefact has the plan's classes and preprocessing.
+        same_batch_size: Whether both were computed with as many images at a time. Memory may have run out in between,
+            and another batch size changes the last bits: then close logits are a warning.
     """
     equal = torch.equal(kept, loaded)
-    close = equal or (not same_pieces and torch.allclose(kept, loaded, atol=1e-4, rtol=1e-4))
+    close = equal or (not same_batch_size and torch.allclose(kept, loaded, atol=1e-4, rtol=1e-4))
     difference = 0.0 if equal else float((kept - loaded).abs().max())
     if not described:
-        summary = "the saved file names other classes or another preprocessing than the plan"
+        summary = "the saved file has other classes or another preprocessing than the plan"
     elif equal:
         summary = f"the saved file gives the kept stage's logits bit for bit on {len(kept)} images"
     else:

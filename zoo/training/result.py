@@ -1,52 +1,73 @@
-"""What a run gives back."""
+"""The result of a run: what `finetune` returns, and the content of `result.json`."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
+
+from zoo.specs.plan import Plan
+from zoo.specs.run_result import RunResult
 
 if TYPE_CHECKING:
     from zoo.artefact.classifier import Classifier
+    from zoo.evaluation.out_of_memory import OutOfMemoryRetry
 
 FORMAT = 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Result:
-    """A finished run; `content` is what `result.json` holds."""
-
-    path: Path
-    """The run folder."""
-    content: dict[str, Any]
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        return tuple(self.content["classes"])
-
-    @property
-    def metrics(self) -> dict[str, dict[str, float]]:
-        """`{"val": {"accuracy", "macro_f1", "loss"}}`, and `test` where there is one."""
-        metrics: dict[str, dict[str, float]] = self.content["metrics"]
-        return metrics
-
-    @property
-    def accuracy(self) -> float:
-        """Top-1 accuracy on the validation split, 0 to 1."""
-        return self.metrics["val"]["accuracy"]
-
-    @property
-    def proof(self) -> str:
-        """`passed` or `failed`."""
-        return str(self.content["proof"])
-
-    @property
-    def artefact(self) -> Path:
-        """The folder with the classifier."""
-        return self.path / str(self.content["artefact"])
+class Result(RunResult):
+    """A finished run, as `finetune` returns it, from which its classifier can be loaded."""
 
     def classifier(self) -> Classifier:
-        """The classifier, loaded from the artefact."""
+        """Load the classifier from the artefact. Raises ZooError as `zoo.load` does."""
         from zoo.artefact.classifier import Classifier
 
         return Classifier.load(self.artefact)
+
+
+def result_content(
+    plan: Plan,
+    *,
+    kept: str,
+    candidates: int,
+    metrics: Mapping[str, Mapping[str, float]],
+    stages: Sequence[Mapping[str, Any]],
+    retries: Sequence[OutOfMemoryRetry],
+    seconds: Mapping[str, float],
+    proof: str,
+    artefact: str,
+) -> dict[str, Any]:
+    """Return the content of `result.json`, in plain JSON types.
+
+    Args:
+        plan: The plan of the run.
+        kept: Name of the stage whose model was saved.
+        candidates: How many models it was chosen among.
+        metrics: Scores of each split.
+        stages: A record of each stage.
+        retries: A record of each time that memory ran out.
+        seconds: Seconds of each part of the run, and in total.
+        proof: `passed` or `failed`.
+        artefact: The folder of the classifier, relative to the run folder.
+    """
+    return {
+        "format": FORMAT,
+        "backbone": plan.backbone.name,
+        "weights": plan.weights.label,
+        "head": plan.head.name,
+        "recipe": plan.recipe,
+        "classes": list(plan.classes),
+        "metrics": metrics,
+        "selection": {
+            "on": "val accuracy" if plan.keep == "best" else "the last stage",
+            "candidates": candidates,
+            "kept": kept,
+        },
+        "stages": stages,
+        "memory": [asdict(retry) for retry in retries],
+        "seconds": seconds,
+        "proof": proof,
+        "artefact": artefact,
+    }

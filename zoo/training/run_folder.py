@@ -1,44 +1,61 @@
-"""The run folder: made once, never overwritten, every file in it complete or absent."""
+"""The run folder: created once, never overwritten, written by one process, every file in it whole or absent."""
 
 from __future__ import annotations
 
 import os
 import shutil
+import socket
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
+from filelock import FileLock, Timeout
 from torch import Tensor
 
 from zoo.artefact.config import FOLDER
 from zoo.errors import Refused, RunError
-from zoo.evaluation.assessment import assess
+from zoo.evaluation.metrics import assess
 from zoo.evaluation.predictions import predictions_of, to_csv
 from zoo.events import EpochFinished
-from zoo.files import (
+from zoo.specs.plan import Plan
+from zoo.specs.run_result import Check
+from zoo.storage.atomic import (
     append_line,
     clear_write_errors,
     existing_parent,
     json_line,
     json_text,
     new_folder,
+    parse_json,
     write_problem,
     write_text,
 )
-from zoo.planning.plan import Plan
-from zoo.training.checkpoint import FOLDER as FOLDER_OF_CHECKPOINT
-from zoo.training.proof import Check, overall
+from zoo.training.checkpoint import Checkpoint
+from zoo.training.proof import overall_verdict
 
 PLAN, HISTORY, PROOF, RESULT = "plan.json", "history.jsonl", "proof.json", "result.json"
 EVALUATION, PREDICTIONS = "evaluation.json", "predictions.csv"
 RUNS = Path("runs")
+"""Where run folders are created without `--out`."""
+_LOCK, _OWNER = "lock", "owner.json"
+
+
+def has_result(run: Path) -> bool:
+    """Return whether the run has its result, which is written after everything else that a run computes."""
+    return (run / RESULT).exists()
 
 
 def refuse_unusable(out: Path | None) -> None:
-    """Raise Refused for an `--out` that exists and RunError for one that cannot be made, before anything runs."""
+    """Check before anything runs that the run folder can be created; `out`: the folder asked for, if any.
+
+    Raises:
+        Refused: `out` exists.
+        RunError: The folder cannot be written.
+    """
     if out is not None and os.path.lexists(out):
         raise Refused(
             f"--out {out} exists already; a run is never overwritten.\n"
@@ -46,7 +63,7 @@ def refuse_unusable(out: Path | None) -> None:
         )
     parent = existing_parent(out if out is not None else RUNS / "new")
     try:
-        # Trying is the only test that also knows read-only disks, quotas and access lists.
+        # Trying to write is the only test that also knows read-only disks, quotas and access lists.
         handle, probe = tempfile.mkstemp(prefix=".zoo-", dir=parent)
         os.close(handle)
         Path(probe).unlink()
@@ -55,33 +72,37 @@ def refuse_unusable(out: Path | None) -> None:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Judged:
-    """A split that the classifier was judged on."""
+class EvaluatedSplit:
+    """The classifier's logits on one split."""
 
     split: str
     files: tuple[str, ...]
-    """Below the data folder."""
+    """Names of the images, relative to the data folder."""
     logits: Tensor
-    """float[N, classes], in the files' order."""
+    """logits[N, classes], in the order of `files`."""
     targets: Tensor
-    """int64[N]"""
+    """Class indices, int64[N]."""
 
 
 class RunFolder:
-    """Where a run writes."""
+    """Writes the files of a run."""
 
-    def __init__(self, path: Path, *, writes: bool = True) -> None:
-        """`writes`: whether a run is going to; it then has a place for checkpoints."""
+    def __init__(self, path: Path) -> None:
+        """Open an existing run folder that has a plan. A folder for checkpoints is created in it."""
         self.path = path
-        if writes:
-            with clear_write_errors(path):
-                (path / FOLDER_OF_CHECKPOINT).mkdir(exist_ok=True)
+        self.checkpoint = Checkpoint(path)
+        with clear_write_errors(path):
+            self.checkpoint.folder.mkdir(exist_ok=True)
 
     @classmethod
     def create(cls, plan: Plan, out: Path | None) -> RunFolder:
-        """A new one, which appears with its plan in it: a folder without a plan could be neither used nor resumed.
+        """Create a run folder at `out`, or under `runs/` with a name that says when and what.
 
-        Raises Refused where it exists by now, RunError where it cannot be written.
+        The folder appears with its plan in it: without a plan it could be neither used nor resumed.
+
+        Raises:
+            Refused: The folder exists by now.
+            RunError: It cannot be written.
         """
         path = out if out is not None else RUNS / _name(plan)
         with clear_write_errors(path):
@@ -94,6 +115,7 @@ class RunFolder:
 
     @property
     def artefact(self) -> Path:
+        """The folder of the saved classifier."""
         return self.path / FOLDER
 
     def record_epoch(self, epoch: EpochFinished) -> None:
@@ -101,43 +123,89 @@ class RunFolder:
         append_line(self.path / HISTORY, json_line(asdict(epoch)))
 
     def history_length(self) -> int:
-        """Lines of the history."""
+        """Return the number of lines in the history."""
         path = self.path / HISTORY
         return len(path.read_text("utf-8").splitlines()) if path.exists() else 0
 
     def shorten_history(self, lines: int) -> None:
-        """Forget epochs that a stopped run recorded after its last checkpoint: they are trained again."""
+        """Drop epochs that a stopped run recorded after its last checkpoint: they are trained again."""
         path = self.path / HISTORY
         if path.exists():
             kept = path.read_text("utf-8").splitlines(keepends=True)[:lines]
             write_text(path, "".join(kept))
 
     def remove_leftovers(self) -> None:
-        """What a stopped run left half done: drafts, and an artefact whose run has no result."""
+        """Remove what a stopped run left unfinished: drafts, and an artefact without a result."""
         for path in [*self.path.glob(".*-*"), self.artefact]:
             shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
     def remove_checkpoint(self) -> None:
-        """The run is complete: nothing of it is needed to go on."""
-        shutil.rmtree(self.path / FOLDER_OF_CHECKPOINT, ignore_errors=True)
+        """Remove the checkpoint of a finished run."""
+        shutil.rmtree(self.checkpoint.folder, ignore_errors=True)
 
     def write_proof(self, checks: Sequence[Check]) -> None:
-        content = {"format": 1, "verdict": overall(checks), "checks": [check.to_dict() for check in checks]}
+        """Write `proof.json`: the verdict, and every check with its evidence."""
+        content = {"format": 1, "verdict": overall_verdict(checks), "checks": [check.to_dict() for check in checks]}
         write_text(self.path / PROOF, json_text(content))
 
-    def write_judged(self, judged: Sequence[Judged], classes: Sequence[str]) -> None:
-        """What was counted on every split that was looked at, and what was said about each of its images."""
-        assessments = {each.split: assess(each.logits, each.targets, classes).to_dict() for each in judged}
+    def write_evaluation(self, evaluated: Sequence[EvaluatedSplit], classes: Sequence[str]) -> None:
+        """Write `evaluation.json`, the metrics of each split, and `predictions.csv`, the prediction for each image."""
+        assessments = {split.split: assess(split.logits, split.targets, classes).to_dict() for split in evaluated}
         predictions = [
             prediction
-            for each in judged
-            for prediction in predictions_of(each.split, each.files, each.logits, each.targets, classes)
+            for split in evaluated
+            for prediction in predictions_of(split.split, split.files, split.logits, split.targets, classes)
         ]
         write_text(self.path / EVALUATION, json_text({"format": 1, "classes": list(classes), **assessments}))
         write_text(self.path / PREDICTIONS, to_csv(predictions))
 
     def write_result(self, result: dict[str, Any]) -> None:
+        """Write `result.json`, which makes the run a finished one."""
         write_text(self.path / RESULT, json_text(result))
+
+
+class RunLock:
+    """A context manager that lets one process at a time write a run.
+
+    The operating system releases the lock when the process ends, however it ends, so a killed run leaves none behind.
+    """
+
+    def __init__(self, folder: Path, *, run: Path) -> None:
+        """`folder`: where the files of the lock are; `run`: the run folder, as messages name it."""
+        self._folder = folder
+        self._run = run
+        self._lock = FileLock(folder / _LOCK)
+
+    def __enter__(self) -> RunLock:
+        """Take the lock. Raises RunError, naming the holder, where another process writes the run."""
+        with clear_write_errors(self._folder):
+            try:
+                self._lock.acquire(timeout=0)
+            except Timeout:
+                raise RunError(
+                    f"{self._run} is being written by another process: {self._holder()}.\n"
+                    "Next: wait until it has finished, or end it first."
+                ) from None
+        owner = {
+            "process": os.getpid(),
+            "host": socket.gethostname(),
+            "since": datetime.now(UTC).isoformat("T", "seconds"),
+        }
+        write_text(self._folder / _OWNER, json_text(owner))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._lock.release()
+
+    def _holder(self) -> str:
+        try:
+            owner = parse_json((self._folder / _OWNER).read_text("utf-8"))
+            return f"{owner['process']} on {owner['host']}, since {owner['since']}"
+        except (OSError, ValueError, KeyError, TypeError):
+            # The holder writes its name after it has taken the lock.
+            return "it has just started"
 
 
 def _name(plan: Plan) -> str:
@@ -145,10 +213,10 @@ def _name(plan: Plan) -> str:
     recipe = Path(plan.recipe).stem if plan.recipe.endswith(".toml") else plan.recipe.rpartition("/")[2]
     parts = [plan.backbone.name, plan.head.name.rpartition("/")[2], recipe]
     name = "-".join([when, *(part.replace("/", "-") for part in parts)])
-    taken = [number for number in range(1, 100) if not (RUNS / _numbered(name, number)).exists()]
-    return _numbered(name, taken[0])
+    free = [number for number in range(1, 100) if not (RUNS / _numbered(name, number)).exists()]
+    return _numbered(name, free[0])
 
 
 def _numbered(name: str, number: int) -> str:
-    # Two runs may start in one second.
+    # Two runs may start in the same second.
     return name if number == 1 else f"{name}-{number}"

@@ -1,4 +1,8 @@
-"""Randomness that depends on (seed, stage, epoch) alone, so that any epoch can be repeated by itself."""
+"""Randomness from keys: what an epoch draws depends on seed, stage and epoch alone.
+
+So any epoch can be repeated by itself, which resuming and `zoo verify` rely on. The keys are part of a run's result:
+another key means other draws and another model.
+"""
 
 from __future__ import annotations
 
@@ -10,82 +14,55 @@ from itertools import islice
 import torch
 from torch import Tensor
 
-from zoo.planning.batches import batch_sizes
-from zoo.planning.plan import StagePlan
-from zoo.recipes import Sampling
+from zoo.planning.batch_sizes import batch_sizes
+from zoo.specs.recipe import Sampling
 
 
-def key(seed: int, stage: str, epoch: int) -> str:
-    """Names the draws of one epoch."""
+def epoch_key(seed: int, stage: str, epoch: int) -> str:
+    """Return the key of one epoch's draws."""
     return f"{seed}/{stage}/{epoch}"
 
 
-def view_keys(seed: int, stage: StagePlan) -> tuple[str, ...]:
-    """Names the draws of each augmented view of a stage that has some; no epoch's key is among them."""
-    return tuple(f"{seed}/{stage.settings.name}/view/{number}" for number in range(1, stage.views + 1))
-
-
 def adapters_key(seed: int, stage: str) -> str:
-    """Names the draws of a stage's adapters; no epoch's key is among them."""
+    """Return the key of the initial values of a stage's adapters. It differs from every epoch's key."""
     return f"{seed}/{stage}/adapters"
 
 
-def seed_torch(text: str) -> None:
-    """Set torch's global generators (initialisation, dropout) from a key."""
-    torch.manual_seed(_number(text))
+def seed_torch(key: str) -> None:
+    """Seed torch's global generators, which initialisation and dropout draw from."""
+    torch.manual_seed(_number(key))
 
 
-def is_seeded(text: str) -> bool:
-    """Whether the last seed that torch's global generator got is the key's."""
-    return torch.initial_seed() == _number(text)
+def is_seeded(key: str) -> bool:
+    """Return whether the last seed of torch's global generator was this key's."""
+    return torch.initial_seed() == _number(key)
 
 
-def epoch_batches(sampling: Sampling, labels: Sequence[int], size: int, *, text: str) -> list[Sequence[int]]:
-    """The indices that one epoch draws of the images with these class indices, in the batches that train.
+def epoch_batches(sampling: Sampling, labels: Sequence[int], size: int, *, key: str) -> list[Sequence[int]]:
+    """Draw the image indices of one epoch, in batches.
 
-    The key alone decides. There are as many draws as images.
+    There are as many draws as images, and the key alone decides them.
+
+    Args:
+        sampling: `shuffled`: every image once. `balanced`: every class equally often.
+        labels: The class index of every training image.
+        size: Images in a batch.
+        key: As `epoch_key` returns it.
     """
     if sampling == "balanced":
-        return _batches(_balanced(labels, random.Random(f"balanced/{text}")), size)
-    return shuffled_batches(len(labels), size, text=text)
+        return _batches(_balanced(labels, random.Random(f"balanced/{key}")), size)
+    return shuffled_batches(len(labels), size, key=key)
 
 
-def shuffled_batches(count: int, size: int, *, text: str) -> list[Sequence[int]]:
-    """The indices 0..count-1, shuffled by the key, in batches as `batch_sizes` says."""
+def shuffled_batches(count: int, size: int, *, key: str) -> list[Sequence[int]]:
+    """Return the indices 0 to count - 1, shuffled by the key, in batches of the lengths that `batch_sizes` gives."""
     order = list(range(count))
-    random.Random(f"order/{text}").shuffle(order)
+    random.Random(f"order/{key}").shuffle(order)
     return _batches(order, size)
 
 
-def _balanced(labels: Sequence[int], generator: random.Random) -> list[int]:
-    """Every class equally often, but for the rest of the division: that goes to classes drawn by lot."""
-    members: dict[int, list[int]] = {}
-    for index, label in enumerate(labels):
-        members.setdefault(label, []).append(index)
-    each, rest = divmod(len(labels), len(members))
-    one_more = set(generator.sample(sorted(members), rest))
-    order = [
-        index
-        for label in sorted(members)
-        for index in islice(_cycles(members[label], generator), each + (label in one_more))
-    ]
-    generator.shuffle(order)
-    return order
-
-
-def _cycles(indices: Sequence[int], generator: random.Random) -> Iterator[int]:
-    """Without end: all of them, shuffled, then all of them again, shuffled anew."""
-    while True:
-        yield from generator.sample(indices, len(indices))
-
-
-def _batches(order: Sequence[int], size: int) -> list[Sequence[int]]:
-    following = iter(order)
-    return [list(islice(following, each)) for each in batch_sizes(len(order), size)]
-
-
 def random_state(device: torch.device) -> dict[str, Tensor]:
-    """What torch's generators would draw next, on the CPU and on the device."""
+    """Return the state of torch's generators: uint8[B] for `cpu`, and for `cuda` where the device is one."""
     state = {"cpu": torch.get_rng_state()}
     if device.type == "cuda":
         state["cuda"] = torch.cuda.get_rng_state(device)
@@ -93,11 +70,39 @@ def random_state(device: torch.device) -> dict[str, Tensor]:
 
 
 def set_random_state(state: Mapping[str, Tensor], device: torch.device) -> None:
-    """The inverse of `random_state`."""
+    """Put back what `random_state` returned: uint8[B] for each generator."""
     torch.set_rng_state(state["cpu"])
     if device.type == "cuda" and "cuda" in state:
         torch.cuda.set_rng_state(state["cuda"], device)
 
 
-def _number(text: str) -> int:
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")
+def _balanced(labels: Sequence[int], generator: random.Random) -> list[int]:
+    """Draw every class equally often. Where that leaves a remainder, some classes drawn by lot get one image more."""
+    members: dict[int, list[int]] = {}
+    for index, label in enumerate(labels):
+        members.setdefault(label, []).append(index)
+    per_class, rest = divmod(len(labels), len(members))
+    one_more = set(generator.sample(sorted(members), rest))
+    order = [
+        index
+        for label in sorted(members)
+        for index in islice(_cycles(members[label], generator), per_class + (label in one_more))
+    ]
+    generator.shuffle(order)
+    return order
+
+
+def _cycles(indices: Sequence[int], generator: random.Random) -> Iterator[int]:
+    """Yield all indices in random order, then all again in another order, without end."""
+    while True:
+        yield from generator.sample(indices, len(indices))
+
+
+def _batches(order: Sequence[int], size: int) -> list[Sequence[int]]:
+    # `batch_sizes` lets a last batch of one join the one before it: batch norm cannot train on one image.
+    indices = iter(order)
+    return [list(islice(indices, length)) for length in batch_sizes(len(order), size)]
+
+
+def _number(key: str) -> int:
+    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:7], "big")

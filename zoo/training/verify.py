@@ -1,8 +1,10 @@
-"""A finished run tried again: its first steps repeated from its plan, its artefact looked at. Nothing is written."""
+"""Verify a finished run: repeat its first steps from its plan, and check its artefact, or an artefact alone.
+
+The steps are those of the run's own training loop, stopped after a few: a second loop could differ. Nothing is written.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,37 +13,35 @@ from typing import Any
 
 from zoo.artefact.config import FOLDER
 from zoo.artefact.read import find_artefact, read_config
-from zoo.clock import Clock
-from zoo.data.sources import is_there
+from zoo.artefact.verify import artefact_checks
+from zoo.data.sources import data_exists
 from zoo.errors import ArtefactError, DataError, OptionError, RunError, ZooError
-from zoo.events import EpochFinished, Report
-from zoo.files import parse_json
-from zoo.planning.plan import Plan
-from zoo.planning.resolve import Resolved, complete, open_store
-from zoo.registry import Registry
-from zoo.training.checkpoint import Checkpoint, Moment
-from zoo.training.context import RunContext
-from zoo.training.course import Course
-from zoo.training.proof import Check, Verdict
-from zoo.training.rate import settled
-from zoo.training.resume import differences, read_plan, resolve_again
-from zoo.training.run_folder import PLAN, PROOF, RESULT, RunFolder
-from zoo.training.start import build, obtain
-from zoo.training.verify_artefact import artefact_checks
+from zoo.events import Report
+from zoo.registry.registry import Registry
+from zoo.specs.plan import Plan
+from zoo.specs.run_result import Check, Verdict
+from zoo.storage.atomic import parse_json
+from zoo.training.learning_rate import with_rate
+from zoo.training.prepare import prepare
+from zoo.training.run_folder import PLAN, PROOF, RESULT
+from zoo.training.stages import StageRunner
+from zoo.training.stored_plan import differences, read_plan
 from zoo.training.watch import FIRST_STEPS
 
 CLOSE = 1e-3
-"""Relative difference of the first losses that another machine or other versions may make."""
+"""How much another machine or other versions may change the first losses, relatively."""
 _SHOWN = 5
+"""Differences that a summary lists."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """What `zoo verify` found."""
+    """The outcome of `zoo verify`."""
 
     run: Path
-    """The run, or the artefact where that was all there is."""
+    """The run folder, or the artefact's where there was no run."""
     checks: tuple[Check, ...]
+    """Every check with its verdict."""
 
     @property
     def passed(self) -> bool:
@@ -50,80 +50,59 @@ class Verification:
 
 
 def verify(path: Path, registry: Registry, report: Report, *, offline: bool = False) -> Verification:
-    """Compare an artefact with what it noted about itself; of a finished run, repeat the first steps as well.
+    """Compare an artefact with what it recorded about itself, and repeat the first steps of a finished run.
 
-    Needs neither training data nor network for the artefact: where a run's are gone, a warning says that its steps
-    could not be repeated; `offline`: weights that are not here are not fetched for that. Raises RunError for a run that
-    is not finished, ArtefactError for what is neither.
+    The artefact's checks need neither training data nor network. Where the data or weights of a run are gone, its steps
+    cannot be repeated, which is a warning.
+
+    Args:
+        path: A run folder or an artefact folder.
+        registry: Where names are looked up.
+        report: Called with every event.
+        offline: Do not download weights that are not on this machine.
+
+    Raises:
+        RunError: The run is not finished.
+        ArtefactError: `path` is neither a run nor an artefact.
     """
     if not (path / PLAN).exists():
         folder = find_artefact(path)
         return Verification(folder, tuple(artefact_checks(folder, registry)))
     stored = read_plan(path)
     result, proof = _read(path / RESULT, path), _read(path / PROOF, path)
-    saved = [*artefact_checks(path / FOLDER, registry), *_same_names(path, stored)]
+    saved = [*artefact_checks(path / FOLDER, registry), *_check_class_names(path, stored)]
     try:
-        resolved = resolve_again(stored, registry, report, offline=offline)
-        repeated = _repeat(path, stored, resolved, result, proof, report)
+        repeated = _repeat(stored, result, proof, registry, report, offline=offline)
     except ZooError as error:
-        # Data that are gone are no fault; data that are there and no longer fit are.
-        changed = isinstance(error, (DataError, OptionError)) and is_there(Path(stored.data.path))
+        # Missing data are not a fault of the run. Data that are there and no longer fit its plan are.
+        changed = isinstance(error, (DataError, OptionError)) and data_exists(Path(stored.data.path))
         verdict: Verdict = "failed" if changed else "warning"
         repeated = [Check(name="first_steps", verdict=verdict, summary=f"could not be repeated: {error}")]
     return Verification(path, (*repeated, *saved))
 
 
 def _repeat(
-    run: Path, stored: Plan, resolved: Resolved, result: Mapping[str, Any], proof: Mapping[str, Any], report: Report
+    stored: Plan,
+    result: Mapping[str, Any],
+    proof: Mapping[str, Any],
+    registry: Registry,
+    report: Report,
+    *,
+    offline: bool,
 ) -> list[Check]:
-    weights, fallback = obtain(resolved, report)
-    with contextlib.closing(open_store(resolved)) as store:
-        why = fallback or stored.weights.fallback
-        plan, dataset = complete(resolved, store, report, weights=weights, fallback=why, like=stored)
-        context = _Repeating(
-            plan=_with_found_rate(stored, result),
-            dataset=dataset,
-            store=store,
-            model=build(resolved, stored, weights),
-            folder=RunFolder(run, writes=False),
-            checkpoint=_Enough(run),
-            report=report,
-            clock=Clock(),
-        )
-        course = Course(context, None)
-        with contextlib.suppress(_Stop):
-            course.run()
-    differing = differences(stored, plan)
-    return [_same_plan(differing), _same_steps(proof, course.checks, bool(differing))]
+    with prepare(stored, registry, report, trains=False, offline=offline) as prepared:
+        stages = StageRunner(prepared.context(_with_chosen_rate(stored, result)), folder=None)
+        stages.run(stop_after=FIRST_STEPS)
+    differing = differences(stored, prepared.plan)
+    return [_check_plan(differing), _check_first_steps(proof, stages.checks, elsewhere=bool(differing))]
 
 
-class _Stop(Exception):
-    """Enough steps were taken."""
-
-
-class _Enough(Checkpoint):
-    """Instead of saving, ends the first stage after its first steps."""
-
-    _taken = 0
-
-    def due(self, moment: Moment) -> bool:
-        self._taken += moment == "step"
-        if self._taken >= FIRST_STEPS or moment == "stage":
-            raise _Stop
-        return False
-
-
-class _Repeating(RunContext):
-    def record(self, epoch: EpochFinished) -> None:
-        """Not into the history, which is the run's."""
-
-
-def _with_found_rate(plan: Plan, result: Mapping[str, Any]) -> Plan:
-    """Rates that the run found by trying need not be tried again."""
+def _with_chosen_rate(plan: Plan, result: Mapping[str, Any]) -> Plan:
+    """Return the plan with the rate that the run's search chose for the first stage, so that nothing is searched."""
     first, *rest = plan.stages
     if first.settings.lr != "auto":
         return plan
-    return plan.model_copy(update={"stages": (settled(first, result["stages"][0]["lr"]), *rest)})
+    return plan.model_copy(update={"stages": (with_rate(first, result["stages"][0]["lr"]), *rest)})
 
 
 def _read(path: Path, run: Path) -> dict[str, Any]:
@@ -138,20 +117,22 @@ def _read(path: Path, run: Path) -> dict[str, Any]:
     return content
 
 
-def _same_plan(differing: Sequence[str]) -> Check:
-    of_results = [each for each in differing if not each.startswith("versions.")]
+def _check_plan(differing: Sequence[str]) -> Check:
+    # Other versions alone are a warning: the same run on another machine is what verifying is for.
+    of_results = [line for line in differing if not line.startswith("versions.")]
     verdict: Verdict = "failed" if of_results else "warning" if differing else "passed"
     shown = "; ".join((of_results or differing)[:_SHOWN])
     return Check(
         name="plan",
         verdict=verdict,
-        summary=shown or "data, weights, preprocessing and versions are those of the run",
+        summary=shown or "data, weights, preprocessing and versions are the same as in the run",
         evidence={"differing": list(differing)},
     )
 
 
-def _same_steps(proof: Mapping[str, Any], repeated: Sequence[Check], elsewhere: bool) -> Check:
-    """`elsewhere`: whether plan and machine differ, so that bits may."""
+def _check_first_steps(proof: Mapping[str, Any], repeated: Sequence[Check], *, elsewhere: bool) -> Check:
+    """Compare the first steps' losses and weights; `elsewhere`: this machine differs from the run's, so bits may."""
+    # The checks whose evidence has them: of a stage that is trained, of a head that is fitted.
     names = ("seeds", "closed_form")
     then = next(check["evidence"] for check in proof["checks"] if check["name"] in names)
     now = next(check.evidence for check in repeated if check.name in names)
@@ -160,32 +141,32 @@ def _same_steps(proof: Mapping[str, Any], repeated: Sequence[Check], elsewhere: 
         steps = len(now.get("first_losses", ()))
         what = f"the first {steps} steps give" if steps else "fitting again gives"
         return Check(name="first_steps", verdict="passed", summary=f"{what} the same losses and weights, bit for bit")
-    before, after = ([float.fromhex(loss) for loss in each.get("first_losses", ())] for each in (then, now))
+    before, after = ([float.fromhex(loss) for loss in run.get("first_losses", ())] for run in (then, now))
     close = len(before) == len(after) and all(
         math.isclose(one, other, rel_tol=CLOSE) for one, other in zip(before, after, strict=True)
     )
-    told = f"losses {_numbers(before)} then, {_numbers(after)} now" if before else "the fitted head differs"
+    difference = f"losses {_numbers(before)} then, {_numbers(after)} now" if before else "the fitted head differs"
     return Check(
         name="first_steps",
         verdict="warning" if elsewhere and close else "failed",
-        summary=f"not the same bits: {told}",
+        summary=f"not bit for bit the same: {difference}",
         evidence={"then": dict(then), "now": dict(now)},
     )
 
 
-def _same_names(run: Path, plan: Plan) -> list[Check]:
-    """Whether the artefact names the plan's classes; its own check looks at it by itself."""
+def _check_class_names(run: Path, plan: Plan) -> list[Check]:
+    """Check that the artefact has the plan's classes. The artefact's own checks do not know the plan."""
     try:
-        named = read_config(run / FOLDER).classes
+        classes = read_config(run / FOLDER).classes
     except ArtefactError:
-        return []  # the artefact's check says it
-    same = named == plan.classes
-    summary = "the artefact names the plan's classes in the plan's order"
+        return []  # one of the artefact's own checks reports it
+    same = classes == plan.classes
+    summary = "the artefact has the plan's classes in the plan's order"
     return [
         Check(
             name="plan_classes",
             verdict="passed" if same else "failed",
-            summary=summary if same else "the artefact names other classes than the plan, or in another order",
+            summary=summary if same else "the artefact has other classes than the plan, or in another order",
         )
     ]
 

@@ -1,6 +1,7 @@
-"""Watches one stage as it runs and says afterwards whether frozen stayed frozen and trained was trained.
+"""The watch over one stage: whether frozen tensors stayed frozen and the others were trained, as checks of the proof.
 
-It relies on the plan's groups alone, not on what the freezing did: a fault there must show here.
+The watch relies on the plan alone, not on `requires_grad` or anything else that freezing did: a fault of the freezing
+must show here.
 """
 
 from __future__ import annotations
@@ -17,14 +18,16 @@ from torch.optim import Optimizer
 
 from zoo.errors import CheckFailed
 from zoo.model.model import ZooModel
-from zoo.planning.plan import StagePlan
-from zoo.training.proof import Check
+from zoo.specs.plan import StagePlan
+from zoo.specs.run_result import Check
+from zoo.storage.tensors import tensor_digest
 
-_SHOWN = 10
 FIRST_STEPS = 3
-"""Of a stage, whose losses and weights the proof notes."""
+"""Steps at the beginning of a stage whose losses and weights the proof records, for `zoo verify` to repeat."""
+_SHOWN = 10
+"""Names that the evidence lists."""
 _LOSS_MUST_FALL = 1e-3
-"""Share of the first epoch's loss; less is the noise of another order of the images."""
+"""Share of the first epoch's loss by which the loss must fall. Another order of images alone may change it by less."""
 
 
 class NotFinite(CheckFailed):
@@ -32,64 +35,68 @@ class NotFinite(CheckFailed):
 
 
 class StageWatch:
-    """Made when a stage's freezing is done and before its first step."""
+    """Observes one stage. The training loop calls its methods as the stage goes on; `checks` has the verdicts."""
 
     def __init__(self, model: ZooModel, stage: StagePlan) -> None:
+        """Record what the model is before the stage: to be made after freezing and before the first step."""
         self._model = model
         self._stage = stage
         self._name = stage.settings.name
-        self._trained = {name: each for name, each in model.named_parameters() if self._trains(name)}
-        self._must_rest = _must_rest(model, stage)
+        self._trained = {name: parameter for name, parameter in model.named_parameters() if self._trains(name)}
+        self._eval_modules = _eval_modules(model, stage)
         self._frozen_before = self._frozen_digests()
-        self._trained_before = {name: tensor_digest(each) for name, each in self._trained.items()}
+        self._trained_before = _digests(self._trained)
         self.names = frozenset(self._trained) | {name for name, _ in model.named_buffers() if self._trains(name)}
-        """Parameters and buffers that may change, by full name."""
-        self._rate = max(stage.rates.values(), default=0.0)
-        self._awake: Counter[str] = Counter()
+        """Full names of the parameters and buffers that may change."""
+        self._highest_rate = max(stage.rates.values(), default=0.0)
+        self._in_training_mode: Counter[str] = Counter()
         self._steps = 0
         self._with_gradient: set[str] = set()
-        self._only_zeros: set[str] = set()
+        self._zero_gradient: set[str] = set()
         self._not_finite: list[str] = []
         self._losses: list[float] = []
         self._first_losses: list[str] = []
         self._first_digest = ""
-        self._reseeded: list[int] = []
+        self._reseeded_epochs: list[int] = []
         self._optimizer: Check | None = None
         self._finite: Check | None = None
         self._closed_form: Check | None = None
 
     def rate_found(self, rate: float) -> None:
-        """What `auto` turned out to be."""
-        self._rate = rate
+        """Note the rate that a search chose in place of `auto`."""
+        self._highest_rate = rate
 
     def optimizer_made(self, optimizer: Optimizer) -> None:
-        """Compare the optimizer's parameters with the plan's."""
-        names = {id(each): name for name, each in self._model.named_parameters()}
-        parameters = [each for group in optimizer.param_groups for each in group["params"]]
-        held = Counter(names.get(id(each), "(not of the model)") for each in parameters)
+        """Compare the optimizer's parameters with those that the plan trains."""
+        names_by_id = {id(parameter): name for name, parameter in self._model.named_parameters()}
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        held = Counter(names_by_id.get(id(parameter), "(not of the model)") for parameter in parameters)
         twice = sorted(name for name, count in held.items() if count > 1)
         forgotten = sorted(set(self._trained) - set(held))
         extra = sorted(set(held) - set(self._trained))
         faults = {"twice": twice, "forgotten": forgotten, "not to be trained": extra}
-        wrong = {what: found for what, found in faults.items() if found}
-        said = "; ".join(f"{what}: {found[0]}" for what, found in wrong.items())
+        wrong = {fault: names for fault, names in faults.items() if names}
+        faulty = "; ".join(f"{fault}: {names[0]}" for fault, names in wrong.items())
         self._optimizer = Check(
             name="optimizer_groups",
             stage=self._name,
             verdict="failed" if wrong else "passed",
-            summary=said or f"the optimizer holds exactly the {len(self._trained)} trainable tensors, each once",
-            evidence={what: found[:_SHOWN] for what, found in wrong.items()} | {"tensors": len(held)},
+            summary=faulty or f"the optimizer holds exactly the {len(self._trained)} trainable tensors, each once",
+            evidence={fault: names[:_SHOWN] for fault, names in wrong.items()} | {"tensors": len(held)},
         )
 
     def fitted(self, first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> None:
-        """Compare the head's state after fitting it twice to the same features: a closed form has one answer."""
+        """Compare two states of a closed-form head, tensors of any shape by name, fitted to the same features.
+
+        A closed form has one answer, so both must be the same bits.
+        """
         differing = [name for name in second if not torch.equal(first[name], second[name])]
-        wrong = differing + [name for name, each in second.items() if not bool(torch.isfinite(each).all())]
+        wrong = differing + _not_finite(second)
         if wrong:
             summary = f"{_first_of(wrong)} is not finite, or came out differently when fitted again"
         else:
             summary = (
-                f"fitted twice to the same features, the head's {len(second)} tensors are finite and the same bits"
+                f"fitted twice to the same features, the head's {len(second)} tensors are finite and bit-identical"
             )
         self._closed_form = Check(
             name="closed_form",
@@ -99,44 +106,48 @@ class StageWatch:
             evidence={
                 "differing": wrong[:_SHOWN],
                 "tensors": len(second),
-                "digest": _combined({name: tensor_digest(each) for name, each in second.items()}),
+                "digest": _combined_digest(_digests(second)),
             },
         )
 
     def step_begins(self) -> None:
-        """Look at the mode of everything that must rest."""
+        """Count a step, and note modules that must be in evaluation mode and are not."""
         self._steps += 1
-        for name in self._must_rest:
+        for name in self._eval_modules:
             if self._model.get_submodule(name).training:
-                self._awake[name] += 1
+                self._in_training_mode[name] += 1
 
     def gradients_ready(self, loss: float) -> None:
-        """Look at the gradients before the optimizer uses them. Raises NotFinite."""
-        gradients = {name: each.grad for name, each in self._trained.items() if each.grad is not None}
+        """Inspect the gradients before the optimizer uses them. Raises NotFinite for one, or a loss, that is not."""
+        gradients = {name: tensor.grad for name, tensor in self._trained.items() if tensor.grad is not None}
         new = gradients.keys() - self._with_gradient
         self._with_gradient.update(gradients)
-        self._only_zeros = {name for name in self._only_zeros | new if not bool(gradients[name].any())}
+        self._zero_gradient = {name for name in self._zero_gradient | new if not bool(gradients[name].any())}
+        # One norm over all: not finite as soon as any gradient is not. Which one it is, is looked up only then.
         norm = float(torch.nn.utils.get_total_norm(list(gradients.values()))) if gradients else 0.0
         if math.isfinite(loss) and math.isfinite(norm):
             return
-        self._not_finite = [name for name, each in gradients.items() if not bool(torch.isfinite(each).all())]
+        self._not_finite = _not_finite(gradients)
         of = f"the gradient of {self._not_finite[0]}" if self._not_finite else "the loss"
         self._not_finite = self._not_finite or ["loss"]
         raise NotFinite(
             f"Stage {self._name!r}, step {self._steps}: {of} is not finite (loss {loss:.4g}), "
-            f"at a learning rate of {self._rate:g}. The stage was stopped.\n"
-            f"Next: lower it, for example --set {self._name}.lr={self._rate / 10:g}."
+            f"at a learning rate of {self._highest_rate:g}. The stage was stopped.\n"
+            f"Next: lower it, for example --set {self._name}.lr={self._highest_rate / 10:g}."
         )
 
     def stepped(self, loss: float) -> None:
-        """Note the first steps, so that they can be compared when they are taken again (`zoo verify`)."""
+        """Record the loss and weights after each of the first steps, for `zoo verify` to compare."""
         if len(self._first_losses) < FIRST_STEPS:
             self._first_losses.append(loss.hex())
-            self._first_digest = _combined({name: tensor_digest(each) for name, each in self._trained.items()})
+            self._first_digest = _combined_digest(_digests(self._trained))
 
     def finished(self, val_logits: Tensor) -> None:
-        """Look at what the stage ends with: the optimizer's last step is seen by no gradient."""
-        wrong = [name for name, each in self._trained.items() if not bool(torch.isfinite(each).all())]
+        """Check that trained tensors and the validation logits[N, classes] are finite at the end of the stage.
+
+        Gradients do not show what the optimizer's last step did.
+        """
+        wrong = _not_finite(self._trained)
         if not bool(torch.isfinite(val_logits).all()):
             wrong.append("the validation logits")
         self._finite = Check(
@@ -145,58 +156,66 @@ class StageWatch:
             verdict="failed" if wrong else "passed",
             summary=f"not finite after the last step: {_first_of(wrong)}"
             if wrong
-            else "what was trained and the validation logits are finite",
+            else "trained tensors and validation logits are finite",
             evidence={"not_finite": wrong[:_SHOWN]},
         )
 
     @property
     def usable(self) -> bool:
-        """Whether the stage ended with a model that can be kept."""
+        """Whether the stage ended, with finite weights and logits."""
         return self._finite is not None and self._finite.verdict == "passed"
 
     def epoch_finished(self, train_loss: float, seeded: bool) -> None:
-        """`seeded`: whether torch's generator still has the seed that the epoch gave it."""
+        """Note the mean training loss of an epoch.
+
+        `seeded`: whether torch's generator still has the seed that it got at the epoch's beginning. Code that seeds it
+        during an epoch, such as a head's, would make later draws repeat.
+        """
         self._losses.append(train_loss)
         if not seeded:
-            self._reseeded.append(len(self._losses))
+            self._reseeded_epochs.append(len(self._losses))
 
-    def state(self) -> dict[str, Any]:
-        """What was seen so far, in plain JSON types."""
+    def state_dict(self) -> dict[str, Any]:
+        """Return all observations so far, in plain JSON types, for a checkpoint."""
         return {
             "frozen_before": self._frozen_before,
             "trained_before": self._trained_before,
-            "awake": dict(self._awake),
+            "awake": dict(self._in_training_mode),
             "steps": self._steps,
             "with_gradient": sorted(self._with_gradient),
-            "only_zeros": sorted(self._only_zeros),
+            "only_zeros": sorted(self._zero_gradient),
             "losses": self._losses,
             "first_losses": self._first_losses,
             "first_digest": self._first_digest,
-            "reseeded": self._reseeded,
+            "reseeded": self._reseeded_epochs,
         }
 
-    def take_up(self, seen: Mapping[str, Any]) -> None:
-        """Go on watching where `state` was taken: digests are compared with those of the stage's true beginning."""
-        self._frozen_before = dict(seen["frozen_before"])
-        self._trained_before = dict(seen["trained_before"])
-        self._awake = Counter(seen["awake"])
-        self._steps = seen["steps"]
-        self._with_gradient = set(seen["with_gradient"])
-        self._only_zeros = set(seen["only_zeros"])
-        self._losses = list(seen["losses"])
-        self._first_losses = list(seen["first_losses"])
-        self._first_digest = seen["first_digest"]
-        self._reseeded = list(seen["reseeded"])
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Load what `state_dict` returned: a resumed stage is compared with its beginning, not with the checkpoint."""
+        self._frozen_before = dict(state["frozen_before"])
+        self._trained_before = dict(state["trained_before"])
+        self._in_training_mode = Counter(state["awake"])
+        self._steps = state["steps"]
+        self._with_gradient = set(state["with_gradient"])
+        self._zero_gradient = set(state["only_zeros"])
+        self._losses = list(state["losses"])
+        self._first_losses = list(state["first_losses"])
+        self._first_digest = state["first_digest"]
+        self._reseeded_epochs = list(state["reseeded"])
 
     def checks(self) -> list[Check]:
-        """The verdicts on this stage."""
-        checks = [self._frozen_unchanged(), self._frozen_at_rest(), self._kinds()]
-        checks += [self._closed_form] if self._closed_form else [self._gradients(), self._loss_moved(), self._seeds()]
-        return [*checks, *(each for each in (self._optimizer, self._finite) if each is not None)]
+        """Return the checks on this stage."""
+        checks = [self._frozen_unchanged(), self._frozen_in_evaluation_mode(), self._dtype_and_device()]
+        if self._closed_form is not None:
+            # Fitted in one pass: there are no gradients, no second epoch and no draws to check.
+            checks.append(self._closed_form)
+        else:
+            checks += [self._gradients(), self._loss_movement(), self._seeds()]
+        return [*checks, *(check for check in (self._optimizer, self._finite) if check is not None)]
 
     def _frozen_digests(self) -> dict[str, str]:
         tensors = {**dict(self._model.named_parameters()), **dict(self._model.named_buffers())}
-        return {name: tensor_digest(each) for name, each in tensors.items() if not self._trains(name)}
+        return _digests({name: tensor for name, tensor in tensors.items() if not self._trains(name)})
 
     def _trains(self, name: str) -> bool:
         return self._model.trains(name, self._stage.trains, self._stage.tensors, self._stage.settings.batch_norm)
@@ -214,32 +233,32 @@ class StageWatch:
             evidence={
                 "changed": changed[:_SHOWN],
                 "tensors": len(after),
-                "digest_before": _combined(self._frozen_before),
-                "digest_after": _combined(after),
+                "digest_before": _combined_digest(self._frozen_before),
+                "digest_after": _combined_digest(after),
             },
         )
 
-    def _frozen_at_rest(self) -> Check:
-        awake = sorted(self._awake)
+    def _frozen_in_evaluation_mode(self) -> Check:
+        wrong = sorted(self._in_training_mode)
         return Check(
             name="frozen_in_evaluation_mode",
             stage=self._name,
-            verdict="failed" if awake else "passed",
-            summary=f"{awake[0]} was in training mode in {self._awake[awake[0]]} of {self._steps} steps"
-            if awake
-            else f"{len(self._must_rest)} frozen modules were in evaluation mode in all {self._steps} steps",
-            evidence={"modules": len(self._must_rest), "steps": self._steps, "in_training_mode": awake[:_SHOWN]},
+            verdict="failed" if wrong else "passed",
+            summary=f"{wrong[0]} was in training mode in {self._in_training_mode[wrong[0]]} of {self._steps} steps"
+            if wrong
+            else f"{len(self._eval_modules)} frozen modules were in evaluation mode in all {self._steps} steps",
+            evidence={"modules": len(self._eval_modules), "steps": self._steps, "in_training_mode": wrong[:_SHOWN]},
         )
 
-    def _kinds(self) -> Check:
-        """Weights and statistics are float32 whatever the precision of the passes, counters whole, all in one place."""
+    def _dtype_and_device(self) -> Check:
+        """Check that floating-point tensors are float32, whatever precision computes with them, and on one device."""
         tensors = {**dict(self._model.named_parameters()), **dict(self._model.named_buffers())}
-        dtypes = Counter(str(each.dtype).removeprefix("torch.") for each in tensors.values())
-        devices = Counter(str(each.device) for each in tensors.values())
-        wide = [name for name, each in tensors.items() if each.is_floating_point() and each.dtype != torch.float32]
+        dtypes = Counter(str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values())
+        devices = Counter(str(tensor.device) for tensor in tensors.values())
+        others = [name for name, each in tensors.items() if each.is_floating_point() and each.dtype != torch.float32]
         device = next(iter(self._trained.values()), next(self._model.parameters())).device
-        elsewhere = [name for name, each in tensors.items() if each.device != device]
-        faults = [f"{name} is {tensors[name].dtype}" for name in wide]
+        elsewhere = [name for name, tensor in tensors.items() if tensor.device != device]
+        faults = [f"{name} is {tensors[name].dtype}" for name in others]
         faults += [f"{name} is on {tensors[name].device}, not {device}" for name in elsewhere]
         return Check(
             name="dtype_and_device",
@@ -247,57 +266,57 @@ class StageWatch:
             verdict="failed" if faults else "passed",
             summary=_first_of(faults)
             if faults
-            else f"{len(tensors)} parameters and buffers are float32 or whole numbers, on {device}",
+            else f"{len(tensors)} parameters and buffers are float32 or integers, on {device}",
             evidence={"dtypes": dict(dtypes), "devices": dict(devices), "faults": faults[:_SHOWN]},
         )
 
     def _seeds(self) -> Check:
-        wrong = self._reseeded
+        wrong = self._reseeded_epochs
         return Check(
             name="seeds",
             stage=self._name,
             verdict="failed" if wrong else "passed",
             summary=f"something else seeded torch's generator in epoch {wrong[0]}, so draws repeat"
             if wrong
-            else f"torch's generator had the seed of (seed, stage, epoch) in all {len(self._losses)} epochs",
+            else f"torch's generator was seeded from (seed, stage, epoch) in all {len(self._losses)} epochs",
             evidence={"reseeded": wrong, "first_losses": self._first_losses, "first_digest": self._first_digest},
         )
 
     def _gradients(self) -> Check:
         never = [name for name in self._trained if name not in self._with_gradient]
-        unmoved = [name for name, each in self._trained.items() if tensor_digest(each) == self._trained_before[name]]
-        still = [name for name in unmoved if name not in never]
+        after = _digests(self._trained)
+        unmoved = [name for name in after if after[name] == self._trained_before[name] and name not in never]
         if self._not_finite:
             summary = f"the gradient of {self._not_finite[0]} was not finite in step {self._steps}"
         elif never:
             summary = f"{_first_of(never)} never got a gradient"
-        elif self._only_zeros:
-            summary = f"{_first_of(sorted(self._only_zeros))} got a gradient of zeros in every step"
+        elif self._zero_gradient:
+            summary = f"{_first_of(sorted(self._zero_gradient))} got a gradient of only zeros in every step"
         else:
             summary = f"{len(self._trained)} trainable tensors got finite gradients" + (
-                f"; {len(still)} did not move at working precision" if still else ""
+                f"; {len(unmoved)} did not change at float32 precision" if unmoved else ""
             )
         return Check(
             name="gradients",
             stage=self._name,
-            verdict="failed" if self._not_finite or never else "warning" if self._only_zeros else "passed",
+            verdict="failed" if self._not_finite or never else "warning" if self._zero_gradient else "passed",
             summary=summary,
             evidence={
                 "tensors": len(self._trained),
                 "never": never[:_SHOWN],
-                "only_zeros": sorted(self._only_zeros)[:_SHOWN],
+                "only_zeros": sorted(self._zero_gradient)[:_SHOWN],
                 "not_finite": self._not_finite[:_SHOWN],
-                "not_moved": still[:_SHOWN],
+                "not_moved": unmoved[:_SHOWN],
             },
         )
 
-    def _loss_moved(self) -> Check:
+    def _loss_movement(self) -> Check:
         first, last = (self._losses[0], self._losses[-1]) if self._losses else (math.nan, math.nan)
         if len(self._losses) < 2:
-            verdict, summary = "passed", f"one epoch, train loss {first:.4g}: nothing to compare"
+            verdict, summary = "passed", f"one epoch with a train loss of {first:.4g}: nothing to compare"
         else:
             verdict = "passed" if last < first * (1 - _LOSS_MUST_FALL) else "warning"
-            summary = f"train loss {first:.4g} in the first epoch, {last:.4g} in the last"
+            summary = f"train loss was {first:.4g} in the first epoch and {last:.4g} in the last"
         evidence = {"first": first, "last": last} if self._losses else {}
         return Check(
             name="loss_movement",
@@ -308,21 +327,22 @@ class StageWatch:
         )
 
 
-def tensor_digest(tensor: Tensor) -> str:
-    """SHA-256 over dtype, shape and bytes."""
-    plain = tensor.detach().cpu().contiguous()
-    digest = hashlib.sha256(f"{plain.dtype}{tuple(plain.shape)}".encode())
-    digest.update(plain.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
-def _must_rest(model: ZooModel, stage: StagePlan) -> list[str]:
+def _eval_modules(model: ZooModel, stage: StagePlan) -> list[str]:
+    """Return the names of the modules that must be in evaluation mode while the stage trains."""
     names = [f"backbone.{name}" if name else "backbone" for name, _ in model.backbone.named_modules()]
     names += [f"head.{name}" if name else "head" for name, _ in model.head.named_modules()]
-    return [name for name in names if model.rests(name, stage.trains, stage.settings.batch_norm)]
+    return [name for name in names if model.stays_in_eval(name, stage.trains, stage.settings.batch_norm)]
 
 
-def _combined(digests: dict[str, str]) -> str:
+def _digests(tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    return {name: tensor_digest(tensor) for name, tensor in tensors.items()}
+
+
+def _not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
+    return [name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]
+
+
+def _combined_digest(digests: dict[str, str]) -> str:
     lines = [f"{name} {digest}" for name, digest in sorted(digests.items())]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 

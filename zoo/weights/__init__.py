@@ -1,1 +1,1 @@
-"""Pretrained weights on this machine: fetched, mirrored, stored, carried over, looked after."""
+"""Pretrained weights: where they are on this machine, how they are fetched, and what is recorded about them."""

@@ -1,7 +1,7 @@
-"""Weights for a machine without a network: a folder of safetensors files and `weights.json`, which says whose they are.
+"""Bundles: weights for a machine without a network, as a folder of safetensors files and `weights.json`.
 
-Made where there is a network (`zoo weights fetch NAME --out FOLDER`), carried over, and put into zoo's store there
-(`zoo weights import FOLDER`).
+A bundle is made on a machine with a network (`zoo weights fetch NAME --out FOLDER`), copied over, and put into zoo's
+store there (`zoo weights import FOLDER`).
 """
 
 from __future__ import annotations
@@ -12,55 +12,64 @@ from pathlib import Path
 
 from zoo.errors import Refused, WeightsError
 from zoo.events import Note, Report
-from zoo.files import new_path
-from zoo.model.build import build_backbone, choose_weights, file_digest
-from zoo.model.weights import check_weights_file, read_state
-from zoo.registry import Registry, ResolvedBackbone
+from zoo.model.build import build_backbone
 from zoo.registry.catalogue import Filter, find_backbones
-from zoo.specs import BackboneSpec, HubFile, UrlFile, WeightsSpec
-from zoo.weights.convert import write_safetensors
-from zoo.weights.download import basename
+from zoo.registry.names import ResolvedBackbone
+from zoo.registry.registry import Registry
+from zoo.specs.backbone import BackboneSpec, HubFile, UrlFile, WeightsSpec
+from zoo.storage.atomic import new_path
+from zoo.storage.tensors import file_digest
+from zoo.weights.download import basename, on_bytes, on_start
 from zoo.weights.fetch import fetch
-from zoo.weights.manifest import MANIFEST, Entry, Original, address_of, manifest_text, read_manifest, source_key
-from zoo.weights.places import has_digest
-from zoo.weights.store import ENDING, put, store_folder
-from zoo.weights.telling import announcing, following
+from zoo.weights.local import SUFFIX, has_digest, put, store_folder
+from zoo.weights.manifest import MANIFEST, ManifestEntry, Original, address_of, manifest_text, read_manifest, source_key
+from zoo.weights.obtain import choose_weights
+from zoo.weights.state import check_weights_file, read_state, write_safetensors
 
 
 def fetch_weights(
     names: Sequence[str], registry: Registry, report: Report, *, out: Path | None = None
-) -> list[tuple[Entry, Path]]:
-    """Download what is not here; with `out` also as a bundle, a new folder -> (what is said of each, its file).
+) -> list[tuple[ManifestEntry, Path]]:
+    """Download weights that are not on this machine -> (entry, file) of each.
 
-    Raises Refused for a backbone without weights and an `out` that exists, WeightsError.
+    Args:
+        names: `[provider/]architecture[.tag]`, one or several.
+        registry: The backbones that publish them.
+        report: Called with Note and Progress.
+        out: If given, also write a bundle, a new folder; the files returned are then those in it.
+
+    Raises:
+        UnknownName: There is no such backbone or tag.
+        Refused: A backbone has no published weights, or `out` exists.
+        WeightsError: The weights cannot be downloaded; Unreachable, Offline.
     """
-    chosen = [_published(registry.backbone(name)) for name in dict.fromkeys(names)]
+    published = [_published(registry.backbone(name)) for name in dict.fromkeys(names)]
     if out is None:
-        found = [(spec, weights, _fetch(spec, weights, report)) for spec, weights in chosen]
-        return [(_entry(spec, weights, path, path), path) for spec, weights, path in found]
+        files = [(spec, weights, _fetch(spec, weights, report)) for spec, weights in published]
+        return [(_entry(spec, weights, path, path), path) for spec, weights, path in files]
     with new_path(out) as draft:
         draft.mkdir()
-        entries = [_bundled(spec, weights, draft, report) for spec, weights in chosen]
+        entries = [_add_to_bundle(spec, weights, draft, report) for spec, weights in published]
         (draft / MANIFEST).write_text(manifest_text(entries), "utf-8")
     return [(entry, out / entry.file) for entry in entries]
 
 
 def import_weights(
     path: Path, registry: Registry, report: Report, *, name: str | None = None
-) -> list[tuple[Entry, Path]]:
-    """Check what was carried here and put it into zoo's store -> (what is said of each, where it is).
+) -> list[tuple[ManifestEntry, Path]]:
+    """Check a bundle or a file, and copy its weights into zoo's store -> (entry, file in the store) of each.
 
-    Everything is checked before anything is put there.
+    Everything is checked before anything is copied.
 
     Args:
         path: A bundle, or one file as upstream publishes it.
-        registry: Whose backbones find it afterwards.
-        report: Told what could not be checked.
-        name: Of a file, whose weights it holds; needed for the hub's, whose files all have the same name.
+        registry: The backbones that will use the weights.
+        report: Called with a Note about what could not be checked.
+        name: Whose weights a file holds; needed for the hub's files, which all have the same name.
 
     Raises:
-        WeightsError: A file is missing, damaged, another one than upstream's, or not what this zoo looks for.
-        Refused: `name` beside a bundle, or no `name` for a file that does not tell by its own.
+        WeightsError: A file is missing, damaged, not upstream's, or of other weights than this zoo looks for.
+        Refused: `name` was given for a bundle, or not given for a file whose name does not identify its weights.
     """
     if path.is_dir():
         if name is not None:
@@ -68,7 +77,7 @@ def import_weights(
         entries = _checked_bundle(path, registry)
         return [(entry, put(entry, path / entry.file)) for entry in entries]
     check_weights_file(path)
-    spec, weights = _whose(path, registry, name)
+    spec, weights = _identify(path, registry, name)
     return [_import_file(path, spec, weights, report)]
 
 
@@ -84,107 +93,105 @@ def _fetch(spec: BackboneSpec, weights: WeightsSpec, report: Report) -> Path:
         weights.source,
         name=f"{spec.name}.{weights.tag}",
         licence=weights.licence,
-        announce=announcing(report),
-        progress=following(report),
+        announce=on_start(report),
+        progress=on_bytes(report),
     )
 
 
-def _bundled(spec: BackboneSpec, weights: WeightsSpec, draft: Path, report: Report) -> Entry:
+def _add_to_bundle(spec: BackboneSpec, weights: WeightsSpec, draft: Path, report: Report) -> ManifestEntry:
     path = _fetch(spec, weights, report)
-    file = draft / f"{spec.provider}_{spec.architecture}.{weights.tag}{ENDING}"
+    file = draft / f"{spec.provider}_{spec.architecture}.{weights.tag}{SUFFIX}"
     write_safetensors(path, file)
     return _entry(spec, weights, path, file)
 
 
-def _entry(spec: BackboneSpec, weights: WeightsSpec, upstream: Path, file: Path) -> Entry:
-    """`file` holds what `upstream`, which may be the same, was published with."""
+def _entry(spec: BackboneSpec, weights: WeightsSpec, upstream: Path, file: Path) -> ManifestEntry:
+    """The entry of `file`, which holds the tensors of upstream's file `upstream` and may be the same."""
     digest = file_digest(file)
-    of_upstream = digest if upstream == file else file_digest(upstream)
-    return Entry(
+    upstream_digest = digest if upstream == file else file_digest(upstream)
+    hub_files = weights.source.filenames if isinstance(weights.source, HubFile) else ()
+    return ManifestEntry(
         name=f"{spec.name}.{weights.tag}",
         tag=weights.tag,
         source=source_key(weights.source),
-        address=address_of(weights.source, upstream.name if upstream.name in _hub_files(weights) else None),
+        address=address_of(weights.source, upstream.name if upstream.name in hub_files else None),
         file=file.name,
         digest=digest,
         size=file.stat().st_size,
         licence=weights.licence,
-        original=None if of_upstream == digest else Original(file=upstream.name, digest=of_upstream),
+        original=None if upstream_digest == digest else Original(file=upstream.name, digest=upstream_digest),
     )
 
 
-def _hub_files(weights: WeightsSpec) -> tuple[str, ...]:
-    return weights.source.filenames if isinstance(weights.source, HubFile) else ()
-
-
-def _checked_bundle(folder: Path, registry: Registry) -> tuple[Entry, ...]:
+def _checked_bundle(folder: Path, registry: Registry) -> tuple[ManifestEntry, ...]:
     try:
         entries = read_manifest(folder / MANIFEST)
     except FileNotFoundError:
         raise WeightsError(
-            f"{folder} is no bundle: it has no {MANIFEST}.\n"
+            f"{folder} is not a bundle: it has no {MANIFEST}.\n"
             "Next: make one on a connected machine with zoo weights fetch NAME --out FOLDER, or give one weights file."
         ) from None
     for entry in entries:
-        _refuse_others(entry, registry)
+        _check_source(entry, registry)
         file = folder / entry.file
         if not file.is_file():
-            raise WeightsError(f"{folder} is incomplete: {entry.file} is missing. Next: carry the bundle over again.")
+            raise WeightsError(f"{folder} is incomplete: {entry.file} is missing. Next: copy the bundle again.")
         if not has_digest(file, entry.digest):
             raise WeightsError(
                 f"{file} is damaged: its SHA-256 is {file_digest(file)}, {MANIFEST} says {entry.digest}.\n"
-                "Nothing was imported. Next: carry the bundle over again."
+                "Nothing was imported. Next: copy the bundle again."
             )
     return entries
 
 
-def _refuse_others(entry: Entry, registry: Registry) -> None:
-    """What this zoo would not find again, because it means other weights by that name."""
+def _check_source(entry: ManifestEntry, registry: Registry) -> None:
+    """Refuse weights that this zoo would not find again, because it uses the name for others."""
     backbone = registry.backbone(entry.name)
     weights = backbone.spec.weights_for(entry.tag)
     if weights is None or source_key(weights.source) != entry.source:
-        means = address_of(weights.source) if weights else "nothing"
+        own = f"weights from {address_of(weights.source)}" if weights else "no weights"
         raise WeightsError(
             f"The bundle's {entry.name} is from {entry.address}; by that name the {backbone.plugin.label} installed "
-            f"here means {means}.\nNext: make the bundle with the versions of zoo and its plugins that this machine "
-            "has; zoo doctor shows them."
+            f"here has {own}.\nNext: make the bundle with the versions of zoo and its plugins that are installed on "
+            "this machine; zoo doctor shows them."
         )
 
 
-def _whose(path: Path, registry: Registry, name: str | None) -> tuple[BackboneSpec, WeightsSpec]:
+def _identify(path: Path, registry: Registry, name: str | None) -> tuple[BackboneSpec, WeightsSpec]:
+    """The weights that a file holds, by `name` or by the file's own name."""
     if name is not None:
         return _published(registry.backbone(name))
-    for listed in find_backbones(registry, Filter(pretrained=True)):
-        for weights in listed.weights:
+    for backbone in find_backbones(registry, Filter(pretrained=True)):
+        for weights in backbone.weights:
             if isinstance(weights.source, UrlFile) and basename(weights.source.url) == path.name:
-                return listed.spec, weights
+                return backbone.spec, weights
     raise Refused(
-        f"Nobody publishes weights in a file named {path.name!r}, so it does not say whose they are.\n"
-        f"Next: zoo weights import {path} --as NAME where it is upstream's own file, "
-        f"or zoo finetune --weights {path} where it is yours."
+        f"No published weights have a file named {path.name!r}, so its name does not say which weights it holds.\n"
+        f"Next: zoo weights import {path} --as NAME if it is upstream's own file, "
+        f"or zoo finetune --weights {path} if it is yours."
     )
 
 
-def _import_file(path: Path, spec: BackboneSpec, weights: WeightsSpec, report: Report) -> tuple[Entry, Path]:
+def _import_file(path: Path, spec: BackboneSpec, weights: WeightsSpec, report: Report) -> tuple[ManifestEntry, Path]:
     name = f"{spec.name}.{weights.tag}"
     published = weights.source.sha256_prefix if isinstance(weights.source, UrlFile) else None
     if not has_digest(path, published):
         raise WeightsError(
-            f"{path} is not the published file of {name}: its SHA-256 is {file_digest(path)}, "
-            f"published is {published}...\nNext: carry it over again, or, where it is your own, "
+            f"{path} is not the published file of {name}: its SHA-256 is {file_digest(path)}, the published one is "
+            f"{published}...\nNext: copy the file again, or, if it is your own, "
             f"zoo finetune --backbone {spec.name} --weights {path}"
         )
-    # Tensors of another architecture are heard of now, not when a run needs them.
+    # Built, so that tensors of another architecture are refused now and not when a run needs them.
     build_backbone(spec.build, tag=weights.tag, state=read_state(path), input_size=None)
     if published is None:
-        text = f"Nobody published a SHA-256 of the weights of {name} that zoo knows without a network: "
-        report(Note(text=f"{text}{path.name} fits the architecture, and is taken at your word.", loud=True))
+        unknown = f"No SHA-256 of {name} is known without a network, so {path.name} could not be compared with one"
+        report(Note(text=f"{unknown}. It fits the architecture, and zoo trusts that it is the right file.", loud=True))
     store_folder().mkdir(parents=True, exist_ok=True)
-    draft = store_folder() / f"import-{os.getpid()}{ENDING}"
+    draft = store_folder() / f"import-{os.getpid()}{SUFFIX}"
     try:
         write_safetensors(path, draft)
         entry = _entry(spec, weights, path, draft)
-        entry = entry.model_copy(update={"file": f"{entry.digest}{ENDING}"})
+        entry = entry.model_copy(update={"file": f"{entry.digest}{SUFFIX}"})
         return entry, put(entry, draft)
     finally:
         draft.unlink(missing_ok=True)

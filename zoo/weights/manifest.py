@@ -1,4 +1,4 @@
-"""What a bundle, and zoo's store, say about the weights that they hold: `weights.json`."""
+"""`weights.json`: what a bundle and zoo's store record about the weights that they hold."""
 
 from __future__ import annotations
 
@@ -11,62 +11,65 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from zoo.errors import WeightsError
-from zoo.files import json_text, parse_json
-from zoo.specs import HubFile, UrlFile
+from zoo.specs.backbone import HubFile, UrlFile
+from zoo.storage.atomic import json_text, parse_json
 
 FORMAT = 1
 MANIFEST = "weights.json"
 _SHA256 = "^[0-9a-f]{64}$"
-_PLAIN = r"^[A-Za-z0-9_][A-Za-z0-9_.\-]*$"
+# A bundle may come from anywhere: a name with a slash could lead out of its folder.
+_PLAIN_NAME = r"^[A-Za-z0-9_][A-Za-z0-9_.\-]*$"
 
 
-class _Record(BaseModel):
-    # Newer zoos may add keys: an older one reads what it knows.
+class _ManifestPart(BaseModel):
+    # Later versions of zoo may add keys: an earlier one reads those that it knows.
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
-class Original(_Record):
-    """Upstream's file, where its tensors had to be written anew as safetensors."""
+class Original(_ManifestPart):
+    """Upstream's file, where its tensors were rewritten as safetensors."""
 
     file: str
     digest: str = Field(pattern=_SHA256)
 
 
-class Entry(_Record):
+class ManifestEntry(_ManifestPart):
     """One set of weights."""
 
     name: str
     """`provider/architecture.tag`."""
     tag: str
     source: dict[str, Any]
-    """Where upstream publishes it, as the backbone's spec says: by this it is found again."""
+    """Where upstream publishes it, as the backbone's spec says; weights are looked up by this."""
     address: str
-    """The same, for people."""
-    file: str = Field(pattern=_PLAIN)
-    """Beside the manifest."""
+    """The same as an address for people."""
+    file: str = Field(pattern=_PLAIN_NAME)
+    """Name of the file, in the manifest's own folder."""
     digest: str = Field(pattern=_SHA256)
     """SHA-256 of the file."""
     size: int = Field(ge=0)
-    """Bytes."""
+    """Size of the file in bytes."""
     licence: str | None
-    """As upstream states it."""
+    """Licence as upstream states it."""
     original: Original | None = None
-    """None where the file is upstream's own."""
+    """None if the file is upstream's own."""
 
 
-class Manifest(_Record):
+class Manifest(_ManifestPart):
+    """The content of `weights.json`."""
+
     format: int
-    weights: tuple[Entry, ...]
+    weights: tuple[ManifestEntry, ...]
 
 
 def source_key(source: HubFile | UrlFile) -> dict[str, Any]:
-    """What stands for a source in an entry, in plain JSON types."""
+    """The value of an entry's `source`, in plain JSON types."""
     plain: dict[str, Any] = json.loads(json.dumps(asdict(source)))
     return plain
 
 
 def address_of(source: HubFile | UrlFile, filename: str | None = None) -> str:
-    """Where people find it."""
+    """Address of a source for people; `filename`: which of a hub repository's files (default: the first)."""
     if isinstance(source, UrlFile):
         return source.url
     from huggingface_hub import constants
@@ -75,13 +78,13 @@ def address_of(source: HubFile | UrlFile, filename: str | None = None) -> str:
     return f"{constants.ENDPOINT}/{source.repo_id}/resolve/{source.revision or 'main'}/{file}"
 
 
-def manifest_text(entries: Iterable[Entry]) -> str:
-    """The file's content."""
+def manifest_text(entries: Iterable[ManifestEntry]) -> str:
+    """The text of a manifest with these entries."""
     return json_text(Manifest(format=FORMAT, weights=tuple(entries)).model_dump(mode="json"))
 
 
-def read_manifest(path: Path) -> tuple[Entry, ...]:
-    """The entries. Raises WeightsError for a file that is none, FileNotFoundError where there is none."""
+def read_manifest(path: Path) -> tuple[ManifestEntry, ...]:
+    """The entries of a manifest. Raises WeightsError if it is not valid, FileNotFoundError if there is none."""
     try:
         content = parse_json(path.read_text("utf-8"))
     except FileNotFoundError:

@@ -1,147 +1,145 @@
-"""A download that is not whole yet: where its bytes wait, and how the next try knows that they are of the same file."""
+"""Unfinished downloads: where the bytes received so far wait, and whether a later attempt may continue them."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
-import sys
 import uuid
 from io import FileIO
 from pathlib import Path
 from typing import Any
 
-from zoo.files import parse_json
+from filelock import BaseFileLock, FileLock
 
-if sys.platform != "win32":
-    import fcntl
+from zoo.storage.atomic import parse_json
 
-_ENDING = ".partial"
-_PIECE = 1 << 20
+_SUFFIX = ".partial"
+_CHUNK_BYTES = 1 << 20
 
 
-class Partial:
-    """Bytes of `target` so far, held by this process alone; `target` itself never holds a part.
+class PartialFile:
+    """The bytes of `target` received so far, in a file that only this process writes; `target` is always complete.
 
-    They are worth keeping where a later try can tell that they belong to the same file: by the host's entity tag, or
-    by the length together with the SHA-256 that the whole file must have.
+    A later attempt may continue it where it can tell that the host still has the same file: by the host's entity tag,
+    or by the length together with the SHA-256 that the complete file must have.
     """
 
-    def __init__(self, target: Path, path: Path, file: FileIO, *, shared: bool) -> None:
+    def __init__(self, target: Path, path: Path, file: FileIO, lock: BaseFileLock | None) -> None:
         self.path = path
+        self.done = os.fstat(file.fileno()).st_size
+        """Bytes received so far."""
+        self.discard = False
+        """Set when the bytes are wrong: `close` then deletes them."""
         self._target = target
         self._file = file
-        self._noted = _read_note(_note_of(path)) if shared else {}
-        self._shared = shared
-        """Whether another process would find it."""
+        self._lock = lock
+        """Held on the name that every process looks for; None for a private file that nobody else finds."""
+        self._note = path.with_name(path.name + ".json")
+        self._noted = _read_note(self._note) if lock else {}
         self._finished = False
-        self.worthless = False
-        """Set where its bytes are wrong: then nothing is kept."""
-
-    @property
-    def done(self) -> int:
-        """Bytes that are here."""
-        return os.fstat(self._file.fileno()).st_size
 
     @property
     def etag(self) -> str:
+        """The host's entity tag of the file; empty where it gave none."""
         return str(self._noted.get("etag") or "")
 
     @property
     def length(self) -> int | None:
-        """Of the whole file, as the host said; None where it did not."""
+        """Bytes of the complete file; None where the host did not say."""
         length = self._noted.get("length")
         return length if isinstance(length, int) else None
 
+    @property
+    def resumable(self) -> bool:
+        """Whether `close` keeps the bytes for a later attempt."""
+        usable = self._lock is not None and not self.discard and not self._finished
+        return usable and self.continues(self._noted.get("sha256"))
+
     def continues(self, sha256: str | None) -> bool:
-        """Whether a download of the file with this SHA-256 (or its beginning) may go on from here."""
+        """Whether a download of the file with this SHA-256 (or its first digits) may continue from here."""
         if self._noted.get("sha256") != sha256 or self.length is None or not 0 < self.done < self.length:
             return False
         return bool(self.etag or sha256)
 
     def begin(self, *, etag: str, length: int | None, sha256: str | None) -> None:
-        """Drop what is here, and note what is coming. Raises OSError."""
+        """Delete the bytes, and note which file the next ones belong to. Raises OSError."""
         self._file.truncate(0)
-        self._file.seek(0)
+        self.done = 0
         self._noted = {"etag": etag, "length": length, "sha256": sha256}
-        if self._shared:
-            _note_of(self.path).write_text(json.dumps(self._noted), "utf-8")
+        if self._lock is not None:
+            self._note.write_text(json.dumps(self._noted), "utf-8")
 
     def digest(self) -> Any:
-        """A SHA-256 that has seen what is here; the next write comes after it. Raises OSError."""
-        seen = hashlib.sha256()
+        """A running SHA-256 of the bytes received so far, for the caller to update. Raises OSError."""
+        digest = hashlib.sha256()
         self._file.seek(0)
-        while piece := self._file.read(_PIECE):
-            seen.update(piece)
-        return seen
+        while chunk := self._file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+        return digest
 
     def write(self, chunk: bytes) -> None:
-        """Append. Raises OSError; then nothing is kept, for the disk may be full."""
+        """Append. Raises OSError; the bytes are then discarded, because the disk may be full."""
         rest = memoryview(chunk)
         try:
             while rest:
-                rest = rest[self._file.write(rest) :]
+                written = self._file.write(rest)
+                self.done += written
+                rest = rest[written:]
         except OSError:
-            self.worthless = True
+            self.discard = True
             raise
 
     def finish(self) -> None:
-        """It is whole: from now on it is `target`. Raises OSError."""
+        """Rename the complete file to `target`. Raises OSError."""
         os.fsync(self._file.fileno())
-        if sys.platform == "win32":
-            self._file.close()  # an open file cannot be renamed there
-        # The name is free as soon as the file has left it, and another process may take it.
-        _note_of(self.path).unlink(missing_ok=True)
+        self._file.close()  # Windows does not rename open files.
+        self._note.unlink(missing_ok=True)
         self.path.replace(self._target)
         self._finished = True
 
-    @property
-    def kept(self) -> bool:
-        """Whether its bytes will wait for a next try."""
-        worth = self._shared and not self.worthless and not self._finished
-        return worth and self.continues(self._noted.get("sha256"))
-
     def close(self) -> None:
-        """Let go of it."""
-        if not self._finished and not self.kept:
-            self.path.unlink(missing_ok=True)
-            _note_of(self.path).unlink(missing_ok=True)
+        """Delete the bytes unless they are resumable, and let other processes use the file."""
         self._file.close()
+        if not self._finished and not self.resumable:
+            self.path.unlink(missing_ok=True)
+            self._note.unlink(missing_ok=True)
+        if self._lock is not None:
+            # Deleted while it is held: a process that has opened it but not locked it yet is then refused by filelock,
+            # which takes no lock on a deleted file. Windows deletes the file itself on release.
+            with contextlib.suppress(OSError):
+                Path(self._lock.lock_file).unlink()
+            self._lock.release()
 
 
-def claim(target: Path) -> Partial:
-    """The partial download of `target`, which an earlier try may have left; where another process is writing that one,
-    a new one that nobody else sees. Raises OSError."""
+def open_partial(target: Path) -> PartialFile:
+    """The partial download of `target`, with what an earlier attempt has left. Raises OSError.
+
+    Where another process is writing that file, a private one that nobody else finds.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
-    return _shared(target) or _private(target)
+    return _open_shared(target) or _open_private(target)
 
 
-def _shared(target: Path) -> Partial | None:
-    if sys.platform == "win32":
+def _open_shared(target: Path) -> PartialFile | None:
+    path = target.with_name(target.name + _SUFFIX)
+    # The system releases the lock when the process dies, so that the next attempt can continue what it has left.
+    lock = FileLock(path.with_name(path.name + ".lock"))
+    try:
+        lock.acquire(timeout=0)
+    except (OSError, NotImplementedError):  # Another process has it, or the file system has no locks.
         return None
-    path = target.with_name(target.name + _ENDING)
-    while True:
-        file = FileIO(os.open(path, os.O_RDWR | os.O_CREAT, 0o644), "r+")
-        try:
-            fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-            same = os.path.samestat(os.fstat(file.fileno()), path.stat())
-        except FileNotFoundError:
-            same = False
-        except OSError:  # held by another, or a file system without locks
-            file.close()
-            return None
-        if same:
-            return Partial(target, path, file, shared=True)
-        file.close()  # whoever held it has finished or dropped it in the meantime
+    try:
+        return PartialFile(target, path, path.open("a+b", buffering=0), lock)
+    except BaseException:
+        lock.release()
+        raise
 
 
-def _private(target: Path) -> Partial:
-    path = target.with_name(f"{target.name}.{uuid.uuid4().hex}{_ENDING}")
-    return Partial(target, path, path.open("x+b", buffering=0), shared=False)
-
-
-def _note_of(path: Path) -> Path:
-    return path.with_name(path.name + ".json")
+def _open_private(target: Path) -> PartialFile:
+    path = target.with_name(f"{target.name}.{uuid.uuid4().hex}{_SUFFIX}")
+    return PartialFile(target, path, path.open("x+b", buffering=0), None)
 
 
 def _read_note(path: Path) -> dict[str, Any]:

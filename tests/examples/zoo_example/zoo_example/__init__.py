@@ -20,7 +20,7 @@ class ScaledLinearOptions:
     """Options of `scaled_linear`."""
 
     scale: float = 2.0
-    """Every logit is multiplied by it."""
+    """Factor that multiplies every logit, above 0."""
 
     def __post_init__(self) -> None:
         if not self.scale > 0:
@@ -34,6 +34,7 @@ def _scaled_linear(shape: zoo.FeatureShape, classes: int, options: ScaledLinearO
 
 
 def _smoothed(module: nn.Module, features: Tensor, targets: Tensor) -> Tensor:
+    """features[N, F], targets[N] -> cross-entropy with smoothed labels, a scalar."""
     from torch.nn import functional
 
     return functional.cross_entropy(module(features), targets, label_smoothing=0.1)

@@ -1,4 +1,4 @@
-"""Needs torch: imported when the head is built."""
+"""The torch module of the head; imported only when the head is built."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 
 class ScaledLinear(nn.Linear):
-    """`scale * linear(features)`."""
+    """A linear layer whose output is multiplied by `scale`."""
 
     def __init__(self, features: int, classes: int, scale: float) -> None:
         super().__init__(features, classes)

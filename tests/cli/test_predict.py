@@ -1,0 +1,280 @@
+"""A finished classifier on many files: found, read, computed and written as a stream."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import zoo
+from PIL import Image
+from tests.conftest import Zoo
+from zoo.artefact.classifier import Prediction
+from zoo.artefact.config import sealed
+from zoo.cli.console import Verbosity
+from zoo.cli.display import RunDisplay
+from zoo.cli.predict import TableWriter
+from zoo.data.paths import count_images, images_of
+from zoo.errors import DataError, OptionError
+from zoo.events import Event, Note, Progress
+from zoo.specs.data import IMAGE_SUFFIXES
+from zoo.specs.plan import Compute
+
+
+@pytest.fixture(scope="module")
+def run_folder(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "run"
+    tiny = {"backbone": "timm/test_resnet", "weights": "random", "recipe": "head_only", "epochs": 1}
+    return zoo.finetune(data=shapes, out=out, tune=False, **tiny).path
+
+
+@pytest.fixture
+def photos(shapes: Path, tmp_path: Path) -> Path:
+    """`photos/` with nine pictures, three of them a folder deeper, and a text file."""
+    folder = Path(shutil.copytree(shapes / "val" / "red", tmp_path / "photos"))
+    (folder / "more").mkdir()
+    for number in range(3):
+        shutil.copy(shapes / "val" / "blue" / f"{number}.jpg", folder / "more" / f"{number}.JPG")
+    (folder / "notes.txt").write_text("no picture")
+    return folder
+
+
+def sources(done: subprocess.CompletedProcess[str]) -> list[str]:
+    return [each["source"] for each in json.loads(done.stdout)]
+
+
+# Finding
+
+
+def test_images_of_a_folder_come_in_the_order_of_sorted_paths(tmp_path: Path) -> None:
+    for name in (
+        "b.jpg",
+        "a/2.png",
+        "a/10.png",
+        "a.jpg",
+        "a b/1.JPEG",
+        "a/.hidden/x.webp",
+        "c/d/e.txt",
+        "B.tif",
+        "ä.bmp",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "link.jpg").symlink_to(tmp_path / "b.jpg")
+    (tmp_path / "dangling.jpg").symlink_to(tmp_path / "gone.jpg")
+    (tmp_path / "round").symlink_to(tmp_path)
+    (tmp_path / "folder.jpg").mkdir()
+    every = sorted(each for each in tmp_path.rglob("*") if each.suffix.lower() in IMAGE_SUFFIXES and each.is_file())
+    assert list(images_of([tmp_path])) == every and count_images([tmp_path]) == len(every) == 9
+
+
+def test_patterns_and_files_are_taken_in_the_order_given(photos: Path) -> None:
+    found = list(images_of([photos / "[45].jpg", photos / "gone.jpg", photos / "m*", photos / "0.jpg"]))
+    more = [photos / "more" / f"{number}.JPG" for number in range(3)]
+    assert found == [photos / "4.jpg", photos / "5.jpg", photos / "gone.jpg", *more, photos / "0.jpg"]
+    assert list(images_of([photos / "**" / "*.JPG"])) == more
+
+
+def test_a_file_whose_name_looks_like_a_pattern_is_that_file(photos: Path) -> None:
+    (photos / "0.jpg").rename(photos / "[1].jpg")
+    assert list(images_of([photos / "[1].jpg"])) == [photos / "[1].jpg"]
+
+
+def test_what_names_no_image_is_refused_before_the_classifier_is_opened(zoo_inside: Zoo, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    done = zoo_inside("predict", "nowhere", "empty")
+    assert done.returncode == 1 and "There are no images in empty" in done.stderr
+    done = zoo_inside("predict", "nowhere", "empty/*.jpg")
+    assert done.returncode == 1 and "No file matches 'empty/*.jpg'" in done.stderr
+
+
+# Streaming
+
+
+def test_predictions_come_while_files_are_still_being_named(run_folder: Path, photos: Path) -> None:
+    drawn = 0
+
+    def endless() -> Iterator[Path]:
+        nonlocal drawn
+        for name in itertools.cycle(["0.jpg", "1.jpg"]):
+            drawn += 1
+            yield photos / name
+
+    stream = zoo.load(run_folder).stream(endless(), batch_size=2, workers=2)
+    first = list(itertools.islice(stream, 4))
+    assert [Path(each.source).name for each in first] == ["0.jpg", "1.jpg"] * 2
+    assert drawn <= 2 * (2 + 1 + 2)
+    stream.close()  # type: ignore[attr-defined]
+
+
+def test_workers_change_no_bit_and_no_order(run_folder: Path, photos: Path) -> None:
+    classifier = zoo.load(run_folder)
+    files = [photos / "notes.txt", *images_of([photos]), photos / "gone.jpg"]
+    seen = []
+    for workers in (1, 4):
+        bad: list[str] = []
+        found = classifier.predict(files, batch_size=4, workers=workers, on_error=lambda source, _: bad.append(source))  # noqa: B023
+        seen.append((found, bad))
+    assert seen[0] == seen[1] and seen[0][1] == [str(files[0]), str(files[-1])] and len(seen[0][0]) == 9
+
+
+def test_an_opened_picture_may_come_several_times(run_folder: Path, photos: Path) -> None:
+    with Image.open(photos / "0.jpg") as picture:
+        found = zoo.load(run_folder).predict([picture] * 6, batch_size=2)
+    assert len({each.top for each in found}) == 1 and found[5].source == "image 5"
+
+
+def test_what_cannot_be_is_refused_before_anything_is_drawn(run_folder: Path) -> None:
+    with pytest.raises(OptionError, match="top and batch_size"):
+        zoo.load(run_folder).stream([], top=0)
+
+
+def test_json_csv_and_table_hold_the_same_predictions(zoo_inside: Zoo, run_folder: Path, photos: Path) -> None:
+    done = zoo_inside("predict", run_folder, "photos", "--json", "--csv", "p.csv")
+    predicted = json.loads(done.stdout)
+    assert done.stdout == json.dumps(predicted, indent=2, ensure_ascii=False) + "\n"
+    assert [each["source"] for each in predicted] == [str(each) for each in images_of([Path("photos")])]
+    with (photos.parent / "p.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["source"], row["label"]) for row in rows] == [(each["source"], each["label"]) for each in predicted]
+    table = zoo_inside("predict", run_folder, "photos").stdout.splitlines()
+    assert table[0].split() == ["image", "label", "probability", "then"]
+    assert [line.split()[:2] for line in table[1:]] == [[each["source"], each["label"]] for each in predicted]
+
+
+def test_a_long_table_is_printed_in_parts_under_one_heading(capsys: pytest.CaptureFixture[str]) -> None:
+    predictions = [
+        Prediction(source=f"{number}.jpg", label="red", probability=0.9, top=(("red", 0.9), ("blue", 0.1)))
+        for number in range(5)
+    ]
+    lines = []
+    with RunDisplay(Verbosity(), as_json=True) as display:
+        table = TableWriter(display, rows=2)
+        for prediction in predictions:
+            table.write([prediction])
+            lines.append(len(capsys.readouterr().out.splitlines()))
+        table.close()
+    assert lines == [0, 3, 0, 2, 0] and capsys.readouterr().out.split() == ["4.jpg", "red", "0.900", "blue", "0.100"]
+
+
+def test_nothing_readable_is_an_empty_list_and_a_csv_of_its_title(
+    zoo_inside: Zoo, run_folder: Path, photos: Path
+) -> None:
+    done = zoo_inside("predict", run_folder, "photos/notes.txt", "--json", "--csv", "p.csv")
+    assert done.returncode == 1 and json.loads(done.stdout) == []
+    assert "1 file of 1 could not be read" in done.stderr
+    assert (photos.parent / "p.csv").read_text() == "source,label,probability\n"
+
+
+def test_an_older_csv_stays_where_the_work_breaks_off(zoo_inside: Zoo, photos: Path) -> None:
+    (photos.parent / "p.csv").write_text("mine")
+    assert zoo_inside("predict", "nowhere", "photos", "--csv", "p.csv").returncode == 1
+    assert (photos.parent / "p.csv").read_text() == "mine" and not list(photos.parent.glob(".p.csv*"))
+
+
+def test_paths_come_from_standard_input(run_folder: Path, photos: Path, tmp_path: Path) -> None:
+    names = b"photos/0.jpg\n\nphotos/gone.jpg\r\nphotos/more/1.JPG"
+    words = [sys.executable, "-m", "zoo", "predict", str(run_folder), "-", "--json"]
+    done = subprocess.run(words, input=names, capture_output=True, cwd=tmp_path, env=dict(os.environ), check=False)
+    assert [each["source"] for each in json.loads(done.stdout)] == ["photos/0.jpg", "photos/more/1.JPG"]
+    assert done.returncode == 1 and b"photos/gone.jpg" in done.stderr and b"1 file of 3" in done.stderr
+
+
+def test_standard_input_goes_alone(zoo_inside: Zoo, run_folder: Path, photos: Path) -> None:
+    done = zoo_inside("predict", run_folder, "-", "photos")
+    assert done.returncode == 2 and "cannot be combined with other images" in done.stderr
+
+
+def test_progress_without_a_total_is_said_with_its_rate(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times = iter([0.0, 11.0])
+    monkeypatch.setattr("zoo.cli.display.time.monotonic", lambda: next(times))
+    with RunDisplay(Verbosity(), as_json=True) as display:
+        for done in (0, 55):
+            display.report(Progress(task="predict", done=done, total=None))
+    assert capsys.readouterr().err == "  predict: 55 images, 5/s\n"
+
+
+# Evaluating
+
+
+def test_evaluating_decodes_each_file_once_and_accounts_for_all(
+    run_folder: Path, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = Path(shutil.copytree(shapes / "val", tmp_path / "val"))
+    for folder in ("blue", "red"):
+        (data / folder / "bad.jpg").write_text("no picture")
+    decoded: list[str] = []
+    from zoo.data import store
+
+    original = store.decode
+    monkeypatch.setattr(
+        store, "decode", lambda content, *, name: (decoded.append(name), original(content, name=name))[1]
+    )
+    events: list[Event] = []
+    found = zoo.evaluate(run_folder, data=data, report=events.append)
+    assert len(decoded) == len(set(decoded)) == 20
+    assert found.images == 18 and set(found.unreadable) == {"blue/bad.jpg", "red/bad.jpg"}
+    assert sum("Left out, unreadable" in each.text for each in events if isinstance(each, Note)) == 2
+    (*_, last) = (each for each in events if isinstance(each, Progress))
+    assert (last.done, last.total) == (20, 20)
+    assert found.scores == zoo.evaluate(run_folder, data=shapes / "val").scores
+
+
+def test_a_folder_without_a_readable_image_is_refused(run_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "red").mkdir()
+    (tmp_path / "red" / "bad.jpg").write_text("no picture")
+    with pytest.raises(DataError, match=r"No image in .* can be read"):
+        zoo.evaluate(run_folder, data=tmp_path)
+
+
+# Precision
+
+
+@pytest.fixture
+def half(run_folder: Path, tmp_path: Path) -> Path:
+    """The same classifier, trained in bfloat16 as far as its config says."""
+    folder = Path(shutil.copytree(run_folder / "model", tmp_path / "half"))
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"precision": "bfloat16", "memory_format": "channels_last"}
+    (folder / "config.json").write_text(json.dumps(sealed(config)))
+    return folder
+
+
+def test_the_stored_precision_stands_unless_another_is_asked_for(half: Path) -> None:
+    assert zoo.load(half).model.compute == Compute("bfloat16", "channels_last")
+    assert zoo.load(half, precision="float32").model.compute == Compute("float32", "channels_last")
+    assert zoo.load(half, precision="bfloat16").model.compute == Compute("bfloat16", "channels_last")
+
+
+def test_auto_takes_what_is_faster_here(half: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    simple, fast = Compute(), Compute("bfloat16", "channels_last")
+    for speeds, chosen in (({simple: 100.0, fast: 5.0}, simple), ({simple: 5.0, fast: 100.0}, fast)):
+        measured = {str(compute): rate for compute, rate in speeds.items()}
+        monkeypatch.setattr("zoo.planning.precision.cached_json", lambda name, make, kept=measured: kept)
+        assert zoo.load(half, precision="auto").model.compute == chosen
+
+
+def test_both_commands_take_a_precision(zoo_inside: Zoo, half: Path, run_folder: Path, shapes: Path) -> None:
+    for command in (("predict", shapes / "val"), ("evaluate", "--data", shapes / "val")):
+        word, *rest = command
+        asked = zoo_inside(word, half, *rest, "--precision", "float32", "--json")
+        assert asked.returncode == 0, asked.stderr
+        stored = zoo_inside(word, half, *rest, "--json")
+        assert stored.returncode == 0 and stored.stdout != asked.stdout
+    done = zoo_inside("predict", half, shapes / "val", "--precision", "half")
+    assert done.returncode == 2 and "--precision 'half' is not one of auto, float32, bfloat16" in done.stderr
+
+
+def test_no_threads_at_all_are_refused(run_folder: Path, shapes: Path, zoo_inside: Zoo) -> None:
+    for command in (("predict", run_folder, shapes / "val"), ("evaluate", run_folder, "--data", shapes / "val")):
+        ended = zoo_inside(*command, "--workers", "0")
+        assert ended.returncode == 2 and "--workers must be at least 1, got 0" in ended.stderr

@@ -1,0 +1,131 @@
+"""The public surface and the documents that describe it."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import zoo
+from zoo.errors import OptionError
+from zoo.planning.request import Request
+from zoo.registry import hooks
+from zoo.registry.registry import Registry
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text("utf-8")
+GUIDE = (ROOT / "docs" / "plugins.md").read_text("utf-8")
+
+
+def test_the_public_names_are_these() -> None:
+    assert set(zoo.__all__) == {
+        *(
+            "check_data",
+            "compare",
+            "create_model",
+            "finetune",
+            "plan",
+            "evaluate",
+            "export",
+            "load",
+            "report",
+            "verify",
+            "list_backbones",
+            "list_class_folders",
+            "list_data_sources",
+            "list_heads",
+            "list_recipes",
+        ),
+        *("fetch_weights", "import_weights", "list_weights", "verify_weights", "pull", "push"),
+        *("Classifier", "Comparison", "DataReport", "Prediction", "Result", "Registry", "ZooError", "WeightsMismatch"),
+        *("hookimpl", "Backbone", "BackboneProvider", "BackboneSpec", "FeatureShape", "Group", "HeadSpec", "HubFile"),
+        *(
+            "Event",
+            "Note",
+            "ObserverSpec",
+            "RunStarted",
+            "StageStarted",
+            "EpochStarted",
+            "BatchFinished",
+            "EpochFinished",
+        ),
+        *("CheckpointSaved", "StageFinished", "RunFinished", "RunStopped"),
+        *("DataError", "DataSourceSpec", "Skipped", "SourceImage", "SourceListing", "is_image_name", "split_named"),
+        *("BackboneFacts", "cached_json", "draw_confusion", "kept_json", "measure", "skip_init", "undrawn"),
+        *("NoOptions", "Preprocessing", "RecipeSpec", "UrlFile", "WeightsSpec", "load_weights", "recipe_from_toml"),
+    }
+    for name in zoo.__all__:
+        documented = inspect.getdoc(getattr(zoo, name))
+        assert documented or name == "hookimpl", name
+
+
+@pytest.mark.parametrize("function", [zoo.finetune, zoo.plan])
+def test_every_field_of_a_request_is_an_argument_with_the_same_default(function: Callable[..., object]) -> None:
+    arguments = inspect.signature(function).parameters
+    fields = inspect.signature(Request).parameters
+    assert set(fields) <= set(arguments)
+    assert arguments["backbone"].default is None  # a request or a stopped run may stand in its place
+    for name in fields.keys() - {"backbone", "head_options"}:
+        assert arguments[name].default == fields[name].default, name
+    assert dict(arguments["head_options"].default) == {}
+
+
+def test_a_request_beside_other_arguments_is_refused_and_so_is_none_at_all() -> None:
+    request = Request(backbone="timm/test_resnet", weights="random")
+    with pytest.raises(OptionError, match=r"also given: seed\."):
+        zoo.plan(request, seed=1)
+    with pytest.raises(OptionError, match=r"A backbone is needed"):
+        zoo.plan()
+
+
+def test_import_zoo_imports_neither_torch_nor_a_plugin() -> None:
+    code = (
+        "import sys, zoo; print([m for m in sys.modules if m.split('.')[0] in ('torch', 'timm', 'zoo_timm', 'pluggy')])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_every_hook_is_documented_and_nothing_else() -> None:
+    specified = {name for name, value in vars(hooks).items() if hasattr(value, f"{hooks.PROJECT}_spec")}
+    assert specified == set(re.findall(r"^\| `(zoo_\w+)\(\)`", GUIDE, re.MULTILINE))
+
+
+def test_the_guides_head_works_as_it_is_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    toml, python = (
+        re.search(r"```toml\n(.*?)```", GUIDE, re.DOTALL),
+        re.search(r"```python\n(.*?)```", GUIDE, re.DOTALL),
+    )
+    assert toml and python
+    declared = tomllib.loads(toml.group(1))["project"]["entry-points"]["zoo"]
+    (tmp_path / "my_heads.py").write_text(python.group(1))
+    info = tmp_path / "my_heads-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: my-heads\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[zoo]\n" + "".join(f"{key} = {value}\n" for key, value in declared.items()))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    registry = Registry(strict=True)
+    model = zoo.create_model(
+        "timm/test_resnet", head="normed", head_options={"p": 0.3}, classes=3, weights="random", registry=registry
+    )
+    assert model(torch.zeros(2, 3, 64, 64)).shape == (2, 3)
+    assert [each.p for each in model.head.modules() if isinstance(each, torch.nn.Dropout)] == [0.3]
+
+
+def test_readmes_two_commands_are_those_that_ci_runs() -> None:
+    script = (ROOT / ".ci" / "run").read_text("utf-8")
+    install, run = ["pip install -e .", "zoo finetune --backbone resnet18 --head dropout_linear --classes 5"]
+    assert f"{install} && {run}" in README and "pip install -e '.[test]' && pytest" in README
+    assert install in script.replace("pip install -q", "pip install") and run in script
+
+
+def test_the_version_in_the_changelog_is_that_of_the_package_or_unreleased() -> None:
+    heading = re.search(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
+    assert heading and heading.group(1) in ("Unreleased", version)

@@ -1,0 +1,278 @@
+"""Every check of the proof can fail: each test injects one fault and sees that very check go red."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import zoo
+from torch import nn
+from zoo.data.dataset import Dataset, ImageFile
+from zoo.errors import CheckFailed
+from zoo.model.model import ZooModel
+from zoo.planning.resolved_model import ResolvedModel
+from zoo.training import run, trainer
+from zoo.training.objective import Objective
+from zoo.training.proof import check_better_than_guessing, check_classes, check_preprocessing, check_saved
+
+
+def failed_checks(shapes: Path, out: Path, **arguments: Any) -> dict[str, str]:
+    """Run, expect exit code 3 -> the failed checks with their summaries."""
+    defaults: dict[str, Any] = {"backbone": "timm/test_resnet", "weights": "random", "epochs": 1, "batch_size": 12}
+    with pytest.raises(CheckFailed) as caught:
+        zoo.finetune(data=shapes, out=out, **{**defaults, **arguments})
+    assert caught.value.exit_code == 3
+    proof = json.loads((out / "proof.json").read_text())
+    assert proof["verdict"] == "failed"
+    failed = {check["name"]: check["summary"] for check in proof["checks"] if check["verdict"] == "failed"}
+    for name in failed:
+        assert name in str(caught.value)
+    return failed
+
+
+def test_a_batch_norm_left_in_training_mode(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = ZooModel.train
+
+    def careless(self: ZooModel, mode: bool = True) -> ZooModel:
+        original(self, mode)
+        for name, module in self.named_modules():
+            if (isinstance(module, nn.BatchNorm2d) and "layer1" in name) or name.endswith("bn1"):
+                module.training = mode
+        return self
+
+    monkeypatch.setattr(ZooModel, "train", careless)
+    failed = failed_checks(shapes, tmp_path / "run", set=["last.train=head,last:1"])
+    assert "running_mean" in failed["frozen_unchanged"]
+    assert "bn" in failed["frozen_in_evaluation_mode"] and "training mode" in failed["frozen_in_evaluation_mode"]
+
+
+def test_a_step_on_a_frozen_weight(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = trainer.train_step
+
+    def tampering(work: trainer.StageSetup, *arguments: Any) -> float:
+        with torch.no_grad():
+            next(work.model.backbone.parameters()).add_(1e-3)
+        return original(work, *arguments)
+
+    monkeypatch.setattr(trainer, "train_step", tampering)
+    failed = failed_checks(shapes, tmp_path / "run", recipe="head_only")
+    # The features were computed before the fault, so the kept stage's logits are not those of the saved file either.
+    assert (
+        set(failed) == {"frozen_unchanged", "saved_file"}
+        and "weight changed while frozen" in failed["frozen_unchanged"]
+    )
+
+
+def test_a_parameter_forgotten_by_the_optimizer(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = trainer.make_optimizer
+
+    def forgetful(*arguments: Any) -> Any:
+        optimizer = original(*arguments)
+        optimizer.param_groups[-1]["params"].pop()
+        return optimizer
+
+    monkeypatch.setattr(trainer, "make_optimizer", forgetful)
+    failed = failed_checks(shapes, tmp_path / "run", recipe="head_only")
+    assert failed["optimizer_groups"] == "forgotten: head.fc.bias"
+
+
+def test_a_parameter_twice_in_the_optimizer(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = trainer.make_optimizer
+
+    def doubled(*arguments: Any) -> Any:
+        optimizer = original(*arguments)
+        optimizer.param_groups.append({**optimizer.param_groups[0], "params": optimizer.param_groups[0]["params"][:1]})
+        return optimizer
+
+    monkeypatch.setattr(trainer, "make_optimizer", doubled)
+    assert "twice: head.fc.weight" in failed_checks(shapes, tmp_path / "run", recipe="head_only")["optimizer_groups"]
+
+
+def test_a_frozen_parameter_in_the_optimizer(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = trainer.make_optimizer
+
+    def greedy(model: ZooModel, *arguments: Any) -> Any:
+        optimizer = original(model, *arguments)
+        optimizer.add_param_group({"params": [next(model.backbone.parameters())], "name": "stem"})
+        return optimizer
+
+    monkeypatch.setattr(trainer, "make_optimizer", greedy)
+    failed = failed_checks(shapes, tmp_path / "run", recipe="head_only")
+    assert failed["optimizer_groups"].startswith("not to be trained: backbone.")
+
+
+def test_a_trainable_tensor_without_a_gradient(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = ResolvedModel.build
+
+    def with_idle_parameter(*arguments: Any, **named: Any) -> ZooModel:
+        model = original(*arguments, **named)
+        model.head.idle = nn.Parameter(torch.zeros(3))
+        return model
+
+    monkeypatch.setattr(ResolvedModel, "build", with_idle_parameter)
+    failed = failed_checks(shapes, tmp_path / "run", recipe="head_only")
+    assert failed["gradients"] == "head.idle never got a gradient"
+
+
+def test_a_gradient_that_is_not_finite(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = Objective.micro_batch_loss
+
+    def poisoned(self: Objective, model: ZooModel, *arguments: Any) -> torch.Tensor:
+        return original(self, model, *arguments) * (float("inf") if model.head.fc.bias.abs().sum() > 0 else 1)  # type: ignore[union-attr, operator]
+
+    monkeypatch.setattr(Objective, "micro_batch_loss", poisoned)
+    out = tmp_path / "run"
+    failed = failed_checks(shapes, out, recipe="head_only")
+    assert "was not finite" in failed["gradients"]
+    assert not (out / "model").exists() and not (out / "result.json").exists()
+
+
+def test_a_wrong_mean(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = zoo.Registry().backbone("timm/test_resnet").spec
+    reference = spec.reference
+    assert reference is not None
+    wrong = zoo.Preprocessing.from_dict({**spec.preprocessing.to_dict(), "mean": [0.0, 0.0, 0.0]})
+    files = [ImageFile(path, path.name, 0) for path in sorted((shapes / "train" / "red").iterdir())]
+    right = check_preprocessing(files, spec.preprocessing, reference(None), weights="x")
+    assert right.verdict == "passed"
+    check = check_preprocessing(files, wrong, reference(None), weights="x")
+    assert check.verdict == "failed" and "0.jpg comes out differently" in check.summary
+
+
+def test_a_provider_without_a_reference_is_a_warning(shapes: Path) -> None:
+    preprocessing = zoo.Registry().backbone("timm/test_resnet").spec.preprocessing
+    assert check_preprocessing([], preprocessing, None, weights="x").verdict == "warning"
+
+
+def test_a_file_under_another_label_than_its_folder() -> None:
+    files = (ImageFile(Path("train/a/1.jpg"), "train/a/1.jpg", 0), ImageFile(Path("train/b/1.jpg"), "train/b/1.jpg", 0))
+    check = check_classes(Dataset(source="x", classes=("a", "b"), splits={"train": files}), ("a", "b"))
+    assert check.verdict == "failed" and check.evidence["mislabelled"] == ["train/b/1.jpg"]
+
+
+def test_classes_in_another_order_in_the_model() -> None:
+    dataset = Dataset(source="x", classes=("a", "b"), splits={"train": ()})
+    assert check_classes(dataset, ("b", "a")).verdict == "failed"
+    lexical = Dataset(source="x", classes=("c10", "c2"), splits={"train": ()})
+    assert check_classes(lexical, ("c10", "c2")).verdict == "failed"
+
+
+def test_shuffled_labels_stay_at_chance_and_are_a_warning(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Every label of the 36 training images is shifted by one: what is learned from them is wrong on validation.
+    original = run.inference.targets_of
+    monkeypatch.setattr(run.inference, "targets_of", lambda files: (original(files) + (len(files) == 36)) % 3)
+    result = zoo.finetune(
+        backbone="timm/test_vit", weights="random", data=shapes, out=tmp_path / "run", recipe="head_only"
+    )
+    checks = {check["name"]: check for check in json.loads((result.path / "proof.json").read_text())["checks"]}
+    assert checks["better_than_guessing"]["verdict"] == "warning"
+    assert result.proof == "passed"
+
+
+def test_accuracy_at_the_share_of_the_largest_class_is_no_success() -> None:
+    targets = torch.tensor([0, 0, 0, 1])
+    assert check_better_than_guessing(0.75, targets, ("a", "b")).verdict == "warning"
+    assert check_better_than_guessing(0.76, targets, ("a", "b")).verdict == "passed"
+
+
+def test_a_loss_that_does_not_fall_is_a_warning(shapes: Path, tmp_path: Path) -> None:
+    result = zoo.finetune(
+        backbone="timm/test_resnet",
+        weights="random",
+        data=shapes,
+        out=tmp_path / "run",
+        recipe="head_only",
+        epochs=2,
+        set=["head.lr=1e-30"],
+        head="linear",
+    )
+    checks = {check["name"]: check for check in json.loads((result.path / "proof.json").read_text())["checks"]}
+    assert checks["loss_movement"]["verdict"] == "warning"
+    assert checks["gradients"]["verdict"] == "passed" and checks["gradients"]["evidence"]["not_moved"]
+
+
+def test_a_saved_file_with_other_logits() -> None:
+    logits = torch.randn(4, 3)
+    assert check_saved(logits, logits.clone()).verdict == "passed"
+    assert check_saved(logits, logits.nextafter(logits + 1)).verdict == "failed"
+    assert check_saved(logits, logits.nextafter(logits + 1), same_batch_size=False).verdict == "warning"
+
+
+def test_an_artefact_of_another_state_than_the_kept_one(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = run.write_artefact
+
+    def zeroed(path: Path, state: Any, *rest: Any) -> Any:
+        return original(path, {**state, "head.fc.weight": torch.zeros_like(state["head.fc.weight"])}, *rest)
+
+    monkeypatch.setattr(run, "write_artefact", zeroed)
+    failed = failed_checks(shapes, tmp_path / "run", recipe="head_only")
+    assert set(failed) == {"saved_file"}
+    assert json.loads((tmp_path / "run" / "model" / "config.json").read_text())["proof"] == "failed"
+
+
+def test_an_artefact_that_names_its_classes_in_another_order(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = run.write_artefact
+
+    def reversed_classes(path: Path, state: Any, plan: Any, *rest: Any) -> Any:
+        return original(path, state, plan.model_copy(update={"classes": plan.classes[::-1]}), *rest)
+
+    monkeypatch.setattr(run, "write_artefact", reversed_classes)
+    assert "other classes" in failed_checks(shapes, tmp_path / "run", recipe="head_only")["saved_file"]
+
+
+def test_weights_that_are_not_finite_after_the_last_step(shapes: Path, tmp_path: Path) -> None:
+    failed = failed_checks(shapes, tmp_path / "run", recipe="full", set=["all.lr=1e30"], batch_size=36)
+    assert "finite_result" in failed
+    assert not (tmp_path / "run" / "model").exists()
+    assert "NaN" not in (tmp_path / "run" / "history.jsonl").read_text()
+
+
+def test_a_tensor_of_another_dtype(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = ResolvedModel.build
+
+    def widened(*arguments: Any, **named: Any) -> ZooModel:
+        model = original(*arguments, **named)
+        model.head.double()
+        model.features = lambda images: ZooModel.features(model, images).double()  # type: ignore[method-assign]
+        return model
+
+    monkeypatch.setattr(ResolvedModel, "build", widened)
+    failed = failed_checks(shapes, tmp_path / "run", recipe="head_only", head="linear")
+    assert failed["dtype_and_device"].startswith("head.fc.weight is torch.float64")
+
+
+def test_a_head_that_seeds_torchs_generator(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = Objective.micro_batch_loss
+
+    def seeding(self: Objective, *arguments: Any) -> torch.Tensor:
+        torch.manual_seed(0)
+        return original(self, *arguments)
+
+    monkeypatch.setattr(Objective, "micro_batch_loss", seeding)
+    failed = failed_checks(shapes, tmp_path / "run", recipe="head_only")
+    assert failed == {"seeds": "something else seeded torch's generator in epoch 1, so draws repeat"}
+
+
+def test_another_number_of_threads_than_planned(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = ResolvedModel.build
+    threads = torch.get_num_threads()
+
+    def careless(*arguments: Any, **named: Any) -> ZooModel:
+        torch.set_num_threads(threads + 1)
+        return original(*arguments, **named)
+
+    monkeypatch.setattr(ResolvedModel, "build", careless)
+    try:
+        failed = failed_checks(shapes, tmp_path / "run", recipe="head_only")
+    finally:
+        torch.set_num_threads(threads)
+    assert failed == {"environment": f"threads is {threads + 1}, but the plan says {threads}"}

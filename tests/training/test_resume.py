@@ -1,0 +1,415 @@
+"""A run that is stopped at any moment is resumed to the bytes of an unbroken one, or says why it cannot be."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import zoo
+from safetensors.torch import load_file, save_file
+from tests.conftest import Zoo
+from tests.kills import RECIPE, Killing, digest
+from tests.numeric import draw_few
+from zoo.errors import CheckFailed, Refused, RunError
+from zoo.events import EpochFinished, Event, Note, Progress, StageStarted
+from zoo.training import checkpoint
+from zoo.training.run_folder import RunLock
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return draw_few(tmp_path_factory.mktemp("pictures") / "data", train=12, val=6)
+
+
+@pytest.fixture(scope="module")
+def usual(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    recipe = tmp_path_factory.mktemp("recipe") / "everything.toml"
+    recipe.write_text(RECIPE, "utf-8")
+    return {
+        "backbone": "timm/test_resnet",
+        "weights": "random",
+        "data": pictures,
+        "recipe": str(recipe),
+        "batch_size": 8,
+        "tune": False,
+    }
+
+
+@pytest.fixture(scope="module")
+def unbroken(usual: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> zoo.Result:
+    return zoo.finetune(**usual, out=tmp_path_factory.mktemp("runs") / "unbroken")
+
+
+@pytest.fixture
+def saving_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(checkpoint.SECONDS_BETWEEN, "step", 0.0)
+    monkeypatch.setitem(checkpoint.SECONDS_BETWEEN, "epoch", 0.0)
+
+
+class Stopping:
+    """A report function that ends the run, as Ctrl-C does, after so many batches and epochs of a stage."""
+
+    def __init__(self, stage: str, number: int) -> None:
+        self._stage, self._left = stage, number
+        self._in_stage = False
+        self.notes: list[str] = []
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Note):
+            self.notes.append(event.text)
+        if isinstance(event, StageStarted):
+            self._in_stage = event.stage == self._stage
+        if self._in_stage and isinstance(event, (Progress, EpochFinished)):
+            self._left -= 1
+            if self._left < 0:
+                raise KeyboardInterrupt
+
+
+def stop(usual: dict[str, Any], out: Path, stage: str, number: int) -> Stopping:
+    report = Stopping(stage, number)
+    with pytest.raises(KeyboardInterrupt):
+        zoo.finetune(**usual, out=out, report=report)
+    return report
+
+
+def without_times(path: Path) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (path / "history.jsonl").read_text("utf-8").splitlines()]
+    return [{key: value for key, value in line.items() if "second" not in key} for line in lines]
+
+
+@pytest.mark.usefixtures("saving_often")
+@pytest.mark.parametrize(
+    ("stage", "number"),
+    # In the search for a rate, in an epoch, between epochs, and before anything of a stage.
+    [
+        ("head", 3),
+        ("head", 12),
+        ("last", 0),
+        ("all", 8),
+        *(
+            pytest.param(stage, number, marks=pytest.mark.long)
+            for stage, number in (("head", 0), ("head", 8), ("last", 1), ("last", 7), ("all", 2))
+        ),
+    ],
+)
+def test_a_stopped_run_is_resumed_to_the_same_bytes_history_and_proof(
+    stage: str, number: int, usual: dict[str, Any], unbroken: zoo.Result, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    report = stop(usual, run, stage, number)
+    assert report.notes[-1] == f"Stopped. To resume: zoo finetune --resume {run}"
+    assert not (run / "result.json").exists()
+    resumed = zoo.finetune(resume=run)
+    assert digest(run) == digest(unbroken.path)
+    assert without_times(run) == without_times(unbroken.path)
+    assert resumed.proof == "passed" and resumed.metrics == unbroken.metrics
+    assert resumed.content["selection"] == unbroken.content["selection"]
+    assert {each.name for each in run.iterdir()} == {each.name for each in unbroken.path.iterdir()}
+    checks = [json.loads((each / "proof.json").read_text("utf-8"))["checks"] for each in (run, unbroken.path)]
+    assert checks[0] == checks[1]
+
+
+def test_a_run_without_a_checkpoint_starts_again_from_its_plan(
+    usual: dict[str, Any], unbroken: zoo.Result, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    stop(usual, run, "head", 0)
+    assert not (run / "checkpoint" / "checkpoint.json").exists()
+    assert zoo.finetune(resume=run).proof == "passed"
+    assert digest(run) == digest(unbroken.path)
+
+
+@pytest.mark.long
+def test_checkpoints_at_their_usual_moments_are_enough(
+    usual: dict[str, Any], unbroken: zoo.Result, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    stop(usual, run, "all", 4)
+    saved = json.loads((run / "checkpoint" / "checkpoint.json").read_text("utf-8"))["facts"]
+    assert [stage["name"] for stage in saved["stages"]] == ["head", "last"] and saved["stage"] is None
+    zoo.finetune(resume=run)
+    assert digest(run) == digest(unbroken.path)
+
+
+@pytest.mark.long
+def test_a_run_killed_at_random_moments_is_resumed_to_the_same_bytes(pictures: Path, tmp_path: Path) -> None:
+    killing = Killing(data=pictures, folder=tmp_path)
+    expected, seconds = killing.unbroken()
+    draw = random.Random(4)
+    runs = 0
+    while len(killing.kills) < 5:
+        runs += 1
+        assert killing.killed_again_and_again(f"run{runs}", 5, draw, seconds) == expected
+    assert killing.kills[0].find("history.jsonl") < 0, "the first kill comes before anything is trained"
+
+
+# Moments, and the code that makes a run kill itself there: always in a public function.
+MOMENTS = {
+    "tensors half written": "checkpoint.save_tensors = dying(checkpoint.save_tensors, 3, half_written=True)",
+    "tensors written, facts not": "checkpoint.write_text = dying(checkpoint.write_text, 4)",
+    "facts renamed, old files there": "checkpoint.write_text = dying(checkpoint.write_text, 4, after=True)",
+    "artefact half written": "write.file_digest = dying(write.file_digest, 1)",
+    "result written, checkpoint there": (
+        "run_folder.RunFolder.remove_checkpoint = dying(run_folder.RunFolder.remove_checkpoint, 1)"
+    ),
+}
+_DYING = '''
+import os, signal
+import zoo.artefact.write as write, zoo.training.checkpoint as checkpoint, zoo.training.run_folder as run_folder
+def dying(original, number, half_written=False, after=False):
+    """The function, whose call with this number, from 1, kills the process: before it does anything, or after."""
+    calls = 0
+    def call(*arguments, **named):
+        nonlocal calls
+        calls += 1
+        if calls < number:
+            return original(*arguments, **named)
+        if half_written:
+            arguments[0].write_bytes(b"half")
+        if after:
+            original(*arguments, **named)
+        os.kill(os.getpid(), signal.SIGKILL)
+    return call
+'''
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_run_killed_while_it_writes_is_resumed_to_the_same_bytes(
+    moment: str, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killing = Killing(data=pictures, folder=tmp_path)
+    run = tmp_path / "run"
+    process = subprocess.run(
+        killing.command(run, before=f"{_DYING}\n{MOMENTS[moment]}\n"), capture_output=True, check=False
+    )
+    assert process.returncode == -9, process.stderr
+    if moment == "result written, checkpoint there":
+        assert (run / "checkpoint").exists() and not (run / "report.html").exists()
+        assert zoo.finetune(resume=run).proof == "passed"
+        assert (run / "report.html").exists() and not (run / "checkpoint").exists()
+        with pytest.raises(Refused, match="is finished"):
+            zoo.finetune(resume=run)
+        assert zoo.load(run).classes == ("a", "b")
+        return
+    zoo.finetune(resume=run)
+    whole = zoo.finetune(
+        backbone=killing.backbone,
+        weights="random",
+        data=pictures,
+        recipe=str(tmp_path / "everything.toml"),
+        batch_size=8,
+        tune=False,  # as in `killing.command`: another precision would give other bytes
+        out=tmp_path / "whole",
+    )
+    assert digest(run) == digest(whole.path)
+    assert {each.name for each in run.iterdir()} == {each.name for each in whole.path.iterdir()}
+
+
+@pytest.fixture
+def stopped(usual: dict[str, Any], tmp_path: Path, saving_often: None) -> Path:
+    stop(usual, tmp_path / "run", "last", 3)
+    return tmp_path / "run"
+
+
+def test_the_seconds_of_a_resumed_stage_include_those_before_it_was_stopped(stopped: Path) -> None:
+    path = stopped / "checkpoint" / "checkpoint.json"
+    saved = json.loads(path.read_text("utf-8"))
+    of_stage = saved["facts"]["stage"]["seconds"]
+    assert 0 < of_stage["total"] <= saved["facts"]["seconds"]["total"]
+    of_stage["total"] += 1000
+    path.write_text(json.dumps(saved), "utf-8")
+    seconds = {stage["name"]: stage["seconds"] for stage in zoo.finetune(resume=stopped).content["stages"]}
+    assert seconds["last"] > 1000 > seconds["head"] + seconds["all"]
+
+
+def changed(run: Path, *path: str | int, to: Any) -> None:
+    plan = json.loads((run / "plan.json").read_text("utf-8"))
+    inner = plan
+    for key in path[:-1]:
+        inner = inner[key]
+    inner[path[-1]] = to
+    (run / "plan.json").write_text(json.dumps(plan), "utf-8")
+
+
+def test_other_data_is_refused_with_the_difference(usual: dict[str, Any], tmp_path: Path) -> None:
+    data = Path(shutil.copytree(usual["data"], tmp_path / "data"))
+    stop({**usual, "data": data}, tmp_path / "run", "head", 2)
+    shutil.copy(data / "train" / "a" / "0.jpg", data / "train" / "b" / "0.jpg")
+    with pytest.raises(Refused, match=r"(?s)cannot be resumed.*data\.digest: .* then, .* now"):
+        zoo.finetune(resume=tmp_path / "run")
+
+
+def test_other_versions_are_refused_with_the_difference(stopped: Path) -> None:
+    changed(stopped, "versions", "torch", to="2.0.0")
+    with pytest.raises(Refused, match=r'versions\.torch: "2\.0\.0" then, '):
+        zoo.finetune(resume=stopped)
+
+
+def test_a_checkpoint_of_another_plan_is_refused_with_the_difference(stopped: Path) -> None:
+    changed(stopped, "seed", to=7)
+    with pytest.raises(Refused, match=r"checkpoint belongs to another plan:\s+seed: 0 then, 7 now"):
+        zoo.finetune(resume=stopped)
+
+
+def test_a_damaged_checkpoint_is_noticed(stopped: Path) -> None:
+    (path,) = (stopped / "checkpoint").glob("*-state.safetensors")
+    content = load_file(path)
+    save_file({name: each + 1 for name, each in content.items()}, path)
+    with pytest.raises(RunError, match=r"is damaged: its SHA-256 .*\s+Next: .* remove .*checkpoint"):
+        zoo.finetune(resume=stopped)
+
+
+def test_a_run_is_written_by_one_process_at_a_time(stopped: Path) -> None:
+    code = (
+        "import sys, time; from pathlib import Path; from zoo.training.run_folder import RunLock\n"
+        "with RunLock(Path(sys.argv[1]) / 'checkpoint', run=Path(sys.argv[1])):\n"
+        "    print('held', flush=True); time.sleep(60)"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", code, stopped], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+    try:
+        with pytest.raises(RunError, match=rf"is being written by another process: {holder.pid} on .*, since 20"):
+            zoo.finetune(resume=stopped)
+    finally:
+        holder.kill()
+        holder.communicate()
+    # The system released the lock with its process.
+    with RunLock(stopped / "checkpoint", run=stopped):
+        pass
+
+
+def test_a_run_that_was_killed_before_its_report_only_gets_the_report(
+    unbroken: zoo.Result, tmp_path: Path, zoo_inside: Zoo
+) -> None:
+    run = shutil.copytree(unbroken.path, tmp_path / "unbroken")
+    page = (run / "report.html").read_bytes()
+    (run / "report.html").unlink()
+    (run / "checkpoint").mkdir()
+    refused = zoo_inside("finetune", "--resume", "unbroken", "--no-report")
+    assert refused.returncode == 2 and "is finished" in refused.stderr, "nothing is left to do"
+    done = zoo_inside("finetune", "--resume", "unbroken")
+    assert done.returncode == 0, done.stderr
+    assert "unbroken is finished but for its report; nothing is trained again" in done.stdout
+    assert "report: unbroken/report.html" in done.stdout and not (run / "checkpoint").exists()
+    assert (run / "report.html").read_bytes() == page
+    again = zoo_inside("finetune", "--resume", "unbroken")
+    assert again.returncode == 2 and "unbroken is finished: there is nothing to resume" in again.stderr
+
+
+def test_a_failed_proof_still_fails_when_only_the_report_was_missing(unbroken: zoo.Result, tmp_path: Path) -> None:
+    run = shutil.copytree(unbroken.path, tmp_path / "run")
+    (run / "report.html").unlink()
+    for name, key in (("result.json", "proof"), ("proof.json", "verdict")):
+        content = json.loads((run / name).read_text("utf-8"))
+        content[key] = "failed"
+        if "checks" in content:
+            content["checks"][0]["verdict"] = "failed"
+        (run / name).write_text(json.dumps(content), "utf-8")
+    with pytest.raises(CheckFailed, match="1 check of the proof failed"):
+        zoo.finetune(resume=run)
+    assert (run / "report.html").exists()
+
+
+def test_a_finished_run_has_nothing_to_resume(unbroken: zoo.Result) -> None:
+    with pytest.raises(Refused, match="is finished: there is nothing to resume"):
+        zoo.finetune(resume=unbroken.path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--resume", "nowhere"], 1, "There is no run folder 'nowhere'"),
+        (["--resume", "."], 1, ". is no run folder: it has no plan.json"),
+        (
+            ["--resume", "r", "--epochs", "3", "--set", "a.lr=1"],
+            2,
+            "--resume goes alone, the plan is in r; also given: ",
+        ),
+        ([], 2, "Missing option '--backbone'"),
+    ],
+)
+def test_what_cannot_be_resumed_is_refused(arguments: list[str], code: int, message: str, zoo_inside: Zoo) -> None:
+    done = zoo_inside("finetune", *arguments)
+    assert done.returncode == code and message in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.long
+def test_a_diverging_loss_ends_a_resumed_run_as_it_ends_an_unbroken_one(
+    usual: dict[str, Any], tmp_path: Path, saving_often: None
+) -> None:
+    burst = {**usual, "set": ["all.lr=1e30", "all.l2_sp=0"]}
+    with pytest.raises(CheckFailed) as unbroken:
+        zoo.finetune(**burst, out=tmp_path / "whole")
+    stop(burst, tmp_path / "run", "last", 3)
+    with pytest.raises(CheckFailed) as resumed:
+        zoo.finetune(resume=tmp_path / "run")
+    assert str(resumed.value).replace("/run/", "/whole/") == str(unbroken.value)
+    assert re.search(r"Stage 'all', step \d+.* at a learning rate of 1e\+30", str(resumed.value))
+    assert digest(tmp_path / "run") == digest(tmp_path / "whole")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=30m", "tmpfs", str(disk)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("no small disk can be mounted here")
+    yield disk
+    subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+def test_a_full_disk_leaves_the_last_checkpoint_and_says_how_to_resume(
+    usual: dict[str, Any], unbroken: zoo.Result, small_disk: Path, saving_often: None
+) -> None:
+    run, filler = small_disk / "run", small_disk / "filler"
+
+    def fill(event: Event) -> None:
+        if isinstance(event, StageStarted) and event.stage == "last":
+            free = shutil.disk_usage(small_disk).free
+            filler.write_bytes(bytes(max(0, free - 100_000)))
+
+    with pytest.raises(RunError, match=r"(?s)takes \d.* MB, \d.* MB are free.*last good checkpoint is intact") as full:
+        zoo.finetune(**usual, out=run, report=fill)
+    assert f"zoo finetune --resume {run}" in str(full.value)
+    kept = [each.name for each in (run / "checkpoint").iterdir() if each.suffix == ".safetensors"]
+    named = json.loads((run / "checkpoint" / "checkpoint.json").read_text("utf-8"))["files"]
+    assert sorted(kept) == sorted(file["name"] for file in named.values())
+    filler.unlink()
+    zoo.finetune(resume=run)
+    assert digest(run) == digest(unbroken.path)
+
+
+def test_the_random_state_of_torch_does_not_affect_a_resumed_run(
+    usual: dict[str, Any], unbroken: zoo.Result, tmp_path: Path, saving_often: None
+) -> None:
+    stop(usual, tmp_path / "run", "last", 2)
+    torch.manual_seed(99)
+    torch.rand(3)
+    zoo.finetune(resume=tmp_path / "run")
+    assert digest(tmp_path / "run") == digest(unbroken.path)
+
+
+def test_a_terminated_run_says_how_to_resume_it(pictures: Path, tmp_path: Path) -> None:
+    killing = Killing(data=pictures, folder=tmp_path)
+    run = tmp_path / "run"
+    process = subprocess.Popen(killing.command(run), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while not (run / "history.jsonl").exists() and process.poll() is None:
+        time.sleep(0.01)
+    process.terminate()
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 143 and f"To resume: zoo finetune --resume {run}" in stderr
+    assert "Traceback" not in stderr

@@ -1,0 +1,82 @@
+"""`zoo cache ...`: what the cache folder holds, and clearing it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from zoo import text
+from zoo.cli import console
+from zoo.cli.options import Json
+
+if TYPE_CHECKING:
+    from zoo.storage.eviction import CachedItem
+
+_GROUPED = "measurements"
+"""The kind of entries that share one row, because they are many and small."""
+
+cache_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="See and clear what zoo caches here.")
+
+
+@cache_app.command("show")
+def show_cache(as_json: Json = False) -> None:
+    """List what the cache folder holds, with sizes."""
+    from zoo.storage import eviction as housekeeping
+    from zoo.storage.atomic import json_text
+    from zoo.storage.cache import cache_folder
+    from zoo.storage.eviction import size_limit
+
+    entries = housekeeping.cached_items()
+    if as_json:
+        print(json_text([entry.to_dict() for entry in entries]), end="")
+    else:
+        _print_entries(entries, cache_folder(), size_limit())
+
+
+@cache_app.command("clear")
+def clear_cache(
+    kinds: Annotated[
+        list[str] | None,
+        typer.Argument(help="features (the default), measurements, sample, or all.", show_default=False),
+    ] = None,
+) -> None:
+    """Remove cached files. zoo makes them again when it needs them."""
+    from zoo.storage import eviction as housekeeping
+
+    removed = housekeeping.clear(kinds or ["features"])
+    size = text.size(sum(entry.bytes for entry in removed))
+    console.out().print(f"Removed {console.count(sum(entry.files for entry in removed), 'file')}, {size}.")
+
+
+def _print_entries(entries: Sequence[CachedItem], folder: Path, limit: int) -> None:
+    screen = console.out()
+    if not entries:
+        screen.print(f"{folder} holds nothing.")
+        return
+    rows = [_row(entry) for entry in entries if entry.kind != _GROUPED]
+    small = [entry for entry in entries if entry.kind == _GROUPED]
+    if small:
+        size = sum(entry.bytes for entry in small)
+        what = "speeds, lists and the like"
+        rows.append([_GROUPED, what, str(len(small)), text.size(size), _ago(max(entry.used for entry in small))])
+    columns = ["kind", "what", "files", "size", "last used"]
+    console.show(screen, console.table(None, columns, rows, right=("files", "size")))
+    total = text.size(sum(entry.bytes for entry in entries))
+    screen.print(f"\n{total} in {folder}; features are kept up to {text.size(limit)} (ZOO_CACHE_LIMIT)")
+
+
+def _row(entry: CachedItem) -> list[str]:
+    return [entry.kind, entry.what, f"{entry.files:,}", text.size(entry.bytes), _ago(entry.used)]
+
+
+def _ago(when: float) -> str:
+    if not when:
+        return "unknown"
+    passed = max(0.0, time.time() - when)
+    if passed < 60:
+        return "just now"
+    return f"{passed / 86400:.0f} days ago" if passed > 2 * 86400 else f"{console.seconds(passed)} ago"

@@ -1,0 +1,215 @@
+"""A plan, for people: what trains, what is frozen, at which rates, on what data, and for how long."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+
+from zoo import text
+from zoo.cli import console
+from zoo.cli.console import Verbosity
+from zoo.specs.plan import Estimate, Plan, StageEstimate, StagePlan
+from zoo.specs.preprocessing import Preprocessing
+from zoo.specs.selectors import TensorKind
+
+_SHOWN = 5
+"""Unused files that are listed without `-v`."""
+
+
+def print_plan(plan: Plan, verbosity: Verbosity, *, to: Console | None = None) -> None:
+    """Print a plan to `to`, else to stdout."""
+    screen = to or console.out()
+    console.show(screen, console.table(None, ["", ""], _facts(plan)))
+    screen.print()
+    names = [group.name for group in plan.backbone.groups]
+    columns = ["stage", "trains", "frozen", "# trained", "# frozen", "batch norm"]
+    rows = [_training_row(stage, names) for stage in plan.stages]
+    console.show(screen, console.table(None, columns, rows, right=("# trained", "# frozen")))
+    screen.print()
+    columns = ["stage", "epochs", "batch", "steps", "optimizer", "peak rate", "weight decay", "input"]
+    rows = [_settings_row(stage) for stage in plan.stages]
+    console.show(screen, console.table(None, columns, rows, right=("epochs", "batch", "steps")))
+    for stage in plan.stages:
+        if len(set(stage.rates.values())) > 1:
+            rates = ", ".join(f"{group} {rate:.3g}" for group, rate in stage.rates.items())
+            screen.print(f"peak rates of {stage.settings.name}: {rates}")
+    for stage in plan.stages:
+        screen.print(_cached_outputs(stage))
+    if any(stage.steps and stage.decayed_parameters < stage.trainable_parameters for stage in plan.stages):
+        screen.print("weight decay acts on weights of two or more dimensions, not on scales, shifts and biases")
+    _print_skipped(plan, verbosity, screen)
+    if plan.warnings:
+        screen.print(f"\n{console.count(len(plan.warnings), 'warning')}:", style="bold yellow")
+    for sentence in plan.warnings:
+        screen.print(f"  {sentence}")
+    if plan.estimate:
+        _print_estimate(plan.estimate, plan.device, screen)
+
+
+def _facts(plan: Plan) -> list[list[str]]:
+    backbone, head = plan.backbone, plan.head
+    parameters = sum(group.parameters for group in backbone.groups)
+    also = f"; the bare name could also mean {', '.join(backbone.also)}" if backbone.also else ""
+    groups = " > ".join(group.name for group in backbone.groups)
+    weights = plan.weights.label + (f" (licence: {backbone.licence})" if backbone.licence else "")
+    if plan.weights.kind == "random":
+        weights = "RANDOM: nothing pretrained" + (f" ({plan.weights.fallback})" if plan.weights.fallback else "")
+    options = ", ".join(f"{key}={value}" for key, value in head.options.items())
+    return [
+        ["backbone", f"{backbone.name}: {parameters:,} parameters, {_features(plan)}{also}"],
+        ["groups", groups],
+        *([["idle", _idle(plan)]] if backbone.idle else []),
+        ["weights", weights],
+        ["head", f"{head.name}{f' ({options})' if options else ''}: {head.parameters:,} parameters"],
+        ["recipe", f"{plan.recipe}: {plan.recipe_summary}"],
+        ["data", f"{plan.data.source}: {_images(plan)}"],
+        ["classes", f"{len(plan.classes)}: {', '.join(plan.classes)}"],
+        *([["split", "; ".join(plan.data.notes)]] if plan.data.notes else []),
+        ["images", Preprocessing.from_dict(plan.preprocessing).describe()],
+        ["machine", f"{plan.device}, {plan.compute}, {console.count(plan.threads, 'thread')}, seed {plan.seed}"],
+    ]
+
+
+def _features(plan: Plan) -> str:
+    width = plan.backbone.features
+    return f"{width} features" if plan.head.needs == "pooled" else f"a map of {width} channels"
+
+
+def _idle(plan: Plan) -> str:
+    where = "behind the map" if plan.head.needs == "map" else "in the backbone"
+    idle = plan.backbone.idle
+    return f"{console.count(len(idle), 'tensor')} {where} that the logits do not depend on: never trained"
+
+
+def _images(plan: Plan) -> str:
+    return ", ".join(f"{sum(counts):,} {split}" for split, counts in plan.data.images.items())
+
+
+def _training_row(stage: StagePlan, groups: Sequence[str]) -> list[str]:
+    norms = [(stage.batch_norms_frozen, "frozen"), (stage.batch_norms_training, "training")]
+    return [
+        stage.settings.name,
+        ", ".join([_names(stage.trains, groups), *(_kind(kind, stage) for kind in stage.tensors)]),
+        _frozen(stage, groups),
+        f"{stage.trainable_parameters:,}",
+        f"{stage.frozen_parameters:,}",
+        ", ".join(f"{number} {state}" for number, state in norms if number) or "none",
+    ]
+
+
+def _names(names: Sequence[str], groups: Sequence[str]) -> str:
+    """Names with commas; a run of more than three groups is shortened to `first..last`."""
+    of_backbone = [name for name in names if name in groups]
+    rest = [name for name in names if name not in groups]
+    indices = [groups.index(name) for name in of_backbone]
+    if len(indices) > 3 and indices == list(range(indices[0], indices[-1] + 1)):
+        of_backbone = [f"{of_backbone[0]}..{of_backbone[-1]}"]
+    return ", ".join([*of_backbone, *rest]) or "nothing"
+
+
+def _kind(kind: TensorKind, stage: StagePlan) -> str:
+    if kind != "adapters":
+        return f"every {kind}"
+    return f"adapters of rank {stage.settings.adapter_rank} on {console.count(len(stage.adapters), 'layer')}"
+
+
+def _frozen(stage: StagePlan, groups: Sequence[str]) -> str:
+    # A group in neither list trains some of its tensors: norms, biases or adapters.
+    partly = [name for name in groups if name not in (*stage.trains, *stage.freezes)]
+    if not partly:
+        return _names(stage.freezes, groups)
+    rest = f"the rest of {_names(partly, groups)}"
+    return f"{rest}; {_names(stage.freezes, groups)}" if stage.freezes else rest
+
+
+def _settings_row(stage: StagePlan) -> list[str]:
+    settings = stage.settings
+    if not stage.steps:
+        return [settings.name, "-", "-", "-", "fitted in closed form, in one pass", "-", "-", _input(stage)]
+    return [
+        settings.name,
+        str(settings.epochs),
+        str(settings.batch_size) + (f" x {settings.accumulate}" if settings.accumulate > 1 else ""),
+        f"{stage.steps:,}",
+        f"{settings.optimizer}, {settings.schedule}",
+        _rate(stage),
+        _decay(stage),
+        _input(stage),
+    ]
+
+
+def _rate(stage: StagePlan) -> str:
+    rates = sorted(set(stage.rates.values()))
+    if stage.settings.lr == "auto":
+        return "found by trying"
+    return f"{rates[-1]:.3g}" if len(rates) == 1 else f"{rates[-1]:.3g} to {rates[0]:.3g}"
+
+
+def _decay(stage: StagePlan) -> str:
+    rate, decayed = stage.settings.weight_decay, stage.decayed_parameters
+    if not decayed:
+        return f"{rate:g}, on nothing that trains" if rate else "none"
+    return f"{rate:g} on {'all' if decayed == stage.trainable_parameters else _short_count(decayed)}"
+
+
+def _short_count(number: int) -> str:
+    return f"{number / 1e6:.1f}M" if number >= 1e6 else f"{number / 1e3:.1f}k" if number >= 1e3 else str(number)
+
+
+def _input(stage: StagePlan) -> str:
+    views = f"{console.count(stage.views, 'view')} ({stage.settings.augment})"
+    if stage.inputs != "images":
+        cached = "cached features" if stage.inputs == "features" else f"cached activations before {stage.cut}"
+        return f"{cached} of {views}" if stage.views else cached
+    if stage.views:
+        return f"images, {views}"
+    return "images" if stage.settings.augment == "none" else f"images, {stage.settings.augment}"
+
+
+def _cached_outputs(stage: StagePlan) -> str:
+    """Which outputs of frozen groups are cached, or why none are."""
+    name = stage.settings.name
+    if stage.inputs == "features":
+        return f"{name}: each image goes through the frozen backbone once ({text.size(stage.kept_bytes)} cached)"
+    if stage.inputs == "prefix":
+        size = text.size(stage.kept_bytes)
+        return f"{name}: each image goes through the groups before {stage.cut} once ({size} cached)"
+    return f"{name}: each image goes through the whole backbone in every epoch: {stage.why}"
+
+
+def _print_skipped(plan: Plan, verbosity: Verbosity, screen: Console) -> None:
+    skipped = plan.data.skipped
+    shown = skipped if verbosity.verbose else skipped[:_SHOWN]
+    if skipped:
+        screen.print(f"\n{console.count(len(skipped), 'file')} not used:")
+    for file, reason, detail in shown:
+        screen.print(f"  {file}: {reason}{f' ({detail})' if detail else ''}")
+    if len(shown) < len(skipped):
+        screen.print(f"  and {len(skipped) - len(shown)} more; zoo -v lists them all")
+
+
+def _print_estimate(estimate: Estimate, device: str, screen: Console) -> None:
+    rows = [_estimate_row(stage) for stage in estimate.stages]
+    columns = ["stage", "features", "training", "validation", "total", "tensors"]
+    screen.print()
+    console.show(screen, console.table(f"Measured on {device}", columns, rows, right=columns[1:]))
+    parts = [("opening images", estimate.decode), ("stages", sum(stage.seconds for stage in estimate.stages))]
+    parts += [("test split", estimate.test)] if estimate.test else []
+    total = f"about {console.seconds(estimate.seconds)}, about {text.size(estimate.bytes)} at most"
+    screen.print(total, style="bold")
+    screen.print(f"time: {', '.join(f'{name} {console.seconds(value)}' for name, value in parts)}")
+    largest = max(estimate.stages, key=lambda stage: stage.memory.total)
+    memory = ", ".join(f"{name} {text.size(value)}" for name, value in largest.memory if value)
+    screen.print(f"memory of {largest.stage}: {memory}; Python, libraries and kernels {text.size(estimate.process)}")
+    if device != "cpu":
+        screen.print(f"main memory: {text.size(estimate.host_bytes)} at most")
+
+
+def _estimate_row(stage: StageEstimate) -> list[str]:
+    times = [stage.features, stage.training, stage.validation, stage.seconds]
+    return [
+        stage.stage,
+        *(console.seconds(value) if value else "-" for value in times),
+        text.size(stage.memory.total),
+    ]

@@ -1,0 +1,186 @@
+"""`zoo predict`: every prediction goes out as soon as it is made, so that memory stays flat for many images."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import IO, Protocol
+
+from zoo import api
+from zoo.artefact.classifier import BATCH_SIZE, Prediction
+from zoo.cli import console
+from zoo.cli.console import Verbosity
+from zoo.cli.display import RunDisplay
+from zoo.cli.options import Inference
+from zoo.data.paths import count_images, images_of
+from zoo.errors import DataError, OptionError
+from zoo.events import Note, Progress
+from zoo.storage.atomic import clear_write_errors, json_text, new_text
+from zoo.text import printable
+
+STDIN = Path("-")
+TABLE_ROWS = 1000
+"""Rows that are laid out and printed at a time: a table's widths need all of its rows in memory."""
+
+
+class PredictionWriter(Protocol):
+    """Where predictions go."""
+
+    def write(self, predictions: Sequence[Prediction]) -> None:
+        """Write some more."""
+
+    def close(self) -> None:
+        """Finish; not called where the work breaks off."""
+
+
+def predict_images(
+    artefact: Path,
+    images: Sequence[Path],
+    inference: Inference,
+    *,
+    top: int,
+    csv_file: Path | None,
+    as_json: bool,
+    verbosity: Verbosity,
+) -> None:
+    """Print a prediction for every image, and write them to `csv_file` too.
+
+    An unreadable file costs only itself. Raises DataError at the end if there was one, OptionError for paths that
+    cannot go with standard input.
+    """
+    files, total = _name_files(images)
+    predicted = unreadable = 0
+    with contextlib.ExitStack() as stack:
+        # The CSV comes first: a path that cannot be written is found before the work.
+        csv_writer = CsvWriter(csv_file, stack.enter_context(new_text(csv_file))) if csv_file is not None else None
+        display = stack.enter_context(RunDisplay(verbosity, as_json=True))
+        classifier = api.load(
+            artefact,
+            device=inference.device,
+            precision=inference.precision,
+            compile=inference.compile,
+            report=display.report,
+        )
+        if classifier.fault:
+            display.report(Note(text=classifier.fault, loud=True))
+
+        def on_error(source: str, error: DataError) -> None:
+            nonlocal unreadable
+            unreadable += 1
+            display.report(Note(text=f"Left out: {error}", loud=True))
+
+        screen: PredictionWriter = JsonWriter(display) if as_json else TableWriter(display)
+        predictions = classifier.stream(files, top=top, workers=inference.workers, on_error=on_error)
+        # On an error, decoding threads end before the display does.
+        stack.callback(predictions.close)  # type: ignore[attr-defined]
+        while batch := list(islice(predictions, BATCH_SIZE)):
+            predicted += len(batch)
+            screen.write(batch)
+            if csv_writer is not None:
+                csv_writer.write(batch)
+            display.report(Progress(task="predict", done=predicted + unreadable, total=total))
+        screen.close()
+    if unreadable:
+        raise DataError(
+            f"{console.count(unreadable, 'file')} of {predicted + unreadable} could not be read; see above."
+        )
+
+
+class TableWriter:
+    """A table for people, printed in parts of `rows` rows under one heading."""
+
+    def __init__(self, display: RunDisplay, *, rows: int = TABLE_ROWS) -> None:
+        self._display = display
+        self._most = rows
+        self._rows: list[list[str]] = []
+        self._has_heading = False
+
+    def write(self, predictions: Sequence[Prediction]) -> None:
+        self._rows += [
+            [
+                printable(prediction.source),
+                prediction.label,
+                f"{prediction.probability:.3f}",
+                ", ".join(f"{name} {probability:.3f}" for name, probability in prediction.top[1:]),
+            ]
+            for prediction in predictions
+        ]
+        if len(self._rows) >= self._most:
+            self.close()
+
+    def close(self) -> None:
+        if not self._rows:
+            return
+        columns = ["image", "label", "probability", "then"]
+        table = console.table(None, columns, self._rows, right=("probability",))
+        table.show_header = not self._has_heading
+        with self._display.paused():
+            console.show(console.out(), table)
+        self._rows, self._has_heading = [], True
+
+
+class JsonWriter:
+    """One JSON list, its items written as they come; the list stays open where the work breaks off."""
+
+    def __init__(self, display: RunDisplay) -> None:
+        self._display = display
+        self._opened = False
+
+    def write(self, predictions: Sequence[Prediction]) -> None:
+        items = []
+        for prediction in predictions:
+            content = {
+                "source": prediction.source,
+                "label": prediction.label,
+                "probability": prediction.probability,
+                "top": [{"label": name, "probability": probability} for name, probability in prediction.top],
+            }
+            items.append("  " + json_text(content).rstrip().replace("\n", "\n  "))
+        with self._display.paused():
+            print(",\n" if self._opened else "[\n", end="")
+            print(",\n".join(items), end="", flush=True)
+        self._opened = True
+
+    def close(self) -> None:
+        with self._display.paused():
+            print("\n]" if self._opened else "[]")
+
+
+class CsvWriter:
+    """Rows of a CSV file with the label of each image and its probability. `path` is for error messages."""
+
+    def __init__(self, path: Path, file: IO[str]) -> None:
+        self._path = path
+        self._writer = csv.writer(file, lineterminator="\n")
+        self._writer.writerow(["source", "label", "probability"])
+
+    def write(self, predictions: Sequence[Prediction]) -> None:
+        with clear_write_errors(self._path):
+            self._writer.writerows(
+                [printable(prediction.source), prediction.label, f"{prediction.probability:.6f}"]
+                for prediction in predictions
+            )
+
+
+def _name_files(images: Sequence[Path]) -> tuple[Iterator[Path], int | None]:
+    """The image files that the arguments name, and how many; None for standard input, which has no known end."""
+    if STDIN not in images:
+        return images_of(images), count_images(images)
+    if len(images) > 1:
+        raise OptionError(
+            "'-' reads the paths from standard input and cannot be combined with other images.\n"
+            "Next: give either - or the images."
+        )
+    return _paths_from_stdin(), None
+
+
+def _paths_from_stdin() -> Iterator[Path]:
+    """Paths, one per line, as they come."""
+    for line in sys.stdin.buffer:
+        if name := line.rstrip(b"\r\n"):
+            yield Path(os.fsdecode(name))

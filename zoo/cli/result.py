@@ -1,0 +1,153 @@
+"""Results of commands, for people and for programs: runs, evaluations, exports, verifications."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from zoo.cli import console
+from zoo.cli.console import Verbosity
+from zoo.storage.atomic import json_line, json_text, write_text
+
+if TYPE_CHECKING:
+    from zoo.artefact.evaluate import Evaluation
+    from zoo.evaluation.metrics import Share
+    from zoo.exporting.export import Exported
+    from zoo.training.result import Result
+    from zoo.training.verify import Verification
+
+
+def print_result(result: Result, verbosity: Verbosity, *, as_json: bool) -> None:
+    """Print scores by stage and split, the proof, where the artefact is, and what to do next."""
+    if as_json:
+        print(json_text({**result.content, "path": str(result.path)}), end="")
+        return
+    screen = console.out()
+    kept = result.content["selection"]["kept"]
+    rows = [
+        [
+            stage["name"] + (" (kept)" if stage["name"] == kept else ""),
+            f"{stage['metrics']['val']['accuracy']:.3f}",
+            f"{stage['metrics']['val']['macro_f1']:.3f}",
+            f"{stage['metrics']['val']['loss']:.4f}",
+            console.seconds(stage["seconds"]),
+        ]
+        for stage in result.content["stages"]
+    ]
+    columns = ["stage", "val accuracy", "macro F1", "val loss", "time"]
+    screen.print()
+    console.show(screen, console.table("Result", columns, rows, right=columns[1:]))
+    screen.print()
+    for split, metrics in result.metrics.items():
+        screen.print(f"{split} accuracy {metrics['accuracy']:.3f}, macro F1 {metrics['macro_f1']:.3f}", style="bold")
+    screen.print(_proof(result, verbosity))
+    seconds = result.content["seconds"]
+    parts = ", ".join(f"{name} {console.seconds(value)}" for name, value in seconds.items() if name != "total")
+    screen.print(f"time: {console.seconds(seconds['total'])} ({parts})")
+    screen.print(f"classifier: {result.artefact}")
+    if (result.path / "report.html").exists():
+        screen.print(f"report: {result.path / 'report.html'}")
+    screen.print(f"next: zoo predict {result.artefact} IMAGE")
+
+
+def _proof(result: Result, verbosity: Verbosity) -> str:
+    checks = json.loads((result.path / "proof.json").read_text("utf-8"))["checks"]
+    warned = [check for check in checks if check["verdict"] == "warning"]
+    lines = [f"proof: {result.proof}, {console.count(len(checks), 'check')}, {console.count(len(warned), 'warning')}"]
+    for check in checks if verbosity.verbose else warned:
+        where = f" (stage {check['stage']})" if check["stage"] else ""
+        lines.append(f"  {check['verdict']}: {check['name']}{where}: {check['summary']}")
+    return "\n".join(lines)
+
+
+def print_evaluation(evaluation: Evaluation, *, as_json: bool) -> None:
+    """Print scores by class and over the whole split."""
+    if as_json:
+        content = {
+            "split": evaluation.split,
+            "images": evaluation.images,
+            "metrics": evaluation.scores.to_dict(),
+            "assessment": evaluation.assessment.to_dict(),
+            "per_class": {
+                name: {"correct": right, "images": total} for name, (right, total) in evaluation.per_class.items()
+            },
+            "predictions": [asdict(prediction) for prediction in evaluation.predictions],
+            "unreadable": evaluation.unreadable,
+        }
+        print(json_text(content), end="")
+        return
+    screen = console.out()
+    rows = [
+        [
+            scored.name,
+            *_share(scored.recall),
+            *_share(scored.precision),
+            f"{scored.f1:.3f}",
+            str(scored.correct),
+            str(scored.images),
+        ]
+        for scored in evaluation.assessment.classes
+        if scored.images or scored.predicted
+    ]
+    columns = ["class", "recall", "95 %", "precision", "95 % ", "F1", "correct", "images"]
+    console.show(screen, console.table(None, columns, rows, right=columns[1:]))
+    scores, assessment = evaluation.scores, evaluation.assessment
+    top5 = f", top-5 {assessment.top5.value:.3f}" if assessment.top5 else ""
+    screen.print(
+        f"\n{evaluation.split}: accuracy {scores.accuracy:.3f}{top5}, macro F1 {scores.macro_f1:.3f}, "
+        f"loss {scores.loss:.4f} on {console.count(evaluation.images, 'image')}",
+        style="bold",
+    )
+    low, high = assessment.accuracy.low, assessment.accuracy.high
+    screen.print(
+        f"95 % interval of the accuracy {low:.3f} to {high:.3f}; calibration error {assessment.calibration_error:.3f}"
+    )
+
+
+def _share(share: Share | None) -> tuple[str, str]:
+    """A share and its 95 % interval, or two dashes if nothing was counted."""
+    return (f"{share.value:.3f}", f"{share.low:.2f} to {share.high:.2f}") if share else ("-", "-")
+
+
+def write_predictions(path: Path, evaluation: Evaluation) -> None:
+    """Write a CSV file with the prediction for each image. Raises RunError if it cannot be written."""
+    from zoo.evaluation.predictions import to_csv
+
+    write_text(path, to_csv(evaluation.predictions))
+
+
+def print_report(page: Path, *, as_json: bool) -> None:
+    """Print where the report is."""
+    print(json_line({"report": str(page)}) if as_json else f"report: {page}")
+
+
+def print_verification(verification: Verification, *, as_json: bool) -> None:
+    """Print every check with its verdict."""
+    if as_json:
+        content = {
+            "run": str(verification.run),
+            "verdict": "passed" if verification.passed else "failed",
+            "checks": [check.to_dict() for check in verification.checks],
+        }
+        print(json_text(content), end="")
+        return
+    screen = console.out()
+    rows = [[check.name, check.verdict, check.summary] for check in verification.checks]
+    screen.print()
+    console.show(screen, console.table(None, ["check", "verdict", "what was found"], rows))
+
+
+def print_export(exported: Exported, *, as_json: bool) -> None:
+    """Print where the export is, how far its logits are from the original's, and how to load it."""
+    if as_json:
+        print(json_text(exported.to_dict()), end="")
+        return
+    sizes = ", ".join(map(str, exported.batches))
+    print(f"written: {exported.path}")
+    print(
+        f"compared: batches of {sizes} images give the original's logits within {exported.largest_difference:.2g} "
+        f"(they go up to {exported.largest_logit:.3g}; {exported.tolerance:g} of that is allowed)"
+    )
+    print(f"load: {exported.how}")

@@ -1,0 +1,144 @@
+"""Facts of every file of a data set, from opening and decoding it once, and the survey of them all."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import ExifTags, Image
+
+from zoo.data.check.duplicates import fingerprint
+from zoo.data.dataset import ImageFile, class_counts
+from zoo.data.decode import decode
+from zoo.errors import DataError
+from zoo.specs.data import Skipped, Split
+
+_PNG_DEPTH = 24
+"""Offset of the byte in a PNG file that says how many bits a sample has."""
+_TIFF_DEPTH = 258
+"""The TIFF tag BitsPerSample."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FileFacts:
+    """Facts of one file. If it cannot be decoded, `fault` says why, and unknown values are empty or 0."""
+
+    relative: str
+    """Path below the data folder, with forward slashes."""
+    bytes: int = 0
+    content: str = ""
+    """SHA-256 of the file."""
+    fault: str = ""
+    """Why the file cannot be decoded; empty if it can."""
+    format: str = ""
+    """Pillow's name of the format that the content has: `JPEG`, `PNG`, ..."""
+    mode: str = ""
+    """Pillow's name of the mode that is stored: `RGB`, `CMYK`, `P`, ..."""
+    bits: int = 8
+    """Bits per sample, as stored."""
+    transparent: bool = False
+    orientation: int = 1
+    """EXIF orientation; 1 is upright."""
+    width: int = 0
+    height: int = 0
+    """Size of the upright picture in pixels."""
+    pixels: str = ""
+    """SHA-256 of size and decoded RGB values; the same for a copy with other metadata."""
+    fingerprint: int | None = None
+    """Perceptual hash of 64 bits; None for a picture of one grey. See `zoo.data.check.duplicates`."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Survey:
+    """All facts of a data set; the findings are derived from it alone."""
+
+    path: Path
+    classes: tuple[str, ...]
+    """The classes of all splits, including those that some split lacks."""
+    splits: Mapping[Split, tuple[ImageFile, ...]]
+    facts: Mapping[str, FileFacts]
+    """Facts of every image, by relative path."""
+    unused: tuple[tuple[Skipped, FileFacts], ...] = ()
+    """Files that no run uses, without hidden ones."""
+    split_note: str = ""
+    """How val was drawn; empty if the data have a val."""
+
+    def good(self, split: Split) -> list[ImageFile]:
+        """The images of a split that can be decoded."""
+        return [file for file in self.splits.get(split, ()) if not self.facts[file.relative].fault]
+
+    def good_files(self) -> Iterator[tuple[Split, ImageFile, FileFacts]]:
+        """Yield every image that can be decoded, with its split and facts."""
+        for split in self.splits:
+            for file in self.good(split):
+                yield split, file, self.facts[file.relative]
+
+    def counts(self, split: Split) -> list[int]:
+        """Number of images that can be decoded, per class."""
+        return class_counts(self.good(split), len(self.classes))
+
+
+def read_facts(file: ImageFile) -> FileFacts:
+    """Read a file and decode it fully. Raises nothing: `fault` says what is wrong with the file."""
+    relative = file.relative
+    try:
+        if file.reader is None and file.path.exists() and not file.path.is_file():
+            return FileFacts(relative=relative, fault="no regular file")  # reading a pipe would block forever
+        content = file.content()
+    except OSError as error:
+        return FileFacts(relative=relative, fault=error.strerror or str(error))
+    except DataError as error:
+        return FileFacts(relative=relative, fault=str(error).removeprefix(f"{relative}: "))
+    facts = {"relative": relative, "bytes": len(content), "content": hashlib.sha256(content).hexdigest()}
+    try:
+        picture = decode(content, name=relative)
+    except DataError as error:
+        return FileFacts(**facts, fault=str(error).removeprefix(f"{relative}: "))  # type: ignore[arg-type]
+    return FileFacts(
+        **facts,  # type: ignore[arg-type]
+        **_as_stored(content),  # type: ignore[arg-type]
+        width=picture.width,
+        height=picture.height,
+        pixels=_pixel_digest(picture),
+        fingerprint=fingerprint(picture),
+    )
+
+
+def _as_stored(content: bytes) -> dict[str, object]:
+    # Opening a file with Pillow reads its header only: the pixels are not decoded again.
+    with Image.open(io.BytesIO(content)) as image:
+        return {
+            "format": image.format or "",
+            "mode": image.mode,
+            "bits": _bits(image, content),
+            "transparent": image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info,
+            "orientation": _orientation(image),
+        }
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # damaged EXIF makes Pillow raise nearly anything, and is ignored
+        return 1
+    return orientation if orientation in range(1, 9) else 1
+
+
+def _bits(image: Image.Image, content: bytes) -> int:
+    # Pillow reduces 16-bit colour to 8 bits when it opens a file, so the mode does not always tell the depth.
+    if image.format == "PNG":
+        return content[_PNG_DEPTH]
+    if image.format == "TIFF":
+        return int(max(image.tag_v2.get(_TIFF_DEPTH, (8,))))  # type: ignore[attr-defined]
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
+        return 16
+    return 32 if image.mode in ("I", "F") else 8
+
+
+def _pixel_digest(picture: Image.Image) -> str:
+    digest = hashlib.sha256(f"{picture.width}x{picture.height}\n".encode())
+    digest.update(picture.tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,66 @@
+"""Prefetch: do work such as decoding in threads, a little ahead of the model or in lockstep with it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future, wait
+from itertools import islice
+from typing import TypeVar
+
+from zoo.errors import OptionError
+
+Item = TypeVar("Item")
+Done = TypeVar("Done")
+
+
+def prefetch(pool: Executor, work: Callable[[Item], Done], items: Iterable[Item], *, ahead: int) -> Iterator[Done]:
+    """`map` in the pool, with the results in order and at most `ahead` items at a time, so that memory stays flat."""
+    pending = iter(items)
+    running: list[Future[Done]] = [pool.submit(work, item) for item in islice(pending, ahead)]
+    try:
+        while running:
+            yield running.pop(0).result()
+            running += [pool.submit(work, item) for item in islice(pending, 1)]
+    finally:
+        for future in running:
+            future.cancel()
+
+
+def map_for_model(
+    pool: Executor, work: Callable[[Item], Done], items: Iterable[Item], *, workers: int, on_cpu: bool
+) -> Iterator[Done]:
+    """`map` in the pool for results that a model uses: in lockstep with it on the CPU, ahead of it on a GPU."""
+    if on_cpu:
+        return map_lockstep(pool, work, items, at_once=workers)
+    return prefetch(pool, work, items, ahead=workers + 1)
+
+
+def map_lockstep(
+    pool: Executor, work: Callable[[Item], Done], items: Iterable[Item], *, at_once: int
+) -> Iterator[Done]:
+    """`map` in the pool, with the results in order: `at_once` items together, then a pause while results are used.
+
+    This is for a consumer that computes on all cores itself. Its operations are shared among all cores and wait for the
+    one that a worker occupies, so prefetching would slow down both (docs/measurements.md).
+    """
+    pending = iter(items)
+    while running := [pool.submit(work, item) for item in islice(pending, at_once)]:
+        try:
+            wait(running)
+            yield from (future.result() for future in running)
+        finally:
+            for future in running:
+                future.cancel()
+
+
+def resolve_workers(workers: int | None) -> int:
+    """The number of decoding threads; None means the default. Raises OptionError for fewer than one."""
+    if workers is not None and workers < 1:
+        raise OptionError(f"--workers must be at least 1, got {workers}.")
+    return default_workers() if workers is None else workers
+
+
+def default_workers() -> int:
+    """The default number of decoding threads: one per core that this process may use, at most eight."""
+    return min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)

@@ -1,0 +1,235 @@
+"""Make the splits of a data set: order the classes, map train, val and test by name or draw val, refuse faults.
+
+The rules are the same for class folders, tables and archives, so that they do not depend on what contains the images.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from zoo.data.dataset import Dataset, ImageFile, class_counts, natural_key
+from zoo.errors import DataError, nearest
+from zoo.specs.data import FOLDER, IMAGE_SUFFIXES, Skipped, Split, is_image_name
+
+VAL_SHARE = 0.2
+"""Share of every class that is drawn from train for val."""
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """An image as its data source names it, before its class has an index."""
+
+    path: Path
+    relative: str
+    reader: Callable[[], bytes] | None = None
+    """Reads the bytes of an image that has no file of its own."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UncheckedData:
+    """Everything that a data source contains, before classes and splits are checked."""
+
+    source: str
+    """The data as people call them."""
+    path: Path
+    reader: str = FOLDER
+    """What read the data: `folder`, or `plugin/name` of a data source."""
+    split_names: Mapping[Split, str]
+    """The data's own names of their splits; empty if they have none."""
+    splits: Mapping[Split, Mapping[str, Sequence[SourceFile]]]
+    """The files of every class by its name, per split; data without splits are all in `train`."""
+    skipped: tuple[Skipped, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def to_dataset(data: UncheckedData, *, seed: int) -> Dataset:
+    """Make the data set to train on. If there is no val, it is drawn from train with `seed`.
+
+    Raises:
+        DataError: There is no train, there are no images, fewer than two classes, an empty class, or a class that only
+            train or only another split has (test may lack classes).
+    """
+    classes = _train_classes(data)
+    _refuse_different_classes(data, classes)
+    splits = {split: image_files(data, split, classes) for split in data.splits}
+    notes = list(data.notes)
+    if "val" not in splits:
+        _refuse_single_images(data, splits["train"], classes)
+        splits["train"], splits["val"] = split_stratified(splits["train"], classes, seed)
+        notes.append(split_note(seed))
+    return Dataset(
+        source=data.source,
+        folder=data.path,
+        reader=data.reader,
+        classes=classes,
+        splits={split: splits[split] for split in SPLITS if split in splits},
+        skipped=data.skipped,
+        notes=tuple(notes),
+    )
+
+
+def evaluation_split(data: UncheckedData, classes: tuple[str, ...]) -> tuple[str, Dataset]:
+    """The data set of the only split in `data`, to evaluate a trained classifier on, and the split's name or `all`.
+
+    Labels are mapped by name to `classes`. Raises DataError for other classes, and if there are no images.
+    """
+    ((split, by_class),) = data.splits.items()
+    unknown = sorted((name for name, files in by_class.items() if files and name not in classes), key=natural_key)
+    if unknown:
+        kind = "class folders" if data.reader == FOLDER else "classes"
+        raise DataError(
+            f"{data.source} has {kind} that this classifier does not know: {', '.join(unknown)}.\n"
+            f"Its classes: {', '.join(classes)}."
+        )
+    files = image_files(data, split, classes)
+    if not files:
+        raise DataError(no_images_message(data))
+    has_splits = split in data.split_names
+    dataset = Dataset(
+        source=data.source,
+        folder=data.path,
+        reader=data.reader,
+        classes=classes,
+        splits={split if has_splits else "val": files},
+        skipped=data.skipped,
+    )
+    return split if has_splits else "all", dataset
+
+
+def choose_evaluation_split(splits: Collection[Split]) -> Split | None:
+    """The split to evaluate a trained classifier on: test, else val, else None."""
+    return "test" if "test" in splits else "val" if "val" in splits else None
+
+
+def image_files(data: UncheckedData, split: Split, classes: Sequence[str]) -> tuple[ImageFile, ...]:
+    """The files of one split in the order of `classes`, with their labels."""
+    by_class = data.splits[split]
+    return tuple(
+        ImageFile(file.path, file.relative, label, file.reader, "" if data.reader == FOLDER else name)
+        for label, name in enumerate(classes)
+        for file in by_class.get(name, [])
+    )
+
+
+def split_stratified(
+    files: Sequence[ImageFile], classes: Sequence[str], seed: int
+) -> tuple[tuple[ImageFile, ...], tuple[ImageFile, ...]]:
+    """Draw a fifth of every class, rounded, but at least one image: (train, val). A class of one image stays in train.
+
+    The draw depends on `seed`, the class name and the names of the class's files.
+    """
+    by_class: list[list[str]] = [[] for _ in classes]
+    for file in files:
+        by_class[file.label].append(file.relative)
+    held_out: set[str] = set()
+    for name, relatives in zip(classes, by_class, strict=True):
+        if len(relatives) < 2:
+            continue
+        # Keyed by class name, so that adding a class does not change the split of the others.
+        order = random.Random(f"split/{seed}/{name}").sample(relatives, len(relatives))
+        held_out.update(order[: max(1, round(VAL_SHARE * len(order)))])
+    train = tuple(file for file in files if file.relative not in held_out)
+    return train, tuple(file for file in files if file.relative in held_out)
+
+
+def split_note(seed: int) -> str:
+    """The sentence in the plan and in the data report that says how val was drawn."""
+    return f"val: {VAL_SHARE:.0%} of every class, drawn from train with seed {seed}"
+
+
+def no_images_message(data: UncheckedData) -> str:
+    """The message for data in which no image has a class."""
+    if data.reader != FOLDER:
+        return _nothing_usable_message(data)
+    loose = [
+        skipped.relative
+        for skipped in data.skipped
+        if skipped.reason == "not in a class folder" and is_image_name(skipped.relative)
+    ]
+    if loose:
+        problem = f"No class folders with images found below {data.source}, only loose images such as {loose[0]!r}."
+    else:
+        problem = f"There are no images below {data.source}."
+    return (
+        f"{problem}\nExpected {data.path}/CLASS/IMAGE or {data.path}/train/CLASS/IMAGE with val/CLASS/IMAGE; "
+        f"images end in {', '.join(IMAGE_SUFFIXES)}."
+    )
+
+
+def one_class_message(data: UncheckedData, name: str) -> str:
+    """The message for data that have a single class, `name`."""
+    kinds = "class folders" if data.reader == FOLDER else "classes"
+    return f"{data.source} has only the class {name!r}; a classifier needs at least two {kinds}."
+
+
+def _nothing_usable_message(data: UncheckedData) -> str:
+    first = next(iter(data.skipped), None)
+    if first is None:
+        return f"There are no images in {data.source}."
+    detail = f", {first.detail}" if first.detail else ""
+    others = f", and {len(data.skipped) - 1:,} more" if len(data.skipped) > 1 else ""
+    return (
+        f"No image in {data.source} can be used: {first.relative} ({first.reason}{detail}){others}.\n"
+        f"Next: see docs/data.md for how this kind of data names its labels; images end in {', '.join(IMAGE_SUFFIXES)}."
+    )
+
+
+def _train_classes(data: UncheckedData) -> tuple[str, ...]:
+    train = data.splits.get("train", {})
+    classes = tuple(sorted(train, key=natural_key))
+    if "train" not in data.splits and any(data.splits.values()):
+        splits = " and ".join(data.split_names.values())
+        raise DataError(
+            f"{data.source} has the splits {splits} but no train.\nNext: name the split to train on 'train'."
+        )
+    if not any(train.values()):
+        raise DataError(no_images_message(data))
+    empty = [name for name in classes if not train[name]]
+    if empty:
+        raise DataError(
+            f"{_plural(len(empty), 'class folder')} without images: {', '.join(empty)} (in {data.source}).\n"
+            "Next: put images there, or remove the folder."
+        )
+    if len(classes) < 2:
+        raise DataError(one_class_message(data, classes[0]))
+    return classes
+
+
+def _refuse_different_classes(data: UncheckedData, classes: Sequence[str]) -> None:
+    path, names = data.source, data.split_names
+    for split, by_class in data.splits.items():
+        unknown = sorted((name for name, files in by_class.items() if name not in classes and files), key=natural_key)
+        if unknown:
+            close = nearest(unknown[0], classes)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            raise DataError(
+                f"{names[split]} of {path} has classes that {names['train']} lacks: {', '.join(unknown)}.{hint}\n"
+                f"The classes of {names['train']}: {', '.join(classes)}."
+            )
+        # Stages are chosen by their scores on val, so val must have every class; test only reports.
+        missing = [name for name in classes if not by_class.get(name)]
+        if missing and split == "val":
+            train, val = names["train"], names["val"]
+            count = _plural(len(missing), "class", "classes")
+            raise DataError(
+                f"{val} of {path} has no images of {count}: {', '.join(missing)}.\n"
+                f"Next: move some of its images from {train} to {val}, or remove {val} and let zoo draw it."
+            )
+
+
+def _refuse_single_images(data: UncheckedData, files: Sequence[ImageFile], classes: Sequence[str]) -> None:
+    own_val = "a val/ folder" if data.reader == FOLDER else "the split val"
+    for name, count in zip(classes, class_counts(files, len(classes)), strict=True):
+        if count < 2:
+            raise DataError(
+                f"The class {name!r} has 1 image; drawing val from train needs at least 2 of every class.\n"
+                f"Next: add images, or make {own_val} yourself."
+            )
+
+
+def _plural(count: int, one: str, many: str | None = None) -> str:
+    return f"{count} {one if count == 1 else many or one + 's'}"

@@ -1,0 +1,144 @@
+"""Run images through a model in evaluation mode, and collect its logits or features on the CPU.
+
+Every micro-batch is padded to the same number of images. The size of a batch changes the last bits of its outputs, so
+without padding the outputs of a split's last images would depend on the size of the split.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from zoo.data.dataset import ImageFile
+from zoo.data.store import ImageStore
+from zoo.evaluation.out_of_memory import MicroBatches
+from zoo.model.cut import Cut
+from zoo.model.model import ZooModel
+from zoo.specs.recipe import Augment
+from zoo.storage.table import Block, Table, block_of
+
+
+def logits_of_files(
+    model: ZooModel,
+    store: ImageStore,
+    files: Sequence[ImageFile],
+    *,
+    micro_batches: MicroBatches,
+    progress: Callable[[int], None],
+) -> Tensor:
+    """Return logits[N, classes] of N files in their order, on the CPU; `progress` is told how many are done."""
+    return logits_of_batches(
+        model, store.batches(files, micro_batches.size), len(files), micro_batches=micro_batches, progress=progress
+    )
+
+
+def logits_of_batches(
+    model: ZooModel,
+    batches: Iterable[Tensor],
+    max_images: int,
+    *,
+    micro_batches: MicroBatches,
+    progress: Callable[[int], None],
+) -> Tensor:
+    """Return logits[N, classes] of batches of images, on the CPU.
+
+    Args:
+        model: The model; it is left in evaluation mode.
+        batches: images[B, 3, H, W] each, with at least one image in all.
+        max_images: At least the number of images in all batches, N.
+        micro_batches: How many images are computed at a time.
+        progress: Called after each batch with the number of images that are done.
+    """
+    device = next(model.parameters()).device
+    model.eval()
+    logits_of_files: Tensor | None = None
+    done = 0
+    with torch.inference_mode():
+        for images in batches:
+
+            def attempt(size: int, images: Tensor = images) -> Tensor:
+                parts = torch.split(images, size)
+                return torch.cat([_forward_padded(model, to_device(part, device), size).cpu() for part in parts])
+
+            output = micro_batches.run(attempt)
+            if logits_of_files is None:
+                logits_of_files = _allocate(max_images, output)
+            logits_of_files[done : done + len(images)] = output
+            done += len(images)
+            progress(done)
+    assert logits_of_files is not None, "there is at least one image"
+    return logits_of_files[:done]
+
+
+def cached_logits(model: ZooModel, rows: Table, cut: Cut | None, *, micro_batches: MicroBatches) -> Tensor:
+    """Return logits[N, classes] from N cached rows, on the CPU, padded as in `logits_of_files`.
+
+    The rows are the head's inputs, or with a cut the outputs at the cut.
+    """
+
+    def forward(part: Tensor) -> Tensor:
+        logits_of_files: Tensor = model.head(part if cut is None else model.features_after(cut, part))
+        return logits_of_files
+
+    return torch.cat(list(outputs(forward, model, rows.chunks(micro_batches.size), micro_batches)))
+
+
+def outputs(
+    forward: Callable[[Tensor], Tensor], model: ZooModel, batches: Iterable[Tensor], micro_batches: MicroBatches
+) -> Iterator[Tensor]:
+    """Yield `forward(batch)` for each batch[B, ...], on the CPU and in the memory layout that `forward` gives.
+
+    The model is in evaluation mode while a batch is computed. Between batches its mode may be changed.
+    """
+    device = next(model.parameters()).device
+    for batch in batches:
+        model.eval()
+
+        def attempt(size: int, batch: Tensor = batch) -> Tensor:
+            parts = torch.split(batch, size)
+            done = [_forward_padded(forward, to_device(part, device), size).cpu() for part in parts]
+            return done[0] if len(done) == 1 else torch.cat(done)
+
+        # Not inference mode: heads are trained on these tensors.
+        with torch.no_grad():
+            output = micro_batches.run(attempt)
+        yield output
+
+
+def view_batches(
+    store: ImageStore, files: Sequence[ImageFile], size: int, *, augment: Augment, key: str
+) -> Iterator[Tensor]:
+    """Yield images[B, 3, H, W], B at most `size`, in the files' order, augmented as drawn for `key` and each file."""
+    order = [range(start, min(start + size, len(files))) for start in range(0, len(files), size)]
+    return store.training_batches(files, order, augment=augment, key=key)
+
+
+def to_device(images: Tensor, device: torch.device) -> Tensor:
+    """Return images[N, ...] on the device; from page-locked memory the copy may still be running."""
+    return images.to(device, non_blocking=images.is_pinned())
+
+
+def targets_of(files: Sequence[ImageFile]) -> Tensor:
+    """Return the class indices of N files, int64[N]."""
+    return torch.tensor([file.label for file in files], dtype=torch.int64)
+
+
+def _allocate(count: int, like: Tensor) -> Tensor:
+    """An empty tensor[count, ...] with rows like those of `like`[B, ...].
+
+    It is filled batch by batch. Joining all batches at the end would need twice the memory.
+    """
+    with torch.inference_mode(False):  # gradients may be computed with it later
+        return torch.empty(count, *like.shape[1:], dtype=like.dtype)
+
+
+def _forward_padded(forward: Callable[[Tensor], Tensor], batch: Tensor, size: int) -> Tensor:
+    """Return `forward` of batch[B, ...], which is padded with zeros to [size, ...] in its own memory layout."""
+    count = len(batch)
+    if count < size:
+        block = block_of(batch)
+        rows = torch.cat([block.rows, block.rows.new_zeros(size - count, *block.rows.shape[1:])])
+        batch = Block(rows, block.order).outputs
+    return forward(batch)[:count]

@@ -1,0 +1,227 @@
+"""Scores of a classifier on one split, from logits and targets alone.
+
+`score` gives the three numbers that stages are chosen by. `assess` gives everything that is reported: the same numbers
+with confidence intervals, the scores of every class, the confusion matrix and the calibration.
+
+torchmetrics is the reference in the tests. It is not used here, because importing it takes up to a second.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+BINS = 15
+"""Bins of the reliability diagram, as in Guo et al. 2017."""
+Z95 = 1.959963984540054
+"""The 97.5 % quantile of the normal distribution, for two-sided 95 % intervals."""
+_TOP = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """The numbers that stages and runs are compared by."""
+
+    accuracy: float
+    """Top-1, 0 to 1."""
+    macro_f1: float
+    """Mean F1 of the classes that occur among targets or predictions, 0 to 1."""
+    loss: float
+    """Mean cross-entropy in nats."""
+
+    def to_dict(self) -> dict[str, float]:
+        """Plain JSON types."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A share from 0 to 1 with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Bin:
+    """The images whose highest probability lies in (low, high]."""
+
+    low: float
+    high: float
+    images: int
+    confidence: float | None
+    """Mean of their highest probabilities; None for an empty bin."""
+    accuracy: float | None
+    """Share of them that are classified correctly; None for an empty bin."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClassScores:
+    """The scores of one class."""
+
+    name: str
+    images: int
+    """Images of this class."""
+    predicted: int
+    """Images that were classified as this class."""
+    correct: int
+    """Images of this class that were classified as it."""
+    precision: Share | None
+    """`correct` of `predicted`; None where nothing was classified as this class."""
+    recall: Share | None
+    """`correct` of `images`; None where there are no images of this class."""
+    f1: float
+    """Harmonic mean of precision and recall; 0 where the class was never predicted correctly."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Assessment:
+    """Everything that is reported of a classifier on one split."""
+
+    images: int
+    accuracy: Share
+    """Top-1."""
+    top5: Share | None
+    """Top-5 accuracy; None for five classes or fewer, where it is always 1."""
+    macro_f1: float
+    """As in `Scores`."""
+    loss: float
+    """As in `Scores`."""
+    calibration_error: float
+    """Expected calibration error over the bins of `reliability`, 0 to 1."""
+    reliability: tuple[Bin, ...]
+    classes: tuple[ClassScores, ...]
+    confusion: tuple[tuple[int, ...], ...]
+    """[true class][predicted class] -> images, in the order of `classes`."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return asdict(self)
+
+
+def score(logits: Tensor, targets: Tensor) -> Scores:
+    """Score logits[N, classes] against class indices targets[N], with N at least 1."""
+    logits, targets = logits.float().cpu(), targets.cpu()
+    predicted = logits.argmax(dim=1)
+    return Scores(
+        accuracy=int((predicted == targets).sum()) / len(targets),
+        macro_f1=_macro_f1(predicted, targets, classes=logits.shape[1]),
+        loss=float(torch.nn.functional.cross_entropy(logits, targets)),
+    )
+
+
+def assess(logits: Tensor, targets: Tensor, classes: Sequence[str]) -> Assessment:
+    """Assess logits[N, classes] against class indices targets[N], with N at least 1; `classes` are their names."""
+    logits, targets = logits.float().cpu(), targets.cpu()
+    images = len(targets)
+    scores = score(logits, targets)
+    confusion = confusion_matrix(logits, targets)
+    accuracy = wilson_interval(int(confusion.diagonal().sum()), images)
+    assert accuracy is not None, "there is at least one image"
+    top5 = None
+    if len(classes) > _TOP:
+        in_top5 = (logits.topk(_TOP, dim=1).indices == targets[:, None]).any(dim=1)
+        top5 = wilson_interval(int(in_top5.sum()), images)
+    bins = reliability_bins(logits.double().softmax(1), targets)
+    return Assessment(
+        images=images,
+        accuracy=accuracy,
+        top5=top5,
+        macro_f1=scores.macro_f1,
+        loss=scores.loss,
+        calibration_error=expected_calibration_error(bins),
+        reliability=bins,
+        classes=tuple(_class_scores(name, index, confusion) for index, name in enumerate(classes)),
+        confusion=tuple(tuple(row) for row in confusion.tolist()),
+    )
+
+
+def confusion_matrix(logits: Tensor, targets: Tensor) -> Tensor:
+    """logits[N, classes], targets[N] -> int64[classes, classes]: images by true class (row) and predicted class."""
+    number = logits.shape[1]
+    cells = targets.cpu() * number + logits.float().cpu().argmax(dim=1)
+    return torch.bincount(cells, minlength=number**2).reshape(number, number)
+
+
+def wilson_interval(successes: int, trials: int) -> Share | None:
+    """Return a share with its 95 % Wilson score interval (Wilson 1927, doi:10.1080/01621459.1927.10502953).
+
+    Unlike the normal approximation, it stays within 0 to 1 and does not claim certainty for 5 successes in 5 trials.
+    None without trials.
+    """
+    if trials == 0:
+        return None
+    share, square = successes / trials, Z95**2
+    centre = (share + square / (2 * trials)) / (1 + square / trials)
+    spread = Z95 / (1 + square / trials) * math.sqrt(share * (1 - share) / trials + square / (4 * trials**2))
+    # Exact at both ends: rounding must not push the interval past the share itself.
+    low = 0.0 if successes == 0 else max(0.0, centre - spread)
+    high = 1.0 if successes == trials else min(1.0, centre + spread)
+    return Share(share, low, high)
+
+
+def reliability_bins(probabilities: Tensor, targets: Tensor, *, bins: int = BINS) -> tuple[Bin, ...]:
+    """Sort images into bins of equal width by their highest probability (Guo et al. 2017, arXiv:1706.04599).
+
+    Takes probabilities[N, classes] and class indices targets[N].
+    """
+    confidence, predicted = probabilities.double().max(1)
+    correct = (predicted == targets).double()
+    # Bins are (low, high] as in the paper, so that a probability of exactly 1 is in the last one.
+    edges = torch.linspace(0, 1, bins + 1, dtype=torch.float64)
+    index = torch.bucketize(confidence, edges[1:-1], right=False)
+    filled = []
+    for number in range(bins):
+        inside = index == number
+        images = int(inside.sum())
+        filled.append(
+            Bin(
+                low=number / bins,
+                high=(number + 1) / bins,
+                images=images,
+                confidence=float(confidence[inside].mean()) if images else None,
+                accuracy=float(correct[inside].mean()) if images else None,
+            )
+        )
+    return tuple(filled)
+
+
+def expected_calibration_error(bins: tuple[Bin, ...]) -> float:
+    """Mean distance between accuracy and confidence over the bins, weighted by their images (arXiv:1706.04599)."""
+    total = sum(part.images for part in bins)
+    gaps = [
+        part.images * abs(part.accuracy - part.confidence)
+        for part in bins
+        if part.accuracy is not None and part.confidence is not None
+    ]
+    return sum(gaps) / total
+
+
+def _macro_f1(predicted: Tensor, targets: Tensor, classes: int) -> float:
+    """Class indices predicted[N] and targets[N] -> mean F1 of the classes that occur in either."""
+    # The order of these operations is that of torchmetrics; the tests compare the two bit for bit.
+    correct = torch.bincount(targets[predicted == targets], minlength=classes)
+    occurring = torch.bincount(predicted, minlength=classes) + torch.bincount(targets, minlength=classes)
+    of_class = 2 * correct / occurring.clamp(min=1)
+    return float((of_class / (occurring > 0).sum()).sum())
+
+
+def _class_scores(name: str, index: int, confusion: Tensor) -> ClassScores:
+    """Count one class in the confusion matrix[classes, classes]."""
+    images, predicted = int(confusion[index].sum()), int(confusion[:, index].sum())
+    correct = int(confusion[index, index])
+    return ClassScores(
+        name=name,
+        images=images,
+        predicted=predicted,
+        correct=correct,
+        precision=wilson_interval(correct, predicted),
+        recall=wilson_interval(correct, images),
+        f1=2 * correct / (images + predicted) if images + predicted else 0.0,
+    )

@@ -1,0 +1,155 @@
+"""Whether caching the outputs of frozen groups pays: decided from numbers, with the reason where it does not."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from zoo import text as amounts
+from zoo.errors import first_line
+from zoo.model.cut import CannotCut
+from zoo.model.model import HEAD, ZooModel
+from zoo.specs.plan import Source
+from zoo.specs.recipe import Stage
+from zoo.storage.eviction import size_limit
+
+MEMORY_BUDGET = 1 << 30
+"""Bytes of cached rows that stay in memory. Larger sets are mapped from the files of the cache folder."""
+_FLOAT = 4
+# Operations that a machine could do in the time that it takes to write and check, or to read, one byte of cached rows:
+# 1e11 a second against 5 and 0.5 ns a byte on a processor, a hundred times as many on a graphics card. These are fixed
+# numbers, not measurements: a resumed run must decide as the first did.
+_WRITTEN = {"cpu": 500, "cuda": 50_000}
+_READ = {"cpu": 50, "cuda": 5_000}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CacheDecision:
+    """Where a stage's batches come from."""
+
+    inputs: Source
+    cut: str = ""
+    """The first group that runs in every step, of a `prefix`."""
+    bytes: int = 0
+    """Bytes of cached rows."""
+    why: str = ""
+    """The reason where nothing is cached."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Amount:
+    """How many images a stage uses, and how often."""
+
+    train: int
+    """Number of training images."""
+    val: int
+    """Number of validation images."""
+    views: int
+    """Augmented views of each training image; 0 for the images as they are."""
+    epochs: int
+
+    @property
+    def rows(self) -> int:
+        """Number of rows that would be cached."""
+        return self.train * max(1, self.views) + self.val
+
+    @property
+    def looks(self) -> int:
+        """Number of images that go through the stage in all epochs."""
+        return (self.train + self.val) * self.epochs
+
+
+def decide_for_head(outline: ZooModel, shape: Sequence[int], amount: Amount) -> CacheDecision:
+    """Decide for a stage that trains the head alone; `shape` is that of the features of one image."""
+    size = _FLOAT * math.prod(shape) * amount.rows
+    if outline.closed_form or size <= max(MEMORY_BUDGET, size_limit()):
+        return CacheDecision(inputs="features", bytes=size)
+    return CacheDecision(
+        inputs="images",
+        why=f"its features are {amounts.size(size)}, over the cache's limit of {amounts.size(size_limit())}",
+    )
+
+
+def decide_for_backbone(
+    stage: Stage,
+    outline: ZooModel,
+    moving: Sequence[str],
+    amount: Amount,
+    device: str,
+    cut_fault: Callable[[str], str] | None = None,
+) -> CacheDecision:
+    """Decide for a stage that trains groups of the backbone.
+
+    Args:
+        stage: The stage's settings.
+        outline: The model on the meta device.
+        moving: Names of the groups that hold trained parameters.
+        amount: How many images the stage uses, and how often.
+        device: The device that the run computes on.
+        cut_fault: Takes the name of a group and returns what is wrong with the backbone cut before it, or an empty
+            text. It is asked only for a cut that would be used. None: no model was built to ask.
+    """
+    first = next((name for name in outline.groups.names if name in moving and name != HEAD), "")
+    if reason := _no_caching(stage, outline, first, amount):
+        return CacheDecision(inputs="images", why=reason)
+    try:
+        shape, operations = _prefix(outline, first)
+    except CannotCut as error:
+        return CacheDecision(inputs="images", why=f"{outline.name} cannot be cut before {first}: {error}")
+    size = _FLOAT * math.prod(shape) * amount.rows
+    if size > max(MEMORY_BUDGET, size_limit()):
+        limit = amounts.size(size_limit())
+        why = f"what crosses the cut before {first} is {amounts.size(size)}, over the cache's limit of {limit}"
+        return CacheDecision(inputs="images", why=why)
+    saved = operations * (amount.looks - amount.rows)
+    kind = "cpu" if device == "cpu" else "cuda"
+    cost = size * _WRITTEN[kind] + size / amount.rows * amount.looks * _READ[kind]
+    if saved <= cost:
+        why = f"keeping {amounts.size(size)} before {first} costs more than the {saved / 1e9:.3g} GFLOP that it saves"
+        return CacheDecision(inputs="images", why=why)
+    if fault := cut_fault(first) if cut_fault is not None else "":
+        return CacheDecision(inputs="images", why=f"{outline.name} cut before {first} {fault}")
+    return CacheDecision(inputs="prefix", cut=first, bytes=size)
+
+
+def _no_caching(stage: Stage, outline: ZooModel, first: str, amount: Amount) -> str:
+    if stage.prefix == "off":
+        return "prefix is off"
+    if stage.gradient_checkpointing:
+        return "gradient checkpointing is in the code between groups that a cut replaces"
+    if first in ("", outline.groups.names[0]):
+        return f"the first group, {outline.groups.names[0]}, trains"
+    if stage.mixup or stage.cutmix:
+        return f"{'mixup' if stage.mixup else 'cutmix'} blends the images of every batch anew"
+    if stage.augment != "none" and not amount.views:
+        return f"augment={stage.augment} is random, which prevents caching; set views=K to cache K views of each image"
+    if amount.looks <= amount.rows:
+        return "every image is used once"
+    return ""
+
+
+def _prefix(outline: ZooModel, first: str) -> tuple[tuple[int, ...], float]:
+    """-> (shape of what crosses the cut for one image, operations that compute it). Raises CannotCut."""
+    cut = outline.cut_before(first)
+    device = next(outline.parameters()).device
+    images = torch.empty(2, *outline.preprocessing.input_size, device=device)
+    before = [(parameter, parameter.requires_grad) for parameter in outline.parameters()]
+    outline.requires_grad_(False)  # the counter trips over some modules whose parameters want gradients
+    try:
+        with torch.device(device), torch.no_grad(), FlopCounterMode(display=False) as counter:
+            crossing = cut.prefix(images)
+            features = cut.suffix(crossing) if isinstance(crossing, Tensor) else None
+    except Exception as error:  # a traced part may lack what upstream's code had at hand
+        reason = first_line(error)
+        raise CannotCut(f"its parts do not run by themselves ({reason})") from None
+    finally:
+        for parameter, requires_grad in before:
+            parameter.requires_grad_(requires_grad)
+    if features is None or len(crossing) != len(images) or len(features) != len(images):
+        raise CannotCut("what crosses the cut is not a tensor with one row per image")
+    return tuple(crossing.shape[1:]), counter.get_total_flops() / len(images)

@@ -1,0 +1,296 @@
+"""Outputs of a stage's frozen groups: computed once for each image, or read from the cache."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zoo.data.dataset import ImageFile
+from zoo.errors import RunError
+from zoo.evaluation import inference
+from zoo.evaluation.context import RunContext
+from zoo.evaluation.out_of_memory import MicroBatches, out_of_memory_as_error
+from zoo.events import Note, Progress
+from zoo.frozen.decision import MEMORY_BUDGET
+from zoo.frozen.inputs import CachedInputs
+from zoo.model.cut import CannotCut, Cut
+from zoo.model.devices import machine_facts
+from zoo.model.model import ZooModel
+from zoo.specs.plan import StagePlan
+from zoo.specs.run_result import Check
+from zoo.storage.eviction import LIMIT
+from zoo.storage.feature_cache import CacheKey, FeatureCache, name_of
+from zoo.storage.table import Block, Table, block_of, joined
+from zoo.storage.tensors import tensor_digest
+
+BLOCK = 4
+"""Number of chunks in a file of the cache: a killed run loses no more than these."""
+_FORMAT = 1
+_VERSIONS = ("zoo-registry", "torch", "torchvision", "timm", "pillow")
+_ONE_PIECE = 256 << 20
+"""Largest size, in bytes, of rows that are copied into one tensor."""
+
+
+class FrozenOutputs:
+    """Gives each stage its cached rows. They stay in memory for the next stage, where that uses the same."""
+
+    def __init__(self, context: RunContext) -> None:
+        self._context = context
+        self._plan = context.plan
+        self._model = context.model
+        self._cache = FeatureCache()
+        self._last: tuple[CacheKey, tuple[str, ...], CachedInputs] | None = None
+
+    def forget(self) -> None:
+        """Free the rows that are in memory."""
+        self._last = None
+
+    def inputs(self, stage: StagePlan) -> CachedInputs:
+        """The inputs of a stage that trains on cached rows, as its plan says.
+
+        Raises RunError where neither memory nor disk has room for them.
+        """
+        keys = stage.view_keys(self._plan.seed)
+        cut = self._model.cut_before(stage.cut) if stage.inputs == "prefix" else None
+        subject = self._subject(cut)
+        if self._last is not None and self._last[:2] == (subject, keys):
+            last = self._last[2]
+            return CachedInputs(
+                last.views, last.val, last.micro_batches, stage.cut
+            )  # cut again, for adapters come and go
+        self.forget()  # before the new ones are made: there may not be room for both
+        self._cache.let_go()
+        with self._context.clock.measure("features"):
+            kept = self._computed(stage, keys, subject, cut)
+        self._last = subject, keys, kept
+        return kept
+
+    def _computed(self, stage: StagePlan, keys: Sequence[str], subject: CacheKey, cut: Cut | None) -> CachedInputs:
+        context = self._context
+        # A closed form is fitted to all rows at once.
+        in_memory = stage.kept_bytes <= MEMORY_BUDGET or self._model.closed_form
+        micro_batches = context.micro_batches(self._plan.chunk, "features")
+        while True:
+            filling = _TableFiller(context, self._cache, subject, cut, micro_batches, in_memory=in_memory)
+            if filling.is_stale(context.val):
+                self._cache.drop(subject)
+                context.report(
+                    Note(
+                        text="The cached features differ from what this machine computes now: they are computed again.",
+                        loud=True,
+                    )
+                )
+            views = self._views(stage, keys, filling)
+            val = filling.fill_table(context.val, "of val")
+            if not filling.in_smaller_batches:
+                validation = context.micro_batches(micro_batches.size, f"validation {stage.settings.name}")
+                return CachedInputs(views, val, validation, stage.cut)
+            # Memory ran out. Smaller batches give other bits, so all rows are computed again in batches of that size.
+
+    def _views(self, stage: StagePlan, keys: Sequence[str], filling: _TableFiller) -> tuple[Table, ...]:
+        train, augment = self._context.train, stage.settings.augment
+        if not keys:
+            return (filling.fill_table(train, "of train"),)
+        tasks = [f"of train, view {number} of {len(keys)}" for number in range(1, len(keys) + 1)]
+        return tuple(filling.fill_table(train, task, (augment, key)) for task, key in zip(tasks, keys, strict=True))
+
+    def _subject(self, cut: Cut | None) -> CacheKey:
+        model, plan = self._model, self._plan
+        return CacheKey(
+            {
+                "format": _FORMAT,
+                "backbone": plan.backbone.name,
+                "weights": plan.weights.label,
+                "outputs": model.needs if cut is None else f"before {cut.before} ({model.needs})",
+                "state": state_digest(model, "" if cut is None else cut.before),
+                "preprocessing": plan.preprocessing,
+                "precision": plan.precision,
+                "memory_format": plan.memory_format,
+                "machine": hashlib.sha256("\n".join(machine_facts(plan.device)).encode()).hexdigest()[:16],
+                "versions": [plan.versions.get(name) for name in _VERSIONS],
+                "provider": [plan.backbone.distribution, plan.backbone.version],
+            }
+        )
+
+
+class _TableFiller:
+    """Fills tables of rows for one cache key, from the cache where it has them."""
+
+    def __init__(
+        self,
+        context: RunContext,
+        cache: FeatureCache,
+        subject: CacheKey,
+        cut: Cut | None,
+        micro_batches: MicroBatches,
+        *,
+        in_memory: bool,
+    ) -> None:
+        self._context = context
+        self._cache = cache
+        self._subject = subject
+        self._cut = cut
+        self._micro_batches = micro_batches
+        self._in_memory = in_memory
+        self._size = micro_batches.size
+        self._said = False
+
+    @property
+    def in_smaller_batches(self) -> bool:
+        """Whether memory ran out since this object was made."""
+        return self._micro_batches.size != self._size
+
+    def is_stale(self, files: Sequence[ImageFile]) -> bool:
+        """Whether the cached rows of the first files differ from what is computed now.
+
+        The digests in the cache tell damage. They cannot tell rows that are whole and wrong.
+        """
+        part = _parts(files, BLOCK * self._size)[0]
+        kept = self._cache.read(self._subject, self._key(part, None))
+        if kept is None:
+            return False
+        found = block_of(next(self._outputs(part[: self._size], None)))
+        if self.in_smaller_batches:
+            return False  # batches of another size give other bits, which prove nothing
+        alike = found.order == kept.order and found.rows.dtype == kept.rows.dtype
+        return not (alike and torch.equal(found.rows, kept.rows[: len(found)]))
+
+    def fill_table(self, files: Sequence[ImageFile], task: str, view: tuple[Any, str] | None = None) -> Table:
+        """Rows of the files in their order; `view` is (augment, key) for rows of an augmented view."""
+        parts = _parts(files, BLOCK * self._size)
+        keys = [self._key(part, view) for part in parts]
+        with self._cache.filling(self._subject, self._waiting):
+            blocks = self._read(keys, task)
+            missing = [number for number, block in enumerate(blocks) if block is None]
+            if missing:
+                self._fill(blocks, parts, keys, missing, task, view)
+        table = Table([block for block in blocks if block is not None])
+        return table.in_one_piece() if self._in_memory and table.bytes <= _ONE_PIECE else table
+
+    def _read(self, keys: Sequence[str], task: str) -> list[Block | None]:
+        blocks = []
+        for number, key in enumerate(keys, start=1):
+            blocks.append(self._cache.read(self._subject, key))
+            if blocks[-1] is not None:
+                self._context.report(Progress(task=f"read {task}", done=number, total=len(keys), unit="files"))
+        return blocks
+
+    def _fill(
+        self,
+        blocks: list[Block | None],
+        parts: Sequence[Sequence[ImageFile]],
+        keys: Sequence[str],
+        missing: Sequence[int],
+        task: str,
+        view: tuple[Any, str] | None,
+    ) -> None:
+        files = [file for number in missing for file in parts[number]]
+        outputs = self._outputs(files, view)
+        done, total = 0, sum(map(len, parts))
+        there = total - len(files)
+        for number in missing:
+            chunks: list[Block] = []
+            while sum(map(len, chunks)) < len(parts[number]):
+                chunks.append(block_of(next(outputs)))
+                done += len(chunks[-1])
+                self._context.report(Progress(task=f"features {task}", done=there + done, total=total))
+            blocks[number] = self._kept(keys[number], joined(chunks))
+
+    def _kept(self, key: str, block: Block) -> Block:
+        """The block, mapped from its file unless it is to stay in memory."""
+        if self.in_smaller_batches:
+            return block  # its bits are not those that the key names; all rows are computed again
+        for _ in range(2):  # another process may evict the file in between
+            kept = self._cache.keep(self._subject, key, block)
+            if self._in_memory:
+                return block
+            mapped = self._cache.read(self._subject, key) if kept else None
+            if mapped is not None:
+                return mapped
+        otherwise = ", or compute it in every epoch (--set STAGE.prefix=off)" if self._cut else ""
+        raise RunError(
+            f"The outputs of the frozen groups fit neither into memory nor into {self._cache.folder}.\n"
+            f"Next: free space there, or raise {LIMIT}{otherwise}."
+        )
+
+    def _outputs(self, files: Sequence[ImageFile], view: tuple[Any, str] | None) -> Iterator[Tensor]:
+        store, size = self._context.store, self._size
+        if view is None:
+            batches = store.batches(files, size)
+        else:
+            batches = inference.view_batches(store, files, size, augment=view[0], key=view[1])
+        return inference.outputs(
+            forward_of(self._context.model, self._cut), self._context.model, batches, self._micro_batches
+        )
+
+    def _key(self, files: Sequence[ImageFile], view: tuple[Any, str] | None) -> str:
+        digests = [self._context.store.digest_of(file) for file in files]
+        if view is None:
+            return name_of([f"plain, {self._size} at a time", *digests])
+        names = [file.relative for file in files]  # draws are for a key and a name
+        return name_of([f"{view[0]} for {view[1]}, {self._size} at a time", *digests, *names])
+
+    def _waiting(self) -> None:
+        if not self._said:
+            self._context.report(Note(text="Another process is computing the same features: waiting for it."))
+        self._said = True
+
+
+def forward_of(model: ZooModel, cut: Cut | None) -> Callable[[Tensor], Tensor]:
+    """The function images[N, 3, H, W] -> rows[N, ...] that are cached: features, or what crosses the cut."""
+    return model.features if cut is None else lambda images: model.outputs_before(cut, images)
+
+
+def state_digest(model: ZooModel, before: str = "") -> str:
+    """SHA-256 over the backbone's parameters and buffers; `before` limits it to the groups before that one."""
+    names = model.groups.names
+    held = names[: names.index(before)] if before else names
+    tensors = {**dict(model.backbone.named_parameters()), **dict(model.backbone.named_buffers())}
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        # Groups behind a cut may hold adapters, whose names the partition does not know.
+        if model.group_of(f"backbone.{name}") in held:
+            digest.update(f"{name} {tensor_digest(tensor)}\n".encode())
+    return digest.hexdigest()
+
+
+def cut_fault(model: ZooModel, before: str, images: Tensor) -> str:
+    """What is wrong with the backbone cut before a group, as the end of a sentence; empty where nothing is.
+
+    Nothing is wrong where suffix(prefix(images[N, 3, H, W])) has the bits of the whole backbone. A tolerance would hide
+    a wrong cut.
+    """
+    try:
+        cut = model.cut_before(before)
+    except CannotCut as error:
+        return f"cannot be: {error}"
+    images = images.to(next(model.parameters()).device)
+    model.eval()
+    with torch.no_grad(), out_of_memory_as_error("comparing the cut backbone with the whole"):
+        whole = model.features(images)
+        parts = model.features_after(cut, model.outputs_before(cut, images))
+    if torch.equal(whole, parts):
+        return ""
+    return f"gives other features than the whole, by up to {float((whole - parts).abs().max()):.3g}"
+
+
+def check_cut(model: ZooModel, stage: StagePlan, images: Tensor) -> Check:
+    """Check a stage's cut on validation images[N, 3, H, W], right before it is used."""
+    fault = cut_fault(model, stage.cut, images)
+    return Check(
+        name="kept_prefix",
+        stage=stage.settings.name,
+        verdict="failed" if fault else "passed",
+        summary=f"the backbone cut before {stage.cut} {fault}"
+        if fault
+        else f"cut before {stage.cut}, the backbone gives the whole one's bits on {len(images)} images",
+        evidence={"before": stage.cut, "images": len(images)},
+    )
+
+
+def _parts(files: Sequence[ImageFile], size: int) -> list[Sequence[ImageFile]]:
+    return [files[start : start + size] for start in range(0, len(files), size)]

@@ -1,0 +1,62 @@
+"""Choose the device of a run, and describe the machine: what its speed and the last bits of its results depend on."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+
+import torch
+
+from zoo.errors import DeviceError, OptionError
+
+
+def choose_device(asked: str) -> str:
+    """Return the best available device for `auto`; check any other name and return it as it is.
+
+    Raises OptionError for a name that is not a device name, DeviceError for a device that this machine does not have.
+    """
+    if asked == "auto":
+        return next((name for name in ("cuda", "mps") if name in available_devices()), "cpu")
+    kind, _, index = asked.partition(":")
+    if kind not in ("cpu", "cuda", "mps") or (index and not index.isdecimal()):
+        raise OptionError(f"--device {asked!r} is not a valid device; give auto, cpu, cuda, cuda:N or mps.")
+    if kind not in available_devices():
+        reason = (
+            "this torch was built without CUDA" if kind == "cuda" and torch.version.cuda is None else "none was found"
+        )
+        raise DeviceError(
+            f"--device {asked}: there is no {kind} device here ({reason}). "
+            f"Available: {', '.join(available_devices())}.\n"
+            "Next: leave --device out to use the best available device; zoo doctor shows what was found."
+        )
+    if kind == "cuda" and index and int(index) >= torch.cuda.device_count():
+        raise DeviceError(
+            f"--device {asked}: this machine has {torch.cuda.device_count()} CUDA devices, counted from 0."
+        )
+    return asked
+
+
+def available_devices() -> list[str]:
+    """List the kinds of device that work on this machine, the best last."""
+    kinds = ["cpu"]
+    if torch.backends.mps.is_available():
+        kinds.append("mps")
+    if torch.cuda.is_available():
+        kinds.append("cuda")
+    return kinds
+
+
+def machine_facts(device: str) -> list[str]:
+    """List what speed and the last bits depend on beside the model: device, processor, torch, threads, system."""
+    processor = torch.cuda.get_device_name(device) if device.startswith("cuda") else _describe_processor()
+    return [device, processor, torch.__version__, str(torch.get_num_threads()), platform.system()]
+
+
+def _describe_processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    fields = {line.partition(":")[0].strip(): line.partition(":")[2].strip() for line in lines}
+    # The flags say which instructions the kernels of torch choose, and with them the order of additions.
+    return "\n".join(fields.get(key, "") for key in ("model name", "cpu family", "model", "flags", "Features"))

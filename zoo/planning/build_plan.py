@@ -1,0 +1,166 @@
+"""The plan, built once, when all that it holds is known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from zoo.data.dataset import Dataset
+from zoo.data.store import ImageStore
+from zoo.events import Report
+from zoo.planning.examine import Examined
+from zoo.planning.precision import ComputeChoice, choose_compute
+from zoo.planning.resolve import Resolved
+from zoo.planning.stages import count_parameters, plan_stage
+from zoo.planning.versions import versions
+from zoo.planning.warnings import duplicate_warnings, plan_warnings
+from zoo.registry.names import qualified_name
+from zoo.specs.options import options_to_dict
+from zoo.specs.plan import BackbonePlan, DataPlan, GroupPlan, HeadPlan, Plan, StagePlan, WeightsPlan
+from zoo.weights.obtain import Weights, WeightsChoice
+
+CHUNK = 32
+"""Images that go through the frozen backbone at a time. A batch's size changes the bits of what comes out, so it is one
+number, wherever features, validation and predictions are computed."""
+
+
+def build_plan(
+    resolved: Resolved,
+    examined: Examined,
+    store: ImageStore,
+    measured: ComputeChoice,
+    *,
+    threads: int,
+    weights: Weights | None = None,
+    fallback: str | None = None,
+    cut_fault: Callable[[str], str] | None = None,
+) -> Plan:
+    """Everything that a run is a function of, beside its images.
+
+    Args:
+        resolved: What the request names.
+        examined: The images, all opened.
+        store: Whose preprocessing and workers the run uses.
+        measured: How the backbone computes, and what was measured to decide it.
+        threads: With how many torch computes, as it was before anything was built: building may change it, and the
+            proof must see that.
+        weights: Those that were read; None in a dry run.
+        fallback: Why `weights` are not the ones asked for.
+        cut_fault: Says of a group what is wrong with the backbone cut before it; empty where nothing is. None in a dry
+            run, which builds no model to ask.
+    """
+    choice = weights.choice if weights else resolved.model.weights
+    dataset = examined.dataset
+    plan = Plan(
+        backbone=_backbone(resolved, choice),
+        weights=WeightsPlan(
+            label=choice.label,
+            kind=choice.kind,
+            path=str(choice.path.resolve()) if choice.path else None,
+            digest=weights.digest if weights else None,
+            fallback=fallback,
+        ),
+        head=_head(resolved),
+        recipe=resolved.recipe_name,
+        recipe_summary=resolved.recipe.summary,
+        keep=resolved.recipe.keep,
+        stages=_stages(resolved, dataset, cut_fault),
+        classes=dataset.classes,
+        preprocessing=store.preprocessing.to_dict(),
+        data=_data(resolved, dataset, examined.digest),
+        seed=resolved.request.seed,
+        device=resolved.device,
+        precision=measured.compute.precision,
+        memory_format=measured.compute.memory_format,
+        speeds=measured.speeds,
+        chunk=CHUNK,
+        threads=threads,
+        workers=store.workers,
+        versions=versions(["peft"] if any(each.adapters for each in resolved.selections) else []),
+    )
+    return plan.model_copy(update={"warnings": _warnings(resolved, examined, plan)})
+
+
+def measure(resolved: Resolved, report: Report) -> ComputeChoice:
+    """How the backbone is to compute on this machine: asked for, remembered or measured now."""
+    model, request = resolved.model, resolved.request
+    _, height, width = resolved.outline.preprocessing.input_size
+    return choose_compute(
+        model.headless,
+        name=f"{model.backbone.spec.name}.{model.weights.tag} {height}x{width} {model.head.spec.needs}",
+        device=resolved.device,
+        trains=any(selection.backbone for selection in resolved.selections),
+        precision=request.precision,
+        tune=request.tune,
+        report=report,
+    )
+
+
+def _stages(resolved: Resolved, dataset: Dataset, cut_fault: Callable[[str], str] | None) -> tuple[StagePlan, ...]:
+    return tuple(
+        plan_stage(
+            stage,
+            selection,
+            resolved.outline,
+            train=len(dataset.splits["train"]),
+            val=len(dataset.splits["val"]),
+            feature_shape=resolved.feature_shape,
+            device=resolved.device,
+            cut_fault=cut_fault,
+        )
+        for stage, selection in zip(resolved.recipe.stages, resolved.selections, strict=True)
+    )
+
+
+def _head(resolved: Resolved) -> HeadPlan:
+    head = resolved.model.head
+    return HeadPlan(
+        name=qualified_name(head),
+        options=options_to_dict(resolved.model.options),
+        needs=head.spec.needs,
+        closed_form=resolved.outline.closed_form,
+        parameters=count_parameters(resolved.outline.head.parameters()),
+        distribution=head.plugin.distribution,
+        version=head.plugin.version,
+    )
+
+
+def _data(resolved: Resolved, dataset: Dataset, digest: str) -> DataPlan:
+    return DataPlan(
+        source=dataset.source,
+        path=str(dataset.folder.absolute()),
+        reader=dataset.reader,
+        sample=resolved.request.data is None,
+        digest=digest,
+        images={split: counts for split, counts in dataset.counts().items()},
+        skipped=tuple((each.relative, each.reason, each.detail) for each in dataset.skipped),
+        notes=dataset.notes,
+    )
+
+
+def _warnings(resolved: Resolved, examined: Examined, plan: Plan) -> tuple[str, ...]:
+    _, height, width = resolved.model.backbone.spec.preprocessing_for(plan.backbone.tag).input_size
+    return (
+        *duplicate_warnings(examined.dataset, examined.contents),
+        *plan_warnings(plan, native=(height, width), own_loss=resolved.outline.own_loss),
+    )
+
+
+def _backbone(resolved: Resolved, choice: WeightsChoice) -> BackbonePlan:
+    spec = resolved.model.backbone.spec
+    groups, module = resolved.outline.groups, resolved.outline.backbone
+    published = spec.weights_for(choice.tag)
+    return BackbonePlan(
+        name=f"{spec.name}.{choice.tag}" if choice.tag else spec.name,
+        asked=resolved.model.backbone.asked,
+        tag=choice.tag,
+        features=resolved.feature_shape[0],
+        groups=tuple(
+            GroupPlan(name=name, parameters=count_parameters(groups.parameters_of(name, module).values()))
+            for name in groups.names
+        ),
+        licence=published.licence if published and choice.kind == "tag" else None,
+        distribution=resolved.model.backbone.plugin.distribution,
+        version=resolved.model.backbone.plugin.version,
+        also=resolved.model.backbone.also,
+        idle=tuple(sorted(resolved.outline.idle)),
+    )

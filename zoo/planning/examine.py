@@ -1,0 +1,69 @@
+"""Every image of a data set opened once: what cannot be read, and the digests that name the data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from zoo.data.dataset import UNREADABLE_SHARE, Dataset
+from zoo.data.decoded import DecodedFiles
+from zoo.data.prefetch import resolve_workers
+from zoo.data.store import ImageStore
+from zoo.errors import DataError
+from zoo.events import Progress, Report
+from zoo.planning.resolve import Resolved
+from zoo.specs.data import Split
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """A data set whose every image was opened."""
+
+    dataset: Dataset
+    """Without the images that cannot be read; they are among its skipped files."""
+    contents: Mapping[str, str]
+    """SHA-256 of each file, by relative path."""
+
+    @property
+    def digest(self) -> str:
+        """Names the data: every file's content, label and split."""
+        return self.dataset.digest(self.contents)
+
+
+def open_store(resolved: Resolved, *, trains: bool = False) -> ImageStore:
+    """The store that decodes this request's images; for one that `trains`, also onto the disk, and when needed."""
+    workers, preprocessing = resolve_workers(resolved.request.workers), resolved.outline.preprocessing
+    if not trains:
+        return ImageStore(preprocessing, workers=workers)
+    return ImageStore(preprocessing, workers=workers, disk_budget=None, known=DecodedFiles(preprocessing))
+
+
+def examine(dataset: Dataset, store: ImageStore, report: Report) -> Examined:
+    """Open every image, reporting progress. Raises DataError where over 1 % of the images, or all of a class, cannot be
+    read."""
+    files = [file for split in dataset.splits.values() for file in split]
+
+    def progress(done: int) -> None:
+        report(Progress(task="decode", done=done, total=len(files)))
+
+    contents, faults = store.examine(files, progress=progress)
+    readable = dataset.without(faults)
+    _refuse_unreadable(readable, faults, len(files))
+    return Examined(readable, contents)
+
+
+def _refuse_unreadable(dataset: Dataset, faults: dict[str, str], total: int) -> None:
+    listed = "\n".join(f"  {relative}: {detail}" for relative, detail in sorted(faults.items())[:10])
+    more = f"\n  and {len(faults) - 10} more" if len(faults) > 10 else ""
+    checked: tuple[Split, ...] = ("train", "val")
+    for split in checked:
+        files = dataset.splits[split]
+        left = {file.label for file in files}
+        gone = [name for label, name in enumerate(dataset.classes) if label not in left]
+        if gone:
+            raise DataError(f"No readable image is left of {', '.join(gone)} in {split}:\n{listed}{more}")
+    if len(faults) > UNREADABLE_SHARE * total:
+        raise DataError(
+            f"{len(faults)} of {total} images cannot be read; over {UNREADABLE_SHARE:.0%} is a fault of the data:\n"
+            f"{listed}{more}\nNext: repair or remove these files."
+        )

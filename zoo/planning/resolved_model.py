@@ -1,0 +1,142 @@
+"""From names to a model that can be built: backbone, head, their fit, options, weights and input size."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from zoo.errors import OptionError, Refused
+from zoo.model.build import build_headless, build_model, build_outline
+from zoo.model.measure import accepts_size, nearest_accepted_sizes
+from zoo.model.model import ZooModel
+from zoo.registry.names import ResolvedBackbone
+from zoo.registry.plugins import Contribution
+from zoo.registry.registry import Registry
+from zoo.specs.head import HeadSpec
+from zoo.specs.options import build_options
+from zoo.weights.obtain import WeightsChoice, choose_weights
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ResolvedModel:
+    """A backbone and a head that go together: all that building them needs beside classes and tensors."""
+
+    backbone: ResolvedBackbone
+    head: Contribution[HeadSpec]
+    options: Any
+    """An instance of the head's options class."""
+    weights: WeightsChoice
+    input_size: tuple[int, int] | None
+    """(height, width) in pixels; None: that of the weights."""
+
+    def check_input_size(self) -> None:
+        """Raise OptionError, naming sizes that work, where the architecture cannot take the input size."""
+        if self.input_size is not None:
+            check_takes_size(self.backbone, self.weights.tag, self.input_size)
+
+    def build(self, classes: tuple[str, ...], state: Mapping[str, Tensor] | None) -> ZooModel:
+        """The model on the current device; `state` None: with random weights.
+
+        Raises Refused for a pair that cannot work, WeightsMismatch, PluginError.
+        """
+        return build_model(
+            self.backbone,
+            self.head,
+            self.options,
+            classes=classes,
+            tag=self.weights.tag,
+            state=state,
+            input_size=self.input_size,
+        )
+
+    def outline(self, classes: tuple[str, ...]) -> ZooModel:
+        """The same model on the meta device: shapes and groups, no memory, no weights."""
+        return build_outline(
+            self.backbone,
+            self.head,
+            self.options,
+            classes=classes,
+            tag=self.weights.tag,
+            input_size=self.input_size,
+        )
+
+    def headless(self) -> ZooModel:
+        """The backbone alone with random weights: what it gives a head comes out."""
+        return build_headless(self.backbone, self.head.spec.needs, tag=self.weights.tag, input_size=self.input_size)
+
+
+def resolve_model(
+    registry: Registry,
+    backbone: str,
+    head: str,
+    *,
+    head_options: Mapping[str, Any],
+    weights: str = "random",
+    input_size: tuple[int, int] | None = None,
+) -> ResolvedModel:
+    """Look up a backbone and a head, and check that they go together. Nothing is built or downloaded.
+
+    Args:
+        registry: Where the names are looked up.
+        backbone: `[provider/]architecture[.tag]`.
+        head: `[plugin/]name`.
+        head_options: By name; the rest have their defaults.
+        weights: `default`, a tag, `random`, or the path of a file.
+        input_size: (height, width) in pixels, checked by `ResolvedModel.check_input_size`, which takes longer.
+
+    Raises:
+        Refused: An unknown name, an option that cannot be, a head that this backbone cannot take.
+        WeightsError: A weights file that is not there.
+    """
+    found_backbone = registry.backbone(backbone)
+    found_head = registry.head(head)
+    check_compatible(found_backbone, found_head, registry)
+    return ResolvedModel(
+        backbone=found_backbone,
+        head=found_head,
+        options=build_options(found_head.spec.name, found_head.spec.options, head_options),
+        weights=choose_weights(found_backbone, weights),
+        input_size=input_size,
+    )
+
+
+def check_compatible(backbone: ResolvedBackbone, head: Contribution[HeadSpec], registry: Registry) -> None:
+    """Raise Refused, naming the heads that work, where the head needs a map and the backbone has none.
+
+    A backbone that is not in its provider's index passes; building it tells.
+    """
+    facts = backbone.spec.facts
+    if head.spec.needs == "pooled" or facts is None or facts.map is not None:
+        return
+    works = ", ".join(each.spec.name for each in registry.heads() if each.spec.needs == "pooled")
+    raise Refused(
+        f"Head {head.spec.name!r} needs a map[N, C, H, W] of features, and {backbone.spec.name} has none"
+        f"{': ' + facts.note if facts.note else ''}.\n"
+        f"Next: a head that works there: {works}; or a backbone with a map: "
+        f"zoo list backbones --head {head.spec.name}"
+    )
+
+
+def check_takes_size(backbone: ResolvedBackbone, tag: str | None, asked: tuple[int, int]) -> None:
+    """Raise OptionError, naming sizes that work, where the architecture cannot take `asked`; found out by trying."""
+    spec = backbone.spec
+    _, *sides = spec.preprocessing_for(tag).input_size
+    native = (sides[0], sides[1])
+    if asked == native or accepts_size(spec.build, tag, asked):
+        return
+    if spec.facts is not None and spec.facts.fixed_input:
+        allowed = f"It takes {_text(native)} alone."
+    else:
+        near = nearest_accepted_sizes(spec.build, tag, asked, native)
+        allowed = f"Sizes near it that work: {', '.join(map(_text, near))}."
+    raise OptionError(
+        f"{spec.name} does not take images of {_text(asked)}. {allowed}\n"
+        "Next: one of these, or another backbone; zoo show NAME says whether it takes other sizes."
+    )
+
+
+def _text(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]}"

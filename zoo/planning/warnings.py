@@ -1,0 +1,185 @@
+"""Warnings of a plan: what is possible, so not refused, but likely to harm the result. Nothing here imports torch."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal
+
+from zoo.data.check.duplicates import Copy, across_splits, copies, under_two_labels
+from zoo.data.dataset import FEW_IMAGES, IMBALANCE_RATIO, Dataset
+from zoo.planning.batch_sizes import part_sizes
+from zoo.specs.plan import Plan
+from zoo.specs.recipe import Stage
+
+SMALL_BATCH = 8
+"""Images. The mean and variance of a smaller batch say little about the data (arXiv:1803.08494)."""
+FAR_FROM_WEIGHTS = 1.5
+"""How many times larger or smaller a side may be than what the weights were made for."""
+COARSE = 0.05
+"""Largest share of the accuracy that one validation image may make up."""
+_SHOWN = 5
+
+
+def plan_warnings(plan: Plan, *, native: tuple[int, int], own_loss: bool) -> tuple[str, ...]:
+    """Sentences for people, each with its numbers and the next step.
+
+    Args:
+        plan: All but its warnings.
+        native: (height, width) in pixels of the images that the weights were made for.
+        own_loss: Whether the head brings its own loss, which class weights do not reach.
+    """
+    return (
+        *_small_batches(plan),
+        *_far_resolution(plan, native),
+        *_few_images(plan, "train"),
+        *_few_images(plan, "val"),
+        *_unequal_classes(plan, own_loss=own_loss),
+        *_coarse_validation(plan),
+    )
+
+
+def duplicate_warnings(dataset: Dataset, contents: Mapping[str, str]) -> tuple[str, ...]:
+    """Warnings of files that are equal byte for byte, across splits or under two labels.
+
+    `contents` holds the files' digests by relative path. `zoo data check` looks closer, at pixels and near-duplicates.
+    """
+    groups = copies(dataset.splits, contents)
+    look = f"Next: zoo data check {shlex.quote(dataset.source)}"
+    found: list[str] = []
+    if leaks := across_splits(groups):
+        found.append(
+            f"{_pictures(leaks)} in more than one split, so scores are too good: {_example(leaks, 'split')}. {look}"
+        )
+    if conflicts := under_two_labels(groups):
+        found.append(
+            f"{_pictures(conflicts)} under more than one label, so at least one is wrong: "
+            f"{_example(conflicts, 'label')}. {look}"
+        )
+    return tuple(found)
+
+
+def _pictures(groups: Sequence[tuple[Copy, ...]]) -> str:
+    return "1 picture is" if len(groups) == 1 else f"{len(groups):,} pictures are"
+
+
+def _example(groups: Sequence[tuple[Copy, ...]], differs: Literal["split", "label"]) -> str:
+    first = groups[0][0]
+    other = next(each for each in groups[0] if getattr(each, differs) != getattr(first, differs))
+    # A drawn split has no folder to tell it by.
+    places = [f"{each.relative} ({each.split})" if differs == "split" else each.relative for each in (first, other)]
+    return f"{'such as ' if len(groups) > 1 else ''}{' and '.join(places)}"
+
+
+def _small_batches(plan: Plan) -> Iterator[str]:
+    images = sum(plan.data.images["train"])
+    alike: dict[tuple[int, int, bool], list[Stage]] = {}
+    for stage in plan.stages:
+        batch = (stage.settings.batch_size, stage.settings.accumulate)
+        if stage.batch_norms_training and min(part_sizes(images, *batch)) < SMALL_BATCH:
+            in_backbone = any(name != "head" for name in stage.trains)
+            alike.setdefault((*batch, in_backbone), []).append(stage.settings)
+    for (size, accumulate, in_backbone), stages in alike.items():
+        remedies = [_larger_batches(images, size, accumulate)]
+        if in_backbone:
+            remedies.append(_set("batch_norm=frozen", stages))
+        batches = _of_images(part_sizes(images, size, accumulate), size)
+        yield (
+            f"Batch norm trains on {batches} in {_listed(stages)}: below {SMALL_BATCH} images the mean and variance of "
+            f"a batch say little about the data. Next: {', or '.join(remedies)}."
+        )
+
+
+def _of_images(sizes: Sequence[int], asked: int) -> str:
+    if len(sizes) == 1:
+        return f"one batch of {sizes[0]} images"
+    if sizes[0] >= SMALL_BATCH:
+        return f"a last batch of {min(sizes)} images in every epoch"
+    joined = f" (the last of {sizes[-1]}: a single image joins the batch before it)" if sizes[-1] > asked else ""
+    return f"batches of {asked} images{joined}"
+
+
+def _larger_batches(images: int, asked: int, accumulate: int) -> str:
+    """The batch size nearest to the one asked for, at most twice it, whose batches are all large enough."""
+    near = sorted(range(SMALL_BATCH, 2 * max(asked, SMALL_BATCH) + 1), key=lambda size: abs(size - asked))
+    better = next((size for size in near if min(part_sizes(images, size, accumulate)) >= SMALL_BATCH), None)
+    return f"--batch-size {better}" if better else "more training images"
+
+
+def _far_resolution(plan: Plan, native: tuple[int, int]) -> Iterator[str]:
+    _, height, width = plan.preprocessing["input_size"]
+    ratios = [height / native[0], width / native[1]]
+    factor = max(*ratios, *(1 / ratio for ratio in ratios))
+    if plan.weights.kind == "random" or factor <= FAR_FROM_WEIGHTS:
+        return
+    larger = max(ratios) == factor
+    yield (
+        f"Images go in at {height}x{width} pixels, the weights were made for {native[0]}x{native[1]}: "
+        f"{factor:.1f} times {'larger' if larger else 'smaller'}, so the weights fit badly. Next: leave "
+        f"--input-size out, or other weights: zoo list backbones --input-size {_size(height, width)}."
+    )
+
+
+def _few_images(plan: Plan, split: str) -> Iterator[str]:
+    few = [
+        f"{name} ({count})"
+        for name, count in zip(plan.classes, plan.data.images[split], strict=True)
+        if count < FEW_IMAGES
+    ]
+    if not few:
+        return
+    more = f" and {len(few) - _SHOWN} more" if len(few) > _SHOWN else ""
+    verb = "has" if len(few) == 1 else "have"
+    meaning = "too few to learn from" if split == "train" else "their accuracy is a matter of luck"
+    yield (
+        f"{len(few)} of {len(plan.classes)} classes {verb} fewer than {FEW_IMAGES} images in {split}, {meaning}: "
+        f"{', '.join(few[:_SHOWN])}{more}. Next: add images, or merge classes."
+    )
+
+
+def _unequal_classes(plan: Plan, *, own_loss: bool) -> Iterator[str]:
+    counts = plan.data.images["train"]
+    most, least = max(counts), min(counts)
+    as_they_come = [stage.settings for stage in plan.stages if not _evened_out(stage.settings)]
+    if most <= IMBALANCE_RATIO * least or not as_they_come:
+        return
+    large, small = plan.classes[counts.index(most)], plan.classes[counts.index(least)]
+    if plan.head.closed_form:
+        remedy = f"add images of {small}, or a head that is trained, such as --head linear"
+    else:
+        # Weights do not reach a loss that is the head's own.
+        knob = "sampling=balanced" if own_loss else "class_weights=balanced"
+        remedy = _set(knob, as_they_come) + ", which gives every class the same weight"
+    yield (
+        f"Classes are very unequal: {large} has {most:,} training images, {small} {least:,} "
+        f"({most / least:.0f} times fewer), so {small} may never be predicted. Next: {remedy}; judge by macro F1, "
+        "not by accuracy."
+    )
+
+
+def _evened_out(settings: Stage) -> bool:
+    return "balanced" in (settings.class_weights, settings.sampling)
+
+
+def _coarse_validation(plan: Plan) -> Iterator[str]:
+    images = sum(plan.data.images["val"])
+    if images * COARSE >= 1:
+        return
+    yield (
+        f"The validation split has {images} images, so one of them is {100 / images:.1f} points of accuracy: "
+        f"stages that differ by less are chosen by luck. Next: at least {round(1 / COARSE)} validation images."
+    )
+
+
+def _set(assignment: str, stages: Sequence[Stage]) -> str:
+    likewise = f" (and likewise for {', '.join(stage.name for stage in stages[1:])})" if len(stages) > 1 else ""
+    return f"--set {stages[0].name}.{assignment}{likewise}"
+
+
+def _size(height: int, width: int) -> str:
+    return str(height) if height == width else f"{height}x{width}"
+
+
+def _listed(stages: Sequence[Stage]) -> str:
+    names = [stage.name for stage in stages]
+    return f"stages {', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else f"stage {names[0]}"

@@ -1,0 +1,102 @@
+"""Everything that changes the process as a whole: streams, garbage collection, the allocator, threads.
+
+Called by the command line and by a run, never by importing or loading.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import sys
+from collections.abc import Iterator
+from importlib import import_module
+
+_STDOUT, _STDERR = 1, 2
+
+
+@contextlib.contextmanager
+def prints_to_stderr() -> Iterator[None]:
+    """Inside, what this process prints goes to stderr, for programs read zoo's stdout.
+
+    It catches `print`, libraries in C, and processes that are started inside.
+    """
+    with contextlib.redirect_stdout(sys.stderr), _descriptor_to_stderr():
+        yield
+
+
+@contextlib.contextmanager
+def _descriptor_to_stderr() -> Iterator[None]:
+    try:
+        kept = os.dup(_STDOUT)
+    except OSError:  # stdout is closed, so nothing can get there
+        yield
+        return
+    _flush()
+    try:
+        # Without stderr there is nowhere else to go: then only Python's own prints are kept away.
+        with contextlib.suppress(OSError):
+            os.dup2(_STDERR, _STDOUT)
+        yield
+    finally:
+        _flush()
+        os.dup2(kept, _STDOUT)
+        os.close(kept)
+
+
+def _flush() -> None:
+    """Write out what is buffered, so that it goes where it was printed to."""
+    with contextlib.suppress(AttributeError, OSError, ValueError):
+        sys.__stdout__.flush()  # type: ignore[union-attr]
+
+
+@contextlib.contextmanager
+def gc_paused() -> Iterator[None]:
+    """Pause garbage collection: importing makes many objects and no garbage, and collecting is a fifth of the time."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
+
+
+def start_computing(module: str) -> None:
+    """Make ready for a command that computes: import the module that it needs, and torch with it, quickly."""
+    with gc_paused():
+        import_module(module)
+    keep_freed_memory()
+
+
+def use_threads(count: int) -> None:
+    """Let torch compute with so many threads: the number changes bits."""
+    import torch
+
+    torch.set_num_threads(count)
+
+
+_TRIM, _MMAP = -1, -3
+"""glibc's M_TRIM_THRESHOLD and M_MMAP_THRESHOLD, from its malloc.h."""
+_LARGEST, _MOST = 1 << 30, 2**31 - 1
+_THEIRS = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_")
+
+
+def keep_freed_memory() -> None:
+    """Let this process keep the memory that it frees, for the next pass to use. It works where the C library is glibc.
+
+    By default glibc maps every activation of 32 MB or more anew and gives it back afterwards. The kernel then clears
+    all its pages in each pass, which may take as long as computing (docs/measurements.md). The price is that the
+    process holds on to the memory between passes, and that its peak is somewhat higher. Nothing happens where one of
+    glibc's own variables is set.
+    """
+    if any(name in os.environ for name in _THEIRS) or "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", ""):
+        return
+    import ctypes  # only here, for it takes as long as a tenth of `zoo --help`
+
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):  # another C library
+        return
+    mallopt(_MMAP, _LARGEST)
+    mallopt(_TRIM, _MOST)

@@ -1,0 +1,158 @@
+"""Write `report.html`: one HTML page with everything about a finished run, built from the run folder alone.
+
+The templates, their filters and the style sheet are shared with the page of `zoo compare`.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from zoo.events import Note, Report
+from zoo.registry.registry import Registry
+from zoo.reporting import charts
+from zoo.reporting.command import RECIPE_FILE, as_lines, command_of, recipe_of
+from zoo.reporting.examples import Examples, gather
+from zoo.reporting.record import RunRecord, read_run
+from zoo.storage.atomic import write_text
+from zoo.training.run_folder import has_result
+
+REPORT = "report.html"
+_MATRIX_MOST = 30
+"""Most classes with a confusion matrix. Of more, the cells would be too small to read."""
+_CONFUSIONS_SHOWN = 25
+_EVIDENCE_MOST = 6000
+"""Most characters of a check's evidence; the rest is in proof.json."""
+
+
+def write_report(run: Path, registry: Registry) -> Path:
+    """Build a finished run's `report.html` and write it into the run folder; no other file changes.
+
+    Images are read again from where the plan found them. Missing ones are left out, and the report says so.
+    Raises RunError for a folder that is not a finished run, or that cannot be read or written.
+    """
+    record = read_run(run)
+    write_text(run / REPORT, render(record, gather(record, registry), registry))
+    return run / REPORT
+
+
+def lacks_report(run: Path) -> bool:
+    """Whether a run has a result but no report: it was stopped between the two, or `--no-report` was given."""
+    return has_result(run) and not (run / REPORT).exists()
+
+
+def write_or_note(run: Path, registry: Registry, on_event: Report) -> None:
+    """Write the report at the end of a run. A failure is only noted, with a `Note` event: the run itself is complete.
+
+    `on_event` is the run's callable for events; it has nothing to do with `report.html`.
+    """
+    try:
+        write_report(run, registry)
+    except Exception as error:
+        # Whatever went wrong, the classifier is saved and the result is written; the report can be built again.
+        why = str(error) or type(error).__name__
+        on_event(Note(text=f"The report was not written: {why}\nNext: zoo report {run}", loud=True))
+
+
+def render(record: RunRecord, examples: Examples, registry: Registry) -> str:
+    """The report as HTML that loads nothing from outside. The same arguments give the same text."""
+    templates = environment()
+    plan, result = record.plan, record.result
+    kept = result["selection"]["kept"]
+    assessed = record.assessment
+    return templates.get_template("report.html").render(
+        css=styles(templates),
+        plan=plan,
+        result=result,
+        record=record,
+        checks=record.checks,
+        assessed=assessed,
+        examples=examples,
+        stages=result["stages"],
+        kept=kept,
+        name=record.path.absolute().name,
+        backbone=plan.backbone.name.rpartition("/")[2].partition(".")[0],
+        head=plan.head.name.rpartition("/")[2],
+        recipe=plan.recipe.rpartition("/")[2],
+        matrix=_matrix(assessed) if assessed else None,
+        confusions=_confusions(assessed) if assessed else [],
+        loss=charts.loss_curves(record.history, kept) if record.history else None,
+        accuracy=charts.accuracy_curve(record.history, kept) if record.history else None,
+        bars=charts.class_bars(assessed["classes"]) if assessed else None,
+        bars_shown=charts.CLASSES_SHOWN,
+        reliability=charts.reliability_chart(assessed["reliability"]) if assessed else None,
+        time=charts.time_bar(result["seconds"]),
+        time_shares=charts.shares_of_time(result["seconds"]),
+        command=as_lines(command_of(plan, registry)),
+        recipe_text=recipe_of(plan).to_toml(),
+        recipe_file=RECIPE_FILE,
+    )
+
+
+def _matrix(assessed: Mapping[str, Any]) -> list[tuple[str, list[tuple[int, float]]]] | None:
+    """For each true class (name, [(images, share of the row)]); None for more than `_MATRIX_MOST` classes."""
+    names = [scores["name"] for scores in assessed["classes"]]
+    if len(names) > _MATRIX_MOST:
+        return None
+    rows = []
+    for name, counts in zip(names, assessed["confusion"], strict=True):
+        total = sum(counts) or 1
+        rows.append((name, [(count, count / total) for count in counts]))
+    return rows
+
+
+def _confusions(assessed: Mapping[str, Any]) -> list[tuple[str, str, int, int]]:
+    """(true class, predicted class, images, images of the true class), the most frequent confusion first."""
+    names = [scores["name"] for scores in assessed["classes"]]
+    confusions = [
+        (names[true], names[predicted], count, sum(row))
+        for true, row in enumerate(assessed["confusion"])
+        for predicted, count in enumerate(row)
+        if count and true != predicted
+    ]
+    return sorted(confusions, key=lambda confusion: -confusion[2])[:_CONFUSIONS_SHOWN]
+
+
+@functools.cache
+def environment(*packages: str) -> Environment:
+    """A Jinja environment that looks for templates in the given packages first, then in the report's."""
+    templates = Environment(
+        loader=ChoiceLoader([PackageLoader(name) for name in (*packages, "zoo.reporting")]),
+        # Class and file names are arbitrary text, markup included.
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        # A misspelt name in a template is an error, not an empty place in the page.
+        undefined=StrictUndefined,
+    )
+    templates.filters |= {"percent": percent, "seconds": seconds, "evidence": _evidence}
+    return templates
+
+
+def styles(templates: Environment) -> Markup:
+    """The content of a page's `<style>` element."""
+    return Markup(templates.get_template("report.css").render())
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """A share from 0 to 1 as `84.3 %`; None as `-`."""
+    return "-" if value is None else f"{100 * value:.{digits}f}\N{NO-BREAK SPACE}%"
+
+
+def seconds(value: float) -> str:
+    """A duration: `4.2 s`, `3 min 05 s`, `2 h 10 min`."""
+    if value < 60:
+        return f"{value:.1f} s"
+    minutes, rest = divmod(round(value), 60)
+    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min {rest:02d} s"
+
+
+def _evidence(content: Any) -> str:
+    text = json.dumps(content, indent=2, ensure_ascii=False)
+    return text if len(text) <= _EVIDENCE_MOST else text[:_EVIDENCE_MOST] + "\n… the rest is in proof.json"

@@ -1,0 +1,60 @@
+"""What a plugin declares of a head. Nothing here imports torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, is_dataclass
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from zoo.specs.backbone import FeatureShape
+from zoo.specs.validation import NAME, check_callables, check_name, check_texts
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+Needs = Literal["pooled", "map"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoOptions:
+    """The options of a head that has none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadSpec:
+    """A head: features to logits[N, classes], for the user's classes."""
+
+    name: str
+    summary: str
+    build: Callable[[FeatureShape, int, Any], nn.Module]
+    """(shape, classes, options) -> module, which maps the features that it needs to logits[N, classes]. The text of a
+    ValueError says why these options cannot work with this backbone; it is shown to the user."""
+    needs: Needs = "pooled"
+    """`pooled`: the module gets pooled features[N, F]. `map`: it gets the map[N, C, H, W], and `shape.map` is not
+    None."""
+    options: type[Any] = NoOptions
+    """A frozen dataclass with a default for every field. Its ValueErrors are shown to the user."""
+    loss: Callable[[nn.Module, Tensor, Tensor], Tensor] | None = None
+    """(module, features[N, ...], targets[N]) -> mean loss over the batch. None: cross-entropy of the logits."""
+    fit: Callable[[nn.Module, Tensor, Tensor], None] | None = None
+    """(module, features[N, ...], targets[N]): fits the head in closed form to all training features, in place. Such a
+    head has no parameters for gradients to train, and its backbone stays frozen. None: the head trains by gradients."""
+    references: tuple[str, ...] = ()
+    """Papers or sources, such as `arXiv:1812.01187`."""
+
+    def __post_init__(self) -> None:
+        check_name("head", self.name, NAME)
+        check_callables(self, "build", *(field for field in ("loss", "fit") if getattr(self, field) is not None))
+        if self.needs not in get_args(Needs):
+            raise ValueError(f"needs of head {self.name!r} must be one of {get_args(Needs)}, got {self.needs!r}")
+        check_texts("references", self.references)
+        if not (isinstance(self.options, type) and is_dataclass(self.options)):
+            raise TypeError(f"options of head {self.name!r} must be a frozen dataclass, got {self.options!r}")
+        if not self.options.__dataclass_params__.frozen:  # type: ignore[attr-defined]
+            raise TypeError(
+                f"options of head {self.name!r} must be a frozen dataclass: {self.options.__name__} is not frozen"
+            )
+        try:
+            self.options()
+        except TypeError as error:
+            raise TypeError(f"every option of head {self.name!r} needs a default: {error}") from None

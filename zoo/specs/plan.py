@@ -1,0 +1,265 @@
+"""The plan: every choice resolved, nothing run yet. It is stored as `plan.json`, and a run is a function of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from zoo.specs.data import FOLDER
+from zoo.specs.head import Needs
+from zoo.specs.recipe import Keep, Stage
+from zoo.specs.selectors import TensorKind
+
+FORMAT = 1
+
+Source = Literal["features", "prefix", "images"]
+"""What a stage trains on. `features`: cached features; the frozen backbone runs once an image. `prefix`: cached outputs
+of the groups before the first one that trains. `images`: nothing is cached."""
+
+
+Precision = Literal["float32", "bfloat16"]
+MemoryFormat = Literal["contiguous", "channels_last"]
+
+
+@dataclass(frozen=True, slots=True)
+class Compute:
+    """How the backbone's forward and backward pass compute. Weights, head and loss are always float32."""
+
+    precision: Precision = "float32"
+    """`bfloat16`: torch's autocast, for convolutions and matrix products."""
+    memory_format: MemoryFormat = "contiguous"
+    """`channels_last`: the channels of a pixel lie together, which makes convolutions faster on most machines."""
+
+    def __str__(self) -> str:
+        return f"{self.precision}, {self.memory_format}"
+
+
+class _PlanPart(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class GroupPlan(_PlanPart):
+    """A group of the backbone."""
+
+    name: str
+    parameters: int
+
+
+class BackbonePlan(_PlanPart):
+    """The backbone of the plan."""
+
+    name: str
+    """Qualified name, with the tag."""
+    asked: str
+    """The name that the user gave."""
+    tag: str | None
+    """The weights tag whose configuration and preprocessing are used."""
+    features: int
+    """Width of what the head gets: F of pooled[N, F], or C of the map[N, C, H, W]."""
+    groups: tuple[GroupPlan, ...]
+    licence: str | None
+    """Licence of the pretrained weights, as upstream states it."""
+    distribution: str
+    """Distribution of the plugin that provides the backbone."""
+    version: str
+    """Version of that distribution."""
+    also: tuple[str, ...] = ()
+    """Other qualified names that the bare name could have meant."""
+    idle: tuple[str, ...] = ()
+    """Parameters that the logits do not depend on: behind the map, or unused by upstream too. They are never
+    trained."""
+
+
+class WeightsPlan(_PlanPart):
+    """The weights that the run starts from."""
+
+    label: str
+    """The tag, `random`, or `file:NAME`."""
+    kind: Literal["tag", "random", "file"]
+    path: str | None = None
+    digest: str | None = None
+    """SHA-256 of the file; None for random weights, and in a dry run."""
+    fallback: str | None = None
+    """The reason where random weights stand in for those that were asked for."""
+
+
+class HeadPlan(_PlanPart):
+    """The head of the plan."""
+
+    name: str
+    """Qualified name."""
+    options: dict[str, Any]
+    needs: Needs
+    closed_form: bool
+    """Whether the head is fitted in one pass instead of trained by gradients."""
+    parameters: int
+    distribution: str
+    version: str
+
+
+class StagePlan(_PlanPart):
+    """A stage of the plan: a stage of the recipe, resolved for this model."""
+
+    settings: Stage
+    trains: tuple[str, ...]
+    """Names of the groups that train as a whole, from input to output, and `head`."""
+    tensors: tuple[TensorKind, ...] = ()
+    """Kinds of tensors that train in the other groups as well."""
+    adapters: tuple[str, ...] = ()
+    """Full names of the layers that get low-rank adapters. They are merged into the weights when the stage ends."""
+    freezes: tuple[str, ...]
+    trainable_parameters: int
+    frozen_parameters: int
+    decayed_parameters: int = 0
+    """Number of trainable parameters that weight decay acts on."""
+    rates: dict[str, float]
+    """Peak learning rate of every group that trains, after layer decay."""
+    steps: int
+    inputs: Source
+    cut: str = ""
+    """For `prefix`: the first group that runs in every step."""
+    kept_bytes: int = 0
+    """Estimated bytes of the cached outputs of all images."""
+    why: str = ""
+    """The reason where nothing is cached."""
+    batch_norms_frozen: int
+    batch_norms_training: int
+    views: int = 0
+    """Number of augmented views of each training image, at most one an epoch. Epochs take them in turn; a closed form
+    is fitted to all of them."""
+
+    def view_keys(self, seed: int) -> tuple[str, ...]:
+        """Keys of the random draws of each augmented view, for a run with this seed. They differ from epochs' keys."""
+        return tuple(f"{seed}/{self.settings.name}/view/{number}" for number in range(1, self.views + 1))
+
+
+class DataPlan(_PlanPart):
+    """The data set of the plan."""
+
+    source: str
+    """The data set as the user named it."""
+    path: str
+    """Absolute path of the folder, file or pattern of files."""
+    reader: str = FOLDER
+    """What read it: `folder`, or `plugin/name` of a data source."""
+    sample: bool
+    """Whether it is the generated sample set."""
+    digest: str
+    """Digest of every file's content, label and split."""
+    images: dict[str, list[int]]
+    """Split -> number of images of each class, in the order of `classes`."""
+    skipped: tuple[tuple[str, str, str], ...]
+    """(file, reason, detail) of every file that is not used."""
+    notes: tuple[str, ...]
+
+    @property
+    def argument(self) -> str:
+        """The value of `--data` that reads the same data in the same way."""
+        return self.path if self.reader == FOLDER else f"{self.reader}:{self.path}"
+
+
+class MemoryEstimate(_PlanPart):
+    """Peak bytes of tensors in a stage, by what they hold."""
+
+    parameters: int
+    """Parameters and buffers."""
+    gradients: int
+    optimizer: int
+    activations: int
+    """What a step holds beside these; or what validation or computing features holds, where that is more."""
+    features: int
+    """Cached features of all images."""
+    images: int
+    """Resized images in memory, and batches that are being prepared."""
+    copies: int
+    """Copies of parameters: the best stage so far, and the starting point of an L2-SP penalty."""
+
+    @property
+    def on_device(self) -> int:
+        """Bytes on the device of the model."""
+        return self.parameters + self.gradients + self.optimizer + self.activations
+
+    @property
+    def on_host(self) -> int:
+        """Bytes that are always in main memory."""
+        return self.features + self.images + self.copies
+
+    @property
+    def total(self) -> int:
+        """All bytes."""
+        return self.on_device + self.on_host
+
+
+class StageEstimate(_PlanPart):
+    """Measured seconds and bytes of one stage."""
+
+    stage: str
+    features: float
+    """Seconds to put every image through the frozen backbone once; 0 where features are cached already or not used."""
+    training: float
+    validation: float
+    """Seconds of validation in all epochs."""
+    seconds: float
+    """Seconds of all three."""
+    memory: MemoryEstimate
+
+
+class Estimate(_PlanPart):
+    """What a run will take on the machine that measured this."""
+
+    decode: float
+    """Seconds that opening all images took."""
+    stages: tuple[StageEstimate, ...]
+    test: float
+    """Seconds to evaluate the test split once, at the end."""
+    seconds: float
+    """Seconds of the whole run, without downloads."""
+    process: int
+    """Bytes beside tensors: Python, its libraries, the workspace of kernels."""
+    bytes: int
+    """Peak memory of the device; on the CPU, peak main memory."""
+    host_bytes: int
+    """Peak main memory."""
+
+
+class Plan(_PlanPart):
+    """Everything that a run is a function of, beside its images."""
+
+    format: int = FORMAT
+    backbone: BackbonePlan
+    weights: WeightsPlan
+    head: HeadPlan
+    recipe: str
+    """Qualified name, or the path of a file."""
+    recipe_summary: str
+    keep: Keep = "best"
+    """Which stage the run ends with."""
+    stages: tuple[StagePlan, ...]
+    classes: tuple[str, ...]
+    preprocessing: dict[str, Any]
+    data: DataPlan
+    seed: int
+    device: str
+    precision: Precision = "float32"
+    """Precision of the backbone's forward and backward pass."""
+    memory_format: MemoryFormat = "contiguous"
+    speeds: dict[str, float] = {}
+    """Images per second of every precision and memory layout that was measured; empty where none was."""
+    chunk: int
+    """Number of images that go through the frozen backbone at a time."""
+    threads: int
+    """Number of threads that torch computes with."""
+    workers: int
+    """Number of decoding threads."""
+    versions: dict[str, str]
+    warnings: tuple[str, ...] = ()
+    """What is likely to harm the result, a sentence each with the next step; see `zoo.planning.warnings`."""
+    estimate: Estimate | None = None
+    """Time and memory, where `--estimate` asked for it."""
+
+    @property
+    def compute(self) -> Compute:
+        """How the backbone computes."""
+        return Compute(self.precision, self.memory_format)

@@ -1,0 +1,354 @@
+"""Recipes: ordered stages that say which groups train, for how long and at which rates. They are data, read from
+TOML."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
+from pydantic_core import ErrorDetails
+
+from zoo.errors import OptionError, RecipeError, either, nearest, plain
+from zoo.specs.selectors import parse_selector
+
+Augment = Literal["none", "flip", "crop", "rand"]
+Sampling = Literal["shuffled", "balanced"]
+BatchNorm = Literal["train", "frozen", "adapt"]
+Keep = Literal["best", "last"]
+
+
+def _is_selector(selector: str) -> str:
+    parse_selector(selector)
+    return selector
+
+
+def _no_bool(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError(f"should be a number, got {str(value).lower()}")
+    return value
+
+
+def _auto(value: Any, number: ValidatorFunctionWrapHandler) -> Any:
+    return value if value == "auto" else number(value)
+
+
+Selector = Annotated[str, AfterValidator(_is_selector)]
+# Pydantic would take `true` for 1.
+Whole = Annotated[int, BeforeValidator(_no_bool)]
+Number = Annotated[float, BeforeValidator(_no_bool)]
+if TYPE_CHECKING:
+    Rate = float | Literal["auto"]
+else:
+    # Not a union, for pydantic's message about a wrong number would name both types.
+    Rate = Annotated[Number, Field(gt=0, le=1e30), WrapValidator(_auto), PlainSerializer(lambda rate: rate)]
+
+
+class Stage(BaseModel):
+    """A stage of a recipe. Every default of every recipe is here."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_\-]+$")]
+    train: Annotated[tuple[Selector, ...], Field(min_length=1)]
+    """Selectors: `head`, `last:N`, `first:N`, `middle:N`, `group:NAME`, `all`, `norm`, `bias`, `adapters`. Everything
+    that none of them selects is frozen."""
+    epochs: Annotated[Whole, Field(ge=1)]
+    lr: Rate
+    """Peak learning rate of the head and the last group. `auto`, for a head on cached features: the best of a few that
+    are tried."""
+    batch_size: Annotated[Whole, Field(ge=1)] = 32
+    accumulate: Annotated[Whole, Field(ge=1)] = 1
+    """Number of batches whose gradients add up to one step, as if the batch were that many times larger. Batch norm
+    still sees the small batches."""
+    weight_decay: Annotated[Number, Field(ge=0)] = 1e-4
+    """Weight decay, decoupled for `adamw` (arXiv:1711.05101); for `sgd` it is added to the gradient."""
+    layer_decay: Annotated[Number, Field(gt=0, le=1)] = 1.0
+    """Factor between the rate of a group and that of the next one (ULMFiT, arXiv:1801.06146)."""
+    warmup: Annotated[Number, Field(ge=0, lt=1)] = 0.1
+    """Share of the stage's steps in which the rate rises linearly from zero."""
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    """`sgd` has Nesterov momentum 0.9. Its rates are about ten to a hundred times those of AdamW."""
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """The rate after the warm-up: along a cosine or a line to zero, or constant."""
+    decay_all: bool = False
+    """Whether weight decay also acts on scales, shifts and biases, tensors of one dimension."""
+    clip: Annotated[Number, Field(ge=0)] = 0.0
+    """Largest norm of all gradients together. Longer ones are scaled down to it (arXiv:1211.5063). 0: no limit."""
+    label_smoothing: Annotated[Number, Field(ge=0, lt=1)] = 0.0
+    """Share of each target that is spread evenly over all classes (arXiv:1512.00567), for heads with the usual loss."""
+    sampling: Sampling = "shuffled"
+    """What an epoch draws. `shuffled`: every image once. `balanced`: as many images, every class equally often; rare
+    classes are oversampled, frequent classes are undersampled."""
+    class_weights: Literal["none", "balanced"] = "none"
+    """`balanced`: the loss of an image is weighted by the inverse of its class's share of the training images."""
+    l2_sp: Annotated[Number, Field(ge=0)] = 0.0
+    """Penalty on moving away from the run's starting point: l2_sp / 2 times the squared distance of the trained
+    backbone parameters is added to the loss (L2-SP, arXiv:1802.01483)."""
+    batch_norm: BatchNorm = "train"
+    """Batch norms of groups that train as a whole. `frozen`: running statistics, scales and shifts stay. `adapt`: the
+    statistics follow the new images, scales and shifts stay (arXiv:1603.04779)."""
+    ema: Annotated[Number, Field(ge=0, lt=1)] = 0.0
+    """Decay of a moving average of the weights (arXiv:1803.05407), updated after every step. The stage is validated
+    with the average and ends with it. 0: no average."""
+    patience: Annotated[Whole, Field(ge=0)] = 0
+    """The stage ends after so many epochs in a row that were not better on validation than its best one. 0: never."""
+    keep_epoch: Keep = "last"
+    """The epoch that the stage ends with: its last, or the best on validation. Ties go to the lower loss."""
+    gradient_checkpointing: bool = False
+    """Whether activations are computed again in the backward pass instead of stored (arXiv:1604.06174). It takes less
+    memory and about a third more time, where the backbone offers it."""
+    mixup: Annotated[Number, Field(ge=0)] = 0.0
+    """Alpha of Beta(alpha, alpha), which draws how a batch is blended with a permutation of itself, images and targets
+    alike (arXiv:1710.09412). 0: off. With `cutmix` on too, each batch takes one of the two with equal chance."""
+    cutmix: Annotated[Number, Field(ge=0)] = 0.0
+    """The same alpha for pasting a box of the other image. Targets are shared by the box's true area
+    (arXiv:1905.04899)."""
+    augment: Augment = "none"
+    """`flip`: mirror with probability 1/2. `crop`: a random part of the image, mirrored likewise. `rand`: `crop`, then
+    two operations of RandAugment at magnitude 9 (arXiv:1909.13719)."""
+    views: Annotated[Whole, Field(ge=0)] = 0
+    """Number of augmented views of each training image that go through the frozen groups once. Epochs train on them in
+    turn. 0: the image as it is where the head alone trains, a new draw in every epoch elsewhere."""
+    prefix: Literal["auto", "off"] = "auto"
+    """`auto`: outputs of the groups before the first one that trains are cached, where the backbone can be cut there
+    and it pays. `off`: every image goes through the whole backbone in every epoch."""
+    adapter_rank: Annotated[Whole, Field(ge=1)] = 8
+    """Rank of `adapters`: the width of the two thin matrices that train beside each layer (LoRA, arXiv:2106.09685)."""
+    adapter_alpha: Annotated[Number, Field(gt=0)] = 16.0
+    """Scale of `adapters`: their output is multiplied by adapter_alpha / adapter_rank before it is added."""
+
+
+class RecipeSpec(BaseModel):
+    """A recipe, as the hook `zoo_recipes` returns it and a TOML file holds it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_\-]*$")]
+    summary: Annotated[str, Field(min_length=1)]
+    references: tuple[str, ...] = ()
+    keep: Keep = "best"
+    """The stage that the run ends with: the best on validation (ties go to the earlier one), or the last."""
+    stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _stage_names_differ(self) -> RecipeSpec:
+        twice = _same_names([stage.name for stage in self.stages])
+        if twice:
+            raise ValueError("; ".join(twice))
+        return self
+
+    def to_toml(self) -> str:
+        """The text of a recipe file, with every default filled in."""
+        lines = [f"summary = {_toml(self.summary)}"]
+        if self.references:
+            lines.append(f"references = {_toml(self.references)}")
+        lines.append(f"keep = {_toml(self.keep)}")
+        for stage in self.stages:
+            lines += ["", "[[stages]]", *(f"{key} = {_toml(value)}" for key, value in stage.model_dump().items())]
+        return "\n".join(lines) + "\n"
+
+
+def recipe_from_toml(text: str, name: str) -> RecipeSpec:
+    """Parse and check a recipe.
+
+    Args:
+        text: The file's content.
+        name: The recipe's name. A file does not hold its own.
+
+    Raises:
+        RecipeError: With every fault and its key path.
+    """
+    try:
+        content = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(name, [f"not TOML: {error}"]) from None
+    faults = ["name: a recipe is named by its file, leave this key out"] if "name" in content else []
+    return _validated(name, {**content, "name": _name_from(name)}, faults)
+
+
+def recipe_from_file(path: str | Path) -> RecipeSpec:
+    """Read a recipe file. Raises RecipeError, and OptionError for a file that cannot be read."""
+    try:
+        text = Path(path).expanduser().read_text("utf-8-sig")
+    except OSError as error:
+        raise OptionError(f"The recipe file {str(path)!r} cannot be read: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        raise OptionError(f"The recipe file {str(path)!r} cannot be read: it is not UTF-8 text.") from None
+    return recipe_from_toml(text, name=str(path))
+
+
+def override(
+    recipe: RecipeSpec, assignments: Sequence[str], *, epochs: int | None, batch_size: int | None
+) -> RecipeSpec:
+    """Apply assignments and shorthands to a recipe. An assignment wins over a shorthand.
+
+    Args:
+        recipe: The recipe, which is not changed.
+        assignments: `STAGE.KEY=VALUE`, or `keep=VALUE` for the recipe as a whole.
+        epochs: Scales all stages so that the longest one has this many, with at least 1 each.
+        batch_size: Batch size of all stages.
+
+    Raises:
+        OptionError: An unknown stage, or a shorthand below 1.
+        RecipeError: A bad key or value.
+    """
+    stages = {stage.name: stage.model_dump() for stage in recipe.stages}
+    if epochs is not None:
+        if epochs < 1:
+            raise OptionError(f"--epochs must be at least 1, got {epochs}.")
+        longest = max(stage["epochs"] for stage in stages.values())
+        for stage in stages.values():
+            stage["epochs"] = max(1, round(stage["epochs"] * epochs / longest))
+    if batch_size is not None:
+        if batch_size < 1:
+            raise OptionError(f"--batch-size must be at least 1, got {batch_size}.")
+        for stage in stages.values():
+            stage["batch_size"] = batch_size
+    of_recipe, of_stages = _of_recipe(assignments)
+    given: dict[tuple[str, str], str] = {}
+    for assignment in of_stages:
+        stage_name, key, value = _split_assignment(assignment, example=f"{next(iter(stages))}.lr=1e-3")
+        if stage_name not in stages:
+            has = ", ".join(stages)
+            raise OptionError(
+                f"--set {assignment}: recipe {recipe.name!r} has no stage {stage_name!r}. Its stages: {has}."
+            )
+        if (stage_name, key) in given:
+            raise OptionError(f"--set {stage_name}.{key} is given twice: {given[stage_name, key]!r} and {value!r}.")
+        given[stage_name, key] = value
+        stages[stage_name][key] = _parse_value(key, value)
+    source = f"{recipe.name} with --set" if assignments else recipe.name
+    content = {**recipe.model_dump(), **of_recipe, "stages": list(stages.values())}
+    return _validated(source, content, stage_names=list(stages))
+
+
+def _of_recipe(assignments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """-> (values for the recipe as a whole, by key; the other assignments, for its stages)."""
+    of_recipe: dict[str, str] = {}
+    rest = []
+    for assignment in assignments:
+        key, equals, value = (part.strip() for part in assignment.partition("="))
+        if key != "keep" or not equals:
+            rest.append(assignment)
+        elif key in of_recipe:
+            raise OptionError(f"--set {key} is given twice: {of_recipe[key]!r} and {value!r}.")
+        else:
+            of_recipe[key] = value
+    return of_recipe, rest
+
+
+def _validated(
+    source: str, content: Mapping[str, Any], faults: Sequence[str] = (), *, stage_names: Sequence[str] = ()
+) -> RecipeSpec:
+    faults = [*faults]
+    try:
+        recipe = RecipeSpec.model_validate(content)
+    except ValidationError as error:
+        # Names are compared below: pydantic compares them only when everything else is right.
+        faults += _faults([each for each in error.errors() if each["loc"]], stage_names)
+        stages = content.get("stages")
+        stages = stages if isinstance(stages, list) else []
+        faults += _same_names([stage.get("name") if isinstance(stage, dict) else None for stage in stages])
+    if faults:
+        raise RecipeError(source, faults) from None
+    return recipe
+
+
+def _same_names(names: Sequence[Any]) -> list[str]:
+    return [
+        f"stages[{index}].name: {name!r} is already the name of stages[{names.index(name)}]"
+        for index, name in enumerate(names)
+        if name is not None and names.index(name) < index
+    ]
+
+
+def _faults(errors: Sequence[ErrorDetails], stage_names: Sequence[str]) -> list[str]:
+    # Pydantic also reports a list with wrong items as too short, which says nothing more.
+    inner = {error["loc"][:depth] for error in errors for depth in range(len(error["loc"]))}
+    return [
+        _fault(error, stage_names) for error in errors if not (error["type"] == "too_short" and error["loc"] in inner)
+    ]
+
+
+# Pydantic's error type -> words for people who write TOML.
+_PLAIN = {
+    "missing": "missing",
+    "too_short": "should not be empty",
+    "string_too_short": "should not be empty",
+    "string_pattern_mismatch": "should be letters, digits, '_' and '-'",
+}
+_FORM = {
+    "stages": "write each stage as a table under its own line [[stages]]",
+    "train": 'should be a list, such as ["head", "last:1"]',
+    "references": 'should be a list, such as ["arXiv:2202.10054"]',
+}
+
+
+def _fault(error: ErrorDetails, stage_names: Sequence[str]) -> str:
+    path = ""
+    for part in error["loc"]:
+        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
+    where = path
+    if stage_names and len(error["loc"]) > 2:
+        where += f" (--set {stage_names[int(error['loc'][1])]}.{path.partition('.')[2]})"
+    if error["type"] == "extra_forbidden":
+        known = Stage.model_fields if path.startswith("stages[") else RecipeSpec.model_fields
+        keys = [key for key in known if key != "name" or known is Stage.model_fields]
+        close = nearest(str(error["loc"][-1]), keys)
+        hint = f"did you mean {either(close)}?" if close else f"known: {', '.join(keys)}"
+        return f"{where}: unknown key; {hint}"
+    if error["type"] in ("missing", "too_short", "string_too_short"):
+        return f"{where}: {_PLAIN[error['type']]}"
+    if error["type"] == "value_error":
+        return f"{where}: {error['msg'].removeprefix('Value error, ')}"
+    if error["type"] in ("tuple_type", "model_type"):
+        return f"{where}: {_FORM.get(str(error['loc'][-1]), _FORM['stages'])}"
+    return f"{where}: {_PLAIN.get(error['type'], plain(error['msg']))}, got {error['input']!r}"
+
+
+def _split_assignment(assignment: str, *, example: str) -> tuple[str, str, str]:
+    target, equals, value = assignment.partition("=")
+    stage, dot, key = (part.strip() for part in target.partition("."))
+    if not (equals and dot and stage and key):
+        raise OptionError(f"--set {assignment!r}: write it as STAGE.KEY=VALUE, for example {example}.")
+    return stage, key, value.strip()
+
+
+def _parse_value(key: str, value: str) -> Any:
+    if key == "train":
+        return tuple(part.strip().strip("\"'") for part in value.strip("[]").split(","))
+    return value
+
+
+def _name_from(source: str) -> str:
+    stem = source.replace("\\", "/").rsplit("/", 1)[-1].removesuffix(".toml")
+    return re.sub(r"[^A-Za-z0-9_\-]", "_", stem).lstrip("_-") or "recipe"
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, str):
+        # JSON and TOML escape alike, but for one character that JSON leaves as it is.
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    if isinstance(value, (tuple, list)):
+        return "[" + ", ".join(_toml(item) for item in value) + "]"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return repr(value)
+    return str(value)

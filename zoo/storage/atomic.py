@@ -1,0 +1,186 @@
+"""Atomic writes: a file or folder gets a temporary name, is flushed to the disk and then renamed."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from zoo.errors import Refused, RunError
+from zoo.text import escaping_errors, printable
+
+
+def json_text(content: Any) -> str:
+    """Content as indented JSON, with keys in the order given.
+
+    A number that is not finite becomes null. Bytes of file names that are not UTF-8 become escapes, `\\xff`.
+    """
+    return json.dumps(_plain(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Parse JSON. Raises ValueError also for text that is nested too deeply, for files may come from anywhere."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def json_line(content: Any) -> str:
+    """Content as JSON in one line, by the rules of `json_text`."""
+    return json.dumps(_plain(content), ensure_ascii=False, allow_nan=False)
+
+
+def _plain(content: Any) -> Any:
+    if isinstance(content, float):
+        return content if math.isfinite(content) else None
+    if isinstance(content, str):
+        return printable(content)
+    if isinstance(content, Mapping):
+        return {_plain(key): _plain(value) for key, value in content.items()}
+    return [_plain(value) for value in content] if isinstance(content, (list, tuple)) else content
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file atomically. Raises RunError where that fails, and leaves the old content."""
+    with clear_write_errors(path), new_text(path) as file:
+        file.write(text)
+
+
+@contextlib.contextmanager
+def new_text(path: Path) -> Iterator[IO[str]]:
+    """Open a draft that becomes `path` when the block ends without an exception. Otherwise the old content stays.
+
+    Raises RunError, at the start already where nothing can be written there.
+    """
+    with clear_write_errors(path):
+        handle, draft = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", errors=escaping_errors()) as file:
+            yield file
+            with clear_write_errors(path):
+                file.flush()
+                os.fsync(file.fileno())
+        with clear_write_errors(path):
+            Path(draft).chmod(0o644)
+            Path(draft).replace(path)
+            sync_folder(path.parent)
+    except BaseException:
+        Path(draft).unlink(missing_ok=True)
+        raise
+
+
+def append_line(path: Path, text: str) -> None:
+    """Append one line and flush it to the disk. Raises RunError."""
+    with clear_write_errors(path), path.open("a", encoding="utf-8") as file:
+        file.write(text + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Make a draft folder that becomes `path` when the block ends without an exception, else is removed.
+
+    Raises RunError.
+    """
+    with clear_write_errors(path):
+        draft = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+        try:
+            yield draft
+            for file in draft.iterdir():
+                _finish_file(file)
+            sync_folder(draft)
+            draft.chmod(0o755)
+            draft.rename(path)
+            sync_folder(path.parent)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def new_path(path: Path) -> Iterator[Path]:
+    """The path of a draft, a file or folder that the block makes. It becomes `path` when the block ends without an
+    exception, else it is removed.
+
+    Raises Refused where `path` exists, at the start or at the end, and RunError where it cannot be written.
+    """
+    _refuse_existing(path)
+    with clear_write_errors(path):
+        staging = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+        try:
+            draft = staging / path.name
+            yield draft
+            for file in draft.iterdir() if draft.is_dir() else [draft]:
+                _finish_file(file)
+            _put(draft, path)
+            sync_folder(path.parent)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+
+def _finish_file(path: Path) -> None:
+    """Flush a file to the disk and let everyone read it. safetensors makes files that only their owner can read."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+    path.chmod(0o644)
+
+
+def _put(draft: Path, path: Path) -> None:
+    """Rename without replacing a file that appeared in the meantime."""
+    if draft.is_file():
+        with contextlib.suppress(OSError):
+            path.hardlink_to(draft)  # refuses an existing path; not every file system has hard links
+            return
+    _refuse_existing(path)
+    draft.rename(path)
+
+
+def _refuse_existing(path: Path) -> None:
+    if os.path.lexists(path):
+        raise Refused(f"{path} exists, and zoo overwrites nothing.\nNext: name another path, or remove it.")
+
+
+def sync_folder(path: Path) -> None:
+    """Make renames in a folder durable, where the system can do that."""
+    if os.name == "nt":
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def clear_write_errors(path: Path) -> Iterator[None]:
+    """Turn the system's error about a failed write into a RunError with a message for people."""
+    try:
+        yield
+    except OSError as error:
+        raise RunError(write_problem(path, error)) from error
+
+
+def write_problem(path: Path, error: OSError) -> str:
+    """What went wrong with a write, and what to do."""
+    if error.errno == errno.ENOSPC:
+        free = shutil.disk_usage(existing_parent(path)).free
+        return (
+            f"No space left for {path}: {free / 1e6:.0f} MB are free there.\n"
+            "Next: free space there, or write to another place."
+        )
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"{path} cannot be written: {error.strerror}.\nNext: write to another place."
+    return f"{path} cannot be written: {error.strerror or error}."
+
+
+def existing_parent(path: Path) -> Path:
+    """The nearest folder above `path` that exists."""
+    return next(parent for parent in path.absolute().parents if parent.exists())

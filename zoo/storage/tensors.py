@@ -1,0 +1,49 @@
+"""Writing tensors to safetensors files."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], *, header: tuple[str, str] = ("format", "pt")) -> None:
+    """Write tensors of any shape, by name, to a safetensors file, contiguous and on the CPU, and flush it to the disk.
+
+    There is exactly one header entry. Several are written in random order, and the bytes would differ from run to run.
+    Raises OSError.
+    """
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    try:
+        save_file(plain, path, metadata=dict([header]))
+    except SafetensorError as error:
+        # The library wraps the system's error. Only its number is left.
+        number = re.search(r"os error (\d+)", str(error))
+        raise OSError(int(number.group(1)) if number else errno.EIO, str(error)) from None
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def tensor_digest(tensor: Tensor) -> str:
+    """SHA-256 over the dtype, shape and bytes of a tensor of any shape, on any device and in any layout."""
+    plain = tensor.detach().cpu().contiguous()
+    digest = hashlib.sha256(f"{plain.dtype}{tuple(plain.shape)}".encode())
+    digest.update(plain.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

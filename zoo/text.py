@@ -1,0 +1,61 @@
+"""Names and amounts as people read them.
+
+File names may be any bytes on POSIX. Python keeps bytes that it cannot decode as lone surrogates, which no UTF-8 file,
+no JSON and no terminal takes. Here they are written as escapes, `\\xff`, as in a Python string.
+"""
+
+from __future__ import annotations
+
+import codecs
+import os
+import re
+from pathlib import Path
+
+_HANDLER = "zoo-escaped"
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_BYTE = re.compile(r"\\x([89a-f][0-9a-f])")
+
+
+def printable(text: str) -> str:
+    """The text with `\\xff` in place of each byte that is not UTF-8."""
+    return _SURROGATE.sub(lambda found: _escape(found[0]), text)
+
+
+def escaping_errors() -> str:
+    """The `errors` argument of `open` and `reconfigure` with which a text stream writes such names as escapes.
+
+    Registering the handler changes the process, so it happens here, on use, and not on import.
+    """
+    codecs.register_error(_HANDLER, _escaped)
+    return _HANDLER
+
+
+def file_named(folder: Path, name: str) -> Path:
+    """The path below `folder` whose name is `name`, or is shown as `name` by `printable`. It need not exist."""
+    path = folder / name
+    if path.exists() or not _BYTE.search(name):
+        return path
+    raw = re.sub(_BYTE.pattern.encode(), lambda found: bytes.fromhex(found[1].decode()), os.fsencode(name))
+    escaped = folder / os.fsdecode(raw)
+    return escaped if escaped.exists() else path
+
+
+def _escape(letter: str) -> str:
+    code = ord(letter)
+    return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else f"\\u{code:04x}"
+
+
+def _escaped(error: UnicodeError) -> tuple[str | bytes, int]:
+    """Works as `backslashreplace`, which would show the byte 0xff as `\\udcff`."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    letters = error.object[error.start : error.end]
+    shown = "".join(_escape(letter) if _SURROGATE.match(letter) else ascii(letter)[1:-1] for letter in letters)
+    return shown, error.end
+
+
+def size(value: float) -> str:
+    """A number of bytes for people: `12 kB`, `12 MB`, `1.4 GB`."""
+    if value < 100e3:
+        return f"{value / 1e3:.{0 if value >= 10e3 else 1}f} kB"
+    return f"{value / 1e9:.1f} GB" if value >= 999.5e6 else f"{value / 1e6:.{0 if value >= 10e6 else 1}f} MB"

@@ -1,0 +1,148 @@
+"""Estimate what a plan will take on this machine, before anything is trained: measurements of its stages, added up.
+
+The model has random weights of the real shapes: time and memory do not depend on the values, and nothing has to be
+downloaded. `zoo.training.estimate.measure` has the measurements.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+
+import torch
+
+from zoo.evaluation.context import RunContext
+from zoo.evaluation.metrics import score
+from zoo.evaluation.out_of_memory import out_of_memory_as_error
+from zoo.events import Event, Progress, Report
+from zoo.frozen.decision import MEMORY_BUDGET
+from zoo.model.model import HEAD
+from zoo.specs.plan import Estimate, MemoryEstimate, StageEstimate, StagePlan
+from zoo.training.estimate.measure import StageTimer
+from zoo.training.estimate.memory import process_peak
+from zoo.training.learning_rate import RATES, shorten_for_search
+
+
+def estimate(context: RunContext, *, feature_shape: Sequence[int], decode: float) -> Estimate:
+    """Return the seconds and bytes of every stage and of the whole run.
+
+    Args:
+        context: With all images decoded, and a model of the run's shapes whose weights may be random.
+        feature_shape: Shape of what the head gets for one image.
+        decode: Seconds that decoding all images took.
+
+    Raises:
+        DeviceError: Memory does not suffice for one image.
+    """
+    plan = context.plan
+    with out_of_memory_as_error(f"measuring {plan.backbone.name} with {plan.head.name}"):
+        return _Estimator(context, StageTimer(context, feature_shape=feature_shape)).estimate(decode)
+
+
+class DecodeTimer:
+    """A report function that passes events on and notes when the last image was decoded.
+
+    Planning does more than decode, so the time of the whole would be too much.
+    """
+
+    def __init__(self, report: Report) -> None:
+        self._report = report
+        self._began = self._ended = time.perf_counter()
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Progress) and event.task == "decode":
+            self._ended = time.perf_counter()
+        self._report(event)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds from the beginning to the last decoded image."""
+        return self._ended - self._began
+
+
+class _Estimator:
+    """Adds up measurements over the stages of a plan."""
+
+    def __init__(self, context: RunContext, timer: StageTimer) -> None:
+        self._plan = context.plan
+        self._store = context.store
+        self._timer = timer
+        self._train, self._val = context.train, context.val
+        self._test = context.dataset.splits.get("test", ())
+
+    def estimate(self, decode: float) -> Estimate:
+        score(torch.eye(2), torch.arange(2))  # imports what scores need, outside of the measurements
+        stages = []
+        cached: tuple[str, tuple[str, ...]] | None = None
+        moved = False
+        for number, stage in enumerate(self._plan.stages):
+            # Cached outputs serve the next stage if it wants the same, and if no weights have changed in between.
+            wanted = stage.cut, stage.view_keys(self._plan.seed)
+            stages.append(self._stage(stage, computes=moved or cached != wanted, first=number == 0))
+            cached = None if stage.inputs == "images" else wanted
+            moved |= bool(stage.tensors) or set(stage.trains) != {HEAD}
+        batches = self._timer.evaluation_batches(self._test)
+        test = batches * self._timer.through_backbone("none")[0] if batches else 0.0
+        on_device = max(stage.memory.on_device for stage in stages)
+        host = max(stage.memory.on_host for stage in stages)
+        process = self._process_bytes(stages)
+        if self._timer.device.type == "cpu":
+            host = on_device = max(stage.memory.total for stage in stages) + process
+        else:
+            host += process
+        return Estimate(
+            decode=decode,
+            stages=tuple(stages),
+            test=test,
+            seconds=decode + sum(stage.seconds for stage in stages) + test,
+            process=process,
+            bytes=on_device,
+            host_bytes=host,
+        )
+
+    def _stage(self, stage: StagePlan, *, computes: bool, first: bool) -> StageEstimate:
+        """Estimate one stage; `computes`: whether it has to compute the outputs of its frozen part."""
+        measured = self._timer.of_stage(stage)
+        features = activations = 0
+        seconds = 0.0
+        if stage.inputs != "images":
+            val_batch, activations = self._timer.through_backbone("none", stage.cut)
+            train_batch, _ = self._timer.through_backbone(stage.settings.augment, stage.cut)
+            features = min(stage.kept_bytes, MEMORY_BUDGET)
+            if computes:
+                train_batches = max(1, stage.views) * self._timer.evaluation_batches(self._train)
+                seconds = train_batch * train_batches + val_batch * self._timer.evaluation_batches(self._val)
+        at_once = self._plan.chunk if stage.inputs != "images" else max(self._timer.step_sizes(stage))
+        # float32 batches under way: one for each worker, and two more.
+        loading = 4 * math.prod(self._store.preprocessing.input_size) * at_once * (self._store.workers + 2)
+        epochs = stage.settings.epochs
+        if stage.settings.lr == "auto":
+            epochs += len(RATES) * shorten_for_search(stage).settings.epochs
+        training = measured.training * epochs + measured.checks
+        # Merged adapters are validated once more.
+        validation = measured.validation * (epochs + bool(stage.adapters))
+        return StageEstimate(
+            stage=stage.settings.name,
+            features=seconds,
+            training=training,
+            validation=validation,
+            seconds=seconds + training + validation,
+            memory=MemoryEstimate(
+                parameters=self._timer.state_bytes,
+                gradients=measured.gradients,
+                optimizer=measured.optimizer,
+                activations=max(measured.activations, activations),
+                features=features,
+                images=self._store.kept_bytes + loading,
+                # The best stage so far is kept while the next one trains.
+                copies=(0 if first else self._timer.state_bytes) + self._timer.anchor_bytes,
+            ),
+        )
+
+    def _process_bytes(self, stages: Sequence[StageEstimate]) -> int:
+        """Return the bytes that this process took beside tensors: Python, libraries, buffers inside kernels."""
+        tensors = self._store.kept_bytes
+        if self._timer.device.type == "cpu":
+            tensors += max(stage.memory.on_device for stage in stages)
+        return max(0, process_peak() - tensors)

@@ -1,0 +1,204 @@
+"""Prepare a run: from a request, or the stored plan of a stopped run, to a plan, a model and images ready to train."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from zoo.data.store import ImageStore
+from zoo.errors import Unreachable
+from zoo.evaluation.context import Clock, RunContext
+from zoo.evaluation.out_of_memory import out_of_memory_as_error
+from zoo.events import Note, Report
+from zoo.frozen.outputs import cut_fault
+from zoo.model.adapters import adapted
+from zoo.model.model import ZooModel, check_shapes
+from zoo.planning.build_plan import CHUNK, build_plan, measure
+from zoo.planning.examine import Examined, examine, open_store
+from zoo.planning.precision import ComputeChoice
+from zoo.planning.request import Request
+from zoo.planning.resolve import Resolved, resolve
+from zoo.process import keep_freed_memory
+from zoo.registry.registry import Registry
+from zoo.specs.plan import Compute, Plan, StagePlan
+from zoo.training import seeding
+from zoo.training.stored_plan import resolve_again
+from zoo.weights.download import on_bytes, on_start
+from zoo.weights.obtain import Weights, WeightsChoice, obtain_weights, require_weights
+
+PARTS = ("data", "features", "train", "evaluate")
+"""The parts of a run whose seconds are counted."""
+Load = Literal["weights", "random", "nothing"]
+"""What a run is prepared with: a model with the weights asked for, one with random weights, or no model."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PreparedRun:
+    """A run that is ready to train: every choice is made, every image was opened, nothing is written yet."""
+
+    resolved: Resolved
+    """What the names of the request stand for."""
+    plan: Plan
+    """The plan that this machine makes of the request, or of the stored plan."""
+    examined: Examined
+    """The images, split and labelled."""
+    store: ImageStore
+    """Reads the images; closed when `prepare` is left."""
+    model: ZooModel | None
+    """The model on the run's device; None where nothing was to be loaded."""
+    report: Report
+    """Called with every event."""
+    clock: Clock
+    """Counts the run's seconds, those of preparing included."""
+
+    def context(self, plan: Plan | None = None) -> RunContext:
+        """Return what training works with; `plan`: the stored plan of a resumed run, in place of the one made now."""
+        assert self.model is not None, "the run was prepared without a model"
+        return RunContext(
+            plan=plan or self.plan,
+            dataset=self.examined.dataset,
+            store=self.store,
+            model=self.model,
+            report=self.report,
+            clock=self.clock,
+        )
+
+
+@contextlib.contextmanager
+def prepare(
+    asked: Request | Plan,
+    registry: Registry,
+    report: Report,
+    *,
+    load: Load = "weights",
+    trains: bool = True,
+    offline: bool = False,
+) -> Iterator[PreparedRun]:
+    """Look up names, fetch weights, open every image, build the model and the plan.
+
+    A context manager: inside it images can be read. Running, resuming, verifying and estimating all prepare here, so
+    that they cannot differ.
+
+    Args:
+        asked: A request, or the stored plan of a run, which is resolved again on this machine.
+        registry: Where names are looked up.
+        report: Called with every event.
+        load: What to prepare the run with. Only `weights` downloads anything.
+        trains: Whether a whole run follows. Decoded images that memory does not hold are then kept on disk.
+        offline: For a stored plan, which does not say: do not use the network.
+
+    Raises:
+        ZooError: A choice is refused, or weights or images cannot be read.
+    """
+    keep_freed_memory()
+    stored = asked if isinstance(asked, Plan) else None
+    clock = Clock(*PARTS)
+    with clock.measure("data"):
+        resolved = _resolve(asked, registry, report, offline=offline)
+    # Before the images are opened: without a network the error comes in seconds.
+    weights, fallback = _weights(resolved, load, report)
+    with contextlib.closing(open_store(resolved, trains=trains)) as store:
+        with clock.measure("data"):
+            examined = examine(resolved.dataset, store, report)
+            measured = ComputeChoice(stored.compute, stored.speeds) if stored else measure(resolved, report)
+        threads = torch.get_num_threads()
+        model = None if load == "nothing" else _build(resolved, examined, measured.compute, weights)
+        plan = build_plan(
+            resolved,
+            examined,
+            store,
+            measured,
+            threads=threads,
+            weights=weights,
+            fallback=fallback or (stored.weights.fallback if stored else None),
+            # Not for a resumed run, which follows its stored plan, whose cuts were checked. Nor for random weights,
+            # which prove nothing about the real ones.
+            cut_fault=_cut_check(model, examined, store) if model and load == "weights" and not stored else None,
+        )
+        del weights  # they are a second copy of the model's parameters
+        yield PreparedRun(
+            resolved=resolved, plan=plan, examined=examined, store=store, model=model, report=report, clock=clock
+        )
+
+
+def with_adapters(model: ZooModel, stage: StagePlan, seed: int) -> AbstractContextManager[None]:
+    """Return a context manager inside which the model has the stage's adapters, where it has any.
+
+    Their initial values depend on seed and stage alone. Everything outside sees upstream's own modules and names.
+    """
+    if stage.adapters:
+        seeding.seed_torch(seeding.adapters_key(seed, stage.settings.name))
+    settings = stage.settings
+    return adapted(model, stage.adapters, rank=settings.adapter_rank, alpha=settings.adapter_alpha)
+
+
+def _resolve(asked: Request | Plan, registry: Registry, report: Report, *, offline: bool) -> Resolved:
+    if isinstance(asked, Plan):
+        return resolve_again(asked, registry, report, offline=offline)
+    return resolve(asked, registry, report)
+
+
+def _weights(resolved: Resolved, load: Load, report: Report) -> tuple[Weights | None, str | None]:
+    """Return the weights to load, if any, and why random weights replace those asked for, if they do."""
+    if load == "weights":
+        return _obtain(resolved, report)
+    require_weights(resolved.model.backbone, resolved.model.weights, offline=resolved.request.offline)
+    return None, None
+
+
+def _obtain(resolved: Resolved, report: Report) -> tuple[Weights, str | None]:
+    """Obtain the weights. Random ones replace them where no host can be reached, loudly and on the sample set alone.
+
+    Not with `offline`: who asks for no network gets an error for weights that are not on this machine.
+    """
+    backbone, choice = resolved.model.backbone, resolved.model.weights
+    try:
+        weights = obtain_weights(
+            backbone,
+            choice,
+            offline=resolved.request.offline,
+            announce=on_start(report),
+            progress=on_bytes(report),
+        )
+        return weights, None
+    except Unreachable as error:
+        if resolved.request.data is not None:
+            raise
+        reason = str(error).splitlines()[0]
+        report(
+            Note(
+                text=f"{reason}\nContinuing with RANDOM weights, on the sample set only: "
+                "the result says nothing about this backbone.",
+                loud=True,
+            )
+        )
+        return obtain_weights(backbone, WeightsChoice(kind="random", tag=choice.tag)), reason
+
+
+def _build(resolved: Resolved, examined: Examined, compute: Compute, weights: Weights | None) -> ZooModel:
+    """Build the model on the run's device, initialised from the run's seed.
+
+    Raises WeightsMismatch, PluginError or DeviceError.
+    """
+    seeding.seed_torch(f"{resolved.request.seed}/initialisation")
+    backbone, head = resolved.model.backbone, resolved.model.head
+    with out_of_memory_as_error(f"building {backbone.qualified} with {head.spec.name} on {resolved.device}"):
+        model = resolved.model.build(examined.dataset.classes, weights.state if weights else None).to(resolved.device)
+        check_shapes(model)
+    model.idle = resolved.outline.idle
+    return model.compute_as(compute)
+
+
+def _cut_check(model: ZooModel, examined: Examined, store: ImageStore) -> Callable[[str], str]:
+    """Return a function that says what is wrong with the model cut before a group, on the first validation images."""
+
+    def find_fault(before: str) -> str:
+        (images,) = store.batches(examined.dataset.splits["val"][:CHUNK], CHUNK)
+        return cut_fault(model, before, images)
+
+    return find_fault

@@ -1,0 +1,365 @@
+"""Run the stages of a plan one after the other: train, watch and judge each, keep the best, checkpoint, resume."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from torch import Tensor
+
+from zoo.evaluation.context import Clock, RunContext
+from zoo.evaluation.metrics import Scores, score
+from zoo.evaluation.out_of_memory import OutOfMemoryRetry, out_of_memory_as_error
+from zoo.events import CheckpointSaved, EpochFinished, Note, Progress, StageFinished, StageStarted
+from zoo.frozen.inputs import ImageInputs, Inputs
+from zoo.frozen.outputs import FrozenOutputs, check_cut
+from zoo.model import adapters
+from zoo.planning.batch_sizes import batch_sizes
+from zoo.specs.plan import StagePlan
+from zoo.specs.run_result import Check
+from zoo.training.checkpoint import Moment, Saved
+from zoo.training.learning_rate import RATES, ChosenRate, choose_rate, with_rate
+from zoo.training.objective import anchors_of, objective_for
+from zoo.training.prepare import with_adapters
+from zoo.training.proof import check_merged
+from zoo.training.run_folder import RunFolder
+from zoo.training.stored_plan import refuse_other_plan
+from zoo.training.trainer import (
+    StageEnd,
+    StageSetup,
+    StageTrainer,
+    fit_stage,
+    load_partial_state_dict,
+    sub_state_dict,
+)
+from zoo.training.watch import NotFinite, StageWatch
+
+
+@dataclass(slots=True)
+class Candidate:
+    """The model at the end of a stage, one of those that the run chooses among."""
+
+    stage: str
+    """Name of the stage."""
+    scores: Scores
+    """Validation scores."""
+    logits: Tensor
+    """Validation logits[N, classes]."""
+    chunk: int
+    """Images at a time when the logits were computed. With another number their last bits would differ."""
+    state: dict[str, Tensor]
+    """The model's state dict, on the CPU."""
+
+
+class StageRunner:
+    """Runs the plan's stages, keeps the best, resumes from a checkpoint.
+
+    A checkpoint holds only what cannot be made again: tensors that a stage may have changed, the state of the optimizer
+    and of random generators, moving averages, what the watch has seen. Frozen weights, cached features, the order of
+    images and learning rates follow from the plan, so they are made again and a checkpoint stays small.
+    """
+
+    def __init__(self, context: RunContext, folder: RunFolder | None) -> None:
+        """Resume from the folder's checkpoint, where it has one.
+
+        Args:
+            context: With the model as the run builds it.
+            folder: Where history and checkpoints are written; None: nowhere.
+
+        Raises:
+            Refused: The checkpoint belongs to another plan.
+            RunError: The checkpoint is damaged.
+        """
+        self._context = context
+        self._plan = context.plan
+        self._model = context.model
+        self._folder = folder
+        self._frozen = FrozenOutputs(context)
+        pulled = any(stage.settings.l2_sp for stage in self._plan.stages)
+        # Before a checkpoint is loaded: anchors are the weights that the run started with.
+        self._anchors = anchors_of(self._model) if pulled else None
+        self._interrupted: Saved | None = None
+        self._rate: ChosenRate | None = None
+        self._stage_clock = Clock()
+        self._saved_best: str | None = None
+        self._epochs: list[int] = []
+        self.checks: list[Check] = []
+        """Checks of every stage so far."""
+        self.stages: list[dict[str, Any]] = []
+        """A record of every finished stage, as in `result.json`."""
+        self.best: Candidate | None = None
+        """The model that the run would keep now."""
+        saved = folder.checkpoint.load() if folder is not None else None
+        if folder is not None and saved is not None:
+            self._load_state_dict(folder, saved)
+
+    def run(self, *, stop_after: int | None = None) -> NotFinite | None:
+        """Train the stages that are left.
+
+        Args:
+            stop_after: End the first of them after so many optimizer steps, and train no other.
+
+        Returns:
+            Why training was stopped early; None where it was not.
+        """
+        for number, stage in enumerate(self._plan.stages, start=1):
+            if number <= len(self.stages):
+                continue
+            try:
+                self._run_stage(number, stage, stop_after)
+            except NotFinite as error:
+                return error
+            if stop_after is not None:
+                return None
+        return None
+
+    @property
+    def candidates(self) -> int:
+        """How many models the run chooses among: one per stage, or one per epoch where a stage keeps its best epoch."""
+        per_stage = [
+            epochs if stage.settings.keep_epoch == "best" else 1
+            for stage, epochs in zip(self._plan.stages, self._epochs, strict=False)
+        ]
+        return sum(per_stage) if self._plan.keep == "best" else sum(per_stage[-1:])
+
+    def _run_stage(self, number: int, stage: StagePlan, stop_after: int | None) -> None:
+        name, epochs = stage.settings.name, stage.settings.epochs
+        self._context.report(StageStarted(stage=name, number=number, stages=len(self._plan.stages), epochs=epochs))
+        self._stage_clock = Clock()
+        if self._interrupted is not None:
+            self._stage_clock.add(self._interrupted.facts["stage"]["seconds"])
+        with with_adapters(self._model, stage, self._plan.seed):
+            self._model.freeze_all_but(stage.trains, stage.tensors, stage.settings.batch_norm)
+            self._model.checkpoint_gradients(stage.settings.gradient_checkpointing)
+            watch = StageWatch(self._model, stage)
+            try:
+                inputs = self._inputs(stage)
+                end = self._train_stage(self._with_number_as_rate(stage, inputs, watch), inputs, watch, stop_after)
+            finally:
+                self.checks += watch.checks()
+            if end is None:
+                return
+            if stage.adapters:
+                end = self._merge_adapters(stage, end, inputs)
+        self._finish_stage(stage, end, watch, inputs.chunk)
+
+    def _train_stage(
+        self, stage: StagePlan, inputs: Inputs, watch: StageWatch, stop_after: int | None
+    ) -> StageEnd | None:
+        context, name = self._context, stage.settings.name
+        work = replace(self._work(stage, inputs, watch), report=context.report, record=self._record)
+        if self._model.closed_form:
+            with context.clock.measure("train"), out_of_memory_as_error(f"fitting {name}"):
+                return fit_stage(work)
+
+        def save(moment: Moment) -> None:
+            self._save(trainer, watch, moment)
+
+        with context.clock.measure("train"), out_of_memory_as_error(f"training {name}"):
+            trainer = StageTrainer(replace(work, save=save))
+            self._resume_stage(name, trainer, watch)
+            return trainer.run(stop_after=stop_after)
+
+    def _merge_adapters(self, stage: StagePlan, end: StageEnd, inputs: Inputs) -> StageEnd:
+        """Merge the stage's adapters into the weights -> its outcome with the merged weights, which are saved."""
+        adapters.merge(self._model)
+        with self._context.clock.measure("train"), out_of_memory_as_error(f"validation {stage.settings.name}"):
+            logits = inputs.val_logits(self._model)
+        name, precision = stage.settings.name, self._plan.precision
+        self.checks.append(check_merged(end.logits, logits, stage=name, precision=precision))
+        return StageEnd(score(logits, self._context.val_targets), logits, end.epochs)
+
+    def _finish_stage(self, stage: StagePlan, end: StageEnd, watch: StageWatch, chunk: int) -> None:
+        name, seconds = stage.settings.name, self._stage_clock.seconds()["total"]
+        self._epochs.append(end.epochs)
+        self.stages.append(_stage_content(stage, end, seconds, self._rate))
+        self._context.report(StageFinished(stage=name, seconds=seconds, val=end.scores.to_dict()))
+        if watch.usable and self._is_better(end.scores):
+            # On the CPU: the device may not have memory for the model twice.
+            state = {key: tensor.detach().cpu().clone() for key, tensor in self._model.state_dict().items()}
+            self.best = Candidate(name, end.scores, end.logits, chunk, state)
+        self._save(None, None, "stage")
+
+    def _is_better(self, scores: Scores) -> bool:
+        # Strictly better only: ties go to the earlier stage, which changed less.
+        return self.best is None or self._plan.keep == "last" or scores.accuracy > self.best.scores.accuracy
+
+    def _with_number_as_rate(self, stage: StagePlan, inputs: Inputs, watch: StageWatch) -> StagePlan:
+        """Return the stage with a number for its rate: its own, the one that an interrupted run found, or a new one."""
+        self._rate = None
+        if stage.settings.lr != "auto":
+            return stage
+        stored = self._interrupted.facts["stage"]["rate"] if self._interrupted else None
+        self._rate = ChosenRate(**stored) if stored else self._search_rate(stage, inputs)
+        watch.rate_found(self._rate.rate)
+        return with_rate(stage, self._rate.rate)
+
+    def _search_rate(self, stage: StagePlan, inputs: Inputs) -> ChosenRate:
+        # `auto` is for stages that train the head alone, so the head is all that has to be put back.
+        start = {name: tensor.clone() for name, tensor in self._model.head.state_dict(prefix="head.").items()}
+        number = itertools.count(1)
+
+        def train(stage: StagePlan) -> Scores:
+            load_partial_state_dict(self._model, start)
+            watch = StageWatch(self._model, stage)
+            end = StageTrainer(self._work(stage, inputs, watch)).run()
+            assert end is not None, "nothing stops the search"
+            self._context.report(Progress(task="learning rate", done=next(number), total=len(RATES), unit="rates"))
+            return end.scores
+
+        try:
+            return choose_rate(stage, train)
+        finally:
+            load_partial_state_dict(self._model, start)
+
+    def _work(self, stage: StagePlan, inputs: Inputs, watch: StageWatch) -> StageSetup:
+        """Return what training the stage needs, with nothing recorded, reported or saved."""
+        context = self._context
+        longest = max(batch_sizes(len(context.train), stage.settings.batch_size))
+        return StageSetup(
+            model=self._model,
+            stage=stage,
+            inputs=inputs,
+            train_targets=context.train_targets,
+            val_targets=context.val_targets,
+            seed=self._plan.seed,
+            objective=objective_for(stage.settings, context.train_targets, len(self._plan.classes), self._anchors),
+            watch=watch,
+            micro_batches=context.micro_batches(longest, f"training {stage.settings.name}"),
+        )
+
+    def _record(self, epoch: EpochFinished) -> None:
+        if self._folder is not None:
+            self._folder.record_epoch(epoch)
+            self._context.report(epoch)
+
+    def _inputs(self, stage: StagePlan) -> Inputs:
+        context = self._context
+        if stage.inputs != "images":
+            if stage.inputs == "prefix":
+                self._check_cut(stage)
+            return self._frozen.inputs(stage)
+        self._frozen.forget()
+        micro_batches = context.micro_batches(self._plan.chunk, f"validation {stage.settings.name}")
+        progress = context.progress("validate", len(context.val))
+        keys = stage.view_keys(self._plan.seed)
+        return ImageInputs(context.store, context.train, context.val, stage, micro_batches, progress, keys)
+
+    def _check_cut(self, stage: StagePlan) -> None:
+        context = self._context
+        (images,) = context.store.batches(context.val[: self._plan.chunk], self._plan.chunk)
+        check = check_cut(self._model, stage, images)
+        # A resumed stage was checked when it first began, and its check is in the checkpoint.
+        if (check.name, check.stage) not in [(earlier.name, earlier.stage) for earlier in self.checks]:
+            self.checks.append(check)
+
+    def _save(self, trainer: StageTrainer | None, watch: StageWatch | None, moment: Moment) -> None:
+        """Write a checkpoint where one is due; `trainer` and `watch` are those of a running stage."""
+        folder = self._folder
+        if folder is None or not folder.checkpoint.due(moment):
+            return
+        folder.checkpoint.save(*self._state_dict(folder, trainer, watch))
+        self._saved_best = self.best.stage if self.best else None
+        self._context.report(CheckpointSaved(path=folder.checkpoint.folder, stages=len(self.stages)))
+
+    def _state_dict(
+        self, folder: RunFolder, trainer: StageTrainer | None, watch: StageWatch | None
+    ) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]:
+        """Return the content of a checkpoint: plain JSON types, and tensors by part and name."""
+        context = self._context
+        facts: dict[str, Any] = {
+            "plan": self._plan.model_dump(mode="json"),
+            "stages": self.stages,
+            "epochs": self._epochs,
+            "checks": [check.to_dict() for check in self.checks],
+            "halvings": [asdict(retry) for retry in context.retries],
+            "seconds": context.clock.seconds(),
+            "history": folder.history_length(),
+            "best": None,
+            "stage": None,
+        }
+        model = self._model.state_dict()
+        begun = len(self.stages) + (trainer is not None)
+        changed = self._may_have_changed(model, begun)
+        tensors = {f"model.{self._model.adapted.upstream(name)}": model[name] for name in changed}
+        if trainer is not None and watch is not None:
+            progress, of_stage = trainer.state_dict()
+            rate = asdict(self._rate) if self._rate else None
+            seconds = self._stage_clock.seconds()
+            facts["stage"] = {"position": progress, "watch": watch.state_dict(), "rate": rate, "seconds": seconds}
+            tensors |= {f"stage.{name}": tensor for name, tensor in of_stage.items()}
+        parts = {"state": tensors}
+        if self.best is not None:
+            facts["best"] = {
+                "stage": self.best.stage,
+                "scores": self.best.scores.to_dict(),
+                "chunk": self.best.chunk,
+            }
+            # The best model does not change while a later stage trains: its file is written once.
+            if self._saved_best != self.best.stage:
+                changed = self._may_have_changed(self.best.state, len(self.stages))
+                parts["best"] = {f"state.{name}": self.best.state[name] for name in changed}
+                parts["best"]["logits"] = self.best.logits
+        return facts, parts
+
+    def _may_have_changed(self, names: Iterable[str], stages: int) -> list[str]:
+        """Return those names of tensors that the first `stages` stages may have changed since the model was built."""
+        begun = self._plan.stages[:stages]
+        merged = {f"{layer}.weight" for stage in self._plan.stages[: len(self.stages)] for layer in stage.adapters}
+        return [
+            name
+            for name in names
+            if _trained_by(begun, self._model, name) or self._model.adapted.upstream(name) in merged
+        ]
+
+    def _load_state_dict(self, folder: RunFolder, saved: Saved) -> None:
+        facts, state = saved.facts, saved.parts["state"]
+        refuse_other_plan(folder.checkpoint.folder, facts["plan"], self._plan)
+        self.stages, self._epochs = list(facts["stages"]), list(facts["epochs"])
+        self.checks = [Check.from_dict(check) for check in facts["checks"]]
+        self._context.retries += [OutOfMemoryRetry(**retry) for retry in facts["halvings"]]
+        self._context.clock.add(facts["seconds"])
+        folder.shorten_history(facts["history"])
+        if facts["best"] is not None:
+            best = saved.parts["best"]
+            # Tensors that no stage has changed are as the run built them.
+            built = {key: tensor.detach().cpu().clone() for key, tensor in self._model.state_dict().items()}
+            changed = sub_state_dict("state.", best)
+            scores = Scores(**facts["best"]["scores"])
+            self.best = Candidate(
+                facts["best"]["stage"], scores, best["logits"], facts["best"]["chunk"], {**built, **changed}
+            )
+            self._saved_best = self.best.stage
+        load_partial_state_dict(self._model, sub_state_dict("model.", state))
+        if facts["stage"] is not None:
+            self._interrupted = saved
+
+    def _resume_stage(self, name: str, trainer: StageTrainer, watch: StageWatch) -> None:
+        saved, self._interrupted = self._interrupted, None
+        if saved is None:
+            return
+        state = saved.parts["state"]
+        # Once more for adapters, which were not in the model yet when everything else was loaded.
+        load_partial_state_dict(self._model, sub_state_dict("model.", state))
+        progress = saved.facts["stage"]["position"]
+        trainer.load_state_dict(progress, sub_state_dict("stage.", state))
+        watch.load_state_dict(saved.facts["stage"]["watch"])
+        self._context.report(Note(text=f"Resuming in stage {name}, epoch {progress['epoch']}."))
+
+
+def _trained_by(stages: Sequence[StagePlan], model: Any, name: str) -> bool:
+    return any(model.trains(name, stage.trains, stage.tensors, stage.settings.batch_norm) for stage in stages)
+
+
+def _stage_content(stage: StagePlan, end: StageEnd, seconds: float, rate: ChosenRate | None) -> dict[str, Any]:
+    content = {
+        "name": stage.settings.name,
+        "epochs": end.epochs,
+        "metrics": {"val": end.scores.to_dict()},
+        "seconds": seconds,
+        "trainable_parameters": stage.trainable_parameters,
+        "frozen_parameters": stage.frozen_parameters,
+    }
+    return content if rate is None else {**content, "lr": rate.rate, "tried": rate.tried}

@@ -1,0 +1,170 @@
+"""The stored plan of a run: read it, make it again on this machine, and compare the two."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from zoo.errors import Refused, RunError, nearest
+from zoo.events import Report
+from zoo.planning.request import Request, make_request
+from zoo.planning.resolve import Resolved, resolve
+from zoo.process import use_threads
+from zoo.registry.registry import Registry
+from zoo.specs.plan import FORMAT, Plan
+from zoo.specs.recipe import RecipeSpec
+from zoo.storage.atomic import parse_json
+from zoo.training.run_folder import PLAN, has_result
+
+_SHOWN = 10
+"""Differences that a message lists."""
+
+
+def read_plan(run: Path) -> Plan:
+    """Read the plan of a run folder. Raises RunError where there is no run, or no plan that can be read."""
+    path = run / PLAN
+    if not run.is_dir():
+        raise RunError(
+            f"There is no run folder {str(run)!r}.{_suggestion(run)} A run that is stopped before its plan is made "
+            "leaves no folder.\nNext: check the path, or start the run again."
+        )
+    try:
+        content = parse_json(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise RunError(f"{run} is no run folder: it has no {PLAN}.") from None
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} cannot be read: {error}") from None
+    stated = content.get("format") if isinstance(content, dict) else None
+    if isinstance(stated, int) and stated > FORMAT:
+        raise RunError(f"{path} has format {stated}, this zoo reads formats up to {FORMAT}. Next: update zoo-registry.")
+    try:
+        return Plan.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise RunError(f"{path} is not a plan that this zoo can read: {where}: {first['msg']}") from None
+
+
+def refuse_finished(run: Path) -> None:
+    """Raise Refused for a run that has its result."""
+    if has_result(run):
+        raise Refused(
+            f"{run} is finished: there is nothing to resume.\n"
+            f"Next: zoo predict {run} IMAGE, zoo report {run}, or zoo finetune with other options and another --out."
+        )
+
+
+def resolve_again(plan: Plan, registry: Registry, report: Report, *, offline: bool = False) -> Resolved:
+    """Turn a stored plan back into a request and resolve it on this machine.
+
+    `offline` is not stored in a plan: it says whether the network may be used now. Raises ZooError.
+    """
+    use_threads(plan.threads)
+    recipe = RecipeSpec(
+        name="stored",
+        summary=plan.recipe_summary,
+        keep=plan.keep,
+        stages=tuple(stage.settings for stage in plan.stages),
+    )
+    resolved = resolve(_request(plan, offline), registry, report, recipe=(recipe, plan.recipe))
+    return replace(resolved, dataset=replace(resolved.dataset, source=plan.data.source))
+
+
+def differences(stored: Plan, current: Plan) -> list[str]:
+    """Return every value in which two plans differ and by which results could, as `PATH: THEN then, NOW now`.
+
+    Ignored are the number of decoding threads, warnings, estimates, and which frozen outputs are cached: in the last a
+    resumed run follows its stored plan, whatever this machine would choose.
+    """
+    # pydantic's type for `exclude` does not allow for this nesting.
+    ignored: Any = {
+        "workers": True,
+        "warnings": True,
+        "estimate": True,
+        "stages": {"__all__": {"inputs", "cut", "kept_bytes", "why"}},
+    }
+    return _differences(
+        stored.model_dump(mode="json", exclude=ignored), current.model_dump(mode="json", exclude=ignored)
+    )
+
+
+def refuse_differences(run: Path, stored: Plan, current: Plan) -> None:
+    """Raise Refused, listing the differences, where a resumed run would not continue as it began.
+
+    Args:
+        run: The run folder.
+        stored: Its plan.
+        current: The plan as this machine makes it now.
+    """
+    differing = differences(stored, current)
+    if not differing:
+        return
+    listed = "\n".join(f"  {line}" for line in differing[:_SHOWN])
+    more = f"\n  and {len(differing) - _SHOWN} more" if len(differing) > _SHOWN else ""
+    raise Refused(
+        f"{run} cannot be resumed: its plan differs from the plan made on this machine now:\n{listed}{more}\n"
+        "Next: restore these values, or start a new run."
+    )
+
+
+def refuse_other_plan(checkpoint: Path, of_checkpoint: Mapping[str, Any], plan: Plan) -> None:
+    """Raise Refused, listing the differences, for a checkpoint that was written under another plan."""
+    differing = _differences(of_checkpoint, plan.model_dump(mode="json"))
+    if differing:
+        listed = "\n".join(f"  {line}" for line in differing[:_SHOWN])
+        raise Refused(
+            f"{checkpoint} belongs to another plan:\n{listed}\n"
+            f"Next: restore the plan that it was written under, or remove {checkpoint} to start from this one."
+        )
+
+
+def _suggestion(run: Path) -> str:
+    """Ask whether the run in the same folder with the most similar name was meant."""
+    siblings = [path.parent.name for path in run.parent.glob(f"*/{PLAN}")]
+    close = nearest(run.name, siblings, count=1)
+    return f" Did you mean {str(run.with_name(close[0]))!r}?" if close else ""
+
+
+def _request(plan: Plan, offline: bool) -> Request:
+    weights = {"tag": plan.weights.label, "random": "random", "file": plan.weights.path or ""}[plan.weights.kind]
+    _, height, width = plan.preprocessing["input_size"]
+    return make_request(
+        backbone=plan.backbone.asked,
+        head=plan.head.name,
+        classes=len(plan.classes),
+        data=None if plan.data.sample else Path(f"{plan.data.reader}:{plan.data.path}"),
+        weights=weights,
+        head_options=plan.head.options,
+        input_size=(height, width),
+        seed=plan.seed,
+        device=plan.device,
+        workers=plan.workers,
+        offline=offline,
+    )
+
+
+def _differences(stored: Any, current: Any, path: str = "") -> list[str]:
+    if isinstance(stored, Mapping) and isinstance(current, Mapping):
+        keys = [*stored, *(key for key in current if key not in stored)]
+        return [
+            line
+            for key in keys
+            for line in _differences(stored.get(key), current.get(key), f"{path}.{key}" if path else str(key))
+        ]
+    if isinstance(stored, list) and isinstance(current, list) and len(stored) == len(current):
+        return [
+            line
+            for index, (one, other) in enumerate(zip(stored, current, strict=True))
+            for line in _differences(one, other, f"{path}[{index}]")
+        ]
+    return [] if stored == current else [f"{path}: {_short(stored)} then, {_short(current)} now"]
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,380 @@
+"""Train one stage: epochs of steps over cached features or images, validation after each epoch, resumable anywhere."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zoo.evaluation.inference import to_device
+from zoo.evaluation.metrics import Scores, score
+from zoo.evaluation.out_of_memory import MicroBatches
+from zoo.events import BatchFinished, EpochFinished, EpochStarted, Progress, Report, silent
+from zoo.frozen.inputs import Inputs
+from zoo.model.model import ZooModel
+from zoo.specs.plan import StagePlan
+from zoo.training import seeding
+from zoo.training.checkpoint import Moment
+from zoo.training.learning_rate import rates_at, set_rates
+from zoo.training.objective import Objective, mix, mixes
+from zoo.training.optimizer import load_optimizer_state, make_average, make_optimizer, optimizer_state, take_step
+from zoo.training.watch import StageWatch
+
+
+@dataclass(kw_only=True)
+class StageSetup:
+    """Everything that the training of one stage needs."""
+
+    model: ZooModel
+    """The model, frozen as the stage says, with the stage's adapters."""
+    stage: StagePlan
+    """The stage, with a number for its learning rate."""
+    inputs: Inputs
+    """Where its batches come from."""
+    train_targets: Tensor
+    """Class indices of the training images, int64[N]."""
+    val_targets: Tensor
+    """Class indices of the validation images, int64[N]."""
+    seed: int
+    """The seed of the run."""
+    objective: Objective
+    """The loss."""
+    watch: StageWatch
+    """Observes every step."""
+    micro_batches: MicroBatches
+    """How many training images go through the model at a time."""
+    report: Report = silent
+    """Called with events of epochs and batches."""
+    record: Callable[[EpochFinished], None] = silent
+    """Called after every epoch."""
+    save: Callable[[Moment], None] = lambda moment: None
+    """Called wherever a checkpoint may be written."""
+
+
+@dataclass(slots=True)
+class StageProgress:
+    """Scalar state of a running stage, as checkpointed."""
+
+    epoch: int = 1
+    """The current epoch, counted from 1."""
+    images: int = 0
+    """Images seen in the current epoch."""
+    steps: int = 0
+    """Optimizer steps in the whole stage so far."""
+    loss: float = 0.0
+    """Sum of the loss over the images seen in the current epoch."""
+    seconds: float = 0.0
+    """Seconds spent on the images seen in the current epoch."""
+    waited: int = 0
+    """Epochs since the best one, for early stopping."""
+    best: dict[str, float] | None = None
+    """Validation scores of the best epoch."""
+
+
+@dataclass(frozen=True, slots=True)
+class StageEnd:
+    """The outcome of a stage, whose model holds what the stage keeps."""
+
+    scores: Scores
+    """Validation scores."""
+    logits: Tensor
+    """Validation logits[N, classes]."""
+    epochs: int
+    """Number of epochs trained."""
+
+
+class StageTrainer:
+    """Trains a stage by gradient descent, from its beginning or from a checkpoint."""
+
+    def __init__(self, work: StageSetup) -> None:
+        """Make a fresh optimizer. To resume, call `load_state_dict` before `run`."""
+        self._work = work
+        self._model = work.model
+        self._stage = work.stage
+        self._inputs = work.inputs
+        self._watch = work.watch
+        self._optimizer = make_optimizer(work.model, work.stage)
+        self._average = make_average(work.model, work.stage.settings.ema)
+        self._at = StageProgress()
+        self._device = next(work.model.parameters()).device
+        self._random_state: Mapping[str, Tensor] | None = None
+        self._best_state: dict[str, Tensor] = {}
+        self._last: tuple[Scores, Tensor] | None = None
+        work.watch.optimizer_made(self._optimizer)
+
+    def run(self, *, stop_after: int | None = None) -> StageEnd | None:
+        """Train to the end of the stage.
+
+        Args:
+            stop_after: Stop after so many optimizer steps of the stage, before any validation that would follow.
+
+        Returns:
+            The outcome; None where `stop_after` stopped training.
+
+        Raises:
+            NotFinite: The loss or a gradient is not finite.
+        """
+        while self._at.epoch <= self._stage.settings.epochs and not self._patience_is_over():
+            self._train_epoch(stop_after)
+            if self._at.steps == stop_after:
+                return None
+            self._validate_epoch()
+            self._work.save("epoch")
+        scores, logits = self._load_kept_weights()
+        self._watch.finished(logits)
+        return StageEnd(scores, logits, self._at.epoch - 1)
+
+    def state_dict(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Return what resuming needs beside the model's own tensors: plain JSON types, and tensors[...] by name.
+
+        Left out is whatever the plan decides: the order of images, learning rates, L2-SP anchors. They are made again.
+        """
+        state = {"optimizer": optimizer_state(self._model, self._optimizer)}
+        state["random"] = seeding.random_state(self._device)
+        state["best"] = self._best_state
+        if self._average is not None:
+            state["average"] = self._average.state_dict(self._watch.names)
+        return asdict(self._at), {f"{part}.{name}": state[part][name] for part in state for name in state[part]}
+
+    def load_state_dict(self, progress: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+        """Load what `state_dict` returned: plain JSON types, and tensors[...] by name."""
+        self._at = StageProgress(**progress)
+        # An epoch seeds the generators when it begins. Their state matters only in the middle of one.
+        self._random_state = sub_state_dict("random.", tensors) if self._at.images else None
+        load_optimizer_state(self._model, self._optimizer, sub_state_dict("optimizer.", tensors))
+        self._best_state = sub_state_dict("best.", tensors)
+        if self._average is not None:
+            self._average.load_state_dict(sub_state_dict("average.", tensors))
+
+    def _train_epoch(self, stop_after: int | None) -> None:
+        settings, at, count = self._stage.settings, self._at, len(self._work.train_targets)
+        key = seeding.epoch_key(self._work.seed, settings.name, at.epoch)
+        # Seeded even when resuming, so that the watch can compare the seed at the end of the epoch.
+        seeding.seed_torch(key)
+        if self._random_state is not None:
+            seeding.set_random_state(self._random_state, self._device)
+            self._random_state = None
+        self._work.report(EpochStarted(stage=settings.name, epoch=at.epoch, epochs=settings.epochs))
+        self._model.train()
+        size = settings.batch_size * settings.accumulate
+        order = seeding.epoch_batches(settings.sampling, self._work.train_targets.tolist(), size, key=key)
+        begin = _batches_done(at.images, order)
+        batches = self._inputs.train_batches(order, key, at.epoch, begin)
+        tick = time.perf_counter()
+        for number, batch in enumerate(batches, start=begin):
+            targets = self._work.train_targets[torch.tensor(order[number])]
+            if mixes(settings):
+                batch, targets = mix(batch, targets, len(self._model.classes), settings, key=f"{key}/{number}")
+            loss = self._train_step(batch, targets)
+            # Over the whole stage, so that a display shows the time left for the stage.
+            done = (at.epoch - 1) * count + at.images
+            self._work.report(Progress(task=settings.name, done=done, total=settings.epochs * count))
+            at.seconds += time.perf_counter() - tick
+            self._report_batch(loss, len(targets))
+            self._work.save("step")
+            if at.steps == stop_after:
+                return
+            tick = time.perf_counter()
+        self._watch.epoch_finished(at.loss / count, seeding.is_seeded(key))
+
+    def _report_batch(self, loss: float, images: int) -> None:
+        at, stage = self._at, self._stage
+        self._work.report(
+            BatchFinished(
+                stage=stage.settings.name,
+                epoch=at.epoch,
+                step=at.steps,
+                steps=stage.steps,
+                images=images,
+                loss=loss,
+                rates=rates_at(stage, at.steps - 1),
+            )
+        )
+
+    def _train_step(self, batch: Tensor, targets: Tensor) -> float:
+        set_rates(self._optimizer, self._stage, self._at.steps)
+        loss = train_step(self._work, batch, targets)
+        clip = self._stage.settings.clip
+        if clip:
+            with_gradient = [parameter for parameter in self._model.parameters() if parameter.grad is not None]
+            torch.nn.utils.clip_grad_norm_(with_gradient, clip)
+        take_step(self._optimizer)
+        if self._average is not None:
+            self._average.update(self._model)
+        self._at.loss += loss * len(targets)
+        self._at.images += len(targets)
+        self._at.steps += 1
+        self._watch.stepped(loss)
+        return loss
+
+    def _validate_epoch(self) -> None:
+        at, settings = self._at, self._stage.settings
+        began = time.perf_counter()
+        model = self._model if self._average is None else self._average.model
+        logits = self._inputs.val_logits(model)
+        scores = score(logits, self._work.val_targets)
+        self._compare_with_best(model, scores, logits)
+        self._work.record(
+            EpochFinished(
+                stage=settings.name,
+                epoch=at.epoch,
+                epochs=settings.epochs,
+                # The rates of the epoch's first step.
+                rates=rates_at(self._stage, at.steps * (at.epoch - 1) // at.epoch),
+                train_loss=at.loss / len(self._work.train_targets),
+                val=scores.to_dict(),
+                seconds=at.seconds + time.perf_counter() - began,
+                images_per_second=len(self._work.train_targets) / max(at.seconds, 1e-9),
+            )
+        )
+        self._last = scores, logits
+        at.epoch, at.images, at.loss, at.seconds = at.epoch + 1, 0, 0.0, 0.0
+
+    def _compare_with_best(self, model: ZooModel, scores: Scores, logits: Tensor) -> None:
+        best = self._at.best
+        # Strictly better only: on a tie the earlier epoch stays, which changed the weights less.
+        if best is not None and (scores.accuracy, -scores.loss) <= (best["accuracy"], -best["loss"]):
+            self._at.waited += 1
+            return
+        self._at.best, self._at.waited = scores.to_dict(), 0
+        if self._stage.settings.keep_epoch == "best":
+            state = model.state_dict()
+            self._best_state = {name: state[name].detach().clone() for name in self._watch.names if name in state}
+            self._best_state["logits"] = logits
+
+    def _patience_is_over(self) -> bool:
+        patience = self._stage.settings.patience
+        return 0 < patience <= self._at.waited
+
+    def _load_kept_weights(self) -> tuple[Scores, Tensor]:
+        """Load the best epoch or the average into the model, where the stage keeps it -> validation scores, logits."""
+        if self._best_state:
+            load_partial_state_dict(self._model, self._best_state)
+            logits = self._best_state["logits"]
+            return score(logits, self._work.val_targets), logits
+        if self._average is not None:
+            load_partial_state_dict(self._model, self._average.state_dict(self._watch.names))
+        if self._last is None:  # resumed after the last epoch: its logits are not in the checkpoint
+            logits = self._inputs.val_logits(self._model)
+            self._last = score(logits, self._work.val_targets), logits
+        return self._last
+
+
+def train_step(work: StageSetup, batch: Tensor, targets: Tensor) -> float:
+    """Compute the gradients of one batch's mean loss, in micro-batches where memory asks for it -> the loss.
+
+    Args:
+        work: The stage's.
+        batch: images[N, 3, H, W], or cached rows[N, ...] of the frozen part.
+        targets: Class indices int64[N], or class shares[N, classes] of mixed images.
+
+    Raises:
+        NotFinite: The loss or a gradient is not finite.
+        DeviceError: Memory does not suffice for one image.
+    """
+    model, device = work.model, next(work.model.parameters()).device
+    restore = undo_step(model, device)
+    work.watch.step_begins()
+
+    def attempt(size: int) -> float:
+        # A step that ran out of memory is undone whole before it is repeated in smaller micro-batches: it has drawn
+        # random numbers, updated running statistics and left gradients.
+        restore()
+        model.zero_grad(set_to_none=True)
+        total = 0.0
+        # Even micro-batches: with uneven ones the last could be a single image, on which batch norm cannot train.
+        count = math.ceil(len(batch) / size)
+        for micro_batch, part in zip(batch.tensor_split(count), targets.tensor_split(count), strict=True):
+            features = work.inputs.features(model, to_device(micro_batch, device))
+            total += _backward(work.objective.micro_batch_loss(model, features, part.to(device), targets))
+        penalty = work.objective.penalty(model)
+        return total if penalty is None else total + _backward(penalty)
+
+    loss = work.micro_batches.run(attempt)
+    work.watch.gradients_ready(loss)
+    return loss
+
+
+def fit_stage(work: StageSetup) -> StageEnd:
+    """Fit a closed-form head in one pass over the features."""
+    began = time.perf_counter()
+    model, stage, inputs = work.model, work.stage, work.inputs
+    device = next(model.parameters()).device
+    model.eval()
+    work.watch.step_begins()
+    order = [range(len(work.train_targets))]
+    # All views at once: there is only one pass, so epochs cannot take them in turn.
+    views = [next(inputs.train_batches(order, stage.settings.name, view)) for view in range(1, max(1, stage.views) + 1)]
+    features, targets = torch.cat(views).to(device), work.train_targets.repeat(len(views)).to(device)
+    states = []
+    for _ in range(2):  # twice, for the proof
+        model.fit_head(features, targets)
+        states.append({name: tensor.detach().clone() for name, tensor in model.head.state_dict().items()})
+    work.watch.fitted(*states)
+    with torch.no_grad():
+        train_loss = float(model.loss(features, targets))
+    seconds = time.perf_counter() - began
+    logits = inputs.val_logits(model)
+    scores = score(logits, work.val_targets)
+    work.watch.finished(logits)
+    work.record(
+        EpochFinished(
+            stage=stage.settings.name,
+            epoch=1,
+            epochs=1,
+            rates={},
+            train_loss=train_loss,
+            val=scores.to_dict(),
+            seconds=time.perf_counter() - began,
+            images_per_second=len(targets) / seconds,
+        )
+    )
+    return StageEnd(scores, logits, 1)
+
+
+def load_partial_state_dict(model: ZooModel, state: Mapping[str, Tensor]) -> None:
+    """Copy tensors[...] into the model's own, by full name. Names that the model does not have are ignored.
+
+    Copied in place, as the optimizer and a moving average hold the same parameters.
+    """
+    own = model.state_dict()
+    with torch.no_grad():
+        for name, tensor in state.items():
+            if name in own:
+                own[name].copy_(tensor)
+
+
+def sub_state_dict(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors[...] whose names begin with the prefix, under the rest of their names."""
+    return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+
+
+def _batches_done(images: int, order: Sequence[Sequence[int]]) -> int:
+    """Return how many batches so many images are."""
+    return list(itertools.accumulate((len(batch) for batch in order), initial=0)).index(images)
+
+
+def _backward(loss: Tensor) -> float:
+    loss.backward()  # type: ignore[no-untyped-call]
+    return float(loss.detach())
+
+
+def undo_step(model: ZooModel, device: torch.device) -> Callable[[], None]:
+    """Return a function that undoes what a forward pass in training changes: random states and running statistics."""
+    state = seeding.random_state(device)
+    running = [
+        (buffer, buffer.clone()) for module in model.modules() if module.training for buffer in module.buffers(False)
+    ]
+
+    def restore() -> None:
+        seeding.set_random_state(state, device)
+        for buffer, before in running:
+            buffer.copy_(before)
+
+    return restore

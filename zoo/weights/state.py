@@ -1,0 +1,137 @@
+"""Weights files read without running code in them, checked against a module, and written as safetensors."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import re
+import shutil
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from zoo.errors import WeightsError, WeightsMismatch, first_line
+from zoo.storage.tensors import save_tensors
+from zoo.weights.local import SUFFIX
+
+_PICKLED = (".pth", ".pt", ".bin", ".tar")
+_WRAPPERS = ("state_dict", "model", "model_state", "encoder")
+"""Keys under which training checkpoints keep the model's tensors; `encoder` is I-JEPA's."""
+
+
+def check_weights_file(path: Path) -> None:
+    """Raise WeightsError for a file that does not exist or is of an unknown kind, without opening it."""
+    if not os.path.isfile(path):  # noqa: PTH113 - False, not an error, for a name too long
+        raise WeightsError(f"There is no weights file {str(path)!r}. Check the path given to --weights.")
+    if path.suffix not in (SUFFIX, *_PICKLED):
+        kinds = ", ".join((SUFFIX, *_PICKLED[:3]))
+        raise WeightsError(f"{path} is of an unknown kind; weights files end in {kinds}.")
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """The tensors, of any shape and by name, of a `.safetensors` file or a `.pth`, `.pt` or `.bin` without code.
+
+    A training checkpoint's `state_dict`, `model` or `encoder` entry is unwrapped, and the prefix `module.` and zoo's
+    own `backbone.` are removed.
+
+    Raises:
+        WeightsError: The file is missing, damaged, of an unknown kind, or would run code.
+    """
+    check_weights_file(path)
+    if path.suffix == SUFFIX:
+        try:
+            return _unwrap(load_file(path))
+        except (SafetensorError, OSError) as error:
+            raise WeightsError(f"{path} is not a readable safetensors file: {error}") from None
+    return _unwrap(_read_pickled(path))
+
+
+def write_safetensors(path: Path, to: Path) -> bool:
+    """Copy a safetensors file, or write the tensors of a pickled one -> whether the bytes are unchanged.
+
+    Raises WeightsError, OSError.
+    """
+    if path.suffix == SUFFIX:
+        shutil.copyfile(path, to)
+        return True
+    # Cloned, because safetensors refuses tensors that share memory, as some do in a pickle.
+    save_tensors(to, {name: tensor.clone() for name, tensor in read_state(path).items()})
+    return False
+
+
+def load_weights(
+    module: nn.Module, state: Mapping[str, Tensor], *, architecture: str, ignore: tuple[str, ...] = ()
+) -> None:
+    """Copy all of `state` into `module`, or nothing.
+
+    Tensors are cast to the module's dtype, so float16 files are fine. Batch-norm counters may be missing.
+
+    Args:
+        module: A module on a real device.
+        state: Tensors under the module's own names, each of the shape that it has in the module.
+        architecture: Name of the architecture, for the message.
+        ignore: Prefixes of names in `state` that the module does not use, such as the removed classifier.
+
+    Raises:
+        WeightsMismatch: Names or shapes differ; the module is unchanged.
+    """
+    own = module.state_dict()
+    offered = {name: tensor for name, tensor in state.items() if name in own or not _has_prefix(name, ignore)}
+    missing = [name for name in own if name not in offered and not name.endswith("num_batches_tracked")]
+    unexpected = [name for name in offered if name not in own]
+    shapes = [
+        (name, tuple(tensor.shape), tuple(own[name].shape))
+        for name, tensor in offered.items()
+        if name in own and tensor.shape != own[name].shape
+    ]
+    if missing or unexpected or shapes:
+        raise WeightsMismatch(architecture, missing=missing, unexpected=unexpected, shapes=shapes)
+    # Not load_state_dict: some modules need version metadata in it, which safetensors does not keep.
+    with torch.no_grad():
+        for name, tensor in offered.items():
+            own[name].copy_(tensor)
+
+
+def _has_prefix(name: str, prefixes: tuple[str, ...]) -> bool:
+    return any(name == prefix or name.startswith(f"{prefix}.") for prefix in prefixes)
+
+
+def _read_pickled(path: Path) -> object:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        named = re.search(r"(?:Unsupported (?:global|class|operand)[^\n]*?|GLOBAL )([\w.]+\.[\w.]+)", str(error))
+        what = f" (it names {named.group(1)})" if named else ""
+        raise WeightsError(
+            f"{path} is a pickle that would run code to load{what}, so it was not loaded.\n"
+            "Next: if you trust its origin, load it there, save its state_dict() as .safetensors, and pass that."
+        ) from None
+    except (OSError, EOFError, RuntimeError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise WeightsError(f"{path} is not a readable weights file: {first_line(error)}") from None
+
+
+def _unwrap(content: object) -> dict[str, Tensor]:
+    while isinstance(content, Mapping):
+        inner = next((content[key] for key in _WRAPPERS if isinstance(content.get(key), Mapping)), None)
+        if inner is None:
+            break
+        content = inner
+    if not isinstance(content, Mapping) or not content:
+        raise WeightsError(f"The weights file holds no tensors by name, but a {type(content).__name__}.")
+    state = {str(name): tensor for name, tensor in content.items() if isinstance(tensor, Tensor)}
+    if not state:
+        raise WeightsError("The weights file holds no tensors.")
+    if all(name.startswith("module.") for name in state):  # As DataParallel saves them.
+        state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    # One of zoo's own classifiers: the head was trained for other classes, so the backbone alone is taken.
+    backbone = {
+        name.removeprefix("backbone."): tensor for name, tensor in state.items() if name.startswith("backbone.")
+    }
+    if backbone and all(name.startswith(("backbone.", "head.")) for name in state):
+        return backbone
+    return state
