@@ -1,0 +1,138 @@
+"""The house keeps its own rules, and each rule would notice when it is broken."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import zoo
+from tests import house
+
+ROOT = Path(__file__).parents[1]
+ZOO = ROOT / "zoo"
+PACKAGES = [ZOO, *(ROOT / "plugins").glob("zoo_*"), ROOT / "heads" / "zoo_heads", ROOT / "recipes" / "zoo_recipes"]
+LOOSE = {
+    "__init__": "the public names",
+    "__main__": "`python -m zoo`",
+    "api": "what the public functions do",
+    "errors": "what every package raises",
+    "events": "what every package reports",
+    "process": "all that changes the process as a whole",
+    "text": "names and amounts as people read them, in every package",
+}
+SIZES = {
+    "zoo.__main__": "an entry point",
+    "zoo.api": "every public function with every argument and what it means",
+    "zoo.data.decoded": "its record is read and written by what decodes, and by nothing else of the store",
+    "zoo.evaluation.confusion": "a picture for observers, which imports nothing of zoo",
+    "zoo.exporting.formats": "the one table of formats, light enough for `zoo --help`",
+    "zoo.exporting.pt2": "one file for each format",
+    "zoo.planning.batch_sizes": "pure arithmetic that light modules and the training loop share",
+    "zoo.planning.versions": "must stay free of torch",
+    "zoo.registry.hooks": "the whole extension surface on one screen",
+    "zoo.specs.validation": "checks that all specs share",
+    "zoo.storage.cache": "must stay light: providers ask it for their index",
+    "zoo.storage.tensors": "the writer and the digests of every safetensors file",
+    "zoo.testing.heads": "every check of a head, in the order in which they are made",
+    "zoo.testing.tiny_module": "needs torch, which the rest of the tiny backbone does without",
+    "zoo.weights.offline": "one switch, asked by the hub and by downloads",
+}
+"""Modules shorter or longer than the rest, each with its reason."""
+NAMES = {
+    "cache": "the cache folder; the commands on it",
+    "compare": "runs compared; tensors compared by the kit; the command",
+    "data": "what a data source declares; the commands on data",
+    "measure": "what building a backbone tells; what a few steps take",
+    "options": "of a head; of the command line",
+    "page": "the report; a comparison",
+    "plan": "the record; the command's text",
+    "plugins": "loading them; the commands on them",
+    "report": "of the data check; of the conformance kit",
+    "result": "the record; what finetune returns; the command's text",
+    "stages": "planned; trained",
+    "verify": "an artefact; a run",
+}
+"""File names that stand in several packages, each with what they do alike."""
+NO_PACKAGES = {
+    "plugins": "mirrors plugins/",
+    "heads": "mirrors heads/",
+    "recipes": "mirrors recipes/",
+    "dists": "distributions that tests install",
+    "examples": "the example that the guide shows",
+}
+
+
+def test_the_top_of_the_package_stays_small() -> None:
+    assert len(LOOSE) <= 7 and house.unlisted_loose_modules(ZOO, LOOSE) == []
+    functions = [name for name in zoo.__all__ if callable(getattr(zoo, name)) and name.islower()]
+    assert house.named_as_public_functions(ZOO, functions) == []
+
+
+def test_a_name_means_one_thing() -> None:
+    assert house.classes_named_twice(ZOO) == {}
+    assert house.file_names_twice(ZOO, NAMES) == []
+
+
+def test_packages_are_described_and_files_have_a_readable_size() -> None:
+    # `zoo` loads its names when they are used; `zoo.testing` is what plugin authors import.
+    assert house.packages_with_code(ZOO, ["zoo", "zoo.testing"]) == []
+    assert house.files_out_of_size(ZOO, SIZES) == []
+
+
+def test_no_module_is_in_a_circle() -> None:
+    assert house.circles(PACKAGES) == []
+
+
+def test_public_functions_say_the_shapes_of_their_tensors() -> None:
+    assert [name for package in PACKAGES for name in house.without_shapes(package)] == []
+
+
+def test_tests_mirror_the_code_and_patch_no_private_name() -> None:
+    assert house.unmirrored(ROOT / "tests", ZOO, NO_PACKAGES) == []
+    assert house.private_names_patched(ROOT / "tests") == []
+
+
+@pytest.fixture
+def broken(tmp_path: Path) -> Path:
+    """A package that breaks every rule once."""
+    package = tmp_path / "pets"
+    files = {
+        "__init__.py": '"""Pets."""\n',
+        "feed.py": "from pets.home.cat import Cat\n\n\nclass Food: ...\n",
+        "home/__init__.py": '"""Where they live."""\n\nimport os\n',
+        "home/cat.py": "from typing import TYPE_CHECKING\n\nif TYPE_CHECKING:\n    from pets import feed\n\n\n"
+        'class Cat: ...\n\n\ndef weigh(cats: "Tensor") -> None:\n    """Weigh them."""\n',
+        "garden/__init__.py": '"""Where they play."""\n',
+        "garden/cat.py": "class Cat: ...\n" + "\n" * house.LONG,
+        "tests/attic/test_cat.py": 'def test(monkeypatch):\n    monkeypatch.setattr("pets.feed._bowl", None)\n',
+    }
+    for name, text in files.items():
+        (package / name).parent.mkdir(parents=True, exist_ok=True)
+        (package / name).write_text(text)
+    (package / "tests").rename(tmp_path / "tests")
+    return package
+
+
+@pytest.mark.parametrize(
+    ("rule", "broken_by"),
+    [
+        (lambda pets: house.unlisted_loose_modules(pets, ["__init__"]), ["feed"]),
+        (lambda pets: house.named_as_public_functions(pets, ["feed", "stroke"]), ["feed"]),
+        (house.classes_named_twice, {"Cat": ["pets.garden.cat", "pets.home.cat"]}),
+        (lambda pets: house.packages_with_code(pets, []), ["pets.home"]),
+        (lambda pets: house.files_out_of_size(pets, {"pets.feed": "few words"}), ["pets.garden.cat", "pets.home.cat"]),
+        (
+            lambda pets: house.files_out_of_size(pets, dict.fromkeys(["pets.feed", "pets.home.cat", "pets.gone"], "")),
+            ["pets.garden.cat", "pets.gone needs no reason"],
+        ),
+        (lambda pets: house.file_names_twice(pets, {}), ["cat"]),
+        (lambda pets: house.file_names_twice(pets, {"cat": "alike", "dog": "alike"}), ["dog needs no reason"]),
+        (lambda pets: house.circles([pets]), [["pets.feed", "pets.home.cat"]]),
+        (house.without_shapes, ["pets.home.cat.weigh"]),
+        (lambda pets: house.private_names_patched(pets.parent / "tests"), ["attic/test_cat.py:2"]),
+        (lambda pets: house.unmirrored(pets.parent / "tests", pets, []), ["attic"]),
+    ],
+)
+def test_every_rule_notices_what_breaks_it(rule: Callable[[Path], object], broken_by: object, broken: Path) -> None:
+    assert rule(broken) == broken_by
