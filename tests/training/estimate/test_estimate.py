@@ -176,7 +176,7 @@ def test_the_estimate_is_printed_and_belongs_to_plan_alone(zoo_inside: Zoo, few:
         "Measured" not in without.stdout
         and json.loads(zoo_inside("plan", *arguments, "--json").stdout)["estimate"] is None
     )
-    assert "how long, how much memory" in " ".join(zoo_inside("plan", "--help").stdout.split())
+    assert "to estimate time and memory" in " ".join(zoo_inside("plan", "--help").stdout.split())
     refused = zoo_inside("finetune", *arguments, "--estimate")
     assert refused.returncode == 2 and "No such option: --estimate" in refused.stderr
 
