@@ -78,10 +78,17 @@ def test_every_field_of_a_request_is_an_argument_with_the_same_default(function:
 
 def test_a_request_beside_other_arguments_is_refused_and_so_is_none_at_all() -> None:
     request = Request(backbone="timm/test_resnet", weights="random")
-    with pytest.raises(OptionError, match=r"also given: seed\."):
-        zoo.plan(request, seed=1)
+    for name, value in (("seed", 1), ("tune", True), ("epochs", 0), ("workers", 0), ("set", ["head.lr=1"])):
+        with pytest.raises(OptionError, match=rf"also given: {name}\."):
+            zoo.plan(request, **{name: value})
+        with pytest.raises(OptionError, match=rf"also given: {name}\."):
+            zoo.finetune(resume="nowhere", **{name: value})
     with pytest.raises(OptionError, match=r"A backbone is needed"):
         zoo.plan()
+
+
+def test_the_names_are_listed_with_the_version() -> None:
+    assert set(dir(zoo)) >= {*zoo.__all__, "__version__"}
 
 
 def test_import_zoo_imports_neither_torch_nor_a_plugin() -> None:

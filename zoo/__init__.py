@@ -10,7 +10,7 @@ from typing import Any
 
 import lazy_loader
 
-_load, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+_load, _names, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
 
 def __getattr__(name: str) -> Any:
@@ -21,3 +21,7 @@ def __getattr__(name: str) -> Any:
     value = _load(name)
     globals()[name] = value  # the next use does not come here
     return value
+
+
+def __dir__() -> list[str]:
+    return [*_names(), "__version__"]

@@ -1,6 +1,6 @@
-"""Everything that changes the process as a whole: streams, garbage collection, the allocator, threads.
+"""What changes the process as a whole: where stdout goes, garbage collection, the allocator, threads.
 
-Called by the command line and by a run, never by importing or loading.
+Importing zoo calls none of it. The command line and runs do; stdout is also redirected while the code of a plugin runs.
 """
 
 from __future__ import annotations
@@ -64,7 +64,8 @@ def gc_paused() -> Iterator[None]:
 
 def start_computing(module: str) -> None:
     """Make ready for a command that computes: import the module that it needs, and torch with it, quickly."""
-    with gc_paused():
+    # Libraries may print while they are imported, and programs read zoo's stdout.
+    with gc_paused(), prints_to_stderr():
         import_module(module)
     keep_freed_memory()
 

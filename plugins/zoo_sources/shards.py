@@ -90,7 +90,7 @@ def _in_folder(folder: Path, skipped: list[zoo.Skipped]) -> list[Path]:
         elif _is_tar(entry):
             files.append(entry)
         else:
-            skipped.append(zoo.Skipped(name, "not an image", "not a tar shard"))
+            skipped.append(zoo.Skipped(name, "not an image", "no tar shard"))
     return files
 
 

@@ -80,7 +80,7 @@ def _add(row: _Row, table: Path, listing: _Listing) -> None:
     elif not file.exists():
         listing.missing.append(row.path)
     elif not file.is_file():
-        listing.skipped.append(zoo.Skipped(name, "not an image", "not a regular file"))
+        listing.skipped.append(zoo.Skipped(name, "not an image", "no regular file"))
     else:
         split = sys.intern(row.split.lower()) or None
         listing.images.append(zoo.SourceImage(name=name, label=sys.intern(row.label), content=file, split=split))

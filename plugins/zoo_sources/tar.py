@@ -38,7 +38,7 @@ class TarMember:
             file.seek(self.offset)
             content = file.read(self.size)
         if len(content) < self.size:
-            raise zoo.DataError("the archive ends in the middle of it")
+            raise zoo.DataError("the archive ends within it")
         return content
 
 

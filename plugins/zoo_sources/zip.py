@@ -47,7 +47,7 @@ class ZipMember:
         if len(content) != self.size:
             raise zoo.DataError(f"its size differs from the {self.size:,} bytes in the archive's directory")
         if zlib.crc32(content) != self.crc:
-            raise zoo.DataError("damaged: its checksum differs from the one in the archive")
+            raise zoo.DataError("damaged: its checksum is not that of the archive")
         return content
 
 

@@ -182,7 +182,7 @@ def _clear_errors(place: HubPlace, action: str, *, switch: str | None = None) ->
 
 def _no_permission(place: HubPlace, action: str) -> str:
     return (
-        f"Nothing can be {action} {place}: You are not logged in to the hub, or lack permission.\n"
+        f"Nothing can be {action} {place}: you are not logged in to the hub, or lack permission.\n"
         "Next: hf auth login, or set HF_TOKEN to a token with that permission."
     )
 

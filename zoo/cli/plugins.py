@@ -11,6 +11,7 @@ import typer
 from zoo.cli import console
 from zoo.cli.options import Json
 from zoo.errors import FAULT_FOUND
+from zoo.process import start_computing
 
 if TYPE_CHECKING:
     from zoo.testing.report import Report
@@ -52,6 +53,7 @@ def check_plugin(
     as_json: Json = False,
 ) -> None:
     """Check everything that zoo relies on in a head, backbone or recipe. Exits with 3 if a check fails."""
+    start_computing("zoo.testing")
     import json
 
     from zoo.testing import examine

@@ -53,7 +53,7 @@ def logits_of_batches(
     """
     device = next(model.parameters()).device
     model.eval()
-    logits_of_files: Tensor | None = None
+    collected: Tensor | None = None
     done = 0
     with torch.inference_mode():
         for images in batches:
@@ -63,13 +63,13 @@ def logits_of_batches(
                 return torch.cat([_forward_padded(model, to_device(part, device), size).cpu() for part in parts])
 
             output = micro_batches.run(attempt)
-            if logits_of_files is None:
-                logits_of_files = _allocate(max_images, output)
-            logits_of_files[done : done + len(images)] = output
+            if collected is None:
+                collected = _allocate(max_images, output)
+            collected[done : done + len(images)] = output
             done += len(images)
             progress(done)
-    assert logits_of_files is not None, "there is at least one image"
-    return logits_of_files[:done]
+    assert collected is not None, "there is at least one image"
+    return collected[:done]
 
 
 def cached_logits(model: ZooModel, rows: Table, cut: Cut | None, *, micro_batches: MicroBatches) -> Tensor:
@@ -79,8 +79,8 @@ def cached_logits(model: ZooModel, rows: Table, cut: Cut | None, *, micro_batche
     """
 
     def forward(part: Tensor) -> Tensor:
-        logits_of_files: Tensor = model.head(part if cut is None else model.features_after(cut, part))
-        return logits_of_files
+        logits: Tensor = model.head(part if cut is None else model.features_after(cut, part))
+        return logits
 
     return torch.cat(list(outputs(forward, model, rows.chunks(micro_batches.size), micro_batches)))
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -72,9 +73,14 @@ def make_request(**arguments: Any) -> Request:
 
 
 def given_arguments(arguments: Mapping[str, Any]) -> list[str]:
-    """The names of those that differ from their defaults."""
-    defaults = {field.name: field.default for field in fields(Request)}
-    return [name for name, value in arguments.items() if value and value != defaults[name]]
+    """The names of the arguments that differ from their defaults. An empty list or mapping is no argument."""
+    defaults = {name: parameter.default for name, parameter in inspect.signature(Request).parameters.items()}
+    defaults |= {"backbone": None, "head_options": {}}
+    return [
+        name
+        for name, value in arguments.items()
+        if value != defaults[name] and not (isinstance(value, (Sequence, Mapping)) and not value)
+    ]
 
 
 def parse_input_size(text: str) -> tuple[int, int]:

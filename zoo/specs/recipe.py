@@ -81,7 +81,7 @@ class Stage(BaseModel):
     layer_decay: Annotated[Number, Field(gt=0, le=1)] = 1.0
     """Factor between the rate of a group and that of the next one (ULMFiT, arXiv:1801.06146)."""
     warmup: Annotated[Number, Field(ge=0, lt=1)] = 0.1
-    """Share of the stage's steps in which the rate rises linearly from zero."""
+    """Share of the stage's steps in which the rate rises linearly."""
     optimizer: Literal["adamw", "sgd"] = "adamw"
     """`sgd` has Nesterov momentum 0.9. Its rates are about ten to a hundred times those of AdamW."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"

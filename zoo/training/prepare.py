@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from zoo.data.store import ImageStore
 from zoo.errors import Unreachable
@@ -55,6 +58,8 @@ class PreparedRun:
     """Called with every event."""
     clock: Clock
     """Counts the run's seconds, those of preparing included."""
+    decode_seconds: float
+    """Seconds that opening every image took."""
 
     def context(self, plan: Plan | None = None) -> RunContext:
         """Return what training works with; `plan`: the stored plan of a resumed run, in place of the one made now."""
@@ -78,6 +83,7 @@ def prepare(
     load: Load = "weights",
     trains: bool = True,
     offline: bool = False,
+    accept: Callable[[Plan], None] = lambda found: None,
 ) -> Iterator[PreparedRun]:
     """Look up names, fetch weights, open every image, build the model and the plan.
 
@@ -91,11 +97,14 @@ def prepare(
         load: What to prepare the run with. Only `weights` downloads anything.
         trains: Whether a whole run follows. Decoded images that memory does not hold are then kept on disk.
         offline: For a stored plan, which does not say: do not use the network.
+        accept: For a stored plan: called with the plan that this machine makes of it, before a model is built, so that
+            a refusal names the difference that another architecture or file would only fail on.
 
     Raises:
         ZooError: A choice is refused, or weights or images cannot be read.
     """
-    keep_freed_memory()
+    if load != "nothing":
+        keep_freed_memory()
     stored = asked if isinstance(asked, Plan) else None
     clock = Clock(*PARTS)
     with clock.measure("data"):
@@ -104,25 +113,44 @@ def prepare(
     weights, fallback = _weights(resolved, load, report)
     with contextlib.closing(open_store(resolved, trains=trains)) as store:
         with clock.measure("data"):
+            began = time.perf_counter()
             examined = examine(resolved.dataset, store, report)
+            decode_seconds = time.perf_counter() - began
             measured = ComputeChoice(stored.compute, stored.speeds) if stored else measure(resolved, report)
         threads = torch.get_num_threads()
+
+        def plan_with(weights: Weights | None, cut_fault: Callable[[str], str] | None = None) -> Plan:
+            why = fallback or (stored.weights.fallback if stored else None)
+            return build_plan(
+                resolved,
+                examined,
+                store,
+                measured,
+                threads=threads,
+                weights=weights,
+                fallback=why,
+                cut_fault=cut_fault,
+            )
+
+        # A resumed run follows its stored plan, whose cuts were checked. Random weights prove nothing about real ones.
+        checks_cuts = stored is None and load == "weights"
+        plan = None if checks_cuts else plan_with(weights)
+        if stored is not None and plan is not None:
+            accept(plan)
         model = None if load == "nothing" else _build(resolved, examined, measured.compute, weights)
-        plan = build_plan(
-            resolved,
-            examined,
-            store,
-            measured,
-            threads=threads,
-            weights=weights,
-            fallback=fallback or (stored.weights.fallback if stored else None),
-            # Not for a resumed run, which follows its stored plan, whose cuts were checked. Nor for random weights,
-            # which prove nothing about the real ones.
-            cut_fault=_cut_check(model, examined, store) if model and load == "weights" and not stored else None,
-        )
-        del weights  # they are a second copy of the model's parameters
+        if weights is not None:
+            weights = replace(weights, state=None)  # a second copy of the model's parameters
+        if plan is None:
+            plan = plan_with(weights, _cut_check(model, examined, store) if model is not None else None)
         yield PreparedRun(
-            resolved=resolved, plan=plan, examined=examined, store=store, model=model, report=report, clock=clock
+            resolved=resolved,
+            plan=plan,
+            examined=examined,
+            store=store,
+            model=model,
+            report=report,
+            clock=clock,
+            decode_seconds=decode_seconds,
         )
 
 
@@ -197,8 +225,12 @@ def _build(resolved: Resolved, examined: Examined, compute: Compute, weights: We
 def _cut_check(model: ZooModel, examined: Examined, store: ImageStore) -> Callable[[str], str]:
     """Return a function that says what is wrong with the model cut before a group, on the first validation images."""
 
+    @functools.cache
+    def images() -> Tensor:
+        (batch,) = store.batches(examined.dataset.splits["val"][:CHUNK], CHUNK)
+        return batch
+
     def find_fault(before: str) -> str:
-        (images,) = store.batches(examined.dataset.splits["val"][:CHUNK], CHUNK)
-        return cut_fault(model, before, images)
+        return cut_fault(model, before, images())
 
     return find_fault

@@ -9,6 +9,7 @@ from typing import Any
 from zoo.errors import CheckFailed, RunError
 from zoo.events import Note, PlanReady, Report, RunStarted
 from zoo.registry.registry import Registry
+from zoo.specs.plan import Plan
 from zoo.specs.run_result import Check
 from zoo.storage.atomic import parse_json
 from zoo.training.prepare import prepare
@@ -45,8 +46,11 @@ def resume(
     """
     stored = read_plan(path)
     refuse_finished(path)
-    with prepare(stored, registry, report, offline=offline) as prepared:
-        refuse_differences(path, stored, prepared.plan)
+
+    def accept(found: Plan) -> None:
+        refuse_differences(path, stored, found)
+
+    with prepare(stored, registry, report, offline=offline, accept=accept) as prepared:
         report(PlanReady(plan=prepared.plan))
         report(RunStarted(run=path, plan=stored, resumed=True))
         return execute(prepared, stored, RunFolder(path), registry, finished)

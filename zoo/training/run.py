@@ -24,7 +24,7 @@ from zoo.registry.registry import Registry
 from zoo.specs.data import Split
 from zoo.specs.plan import Plan
 from zoo.specs.run_result import Check
-from zoo.training.estimate.estimate import DecodeTimer, estimate
+from zoo.training.estimate.estimate import estimate
 from zoo.training.prepare import PreparedRun, prepare
 from zoo.training.proof import (
     check_better_than_guessing,
@@ -49,12 +49,11 @@ def make_plan(request: Request, registry: Registry, report: Report, *, measured:
     `measured`: with an estimate of time and memory, measured on random weights. Raises ZooError.
     """
     refuse_unusable(request.out)
-    timer = DecodeTimer(report)
-    with prepare(request, registry, timer, load="random" if measured else "nothing", trains=False) as prepared:
+    with prepare(request, registry, report, load="random" if measured else "nothing", trains=False) as prepared:
         if not measured:
             return prepared.plan
         shape = prepared.resolved.feature_shape
-        estimated = estimate(prepared.context(), feature_shape=shape, decode=timer.seconds)
+        estimated = estimate(prepared.context(), feature_shape=shape, decode=prepared.decode_seconds)
         return prepared.plan.model_copy(update={"estimate": estimated})
 
 

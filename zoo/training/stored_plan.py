@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from zoo.errors import Refused, RunError, nearest
 from zoo.events import Report
-from zoo.planning.request import Request, make_request
+from zoo.planning.request import Request
 from zoo.planning.resolve import Resolved, resolve
 from zoo.process import use_threads
 from zoo.registry.registry import Registry
@@ -133,7 +133,8 @@ def _suggestion(run: Path) -> str:
 def _request(plan: Plan, offline: bool) -> Request:
     weights = {"tag": plan.weights.label, "random": "random", "file": plan.weights.path or ""}[plan.weights.kind]
     _, height, width = plan.preprocessing["input_size"]
-    return make_request(
+    # Not by `make_request`: the values were checked when the run began, and a native size may be outside its range.
+    return Request(
         backbone=plan.backbone.asked,
         head=plan.head.name,
         classes=len(plan.classes),

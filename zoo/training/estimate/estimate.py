@@ -7,7 +7,6 @@ downloaded. `zoo.training.estimate.measure` has the measurements.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Sequence
 
 import torch
@@ -15,7 +14,6 @@ import torch
 from zoo.evaluation.context import RunContext
 from zoo.evaluation.metrics import score
 from zoo.evaluation.out_of_memory import out_of_memory_as_error
-from zoo.events import Event, Progress, Report
 from zoo.frozen.decision import MEMORY_BUDGET
 from zoo.model.model import HEAD
 from zoo.specs.plan import Estimate, MemoryEstimate, StageEstimate, StagePlan
@@ -38,27 +36,6 @@ def estimate(context: RunContext, *, feature_shape: Sequence[int], decode: float
     plan = context.plan
     with out_of_memory_as_error(f"measuring {plan.backbone.name} with {plan.head.name}"):
         return _Estimator(context, StageTimer(context, feature_shape=feature_shape)).estimate(decode)
-
-
-class DecodeTimer:
-    """A report function that passes events on and notes when the last image was decoded.
-
-    Planning does more than decode, so the time of the whole would be too much.
-    """
-
-    def __init__(self, report: Report) -> None:
-        self._report = report
-        self._began = self._ended = time.perf_counter()
-
-    def __call__(self, event: Event) -> None:
-        if isinstance(event, Progress) and event.task == "decode":
-            self._ended = time.perf_counter()
-        self._report(event)
-
-    @property
-    def seconds(self) -> float:
-        """Seconds from the beginning to the last decoded image."""
-        return self._ended - self._began
 
 
 class _Estimator:
