@@ -60,6 +60,7 @@ NO_PACKAGES = {
     "recipes": "mirrors recipes/",
     "dists": "distributions that tests install",
     "examples": "the example that the guide shows",
+    "field": "faults that users met, one file a kind, across all packages",
 }
 
 
