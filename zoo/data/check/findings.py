@@ -23,6 +23,7 @@ from zoo.data.check.facts import FileFacts, Survey
 from zoo.data.check.report import Case, Finding
 from zoo.data.check.shortcut import Shortcut, find_shortcuts
 from zoo.data.dataset import FEW_IMAGES, IMBALANCE_RATIO, UNREADABLE_SHARE, ImageFile
+from zoo.data.lost_values import SHOWN, TO_8_BITS
 from zoo.specs.data import IMAGE_SUFFIXES, Skipped, Split
 
 TINY = 32
@@ -41,6 +42,7 @@ def find_all(survey: Survey) -> tuple[Finding, ...]:
     """All findings of a data set, faults first."""
     kinds: tuple[Callable[[Survey], Iterator[Finding]], ...] = (
         _unreadable,
+        _lost_values,
         _classes_without_images,
         _copies,
         _shortcuts,
@@ -70,6 +72,23 @@ def _unreadable(survey: Survey) -> Iterator[Finding]:
         next_step="replace these files, or remove them.",
         cases=tuple(Case(files=(facts.relative,), detail=facts.fault) for facts in bad),
     )
+
+
+def _lost_values(survey: Survey) -> Iterator[Finding]:
+    """Pictures that decoding destroyed, which no run can tell from good ones."""
+    good = [facts for _, _, facts in survey.good_files()]
+    for kind, meaning in SHOWN.items():
+        lost = [(facts, facts.loss) for facts in good if facts.loss is not None and facts.loss.kind == kind]
+        if lost:
+            many = kind == "lost_values" and len(lost) > UNREADABLE_SHARE * len(good)
+            yield Finding(
+                code=kind,
+                severity="fault" if many else "warning",
+                sentence=f"{_count(len(lost), 'image')} of {len(good):,} {'shows' if len(lost) == 1 else 'show'} "
+                f"{meaning}, though the {'file holds' if len(lost) == 1 else 'files hold'} more.",
+                next_step=f"{TO_8_BITS}.",
+                cases=tuple(Case(files=(facts.relative,), detail=loss.detail) for facts, loss in lost),
+            )
 
 
 def _classes_without_images(survey: Survey) -> Iterator[Finding]:
