@@ -215,9 +215,9 @@ def test_evaluating_decodes_each_file_once_and_accounts_for_all(
     decoded: list[str] = []
     from zoo.data import store
 
-    original = store.decode
+    original = store.decode_closely
     monkeypatch.setattr(
-        store, "decode", lambda content, *, name: (decoded.append(name), original(content, name=name))[1]
+        store, "decode_closely", lambda content, *, name: (decoded.append(name), original(content, name=name))[1]
     )
     events: list[Event] = []
     found = zoo.evaluate(run_folder, data=data, report=events.append)

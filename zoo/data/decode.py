@@ -78,9 +78,7 @@ def decode_closely(content: bytes, *, name: str) -> Decoded:
     except UnidentifiedImageError:
         kind = depth.tiff_kind(content)
         reason = (
-            f"a TIFF that Pillow cannot read ({kind}). Next: save it with 8 bits"
-            if kind
-            else "not an image that can be read"
+            f"a TIFF that Pillow cannot read ({kind}): save it with 8 bits" if kind else "not an image that can be read"
         )
         raise DataError(f"{name}: {reason}") from None
     except Image.DecompressionBombError as error:

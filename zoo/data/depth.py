@@ -21,7 +21,7 @@ CHANGED = "2"
 bits, floats in 0..1, big-endian and compressed. So an older cache is still used, but not for such files."""
 SLACK = 0.01
 """How far floats may lie outside of 0..1 or 0..255, as a share of it: resampling leaves values like 1.002."""
-_NEXT = "Next: scale the values to 0..255, and save the picture with 8 bits."
+_WAY_OUT = "scale them to 0..255, and save the picture with 8 bits"
 
 _BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339
 _SIGNED = 2
@@ -154,7 +154,7 @@ def _by_kind(image: Image.Image, values: NDArray[Any]) -> tuple[NDArray[np.uint8
     whole = values.view(np.uint32) if stored and not signed else values
     low, high = int(whole.min()), int(whole.max())
     if low < 0 or high > 255:
-        raise DataError(f"32-bit integers from {low} to {high}; they are read as they are within 0..255 alone. {_NEXT}")
+        raise DataError(f"32-bit integers from {low} to {high}; only 0..255 are read, as they are: {_WAY_OUT}")
     return whole.astype(np.uint8), False
 
 
@@ -165,7 +165,7 @@ def _of_floats(values: NDArray[Any]) -> tuple[NDArray[np.uint8], bool]:
         if low >= -SLACK * white and high <= (1 + SLACK) * white:
             scaled = np.rint(values * 255) if white == 1 else values
             return np.nan_to_num(np.clip(scaled, 0, 255)).astype(np.uint8), white == 1 and high > 0
-    raise DataError(f"floats from {low:g} to {high:g}; they are read within 0..1 (times 255) or 0..255 alone. {_NEXT}")
+    raise DataError(f"floats from {low:g} to {high:g}; only 0..1 (times 255) or 0..255 are read: {_WAY_OUT}")
 
 
 def _of_other_byte(tile: Any) -> Any:
