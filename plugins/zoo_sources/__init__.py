@@ -27,7 +27,7 @@ def _recognises_tar(path: Path) -> bool:
     return are_shards(path)
 
 
-def _read_tar(path: Path) -> zoo.SourceListing:
+def _read_tar(path: Path) -> zoo.SourceListing | zoo.ClassFolders:
     from zoo_sources.tar import read_shards
 
     return read_shards(path)
@@ -37,7 +37,7 @@ def _recognises_zip(path: Path) -> bool:
     return path.suffix.lower() == ".zip" and path.is_file()
 
 
-def _read_zip(path: Path) -> zoo.SourceListing:
+def _read_zip(path: Path) -> zoo.ClassFolders:
     from zoo_sources.zip import read_zip
 
     return read_zip(path)
@@ -71,7 +71,7 @@ def zoo_data_sources() -> Iterable[zoo.DataSourceSpec]:
         ),
         zoo.DataSourceSpec(
             name="zip",
-            summary="A zip archive of class folders, with or without one folder around them.",
+            summary="A zip archive of class folders, with or without folders around them.",
             recognises=_recognises_zip,
             read=_read_zip,
         ),

@@ -171,7 +171,11 @@ def test_a_source_that_cannot_tell_is_left_out_and_named(
     [
         ("raise KeyError('rows')", PluginError, "'bad/pics' of test-bad 2.1 cannot read .*: KeyError: 'rows'"),
         ("sys.exit('gone')", PluginError, "'bad/pics' of test-bad 2.1 cannot read .*: SystemExit: gone"),
-        ("return []", PluginError, "'bad/pics' of test-bad 2.1 must read .* to a SourceListing, gave list"),
+        (
+            "return []",
+            PluginError,
+            "'bad/pics' of test-bad 2.1 must read .* to a SourceListing or ClassFolders, gave list",
+        ),
         ("raise ValueError('no header in it')", zoo.DataError, "set.pics cannot be read: no header in it"),
         ("raise zoo.DataError('no pictures here')", zoo.DataError, "^no pictures here$"),
         ("raise ImportError('needs lmdb')", Refused, "set.pics cannot be read here: needs lmdb"),

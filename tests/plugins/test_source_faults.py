@@ -97,7 +97,7 @@ def table(tmp_path: Path) -> Callable[..., Path]:
             r"val of .* has no images of 1 class: b\.\nNext: move some of its images from train to val, or remove val",
         ),
         ("path,label,split", ["a1.jpg,a,trian"], r"the split 'trian' \(of a1\.jpg\)\. Did you mean 'train'\?\nNext"),
-        ("path,label,split", ["a1.jpg,a,dev"], r"has the split 'dev' \(of a1\.jpg\)\.\nNext: name it train, val"),
+        ("path,label,split", ["a1.jpg,a,holdout"], r"the split 'holdout' \(of a1\.jpg\)\.\nNext: name it train, val"),
         (
             "path,label,split", ["a1.jpg,a,train", "b1.jpg,b,"],
             r"has images with a split and others without one, such as b1\.jpg",
@@ -106,7 +106,7 @@ def table(tmp_path: Path) -> Callable[..., Path]:
             "path,label,split", ["a1.jpg,a,val", "b1.jpg,b,valid"],
             r"has two names of the split val: val and valid\.\nNext: keep one",
         ),
-        ("path,label,split", ["a1.jpg,a,val", "b1.jpg,b,val"], r"has the splits val but no train"),
+        ("path,label,split", ["a1.jpg,a,val", "b1.jpg,b,val"], r"has val but no train"),
         ("path,label", ["a1.jpg,a", "b1.jpg,b", "./a1.jpg,a"], r"a1\.jpg is listed twice in .*\nNext: keep it once"),
         ("path,label", ["a1.jpg,a", "b1.jpg,b", "a1.jpg,b"], r"a1\.jpg is under two labels in .*, a and b\."),
         (
