@@ -30,7 +30,7 @@ _USUAL = {
     ),
     "label": (
         *("labels", "class", "class_name", "classname", "classes", "category", "target", "class_label", "class_id"),
-        *("label_name", "species", "breed", "diagnosis", "y"),
+        *("label_name", "species", "breed", "diagnosis", "kind", "type", "y"),
     ),
 }
 """What people call these columns elsewhere, the likeliest first. These names are offered, never read."""

@@ -33,16 +33,17 @@ class Disk:
 
     def find(self, text: str) -> OnDisk | None:
         """What a path means here, or None if nothing is there. A path is relative to the folder, or absolute."""
+        home = str(Path(text).expanduser()) if text.startswith("~/") else None
+        if home is not None and not exists(self.folder / text) and exists(Path(home)):
+            return OnDisk(Path(home), _simplest(text))
         spellings = [text]
-        if text.startswith("~/"):
-            spellings.append(str(Path(text).expanduser()))
         if "\\" in text and not _ON_WINDOWS and not is_of_windows(text):
             spellings.append(text.replace("\\", "/"))
         for spelling in spellings:
             found = spelling if exists(self.folder / spelling) else self._in_another_form(spelling)
             if found is not None:
                 self._backslashes += "\\" in text and "\\" not in spelling
-                return OnDisk(self.folder / found, Path(os.path.normpath(found)).as_posix())
+                return OnDisk(self.folder / found, _simplest(found))
         return None
 
     def notes(self) -> list[str]:
@@ -82,6 +83,10 @@ class Disk:
 def is_of_windows(text: str) -> bool:
     """Whether this is an absolute path on Windows, which means nothing on another system."""
     return not _ON_WINDOWS and _WINDOWS_ROOT.match(text) is not None
+
+
+def _simplest(text: str) -> str:
+    return Path(os.path.normpath(text)).as_posix()
 
 
 def exists(path: Path) -> bool:

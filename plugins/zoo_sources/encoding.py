@@ -22,6 +22,8 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 _SAMPLE = 4096
+_CERTAIN = 8
+"""ASCII letters in UTF-16 at the beginning of a file from which its encoding is certain."""
 _CANDIDATES = {
     "cp1252": "Windows, Western Europe",
     "shift_jis": "Japanese",
@@ -56,9 +58,8 @@ def encoding_of(path: Path) -> str:
     if 0 not in start:
         return "utf-8-sig"
     for encoding, zeros, letters in (("utf-16-le", start[1::2], start[::2]), ("utf-16-be", start[::2], start[1::2])):
-        # The names of our columns are ASCII, so that their line has a zero in every second byte, and in no other.
-        line = letters.split(b"\n")[0]
-        if len(line) >= len("path") and not any(zeros[: len(line)]) and 0 not in line:
+        # The names of our columns are ASCII, so that a table begins with a zero in every second byte, and in no other.
+        if len(letters) >= _CERTAIN and not any(zeros[:_CERTAIN]) and 0 not in letters[:_CERTAIN]:
             return encoding
     raise zoo.DataError(
         f"{path} is no text: it has bytes of zero, the first at {start.index(0):,}.\n"

@@ -44,7 +44,7 @@ class Labels:
 
 def whole(value: float) -> str | None:
     """The text of a whole number that was stored as a decimal one, as pandas does if a cell is empty; else None."""
-    return str(int(value)) if value == int(value) else None
+    return str(int(value)) if isinstance(value, int) or value.is_integer() else None
 
 
 def _several(label: str) -> str | None:

@@ -40,14 +40,12 @@ def refuse_other_formats(path: Path) -> None:
         raise zoo.DataError(f"{path} is JSON, not CSV.\nNext: make it CSV:\n{command(_CONVERT, path, new)}")
 
 
-def refuse_empty(path: Path) -> None:
+def refuse_empty(path: Path, step: str = "write the header path,label and one row per image") -> None:
     """Raise DataError for a file that is missing, or has no bytes."""
     if not path.is_file():
         raise zoo.DataError(f"There is no file {str(path)!r}.")
     if not path.stat().st_size:
-        raise zoo.DataError(
-            f"{path} is empty: it has 0 bytes.\nNext: write the header path,label and one row per image."
-        )
+        raise zoo.DataError(f"{path} is empty: it has 0 bytes.\nNext: {step}.")
 
 
 def refuse_pointer(path: Path) -> None:

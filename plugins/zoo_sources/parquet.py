@@ -11,7 +11,7 @@ import zoo
 from zoo_sources.columns import GENERAL_STEP, REQUIRED, SPLIT, Columns, Row
 from zoo_sources.labels import whole
 from zoo_sources.parquet_columns import image_columns
-from zoo_sources.parquet_files import ParquetPart, find_parts, opened
+from zoo_sources.parquet_files import SUFFIX, ParquetPart, find_parts, opened
 from zoo_sources.parquet_images import list_stored, refuse_splits_elsewhere
 from zoo_sources.paths import PathListing
 from zoo_sources.programs import command
@@ -42,28 +42,32 @@ def read_parquet(path: Path) -> zoo.SourceListing:
             f"{path} has Parquet tables of paths in several folders, {home.name} and others.\n"
             "Next: put them into one folder, with paths relative to it, or give one file."
         )
-    paths = PathListing(parts[0].path)
+    alone = len(parts) == 1
+    paths = PathListing(parts[0].path if alone else home / f"*{SUFFIX}")
     for part in parts:
-        for row in _rows(part, notes):
+        for row in _rows(part, "" if alone else f" in {part.path.name}", notes):
             paths.add(row)
     found = paths.listing(notes)
     return zoo.SourceListing(images=found.images, skipped=[*found.skipped, *beside], notes=found.notes)
 
 
-def _rows(part: ParquetPart, notes: list[str]) -> Iterator[Row]:
-    """The rows of a file that names images."""
+def _rows(part: ParquetPart, where: str, notes: list[str]) -> Iterator[Row]:
+    """The rows of a file that names images. `where` says in which one of several, for messages."""
     with opened(part.path) as table:
         names = table.schema_arrow.names
         columns = Columns(part.path, names, lambda renamed: _rename_step(part.path, renamed))
         notes.extend(columns.notes)
-        refuse_splits_elsewhere(part.path, table, [names[index] for index in columns.unused])
+        if columns.places[SPLIT] is None and part.split is None:
+            refuse_splits_elsewhere(part.path, table, [names[index] for index in columns.unused])
         wanted = {key: names[place] for key, place in columns.places.items() if place is not None}
         number = 0
         for batch in table.iter_batches(batch_size=_BATCH, columns=list(wanted.values())):
             for values in batch.to_pylist():
                 number += 1
                 cells = {key: _cell(part.path, number, key, values[name]) for key, name in wanted.items()}
-                yield Row(f"Row {number}", cells["path"], cells["label"], cells.get(SPLIT, "") or part.split or "")
+                yield Row(
+                    f"Row {number}{where}", cells["path"], cells["label"], cells.get(SPLIT, "") or part.split or ""
+                )
 
 
 def _cell(path: Path, number: int, column: str, value: Any) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import zoo
 
 from zoo_sources.columns import SPLIT
+from zoo_sources.programs import python
 
 IMAGE_NAMES = ("image", "img", "picture", "photo")
 LABEL_NAMES = ("label", "labels", "class")
@@ -126,7 +127,7 @@ def _only(path: Path, schema: Any, kind: str, candidates: Sequence[str], usual_n
     raise zoo.DataError(
         f"{path} has several columns that may be the {kind}: {', '.join(candidates)}; its columns: {columns}.\n"
         f"Next: keep one of them in a copy of the files. To keep {kept}, run in the copy's folder:\n"
-        f'python -c "{program}" *.parquet'
+        f"{python(program)} *.parquet"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import defaultdict
 from collections.abc import Iterator
@@ -44,7 +45,9 @@ def is_parquet_folder(path: Path) -> bool:
         names = [entry.name for entry in islice(_entries(folder), _ENTRIES)]
         found = found or any(name.lower().endswith(SUFFIX) for name in names)
         with_images += any(map(zoo.is_image_name, names))
-    return found and with_images < 2
+        if with_images > 1:
+            return False  # class folders, which may hold millions of files
+    return found
 
 
 def find_parts(path: Path, notes: list[str]) -> tuple[list[ParquetPart], list[zoo.Skipped]]:
@@ -55,17 +58,17 @@ def find_parts(path: Path, notes: list[str]) -> tuple[list[ParquetPart], list[zo
     if not path.is_dir():
         match = _PART.fullmatch(path.stem)
         if match and int(match[3]) > 1:
-            notes.append(f"only part {int(match[2]) + 1} of {int(match[3])}; the folder has all of them")
+            notes.append(f"only part {int(match[2]) + 1} of {int(match[3])}; give the folder to read all")
         return [ParquetPart(path, None)], []
     home, files = _home(path)
     _refuse_missing_parts(home, files)
     parts = [ParquetPart(file, _split_of(file, home)) for file in files]
     _refuse_other_names(home, parts)
-    others = (entry for entry in (*_entries(path), *(_entries(home) if home != path else ())))
+    others = [*_files(path), *(_files(home) if home != path else [])]
     skipped = [
-        zoo.Skipped(entry.relative_to(path).as_posix(), "not an image", "no Parquet file")
-        for entry in others
-        if entry.is_file() and entry not in files
+        zoo.Skipped(file.relative_to(path).as_posix(), "not an image", "no Parquet file")
+        for file in others
+        if file not in files
     ]
     return parts, skipped
 
@@ -78,18 +81,21 @@ def opened(path: Path) -> Iterator[Any]:
         from pyarrow import parquet
     except ImportError:
         raise ImportError(NO_PYARROW) from None
-    refuse_empty(path)
+    refuse_empty(path, "download or save it again")
     try:
         with parquet.ParquetFile(path) as table:
             yield table
     except (pyarrow.ArrowException, OSError) as error:
         refuse_pointer(path)
-        raise zoo.DataError(f"{path} cannot be read as Parquet: {error}.\nNext: download or save it again.") from None
+        reason = str(error).rstrip(".")
+        raise zoo.DataError(f"{path} cannot be read as Parquet: {reason}.\nNext: download or save it again.") from None
 
 
-def _entries(folder: Path) -> Iterator[Path]:
+def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
+    """What is in a folder, as it comes, so that the first of a million names cost nothing; not what is hidden."""
     try:
-        yield from (entry for entry in folder.iterdir() if not entry.name.startswith("."))
+        with os.scandir(folder) as entries:
+            yield from (entry for entry in entries if not entry.name.startswith("."))
     except OSError:
         return
 
@@ -97,17 +103,21 @@ def _entries(folder: Path) -> Iterator[Path]:
 def _folders(path: Path) -> Iterator[Path]:
     """The folder, those in it, and those in these: as deep as `CONFIGURATION/SPLIT/0000.parquet`."""
     yield path
-    below = sorted(entry for entry in islice(_entries(path), _LOOKED * _ENTRIES) if entry.is_dir())
+    below = sorted(Path(entry) for entry in _entries(path) if entry.is_dir())
     yield from below
     for folder in below:
-        yield from sorted(entry for entry in islice(_entries(folder), _ENTRIES) if entry.is_dir())
+        yield from sorted(Path(entry) for entry in _entries(folder) if entry.is_dir())
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(Path(entry) for entry in _entries(folder) if entry.is_file())
 
 
 def _home(path: Path) -> tuple[Path, list[Path]]:
     """The one folder below `path` in which all Parquet files lie, directly or in folders named by a split."""
     homes: dict[Path, list[Path]] = defaultdict(list)
     for folder in _folders(path):
-        files = sorted(entry for entry in _entries(folder) if entry.suffix.lower() == SUFFIX and entry.is_file())
+        files = [file for file in _files(folder) if file.suffix.lower() == SUFFIX]
         if files:
             by_split = folder != path and zoo.split_named(folder.name) is not None
             homes[folder.parent if by_split else folder] += files

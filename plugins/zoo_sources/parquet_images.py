@@ -49,8 +49,10 @@ def list_stored(path: Path, parts: Sequence[ParquetPart], columns: ImageColumns,
             if columns.split is None and part.split is None:
                 refuse_splits_elsewhere(part.path, table, unused)
             reader = _Part(part, columns, content, labels, Disk(part.path.parent))
+            first = 1
             for number in range(table.num_row_groups):
-                reader.list_group(table, number, listing)
+                reader.list_group(table, number, first, listing)
+                first += table.metadata.row_group(number).num_rows
                 largest = max(
                     largest, column_of(table.metadata.row_group(number), columns.stored).total_uncompressed_size
                 )
@@ -92,7 +94,8 @@ class _Part:
     labels: Labels
     disk: Disk
 
-    def list_group(self, table: Any, number: int, listing: StoredListing) -> None:
+    def list_group(self, table: Any, number: int, first: int, listing: StoredListing) -> None:
+        """List the rows of a row group, of which the first one is row number `first` of the file."""
         file, metadata = self.part.path, table.metadata
         group = RowGroup.of(file, number, metadata, self.columns.stored)
         statistics = column_of(metadata.row_group(number), self.columns.stored).statistics
@@ -100,7 +103,7 @@ class _Part:
         for row, (label, split, path) in enumerate(self._cells(table, number)):
             at = listing.rows[self.part.split]
             listing.rows[self.part.split] += 1
-            where = f"Row {at + 1}"
+            where = f"Row {first + row}"
             split = self._split(where, split)
             name = f"{split + '/' if split else ''}{at:07d}{_suffix(path)}"
             class_name = self._class_of(where, label)

@@ -314,7 +314,7 @@ def test_a_part_that_is_missing_is_named(lacks: int, tmp_path: Path) -> None:
     other.rename(gone.parent / re.findall(r"train-a\.parquet", message)[0])
     assert sum(read(tmp_path / "set").counts()["train"]) == (6 if lacks == 0 else 10)
     alone = write_hub(tmp_path / "train-00000-of-00003.parquet", range(8))
-    assert "only part 1 of 3; the folder has all of them" in read(alone).notes
+    assert "only part 1 of 3; give the folder to read all" in read(alone).notes
 
 
 def test_a_pointer_of_git_lfs_is_said(tmp_path: Path) -> None:
@@ -388,6 +388,7 @@ def test_other_names_of_the_columns_of_paths_are_offered_with_a_command(tmp_path
         ([[0], [1]] * 3, "has several labels an image"),
         ([True, False] * 3, "has values of another kind (bool)"),
         ([0.5, 1.0] * 3, "has float 0.5 as its label"),
+        ([float("inf"), 1.0] * 3, "has float inf as its label"),
         (["0", "0.0"] * 3, "they would be two classes"),
         (['["a"]', "b"] * 3, "has a list as its label"),
     ],

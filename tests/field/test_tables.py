@@ -137,6 +137,12 @@ def test_a_table_of_mixed_encodings_is_never_converted_as_a_whole(folder: Path) 
         read(folder / "t.csv")
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le"])
+def test_what_excel_puts_above_the_header_is_understood_in_utf_16_too(encoding: str, folder: Path) -> None:
+    (folder / "t.csv").write_bytes(f"\r\nsep=;\r\n{text_of(ROWS, sign=';')}".encode(encoding))
+    assert used(folder / "t.csv") == dict(ROWS)
+
+
 def test_a_table_that_is_cut_off_or_no_text_is_refused(folder: Path) -> None:
     content = text_of(ROWS).encode("utf-16")
     (folder / "t.csv").write_bytes(content[:-1])
