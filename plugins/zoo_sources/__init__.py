@@ -12,7 +12,11 @@ import zoo
 
 
 def _recognises_table(path: Path) -> bool:
-    return path.suffix.lower() in (".csv", ".tsv", ".parquet") and path.is_file()
+    if path.suffix.lower() in (".csv", ".tsv", ".parquet") and path.is_file():
+        return True
+    from zoo_sources.parquet_files import is_parquet_folder
+
+    return is_parquet_folder(path)
 
 
 def _read_table(path: Path) -> zoo.SourceListing:
@@ -59,7 +63,7 @@ def zoo_data_sources() -> Iterable[zoo.DataSourceSpec]:
     return [
         zoo.DataSourceSpec(
             name="table",
-            summary="A CSV, TSV or Parquet file with the columns path, label and, for data split already, split.",
+            summary="CSV, TSV or Parquet with the columns path, label and split; Parquet that holds the images.",
             recognises=_recognises_table,
             read=_read_table,
         ),

@@ -91,7 +91,8 @@ def place(asked: Path | str, registry: Registry) -> tuple[str, list[str]]:
 def test_the_bundled_sources_recognise_their_own_and_class_folders_are_zoos(few: Path, tmp_path: Path) -> None:
     registry = zoo.Registry()
     expected = {
-        "table": "sources/table", "parquet": "sources/table", "tar": "sources/tar", "webdataset": "sources/tar",
+        "table": "sources/table", "parquet": "sources/table", "hub": "sources/table", "tar": "sources/tar",
+        "webdataset": "sources/tar",
         "pattern": "sources/tar", "zip": "sources/zip", "hf": "sources/hf",
     }  # fmt: skip
     for kind, reader in expected.items():
