@@ -135,11 +135,11 @@ def _home(path: Path) -> tuple[Path, list[Path]]:
 
 
 def _split_of(file: Path, home: Path) -> str | None:
-    """The split by the file's folder, or the first word of its name (before `-`, `_` or `.`)."""
+    """The split by the file's folder, or by its name: the first word if that means a split, else the split it names."""
     if file.parent != home:
         return file.parent.name
     word = re.split(r"[-_.]", file.stem)[0]
-    return word if zoo.split_named(word) else None
+    return word if zoo.split_named(word) else zoo.split_named(file.stem)
 
 
 def _refuse_other_names(home: Path, parts: list[ParquetPart]) -> None:

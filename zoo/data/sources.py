@@ -27,6 +27,8 @@ from zoo.specs.data import FOLDER, ClassFolders, DataSourceSpec, SourceListing
 from zoo.text import file_named
 
 FOLDER_SUMMARY = "A folder of class folders, with or without train/, val/ and test/ above them."
+_LIKE_TABLES = (".xlsx", ".xlsm", ".xls", ".ods", ".json", ".jsonl", ".ndjson")
+"""Tables of other programs. No data source claims them, because a plugin may."""
 _NAMED = re.compile(r"((?:[A-Za-z0-9][\w\-]*/)?[A-Za-z0-9][\w\-]+):(.+)", re.DOTALL)
 """`NAME:PATH`. A name has at least two characters, because one letter before the colon is a drive on Windows."""
 
@@ -196,11 +198,14 @@ def _choice(source: Contribution[DataSourceSpec], path: Path) -> str:
 
 def _nothing_reads(argument: Path, registry: Registry) -> str:
     if argument.exists():
+        step = (
+            "give the folder that holds one folder per class, or say what reads it: --data NAME:PATH (zoo list sources)"
+        )
+        if argument.suffix.lower() in _LIKE_TABLES:
+            step = f"if it lists images and labels, --data table:{argument} says how to make it a table that zoo reads"
         return (
             f"The data {str(argument)!r} is a file that no data source recognises; there are: "
-            f"{', '.join(_source_names(registry))}.\n"
-            "Next: give the folder that holds one folder per class, or say what reads it: --data NAME:PATH "
-            "(zoo list sources)."
+            f"{', '.join(_source_names(registry))}.\nNext: {step}."
         )
     return no_folder_message(argument)
 
