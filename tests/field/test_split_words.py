@@ -71,7 +71,7 @@ def test_the_whole_command_says_what_it_read(tmp_path: Path, zoo_inside: Zoo) ->
     write_pictures(tmp_path / "brain", in_splits("Training", "Testing"))
     done = zoo_inside("data", "check", tmp_path / "brain")
     assert done.returncode == 0 and done.stdout.startswith("36 images, 3 classes, 3 splits"), done.stdout
-    assert "splits: Testing/ is test, Training/ is train" in done.stdout
+    assert "\nTesting/ is test, Training/ is train\n" in done.stdout
 
 
 def test_tables_and_evaluation_know_the_same_words(tmp_path: Path) -> None:

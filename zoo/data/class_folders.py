@@ -265,7 +265,7 @@ def _notes_on_splits(tops: Tops, splits: Mapping[str, Split]) -> tuple[str, ...]
     read = [f"{top}/ is {split}" for top, split in splits.items() if top.lower() not in usual]
     unused = [top for top in sorted(tops) if top not in splits]
     return (
-        *([f"splits: {', '.join(read)}"] if read else []),
+        *([", ".join(read)] if read else []),
         *([f"not used, because they hold no class folders of a split: {_listed(unused)}"] if unused else []),
     )
 
