@@ -210,7 +210,9 @@ def create_model(
         input_size=None if input_size is None else check_input_size(input_size),
     )
     model.check_input_size()
-    return model.build(names, obtain_weights(model.backbone, model.weights, offline=offline).state)
+    return model.build(
+        names, obtain_weights(model.backbone, model.weights, model.architecture(), offline=offline).state
+    )
 
 
 def plan(

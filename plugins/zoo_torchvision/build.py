@@ -55,8 +55,9 @@ def build(
         ValueError: The architecture cannot be built for images of `input_size`.
         zoo.WeightsMismatch: `state` is not for this architecture.
     """
-    if state is not None and torch.get_default_device().type == "meta":
-        raise ValueError("the meta device holds no values: build there without a state")
+    on_meta = torch.get_default_device().type == "meta"
+    if state is not None and on_meta and any(tensor.device.type != "meta" for tensor in state.values()):
+        raise ValueError("the meta device holds no values: build there without a state, or with names and shapes alone")
     weights = weights_member(architecture, tag)
     module = _with_classifier(architecture, weights, input_size, random=state is None)
     # torchvision names no categories if a file's classifier is unusable (the features of VGG-16).
