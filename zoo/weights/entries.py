@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -88,6 +89,8 @@ def _entries(content: object, path: tuple[str, ...]) -> Iterator[Entry]:
 def _tensor(value: object) -> Tensor | None:
     if isinstance(value, NumpyArray):
         return None if value.array is None else torch.from_numpy(value.array)
+    if isinstance(value, np.ndarray):  # where a program has told torch that numpy's own are safe
+        return torch.from_numpy(value) if value.dtype.kind in "biuf" else None
     return value if isinstance(value, Tensor) else None
 
 

@@ -157,7 +157,10 @@ def _same_values(one: _View, other: _View) -> bool:
     if one.state.keys() != other.state.keys():
         return False
     pairs = [(tensor, other.state[name]) for name, tensor in one.state.items()]
-    return all(mine.device.type != "meta" and torch.equal(mine, theirs) for mine, theirs in pairs)
+    return all(
+        mine.device.type != "meta" and mine.dtype == theirs.dtype and torch.equal(mine, theirs)
+        for mine, theirs in pairs
+    )
 
 
 def _fit(view: _View, others: Sequence[_View]) -> Fit:

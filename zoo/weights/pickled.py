@@ -7,6 +7,7 @@ module, which keeps the values and does nothing else. Nothing that the file name
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import re
 import threading
@@ -126,7 +127,10 @@ def read_pickled(path: Path, *, values: bool = True) -> object:
 
 
 def _load(path: Path, *, mmap: bool) -> object:
-    """Load, with stand-ins for the names that the file turns out to need."""
+    """Load, with stand-ins where the file needs more than tensors."""
+    # First without: a program that uses zoo may have allowed the real classes, and the two must not be mixed.
+    with _LOCK, contextlib.suppress(pickle.UnpicklingError):
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     allowed = dict(_STAND_INS)
     with _LOCK:
         for _ in range(_ROUNDS):
