@@ -75,7 +75,7 @@ def test_what_timm_loads_is_loaded_as_timm_does(case: str, tmp_path: Path) -> No
 WHEREVER: dict[str, tuple[Callable[[], Any], State, str]] = {
     "model_state_dict": (lambda: {"model_state_dict": RAW, "epoch": 1}, RAW, "model_state_dict"),
     "net": (lambda: {"net": RAW, "acc": 0.5}, RAW, "net"),
-    "three deep": (lambda: {"run": {"best": [{"weights": RAW}]}}, RAW, "run.best.0.weights"),
+    "three deep": (lambda: {"run": {"best": [{"weights": RAW}]}}, RAW, "run.best.[0].weights"),
     "Lightning": (
         lambda: {"state_dict": under("model.timm_model.", RAW) | {"criterion.weight": torch.ones(7)}},
         RAW,
@@ -181,7 +181,7 @@ def test_where_two_fit_the_note_says_which_was_not_taken_and_how_to_take_it(few:
     torch.save(LIKE_TIMM["state_dict and state_dict_ema"], tmp_path / "both.pth")
     plan, (note,) = notes_of(**usual, weights=str(tmp_path / "both.pth"))
     assert plan.weights.taken == "state_dict_ema" and note.loud
-    assert "also holds state_dict, not taken" in note.text and "save it alone" in note.text
+    assert "as in timm): state_dict." in note.text and "save it alone" in note.text
     torch.save(torch.load(tmp_path / "both.pth")["state_dict"], tmp_path / "raw.pth")
     plan, nothing = notes_of(**usual, weights=str(tmp_path / "raw.pth"))
     assert plan.weights.taken is None and nothing == [] and same(backbone_of(tmp_path / "raw.pth"), RAW)
@@ -190,7 +190,7 @@ def test_where_two_fit_the_note_says_which_was_not_taken_and_how_to_take_it(few:
 def test_the_same_tensors_twice_are_no_choice(few: Path, tmp_path: Path) -> None:
     torch.save({"state_dict": RAW, "best": RAW}, tmp_path / "twice.pth")
     _, (note,) = notes_of(backbone=NAME, data=few, weights=str(tmp_path / "twice.pth"), recipe="head_only", tune=False)
-    assert not note.loud and "not taken" not in note.text
+    assert not note.loud and "fit too" not in note.text
 
 
 def test_an_average_for_another_architecture_is_passed_over(tmp_path: Path) -> None:
@@ -234,6 +234,29 @@ def test_a_file_without_tensors_says_what_it_holds_and_the_way_out_works(tmp_pat
     assert "torch.save(model.state_dict(), FILE)" in str(refused.value)
     torch.save(timm.create_model("test_resnet").state_dict(), tmp_path / "w.pth")
     assert backbone_of(tmp_path / "w.pth")
+
+
+def test_what_only_looks_like_a_weights_file_is_named_as_what_it_is(tmp_path: Path) -> None:
+    for name in ("w.pth", "w.safetensors"):
+        (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+        with pytest.raises(WeightsError, match="a Git LFS pointer"):
+            backbone_of(tmp_path / name)
+    (tmp_path / "w.ckpt").write_bytes(b"W\xfb\x80\x8b TensorFlow's")
+    with pytest.raises(WeightsError, match=r"is no file of torch\.save"):
+        backbone_of(tmp_path / "w.ckpt")
+    (tmp_path / "w.pth").write_bytes(b"")
+    with pytest.raises(WeightsError, match="is not a readable weights file"):
+        backbone_of(tmp_path / "w.pth")
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+def test_a_torchscript_archive_says_the_way_out_and_it_works(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    torch.jit.save(torch.jit.script(timm.create_model("test_resnet", num_classes=7)), tmp_path / "script.pt")
+    with pytest.raises(WeightsError, match=r"torch\.jit\.load\(FILE\)\.state_dict\(\)"):
+        backbone_of(tmp_path / "script.pt")
+    torch.save(torch.jit.load(tmp_path / "script.pt").state_dict(), tmp_path / "w.pt")
+    assert same(backbone_of(tmp_path / "w.pt"), RAW)
 
 
 class Runs:

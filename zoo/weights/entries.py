@@ -75,7 +75,7 @@ def _entries(content: object, path: tuple[str, ...]) -> Iterator[Entry]:
     if len(path) > _DEPTH:
         return
     if isinstance(content, (list, tuple)):
-        content = {str(number): item for number, item in enumerate(content) if isinstance(item, Mapping)}
+        content = {f"[{number}]": item for number, item in enumerate(content) if isinstance(item, Mapping)}
     if not isinstance(content, Mapping):
         return
     named = {name: value for name, value in content.items() if isinstance(name, str)}

@@ -59,8 +59,8 @@ class Fit:
         if self.others:
             why = "a moving average comes first, as in timm" if is_average(self.taken or "") else "the first that fits"
             lines.append(
-                f"It also holds {'; '.join(self.others)}, not taken ({why}).\n"
-                "To train from another, save it alone as a file of its own, and pass that."
+                f"Others in it fit too and were not taken ({why}): {'; '.join(self.others)}.\n"
+                "To train from one of them, save it alone as a file of its own, and pass that."
             )
         if self.left_out:
             more = ", ..." if len(self.left_out) > 3 else ""

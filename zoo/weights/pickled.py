@@ -24,6 +24,7 @@ _LOCK = threading.Lock()
 """torch keeps what is allowed for the whole process, so one file is read at a time."""
 _NAMED = re.compile(r"(?:Unsupported (?:global|class|operand)[^\n]*?|GLOBAL )([\w.]+\.[\w.]+)")
 _ROUNDS = 50
+_COPY = "Next: copy it again; it may not be complete."
 
 
 class Values:
@@ -113,6 +114,8 @@ def read_pickled(path: Path, *, values: bool = True) -> object:
             return _load(path, mmap=True)
         return _load(path, mmap=False)
     except pickle.UnpicklingError as error:
+        if not _is_of_torch(path):
+            raise WeightsError(f"{path} is no file of torch.save.\n{_COPY}") from None
         names = _would_run(path, error)
         raise WeightsError(
             f"{path} is a pickle that would run code to load{f' (it names {names})' if names else ''}, so it was not "
@@ -121,9 +124,24 @@ def read_pickled(path: Path, *, values: bool = True) -> object:
         ) from None
     # A damaged pickle can fail with any of these, and stand-ins with more: their arguments come from the file.
     except (OSError, EOFError, RuntimeError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-        raise WeightsError(f"{path} is not a readable weights file: {first_line(error)}") from None
+        raise _unreadable(path, error) from None
     except zipfile.BadZipFile as error:
-        raise WeightsError(f"{path} is not a readable weights file: {first_line(error)}") from None
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: Exception) -> WeightsError:
+    if "TorchScript" in str(error):
+        return WeightsError(
+            f"{path} is a TorchScript archive, which holds code beside the tensors, so it was not loaded.\n"
+            "Next: if you trust its origin, torch.save(torch.jit.load(FILE).state_dict(), OTHER), and pass that."
+        )
+    return WeightsError(f"{path} is not a readable weights file: {first_line(error)}\n{_COPY}")
+
+
+def _is_of_torch(path: Path) -> bool:
+    """Whether the file begins as torch's files do: a zip, or a pickle of protocol 2 or later."""
+    with path.open("rb") as file:
+        return file.read(1) == b"\x80" or zipfile.is_zipfile(path)
 
 
 def _load(path: Path, *, mmap: bool) -> object:

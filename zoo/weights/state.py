@@ -18,6 +18,7 @@ from zoo.weights.local import SUFFIX
 from zoo.weights.pickled import read_pickled
 
 _PICKLED = (".pth", ".pt", ".bin", ".ckpt", ".tar", ".th", ".pyth")
+_POINTER = b"version https://git-lfs"
 _WRAPPERS = ("state_dict", "model", "model_state", "encoder")
 """Keys under which training checkpoints keep the model's tensors; `encoder` is I-JEPA's."""
 
@@ -53,6 +54,7 @@ def read_content(path: Path, *, values: bool = True) -> object:
         WeightsError: The file is missing, damaged, of an unknown kind, or would run code.
     """
     check_weights_file(path)
+    _refuse_pointer(path)
     if path.suffix.lower() != SUFFIX:
         return read_pickled(path, values=values)
     try:
@@ -61,6 +63,16 @@ def read_content(path: Path, *, values: bool = True) -> object:
         raise WeightsError(
             f"{path} is not a readable safetensors file: {error}\nNext: copy it again; it may not be complete."
         ) from None
+
+
+def _refuse_pointer(path: Path) -> None:
+    """A repository that was cloned without Git LFS has a few lines of text in place of each large file."""
+    with path.open("rb") as file:
+        if file.read(len(_POINTER)) == _POINTER:
+            raise WeightsError(
+                f"{path} is a Git LFS pointer, a text that stands for the file.\n"
+                "Next: git lfs pull where it was cloned, or download the file itself."
+            )
 
 
 def _outlines(path: Path) -> dict[str, Tensor]:
