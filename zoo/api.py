@@ -186,7 +186,8 @@ def create_model(
         backbone: `[provider/]architecture[.tag]`.
         head: `[plugin/]name`.
         classes: Number of classes, or their names in order.
-        weights: `default`, a tag, `random`, or the path of a file.
+        weights: `default`, a tag, `random`, or the path of a file. Of a training checkpoint that holds a moving average
+            beside the raw weights, the average is taken.
         head_options: The head's options by name; the rest have their defaults.
         input_size: (height, width) in pixels. Default: that of the weights.
         offline: Do not touch the network. Weights that are not on this machine are an error then.

@@ -259,6 +259,20 @@ def test_a_torchscript_archive_says_the_way_out_and_it_works(tmp_path: Path) -> 
     assert same(backbone_of(tmp_path / "w.pt"), RAW)
 
 
+def test_a_provider_that_fails_on_strange_names_refuses_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from zoo.planning import resolved_model
+
+    def fails(*arguments: Any, **named: Any) -> None:
+        raise KeyError("stem.weight")
+
+    torch.save({"strange": torch.ones(3)}, tmp_path / "w.pth")
+    monkeypatch.setattr(resolved_model, "build_with_state", fails)
+    with pytest.raises(WeightsError, match="could not be built with these weights: KeyError"):
+        backbone_of(tmp_path / "w.pth")
+
+
 class Runs:
     """What a pickle can hold: a call that is made when it is loaded."""
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo.errors import OptionError, Refused, WeightsError
+from zoo.errors import OptionError, Refused, WeightsError, first_line
 from zoo.model.build import build_headless, build_model, build_outline, build_with_state
 from zoo.model.measure import accepts_size, nearest_accepted_sizes
 from zoo.model.model import ZooModel
@@ -79,9 +79,13 @@ class ResolvedModel:
             except WeightsError as error:
                 return error
             except Exception as error:
-                if values:
-                    raise
-                return WeightsError(str(error))
+                # A provider's conversion may fail in any way on names that it does not expect.
+                refused = WeightsError(
+                    f"{self.backbone.spec.name} could not be built with these weights: "
+                    f"{type(error).__name__}: {first_line(error)}\nNext: pass the file of this architecture."
+                )
+                refused.__cause__ = error
+                return refused
             return None
 
         return Architecture(label=self.backbone.spec.name, own=own, refusal=refusal)
