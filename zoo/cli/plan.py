@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from urllib.parse import urlsplit
 
 from rich.console import Console
 
 from zoo import text
 from zoo.cli import console
 from zoo.cli.console import Verbosity
-from zoo.specs.plan import Estimate, Plan, StageEstimate, StagePlan
+from zoo.specs.plan import Estimate, Plan, StageEstimate, StagePlan, WeightsPlan
 from zoo.specs.preprocessing import Preprocessing
 from zoo.specs.selectors import TensorKind
 
@@ -53,6 +54,8 @@ def _facts(plan: Plan) -> list[list[str]]:
     also = f"; the bare name could also mean {', '.join(backbone.also)}" if backbone.also else ""
     groups = " > ".join(group.name for group in backbone.groups)
     weights = plan.weights.label + (f" (licence: {backbone.licence})" if backbone.licence else "")
+    weights += f": {plan.weights.taken}" if plan.weights.taken else ""
+    weights += _download(plan.weights)
     if plan.weights.kind == "random":
         weights = "RANDOM: nothing pretrained" + (f" ({plan.weights.fallback})" if plan.weights.fallback else "")
     options = ", ".join(f"{key}={value}" for key, value in head.options.items())
@@ -69,6 +72,14 @@ def _facts(plan: Plan) -> list[list[str]]:
         ["images", Preprocessing.from_dict(plan.preprocessing).describe()],
         ["machine", f"{plan.device}, {plan.compute}, {console.count(plan.threads, 'thread')}, seed {plan.seed}"],
     ]
+
+
+def _download(weights: WeightsPlan) -> str:
+    """What is still needed before the plan can be carried out."""
+    if weights.download is None:
+        return ""
+    host = urlsplit(weights.download).netloc.rpartition("@")[2] or weights.download
+    return f"; not on this machine: needs a download of about {text.size(weights.download_bytes or 0)} from {host}"
 
 
 def _features(plan: Plan) -> str:
