@@ -42,7 +42,7 @@ def _drawn(counts: ConfusionMatrix, chosen: Sequence[int], classes: Sequence[str
     written = len(classes) <= _READABLE
     cell = _CELL if written else _SMALL_CELL
     names = [name if len(name) <= _LONGEST else f"{name[: _LONGEST - 3]}..." for name in classes]
-    margin = _LETTER * max(map(len, names), default=0) + 12 if written else 0
+    margin = _LETTER * max(map(len, names)) + 12 if written and names else 0
     side = margin + cell * len(classes)
     image = Image.new("RGB", (side, side), "white")
     draw = ImageDraw.Draw(image)
