@@ -83,7 +83,7 @@ def _write_names(image: Image.Image, names: Sequence[str], *, margin: int, cell:
 
 def _under(heading: str, image: Image.Image) -> Image.Image:
     """Put the picture under a line of text, and widen it where the text needs that."""
-    rows = "Rows: true classes. Columns: predicted ones, those of classes that are not drawn left out."
+    rows = "Rows are true classes, columns predicted ones. Images predicted as a class that is not drawn are left out."
     lines = [heading, rows] if image.width else [heading]
     top = _LINE * len(lines) + 6
     whole = Image.new("RGB", (max(image.width, _LETTER * max(map(len, lines)) + 12), top + image.height), "white")
