@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import os
 import re
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,6 +21,28 @@ _BYTE = re.compile(r"\\x([89a-f][0-9a-f])")
 def printable(text: str) -> str:
     """The text with `\\xff` in place of each byte that is not UTF-8."""
     return _SURROGATE.sub(lambda found: _escape(found[0]), text)
+
+
+def composed(text: str) -> str:
+    """The text in Unicode's form NFC, in which `é` is one character. macOS writes it as two, which look the same."""
+    return unicodedata.normalize("NFC", text)
+
+
+def folded(name: str) -> str:
+    """A key that is the same for names that people could take for one another.
+
+    It leaves out case, surrounding and repeated spaces, invisible characters, wide forms of letters, and a number's
+    `.0`: `Cat` and `cat`, `dog` and `dog `, `0` and `0.0`.
+    """
+    text = unicodedata.normalize("NFKC", name)
+    seen = "".join(letter for letter in text if unicodedata.category(letter) != "Cf")
+    key = " ".join(seen.casefold().split())
+    return re.sub(r"(\d+)\.0+", r"\1", key) if re.fullmatch(r"\d+\.0+", key) else key
+
+
+def exact(name: str) -> str:
+    """The name in quotes, with an escape for every letter that is not ASCII, so that names that look alike differ."""
+    return ascii(name)
 
 
 def escaping_errors() -> str:

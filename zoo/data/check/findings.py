@@ -23,7 +23,9 @@ from zoo.data.check.facts import FileFacts, Survey
 from zoo.data.check.report import Case, Finding
 from zoo.data.check.shortcut import Shortcut, find_shortcuts
 from zoo.data.dataset import FEW_IMAGES, IMBALANCE_RATIO, UNREADABLE_SHARE, ImageFile
-from zoo.specs.data import IMAGE_SUFFIXES, Skipped, Split
+from zoo.data.splits import similar
+from zoo.specs.data import IMAGE_SUFFIXES, Skipped, Split, is_image_name, is_system_name
+from zoo.text import exact
 
 TINY = 32
 """Pixels; an image with a shorter side than this shows almost nothing, and is far smaller than a backbone's input."""
@@ -47,6 +49,8 @@ def find_all(survey: Survey) -> tuple[Finding, ...]:
         _near_copies,
         _wrong_extensions,
         _not_used,
+        _hidden,
+        _similar_names,
         _storage,
         _extreme_sizes,
         _few_images,
@@ -213,6 +217,37 @@ def _not_used(survey: Survey) -> Iterator[Finding]:
             sentence=f"{_count(len(cases), 'file is', 'files are')} not used: not an image, or not in a class folder.",
             next_step="remove them, or move images to the folder of their class.",
             cases=cases,
+        )
+
+
+def _hidden(survey: Survey) -> Iterator[Finding]:
+    """Images that a person may have meant: what an operating system or a NAS made is only counted."""
+    cases = tuple(
+        Case(files=(skipped.relative,), detail="a name begins with a dot")
+        for skipped in survey.passed_over
+        if skipped.reason == "hidden"
+        and is_image_name(skipped.relative)
+        and not any(map(is_system_name, PurePosixPath(skipped.relative).parts))
+    )
+    if cases:
+        yield Finding(
+            code="hidden_images",
+            severity="warning",
+            sentence=f"{_count(len(cases), 'image is', 'images are')} not used, because a name begins with a dot.",
+            next_step="rename the folders or files if they belong to the data.",
+            cases=cases,
+        )
+
+
+def _similar_names(survey: Survey) -> Iterator[Finding]:
+    if groups := similar(survey.classes):
+        yield Finding(
+            code="similar_names",
+            severity="warning",
+            sentence=f"{sum(map(len, groups))} classes have names that are easily taken for one another.",
+            next_step="merge the classes if they mean the same, or rename one.",
+            cases=tuple(Case(files=(), detail=" and ".join(map(exact, group))) for group in groups),
+            classes=tuple(name for group in groups for name in group),
         )
 
 
