@@ -10,6 +10,7 @@ import codecs
 import os
 import re
 import unicodedata
+from collections.abc import Sequence
 from pathlib import Path
 
 _HANDLER = "zoo-escaped"
@@ -75,6 +76,13 @@ def _escaped(error: UnicodeError) -> tuple[str | bytes, int]:
     letters = error.object[error.start : error.end]
     shown = "".join(_escape(letter) if _SURROGATE.match(letter) else ascii(letter)[1:-1] for letter in letters)
     return shown, error.end
+
+
+def some(names: Sequence[str], most: int) -> str:
+    """Names with commas. Of more than `most`, the first, and how many more there are: `a, b and 9,998 more`."""
+    if len(names) <= most:
+        return ", ".join(names)
+    return f"{', '.join(names[:most])} and {len(names) - most:,} more"
 
 
 def size(value: float) -> str:

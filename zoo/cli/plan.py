@@ -15,13 +15,17 @@ from zoo.specs.preprocessing import Preprocessing
 from zoo.specs.selectors import TensorKind
 
 _SHOWN = 5
+_CLASSES = 50
+"""Most classes that are named on a terminal."""
 """Unused files that are listed without `-v`."""
 
 
 def print_plan(plan: Plan, verbosity: Verbosity, *, to: Console | None = None) -> None:
     """Print a plan to `to`, else to stdout."""
     screen = to or console.out()
-    console.show(screen, console.table(None, ["", ""], _facts(plan)))
+    console.show(
+        screen, console.table(None, ["", ""], _facts(plan, all_classes=verbosity.verbose or not screen.is_terminal))
+    )
     screen.print()
     names = [group.name for group in plan.backbone.groups]
     columns = ["stage", "trains", "frozen", "# trained", "# frozen", "batch norm"]
@@ -48,7 +52,7 @@ def print_plan(plan: Plan, verbosity: Verbosity, *, to: Console | None = None) -
         _print_estimate(plan.estimate, plan.device, screen)
 
 
-def _facts(plan: Plan) -> list[list[str]]:
+def _facts(plan: Plan, *, all_classes: bool) -> list[list[str]]:
     backbone, head = plan.backbone, plan.head
     parameters = sum(group.parameters for group in backbone.groups)
     also = f"; the bare name could also mean {', '.join(backbone.also)}" if backbone.also else ""
@@ -67,7 +71,7 @@ def _facts(plan: Plan) -> list[list[str]]:
         ["head", f"{head.name}{f' ({options})' if options else ''}: {head.parameters:,} parameters"],
         ["recipe", f"{plan.recipe}: {plan.recipe_summary}"],
         ["data", f"{plan.data.source}: {_images(plan)}"],
-        ["classes", f"{len(plan.classes)}: {', '.join(plan.classes)}"],
+        ["classes", f"{len(plan.classes)}: {text.some(plan.classes, len(plan.classes) if all_classes else _CLASSES)}"],
         *([["split", "; ".join(plan.data.notes)]] if plan.data.notes else []),
         ["images", Preprocessing.from_dict(plan.preprocessing).describe()],
         ["machine", f"{plan.device}, {plan.compute}, {console.count(plan.threads, 'thread')}, seed {plan.seed}"],

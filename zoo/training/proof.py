@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
+from itertools import zip_longest
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Literal
 
@@ -131,7 +132,7 @@ def check_classes(dataset: Dataset, model_classes: Sequence[str]) -> Check:
         owner = "its folder's" if from_folders else "its source's"
         summary = f"{wrong[0]} is labelled with another class than {owner}"
     elif not ordered:
-        summary = f"the class order differs: {list(model_classes)} in the model, {list(dataset.classes)} in the data"
+        summary = f"the class order differs: {_first_difference(model_classes, dataset.classes)}"
     else:
         by = "by their folder's name" if from_folders else "as their source says"
         summary = f"{len(dataset.classes)} names in natural order; {total} files labelled {by}"
@@ -141,6 +142,15 @@ def check_classes(dataset: Dataset, model_classes: Sequence[str]) -> Check:
         summary=summary,
         evidence={"classes": list(dataset.classes), "mislabelled": wrong[:10], "files": total},
     )
+
+
+def _first_difference(model_classes: Sequence[str], classes: Sequence[str]) -> str:
+    """Say where the classes of the model and of the data first differ from each other, or from natural order."""
+    columns = zip_longest(model_classes, classes, sorted(classes, key=natural_key))
+    for number, (of_model, of_data, natural) in enumerate(columns, start=1):
+        if not of_model == of_data == natural:
+            return f"class {number} is {of_model!r} in the model, {of_data!r} in the data, {natural!r} in natural order"
+    return "nowhere"
 
 
 def _is_labelled(file: ImageFile, name: str, *, from_folders: bool) -> bool:
