@@ -166,12 +166,6 @@ def either(names: Sequence[str]) -> str:
     return quoted[0] if len(quoted) == 1 else ", ".join(quoted[:-1]) + " or " + quoted[-1]
 
 
-def some(names: Sequence[str], *, show: int = 10) -> str:
-    """Names in a row: all of a few, the first of many and how many more there are."""
-    more = f" and {len(names) - show:,} more" if len(names) > show else ""
-    return f"{', '.join(names[:show])}{more}"
-
-
 def plain(message: str) -> str:
     """Pydantic's message as the end of a sentence: `should be at least 1`."""
     text = message.removeprefix("Input ").split(", unable to ")[0].split(", got ")[0]

@@ -78,7 +78,7 @@ def _escaped(error: UnicodeError) -> tuple[str | bytes, int]:
     return shown, error.end
 
 
-def some(names: Sequence[str], most: int) -> str:
+def some(names: Sequence[str], most: int = 10) -> str:
     """Names with commas. Of more than `most`, the first, and how many more there are: `a, b and 9,998 more`."""
     if len(names) <= most:
         return ", ".join(names)

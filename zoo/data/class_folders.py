@@ -12,7 +12,6 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from zoo.errors import some
 from zoo.specs.data import (
     SPLIT_NAMES,
     ClassFolders,
@@ -28,7 +27,7 @@ from zoo.specs.data import (
     passed_over,
     split_named,
 )
-from zoo.text import composed
+from zoo.text import composed, some
 
 Parts = tuple[str, ...]
 """The names of the folders that a file lies in, outermost first."""

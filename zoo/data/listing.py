@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import cast
 
 from zoo.data.splits import SPLITS, SourceFile, UncheckedData
-from zoo.errors import DataError, Terminated, nearest, some
+from zoo.errors import DataError, Terminated, nearest
 from zoo.registry.entry_points import one_line
 from zoo.specs.data import FOLDER, SPLIT_NAMES, EmptyClass, SourceImage, SourceListing, Split, split_named
-from zoo.text import composed, exact, printable
+from zoo.text import composed, exact, printable, some
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from zoo.data.dataset import Dataset, ImageFile, class_counts, natural_key
-from zoo.errors import DataError, nearest, some
+from zoo.errors import DataError, nearest
 from zoo.specs.data import FOLDER, IMAGE_SUFFIXES, Skipped, Split, is_image_name
-from zoo.text import composed, exact, folded
+from zoo.text import composed, exact, folded, some
 
 VAL_SHARE = 0.2
 """Share of every class that is drawn from train for val."""
@@ -94,7 +94,8 @@ def evaluation_split(data: UncheckedData, classes: tuple[str, ...]) -> tuple[str
     # Names are compared as people see them: a classifier may have been trained before on names written otherwise.
     own = {composed(name): name for name in classes}
     by_class = {own.get(name, name): files for name, files in data.splits[split].items()}
-    unknown = sorted((name for name, files in by_class.items() if files and name not in classes), key=natural_key)
+    names = set(classes)
+    unknown = sorted((name for name, files in by_class.items() if files and name not in names), key=natural_key)
     if unknown:
         kind = "class folders" if data.reader == FOLDER else "classes"
         raise DataError(
@@ -223,9 +224,9 @@ def _train_classes(data: UncheckedData) -> tuple[str, ...]:
 
 
 def _refuse_different_classes(data: UncheckedData, classes: Sequence[str]) -> None:
-    path, names = data.source, data.split_names
+    path, names, known = data.source, data.split_names, set(classes)
     for split, by_class in data.splits.items():
-        unknown = sorted((name for name, files in by_class.items() if name not in classes and files), key=natural_key)
+        unknown = sorted((name for name, files in by_class.items() if name not in known and files), key=natural_key)
         if unknown:
             raise DataError(
                 f"{names[split]} of {path} has classes that {names['train']} lacks: {some(unknown)}."

@@ -147,7 +147,7 @@ def _dataset(request: Request, registry: Registry, report: Report) -> Dataset:
         kind, where = ("class folders", "folders") if dataset.reader == FOLDER else ("classes", "labels")
         raise OptionError(
             f"--classes says {request.classes}, {request.data} has {len(dataset.classes)} {kind}: "
-            f"{some(dataset.classes, 10)}.\nNext: leave --classes out, or check the {where}."
+            f"{some(dataset.classes)}.\nNext: leave --classes out, or check the {where}."
         )
     return dataset
 

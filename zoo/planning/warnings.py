@@ -124,10 +124,12 @@ def _far_resolution(plan: Plan, native: tuple[int, int]) -> Iterator[str]:
 
 
 def _similar_classes(plan: Plan) -> Iterator[str]:
-    for names in similar(plan.classes):
+    groups = similar(plan.classes)
+    if groups:
+        more = f", and {len(groups) - 1:,} more groups," if len(groups) > 1 else ""
         yield (
-            f"The classes {' and '.join(map(exact, names))} have names that are easily taken for one another. "
-            "Next: merge them if they mean the same, or rename one."
+            f"The classes {' and '.join(map(exact, groups[0]))}{more} have names that are easily taken for one another."
+            " Next: merge them if they mean the same, or rename one."
         )
 
 
