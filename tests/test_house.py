@@ -24,7 +24,6 @@ LOOSE = {
 SIZES = {
     "zoo.__main__": "an entry point",
     "zoo.api": "every public function with every argument and what it means",
-    "zoo.data.decoded": "its record is read and written by what decodes, and by nothing else of the store",
     "zoo.data.walk": "the one walk through a folder, for data sets and for the paths of commands",
     "zoo.exporting.formats": "the one table of formats, light enough for `zoo --help`",
     "zoo.exporting.pt2": "one file for each format",

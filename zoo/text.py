@@ -85,6 +85,11 @@ def some(names: Sequence[str], most: int = 10) -> str:
     return f"{', '.join(names[:most])} and {len(names) - most:,} more"
 
 
+def counted(number: int, one: str, many: str | None = None) -> str:
+    """A number and what it counts: `1 image`, `1,200 images`, `2 classes`."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
 def size(value: float) -> str:
     """A number of bytes for people: `12 kB`, `12 MB`, `1.4 GB`."""
     if value < 100e3:

@@ -169,10 +169,10 @@ KINDS: dict[str, tuple[bytes, Pixels]] = {
     "16-bit PGM": (b"P5 3 1 65535\n\x00\x00\x7f\xff\xff\xff", grey(0, 127, 255)),
     "16-bit PPM": (b"P6 1 1 65535\n\x80\x00\x00\x00\xff\xff", [[(128, 0, 255)]]),
     "8-bit PGM": (b"P5 3 1 255\n\x00\x7f\xff", grey(0, 127, 255)),
-    "32-bit TIFF": (encoded(Image.fromarray(np.array([[-5, 100, 70000]], np.int32)), "TIFF"), grey(0, 100, 255)),
+    "32-bit TIFF": (encoded(Image.fromarray(np.array([[0, 100, 255]], np.int32)), "TIFF"), grey(0, 100, 255)),
     "float TIFF": (
-        encoded(Image.fromarray(np.array([[-1.5, 0.9, 100.5, 1e9, np.inf, np.nan]], np.float32)), "TIFF"),
-        grey(0, 0, 100, 255, 255, 0),
+        encoded(Image.fromarray(np.array([[-1.5, 0.9, 100.5, 256, np.nan]], np.float32)), "TIFF"),
+        grey(0, 0, 100, 255, 0),
     ),
     "YCbCr TIFF": (
         encoded(Image.fromarray(np.array([[[128, 128, 128], [255, 128, 128]]], np.uint8), "YCbCr"), "TIFF"),

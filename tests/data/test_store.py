@@ -374,13 +374,13 @@ def test_files_that_could_be_read_before_are_decoded_when_they_are_needed_alone(
     files: list[ImageFile], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decoded: list[str] = []
-    whole = store_module.decode
+    whole = store_module.decode_closely
 
     def counting(content: bytes, *, name: str) -> Any:
         decoded.append(name)
         return whole(content, name=name)
 
-    monkeypatch.setattr(store_module, "decode", counting)
+    monkeypatch.setattr(store_module, "decode_closely", counting)
     digests, batches = [], []
     for _ in range(2):
         store = ImageStore(PREPROCESSING, workers=2, known=DecodedFiles(PREPROCESSING))

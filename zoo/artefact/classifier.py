@@ -16,7 +16,7 @@ from torch import Tensor
 from zoo.artefact.config import ArtefactConfig
 from zoo.artefact.golden import TOLERANCE, read_golden
 from zoo.artefact.read import check_versions, find_artefact, read_model
-from zoo.data.decode import read_image, to_upright_rgb
+from zoo.data.decode import load_pixels, read_image, to_upright_rgb
 from zoo.data.prefetch import map_for_model, resolve_workers
 from zoo.data.transform import finish, resize
 from zoo.errors import DataError, OptionError
@@ -222,7 +222,7 @@ class Classifier:
 def _named(images: Iterable[Source]) -> Iterator[tuple[str, Source]]:
     for number, image in enumerate(images):
         if isinstance(image, Image):
-            image.load()  # Here, because the same image may come twice, and two threads must not read it.
+            load_pixels(image)  # Here, because the same image may come twice, and two threads must not read it.
         yield (f"image {number}" if isinstance(image, Image) else str(image)), image
 
 

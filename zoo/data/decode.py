@@ -5,10 +5,13 @@
     palette, 1-bit     expanded
     grey               the same value in R, G and B
     CMYK, YCbCr, LAB   converted as Pillow does, without colour profiles
-    16-bit grey        the upper 8 bits
-    32-bit, float      clipped to 0..255; NaN becomes 0
+    WhiteIsZero        inverted
+    12, 16 bits        the upper 8 bits
+    signed 8, 16 bits  moved up by half of the range (-32768 is black, 32767 white), then the upper 8 bits
+    float              within 0..1 times 255, within 0..255 as it is, else refused; NaN becomes 0
+    32-bit integers    within 0..255 as they are, else refused
 
-Of several frames the first is taken. EXIF data that cannot be read are ignored.
+Of several frames the first is taken. Metadata that cannot be read are ignored.
 """
 
 from __future__ import annotations
@@ -16,11 +19,15 @@ from __future__ import annotations
 import io
 import re
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from zoo.data import depth
+from zoo.data.lost_values import Loss, loss_of, loss_over_white, may_be_lost
+from zoo.data.metadata import without_metadata
 from zoo.errors import DataError
 
 # Pillow's warnings (damaged EXIF, many pixels) do not help people: either the picture is read, or DataError says why
@@ -39,28 +46,63 @@ _UPRIGHT = {
 """EXIF orientation -> the transposition that turns the picture upright."""
 
 
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """A picture, and what its file had that the picture does not show."""
+
+    picture: Image.Image
+    """Upright, in RGB."""
+    loss: Loss | None = None
+    """What decoding destroyed, where little is left of the values in the file."""
+    rule: str = ""
+    """Names the rule of `zoo.data.depth` where an older zoo gave other pixels."""
+
+
 def decode(content: bytes, *, name: str) -> Image.Image:
     """Decode the bytes of a whole image file to an upright RGB picture.
 
-    Raises DataError, which begins with `name`, for a file that is empty, truncated, damaged, not an image, or a
-    decompression bomb.
+    Raises DataError, which begins with `name`, for a file that is empty, truncated, damaged, not an image, a
+    decompression bomb, or of values that no rule covers.
     """
+    return decode_closely(content, name=name).picture
+
+
+def decode_closely(content: bytes, *, name: str) -> Decoded:
+    """Decode as `decode` does, and say what that destroyed."""
     if not content:
         raise DataError(f"{name}: the file is empty")
     if _QUIET not in warnings.filters:
         warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
-        with Image.open(io.BytesIO(content)) as image:
-            image.load()
-            picture = to_rgb(_upright(image))
-            return picture if picture is not image else image.copy()
+        return _read(content)
     except UnidentifiedImageError:
-        raise DataError(f"{name}: not an image that can be read") from None
+        kind = depth.tiff_kind(content)
+        reason = (
+            f"a TIFF that Pillow cannot read ({kind}). Next: save it with 8 bits"
+            if kind
+            else "not an image that can be read"
+        )
+        raise DataError(f"{name}: {reason}") from None
     except Image.DecompressionBombError as error:
         raise DataError(f"{name}: too many pixels: {error}") from None
     # Damaged files make Pillow's decoders raise nearly anything.
     except Exception as error:
         raise DataError(f"{name}: {str(error) or type(error).__name__}") from None
+
+
+def open_file(content: bytes) -> Image.Image:
+    """Open an image file with Pillow, without the metadata if they prevent it. The pixels are not read yet."""
+    try:
+        return Image.open(io.BytesIO(content))
+    except Image.DecompressionBombError:
+        raise
+    except Exception as error:
+        for stripped in without_metadata(content):
+            try:
+                return Image.open(io.BytesIO(stripped))
+            except Exception:
+                continue
+        raise error from None
 
 
 def read_image(path: Path) -> Image.Image:
@@ -72,43 +114,92 @@ def read_image(path: Path) -> Image.Image:
     return decode(content, name=str(path))
 
 
+def load_pixels(image: Image.Image) -> bool:
+    """Read the pixels of an opened picture -> whether Pillow alone would have read them wrongly.
+
+    A picture whose pixels are in memory stays as it is.
+    """
+    mended = depth.mend_layout(image)
+    image.load()
+    return mended
+
+
 def to_upright_rgb(image: Image.Image) -> Image.Image:
     """Turn a decoded picture upright and convert it to RGB, as `decode` does with a file of it."""
-    return to_rgb(_upright(image))
+    return _upright(to_rgb(image), image)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert a picture of any mode to RGB by the rules at the top of this module."""
+    """Convert a picture of any mode to RGB by the rules at the top of this module.
+
+    Raises DataError for values that no rule covers.
+    """
+    return _convert(image).picture
+
+
+def _read(content: bytes) -> Decoded:
+    try:
+        return _read_as_is(content)
+    except (Image.DecompressionBombError, DataError):
+        raise
+    except Exception as error:
+        failure = error
+        # Only now, so that files that are as they should be cost no more.
+        for stripped in without_metadata(content):
+            try:
+                return _read_as_is(stripped)
+            except DataError:
+                raise
+            except Exception as still:
+                failure = still
+        raise failure from None
+
+
+def _read_as_is(content: bytes) -> Decoded:
+    with Image.open(io.BytesIO(content)) as image:
+        mended = load_pixels(image)
+        found = _convert(image)
+        loss = found.loss or _loss_of_colours(image, content)
+        picture = _upright(found.picture, image)
+        rule = depth.CHANGED if mended else found.rule
+        return Decoded(picture if picture is not image else image.copy(), loss, rule)
+
+
+def _convert(image: Image.Image) -> Decoded:
+    """An image of any mode in RGB, not turned. `_loss_of_colours` knows what 16-bit colours lost."""
     if image.mode == "RGB" and "transparency" not in image.info:
-        return image
-    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
-        return _to_8_bits(image)
+        return Decoded(image)
+    if depth.is_deep(image):
+        pixels, values, changed = depth.to_8_bits(image)
+        picture = Image.fromarray(pixels).convert("RGB")
+        return Decoded(picture, loss_of(values, pixels), depth.CHANGED if changed else "")
     # Pillow converts La, with premultiplied alpha, to nothing but LA.
     if image.mode == "La":
         image = image.convert("LA")
     if image.mode in ("RGBA", "LA", "PA", "RGBa") or "transparency" in image.info:
         with_alpha = image.convert("RGBA")
         white = Image.new("RGBA", with_alpha.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, with_alpha).convert("RGB")
-    return image.convert("RGB")
+        picture = Image.alpha_composite(white, with_alpha).convert("RGB")
+        return Decoded(picture, loss_over_white(with_alpha, picture))
+    return Decoded(image.convert("RGB"))
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _loss_of_colours(image: Image.Image, content: bytes) -> Loss | None:
+    """What was lost of colours with 16 bits, of which Pillow keeps the upper 8."""
+    if image.format not in ("PNG", "TIFF") or image.mode not in ("RGB", "RGBA") or depth.bits_of(image, content) < 16:
+        return None
+    counts = image.histogram()
+    if not all(may_be_lost(counts[256 * band : 256 * (band + 1)]) for band in range(3)):
+        return None
+    values = depth.colour_values(content, image)
+    pixels = np.asarray(image)[..., :3]
+    return None if values is None else loss_of(values[..., :3], pixels)
+
+
+def _upright(picture: Image.Image, source: Image.Image) -> Image.Image:
     # ImageOps.exif_transpose would also rewrite the EXIF data, which fails if some of them are damaged.
     try:
-        method = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+        method = _UPRIGHT.get(source.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:
-        return image
-    return image if method is None else image.transpose(method)
-
-
-def _to_8_bits(image: Image.Image) -> Image.Image:
-    values = np.asarray(image)
-    # Pillow opens a 16-bit PGM file as 32-bit, and stretches its values to the whole range of 16 bits.
-    if image.mode.startswith("I;16") or image.format == "PPM":
-        pixels = (values >> 8).astype(np.uint8)
-    else:
-        pixels = np.nan_to_num(np.clip(values, 0, 255)).astype(np.uint8)
-    if isinstance(image.info.get("transparency"), int):
-        pixels[values == image.info["transparency"]] = 255
-    return Image.fromarray(pixels).convert("RGB")
+        return picture
+    return picture if method is None else picture.transpose(method)

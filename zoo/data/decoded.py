@@ -1,22 +1,37 @@
 """Record of files that were decoded without a fault before: their digests, in zoo's cache folder.
 
 A later run hashes such a file instead of decoding it to know that it is readable, and decodes it when a stage needs it.
+What decoding destroyed is recorded too: a warning stays as long as its file.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection
+from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import get_args
 
+from zoo.data.lost_values import Kind, Loss
 from zoo.errors import RunError
 from zoo.specs.preprocessing import Preprocessing
 from zoo.storage.atomic import write_text
 from zoo.storage.cache import cache_folder
 
 _FOLDER = "kept"
+_FORMAT = 2
+"""Raised when files may be decoded to other pixels than before, or be refused: they have to be decoded again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What is worth knowing of a file that was decoded, beside its pixels. Nothing is, of most."""
+
+    rule: str = ""
+    """As in `zoo.data.decode.Decoded`."""
+    loss: Loss | None = None
 
 
 class DecodedFiles:
@@ -24,31 +39,48 @@ class DecodedFiles:
 
     def __init__(self, preprocessing: Preprocessing) -> None:
         # Another version of zoo or Pillow may fail on a file that this one reads, so the versions are part of the name.
-        facts = json.dumps([preprocessing.to_dict(), _version("zoo-registry"), _version("pillow")])
+        facts = json.dumps([preprocessing.to_dict(), _version("zoo-registry"), _version("pillow"), _FORMAT])
         self._path = cache_folder() / _FOLDER / f"readable-{hashlib.sha256(facts.encode()).hexdigest()[:24]}.txt"
-        self._digests = _read(self._path)
+        self._readings = _read(self._path)
 
-    def __contains__(self, digest: str) -> bool:
-        return digest in self._digests
+    def get(self, digest: str) -> Reading | None:
+        """What is known of the file with this SHA-256; None for one that was not decoded yet."""
+        return self._readings.get(digest)
 
-    def add(self, digests: Collection[str]) -> None:
-        """Remember more digests. If the cache folder cannot be written, the next run only takes longer."""
-        if self._digests.issuperset(digests):
+    def add(self, readings: Mapping[str, Reading]) -> None:
+        """Remember more files, by digest. If the cache folder cannot be written, the next run only takes longer."""
+        if self._readings.keys() >= readings.keys():
             return
-        # Another process may have added digests in the meantime.
-        self._digests |= _read(self._path) | set(digests)
+        # Another process may have added files in the meantime.
+        self._readings |= _read(self._path) | dict(readings)
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            write_text(self._path, "".join(f"{digest}\n" for digest in sorted(self._digests)))
+            write_text(self._path, "".join(f"{_line(*each)}\n" for each in sorted(self._readings.items(), key=_digest)))
         except (OSError, RunError):
             return
 
 
-def _read(path: Path) -> set[str]:
+def _read(path: Path) -> dict[str, Reading]:
     try:
-        return set(path.read_text("utf-8").split())
+        lines = path.read_text("utf-8").splitlines()
     except (OSError, ValueError):
-        return set()
+        return {}
+    return dict(map(_parsed, lines))
+
+
+def _line(digest: str, reading: Reading) -> str:
+    loss = (reading.loss.kind, reading.loss.detail) if reading.loss else ("", "")
+    return "\t".join((digest, reading.rule, *loss)).rstrip("\t")
+
+
+def _parsed(line: str) -> tuple[str, Reading]:
+    digest, rule, kind, detail = (*line.split("\t"), "", "", "")[:4]
+    (found,) = [each for each in get_args(Kind) if each == kind] or [None]
+    return digest, Reading(rule, Loss(found, detail) if found else None)
+
+
+def _digest(entry: tuple[str, Reading]) -> str:
+    return entry[0]
 
 
 def _version(distribution: str) -> str:

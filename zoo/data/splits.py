@@ -13,7 +13,7 @@ from pathlib import Path
 from zoo.data.dataset import Dataset, ImageFile, class_counts, natural_key
 from zoo.errors import DataError, nearest
 from zoo.specs.data import FOLDER, IMAGE_SUFFIXES, Skipped, Split, is_image_name
-from zoo.text import composed, exact, folded, some
+from zoo.text import composed, counted, exact, folded, some
 
 VAL_SHARE = 0.2
 """Share of every class that is drawn from train for val."""
@@ -215,7 +215,7 @@ def _train_classes(data: UncheckedData) -> tuple[str, ...]:
     empty = [name for name in classes if not train[name]]
     if empty:
         raise DataError(
-            f"{_plural(len(empty), 'class folder')} without images: {some(empty)} (in {data.source}).\n"
+            f"{counted(len(empty), 'class folder')} without images: {some(empty)} (in {data.source}).\n"
             "Next: put images there, or remove the folder."
         )
     if len(classes) < 2:
@@ -236,7 +236,7 @@ def _refuse_different_classes(data: UncheckedData, classes: Sequence[str]) -> No
         missing = [name for name in classes if not by_class.get(name)]
         if missing and split == "val":
             train, val = names["train"], names["val"]
-            count = _plural(len(missing), "class", "classes")
+            count = counted(len(missing), "class", "classes")
             raise DataError(
                 f"{val} of {path} has no images of {count}: {some(missing)}.\n"
                 f"Next: move some of its images from {train} to {val}, or remove {val} and let zoo draw it."
@@ -260,7 +260,3 @@ def _refuse_single_images(data: UncheckedData, files: Sequence[ImageFile], class
                 f"The class {name!r} has 1 image; drawing val from train needs at least 2 of every class.\n"
                 f"Next: add images, or make {own_val} yourself."
             )
-
-
-def _plural(count: int, one: str, many: str | None = None) -> str:
-    return f"{count} {one if count == 1 else many or one + 's'}"

@@ -19,8 +19,9 @@ from torch import Tensor
 from zoo.data import transform
 from zoo.data.augment import apply_draw, draw
 from zoo.data.dataset import ImageFile
-from zoo.data.decode import decode
-from zoo.data.decoded import DecodedFiles
+from zoo.data.decode import Decoded, decode_closely
+from zoo.data.decoded import DecodedFiles, Reading
+from zoo.data.lost_values import Loss
 from zoo.data.prefetch import Done, Item, map_for_model, prefetch
 from zoo.data.spool import Spool, SpoolPlace
 from zoo.errors import DataError
@@ -66,6 +67,7 @@ class ImageStore:
         self._in_memory: dict[str, Tensor] = {}
         self._known = known
         self._digests: dict[str, str] = {}
+        self._readings: dict[str, Reading] = {}
         self._spool = Spool.open(disk_budget)
         self._on_disk: dict[str, SpoolPlace] = {}
         self._bytes = 0
@@ -92,13 +94,15 @@ class ImageStore:
         digests: dict[str, str] = {}
         faults: dict[str, str] = {}
         examined = prefetch(self._pool, self._examine, files, ahead=4 * self.workers)
-        for done, (file, (digest, fault)) in enumerate(zip(files, examined, strict=True), start=1):
+        for done, (file, (digest, found)) in enumerate(zip(files, examined, strict=True), start=1):
             digests[file.relative] = self._digests[file.relative] = digest
-            if fault is not None:
-                faults[file.relative] = fault
+            if isinstance(found, Reading):
+                self._readings[file.relative] = found
+            else:
+                faults[file.relative] = found
             progress(done)
         if self._known is not None:
-            self._known.add([digests[file.relative] for file in files if file.relative not in faults])
+            self._known.add({digests[each]: reading for each, reading in self._readings.items() if each in digests})
         return digests, faults
 
     def batches(self, files: Sequence[ImageFile], size: int) -> Iterator[Tensor]:
@@ -135,8 +139,17 @@ class ImageStore:
         return self._prepare(load, islice(keyed, begin, None), files)
 
     def digest_of(self, file: ImageFile) -> str:
-        """SHA-256 of the bytes of a file that has been examined."""
-        return self._digests[file.relative]
+        """SHA-256 of the bytes of a file that has been examined, with the rule that decodes it where that changed.
+
+        So it names the pixels: rows that an older zoo computed from other pixels of the same file have another name.
+        """
+        rule = self._readings[file.relative].rule if file.relative in self._readings else ""
+        return self._digests[file.relative] + (f" decoded by rule {rule}" if rule else "")
+
+    def loss_of(self, file: ImageFile) -> Loss | None:
+        """What decoding destroyed of a file that has been examined, where little is left."""
+        reading = self._readings.get(file.relative)
+        return reading.loss if reading else None
 
     def resized(self, file: ImageFile) -> Tensor:
         """The resized image uint8[3, H', W'] from memory, from the disk, or decoded now. Raises DataError."""
@@ -152,26 +165,28 @@ class ImageStore:
         # The plan and the proof name the data by the digests that `examine` took, so other bytes must not get through.
         if digest is not None and hashlib.sha256(content).hexdigest() != digest:
             raise DataError(f"{file.relative}: the file was changed while it was in use")
-        pixels = self._decode(file, content)
+        pixels, _ = self._decode(file, content)
         # Files that were not examined are read in a single pass, such as an evaluation: a cache would be of no use.
         if digest is not None:
             self._cache(file, pixels)
         return pixels
 
-    def _examine(self, file: ImageFile) -> tuple[str, str | None]:
+    def _examine(self, file: ImageFile) -> tuple[str, Reading | str]:
+        """(digest, what is known of the picture or what is wrong with the file)."""
         try:
             content = file.content()
         except DataError as error:
             return "", _fault(file, error)
         digest = hashlib.sha256(content).hexdigest()
-        if self._known is not None and digest in self._known:
-            return digest, None
+        known = self._known.get(digest) if self._known is not None else None
+        if known is not None:
+            return digest, known
         try:
-            pixels = self._decode(file, content)
+            pixels, decoded = self._decode(file, content)
         except DataError as error:
             return digest, _fault(file, error)
         self._cache(file, pixels)
-        return digest, None
+        return digest, Reading(decoded.rule, decoded.loss)
 
     def _cache(self, file: ImageFile, pixels: Tensor) -> None:
         with self._lock:
@@ -186,10 +201,11 @@ class ImageStore:
         if place is not None:
             self._on_disk[file.relative] = place
 
-    def _decode(self, file: ImageFile, content: bytes) -> Tensor:
-        picture = decode(content, name=file.relative)
+    def _decode(self, file: ImageFile, content: bytes) -> tuple[Tensor, Decoded]:
+        """(resized uint8[3, H', W'], the picture with what is known of it)."""
+        decoded = decode_closely(content, name=file.relative)
         try:
-            return transform.resize(picture, self.preprocessing)
+            return transform.resize(decoded.picture, self.preprocessing), decoded
         except DataError as error:
             raise DataError(f"{file.relative}: {error}") from None
 

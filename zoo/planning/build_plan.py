@@ -14,7 +14,7 @@ from zoo.planning.precision import ComputeChoice, choose_compute
 from zoo.planning.resolve import Resolved
 from zoo.planning.stages import count_parameters, plan_stage
 from zoo.planning.versions import versions
-from zoo.planning.warnings import duplicate_warnings, plan_warnings
+from zoo.planning.warnings import duplicate_warnings, loss_warnings, plan_warnings
 from zoo.registry.names import qualified_name
 from zoo.specs.options import options_to_dict
 from zoo.specs.plan import BackbonePlan, DataPlan, GroupPlan, HeadPlan, Plan, StagePlan, WeightsPlan
@@ -151,6 +151,7 @@ def _warnings(resolved: Resolved, examined: Examined, plan: Plan) -> tuple[str, 
     _, height, width = resolved.model.backbone.spec.preprocessing_for(plan.backbone.tag).input_size
     return (
         *duplicate_warnings(examined.dataset, examined.contents),
+        *loss_warnings(examined.dataset, examined.losses),
         *plan_warnings(plan, native=(height, width), own_loss=resolved.outline.own_loss),
     )
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from zoo.data.dataset import UNREADABLE_SHARE, Dataset
 from zoo.data.decoded import DecodedFiles
+from zoo.data.lost_values import Loss
 from zoo.data.prefetch import resolve_workers
 from zoo.data.store import ImageStore
 from zoo.errors import DataError
@@ -24,6 +25,8 @@ class Examined:
     """Without the images that cannot be read; they are among its skipped files."""
     contents: Mapping[str, str]
     """SHA-256 of each file, by relative path."""
+    losses: Mapping[str, Loss]
+    """What decoding destroyed, by relative path, where little is left of the values in a file."""
 
     @property
     def digest(self) -> str:
@@ -50,7 +53,8 @@ def examine(dataset: Dataset, store: ImageStore, report: Report) -> Examined:
     contents, faults = store.examine(files, progress=progress)
     readable = dataset.without(faults)
     _refuse_unreadable(readable, faults, len(files))
-    return Examined(readable, contents)
+    losses = {file.relative: loss for file in files if (loss := store.loss_of(file)) is not None}
+    return Examined(readable, contents, losses)
 
 
 def _refuse_unreadable(dataset: Dataset, faults: dict[str, str], total: int) -> None:

@@ -8,6 +8,7 @@ from typing import Literal
 
 from zoo.data.check.duplicates import Copy, across_splits, copies, under_two_labels
 from zoo.data.dataset import FEW_IMAGES, IMBALANCE_RATIO, Dataset
+from zoo.data.lost_values import SHOWN, TO_8_BITS, Loss
 from zoo.data.splits import similar
 from zoo.planning.batch_sizes import part_sizes
 from zoo.specs.plan import Plan
@@ -60,6 +61,25 @@ def duplicate_warnings(dataset: Dataset, contents: Mapping[str, str]) -> tuple[s
             f"{_example(conflicts, 'label')}. {look}"
         )
     return tuple(found)
+
+
+def loss_warnings(dataset: Dataset, losses: Mapping[str, Loss]) -> tuple[str, ...]:
+    """Warnings of pictures that decoding destroyed: `losses` by relative path."""
+    look = f"zoo data check {shlex.quote(dataset.source)} lists them."
+    return tuple(
+        f"{_of_many(len(names), sum(map(len, dataset.splits.values())))} {meaning}, though the {_files(names)} more: "
+        f"{'such as ' if len(names) > 1 else ''}{names[0]} ({losses[names[0]].detail}). Next: {TO_8_BITS}; {look}"
+        for kind, meaning in SHOWN.items()
+        if (names := [each for each, loss in losses.items() if loss.kind == kind])
+    )
+
+
+def _of_many(some: int, many: int) -> str:
+    return f"{some:,} of {many:,} pictures {'shows' if some == 1 else 'show'}"
+
+
+def _files(names: Sequence[str]) -> str:
+    return "file holds" if len(names) == 1 else "files hold"
 
 
 def _pictures(groups: Sequence[tuple[Copy, ...]]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,14 +11,11 @@ from PIL import ExifTags, Image
 
 from zoo.data.check.duplicates import fingerprint
 from zoo.data.dataset import ImageFile, class_counts
-from zoo.data.decode import decode
+from zoo.data.decode import decode_closely, open_file
+from zoo.data.depth import bits_of
+from zoo.data.lost_values import Loss
 from zoo.errors import DataError
 from zoo.specs.data import Skipped, Split
-
-_PNG_DEPTH = 24
-"""Offset of the byte in a PNG file that says how many bits a sample has."""
-_TIFF_DEPTH = 258
-"""The TIFF tag BitsPerSample."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,6 +45,8 @@ class FileFacts:
     """SHA-256 of size and decoded RGB values; the same for a copy with other metadata."""
     fingerprint: int | None = None
     """Perceptual hash of 64 bits; None for a picture of one grey. See `zoo.data.check.duplicates`."""
+    loss: Loss | None = None
+    """What decoding destroyed, where little is left of the values in the file."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,9 +96,10 @@ def read_facts(file: ImageFile) -> FileFacts:
         return FileFacts(relative=relative, fault=str(error).removeprefix(f"{relative}: "))
     facts = {"relative": relative, "bytes": len(content), "content": hashlib.sha256(content).hexdigest()}
     try:
-        picture = decode(content, name=relative)
+        decoded = decode_closely(content, name=relative)
     except DataError as error:
         return FileFacts(**facts, fault=str(error).removeprefix(f"{relative}: "))  # type: ignore[arg-type]
+    picture = decoded.picture
     return FileFacts(
         **facts,  # type: ignore[arg-type]
         **_as_stored(content),  # type: ignore[arg-type]
@@ -108,16 +107,17 @@ def read_facts(file: ImageFile) -> FileFacts:
         height=picture.height,
         pixels=_pixel_digest(picture),
         fingerprint=fingerprint(picture),
+        loss=decoded.loss,
     )
 
 
 def _as_stored(content: bytes) -> dict[str, object]:
     # Opening a file with Pillow reads its header only: the pixels are not decoded again.
-    with Image.open(io.BytesIO(content)) as image:
+    with open_file(content) as image:
         return {
             "format": image.format or "",
             "mode": image.mode,
-            "bits": _bits(image, content),
+            "bits": bits_of(image, content),
             "transparent": image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info,
             "orientation": _orientation(image),
         }
@@ -129,17 +129,6 @@ def _orientation(image: Image.Image) -> int:
     except Exception:  # damaged EXIF makes Pillow raise nearly anything, and is ignored
         return 1
     return orientation if orientation in range(1, 9) else 1
-
-
-def _bits(image: Image.Image, content: bytes) -> int:
-    # Pillow reduces 16-bit colour to 8 bits when it opens a file, so the mode does not always tell the depth.
-    if image.format == "PNG":
-        return content[_PNG_DEPTH]
-    if image.format == "TIFF":
-        return int(max(image.tag_v2.get(_TIFF_DEPTH, (8,))))  # type: ignore[attr-defined]
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
-        return 16
-    return 32 if image.mode in ("I", "F") else 8
 
 
 def _pixel_digest(picture: Image.Image) -> str:
