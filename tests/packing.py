@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-SOURCES = ("table", "parquet", "tar", "webdataset", "pattern", "zip", "hf")
+SOURCES = ("table", "parquet", "hub", "tar", "webdataset", "pattern", "zip", "hf")
 
 
 def rows(folder: Path) -> list[tuple[str, str, str]]:
@@ -49,6 +50,7 @@ def pack(folder: Path, kind: str, out: Path) -> Path:
     made: dict[str, Callable[[Path, Path], Path]] = {
         "table": _table,
         "parquet": _parquet,
+        "hub": _hub,
         "tar": lambda folder, out: write_tar(out / "photos.tar", _members(folder)),
         "webdataset": _webdataset,
         "pattern": lambda folder, out: _webdataset(folder, out) / "{train,val}-{000..001}.tar",
@@ -76,6 +78,23 @@ def _parquet(folder: Path, out: Path) -> Path:
     table = pyarrow.table({"path": paths, "label": columns[1], "split": columns[2]})
     parquet.write_table(table, out / "photos.parquet")
     return out / "photos.parquet"
+
+
+def _hub(folder: Path, out: Path) -> Path:
+    """Parquet files with the images in them, as a clone of a data set of the Hugging Face hub has them."""
+    import pyarrow
+    from pyarrow import parquet
+
+    labels = sorted({label for _, label, _ in rows(folder)})
+    features = {"image": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": labels}}
+    (out / "clone" / "data").mkdir(parents=True)
+    for split, name in (("train", "train"), ("val", "validation")):
+        of_split = [row for row in rows(folder) if row[2] == split]
+        images = [{"bytes": (folder / path).read_bytes(), "path": Path(path).name} for path, _, _ in of_split]
+        table = pyarrow.table({"image": images, "label": [labels.index(label) for _, label, _ in of_split]})
+        table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+        parquet.write_table(table, out / "clone" / "data" / f"{name}-00000-of-00001.parquet", row_group_size=3)
+    return out / "clone"
 
 
 def _webdataset(folder: Path, out: Path) -> Path:

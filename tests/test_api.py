@@ -57,6 +57,7 @@ def test_the_public_names_are_these() -> None:
         ),
         *("CheckpointSaved", "StageFinished", "RunFinished", "RunStopped"),
         *("DataError", "DataSourceSpec", "Skipped", "SourceImage", "SourceListing", "is_image_name", "split_named"),
+        *("ClassFolders", "EmptyClass", "FolderFile", "passed_over"),
         *("BackboneFacts", "cached_json", "draw_confusion", "kept_json", "measure", "skip_init", "undrawn"),
         *("NoOptions", "Preprocessing", "RecipeSpec", "UrlFile", "WeightsSpec", "load_weights", "recipe_from_toml"),
     }

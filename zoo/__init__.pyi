@@ -24,6 +24,7 @@ from .artefact.classifier import Classifier as Classifier
 from .artefact.classifier import Prediction as Prediction
 from .comparing.comparison import Comparison as Comparison
 from .data.check.report import DataReport as DataReport
+from .data.class_folders import list_class_folders as list_class_folders
 from .errors import DataError as DataError
 from .errors import WeightsMismatch as WeightsMismatch
 from .errors import ZooError as ZooError
@@ -54,12 +55,15 @@ from .specs.backbone import Group as Group
 from .specs.backbone import HubFile as HubFile
 from .specs.backbone import UrlFile as UrlFile
 from .specs.backbone import WeightsSpec as WeightsSpec
+from .specs.data import ClassFolders as ClassFolders
 from .specs.data import DataSourceSpec as DataSourceSpec
+from .specs.data import EmptyClass as EmptyClass
+from .specs.data import FolderFile as FolderFile
 from .specs.data import Skipped as Skipped
 from .specs.data import SourceImage as SourceImage
 from .specs.data import SourceListing as SourceListing
 from .specs.data import is_image_name as is_image_name
-from .specs.data import list_class_folders as list_class_folders
+from .specs.data import passed_over as passed_over
 from .specs.data import split_named as split_named
 from .specs.head import HeadSpec as HeadSpec
 from .specs.head import NoOptions as NoOptions

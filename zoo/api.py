@@ -186,7 +186,8 @@ def create_model(
         backbone: `[provider/]architecture[.tag]`.
         head: `[plugin/]name`.
         classes: Number of classes, or their names in order.
-        weights: `default`, a tag, `random`, or the path of a file.
+        weights: `default`, a tag, `random`, or the path of a file. Of a training checkpoint that holds a moving average
+            beside the raw weights, the average is taken.
         head_options: The head's options by name; the rest have their defaults.
         input_size: (height, width) in pixels. Default: that of the weights.
         offline: Do not touch the network. Weights that are not on this machine are an error then.
@@ -210,7 +211,9 @@ def create_model(
         input_size=None if input_size is None else check_input_size(input_size),
     )
     model.check_input_size()
-    return model.build(names, obtain_weights(model.backbone, model.weights, offline=offline).state)
+    return model.build(
+        names, obtain_weights(model.backbone, model.weights, model.architecture(), offline=offline).state
+    )
 
 
 def plan(

@@ -98,7 +98,9 @@ class WeightsMismatch(WeightsError):
         missing: Sequence[str] = (),
         unexpected: Sequence[str] = (),
         shapes: Sequence[tuple[str, tuple[int, ...], tuple[int, ...]]] = (),
+        holds: str = "",
     ) -> None:
+        """`holds`: what the file holds instead, as lines of the message."""
         self.architecture = architecture
         self.missing = tuple(missing)
         self.unexpected = tuple(unexpected)
@@ -109,6 +111,7 @@ class WeightsMismatch(WeightsError):
         lines += _listed(
             "of another shape", [f"{name}: file {list(ours)}, model {list(theirs)}" for name, ours, theirs in shapes]
         )
+        lines += [holds] if holds else []
         lines.append("Next: pass the file of this architecture, or name the backbone that the file is for.")
         super().__init__("\n".join(lines))
 

@@ -7,7 +7,7 @@ A run reports `RunStarted` first. For every stage it reports `StageStarted`; for
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -140,8 +140,10 @@ class RunFinished:
 
     result: RunResult
     """The result that `finetune` returns, also where a check of the proof failed."""
-    confusion: tuple[tuple[int, ...], ...]
-    """Validation images by [true class][predicted class], in the order of `result.classes`."""
+    confusion: Sequence[Sequence[int]]
+    """Validation images by [true class][predicted class], in the order of `result.classes`. Up to 200 classes a tuple
+    of tuples. Of more it reads the same, but makes a row when it is asked for; its attribute `cells` has what is not
+    zero, as (true class, predicted class, images)."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,8 @@ from __future__ import annotations
 import codecs
 import os
 import re
+import unicodedata
+from collections.abc import Sequence
 from pathlib import Path
 
 _HANDLER = "zoo-escaped"
@@ -19,6 +21,28 @@ _BYTE = re.compile(r"\\x([89a-f][0-9a-f])")
 def printable(text: str) -> str:
     """The text with `\\xff` in place of each byte that is not UTF-8."""
     return _SURROGATE.sub(lambda found: _escape(found[0]), text)
+
+
+def composed(text: str) -> str:
+    """The text in Unicode's form NFC, in which `é` is one character. macOS writes it as two, which look the same."""
+    return unicodedata.normalize("NFC", text)
+
+
+def folded(name: str) -> str:
+    """A key that is the same for names that people could take for one another.
+
+    It leaves out case, surrounding and repeated spaces, invisible characters, wide forms of letters, and a number's
+    `.0`: `Cat` and `cat`, `dog` and `dog `, `0` and `0.0`.
+    """
+    text = unicodedata.normalize("NFKC", name)
+    seen = "".join(letter for letter in text if unicodedata.category(letter) != "Cf")
+    key = " ".join(seen.casefold().split())
+    return re.sub(r"(\d+)\.0+", r"\1", key) if re.fullmatch(r"\d+\.0+", key) else key
+
+
+def exact(name: str) -> str:
+    """The name in quotes, with an escape for every letter that is not ASCII, so that names that look alike differ."""
+    return ascii(name)
 
 
 def escaping_errors() -> str:
@@ -52,6 +76,18 @@ def _escaped(error: UnicodeError) -> tuple[str | bytes, int]:
     letters = error.object[error.start : error.end]
     shown = "".join(_escape(letter) if _SURROGATE.match(letter) else ascii(letter)[1:-1] for letter in letters)
     return shown, error.end
+
+
+def some(names: Sequence[str], most: int = 10) -> str:
+    """Names with commas. Of more than `most`, the first, and how many more there are: `a, b and 9,998 more`."""
+    if len(names) <= most:
+        return ", ".join(names)
+    return f"{', '.join(names[:most])} and {len(names) - most:,} more"
+
+
+def counted(number: int, one: str, many: str | None = None) -> str:
+    """A number and what it counts: `1 image`, `1,200 images`, `2 classes`."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
 def size(value: float) -> str:

@@ -12,7 +12,11 @@ import zoo
 
 
 def _recognises_table(path: Path) -> bool:
-    return path.suffix.lower() in (".csv", ".tsv", ".parquet") and path.is_file()
+    if path.suffix.lower() in (".csv", ".tsv", ".parquet") and path.is_file():
+        return True
+    from zoo_sources.parquet_files import is_parquet_folder
+
+    return is_parquet_folder(path)
 
 
 def _read_table(path: Path) -> zoo.SourceListing:
@@ -27,7 +31,7 @@ def _recognises_tar(path: Path) -> bool:
     return are_shards(path)
 
 
-def _read_tar(path: Path) -> zoo.SourceListing:
+def _read_tar(path: Path) -> zoo.SourceListing | zoo.ClassFolders:
     from zoo_sources.tar import read_shards
 
     return read_shards(path)
@@ -37,7 +41,7 @@ def _recognises_zip(path: Path) -> bool:
     return path.suffix.lower() == ".zip" and path.is_file()
 
 
-def _read_zip(path: Path) -> zoo.SourceListing:
+def _read_zip(path: Path) -> zoo.ClassFolders:
     from zoo_sources.zip import read_zip
 
     return read_zip(path)
@@ -59,7 +63,7 @@ def zoo_data_sources() -> Iterable[zoo.DataSourceSpec]:
     return [
         zoo.DataSourceSpec(
             name="table",
-            summary="A CSV, TSV or Parquet file with the columns path, label and, for data split already, split.",
+            summary="CSV, TSV or Parquet with the columns path, label and split; Parquet that holds the images.",
             recognises=_recognises_table,
             read=_read_table,
         ),
@@ -71,7 +75,7 @@ def zoo_data_sources() -> Iterable[zoo.DataSourceSpec]:
         ),
         zoo.DataSourceSpec(
             name="zip",
-            summary="A zip archive of class folders, with or without one folder around them.",
+            summary="A zip archive of class folders, with or without folders around them.",
             recognises=_recognises_zip,
             read=_read_zip,
         ),

@@ -64,11 +64,11 @@ def _is_pattern(path: Path) -> bool:
 
 def _is_folder_of_shards(path: Path) -> bool:
     try:
-        entries = [entry for entry in path.iterdir() if not entry.name.startswith(".")]
+        entries = [entry for entry in path.iterdir() if not zoo.passed_over([entry.name])]
         folders = [entry for entry in entries if entry.is_dir()]
         if not all(zoo.split_named(folder.name) for folder in folders):
             return False
-        below = [entry for folder in folders for entry in folder.iterdir() if not entry.name.startswith(".")]
+        below = [entry for folder in folders for entry in folder.iterdir() if not zoo.passed_over([entry.name])]
     except OSError:
         return False
     return not any(entry.is_dir() for entry in below) and any(_is_tar(entry) for entry in [*entries, *below])
@@ -80,13 +80,13 @@ def _is_tar(path: Path) -> bool:
 
 def _in_folder(folder: Path, skipped: list[zoo.Skipped]) -> list[Path]:
     files: list[Path] = []
-    splits = [entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
+    splits = [entry for entry in folder.iterdir() if entry.is_dir() and not zoo.passed_over([entry.name])]
     for entry in sorted([*folder.iterdir(), *(file for split in splits for file in split.iterdir())]):
         name = entry.relative_to(folder).as_posix()
         if entry.is_dir() or entry.name == "classes.txt":
             continue
-        if entry.name.startswith("."):
-            skipped.append(zoo.Skipped(name, "hidden"))
+        if reason := zoo.passed_over([entry.name]):
+            skipped.append(zoo.Skipped(name, reason))
         elif _is_tar(entry):
             files.append(entry)
         else:
@@ -130,10 +130,9 @@ def _expanded(text: str) -> Iterator[str]:
 
 
 def _split_of(name: str) -> str | None:
-    """Return the split by the shard's folder, or by the first word of its name (before `-`, `_` or `.`)."""
+    """Return the split by the shard's folder, or by its name."""
     folder, _, file = name.rpartition("/")
-    of_folder = zoo.split_named(folder.rpartition("/")[2])
-    return of_folder or zoo.split_named(re.split(r"[-_.]", file)[0])
+    return zoo.split_named(folder.rpartition("/")[2]) or zoo.split_named(file)
 
 
 def _refuse_packed(files: Sequence[Path]) -> None:

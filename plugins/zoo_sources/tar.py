@@ -42,25 +42,47 @@ class TarMember:
         return content
 
 
-def read_shards(path: Path) -> zoo.SourceListing:
+def read_shards(path: Path) -> zoo.SourceListing | zoo.ClassFolders:
     """List one tar file, a folder of them or a pattern.
 
-    A shard that has a label for any sample holds samples; any other holds class folders. Raises DataError for shards
-    that are missing, truncated or compressed, for suspicious members, and for labels that `classes.txt` lacks.
+    If any shard has a label for any sample, all shards hold samples; else they hold class folders, which are read
+    over all shards at once. Raises DataError for shards that are missing, truncated or compressed, for suspicious
+    members, and for labels that `classes.txt` lacks.
     """
     folder, shards, skipped = find_shards(path)
+    members = {shard: dict(_members(shard.path)) for shard in shards}
+    labels = {shard: _labels(of_shard) for shard, of_shard in members.items()}
+    has_samples = any(labels.values())
+    kind = "samples" if has_samples else "class folders"
+    notes = (
+        f"{len(shards):,} tar {'shard' if len(shards) == 1 else 'shards'} of {kind}",
+        *_note_on_names(name for of_shard in members.values() for name in of_shard),
+    )
+    if not has_samples:
+        return zoo.ClassFolders(
+            files=[
+                zoo.FolderFile(_qualified(shard, name), member, f"{shard.split}/{name}" if shard.split else name)
+                for shard, of_shard in members.items()
+                for name, member in of_shard.items()
+            ],
+            skipped=skipped,
+            notes=notes,
+        )
     names = _names_in(folder / CLASSES)
     images: list[zoo.SourceImage] = []
-    kinds: set[str] = set()
-    for shard in shards:
-        members = dict(_members(shard.path))
-        labels = _labels(members)
-        kinds.add("samples" if labels else "class folders")
-        listing = _samples(shard, members, labels, names) if labels else _folders(shard, members)
+    for shard, of_shard in members.items():
+        listing = _samples(shard, of_shard, labels[shard], names)
         images += _in_shard(listing.images, shard)
         skipped += [zoo.Skipped(_qualified(shard, file.relative), file.reason, file.detail) for file in listing.skipped]
-    count = f"{len(shards):,} tar {'shard' if len(shards) == 1 else 'shards'}"
-    return zoo.SourceListing(images=images, skipped=skipped, notes=(f"{count} of {' and '.join(sorted(kinds))}",))
+    return zoo.SourceListing(images=images, skipped=skipped, notes=notes)
+
+
+def _note_on_names(names: Iterable[str]) -> tuple[str, ...]:
+    wrong = [name for name in names if any("\ud800" <= letter <= "\udfff" for letter in name)]
+    if not wrong:
+        return ()
+    shown = wrong[0].encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return (f"{len(wrong):,} names in the archive are not UTF-8, and are shown with escapes, such as {shown}",)
 
 
 def _members(path: Path) -> Iterator[tuple[str, TarMember]]:
@@ -147,8 +169,8 @@ def _samples(
     names = names or _listed(members.get(CLASSES))
     for name, member in members.items():
         key, kind = _sample(name)
-        if any(part.startswith(".") for part in name.split("/")):
-            skipped.append(zoo.Skipped(name, "hidden"))
+        if reason := zoo.passed_over(name.split("/")):
+            skipped.append(zoo.Skipped(name, reason))
         elif "." not in kind and zoo.is_image_name(name):
             if key in labels:
                 label = _class_of(labels[key], names, shard, name)
@@ -188,17 +210,10 @@ def _lines(content: bytes) -> list[str]:
     return [line.strip() for line in _text(content.removeprefix(b"\xef\xbb\xbf")).splitlines() if line.strip()]
 
 
-def _folders(shard: Shard, members: dict[str, TarMember]) -> zoo.SourceListing:
-    try:
-        return zoo.list_class_folders(members.items())
-    except ValueError as error:
-        raise zoo.DataError(f"{shard.path} cannot be read: {error}") from None
-
-
 def _in_shard(images: Iterable[zoo.SourceImage], shard: Shard) -> Iterator[zoo.SourceImage]:
     for image in images:
-        split = shard.split or image.split
-        yield zoo.SourceImage(name=_qualified(shard, image.name), label=image.label, content=image.content, split=split)
+        name = _qualified(shard, image.name)
+        yield zoo.SourceImage(name=name, label=image.label, content=image.content, split=shard.split)
 
 
 def _qualified(shard: Shard, name: str) -> str:

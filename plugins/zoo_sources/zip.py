@@ -13,6 +13,7 @@ from pathlib import Path
 import zoo
 
 from zoo_sources.members import Members
+from zoo_sources.zip_names import MemberNames, member_names
 
 _ENCRYPTED = 0x1
 _HEADER = 30
@@ -51,8 +52,8 @@ class ZipMember:
         return content
 
 
-def read_zip(path: Path) -> zoo.SourceListing:
-    """List a zip archive of class folders, with or without one folder around them.
+def read_zip(path: Path) -> zoo.ClassFolders:
+    """List a zip archive of class folders, with or without folders around them.
 
     Raises DataError for a damaged archive, and for encrypted or suspicious members.
     """
@@ -67,19 +68,22 @@ def read_zip(path: Path) -> zoo.SourceListing:
         raise zoo.DataError(
             f"{path} cannot be read as a zip archive; it may be truncated: {error}.\nNext: download or save it again."
         ) from None
-    return zoo.list_class_folders(_members(path, infos))
+    names = member_names(infos)
+    files = [zoo.FolderFile(name, member) for name, member in _members(path, infos, names)]
+    folders = [names.of(info).replace("\\", "/").strip("/") for info in infos if names.is_folder(info)]
+    return zoo.ClassFolders(files=files, folders=folders, notes=names.notes)
 
 
-def _members(path: Path, infos: Sequence[zipfile.ZipInfo]) -> Iterator[tuple[str, ZipMember]]:
+def _members(path: Path, infos: Sequence[zipfile.ZipInfo], names: MemberNames) -> Iterator[tuple[str, ZipMember]]:
     members = Members(path)
     _refuse_overlaps(path, infos)
     for info in infos:
         mode = info.external_attr >> 16
         if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
             raise members.special(info.filename, "a link" if stat.S_ISLNK(mode) else "a device or a pipe")
-        if info.is_dir():
+        if names.is_folder(info):
             continue
-        name = members.name(info.filename)
+        name = members.name(names.of(info))
         if zoo.is_image_name(name):
             _refuse_unreadable(path, info)
             members.size(info.filename, (info.file_size, info.compress_size))

@@ -46,7 +46,8 @@ def build(
     Args:
         architecture: torchvision's name.
         tag: Name of a member of the architecture's weights enumeration; None for the default weights.
-        state: Tensors by torchvision's names, current or older ones; None for random weights.
+        state: Tensors by torchvision's names, current or older ones; None for random weights. On the meta device only
+            tensors that are there too, to see whether names and shapes fit.
         input_size: (height, width), if other than that of the weights. ViTs and MaxViT are built for it, and the
             position embeddings of ViTs in `state` are resampled; other architectures accept any size.
 
@@ -55,8 +56,8 @@ def build(
         ValueError: The architecture cannot be built for images of `input_size`.
         zoo.WeightsMismatch: `state` is not for this architecture.
     """
-    if state is not None and torch.get_default_device().type == "meta":
-        raise ValueError("the meta device holds no values: build there without a state")
+    if state is not None and torch.get_default_device().type == "meta" and not _without_values(state):
+        raise ValueError("the meta device holds no values: build there without a state, or with names and shapes alone")
     weights = weights_member(architecture, tag)
     module = _with_classifier(architecture, weights, input_size, random=state is None)
     # torchvision names no categories if a file's classifier is unusable (the features of VGG-16).
@@ -69,6 +70,10 @@ def build(
             offered = _resampled(offered, module)
         zoo.load_weights(module, offered, architecture=f"torchvision/{architecture}", ignore=ignore)
     return _backbone(architecture, module, width)
+
+
+def _without_values(state: Mapping[str, Tensor]) -> bool:
+    return bool(state) and all(tensor.device.type == "meta" for tensor in state.values())
 
 
 def _backbone(architecture: str, module: nn.Module, pooled: int) -> zoo.Backbone:

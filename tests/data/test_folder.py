@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 from zoo.data.dataset import Dataset, Split
-from zoo.data.folder import read_folder, read_labelled
+from zoo.data.folder import read_folder
+from zoo.data.sources import DataLocation, read_evaluation_split
 from zoo.errors import DataError
 
 
@@ -20,6 +21,10 @@ def write(root: Path, *names: str) -> Path:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(name.encode())
     return root
+
+
+def read_labelled(root: Path, classes: tuple[str, ...]) -> tuple[str, Dataset]:
+    return read_evaluation_split(DataLocation(str(root), root, None), classes)
 
 
 def numbered(folder: str, count: int) -> list[str]:
@@ -145,7 +150,7 @@ def test_every_file_beside_train_is_listed_with_the_reason(tmp_path: Path) -> No
 
 def test_every_file_of_one_folder_is_listed_with_the_reason(tmp_path: Path) -> None:
     others = {
-        "Thumbs.db": "not in a class folder",
+        "Thumbs.db": "system file",
         ".venv/lib/x.png": "hidden",
         "a/._1.jpg": "hidden",
         "b/9": "not an image",
@@ -245,7 +250,7 @@ def test_a_file_is_no_data_folder(tmp_path: Path) -> None:
         (["a/x.txt", "b/y.gif"], "There are no images below"),
         (["train/a/x.txt", "train/b/y.gif", "val/a/z.jpg"], "There are no images below"),
         (["1.jpg", "2.jpg"], r"No class folders with images found below .*, only loose images such as '1\.jpg'\."),
-        (["train/1.jpg", "val/2.jpg"], r"No class folders with images .*, only loose images such as 'train/1\.jpg'\."),
+        (["train/1.jpg", "val/2.jpg"], r"has images directly in train/ and val/, and no class folders there\."),
         (["a/1.jpg", "b/x.txt"], "1 class folder without images: b"),
         (["train/a/1.jpg", "train/c10/x.txt", "train/c2/x.txt"], "2 class folders without images: c2, c10"),
         (["a/1.jpg", "a/2.jpg"], "has only the class 'a'"),
@@ -267,9 +272,9 @@ def test_a_file_is_no_data_folder(tmp_path: Path) -> None:
             r"valid/ of .* has no images of 1 class: b.*from Train/ to",
         ),
         (["train/a/1.jpg", "train/b/2.jpg", "val/a/3.jpg", "valid/a/4.jpg"], "has two val folders: val and valid"),
-        (["val/a/1.jpg", "val/b/2.jpg"], "has val/ but no train/. Rename"),
-        (["valid/a/1.jpg", "test/a/2.jpg"], "has test/ and valid/ but no train/. Rename"),
-        (["test/a/1.jpg", "test/b/2.jpg"], "has test/ but no train/. Rename"),
+        (["val/a/1.jpg", "val/b/2.jpg"], "has val/ but no train/.\nNext: rename"),
+        (["valid/a/1.jpg", "test/a/2.jpg"], "has test/ and valid/ but no train/.\nNext: rename"),
+        (["test/a/1.jpg", "test/b/2.jpg"], "has test/ but no train/.\nNext: rename"),
     ],
 )
 def test_what_cannot_be_used_is_refused_in_one_clear_message(tmp_path: Path, files: list[str], message: str) -> None:
@@ -324,7 +329,7 @@ def test_the_files_that_do_not_judge_are_listed(tmp_path: Path) -> None:
         (["1.jpg"], r"only loose images such as '1\.jpg'\."),
         (["a/x.txt"], "There are no images below"),
         (["a/1.jpg", "xyz/2.jpg", "c/3.jpg"], r"does not know: c, xyz\.\nIts classes: a, b\."),
-        (["train/a/1.jpg", "train/b/2.jpg"], r"train/ but neither test/ nor val/ [^\n]*\nNext: .* give '.*train'"),
+        (["train/a/1.jpg", "train/b/2.jpg"], r"train/ but neither test nor val [^\n]*\nNext: .* give '.*train'"),
         (["val/a/1.jpg", "valid/a/2.jpg"], "has two val folders: val and valid"),
     ],
 )

@@ -91,7 +91,8 @@ def place(asked: Path | str, registry: Registry) -> tuple[str, list[str]]:
 def test_the_bundled_sources_recognise_their_own_and_class_folders_are_zoos(few: Path, tmp_path: Path) -> None:
     registry = zoo.Registry()
     expected = {
-        "table": "sources/table", "parquet": "sources/table", "tar": "sources/tar", "webdataset": "sources/tar",
+        "table": "sources/table", "parquet": "sources/table", "hub": "sources/table", "tar": "sources/tar",
+        "webdataset": "sources/tar",
         "pattern": "sources/tar", "zip": "sources/zip", "hf": "sources/hf",
     }  # fmt: skip
     for kind, reader in expected.items():
@@ -171,7 +172,11 @@ def test_a_source_that_cannot_tell_is_left_out_and_named(
     [
         ("raise KeyError('rows')", PluginError, "'bad/pics' of test-bad 2.1 cannot read .*: KeyError: 'rows'"),
         ("sys.exit('gone')", PluginError, "'bad/pics' of test-bad 2.1 cannot read .*: SystemExit: gone"),
-        ("return []", PluginError, "'bad/pics' of test-bad 2.1 must read .* to a SourceListing, gave list"),
+        (
+            "return []",
+            PluginError,
+            "'bad/pics' of test-bad 2.1 must read .* to a SourceListing or ClassFolders, gave list",
+        ),
         ("raise ValueError('no header in it')", zoo.DataError, "set.pics cannot be read: no header in it"),
         ("raise zoo.DataError('no pictures here')", zoo.DataError, "^no pictures here$"),
         ("raise ImportError('needs lmdb')", Refused, "set.pics cannot be read here: needs lmdb"),

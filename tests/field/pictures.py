@@ -1,4 +1,4 @@
-"""Small random pictures for the inputs of this folder: one file for each kind of fault that users met."""
+"""Small random pictures for the inputs of this folder, and how zoo reads them: one file for each kind of fault."""
 
 from __future__ import annotations
 
@@ -8,6 +8,12 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from tests.packing import write_tar, write_zip
+from zoo.data.dataset import Dataset
+from zoo.data.sources import find_data, read_dataset, read_evaluation_split
+from zoo.registry.registry import default_registry
+
+CONTAINERS = ("folder", "zip", "tar")
 
 
 def write_pictures(folder: Path, names: Iterable[str], *, side: int = 48) -> Path:
@@ -23,3 +29,33 @@ def write_pictures(folder: Path, names: Iterable[str], *, side: int = 48) -> Pat
 def pictures_of(*folders: str, count: int = 6) -> list[str]:
     """`count` names of pictures in each of the folders, such as `train/cat/1.jpg`."""
     return [f"{folder}/{number}.jpg" for folder in folders for number in range(1, count + 1)]
+
+
+def contain(container: str, place: Path, names: Iterable[str]) -> Path:
+    """The files of these names in a folder, a zip or a tar. They are empty: listing does not open images."""
+    members = dict.fromkeys(names, b"")
+    if container != "folder":
+        return (write_zip if container == "zip" else write_tar)(place / f"photos.{container}", members)
+    for name in members:
+        (place / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / "photos" / name).touch()
+    return place / "photos"
+
+
+def read(path: Path) -> Dataset:
+    """What `--data` makes of a path."""
+    return read_dataset(find_data(path, default_registry(), lambda event: None), seed=0)
+
+
+def read_for_evaluation(path: Path, *classes: str) -> tuple[str, Dataset]:
+    """(split, data set) that a classifier of these classes is evaluated on."""
+    return read_evaluation_split(find_data(path, default_registry(), lambda event: None), classes)
+
+
+def by_class(dataset: Dataset) -> dict[str, dict[str, int]]:
+    """Split -> class -> number of images."""
+    return {
+        split: dict(zip(dataset.classes, counts, strict=True))
+        for split, counts in dataset.counts().items()
+        if any(counts)
+    }

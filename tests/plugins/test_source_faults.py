@@ -97,7 +97,7 @@ def table(tmp_path: Path) -> Callable[..., Path]:
             r"val of .* has no images of 1 class: b\.\nNext: move some of its images from train to val, or remove val",
         ),
         ("path,label,split", ["a1.jpg,a,trian"], r"the split 'trian' \(of a1\.jpg\)\. Did you mean 'train'\?\nNext"),
-        ("path,label,split", ["a1.jpg,a,dev"], r"has the split 'dev' \(of a1\.jpg\)\.\nNext: name it train, val"),
+        ("path,label,split", ["a1.jpg,a,holdout"], r"the split 'holdout' \(of a1\.jpg\)\.\nNext: name it train, val"),
         (
             "path,label,split", ["a1.jpg,a,train", "b1.jpg,b,"],
             r"has images with a split and others without one, such as b1\.jpg",
@@ -106,7 +106,7 @@ def table(tmp_path: Path) -> Callable[..., Path]:
             "path,label,split", ["a1.jpg,a,val", "b1.jpg,b,valid"],
             r"has two names of the split val: val and valid\.\nNext: keep one",
         ),
-        ("path,label,split", ["a1.jpg,a,val", "b1.jpg,b,val"], r"has the splits val but no train"),
+        ("path,label,split", ["a1.jpg,a,val", "b1.jpg,b,val"], r"has val but no train"),
         ("path,label", ["a1.jpg,a", "b1.jpg,b", "./a1.jpg,a"], r"a1\.jpg is listed twice in .*\nNext: keep it once"),
         ("path,label", ["a1.jpg,a", "b1.jpg,b", "a1.jpg,b"], r"a1\.jpg is under two labels in .*, a and b\."),
         (
@@ -127,12 +127,9 @@ def test_a_table_that_cannot_be_used_is_refused(
 
 def test_a_table_in_another_encoding_is_refused_with_the_place(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_bytes("path,label\nkäfer.jpg,käfer\n".encode("latin1"))
-    assert "iconv" in refusal(tmp_path / "t.csv", r"is not UTF-8: byte 0xe4 at 12\.\nNext: save it as UTF-8")
-
-
-def test_a_table_in_utf_16_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "t.csv").write_bytes("path,label\na.jpg,a\n".encode("utf-16"))
-    refusal(tmp_path / "t.csv", r"is not UTF-8: byte 0xff at 0\.")
+    refusal(
+        tmp_path / "t.csv", r"is not UTF-8: byte 0xe4 in line 2\. That line reads: as cp1252 .*\nNext: save it as UTF-8"
+    )
 
 
 @pytest.mark.parametrize("name", ["t.csv", "t.tsv", "t.parquet", "t.zip", "t.tar"])
@@ -142,8 +139,8 @@ def test_a_file_of_0_bytes_is_said_to_be_empty(tmp_path: Path, name: str) -> Non
 
 
 def test_a_column_that_is_not_used_is_said(table: Callable[..., Path]) -> None:
-    dataset = read(table("a1.jpg,a,val", "a2.jpg,a,train", "b1.jpg,b,val", "b2.jpg,b,train", header="path,label,spilt"))
-    assert dataset.notes[0] == "columns not used: spilt"
+    dataset = read(table("a1.jpg,a,ann", "a2.jpg,a,bob", "b1.jpg,b,ann", "b2.jpg,b,bob", header="path,label,by"))
+    assert dataset.notes[0] == "columns not used: by"
 
 
 @pytest.mark.parametrize("kind", ["parquet", "hf"])

@@ -148,8 +148,13 @@ def test_a_provider_without_a_reference_is_a_warning(shapes: Path) -> None:
 
 
 def test_a_file_under_another_label_than_its_folder() -> None:
-    files = (ImageFile(Path("train/a/1.jpg"), "train/a/1.jpg", 0), ImageFile(Path("train/b/1.jpg"), "train/b/1.jpg", 0))
+    right = ImageFile(Path("train/a/1.jpg"), "train/a/1.jpg", 0, named="a")
+    files = (right, ImageFile(Path("train/b/1.jpg"), "train/b/1.jpg", 0, named="b"))
     check = check_classes(Dataset(source="x", classes=("a", "b"), splits={"train": files}), ("a", "b"))
+    assert check.verdict == "failed" and check.evidence["mislabelled"] == ["train/b/1.jpg"]
+    # The label that was read must be a folder on the path, too.
+    moved = ImageFile(Path("train/b/1.jpg"), "train/b/1.jpg", 0, named="a")
+    check = check_classes(Dataset(source="x", classes=("a", "b"), splits={"train": (right, moved)}), ("a", "b"))
     assert check.verdict == "failed" and check.evidence["mislabelled"] == ["train/b/1.jpg"]
 
 

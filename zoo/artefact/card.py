@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING
 from zoo.artefact.config import ArtefactConfig
 from zoo.specs.plan import Plan
 from zoo.specs.preprocessing import Preprocessing
+from zoo.text import some
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
 
+_NAMED = 200
+"""Most classes that the table names. config.json and the front matter have all."""
 _PROOF_ROW = "| proof that what was frozen stayed frozen | "
 _HUB_SPLITS = {"val": "validation"}
 _HUB_LICENCES = (
@@ -36,7 +39,7 @@ def model_card(config: ArtefactConfig, plan: Plan) -> str:
         "",
         "| | |",
         "|---|---|",
-        f"| classes | {', '.join(_cell(name) for name in config.classes)} |",
+        f"| classes | {some([_cell(name) for name in config.classes], _NAMED)} |",
         f"| backbone | `{config.backbone.name}`, started from `{config.backbone.weights}` |",
         f"| licence of the pretrained weights | {_licence(plan)} |",
         f"| head | `{config.head.name}` {_cell(json.dumps(config.head.options))} |",

@@ -64,6 +64,8 @@ def evaluate(
     if classifier.fault:
         report(Note(text=classifier.fault, loud=True))
     split, dataset = read_evaluation_split(find_data(data, registry, report), classifier.classes)
+    for note in dataset.notes:
+        report(Note(text=note))
     (files,) = dataset.splits.values()
     unreadable: dict[str, str] = {}
     used: list[ImageFile] = []

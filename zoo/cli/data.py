@@ -79,8 +79,13 @@ def _print_images(report: DataReport, screen: Console) -> None:
     if len(rows) > 2 * _SHOWN:
         rows = [*rows[:_SHOWN], [f"and {len(rows) - _SHOWN} more", *("" for _ in splits)]]
     console.show(screen, console.table(None, ["class", *splits], rows, right=splits))
-    if report.split_note:
-        screen.print(report.split_note)
+    for note in (*report.notes, report.split_note):
+        if note:
+            screen.print(note)
+    if report.passed_over:
+        names = {"hidden": "hidden file", "system file": "system file"}
+        counts = [console.count(count, names[reason]) for reason, count in sorted(report.passed_over.items())]
+        screen.print(f"passed over: {', '.join(counts)}")
 
 
 def _print_finding(finding: Finding, screen: Console, verbosity: Verbosity) -> None:

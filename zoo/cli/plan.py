@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from urllib.parse import urlsplit
 
 from rich.console import Console
 
 from zoo import text
 from zoo.cli import console
 from zoo.cli.console import Verbosity
-from zoo.specs.plan import Estimate, Plan, StageEstimate, StagePlan
+from zoo.specs.plan import Estimate, Plan, StageEstimate, StagePlan, WeightsPlan
 from zoo.specs.preprocessing import Preprocessing
 from zoo.specs.selectors import TensorKind
 
 _SHOWN = 5
+_CLASSES = 50
+"""Most classes that are named on a terminal."""
 """Unused files that are listed without `-v`."""
 
 
 def print_plan(plan: Plan, verbosity: Verbosity, *, to: Console | None = None) -> None:
     """Print a plan to `to`, else to stdout."""
     screen = to or console.out()
-    console.show(screen, console.table(None, ["", ""], _facts(plan)))
+    console.show(
+        screen, console.table(None, ["", ""], _facts(plan, all_classes=verbosity.verbose or not screen.is_terminal))
+    )
     screen.print()
     names = [group.name for group in plan.backbone.groups]
     columns = ["stage", "trains", "frozen", "# trained", "# frozen", "batch norm"]
@@ -47,12 +52,14 @@ def print_plan(plan: Plan, verbosity: Verbosity, *, to: Console | None = None) -
         _print_estimate(plan.estimate, plan.device, screen)
 
 
-def _facts(plan: Plan) -> list[list[str]]:
+def _facts(plan: Plan, *, all_classes: bool) -> list[list[str]]:
     backbone, head = plan.backbone, plan.head
     parameters = sum(group.parameters for group in backbone.groups)
     also = f"; the bare name could also mean {', '.join(backbone.also)}" if backbone.also else ""
     groups = " > ".join(group.name for group in backbone.groups)
     weights = plan.weights.label + (f" (licence: {backbone.licence})" if backbone.licence else "")
+    weights += f": {plan.weights.taken}" if plan.weights.taken else ""
+    weights += _download(plan.weights)
     if plan.weights.kind == "random":
         weights = "RANDOM: nothing pretrained" + (f" ({plan.weights.fallback})" if plan.weights.fallback else "")
     options = ", ".join(f"{key}={value}" for key, value in head.options.items())
@@ -64,11 +71,19 @@ def _facts(plan: Plan) -> list[list[str]]:
         ["head", f"{head.name}{f' ({options})' if options else ''}: {head.parameters:,} parameters"],
         ["recipe", f"{plan.recipe}: {plan.recipe_summary}"],
         ["data", f"{plan.data.source}: {_images(plan)}"],
-        ["classes", f"{len(plan.classes)}: {', '.join(plan.classes)}"],
+        ["classes", f"{len(plan.classes)}: {text.some(plan.classes, len(plan.classes) if all_classes else _CLASSES)}"],
         *([["split", "; ".join(plan.data.notes)]] if plan.data.notes else []),
         ["images", Preprocessing.from_dict(plan.preprocessing).describe()],
         ["machine", f"{plan.device}, {plan.compute}, {console.count(plan.threads, 'thread')}, seed {plan.seed}"],
     ]
+
+
+def _download(weights: WeightsPlan) -> str:
+    """What is still needed before the plan can be carried out."""
+    if weights.download is None:
+        return ""
+    host = urlsplit(weights.download).netloc.rpartition("@")[2] or weights.download
+    return f"; not on this machine: needs a download of about {text.size(weights.download_bytes or 0)} from {host}"
 
 
 def _features(plan: Plan) -> str:

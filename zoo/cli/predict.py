@@ -17,7 +17,7 @@ from zoo.cli import console
 from zoo.cli.console import Verbosity
 from zoo.cli.display import RunDisplay
 from zoo.cli.options import Inference
-from zoo.data.paths import count_images, images_of
+from zoo.data.paths import ImageCount, count_images, images_of
 from zoo.errors import DataError, OptionError
 from zoo.events import Note, Progress
 from zoo.storage.atomic import clear_write_errors, json_text, new_text
@@ -53,7 +53,8 @@ def predict_images(
     An unreadable file costs only itself. Raises DataError at the end if there was one, OptionError for paths that
     cannot go with standard input.
     """
-    files, total = _name_files(images)
+    files, count = _name_files(images)
+    total = count.images if count else None
     predicted = unreadable = 0
     with contextlib.ExitStack() as stack:
         # The CSV comes first: a path that cannot be written is found before the work.
@@ -66,6 +67,10 @@ def predict_images(
             compile=inference.compile,
             report=display.report,
         )
+        if count and count.hidden:
+            hidden = console.count(count.hidden, "hidden image")
+            text = f"{hidden} not used: a name begins with a dot. Next: to use them, give their own paths."
+            display.report(Note(text=text, loud=True))
         if classifier.fault:
             display.report(Note(text=classifier.fault, loud=True))
 
@@ -167,7 +172,7 @@ class CsvWriter:
             )
 
 
-def _name_files(images: Sequence[Path]) -> tuple[Iterator[Path], int | None]:
+def _name_files(images: Sequence[Path]) -> tuple[Iterator[Path], ImageCount | None]:
     """The image files that the arguments name, and how many; None for standard input, which has no known end."""
     if STDIN not in images:
         return images_of(images), count_images(images)

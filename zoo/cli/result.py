@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from zoo.training.verify import Verification
 
 
+_CLASSES, _WORST = 100, 40
+"""Most classes in the table of `zoo evaluate` on a terminal. Of more, so many with the lowest F1 are shown."""
+
+
 def print_result(result: Result, verbosity: Verbosity, *, as_json: bool) -> None:
     """Print scores by stage and split, the proof, where the artefact is, and what to do next."""
     if as_json:
@@ -79,6 +83,9 @@ def print_evaluation(evaluation: Evaluation, *, as_json: bool) -> None:
         print(json_text(content), end="")
         return
     screen = console.out()
+    scored_classes = [scored for scored in evaluation.assessment.classes if scored.images or scored.predicted]
+    # Off a terminal the table is complete: there it is read by grep, not by people.
+    worst = screen.is_terminal and len(scored_classes) > _CLASSES
     rows = [
         [
             scored.name,
@@ -88,11 +95,12 @@ def print_evaluation(evaluation: Evaluation, *, as_json: bool) -> None:
             str(scored.correct),
             str(scored.images),
         ]
-        for scored in evaluation.assessment.classes
-        if scored.images or scored.predicted
+        for scored in (sorted(scored_classes, key=lambda scored: scored.f1)[:_WORST] if worst else scored_classes)
     ]
     columns = ["class", "recall", "95 %", "precision", "95 % ", "F1", "correct", "images"]
     console.show(screen, console.table(None, columns, rows, right=columns[1:]))
+    if worst:
+        screen.print(f"the {_WORST} of {len(scored_classes):,} classes with the lowest F1; --json has all")
     scores, assessment = evaluation.scores, evaluation.assessment
     top5 = f", top-5 {assessment.top5.value:.3f}" if assessment.top5 else ""
     screen.print(

@@ -217,7 +217,8 @@ def _architecture(plan: Plan) -> str:
 
 def _weights(plan: Plan) -> str:
     if plan.weights.kind == "file":
-        return f"{plan.weights.label} ({(plan.weights.digest or '')[:12]})"
+        taken = f": {plan.weights.taken}" if plan.weights.taken else ""
+        return f"{plan.weights.label} ({(plan.weights.digest or '')[:12]}){taken}"
     # With random weights, the tag still says whose preprocessing is used.
     tag = f" ({plan.backbone.tag})" if plan.weights.kind == "random" and plan.backbone.tag else ""
     return f"{plan.weights.label}{tag}"

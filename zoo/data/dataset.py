@@ -35,7 +35,7 @@ class ImageFile:
     reader: Callable[[], bytes] | None = None
     """Reads the bytes of an image that has no file of its own; None: `path` is read."""
     named: str = ""
-    """The label as the data source gave it; empty if the class folder's name is the label."""
+    """The name of the label as the data gave it; empty for an image whose label does not matter."""
 
     def content(self) -> bytes:
         """Read the bytes of the encoded image. May be called in any thread. Raises DataError if they cannot be read."""

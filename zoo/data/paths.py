@@ -2,65 +2,84 @@
 
 from __future__ import annotations
 
-import contextlib
 import glob
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from zoo.data.walk import walk
 from zoo.errors import DataError
-from zoo.specs.data import IMAGE_SUFFIXES
+from zoo.specs.data import IMAGE_SUFFIXES, is_image_name, is_system_name, passed_over
 
 
-def count_images(arguments: Sequence[Path]) -> int:
-    """Count the images that `images_of` yields, in constant memory. Raises DataError for an argument without images."""
-    return sum(_count(argument) for argument in arguments)
+@dataclass(frozen=True, slots=True)
+class ImageCount:
+    """How many images the arguments of a command stand for."""
+
+    images: int
+    hidden: int
+    """Images in folders that were given, which are passed over because a name begins with a dot."""
+
+
+def count_images(arguments: Sequence[Path]) -> ImageCount:
+    """Count the images that `images_of` yields, in constant memory.
+
+    Raises DataError for an argument without images, and for a folder that cannot be listed.
+    """
+    counts = [_count(argument) for argument in arguments]
+    return ImageCount(sum(count.images for count in counts), sum(count.hidden for count in counts))
 
 
 def images_of(arguments: Sequence[Path]) -> Iterator[Path]:
     """Yield the image files that the arguments mean, argument by argument.
 
-    A file is yielded as it is. A folder stands for all images below it, a pattern (`*`, `?`, `[a-z]`, `**`) for
-    everything that it matches, both sorted. Only the names of one folder are in memory at a time.
+    A file is yielded as it is. A folder stands for all images below it but for those that are passed over in training,
+    too. A pattern (`*`, `?`, `[a-z]`, `**`) stands for everything that it matches. Both come sorted.
     """
     for argument in arguments:
-        yield from _images(argument)
+        for given in _expanded(argument):
+            if given.is_dir():
+                yield from map(Path, _below(given, everything=False))
+            else:
+                yield given
 
 
-def _count(argument: Path) -> int:
-    count = sum(1 for _ in _images(argument))
-    if not count and argument.is_dir():
-        raise DataError(f"There are no images in {argument}; they end in {', '.join(IMAGE_SUFFIXES)}.")
-    if not count:
-        raise DataError(f"No file matches {str(argument)!r}.")
-    return count
-
-
-def _images(argument: Path) -> Iterator[Path]:
+def _count(argument: Path) -> ImageCount:
+    images = hidden = 0
+    for given in _expanded(argument):
+        if not given.is_dir():
+            images += 1
+            continue
+        root = len(given.parts)
+        for path in _below(given, everything=True):
+            parts = Path(path).parts[root:]
+            images += passed_over(parts) is None
+            hidden += passed_over(parts) == "hidden" and not any(map(is_system_name, parts))
+    if images:
+        return ImageCount(images, hidden)
     if argument.is_dir():
-        yield from map(Path, _below(str(argument)))
+        but = f" but {hidden:,} hidden by a dot at the beginning of a name" if hidden else ""
+        raise DataError(f"There are no images in {argument}{but}; they end in {', '.join(IMAGE_SUFFIXES)}.")
+    raise DataError(f"No file matches {str(argument)!r}.")
+
+
+def _expanded(argument: Path) -> Iterator[Path]:
     # A file may have a name that looks like a pattern, such as `[1].jpg`.
-    elif glob.has_magic(str(argument)) and not os.path.lexists(argument):
-        for match in sorted(map(Path, glob.iglob(str(argument), recursive=True))):  # noqa: PTH207 - absolute too
-            yield from _images(match) if match.is_dir() else [match]
+    if glob.has_magic(str(argument)) and not os.path.lexists(argument):
+        yield from sorted(map(Path, glob.iglob(str(argument), recursive=True)))  # noqa: PTH207 - absolute too
     else:
         yield argument
 
 
-def _below(folder: str) -> Iterator[str]:
-    """Yield the images below a folder in the order of sorted paths; a folder that cannot be read counts as empty."""
-    folders: set[str] = set()
-    names: list[str] = []
-    with contextlib.suppress(OSError), os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                folders.add(entry.name)
-            elif not entry.name.lower().endswith(IMAGE_SUFFIXES) or not entry.is_file():
-                continue
-            names.append(entry.name)
-    for name in sorted(names):
-        path = os.path.join(folder, name)  # noqa: PTH118 - for every file of many
-        if name in folders:
-            yield from _below(path)
-        else:
-            yield path
+def _below(folder: Path, *, everything: bool) -> Iterator[str]:
+    """Yield the images below a folder in the order of sorted paths."""
+    try:
+        for found in walk(str(folder), everything=everything):
+            if found.kind == "file" and is_image_name(found.path):
+                yield found.path
+    except OSError as error:
+        raise DataError(
+            f"{error.filename or folder}: {error.strerror or error}.\n"
+            "Next: make the folder readable, or name the images themselves."
+        ) from None

@@ -7,25 +7,28 @@ from __future__ import annotations
 
 import glob
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
+from zoo.data.class_folders import LayoutError, read_class_folders
 from zoo.data.dataset import Dataset, ImageFile
-from zoo.data.folder import holds_class_folders, no_folder_message, read_labelled, read_tree
-from zoo.data.splits import SPLITS, SourceFile, UncheckedData, choose_evaluation_split, evaluation_split, to_dataset
-from zoo.errors import DataError, NameConflict, PluginError, Refused, Terminated, UnknownName, ZooError, either, nearest
+from zoo.data.folder import holds_class_folders, list_folder, no_folder_message
+from zoo.data.listing import to_unchecked
+from zoo.data.splits import UncheckedData, evaluation_split, to_dataset
+from zoo.errors import DataError, NameConflict, PluginError, Refused, Terminated, UnknownName, ZooError
 from zoo.events import Note, Report
 from zoo.process import prints_to_stderr
 from zoo.registry.entry_points import one_line
 from zoo.registry.names import qualified_name
 from zoo.registry.plugins import Contribution
 from zoo.registry.registry import Registry
-from zoo.specs.data import FOLDER, SPLIT_NAMES, DataSourceSpec, SourceImage, SourceListing, Split, split_named
-from zoo.text import file_named, printable
+from zoo.specs.data import FOLDER, ClassFolders, DataSourceSpec, SourceListing
+from zoo.text import file_named
 
 FOLDER_SUMMARY = "A folder of class folders, with or without train/, val/ and test/ above them."
+_LIKE_TABLES = (".xlsx", ".xlsm", ".xls", ".ods", ".json", ".jsonl", ".ndjson")
+"""Tables of other programs. No data source claims them, because a plugin may."""
 _NAMED = re.compile(r"((?:[A-Za-z0-9][\w\-]*/)?[A-Za-z0-9][\w\-]+):(.+)", re.DOTALL)
 """`NAME:PATH`. A name has at least two characters, because one letter before the colon is a drive on Windows."""
 
@@ -84,26 +87,33 @@ def read_dataset(location: DataLocation, *, seed: int) -> Dataset:
     return to_dataset(read_unchecked(location), seed=seed)
 
 
-def read_unchecked(location: DataLocation) -> UncheckedData:
-    """Read everything at the location, before classes and splits are checked. Raises as `read_dataset` does."""
-    if location.source is None:
-        return replace(read_tree(location.path), source=location.argument)
-    return _unchecked(location, _listing(location, location.source))
+def read_unchecked(location: DataLocation, *, classes: Collection[str] = ()) -> UncheckedData:
+    """Read everything at the location, before classes and splits are checked. Raises as `read_dataset` does.
+
+    `classes` are names of classes that are known already: a folder of such a name is a class.
+    """
+    source = location.source
+    listing = list_folder(location.path) if source is None else _listing(location, source)
+    try:
+        found = read_class_folders(listing, classes=classes) if isinstance(listing, ClassFolders) else listing
+    except LayoutError as error:
+        raise DataError(f"{location.argument} {error}") from None
+    return to_unchecked(
+        found,
+        source=location.argument,
+        path=location.path,
+        reader=location.reader,
+        described=_describe(source) if source is not None else "",
+    )
 
 
 def read_evaluation_split(location: DataLocation, classes: tuple[str, ...]) -> tuple[str, Dataset]:
-    """The images to evaluate a trained classifier on: see `zoo.data.folder.read_labelled`."""
-    if location.source is None:
-        return read_labelled(location.path, classes)
-    data = read_unchecked(location)
-    chosen = choose_evaluation_split(list(data.splits))
-    if chosen is None and data.split_names:
-        raise DataError(
-            f"{location.argument} has the split {data.split_names['train']} but neither test nor val to evaluate a "
-            "classifier on.\nNext: name the split to evaluate it on 'test'."
-        )
-    split = chosen or "train"
-    return evaluation_split(replace(data, splits={split: data.splits.get(split, {})}), classes)
+    """The images to evaluate a trained classifier on: (name of the split, data set with that one split).
+
+    The split is test, else val, else, where there are no splits, everything (`all`). Labels are mapped by name to
+    `classes`. Raises DataError for a class that the classifier does not know, and as `read_dataset` does.
+    """
+    return evaluation_split(read_unchecked(location, classes=classes), classes)
 
 
 def read_again(reader: str, path: Path, names: Iterable[str], registry: Registry) -> Mapping[str, ImageFile]:
@@ -129,28 +139,6 @@ def data_exists(path: Path) -> bool:
     return path.exists() or (_is_pattern(path) and path.parent.is_dir())
 
 
-@dataclass(frozen=True, slots=True)
-class _Content:
-    """Reads one image through its data source, in any thread. What that raises makes this image unreadable."""
-
-    read: Callable[[], object]
-    source: str
-    """The data source and its distribution, for messages."""
-
-    def __call__(self) -> bytes:
-        try:
-            content = self.read()
-        except (DataError, OSError):
-            raise
-        except (Exception, SystemExit) as error:  # sys.exit in a plugin ends the plugin, not zoo
-            if isinstance(error, Terminated):
-                raise
-            raise DataError(f"the data source {self.source} raised {one_line(error)}") from error
-        if not isinstance(content, bytes):
-            raise DataError(f"the data source {self.source} must give bytes, gave {type(content).__name__}")
-        return content
-
-
 def _named(argument: str, registry: Registry) -> tuple[Contribution[DataSourceSpec] | None, Path] | None:
     match = _NAMED.fullmatch(argument)
     if match is None:
@@ -168,7 +156,7 @@ def _named(argument: str, registry: Registry) -> tuple[Contribution[DataSourceSp
         raise UnknownName("data source", name, _source_names(registry), hint=hint) from None
 
 
-def _listing(location: DataLocation, source: Contribution[DataSourceSpec]) -> SourceListing:
+def _listing(location: DataLocation, source: Contribution[DataSourceSpec]) -> SourceListing | ClassFolders:
     try:
         with prints_to_stderr():
             listing = source.spec.read(location.path)
@@ -184,91 +172,12 @@ def _listing(location: DataLocation, source: Contribution[DataSourceSpec]) -> So
         raise PluginError(
             f"The data source {_describe(source)} cannot read {location.argument}: {one_line(error)}"
         ) from error
-    if not isinstance(listing, SourceListing):
+    if not isinstance(listing, (SourceListing, ClassFolders)):
         raise PluginError(
-            f"The data source {_describe(source)} must read {location.argument} to a SourceListing, "
+            f"The data source {_describe(source)} must read {location.argument} to a SourceListing or ClassFolders, "
             f"gave {type(listing).__name__}."
         )
     return listing
-
-
-def _unchecked(location: DataLocation, listing: SourceListing) -> UncheckedData:
-    images = cast("tuple[SourceImage, ...]", listing.images)
-    split_names = _split_names(location, images)
-    _refuse_repeated_names(location, images)
-    source = _describe(location.source) if location.source is not None else ""
-    # Without split names everything is in train, and val is drawn from it later.
-    splits: dict[Split, dict[str, list[SourceFile]]] = {split: {} for split in SPLITS if split in split_names}
-    splits = splits or {"train": {}}
-    for image in sorted(images, key=lambda image: image.name):
-        by_class = splits["train" if image.split is None else SPLIT_NAMES[image.split.lower()]]
-        by_class.setdefault(printable(image.label), []).append(_file(image, location.path, source))
-    skipped = [replace(file, relative=printable(file.relative)) for file in listing.skipped]
-    return UncheckedData(
-        source=location.argument,
-        path=location.path,
-        reader=location.reader,
-        split_names=split_names,
-        splits=splits,
-        skipped=tuple(sorted(skipped, key=lambda file: file.relative)),
-        notes=listing.notes,
-    )
-
-
-def _file(image: SourceImage, path: Path, source: str) -> SourceFile:
-    if isinstance(image.content, Path):
-        return SourceFile(image.content, printable(image.name))
-    return SourceFile(path, printable(image.name), _Content(image.content, source))
-
-
-def _split_names(location: DataLocation, images: Iterable[SourceImage]) -> dict[Split, str]:
-    """The data's own names of their splits; empty if they have none."""
-    examples: dict[str | None, str] = {}
-    for image in images:
-        examples.setdefault(image.split, image.name)
-    unknown = [word for word in examples if word is not None and split_named(word) is None]
-    if unknown:
-        close = nearest(unknown[0], SPLIT_NAMES)
-        hint = f" Did you mean {either(close)}?" if close else ""
-        raise DataError(
-            f"{location.argument} has the split {unknown[0]!r} (of {examples[unknown[0]]}).{hint}\n"
-            "Next: name it train, val (valid, validation) or test, or leave splits out and let zoo draw val."
-        )
-    if None in examples and len(examples) > 1:
-        raise DataError(
-            f"{location.argument} has images with a split and others without one, such as {examples[None]}.\n"
-            "Next: give every image its split, train, val or test, or none of them."
-        )
-    return _one_name_each(location, [word for word in examples if word is not None])
-
-
-def _one_name_each(location: DataLocation, words: Iterable[str]) -> dict[Split, str]:
-    names: dict[Split, str] = {}
-    for word in words:
-        split = SPLIT_NAMES[word.lower()]
-        if split in names:
-            raise DataError(
-                f"{location.argument} has two names of the split {split}: {names[split]} and {word}.\nNext: keep one."
-            )
-        names[split] = word
-    return names
-
-
-def _refuse_repeated_names(location: DataLocation, images: Iterable[SourceImage]) -> None:
-    seen: dict[str, SourceImage] = {}
-    for image in images:
-        earlier = seen.setdefault(image.name, image)
-        if earlier is image:
-            continue
-        if earlier.split != image.split:
-            where = f"in two splits of {location.argument}, {earlier.split} and {image.split}"
-            step = "keep it in one: what was trained on must not be used to evaluate."
-        elif earlier.label != image.label:
-            where = f"under two labels in {location.argument}, {earlier.label} and {image.label}"
-            step = "keep the right one."
-        else:
-            where, step = f"listed twice in {location.argument}", "keep it once: it would count twice."
-        raise DataError(f"{image.name} is {where}.\nNext: {step}")
 
 
 def _conflict(argument: Path, claims: Iterable[Contribution[DataSourceSpec]]) -> NameConflict:
@@ -289,11 +198,14 @@ def _choice(source: Contribution[DataSourceSpec], path: Path) -> str:
 
 def _nothing_reads(argument: Path, registry: Registry) -> str:
     if argument.exists():
+        step = (
+            "give the folder that holds one folder per class, or say what reads it: --data NAME:PATH (zoo list sources)"
+        )
+        if argument.suffix.lower() in _LIKE_TABLES:
+            step = f"if it lists images and labels, --data table:{argument} says how to make it a table that zoo reads"
         return (
             f"The data {str(argument)!r} is a file that no data source recognises; there are: "
-            f"{', '.join(_source_names(registry))}.\n"
-            "Next: give the folder that holds one folder per class, or say what reads it: --data NAME:PATH "
-            "(zoo list sources)."
+            f"{', '.join(_source_names(registry))}.\nNext: {step}."
         )
     return no_folder_message(argument)
 

@@ -6,13 +6,14 @@ The rules are the same for class folders, tables and archives, so that they do n
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from zoo.data.dataset import Dataset, ImageFile, class_counts, natural_key
 from zoo.errors import DataError, nearest
 from zoo.specs.data import FOLDER, IMAGE_SUFFIXES, Skipped, Split, is_image_name
+from zoo.text import composed, counted, exact, folded, some
 
 VAL_SHARE = 0.2
 """Share of every class that is drawn from train for val."""
@@ -73,22 +74,38 @@ def to_dataset(data: UncheckedData, *, seed: int) -> Dataset:
 
 
 def evaluation_split(data: UncheckedData, classes: tuple[str, ...]) -> tuple[str, Dataset]:
-    """The data set of the only split in `data`, to evaluate a trained classifier on, and the split's name or `all`.
+    """The data set of the split to evaluate a trained classifier on, and the split's name, or `all` if there is none.
 
-    Labels are mapped by name to `classes`. Raises DataError for other classes, and if there are no images.
+    The split is test, else val. Labels are mapped by name to `classes`.
+
+    Raises:
+        DataError: There are other classes, no images, or only a split to train on.
     """
-    ((split, by_class),) = data.splits.items()
-    unknown = sorted((name for name, files in by_class.items() if files and name not in classes), key=natural_key)
+    has_splits = bool(data.split_names)
+    split: Split = next((split for split in ("test", "val") if split in data.splits), "train")
+    if has_splits and split == "train":
+        # Scores on the training images would look far better than they are, so they are used only if asked for.
+        train = data.split_names["train"]
+        step = f"give {str(data.path / train.rstrip('/'))!r}" if data.reader == FOLDER else "name that split 'test'"
+        raise DataError(
+            f"{data.source} has {train} but neither test nor val to evaluate a classifier on.\n"
+            f"Next: to evaluate it on the images of {train}, {step}."
+        )
+    # Names are compared as people see them: a classifier may have been trained before on names written otherwise.
+    own = {composed(name): name for name in classes}
+    by_class = {own.get(name, name): files for name, files in data.splits[split].items()}
+    names = set(classes)
+    unknown = sorted((name for name, files in by_class.items() if files and name not in names), key=natural_key)
     if unknown:
         kind = "class folders" if data.reader == FOLDER else "classes"
         raise DataError(
-            f"{data.source} has {kind} that this classifier does not know: {', '.join(unknown)}.\n"
-            f"Its classes: {', '.join(classes)}."
+            f"{data.source} has {kind} that this classifier does not know: {some(unknown)}."
+            f"{_hint(unknown[0], classes)}\nIts classes: {some(classes)}."
         )
+    data = replace(data, splits={split: by_class})
     files = image_files(data, split, classes)
     if not files:
         raise DataError(no_images_message(data))
-    has_splits = split in data.split_names
     dataset = Dataset(
         source=data.source,
         folder=data.path,
@@ -96,20 +113,16 @@ def evaluation_split(data: UncheckedData, classes: tuple[str, ...]) -> tuple[str
         classes=classes,
         splits={split if has_splits else "val": files},
         skipped=data.skipped,
+        notes=data.notes,
     )
     return split if has_splits else "all", dataset
-
-
-def choose_evaluation_split(splits: Collection[Split]) -> Split | None:
-    """The split to evaluate a trained classifier on: test, else val, else None."""
-    return "test" if "test" in splits else "val" if "val" in splits else None
 
 
 def image_files(data: UncheckedData, split: Split, classes: Sequence[str]) -> tuple[ImageFile, ...]:
     """The files of one split in the order of `classes`, with their labels."""
     by_class = data.splits[split]
     return tuple(
-        ImageFile(file.path, file.relative, label, file.reader, "" if data.reader == FOLDER else name)
+        ImageFile(file.path, file.relative, label, file.reader, name)
         for label, name in enumerate(classes)
         for file in by_class.get(name, [])
     )
@@ -141,6 +154,14 @@ def split_note(seed: int) -> str:
     return f"val: {VAL_SHARE:.0%} of every class, drawn from train with seed {seed}"
 
 
+def similar(classes: Sequence[str]) -> list[tuple[str, ...]]:
+    """Groups of class names that people could take for one another, such as `Cat` and `cat`."""
+    groups: dict[str, list[str]] = {}
+    for name in classes:
+        groups.setdefault(folded(name), []).append(name)
+    return [tuple(names) for names in groups.values() if len(names) > 1]
+
+
 def no_images_message(data: UncheckedData) -> str:
     """The message for data in which no image has a class."""
     if data.reader != FOLDER:
@@ -166,6 +187,12 @@ def one_class_message(data: UncheckedData, name: str) -> str:
     return f"{data.source} has only the class {name!r}; a classifier needs at least two {kinds}."
 
 
+def no_train_message(data: UncheckedData) -> str:
+    """The message for data that have splits, and none to train on."""
+    names, slash = " and ".join(sorted(data.split_names.values())), "/" if data.reader == FOLDER else ""
+    return f"{data.source} has {names} but no train{slash}.\nNext: rename the split to train on to 'train'."
+
+
 def _nothing_usable_message(data: UncheckedData) -> str:
     first = next(iter(data.skipped), None)
     if first is None:
@@ -182,16 +209,13 @@ def _train_classes(data: UncheckedData) -> tuple[str, ...]:
     train = data.splits.get("train", {})
     classes = tuple(sorted(train, key=natural_key))
     if "train" not in data.splits and any(data.splits.values()):
-        splits = " and ".join(data.split_names.values())
-        raise DataError(
-            f"{data.source} has the splits {splits} but no train.\nNext: name the split to train on 'train'."
-        )
+        raise DataError(no_train_message(data))
     if not any(train.values()):
         raise DataError(no_images_message(data))
     empty = [name for name in classes if not train[name]]
     if empty:
         raise DataError(
-            f"{_plural(len(empty), 'class folder')} without images: {', '.join(empty)} (in {data.source}).\n"
+            f"{counted(len(empty), 'class folder')} without images: {some(empty)} (in {data.source}).\n"
             "Next: put images there, or remove the folder."
         )
     if len(classes) < 2:
@@ -200,25 +224,32 @@ def _train_classes(data: UncheckedData) -> tuple[str, ...]:
 
 
 def _refuse_different_classes(data: UncheckedData, classes: Sequence[str]) -> None:
-    path, names = data.source, data.split_names
+    path, names, known = data.source, data.split_names, set(classes)
     for split, by_class in data.splits.items():
-        unknown = sorted((name for name, files in by_class.items() if name not in classes and files), key=natural_key)
+        unknown = sorted((name for name, files in by_class.items() if name not in known and files), key=natural_key)
         if unknown:
-            close = nearest(unknown[0], classes)
-            hint = f" Did you mean {close[0]!r}?" if close else ""
             raise DataError(
-                f"{names[split]} of {path} has classes that {names['train']} lacks: {', '.join(unknown)}.{hint}\n"
-                f"The classes of {names['train']}: {', '.join(classes)}."
+                f"{names[split]} of {path} has classes that {names['train']} lacks: {some(unknown)}."
+                f"{_hint(unknown[0], classes)}\nThe classes of {names['train']}: {some(classes)}."
             )
         # Stages are chosen by their scores on val, so val must have every class; test only reports.
         missing = [name for name in classes if not by_class.get(name)]
         if missing and split == "val":
             train, val = names["train"], names["val"]
-            count = _plural(len(missing), "class", "classes")
+            count = counted(len(missing), "class", "classes")
             raise DataError(
-                f"{val} of {path} has no images of {count}: {', '.join(missing)}.\n"
+                f"{val} of {path} has no images of {count}: {some(missing)}.\n"
                 f"Next: move some of its images from {train} to {val}, or remove {val} and let zoo draw it."
             )
+
+
+def _hint(unknown: str, classes: Sequence[str]) -> str:
+    """Name the nearest class; of one that looks the same, show in what it differs."""
+    alike = next((name for name in classes if folded(name) == folded(unknown)), None)
+    if alike is not None:
+        return f" {exact(unknown)} looks like {exact(alike)}: rename one to the other."
+    close = nearest(unknown, classes)
+    return f" Did you mean {close[0]!r}?" if close else ""
 
 
 def _refuse_single_images(data: UncheckedData, files: Sequence[ImageFile], classes: Sequence[str]) -> None:
@@ -229,7 +260,3 @@ def _refuse_single_images(data: UncheckedData, files: Sequence[ImageFile], class
                 f"The class {name!r} has 1 image; drawing val from train needs at least 2 of every class.\n"
                 f"Next: add images, or make {own_val} yourself."
             )
-
-
-def _plural(count: int, one: str, many: str | None = None) -> str:
-    return f"{count} {one if count == 1 else many or one + 's'}"

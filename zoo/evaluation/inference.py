@@ -82,7 +82,15 @@ def cached_logits(model: ZooModel, rows: Table, cut: Cut | None, *, micro_batche
         logits: Tensor = model.head(part if cut is None else model.features_after(cut, part))
         return logits
 
-    return torch.cat(list(outputs(forward, model, rows.chunks(micro_batches.size), micro_batches)))
+    collected: Tensor | None = None
+    done = 0
+    for output in outputs(forward, model, rows.chunks(micro_batches.size), micro_batches):
+        if collected is None:
+            collected = _allocate(len(rows), output)
+        collected[done : done + len(output)] = output
+        done += len(output)
+    assert collected is not None, "there is at least one row"
+    return collected
 
 
 def outputs(

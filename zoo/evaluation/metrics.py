@@ -16,6 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from zoo.evaluation.matrix import ConfusionMatrix, cells_of, matrix_of, to_json
+from zoo.evaluation.probabilities import certainties, cross_entropy, hits_in_top, top_classes
+
 BINS = 15
 """Bins of the reliability diagram, as in Guo et al. 2017."""
 Z95 = 1.959963984540054
@@ -97,38 +100,35 @@ class Assessment:
     """Expected calibration error over the bins of `reliability`, 0 to 1."""
     reliability: tuple[Bin, ...]
     classes: tuple[ClassScores, ...]
-    confusion: tuple[tuple[int, ...], ...]
-    """[true class][predicted class] -> images, in the order of `classes`."""
+    confusion: ConfusionMatrix
+    """[true class][predicted class] -> images, in the order of `classes`. Of many classes, a `SparseMatrix`."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types."""
-        return asdict(self)
+        """Plain JSON types. Of many classes, the matrix is under another key (`zoo.evaluation.matrix`)."""
+        return asdict(self) | to_json(self.confusion)
 
 
 def score(logits: Tensor, targets: Tensor) -> Scores:
     """Score logits[N, classes] against class indices targets[N], with N at least 1."""
-    logits, targets = logits.float().cpu(), targets.cpu()
-    predicted = logits.argmax(dim=1)
+    predicted, targets = top_classes(logits), targets.cpu()
     return Scores(
         accuracy=int((predicted == targets).sum()) / len(targets),
         macro_f1=_macro_f1(predicted, targets, classes=logits.shape[1]),
-        loss=float(torch.nn.functional.cross_entropy(logits, targets)),
+        loss=cross_entropy(logits, targets),
     )
 
 
 def assess(logits: Tensor, targets: Tensor, classes: Sequence[str]) -> Assessment:
     """Assess logits[N, classes] against class indices targets[N], with N at least 1; `classes` are their names."""
-    logits, targets = logits.float().cpu(), targets.cpu()
-    images = len(targets)
+    images, targets = len(targets), targets.cpu()
     scores = score(logits, targets)
     confusion = confusion_matrix(logits, targets)
-    accuracy = wilson_interval(int(confusion.diagonal().sum()), images)
+    of_class = _class_scores(classes, confusion)
+    accuracy = wilson_interval(sum(scored.correct for scored in of_class), images)
     assert accuracy is not None, "there is at least one image"
-    top5 = None
-    if len(classes) > _TOP:
-        in_top5 = (logits.topk(_TOP, dim=1).indices == targets[:, None]).any(dim=1)
-        top5 = wilson_interval(int(in_top5.sum()), images)
-    bins = reliability_bins(logits.double().softmax(1), targets)
+    top5 = wilson_interval(hits_in_top(logits, targets, _TOP), images) if len(classes) > _TOP else None
+    certain = certainties(logits, targets)
+    bins = _bins(certain.highest, certain.predicted == targets, BINS)
     return Assessment(
         images=images,
         accuracy=accuracy,
@@ -137,16 +137,17 @@ def assess(logits: Tensor, targets: Tensor, classes: Sequence[str]) -> Assessmen
         loss=scores.loss,
         calibration_error=expected_calibration_error(bins),
         reliability=bins,
-        classes=tuple(_class_scores(name, index, confusion) for index, name in enumerate(classes)),
-        confusion=tuple(tuple(row) for row in confusion.tolist()),
+        classes=of_class,
+        confusion=confusion,
     )
 
 
-def confusion_matrix(logits: Tensor, targets: Tensor) -> Tensor:
-    """logits[N, classes], targets[N] -> int64[classes, classes]: images by true class (row) and predicted class."""
+def confusion_matrix(logits: Tensor, targets: Tensor) -> ConfusionMatrix:
+    """Count the images of logits[N, classes] by their true class targets[N] (row) and predicted class (column)."""
     number = logits.shape[1]
-    cells = targets.cpu() * number + logits.float().cpu().argmax(dim=1)
-    return torch.bincount(cells, minlength=number**2).reshape(number, number)
+    places, counts = torch.unique(targets.cpu() * number + top_classes(logits), return_counts=True)
+    cells = zip(places.tolist(), counts.tolist(), strict=True)
+    return matrix_of(number, ((place // number, place % number, images) for place, images in cells))
 
 
 def wilson_interval(successes: int, trials: int) -> Share | None:
@@ -172,7 +173,12 @@ def reliability_bins(probabilities: Tensor, targets: Tensor, *, bins: int = BINS
     Takes probabilities[N, classes] and class indices targets[N].
     """
     confidence, predicted = probabilities.double().max(1)
-    correct = (predicted == targets).double()
+    return _bins(confidence, predicted == targets, bins)
+
+
+def _bins(confidence: Tensor, right: Tensor, bins: int) -> tuple[Bin, ...]:
+    """Sort N images by confidence, float64[N]; right, bool[N], says which are classified correctly."""
+    correct = right.double()
     # Bins are (low, high] as in the paper, so that a probability of exactly 1 is in the last one.
     edges = torch.linspace(0, 1, bins + 1, dtype=torch.float64)
     index = torch.bucketize(confidence, edges[1:-1], right=False)
@@ -212,10 +218,17 @@ def _macro_f1(predicted: Tensor, targets: Tensor, classes: int) -> float:
     return float((of_class / (occurring > 0).sum()).sum())
 
 
-def _class_scores(name: str, index: int, confusion: Tensor) -> ClassScores:
-    """Count one class in the confusion matrix[classes, classes]."""
-    images, predicted = int(confusion[index].sum()), int(confusion[:, index].sum())
-    correct = int(confusion[index, index])
+def _class_scores(names: Sequence[str], confusion: ConfusionMatrix) -> tuple[ClassScores, ...]:
+    """Count every class in the confusion matrix, in the order of the names."""
+    images, predicted, correct = ([0] * len(names) for _ in range(3))
+    for true, taken_for, count in cells_of(confusion):
+        images[true] += count
+        predicted[taken_for] += count
+        correct[true] += count if true == taken_for else 0
+    return tuple(map(_scores_of_class, names, images, predicted, correct))
+
+
+def _scores_of_class(name: str, images: int, predicted: int, correct: int) -> ClassScores:
     return ClassScores(
         name=name,
         images=images,

@@ -9,6 +9,8 @@ from dataclasses import astuple, dataclass, fields
 
 from torch import Tensor
 
+from zoo.evaluation.probabilities import certainties
+
 
 @dataclass(frozen=True, slots=True)
 class ImagePrediction:
@@ -39,10 +41,9 @@ def predictions_of(
     split: str, files: Sequence[str], logits: Tensor, targets: Tensor, classes: Sequence[str]
 ) -> list[ImagePrediction]:
     """Return a prediction for each of N files, in their order, from logits[N, classes] and class indices targets[N]."""
-    probabilities = logits.double().softmax(1)
-    highest, predicted = probabilities.max(1)
-    of_label = probabilities.gather(1, targets[:, None])[:, 0]
-    rows = zip(files, targets.tolist(), predicted.tolist(), highest.tolist(), of_label.tolist(), strict=True)
+    certain = certainties(logits, targets)
+    columns = (targets, certain.predicted, certain.highest, certain.of_target)
+    rows = zip(files, *(column.tolist() for column in columns), strict=True)
     return [
         ImagePrediction(split, file, classes[label], classes[top], probability, probability_of_label)
         for file, label, top, probability, probability_of_label in rows

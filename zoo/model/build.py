@@ -87,6 +87,28 @@ def build_headless(
     return ZooModel(built, nn.Identity(), name=backbone.qualified, classes=(), preprocessing=preprocessing, needs=needs)
 
 
+def build_with_state(
+    backbone: ResolvedBackbone,
+    state: Mapping[str, Tensor],
+    *,
+    tag: str | None,
+    input_size: tuple[int, int] | None,
+    values: bool,
+) -> None:
+    """Build the backbone with tensors of any shape by name, only to see whether its provider takes them.
+
+    `values` False: on the meta device, by names and shapes alone, which takes no time and no memory. A conversion that
+    looks at values fails there.
+
+    Raises WeightsMismatch, or what the provider's code raises.
+    """
+    if values:
+        _build_for_size(backbone, tag, state, input_size)
+        return
+    with torch.device("meta"):
+        _build_for_size(backbone, tag, {name: tensor.to("meta") for name, tensor in state.items()}, input_size)
+
+
 def build_backbone(
     build: BuildBackbone, *, tag: str | None, state: Mapping[str, Tensor] | None, input_size: tuple[int, int] | None
 ) -> Backbone:

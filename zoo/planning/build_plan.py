@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from torch import nn
+
 from zoo.data.dataset import Dataset
 from zoo.data.store import ImageStore
 from zoo.events import Report
@@ -30,7 +32,7 @@ def build_plan(
     measured: ComputeChoice,
     *,
     threads: int,
-    weights: Weights | None = None,
+    weights: Weights,
     fallback: str | None = None,
     cut_fault: Callable[[str], str] | None = None,
 ) -> Plan:
@@ -43,12 +45,12 @@ def build_plan(
         measured: How the backbone computes, and what was measured to decide it.
         threads: With how many torch computes, as it was before anything was built: building may change it, and the
             proof must see that.
-        weights: Those that were read; None in a dry run.
+        weights: Those that were read, or in a dry run only examined.
         fallback: Why `weights` are not the ones asked for.
         cut_fault: Says of a group what is wrong with the backbone cut before it; empty where nothing is. None in a dry
             run, which builds no model to ask.
     """
-    choice = weights.choice if weights else resolved.model.weights
+    choice = weights.choice
     dataset = examined.dataset
     plan = Plan(
         backbone=_backbone(resolved, choice),
@@ -56,8 +58,11 @@ def build_plan(
             label=choice.label,
             kind=choice.kind,
             path=str(choice.path.resolve()) if choice.path else None,
-            digest=weights.digest if weights else None,
+            digest=weights.digest,
             fallback=fallback,
+            taken=weights.taken,
+            download=weights.download,
+            download_bytes=_bytes(resolved.outline.backbone) if weights.download else None,
         ),
         head=_head(resolved),
         recipe=resolved.recipe_name,
@@ -93,6 +98,11 @@ def measure(resolved: Resolved, report: Report) -> ComputeChoice:
         tune=request.tune,
         report=report,
     )
+
+
+def _bytes(backbone: nn.Module) -> int:
+    """About as many as a file of its weights has; publishers of most files do not say how many they are."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in backbone.state_dict().values())
 
 
 def _stages(resolved: Resolved, dataset: Dataset, cut_fault: Callable[[str], str] | None) -> tuple[StagePlan, ...]:

@@ -14,6 +14,7 @@ from zoo.errors import DataError
 from zoo.events import Progress, Report
 from zoo.planning.resolve import Resolved
 from zoo.specs.data import Split
+from zoo.text import some
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,7 @@ def _refuse_unreadable(dataset: Dataset, faults: dict[str, str], total: int) -> 
         left = {file.label for file in files}
         gone = [name for label, name in enumerate(dataset.classes) if label not in left]
         if gone:
-            raise DataError(f"No readable image is left of {', '.join(gone)} in {split}:\n{listed}{more}")
+            raise DataError(f"No readable image is left of {some(gone)} in {split}:\n{listed}{more}")
     if len(faults) > UNREADABLE_SHARE * total:
         raise DataError(
             f"{len(faults)} of {total} images cannot be read; over {UNREADABLE_SHARE:.0%} is a fault of the data:\n"

@@ -28,7 +28,7 @@ from zoo.specs.recipe import RecipeSpec, Stage, override, recipe_from_file
 from zoo.specs.selectors import Selection
 from zoo.storage.cache import cache_folder
 from zoo.storage.eviction import size_limit
-from zoo.text import printable
+from zoo.text import printable, some
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -147,7 +147,7 @@ def _dataset(request: Request, registry: Registry, report: Report) -> Dataset:
         kind, where = ("class folders", "folders") if dataset.reader == FOLDER else ("classes", "labels")
         raise OptionError(
             f"--classes says {request.classes}, {request.data} has {len(dataset.classes)} {kind}: "
-            f"{', '.join(dataset.classes)}.\nNext: leave --classes out, or check the {where}."
+            f"{some(dataset.classes)}.\nNext: leave --classes out, or check the {where}."
         )
     return dataset
 

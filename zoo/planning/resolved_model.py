@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from zoo.errors import OptionError, Refused
-from zoo.model.build import build_headless, build_model, build_outline
+from zoo.errors import OptionError, Refused, WeightsError, first_line
+from zoo.model.build import build_headless, build_model, build_outline, build_with_state
 from zoo.model.measure import accepts_size, nearest_accepted_sizes
 from zoo.model.model import ZooModel
 from zoo.registry.names import ResolvedBackbone
@@ -17,6 +18,7 @@ from zoo.registry.plugins import Contribution
 from zoo.registry.registry import Registry
 from zoo.specs.head import HeadSpec
 from zoo.specs.options import build_options
+from zoo.weights.fitting import Architecture
 from zoo.weights.obtain import WeightsChoice, choose_weights
 
 
@@ -62,6 +64,31 @@ class ResolvedModel:
             tag=self.weights.tag,
             input_size=self.input_size,
         )
+
+    def architecture(self) -> Architecture:
+        """What a user's weights file is fitted to."""
+
+        def own() -> dict[str, tuple[int, ...]]:
+            with torch.device("meta"):
+                module = self.headless().backbone
+            return {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+
+        def refusal(state: Mapping[str, Tensor], values: bool) -> WeightsError | None:
+            try:
+                build_with_state(self.backbone, state, tag=self.weights.tag, input_size=self.input_size, values=values)
+            except WeightsError as error:
+                return error
+            except Exception as error:
+                # A provider's conversion may fail in any way on names that it does not expect.
+                refused = WeightsError(
+                    f"{self.backbone.spec.name} could not be built with these weights: "
+                    f"{type(error).__name__}: {first_line(error)}\nNext: pass the file of this architecture."
+                )
+                refused.__cause__ = error
+                return refused
+            return None
+
+        return Architecture(label=self.backbone.spec.name, own=own, refusal=refusal)
 
     def headless(self) -> ZooModel:
         """The backbone alone with random weights: what it gives a head comes out."""

@@ -9,9 +9,11 @@ from typing import Literal
 from zoo.data.check.duplicates import Copy, across_splits, copies, under_two_labels
 from zoo.data.dataset import FEW_IMAGES, IMBALANCE_RATIO, Dataset
 from zoo.data.lost_values import SHOWN, TO_8_BITS, Loss
+from zoo.data.splits import similar
 from zoo.planning.batch_sizes import part_sizes
 from zoo.specs.plan import Plan
 from zoo.specs.recipe import Stage
+from zoo.text import exact
 
 SMALL_BATCH = 8
 """Images. The mean and variance of a smaller batch say little about the data (arXiv:1803.08494)."""
@@ -33,6 +35,7 @@ def plan_warnings(plan: Plan, *, native: tuple[int, int], own_loss: bool) -> tup
     return (
         *_small_batches(plan),
         *_far_resolution(plan, native),
+        *_similar_classes(plan),
         *_few_images(plan, "train"),
         *_few_images(plan, "val"),
         *_unequal_classes(plan, own_loss=own_loss),
@@ -138,6 +141,16 @@ def _far_resolution(plan: Plan, native: tuple[int, int]) -> Iterator[str]:
         f"{factor:.1f} times {'larger' if larger else 'smaller'}, so the weights fit badly. Next: leave "
         f"--input-size out, or other weights: zoo list backbones --input-size {_size(height, width)}."
     )
+
+
+def _similar_classes(plan: Plan) -> Iterator[str]:
+    groups = similar(plan.classes)
+    if groups:
+        more = f", and {len(groups) - 1:,} more groups," if len(groups) > 1 else ""
+        yield (
+            f"The classes {' and '.join(map(exact, groups[0]))}{more} have names that are easily taken for one another."
+            " Next: merge them if they mean the same, or rename one."
+        )
 
 
 def _few_images(plan: Plan, split: str) -> Iterator[str]:

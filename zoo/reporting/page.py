@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +17,13 @@ from zoo.events import Note, Report
 from zoo.registry.registry import Registry
 from zoo.reporting import charts
 from zoo.reporting.command import RECIPE_FILE, as_lines, command_of, recipe_of
+from zoo.reporting.confusions import frequent_confusions, shown_matrix
 from zoo.reporting.examples import Examples, gather
 from zoo.reporting.record import RunRecord, read_run
 from zoo.storage.atomic import write_text
 from zoo.training.run_folder import has_result
 
 REPORT = "report.html"
-_MATRIX_MOST = 30
-"""Most classes with a confusion matrix. Of more, the cells would be too small to read."""
-_CONFUSIONS_SHOWN = 25
 _EVIDENCE_MOST = 6000
 """Most characters of a check's evidence; the rest is in proof.json."""
 
@@ -65,7 +62,8 @@ def render(record: RunRecord, examples: Examples, registry: Registry) -> str:
     templates = environment()
     plan, result = record.plan, record.result
     kept = result["selection"]["kept"]
-    assessed = record.assessment
+    assessed, confusion = record.assessment, record.confusion
+    names = [scores["name"] for scores in assessed["classes"]] if assessed else []
     return templates.get_template("report.html").render(
         css=styles(templates),
         plan=plan,
@@ -80,8 +78,8 @@ def render(record: RunRecord, examples: Examples, registry: Registry) -> str:
         backbone=plan.backbone.name.rpartition("/")[2].partition(".")[0],
         head=plan.head.name.rpartition("/")[2],
         recipe=plan.recipe.rpartition("/")[2],
-        matrix=_matrix(assessed) if assessed else None,
-        confusions=_confusions(assessed) if assessed else [],
+        matrix=shown_matrix(confusion, names) if confusion is not None else None,
+        confusions=frequent_confusions(confusion, names) if confusion is not None else [],
         loss=charts.loss_curves(record.history, kept) if record.history else None,
         accuracy=charts.accuracy_curve(record.history, kept) if record.history else None,
         bars=charts.class_bars(assessed["classes"]) if assessed else None,
@@ -93,30 +91,6 @@ def render(record: RunRecord, examples: Examples, registry: Registry) -> str:
         recipe_text=recipe_of(plan).to_toml(),
         recipe_file=RECIPE_FILE,
     )
-
-
-def _matrix(assessed: Mapping[str, Any]) -> list[tuple[str, list[tuple[int, float]]]] | None:
-    """For each true class (name, [(images, share of the row)]); None for more than `_MATRIX_MOST` classes."""
-    names = [scores["name"] for scores in assessed["classes"]]
-    if len(names) > _MATRIX_MOST:
-        return None
-    rows = []
-    for name, counts in zip(names, assessed["confusion"], strict=True):
-        total = sum(counts) or 1
-        rows.append((name, [(count, count / total) for count in counts]))
-    return rows
-
-
-def _confusions(assessed: Mapping[str, Any]) -> list[tuple[str, str, int, int]]:
-    """(true class, predicted class, images, images of the true class), the most frequent confusion first."""
-    names = [scores["name"] for scores in assessed["classes"]]
-    confusions = [
-        (names[true], names[predicted], count, sum(row))
-        for true, row in enumerate(assessed["confusion"])
-        for predicted, count in enumerate(row)
-        if count and true != predicted
-    ]
-    return sorted(confusions, key=lambda confusion: -confusion[2])[:_CONFUSIONS_SHOWN]
 
 
 @functools.cache

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.errors import RunError
+from zoo.evaluation.matrix import ConfusionMatrix, read_matrix
 from zoo.evaluation.predictions import ImagePrediction, from_csv
 from zoo.specs.plan import Plan
 from zoo.storage.atomic import parse_json
@@ -41,6 +42,16 @@ class RunRecord:
         """The assessment of `split`; None for a run of an older zoo."""
         assessment: dict[str, Any] | None = self.evaluation.get(self.split)
         return assessment
+
+    @property
+    def confusion(self) -> ConfusionMatrix | None:
+        """The confusion matrix of `split`; None for a run of an older zoo. Raises RunError for one that is damaged."""
+        if self.assessment is None:
+            return None
+        try:
+            return read_matrix(self.assessment)
+        except ValueError as error:
+            raise RunError(f"{self.path / EVALUATION} cannot be read: {error}.") from None
 
 
 def read_run(path: Path) -> RunRecord:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -12,11 +13,28 @@ from zoo.specs.validation import NAME, check_callables, check_name
 Split = Literal["train", "val", "test"]
 FOLDER = "folder"
 """The name of the reader of class folders, which is zoo itself and no data source."""
-Reason = Literal["hidden", "not an image", "unreadable", "not in a class folder", "no label"]
+Reason = Literal["hidden", "system file", "not an image", "unreadable", "not in a class folder", "no label"]
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
 """The extensions that torchvision knows. Animations (.gif) are not single images."""
-SPLIT_NAMES: dict[str, Split] = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+SPLIT_WORDS: dict[Split, tuple[str, ...]] = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation", "dev"),
+    "test": ("test", "testing", "eval", "evaluation"),
+}
+"""The words for each split: those of ImageFolder in Hugging Face datasets."""
+SPLIT_NAMES: dict[str, Split] = {word: split for split, words in SPLIT_WORDS.items() for word in words}
+_BETWEEN_WORDS = re.compile(r"[-._ 0-9]+")
+_SYSTEM_NAMES = frozenset(
+    name.casefold()
+    for name in (
+        "__MACOSX", "Thumbs.db", "ehthumbs.db", "desktop.ini", "$RECYCLE.BIN", "System Volume Information",
+        "lost+found", "@eaDir", "#recycle", "#snapshot", "@Recycle", "@Recently-Snapshot", "__pycache__", ".DS_Store",
+        ".Trashes", ".Spotlight-V100", ".fseventsd", ".TemporaryItems", ".AppleDouble", ".ipynb_checkpoints",
+        ".@__thumb", ".git",
+    )
+)  # fmt: skip
+"""What Windows, macOS, Linux, Synology, QNAP, Jupyter and Python put beside people's files."""
 
 
 def is_image_name(name: str) -> bool:
@@ -26,11 +44,30 @@ def is_image_name(name: str) -> bool:
 
 
 def split_named(name: str) -> Split | None:
-    """The split that a folder name or a table cell means, in any case; None for any other word.
+    """The split that a folder name or a table cell means: `train`, `val` or `test`; None for any other name.
 
-    The words are `train`, `val` (also `valid`, `validation`) and `test`.
+    The words are `train`, `training`; `val`, `valid`, `validation`, `dev`; `test`, `testing`, `eval`, `evaluation`, in
+    any case, also between `-`, `_`, `.`, spaces and digits (`seg_train`, `Valid-Set`). A name with words of two splits,
+    such as `train_val`, means none.
     """
-    return SPLIT_NAMES.get(name.lower())
+    splits = {SPLIT_NAMES[word] for word in _BETWEEN_WORDS.split(name.lower()) if word in SPLIT_NAMES}
+    return splits.pop() if len(splits) == 1 else None
+
+
+def is_system_name(name: str) -> bool:
+    """Whether a file or folder of this name was made by an operating system, a NAS or a tool, not by a person."""
+    return name.casefold() in _SYSTEM_NAMES or name.startswith("._")
+
+
+def passed_over(parts: Iterable[str]) -> Reason | None:
+    """Why zoo passes over a file with this path, given as its folders and its name; None if it does not.
+
+    A name that begins with a dot is `hidden`, one of the list of system files is a `system file`.
+    """
+    names = tuple(parts)
+    if any(name.startswith(".") for name in names):
+        return "hidden"
+    return "system file" if any(is_system_name(name) for name in names) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +109,16 @@ class SourceImage:
             raise TypeError(f"split of {self.name!r} must be a text or None, got {self.split!r}")
 
 
+@dataclass(frozen=True, slots=True)
+class EmptyClass:
+    """A class that exists but has no image, or a split without any."""
+
+    label: str
+    """Name of the class; empty for a split that has no class."""
+    split: str | None = None
+    """A word that `split_named` knows; None if the data have no splits."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SourceListing:
     """Everything that a data source found, used or not. The order does not matter: zoo sorts classes and names."""
@@ -80,9 +127,11 @@ class SourceListing:
     skipped: Iterable[Skipped] = ()
     notes: tuple[str, ...] = ()
     """What people should know about how the data were read, a few words each. `zoo plan` prints them."""
+    empty: Iterable[EmptyClass] = ()
+    """Classes and splits without images, which zoo refuses where they would be needed."""
 
     def __post_init__(self) -> None:
-        for field, kind in (("images", SourceImage), ("skipped", Skipped)):
+        for field, kind in (("images", SourceImage), ("skipped", Skipped), ("empty", EmptyClass)):
             given = tuple(getattr(self, field))
             for each in given:
                 if not isinstance(each, kind):
@@ -90,6 +139,40 @@ class SourceListing:
             object.__setattr__(self, field, given)
         if not isinstance(self.notes, tuple) or not all(isinstance(note, str) for note in self.notes):
             raise TypeError(f"notes must be a tuple of strings, got {self.notes!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class FolderFile:
+    """A file in class folders, an image or not."""
+
+    name: str
+    """A name that no other file has, with forward slashes. Reports and digests use it."""
+    content: Path | Callable[[], bytes]
+    """As in `SourceImage`."""
+    place: str = ""
+    """The path that says label and split, where the name says more, such as the shard it is in. Empty: the name."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClassFolders:
+    """Files in class folders, with or without folders for splits. zoo reads labels and splits from the folders.
+
+    The rules are those of docs/data.md, and are applied once, to all files together.
+    """
+
+    files: Iterable[FolderFile]
+    folders: Iterable[str] = ()
+    """Paths of folders that hold no file, if the source knows them."""
+    skipped: Iterable[Skipped] = ()
+    """Further files, which are in no class folder by their kind."""
+    notes: tuple[str, ...] = ()
+    """As in `SourceListing`."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "files", tuple(self.files))
+        for file in self.files:
+            if not isinstance(file, FolderFile):
+                raise TypeError(f"files must be FolderFile objects, one of them is {type(file).__name__}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,76 +185,16 @@ class DataSourceSpec:
     recognises: Callable[[Path], bool]
     """Whether a path is of this kind. It may be a pattern such as `train-{000..003}.tar`. The answer should be quick,
     and False for what does not exist. A path that zoo reads by itself cannot be taken over."""
-    read: Callable[[Path], SourceListing]
-    """Lists everything at a path without opening the images. The text of a ValueError or `zoo.DataError` says what is
-    wrong with the data, that of an ImportError what is missing; both are shown to the user."""
+    read: Callable[[Path], SourceListing | ClassFolders]
+    """Lists everything at a path without opening the images: images with labels, or files in class folders. The text
+    of a ValueError or `zoo.DataError` says what is wrong with the data, that of an ImportError what is missing; both
+    are shown to the user."""
 
     def __post_init__(self) -> None:
         check_name("data source", self.name, NAME)
         check_callables(self, "recognises", "read")
 
 
-def list_class_folders(files: Iterable[tuple[str, Path | Callable[[], bytes]]]) -> SourceListing:
-    """List the files of an archive by the rules of class folders, for any source that knows names and contents.
-
-    Files lie in `CLASS/...`, or in `train/CLASS/...` with `val/` (and `test/`). One folder around all of it is ignored.
-
-    Args:
-        files: (name with forward slashes, content as in `SourceImage`), for every file.
-
-    Raises:
-        ValueError: Two folders of one split, such as `val/` and `valid/`.
-    """
-    found = [(name, PurePosixPath(name).parts, content) for name, content in files]
-    shown = [parts for _, parts, _ in found if not _hidden(parts)]
-    above = _folder_around(shown)
-    splits = _split_folders([parts[above:] for parts in shown])
-    images: list[SourceImage] = []
-    skipped: list[Skipped] = []
-    for name, whole, content in found:
-        if _hidden(whole):
-            skipped.append(Skipped(name, "hidden"))
-            continue
-        parts = whole[above:]
-        split = splits.get(parts[0]) if splits else None
-        below = parts[1:] if split else parts
-        if (splits and not split) or len(below) < 2:
-            skipped.append(Skipped(name, "not in a class folder"))
-        elif not is_image_name(name):
-            skipped.append(not_an_image(name))
-        else:
-            images.append(SourceImage(name=name, label=below[0], content=content, split=split))
-    return SourceListing(images=images, skipped=skipped)
-
-
 def not_an_image(name: str) -> Skipped:
     """The record of a file whose extension is not that of an image."""
     return Skipped(name, "not an image", f"{PurePosixPath(name).suffix or 'no'} extension")
-
-
-def _hidden(parts: Iterable[str]) -> bool:
-    # macOS puts what a zip cannot hold into a folder named __MACOSX.
-    return any(part.startswith(".") or part == "__MACOSX" for part in parts)
-
-
-def _folder_around(names: list[tuple[str, ...]]) -> int:
-    """1 where one folder holds everything and the images still lie in folders without it, else 0."""
-    images = [parts for parts in names if is_image_name(parts[-1])]
-    tops = {parts[0] for parts in names if len(parts) > 1} | {"" for parts in names if len(parts) == 1}
-    if len(tops) != 1 or "" in tops or split_named(next(iter(tops))):
-        return 0
-    return 1 if images and all(len(parts) > 2 for parts in images) else 0
-
-
-def _split_folders(names: list[tuple[str, ...]]) -> dict[str, Split]:
-    """Folder -> the split that it is. Without `train/`, only folders of folders count: `valid/` may be a class."""
-    folders = {parts[0] for parts in names if len(parts) > 1}
-    found = {folder: split for folder in sorted(folders) if (split := split_named(folder)) is not None}
-    if "train" not in found.values():
-        deep = {parts[0] for parts in names if len(parts) > 2}
-        found = {folder: split for folder, split in found.items() if folder in deep}
-    for split in found.values():
-        twice = [folder for folder, of in found.items() if of == split]
-        if len(twice) > 1:
-            raise ValueError(f"It has two {split} folders: {twice[0]} and {twice[1]}. Keep one.")
-    return found

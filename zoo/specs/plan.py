@@ -83,6 +83,14 @@ class WeightsPlan(_PlanPart):
     """SHA-256 of the file; None for random weights, and in a dry run."""
     fallback: str | None = None
     """The reason where random weights stand in for those that were asked for."""
+    taken: str | None = None
+    """What was taken from a user's file, such as `state_dict_ema, without the prefix 'module.'`; None where it is the
+    tensors at the top of the file, as they are."""
+    download: str | None = None
+    """In a dry run, the address that the weights are still to be downloaded from; None where they are on this
+    machine."""
+    download_bytes: int | None = None
+    """About how many bytes that download has: those of the backbone's tensors."""
 
 
 class HeadPlan(_PlanPart):

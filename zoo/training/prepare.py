@@ -32,7 +32,7 @@ from zoo.specs.plan import Compute, Plan, StagePlan
 from zoo.training import seeding
 from zoo.training.stored_plan import resolve_again
 from zoo.weights.download import on_bytes, on_start
-from zoo.weights.obtain import Weights, WeightsChoice, obtain_weights, require_weights
+from zoo.weights.obtain import Weights, WeightsChoice, examine_weights, obtain_weights
 
 PARTS = ("data", "features", "train", "evaluate")
 """The parts of a run whose seconds are counted."""
@@ -119,7 +119,7 @@ def prepare(
             measured = ComputeChoice(stored.compute, stored.speeds) if stored else measure(resolved, report)
         threads = torch.get_num_threads()
 
-        def plan_with(weights: Weights | None, cut_fault: Callable[[str], str] | None = None) -> Plan:
+        def plan_with(weights: Weights, cut_fault: Callable[[str], str] | None = None) -> Plan:
             why = fallback or (stored.weights.fallback if stored else None)
             return build_plan(
                 resolved,
@@ -138,8 +138,7 @@ def prepare(
         if stored is not None and plan is not None:
             accept(plan)
         model = None if load == "nothing" else _build(resolved, examined, measured.compute, weights)
-        if weights is not None:
-            weights = replace(weights, state=None)  # a second copy of the model's parameters
+        weights = replace(weights, state=None)  # a second copy of the model's parameters
         if plan is None:
             plan = plan_with(weights, _cut_check(model, examined, store) if model is not None else None)
         yield PreparedRun(
@@ -171,12 +170,20 @@ def _resolve(asked: Request | Plan, registry: Registry, report: Report, *, offli
     return resolve(asked, registry, report)
 
 
-def _weights(resolved: Resolved, load: Load, report: Report) -> tuple[Weights | None, str | None]:
-    """Return the weights to load, if any, and why random weights replace those asked for, if they do."""
+def _weights(resolved: Resolved, load: Load, report: Report) -> tuple[Weights, str | None]:
+    """Return the weights, and why random ones replace those asked for, if they do.
+
+    With tensors only where they are to be loaded.
+    """
     if load == "weights":
-        return _obtain(resolved, report)
-    require_weights(resolved.model.backbone, resolved.model.weights, offline=resolved.request.offline)
-    return None, None
+        weights, fallback = _obtain(resolved, report)
+    else:
+        architecture, offline = resolved.model.architecture(), resolved.request.offline
+        weights = examine_weights(resolved.model.backbone, resolved.model.weights, architecture, offline=offline)
+        fallback = None
+    if weights.note:
+        report(Note(text=weights.note, loud=weights.ambiguous))
+    return weights, fallback
 
 
 def _obtain(resolved: Resolved, report: Report) -> tuple[Weights, str | None]:
@@ -185,10 +192,12 @@ def _obtain(resolved: Resolved, report: Report) -> tuple[Weights, str | None]:
     Not with `offline`: who asks for no network gets an error for weights that are not on this machine.
     """
     backbone, choice = resolved.model.backbone, resolved.model.weights
+    architecture = resolved.model.architecture()
     try:
         weights = obtain_weights(
             backbone,
             choice,
+            architecture,
             offline=resolved.request.offline,
             announce=on_start(report),
             progress=on_bytes(report),
@@ -205,10 +214,10 @@ def _obtain(resolved: Resolved, report: Report) -> tuple[Weights, str | None]:
                 loud=True,
             )
         )
-        return obtain_weights(backbone, WeightsChoice(kind="random", tag=choice.tag)), reason
+        return Weights(choice=WeightsChoice(kind="random", tag=choice.tag), state=None, digest=None), reason
 
 
-def _build(resolved: Resolved, examined: Examined, compute: Compute, weights: Weights | None) -> ZooModel:
+def _build(resolved: Resolved, examined: Examined, compute: Compute, weights: Weights) -> ZooModel:
     """Build the model on the run's device, initialised from the run's seed.
 
     Raises WeightsMismatch, PluginError or DeviceError.
@@ -216,7 +225,7 @@ def _build(resolved: Resolved, examined: Examined, compute: Compute, weights: We
     seeding.seed_torch(f"{resolved.request.seed}/initialisation")
     backbone, head = resolved.model.backbone, resolved.model.head
     with out_of_memory_as_error(f"building {backbone.qualified} with {head.spec.name} on {resolved.device}"):
-        model = resolved.model.build(examined.dataset.classes, weights.state if weights else None).to(resolved.device)
+        model = resolved.model.build(examined.dataset.classes, weights.state).to(resolved.device)
         check_shapes(model)
     model.idle = resolved.outline.idle
     return model.compute_as(compute)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
+from itertools import zip_longest
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Literal
 
@@ -18,10 +19,11 @@ from zoo.data.dataset import Dataset, ImageFile, natural_key
 from zoo.data.decode import decode
 from zoo.data.transform import transform
 from zoo.planning.versions import versions
-from zoo.specs.data import FOLDER, SPLIT_NAMES
+from zoo.specs.data import FOLDER
 from zoo.specs.plan import Plan, Precision
 from zoo.specs.preprocessing import Preprocessing
 from zoo.specs.run_result import Check
+from zoo.text import composed
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -117,21 +119,22 @@ def check_classes(dataset: Dataset, model_classes: Sequence[str]) -> Check:
 
     Right is what the file's folder says, or its data source. Natural order puts `c2` before `c10`.
     """
+    from_folders = dataset.reader == FOLDER
     ordered = sorted(dataset.classes, key=natural_key) == list(dataset.classes) == list(model_classes)
     wrong = [
         file.relative
         for files in dataset.splits.values()
         for file in files
-        if dataset.classes[file.label] != (file.named or _class_folder(file))
+        if not _is_labelled(file, dataset.classes[file.label], from_folders=from_folders)
     ]
     total = sum(len(files) for files in dataset.splits.values())
     if wrong:
-        owner = "its folder's" if dataset.reader == FOLDER else "its source's"
+        owner = "its folder's" if from_folders else "its source's"
         summary = f"{wrong[0]} is labelled with another class than {owner}"
     elif not ordered:
-        summary = f"the class order differs: {list(model_classes)} in the model, {list(dataset.classes)} in the data"
+        summary = f"the class order differs: {_first_difference(model_classes, dataset.classes)}"
     else:
-        by = "by their folder's name" if dataset.reader == FOLDER else "as their source says"
+        by = "by their folder's name" if from_folders else "as their source says"
         summary = f"{len(dataset.classes)} names in natural order; {total} files labelled {by}"
     return Check(
         name="class_names",
@@ -141,10 +144,18 @@ def check_classes(dataset: Dataset, model_classes: Sequence[str]) -> Check:
     )
 
 
-def _class_folder(file: ImageFile) -> str:
-    """Return the first folder of the file's relative path that is not a split's."""
-    first, *rest = PurePosixPath(file.relative).parts[:-1]
-    return rest[0] if rest and first.lower() in SPLIT_NAMES else first
+def _first_difference(model_classes: Sequence[str], classes: Sequence[str]) -> str:
+    """Say where the classes of the model and of the data first differ from each other, or from natural order."""
+    columns = zip_longest(model_classes, classes, sorted(classes, key=natural_key))
+    for number, (of_model, of_data, natural) in enumerate(columns, start=1):
+        if not of_model == of_data == natural:
+            return f"class {number} is {of_model!r} in the model, {of_data!r} in the data, {natural!r} in natural order"
+    return "nowhere"
+
+
+def _is_labelled(file: ImageFile, name: str, *, from_folders: bool) -> bool:
+    """Whether the data gave the file this label; for class folders also whether a folder on its path has the name."""
+    return file.named == name and (not from_folders or name in map(composed, PurePosixPath(file.relative).parts[:-1]))
 
 
 def check_environment(plan: Plan) -> Check:

@@ -95,7 +95,7 @@ def execute(
     folder.remove_checkpoint()
     assert stages.best is not None, "a run with a result has a best stage"
     confusion = confusion_matrix(stages.best.logits, context.val_targets)
-    context.report(RunFinished(result=result, confusion=tuple(tuple(row) for row in confusion.tolist())))
+    context.report(RunFinished(result=result, confusion=confusion))
     # Last, as writing a report may take a while: who stops that does not stop the run.
     finished(folder.path)
     if failed is not None:

@@ -72,7 +72,13 @@ def resolve_again(plan: Plan, registry: Registry, report: Report, *, offline: bo
         stages=tuple(stage.settings for stage in plan.stages),
     )
     resolved = resolve(_request(plan, offline), registry, report, recipe=(recipe, plan.recipe))
-    return replace(resolved, dataset=replace(resolved.dataset, source=plan.data.source))
+    # A plan that does not say what was taken is of a file without a choice, or was made when raw weights came first.
+    weights = replace(resolved.model.weights, averages_first=plan.weights.taken is not None)
+    return replace(
+        resolved,
+        model=replace(resolved.model, weights=weights),
+        dataset=replace(resolved.dataset, source=plan.data.source),
+    )
 
 
 def differences(stored: Plan, current: Plan) -> list[str]:
@@ -87,7 +93,10 @@ def differences(stored: Plan, current: Plan) -> list[str]:
         "warnings": True,
         "estimate": True,
         "stages": {"__all__": {"inputs", "cut", "kept_bytes", "why"}},
+        "weights": {"download", "download_bytes"},
     }
+    if stored.weights.taken is None:  # as in a plan that was made when zoo did not store it
+        ignored["weights"].add("taken")
     return _differences(
         stored.model_dump(mode="json", exclude=ignored), current.model_dump(mode="json", exclude=ignored)
     )

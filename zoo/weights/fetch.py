@@ -17,6 +17,7 @@ from pathlib import Path
 
 from zoo.errors import Offline, WeightsError
 from zoo.specs.backbone import HubFile, UrlFile
+from zoo.storage.atomic import existing_parent
 from zoo.weights import download as downloading
 from zoo.weights import mirror
 from zoo.weights.download import (
@@ -73,9 +74,26 @@ def fetch(
     return _fetch_url(source, request) if isinstance(source, UrlFile) else _fetch_hub(source, request)
 
 
-def check_available(source: HubFile | UrlFile, *, name: str, offline: bool = False) -> None:
-    """Raise the error that `fetch` would raise because the network is switched off; nothing is downloaded."""
-    _without_network(source, name, _request(source, name), mirror.mirror(), offline=offline)
+def available(source: HubFile | UrlFile, *, name: str, offline: bool = False) -> Path | str:
+    """Path of the file if `fetch` would download nothing, otherwise the address that it would download from.
+
+    The network is not used.
+
+    Raises:
+        Offline: The file is not on this machine, and the network is switched off.
+        WeightsError: It could not be saved, or a mirror that is a folder does not have it.
+    """
+    place = mirror.mirror()
+    present = _without_network(source, name, _request(source, name), place, offline=offline)
+    if present is not None:
+        return present
+    request = _request(source, name)
+    if isinstance(place, str) and isinstance(source, HubFile):
+        request = replace(request, folder=store_folder(), variable="ZOO_CACHE_DIR")
+    folder = existing_parent(request.folder / "file")
+    if not (folder.is_dir() and os.access(folder, os.W_OK)):
+        raise request.not_saved(f"nothing can be written in {folder}")
+    return f"{place}/{mirror.names(source)[0]}" if isinstance(place, str) else address_of(source)
 
 
 def cached(source: HubFile | UrlFile) -> Path | None:
@@ -101,8 +119,15 @@ def _without_network(
         return _from_folder(place, source, name, request)
     switch = switched_off(offline, hub=place is None and isinstance(source, HubFile))
     if switch is not None:
-        raise _offline(switch, request)
+        raise _offline(switch, replace(request, note=_damaged(source)))
     return None
+
+
+def _damaged(source: HubFile | UrlFile) -> str:
+    """What to add to a message where a file of this name is here and cannot be used."""
+    if isinstance(source, HubFile) or not checkpoint(source).is_file():
+        return ""
+    return f"\nThe file at {checkpoint(source)} is damaged: its SHA-256 is not the published one."
 
 
 def _request(source: HubFile | UrlFile, name: str) -> DownloadRequest:
@@ -136,9 +161,7 @@ def _offline(switch: str, request: DownloadRequest) -> WeightsError:
 
 def _fetch_url(source: UrlFile, request: DownloadRequest) -> Path:
     path = checkpoint(source)
-    if path.is_file():
-        request = replace(request, note=f"\nThe file at {path} is damaged: its SHA-256 is not the published one.")
-    download(partial(open_address, source.url), path, source.sha256_prefix, request)
+    download(partial(open_address, source.url), path, source.sha256_prefix, replace(request, note=_damaged(source)))
     return path
 
 

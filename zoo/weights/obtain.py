@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from torch import Tensor
 
-from zoo.errors import PluginError, Refused, UnknownName
+from zoo.errors import PluginError, Refused, UnknownName, WeightsError
 from zoo.registry.names import ResolvedBackbone
 from zoo.specs.backbone import WeightsSpec
 from zoo.storage.tensors import file_digest
 from zoo.weights.download import Download, OnBytes
-from zoo.weights.fetch import check_available, fetch
-from zoo.weights.state import check_weights_file, read_state
+from zoo.weights.fetch import available, fetch
+from zoo.weights.fitting import Architecture, fit
+from zoo.weights.state import check_weights_file, read_content, read_state
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,6 +29,9 @@ class WeightsChoice:
     """The tag of the weights; for `random` and `file`, the tag whose configuration and preprocessing are used."""
     path: Path | None = None
     """Path of the file if `kind` is `file`."""
+    averages_first: bool = True
+    """Whether of a file that holds both, a moving average is taken, as timm does. False for a plan that was stored
+    before zoo did."""
 
     @property
     def label(self) -> str:
@@ -45,7 +49,15 @@ class Weights:
     state: Mapping[str, Tensor] | None
     """Tensors of any shape by name, as upstream names them; None for random weights."""
     digest: str | None
-    """SHA-256 of the file that they were read from; None for random weights."""
+    """SHA-256 of the file that they were read from; None for random weights, and where nothing was read."""
+    taken: str | None = None
+    """What was taken from a user's file; None: the tensors at the top, as they are."""
+    note: str = ""
+    """What was taken and what was not, for people; empty where there is nothing to tell."""
+    ambiguous: bool = False
+    """Whether the file holds other tensors that fit too."""
+    download: str | None = None
+    """The address that they are still to be downloaded from; None where they are on this machine."""
 
 
 def choose_weights(backbone: ResolvedBackbone, asked: str) -> WeightsChoice:
@@ -85,6 +97,7 @@ def choose_weights(backbone: ResolvedBackbone, asked: str) -> WeightsChoice:
 def obtain_weights(
     backbone: ResolvedBackbone,
     choice: WeightsChoice,
+    architecture: Architecture,
     *,
     offline: bool = False,
     announce: Callable[[Download], None] | None = None,
@@ -95,37 +108,79 @@ def obtain_weights(
     Args:
         backbone: The backbone that publishes them.
         choice: Which weights.
+        architecture: What the tensors of a user's file are fitted to.
         offline: Do not use the network.
         announce: Called before a download.
         progress: Called as bytes arrive.
 
     Raises:
-        WeightsError: They cannot be downloaded or read; Unreachable, Offline.
+        WeightsError: They cannot be downloaded or read, or are not for this architecture; Unreachable, Offline.
     """
     if choice.kind == "random":
         return Weights(choice=choice, state=None, digest=None)
-    path = choice.path
-    if path is None:
-        spec = _published(backbone, choice)
-        path = fetch(
-            spec.source,
-            name=f"{backbone.spec.name}.{spec.tag}",
-            licence=spec.licence,
-            offline=offline,
-            announce=announce,
-            progress=progress,
-        )
+    if choice.path is not None:
+        return replace(_fitted(choice, choice.path, architecture, values=True), digest=file_digest(choice.path))
+    spec = _published(backbone, choice)
+    path = fetch(
+        spec.source,
+        name=f"{backbone.spec.name}.{spec.tag}",
+        licence=spec.licence,
+        offline=offline,
+        announce=announce,
+        progress=progress,
+    )
     return Weights(choice=choice, state=read_state(path), digest=file_digest(path))
 
 
-def require_weights(backbone: ResolvedBackbone, choice: WeightsChoice, *, offline: bool) -> None:
-    """Raise Offline if the chosen weights are not on this machine and the network is switched off.
+def examine_weights(
+    backbone: ResolvedBackbone, choice: WeightsChoice, architecture: Architecture, *, offline: bool
+) -> Weights:
+    """What `obtain_weights` would give, without the tensors. Nothing is downloaded, and no more is read than needed.
 
-    Nothing is downloaded or read.
+    Raises:
+        WeightsError: They cannot be read, or are not for this architecture; Offline where they are not on this machine
+            and the network is switched off.
     """
-    if choice.kind == "tag":
-        spec = _published(backbone, choice)
-        check_available(spec.source, name=f"{backbone.spec.name}.{spec.tag}", offline=offline)
+    if choice.kind == "random":
+        return Weights(choice=choice, state=None, digest=None)
+    if choice.path is not None:
+        return _examined(choice, choice.path, architecture)
+    spec = _published(backbone, choice)
+    place = available(spec.source, name=f"{backbone.spec.name}.{spec.tag}", offline=offline)
+    if isinstance(place, Path):
+        read_content(place, values=False)
+    return Weights(choice=choice, state=None, digest=None, download=place if isinstance(place, str) else None)
+
+
+def _fitted(choice: WeightsChoice, path: Path, architecture: Architecture, *, values: bool) -> Weights:
+    found = fit(
+        read_content(path, values=values), path, architecture, averages_first=choice.averages_first, values=values
+    )
+    return Weights(
+        choice=choice,
+        state=found.state,
+        digest=None,
+        taken=found.taken,
+        note=found.note(path),
+        ambiguous=bool(found.others),
+    )
+
+
+def _examined(choice: WeightsChoice, path: Path, architecture: Architecture) -> Weights:
+    """What a file gives, without tensors: by names and shapes; where the provider refuses these, by its values."""
+    refusal: WeightsError | None = None
+    try:
+        fitted = _fitted(choice, path, architecture, values=False)
+        # Building says more than names: shapes, and tensors that the architecture does not have.
+        refusal = architecture.refusal(fitted.state or {}, False)
+    except WeightsError as error:
+        refusal = error
+    if refusal is not None:
+        fitted = _fitted(choice, path, architecture, values=True)
+        refusal = architecture.refusal(fitted.state or {}, True)
+        if refusal is not None:
+            raise refusal
+    return replace(fitted, state=None)
 
 
 def _published(backbone: ResolvedBackbone, choice: WeightsChoice) -> WeightsSpec:

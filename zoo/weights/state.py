@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import os
-import pickle
-import re
 import shutil
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from zoo.errors import WeightsError, WeightsMismatch, first_line
+from zoo.errors import WeightsError, WeightsMismatch
 from zoo.storage.tensors import save_tensors
 from zoo.weights.local import SUFFIX
+from zoo.weights.pickled import read_pickled
 
-_PICKLED = (".pth", ".pt", ".bin", ".tar")
+_PICKLED = (".pth", ".pt", ".bin", ".ckpt", ".tar", ".th", ".pyth")
+_POINTER = b"version https://git-lfs"
 _WRAPPERS = ("state_dict", "model", "model_state", "encoder")
 """Keys under which training checkpoints keep the model's tensors; `encoder` is I-JEPA's."""
 
@@ -28,27 +27,59 @@ def check_weights_file(path: Path) -> None:
     """Raise WeightsError for a file that does not exist or is of an unknown kind, without opening it."""
     if not os.path.isfile(path):  # noqa: PTH113 - False, not an error, for a name too long
         raise WeightsError(f"There is no weights file {str(path)!r}. Check the path given to --weights.")
-    if path.suffix not in (SUFFIX, *_PICKLED):
-        kinds = ", ".join((SUFFIX, *_PICKLED[:3]))
+    if path.suffix.lower() not in (SUFFIX, *_PICKLED):
+        kinds = ", ".join((SUFFIX, *_PICKLED))
         raise WeightsError(f"{path} is of an unknown kind; weights files end in {kinds}.")
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """The tensors, of any shape and by name, of a `.safetensors` file or a `.pth`, `.pt` or `.bin` without code.
+    """The tensors, of any shape and by name, of a published file: `.safetensors`, or a pickle read without code.
 
     A training checkpoint's `state_dict`, `model` or `encoder` entry is unwrapped, and the prefix `module.` and zoo's
-    own `backbone.` are removed.
+    own `backbone.` are removed. Of a user's file, `zoo.weights.fitting` finds what fits an architecture.
+
+    Raises:
+        WeightsError: The file is missing, damaged, of an unknown kind, or would run code.
+    """
+    return _unwrap(read_content(path))
+
+
+def read_content(path: Path, *, values: bool = True) -> object:
+    """Everything that a weights file holds, tensors and what is around them.
+
+    `values` False: tensors[...] of any shape may be on the meta device or still on the disk. It takes no time, and
+    names and shapes are all that can be relied on.
 
     Raises:
         WeightsError: The file is missing, damaged, of an unknown kind, or would run code.
     """
     check_weights_file(path)
-    if path.suffix == SUFFIX:
-        try:
-            return _unwrap(load_file(path))
-        except (SafetensorError, OSError) as error:
-            raise WeightsError(f"{path} is not a readable safetensors file: {error}") from None
-    return _unwrap(_read_pickled(path))
+    _refuse_pointer(path)
+    if path.suffix.lower() != SUFFIX:
+        return read_pickled(path, values=values)
+    try:
+        return load_file(path) if values else _outlines(path)
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(
+            f"{path} is not a readable safetensors file: {error}\nNext: copy it again; it may not be complete."
+        ) from None
+
+
+def _refuse_pointer(path: Path) -> None:
+    """A repository that was cloned without Git LFS has a few lines of text in place of each large file."""
+    with path.open("rb") as file:
+        if file.read(len(_POINTER)) == _POINTER:
+            raise WeightsError(
+                f"{path} is a Git LFS pointer, a text that stands for the file.\n"
+                "Next: git lfs pull where it was cloned, or download the file itself."
+            )
+
+
+def _outlines(path: Path) -> dict[str, Tensor]:
+    """Tensors without values, by name: all that the header of a safetensors file tells."""
+    with safe_open(path, framework="pt") as file:
+        shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 - no mapping
+    return {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
 
 
 def write_safetensors(path: Path, to: Path) -> bool:
@@ -56,7 +87,7 @@ def write_safetensors(path: Path, to: Path) -> bool:
 
     Raises WeightsError, OSError.
     """
-    if path.suffix == SUFFIX:
+    if path.suffix.lower() == SUFFIX:
         shutil.copyfile(path, to)
         return True
     # Cloned, because safetensors refuses tensors that share memory, as some do in a pickle.
@@ -72,7 +103,7 @@ def load_weights(
     Tensors are cast to the module's dtype, so float16 files are fine. Batch-norm counters may be missing.
 
     Args:
-        module: A module on a real device.
+        module: A module on a real device; on the meta device, which holds no values, names and shapes are compared.
         state: Tensors under the module's own names, each of the shape that it has in the module.
         architecture: Name of the architecture, for the message.
         ignore: Prefixes of names in `state` that the module does not use, such as the removed classifier.
@@ -99,20 +130,6 @@ def load_weights(
 
 def _has_prefix(name: str, prefixes: tuple[str, ...]) -> bool:
     return any(name == prefix or name.startswith(f"{prefix}.") for prefix in prefixes)
-
-
-def _read_pickled(path: Path) -> object:
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        named = re.search(r"(?:Unsupported (?:global|class|operand)[^\n]*?|GLOBAL )([\w.]+\.[\w.]+)", str(error))
-        what = f" (it names {named.group(1)})" if named else ""
-        raise WeightsError(
-            f"{path} is a pickle that would run code to load{what}, so it was not loaded.\n"
-            "Next: if you trust its origin, load it there, save its state_dict() as .safetensors, and pass that."
-        ) from None
-    except (OSError, EOFError, RuntimeError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise WeightsError(f"{path} is not a readable weights file: {first_line(error)}") from None
 
 
 def _unwrap(content: object) -> dict[str, Tensor]:

@@ -80,6 +80,11 @@ def save(data: Path, where: str, image: Image.Image, **options: object) -> None:
     image.save(data / where, **options)  # type: ignore[arg-type]
 
 
+def save_in(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    save(folder, "x.png", picture(1))
+
+
 def copy(data: Path, one: str, other: str) -> None:
     shutil.copy(data / one, data / other)
 
@@ -126,6 +131,12 @@ def few(data: Path) -> None:
 def many(data: Path) -> None:
     for number in range(130):
         picture(2000 + number).save(data / "train" / "ant" / f"more{number}.jpg")
+
+
+def like_ant(data: Path, name: str) -> None:
+    for number, split in enumerate(["train"] * 6 + ["val"] * 6):
+        (data / split / name).mkdir(exist_ok=True)
+        picture(5000 + number).save(data / split / name / f"{number}.jpg")
 
 
 FAULTS: list[tuple[str, bool, Fault, set[str]]] = [
@@ -178,6 +189,9 @@ FAULTS: list[tuple[str, bool, Fault, set[str]]] = [
     ),
     ("not_used", False, lambda data: (data / "train/ant/notes.txt").write_text("seen"), {"train/ant/notes.txt"}),
     ("not_used", False, lambda data: save(data, "train/new.jpg", picture(99)), {"train/new.jpg"}),
+    ("hidden_images", False, lambda data: save(data, "train/ant/.new.jpg", picture(99)), {"train/ant/.new.jpg"}),
+    ("similar_names", False, lambda data: like_ant(data, "Ant"), set()),
+    ("similar_names", False, lambda data: like_ant(data, "ant "), set()),
     ("cmyk", False, lambda data: save(data, "train/ant/new.jpg", picture(99).convert("CMYK")), {"train/ant/new.jpg"}),
     ("alpha", False, lambda data: save(data, "train/ant/new.png", picture(99).convert("RGBA")), {"train/ant/new.png"}),
     ("deep", False, deep, {"train/ant/new.png"}),
@@ -216,9 +230,9 @@ def test_the_faults_cover_every_finding_and_the_documentation_lists_them_all() -
     import inspect
     import re
 
-    from zoo.data.check import findings
+    from zoo.data.check import file_findings, findings
 
-    source = inspect.getsource(findings)
+    source = inspect.getsource(findings) + inspect.getsource(file_findings)
     codes = set(re.findall(r'code="(\w+)"', source)) | set(re.findall(r'^        \("(\w+)", ', source, re.MULTILINE))
     codes |= {"class_without_images", "class_without_test_images"}
     assert codes == {code for code, *_ in FAULTS}
@@ -296,7 +310,7 @@ def test_ten_files_are_shown_and_verbose_shows_all(data: Path, zoo_inside: Zoo) 
         (lambda root: None, "no folder"),
         (lambda root: root.write_text("a file"), "is a file"),
         (lambda root: root.mkdir(), "no images below"),
-        (lambda root: (root / "val" / "a").mkdir(parents=True), "no train/"),
+        (lambda root: save_in(root / "val" / "a"), "no train/"),
         (lambda root: save((root / "a"), "x.png", picture(1)) if (root / "a").mkdir(parents=True) else 0, "no images"),
     ],
 )

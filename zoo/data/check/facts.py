@@ -63,6 +63,10 @@ class Survey:
     """Files that no run uses, without hidden ones."""
     split_note: str = ""
     """How val was drawn; empty if the data have a val."""
+    notes: tuple[str, ...] = ()
+    """Sentences on how the data were read."""
+    passed_over: tuple[Skipped, ...] = ()
+    """Hidden files and system files. They are not opened."""
 
     def good(self, split: Split) -> list[ImageFile]:
         """The images of a split that can be decoded."""

@@ -1,15 +1,13 @@
 """Derive the findings from the facts of all files: pure functions, one for each kind of problem.
 
-docs/data.md explains every finding; a test compares its codes with those of this module.
+Findings about single files are in `file_findings`. docs/data.md explains every finding; a test compares their codes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import PurePosixPath
 
-from PIL import Image
-
+from zoo.data.check import file_findings
 from zoo.data.check.duplicates import (
     Copy,
     across_splits,
@@ -22,14 +20,11 @@ from zoo.data.check.duplicates import (
 from zoo.data.check.facts import FileFacts, Survey
 from zoo.data.check.report import Case, Finding
 from zoo.data.check.shortcut import Shortcut, find_shortcuts
-from zoo.data.dataset import FEW_IMAGES, IMBALANCE_RATIO, UNREADABLE_SHARE, ImageFile
-from zoo.data.lost_values import SHOWN, TO_8_BITS
-from zoo.specs.data import IMAGE_SUFFIXES, Skipped, Split
+from zoo.data.dataset import FEW_IMAGES, IMBALANCE_RATIO, ImageFile
+from zoo.data.splits import similar
+from zoo.specs.data import Split
+from zoo.text import counted, exact
 
-TINY = 32
-"""Pixels; an image with a shorter side than this shows almost nothing, and is far smaller than a backbone's input."""
-HUGE = 50_000_000
-"""Pixels in all; decoding more is slow."""
 ALIKE = 6
 """Hashes of near-duplicates differ in at most this many of 64 bits. Of 1,097 real photos, different ones differ in at
 least 12; copies of 183 of them, half as large, compressed again at quality 40 or a tenth brighter, in at most 4."""
@@ -41,54 +36,23 @@ _Hashed = tuple[Split, ImageFile, FileFacts]
 def find_all(survey: Survey) -> tuple[Finding, ...]:
     """All findings of a data set, faults first."""
     kinds: tuple[Callable[[Survey], Iterator[Finding]], ...] = (
-        _unreadable,
-        _lost_values,
+        file_findings.unreadable,
+        file_findings.lost_values,
         _classes_without_images,
         _copies,
         _shortcuts,
         _near_copies,
-        _wrong_extensions,
-        _not_used,
-        _storage,
-        _extreme_sizes,
+        file_findings.wrong_extensions,
+        file_findings.not_used,
+        file_findings.hidden,
+        _similar_names,
+        file_findings.storage,
+        file_findings.extreme_sizes,
         _few_images,
         _imbalance,
     )
     findings = [finding for kind in kinds for finding in kind(survey)]
     return tuple(sorted(findings, key=lambda finding: finding.severity != "fault"))
-
-
-def _unreadable(survey: Survey) -> Iterator[Finding]:
-    bad = [facts for facts in survey.facts.values() if facts.fault]
-    if not bad:
-        return
-    share = len(bad) / len(survey.facts)
-    too_many = share > UNREADABLE_SHARE
-    effect = f"over {UNREADABLE_SHARE:.0%}, so zoo finetune refuses" if too_many else "zoo finetune leaves them out"
-    yield Finding(
-        code="unreadable",
-        severity="fault" if too_many else "warning",
-        sentence=f"{_count(len(bad), 'file')} of {len(survey.facts):,} cannot be decoded ({share:.1%}): {effect}.",
-        next_step="replace these files, or remove them.",
-        cases=tuple(Case(files=(facts.relative,), detail=facts.fault) for facts in bad),
-    )
-
-
-def _lost_values(survey: Survey) -> Iterator[Finding]:
-    """Pictures that decoding destroyed, which no run can tell from good ones."""
-    good = [facts for _, _, facts in survey.good_files()]
-    for kind, meaning in SHOWN.items():
-        lost = [(facts, facts.loss) for facts in good if facts.loss is not None and facts.loss.kind == kind]
-        if lost:
-            many = kind == "lost_values" and len(lost) > UNREADABLE_SHARE * len(good)
-            yield Finding(
-                code=kind,
-                severity="fault" if many else "warning",
-                sentence=f"{_count(len(lost), 'image')} of {len(good):,} {'shows' if len(lost) == 1 else 'show'} "
-                f"{meaning}, though the {'file holds' if len(lost) == 1 else 'files hold'} more.",
-                next_step=f"{TO_8_BITS}.",
-                cases=tuple(Case(files=(facts.relative,), detail=loss.detail) for facts, loss in lost),
-            )
 
 
 def _classes_without_images(survey: Survey) -> Iterator[Finding]:
@@ -105,7 +69,7 @@ def _classes_without_images(survey: Survey) -> Iterator[Finding]:
         yield Finding(
             code="class_without_images" if split != "test" else "class_without_test_images",
             severity="fault" if split != "test" else "warning",
-            sentence=f"{_count(len(empty), 'class has', 'classes have')} no images in {split}{drawn}: {effect}.",
+            sentence=f"{counted(len(empty), 'class has', 'classes have')} no images in {split}{drawn}: {effect}.",
             next_step=f"add images to {split}, or remove the class from all splits.",
             classes=empty,
         )
@@ -119,7 +83,7 @@ def _copies(survey: Survey) -> Iterator[Finding]:
         yield Finding(
             code="leak",
             severity="fault",
-            sentence=f"{_count(len(leaks), 'image appears', 'images appear')} in more than one split{where}, with "
+            sentence=f"{counted(len(leaks), 'image appears', 'images appear')} in more than one split{where}, with "
             "identical pixels: the classifier is evaluated on images it was trained on, so its scores are too high.",
             next_step="keep each image in one split.",
             cases=_as_cases(survey, leaks),
@@ -128,7 +92,7 @@ def _copies(survey: Survey) -> Iterator[Finding]:
         yield Finding(
             code="two_labels",
             severity="fault",
-            sentence=f"{_count(len(conflicts), 'image appears', 'images appear')} under more than one label, with "
+            sentence=f"{counted(len(conflicts), 'image appears', 'images appear')} under more than one label, with "
             "identical pixels: at least one of the labels is wrong.",
             next_step="keep each image under the right label.",
             cases=_as_cases(survey, conflicts),
@@ -139,7 +103,7 @@ def _copies(survey: Survey) -> Iterator[Finding]:
         yield Finding(
             code="duplicates",
             severity="warning",
-            sentence=f"{_count(len(repeated), 'image appears', 'images appear')} more than once in one split, with "
+            sentence=f"{counted(len(repeated), 'image appears', 'images appear')} more than once in one split, with "
             f"identical pixels, and so counts more than others{risk}.",
             next_step="keep one copy of each.",
             cases=_as_cases(survey, repeated),
@@ -163,8 +127,8 @@ def _near_copies(survey: Survey) -> Iterator[Finding]:
         yield Finding(
             code="near_leak",
             severity="warning",
-            sentence=f"{_count(len(across), 'image looks', 'images look')} much like one in another split: if they are "
-            "the same shot, scores are too high.",
+            sentence=f"{counted(len(across), 'image looks', 'images look')} much like one in another split: if they "
+            "are the same shot, scores are too high.",
             next_step="look at the pairs, and keep images of the same shot in one split.",
             cases=tuple(across),
         )
@@ -172,7 +136,7 @@ def _near_copies(survey: Survey) -> Iterator[Finding]:
         yield Finding(
             code="near_duplicates",
             severity="warning",
-            sentence=f"{_count(len(within), 'image looks', 'images look')} much like another one in the same split.",
+            sentence=f"{counted(len(within), 'image looks', 'images look')} much like another one in the same split.",
             next_step="look at the pairs, and keep one image of each.",
             cases=tuple(within),
         )
@@ -187,7 +151,7 @@ def _shortcuts(survey: Survey) -> Iterator[Finding]:
         yield Finding(
             code="shortcut",
             severity="fault",
-            sentence=f"Image {cues} alone reveals the label of {_count(len(shortcuts), 'class', 'classes')}: a "
+            sentence=f"Image {cues} alone reveals the label of {counted(len(shortcuts), 'class', 'classes')}: a "
             "classifier may learn that instead of what the images show.",
             next_step="take images of all classes from the same sources, or bring them to one size and shape.",
             cases=tuple(Case(files=(), detail=_accuracy(survey, shortcut)) for shortcut in shortcuts),
@@ -195,89 +159,15 @@ def _shortcuts(survey: Survey) -> Iterator[Finding]:
         )
 
 
-def _wrong_extensions(survey: Survey) -> Iterator[Finding]:
-    formats = Image.registered_extensions()
-    wrong = [
-        Case(files=(facts.relative,), detail=f"the content is {facts.format}")
-        for _, _, facts in survey.good_files()
-        # A row of a table may have a name without an extension.
-        if _suffix(facts) and formats.get(_suffix(facts)) != _usual_format(facts.format)
-    ]
-    unsupported = [
-        Case(files=(facts.relative,), detail=f"{_content(facts)}; no run uses it")
-        for skipped, facts in survey.unused
-        if _is_unsupported_image(skipped, facts)
-    ]
-    if wrong or unsupported:
+def _similar_names(survey: Survey) -> Iterator[Finding]:
+    if groups := similar(survey.classes):
         yield Finding(
-            code="wrong_extension",
+            code="similar_names",
             severity="warning",
-            sentence=f"{_count(len(wrong) + len(unsupported), 'image has', 'images have')} an extension that does not "
-            f"match the format, or that zoo does not read (it reads {', '.join(IMAGE_SUFFIXES)}).",
-            next_step="rename or convert the images that belong to the data, and remove the others.",
-            cases=(*unsupported, *wrong),
-        )
-
-
-def _not_used(survey: Survey) -> Iterator[Finding]:
-    cases = tuple(
-        Case(files=(skipped.relative,), detail=f"{skipped.reason}{f', {skipped.detail}' if skipped.detail else ''}")
-        for skipped, facts in survey.unused
-        if not _is_unsupported_image(skipped, facts)
-    )
-    if cases:
-        yield Finding(
-            code="not_used",
-            severity="warning",
-            sentence=f"{_count(len(cases), 'file is', 'files are')} not used: not an image, or not in a class folder.",
-            next_step="remove them, or move images to the folder of their class.",
-            cases=cases,
-        )
-
-
-def _storage(survey: Survey) -> Iterator[Finding]:
-    """How images are stored, where another program may read them differently."""
-    kinds: tuple[tuple[str, Callable[[FileFacts], str], str, str], ...] = (
-        ("cmyk", lambda facts: facts.mode if facts.mode == "CMYK" else "", "in CMYK", "colour profiles are ignored"),
-        ("alpha", lambda facts: facts.mode if facts.transparent else "", "with transparency", "composited on white"),
-        ("deep", _depth, "deeper than 8 bits a sample", "reduced to 8 bits"),
-        ("palette", lambda facts: facts.mode if facts.mode in ("P", "PA") else "", "with a palette", "expanded to RGB"),
-        ("rotated", _orientation, "rotated by EXIF alone", "turned upright by zoo, but not by every program"),
-    )
-    for code, detail_of, what, treatment in kinds:
-        details = [(facts, detail_of(facts)) for _, _, facts in survey.good_files()]
-        cases = tuple(Case(files=(facts.relative,), detail=detail) for facts, detail in details if detail)
-        if cases:
-            yield Finding(
-                code=code,
-                severity="warning",
-                sentence=f"{_count(len(cases), 'image is', 'images are')} {what}: {treatment}.",
-                next_step="see docs/preprocessing.md; if this is not what you want, save them as upright 8-bit RGB.",
-                cases=cases,
-            )
-
-
-def _extreme_sizes(survey: Survey) -> Iterator[Finding]:
-    good = [facts for _, _, facts in survey.good_files()]
-    tiny = _sized(facts for facts in good if min(facts.width, facts.height) < TINY)
-    huge = _sized(facts for facts in good if facts.width * facts.height > HUGE)
-    if tiny:
-        yield Finding(
-            code="tiny",
-            severity="warning",
-            sentence=f"{_count(len(tiny), 'image has', 'images have')} a side below {TINY} pixels: enlarged to the "
-            "backbone's input size, there is almost nothing to see.",
-            next_step="use larger images, or remove these.",
-            cases=tiny,
-        )
-    if huge:
-        yield Finding(
-            code="huge",
-            severity="warning",
-            sentence=f"{_count(len(huge), 'image has', 'images have')} over {HUGE // 1_000_000} megapixels: "
-            "decoding is slow and takes much memory, and resizing discards most of the pixels.",
-            next_step="save them smaller, for example with 1,000 pixels a side.",
-            cases=huge,
+            sentence=f"{sum(map(len, groups))} classes have names that are easily taken for one another.",
+            next_step="merge the classes if they mean the same, or rename one.",
+            cases=tuple(Case(files=(), detail=" and ".join(map(exact, group))) for group in groups),
+            classes=tuple(name for group in groups for name in group),
         )
 
 
@@ -294,7 +184,8 @@ def _few_images(survey: Survey) -> Iterator[Finding]:
                 f"{FEW_IMAGES} images in {split}, {meaning}.",
                 next_step="add images, or merge classes.",
                 cases=tuple(
-                    Case(files=(), detail=f"{survey.classes[label]}: {_count(counts[label], 'image')}") for label in few
+                    Case(files=(), detail=f"{survey.classes[label]}: {counted(counts[label], 'image')}")
+                    for label in few
                 ),
                 classes=_names(survey, few),
             )
@@ -360,38 +251,5 @@ def _accuracy(survey: Survey, shortcut: Shortcut) -> str:
     )
 
 
-def _depth(facts: FileFacts) -> str:
-    return f"{facts.bits} bits" if facts.bits > 8 else ""
-
-
-def _orientation(facts: FileFacts) -> str:
-    return f"orientation {facts.orientation}" if facts.orientation != 1 else ""
-
-
-def _is_unsupported_image(skipped: Skipped, facts: FileFacts) -> bool:
-    return skipped.reason == "not an image" and bool(facts.format)
-
-
-def _content(facts: FileFacts) -> str:
-    return f"the content is {facts.format}, {facts.width} x {facts.height}"
-
-
-def _suffix(facts: FileFacts) -> str:
-    return PurePosixPath(facts.relative).suffix.lower()
-
-
-def _usual_format(format: str) -> str:
-    # MPO is a JPEG file with several pictures of one shot; cameras name it .jpg.
-    return "JPEG" if format == "MPO" else format
-
-
-def _sized(files: Iterable[FileFacts]) -> tuple[Case, ...]:
-    return tuple(Case(files=(facts.relative,), detail=f"{facts.width} x {facts.height}") for facts in files)
-
-
 def _names(survey: Survey, labels: Iterable[int]) -> tuple[str, ...]:
     return tuple(survey.classes[label] for label in sorted(labels))
-
-
-def _count(number: int, one: str, many: str | None = None) -> str:
-    return f"{number:,} {one if number == 1 else many or one + 's'}"

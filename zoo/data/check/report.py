@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 Severity = Literal["fault", "warning"]
@@ -47,6 +47,10 @@ class DataReport:
     """Number of images in class folders, including those that cannot be decoded."""
     split_note: str
     """How val was drawn; empty if the data have a val."""
+    notes: tuple[str, ...] = ()
+    """Sentences on how the data were read: folders that were looked through, words for splits, encodings."""
+    passed_over: Mapping[str, int] = field(default_factory=dict)
+    """Number of files that are no part of the data, by reason: `hidden` and `system file`."""
     findings: tuple[Finding, ...]
     """All findings, faults first."""
 

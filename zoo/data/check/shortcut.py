@@ -22,6 +22,8 @@ from numpy.typing import NDArray
 FOLDS = 5
 MIN_ACCURACY = 0.8
 MAX_P_VALUE = 0.001
+_TOGETHER = 256
+"""Classes that are counted at a time: a table of all classes by all sizes could be larger than memory."""
 
 Counts = NDArray[np.int64]
 
@@ -81,17 +83,22 @@ def _folds(labels: Counts) -> Counts:
 
 def _cross_validate(bins: Counts, labels: Counts, folds: Counts, classes: int) -> tuple[Counts, Counts]:
     """Per class: its images that were recognised, and images of other classes that were taken for it."""
-    counts = np.zeros((FOLDS, int(bins.max()) + 1, classes), np.int64)
-    np.add.at(counts, (folds, bins, labels), 1)
-    total = counts.sum(0)
+    of_bins = np.zeros((FOLDS, int(bins.max()) + 1), np.int64)
+    np.add.at(of_bins, (folds, bins), 1)
     right, wrong = np.zeros(classes, np.int64), np.zeros(classes, np.int64)
-    for held_out in counts:
-        seen = total - held_out
-        of_class, of_bin = seen.sum(0), seen.sum(1, keepdims=True)
-        # The bin's share of the class against its share of the rest, multiplied out to avoid a division by zero.
-        predicted = seen * (len(labels) - held_out.sum() - of_class) > (of_bin - seen) * of_class
-        right += (held_out * predicted).sum(0)
-        wrong += ((held_out.sum(1, keepdims=True) - held_out) * predicted).sum(0)
+    for begin in range(0, classes, _TOGETHER):
+        block = slice(begin, min(begin + _TOGETHER, classes))
+        inside = (labels >= block.start) & (labels < block.stop)
+        counts = np.zeros((*of_bins.shape, block.stop - begin), np.int64)
+        np.add.at(counts, (folds[inside], bins[inside], labels[inside] - begin), 1)
+        total = counts.sum(0)
+        for fold, held_out in enumerate(counts):
+            seen = total - held_out
+            of_class, of_bin = seen.sum(0), (of_bins.sum(0) - of_bins[fold])[:, None]
+            # The bin's share of the class against its share of the rest, multiplied out to avoid a division by zero.
+            predicted = seen * (of_bin.sum() - of_class) > (of_bin - seen) * of_class
+            right[block] += (held_out * predicted).sum(0)
+            wrong[block] += ((of_bins[fold][:, None] - held_out) * predicted).sum(0)
     return right, wrong
 
 

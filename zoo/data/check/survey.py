@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,6 +18,7 @@ from zoo.data.splits import (
     UncheckedData,
     image_files,
     no_images_message,
+    no_train_message,
     one_class_message,
     split_note,
     split_stratified,
@@ -25,6 +27,9 @@ from zoo.errors import DataError
 from zoo.events import Progress, Report
 from zoo.registry.registry import Registry
 from zoo.specs.data import FOLDER, Skipped, Split
+
+PASSED_OVER = ("hidden", "system file")
+"""The reasons for which a file is left out that is no part of the data set: it is counted, and not opened."""
 
 
 def check(path: Path, *, seed: int, workers: int | None, report: Report, registry: Registry) -> DataReport:
@@ -42,6 +47,8 @@ def check(path: Path, *, seed: int, workers: int | None, report: Report, registr
         images={split: tuple(result.counts(split)) for split in result.splits},
         files=len(result.facts),
         split_note=result.split_note,
+        notes=result.notes,
+        passed_over=dict(Counter(skipped.reason for skipped in result.passed_over)),
         findings=find_all(result),
     )
 
@@ -49,7 +56,7 @@ def check(path: Path, *, seed: int, workers: int | None, report: Report, registr
 def survey(data: UncheckedData, *, seed: int, workers: int, progress: Callable[[int, int], None]) -> Survey:
     """Open every file; `progress` gets (done, total). Raises DataError if the data are no data set at all."""
     classes, splits, note = _splits(data, seed)
-    unused = [skipped for skipped in data.skipped if skipped.reason != "hidden"]
+    unused = [skipped for skipped in data.skipped if skipped.reason not in PASSED_OVER]
     used = [file for files in splits.values() for file in files]
     facts = _read_all(used + _unused_files(data, unused), workers, progress)
     return Survey(
@@ -59,6 +66,8 @@ def survey(data: UncheckedData, *, seed: int, workers: int, progress: Callable[[
         facts={file.relative: facts[file.relative] for file in used},
         unused=tuple((file, facts.get(file.relative, FileFacts(relative=file.relative))) for file in unused),
         split_note=note,
+        notes=data.notes,
+        passed_over=tuple(skipped for skipped in data.skipped if skipped.reason in PASSED_OVER),
     )
 
 
@@ -70,7 +79,7 @@ def _splits(data: UncheckedData, seed: int) -> tuple[tuple[str, ...], dict[Split
     if not any(splits.values()):
         raise DataError(no_images_message(data))
     if "train" not in splits:
-        raise DataError(f"{data.source} has no train.\nNext: name the split to train on 'train'.")
+        raise DataError(no_train_message(data))
     if len(classes) < 2:
         raise DataError(one_class_message(data, classes[0]))
     note = ""

@@ -1,0 +1,81 @@
+"""Decisions about the whole set were made from one shard (webdataset 11)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+import zoo
+from tests.field.pictures import CONTAINERS, by_class, contain, pictures_of, read
+from tests.packing import write_tar
+
+YEARS = pictures_of("ants/2021", "ants/2022", "bees/2021", "bees/2022", count=3)
+
+
+def shards_by(names: Iterable[str], place: Path, key: int) -> Path:
+    """A folder with a shard for each name of the folder at depth `key`."""
+    parts: dict[str, dict[str, bytes]] = {}
+    for name in names:
+        parts.setdefault(name.split("/")[key], {})[name] = b""
+    for part, members in parts.items():
+        write_tar(place / "shards" / f"{part}.tar", members)
+    return place / "shards"
+
+
+def shards_in_turn(names: Iterable[str], place: Path) -> Path:
+    listed = list(names)
+    for number in range(3):
+        write_tar(place / "shards" / f"{number:03d}.tar", dict.fromkeys(listed[number::3], b""))
+    return place / "shards"
+
+
+LAYOUTS = {
+    "years": YEARS,
+    # Not in the report: a folder around everything, splits at the top, splits in the classes, a class in one shard.
+    "wrapped": [f"photos/{name}" for name in YEARS],
+    "splits": pictures_of(*(f"{split}/{name}" for split in ("train", "val") for name in ("ants", "bees")), count=4),
+    "inside": pictures_of(*(f"{name}/{split}" for split in ("train", "val") for name in ("ants", "bees")), count=4),
+    "plain": pictures_of("ants", "bees", "wasps", count=5),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_folder_one_tar_many_tars_and_zip_give_the_same_classes_and_splits(layout: str, tmp_path: Path) -> None:
+    names = LAYOUTS[layout]
+    expected = read(contain("folder", tmp_path, names))
+    paths = [contain(container, tmp_path / container, names) for container in CONTAINERS]
+    paths += [shards_by(names, tmp_path / f"by{key}", key) for key in range(min(name.count("/") for name in names))]
+    paths += [shards_in_turn(names, tmp_path / "turn")]
+    for path in paths:
+        dataset = read(path)
+        assert dataset.classes == expected.classes, path
+        assert by_class(dataset) == by_class(expected), path
+
+
+def test_what_is_refused_as_a_folder_is_refused_as_shards(tmp_path: Path) -> None:
+    names = pictures_of(*(f"{part}/{name}" for part in ("A", "B") for name in ("ants", "bees")))
+    for path in (contain("folder", tmp_path, names), shards_by(names, tmp_path, 0), shards_in_turn(names, tmp_path)):
+        with pytest.raises(zoo.DataError, match=r"hold the same folders \(ants, bees\)"):
+            read(path)
+
+
+def test_splits_by_the_names_of_shards_keep_the_classes_of_all(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        for name in ("ants", "bees"):
+            members = dict.fromkeys(pictures_of(f"{name}/2021", f"{name}/2022", count=3), b"")
+            write_tar(tmp_path / f"imagenet-{split}-{name}.tar", members)
+    assert by_class(read(tmp_path)) == {split: {"ants": 6, "bees": 6} for split in ("train", "val")}
+
+
+def test_a_shard_that_lost_its_labels_makes_no_classes(tmp_path: Path) -> None:
+    for number in range(3):
+        members: dict[str, bytes] = {}
+        for index in range(4):
+            members[f"images/{number}{index}.jpg"] = b""
+            if number < 2:
+                members[f"images/{number}{index}.cls"] = str(index % 2).encode()
+        write_tar(tmp_path / f"{number}.tar", members)
+    dataset = read(tmp_path)
+    assert dataset.classes == ("0", "1")
+    assert [file.reason for file in dataset.skipped] == ["no label"] * 4

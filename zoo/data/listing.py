@@ -1,0 +1,151 @@
+"""Check what a data source lists, and order it by split and class."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import cast
+
+from zoo.data.splits import SPLITS, SourceFile, UncheckedData
+from zoo.errors import DataError, Terminated, nearest
+from zoo.registry.entry_points import one_line
+from zoo.specs.data import FOLDER, SPLIT_NAMES, EmptyClass, SourceImage, SourceListing, Split, split_named
+from zoo.text import composed, exact, printable, some
+
+
+@dataclass(frozen=True, slots=True)
+class SourceContent:
+    """Reads one image through its data source, in any thread. What that raises makes this image unreadable."""
+
+    read: Callable[[], object]
+    source: str
+    """The data source and its distribution, for messages."""
+
+    def __call__(self) -> bytes:
+        try:
+            content = self.read()
+        except (DataError, OSError):
+            raise
+        except (Exception, SystemExit) as error:  # sys.exit in a plugin ends the plugin, not zoo
+            if isinstance(error, Terminated):
+                raise
+            raise DataError(f"the data source {self.source} raised {one_line(error)}") from error
+        if not isinstance(content, bytes):
+            raise DataError(f"the data source {self.source} must give bytes, gave {type(content).__name__}")
+        return content
+
+
+def to_unchecked(listing: SourceListing, *, source: str, path: Path, reader: str, described: str = "") -> UncheckedData:
+    """Order a listing by split and class. Class names are compared in Unicode's form NFC, as people see them.
+
+    Args:
+        listing: What was found.
+        source: The data as people call them.
+        path: Where they are.
+        reader: `folder`, or the data source's qualified name.
+        described: The data source and its distribution, for messages.
+
+    Raises:
+        DataError: An unknown split, two names of one split, images without a split among others, or repeated names.
+    """
+    images, empty = cast("tuple[SourceImage, ...]", listing.images), cast("tuple[EmptyClass, ...]", listing.empty)
+    examples: dict[str | None, str] = {}
+    for image in images:
+        examples.setdefault(image.split, image.name)
+    for of_split in empty:
+        examples.setdefault(of_split.split, f"the class {of_split.label}")
+    split_names = _split_names(source, examples)
+    _refuse_repeated_names(source, images)
+    # Without split names everything is in train, and val is drawn from it later.
+    splits: dict[Split, dict[str, list[SourceFile]]] = {split: {} for split in SPLITS if split in split_names}
+    splits = splits or {"train": {}}
+    spellings: dict[str, set[str]] = {}
+
+    def of_class(split: str | None, label: str) -> list[SourceFile]:
+        name = composed(printable(label))
+        spellings.setdefault(name, set()).add(printable(label))
+        return splits["train" if split is None else _split(split)].setdefault(name, [])
+
+    # A folder is walked through in order, folder by folder. Names of other sources come in any order.
+    ordered = images if reader == FOLDER else sorted(images, key=lambda image: image.name)
+    for image in ordered:
+        of_class(image.split, image.label).append(_file(image, path, described))
+    for missing in empty:
+        if missing.label:
+            of_class(missing.split, missing.label)
+    skipped = [replace(file, relative=printable(file.relative)) for file in listing.skipped]
+    slash = "/" if reader == FOLDER else ""
+    return UncheckedData(
+        source=source,
+        path=path,
+        reader=reader,
+        split_names={split: f"{name}{slash}" for split, name in split_names.items()},
+        splits=splits,
+        skipped=tuple(sorted(skipped, key=lambda file: file.relative)),
+        notes=(*listing.notes, *_notes_on_spellings(spellings)),
+    )
+
+
+def _file(image: SourceImage, path: Path, described: str) -> SourceFile:
+    if isinstance(image.content, Path):
+        return SourceFile(image.content, printable(image.name))
+    return SourceFile(path, printable(image.name), SourceContent(image.content, described))
+
+
+def _split(word: str) -> Split:
+    split = split_named(word)
+    assert split is not None, f"{word!r} was checked before"
+    return split
+
+
+def _notes_on_spellings(spellings: Mapping[str, set[str]]) -> Iterable[str]:
+    several = [name for name, written in spellings.items() if len(written) > 1]
+    if several:
+        first = " and ".join(exact(written) for written in sorted(spellings[several[0]]))
+        yield f"names that look the same are one class: {some(several)} (written as {first})"
+
+
+def _split_names(source: str, examples: Mapping[str | None, str]) -> dict[Split, str]:
+    """The data's own names of their splits; empty if they have none."""
+    unknown = [word for word in examples if word is not None and split_named(word) is None]
+    if unknown:
+        close = nearest(unknown[0], SPLIT_NAMES, count=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise DataError(
+            f"{source} has the split {unknown[0]!r} (of {examples[unknown[0]]}).{hint}\n"
+            "Next: name it train, val (valid, validation, dev) or test, or leave splits out and let zoo draw val."
+        )
+    if None in examples and len(examples) > 1:
+        raise DataError(
+            f"{source} has images with a split and others without one, such as {examples[None]}.\n"
+            "Next: give every image its split, train, val or test, or none of them."
+        )
+    return _one_name_each(source, [word for word in examples if word is not None])
+
+
+def _one_name_each(source: str, words: Iterable[str]) -> dict[Split, str]:
+    names: dict[Split, str] = {}
+    for word in words:
+        split = _split(word)
+        if split in names:
+            raise DataError(f"{source} has two names of the split {split}: {names[split]} and {word}.\nNext: keep one.")
+        names[split] = word
+    return names
+
+
+def _refuse_repeated_names(source: str, images: Iterable[SourceImage]) -> None:
+    seen: dict[str, SourceImage] = {}
+    for image in images:
+        earlier = seen.setdefault(image.name, image)
+        if earlier is image:
+            continue
+        if earlier.split != image.split:
+            where = f"in two splits of {source}, {earlier.split} and {image.split}"
+            step = "keep it in one: what was trained on must not be used to evaluate."
+        elif earlier.label != image.label:
+            where = f"under two labels in {source}, {earlier.label} and {image.label}"
+            step = "keep the right one."
+        else:
+            where, step = f"listed twice in {source}", "keep it once: it would count twice."
+        raise DataError(f"{image.name} is {where}.\nNext: {step}")

@@ -1,0 +1,51 @@
+"""Walk through a folder, in one way for training, checking and prediction."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from zoo.specs.data import passed_over
+
+
+@dataclass(frozen=True, slots=True)
+class Walked:
+    """A file or folder below the one that is walked through."""
+
+    path: str
+    kind: Literal["file", "folder", "special"]
+    """`special` is a pipe, socket or device: reading it could block forever."""
+
+
+def walk(folder: str, *, everything: bool = True, above: tuple[str, ...] = ()) -> Iterator[Walked]:
+    """Yield what is below a folder, in the order of sorted paths. A folder comes before what it holds.
+
+    Links are followed, except to a folder above, which would be a loop. A link to nothing is a file: it cannot be read,
+    and what reads it says so. Only the names of one folder are in memory at a time.
+
+    Args:
+        folder: The folder; its own name may be anything.
+        everything: Also yield what zoo passes over: hidden files and system files, see `passed_over`.
+        above: The real paths of the folders around it, for the recursion.
+
+    Raises:
+        OSError: A folder cannot be listed.
+    """
+    real = os.path.realpath(folder)
+    if real in above:
+        return
+    with os.scandir(folder) as entries:
+        kinds = {entry.name: _kind(entry) for entry in entries if everything or passed_over([entry.name]) is None}
+    for name in sorted(kinds):
+        path = os.path.join(folder, name)  # noqa: PTH118 - for every file of many
+        yield Walked(path, kinds[name])
+        if kinds[name] == "folder":
+            yield from walk(path, everything=everything, above=(*above, real))
+
+
+def _kind(entry: os.DirEntry[str]) -> Literal["file", "folder", "special"]:
+    if entry.is_dir():
+        return "folder"
+    return "file" if entry.is_file() or (entry.is_symlink() and not os.path.exists(entry.path)) else "special"  # noqa: PTH110
