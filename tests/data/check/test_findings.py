@@ -112,8 +112,8 @@ def small_pictures_of(data: Path, name: str, *, size: tuple[int, int]) -> None:
             picture(1000 + 100 * (split == "val") + number, size).save(file)
 
 
-def deep(data: Path) -> None:
-    values = np.random.default_rng(5).integers(0, 65536, (8, 8), np.uint16).repeat(8, 0).repeat(8, 1)
+def deep(data: Path, *, below: int = 65536) -> None:
+    values = np.random.default_rng(5).integers(0, below, (8, 8), np.uint16).repeat(8, 0).repeat(8, 1)
     save(data, "train/ant/new.png", Image.fromarray(values))
 
 
@@ -195,6 +195,8 @@ FAULTS: list[tuple[str, bool, Fault, set[str]]] = [
     ("cmyk", False, lambda data: save(data, "train/ant/new.jpg", picture(99).convert("CMYK")), {"train/ant/new.jpg"}),
     ("alpha", False, lambda data: save(data, "train/ant/new.png", picture(99).convert("RGBA")), {"train/ant/new.png"}),
     ("deep", False, deep, {"train/ant/new.png"}),
+    ("lost_values", True, lambda data: deep(data, below=256), {"train/ant/new.png"}),
+    ("few_levels", False, lambda data: deep(data, below=4096), {"train/ant/new.png"}),
     ("palette", False, lambda data: save(data, "train/ant/new.png", picture(99).convert("P")), {"train/ant/new.png"}),
     ("rotated", False, rotated, {"train/ant/new.jpg"}),
     ("tiny", False, lambda data: save(data, "train/ant/new.png", picture(99, (31, 200))), {"train/ant/new.png"}),
@@ -222,7 +224,8 @@ def test_every_fault_is_found(
     assert {file for finding in findings for case in finding["cases"] for file in case["files"]} == files
     assert report["passed"] is not is_fault
     # Nothing else but what the fault causes besides.
-    side_effects = {"class_without_images": {"not_used"}, "few_images": set()}.get(code, set())
+    deep_too = {"lost_values": {"deep"}, "few_levels": {"deep"}}
+    side_effects = {"class_without_images": {"not_used"}, **deep_too}.get(code, set())
     assert {finding["code"] for finding in report["findings"]} <= {code, *side_effects}
 
 
@@ -234,7 +237,7 @@ def test_the_faults_cover_every_finding_and_the_documentation_lists_them_all() -
 
     source = inspect.getsource(findings) + inspect.getsource(file_findings)
     codes = set(re.findall(r'code="(\w+)"', source)) | set(re.findall(r'^        \("(\w+)", ', source, re.MULTILINE))
-    codes |= {"class_without_images", "class_without_test_images"}
+    codes |= {"class_without_images", "class_without_test_images", "lost_values", "few_levels"}
     assert codes == {code for code, *_ in FAULTS}
     documented = (Path(__file__).parents[3] / "docs" / "data.md").read_text("utf-8")
     assert set(re.findall(r"^\| `(\w+)`", documented, re.MULTILINE)) == codes
