@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from zoo.errors import DeviceError, OptionError
+from zoo.errors import DeviceError, OptionError, meant
 
 
 def choose_device(asked: str) -> str:
@@ -17,9 +17,10 @@ def choose_device(asked: str) -> str:
     """
     if asked == "auto":
         return next((name for name in ("cuda", "mps") if name in available_devices()), "cpu")
-    kind, _, index = asked.partition(":")
-    if kind not in ("cpu", "cuda", "mps") or (index and not index.isdecimal()):
-        raise OptionError(f"--device {asked!r} is not a valid device; give auto, cpu, cuda, cuda:N or mps.")
+    kind, colon, index = asked.partition(":")
+    if kind not in ("cpu", "cuda", "mps") or (colon and not index.isdecimal()):
+        hint = meant(kind, ["auto", *available_devices()], count=1)
+        raise OptionError(f"--device {asked!r} is not a valid device; give auto, cpu, cuda, cuda:N or mps.{hint}")
     if kind not in available_devices():
         reason = (
             "this torch was built without CUDA" if kind == "cuda" and torch.version.cuda is None else "none was found"
