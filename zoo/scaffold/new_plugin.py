@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import re
-import shlex
 import shutil
 import tempfile
 import unicodedata
@@ -17,6 +16,7 @@ from pathlib import Path, PurePosixPath
 
 from zoo.errors import Refused, RunError, UnknownName
 from zoo.registry.registry import Registry, default_registry
+from zoo.text import shell_word
 
 KINDS = ("head", "backbone", "recipe")
 # Templates are no Python or TOML until they are filled in: the suffix keeps linters, type checkers and pytest away.
@@ -72,7 +72,7 @@ def write_plugin(kind: str, name: str, *, out: Path | None = None) -> Path:
     if _exists(folder):
         raise Refused(
             f"{str(folder)!r} already exists, and nothing is overwritten. "
-            f"Next: zoo plugins new {kind} {name} --out {shlex.quote(str(_free_folder(folder)))}, or another name."
+            f"Next: zoo plugins new {kind} {name} --out {shell_word(_free_folder(folder))}, or another name."
         )
     try:
         _write(folder, kind, names)
@@ -86,7 +86,7 @@ def check_name(kind: str, name: str, *, out: Path | None = None) -> Names:
     fault = _fault_of(kind, name)
     if fault:
         usable = _nearest_name(kind, name, default_folder=out is None)
-        where = "" if out is None else f" --out {shlex.quote(str(out))}"
+        where = "" if out is None else f" --out {shell_word(out)}"
         raise Refused(f"{fault} Next: zoo plugins new {kind} {usable}{where}")
     return Names(name)
 

@@ -8,7 +8,7 @@ import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import (
     AfterValidator,
@@ -187,7 +187,10 @@ def recipe_from_file(path: str | Path) -> RecipeSpec:
     try:
         text = Path(path).expanduser().read_text("utf-8-sig")
     except OSError as error:
-        raise OptionError(f"The recipe file {str(path)!r} cannot be read: {error.strerror}.") from None
+        hint = ""
+        if isinstance(error, FileNotFoundError):
+            hint = meant(str(path), map(str, Path(path).expanduser().parent.glob("*.toml")), count=1)
+        raise OptionError(f"The recipe file {str(path)!r} cannot be read: {error.strerror}.{hint}") from None
     except UnicodeDecodeError:
         raise OptionError(f"The recipe file {str(path)!r} cannot be read: it is not UTF-8 text.") from None
     return recipe_from_toml(text, name=str(path))
@@ -351,7 +354,8 @@ def _split_assignment(assignment: str, *, a_stage: str) -> tuple[str, str, str]:
     if equals and dot and stage and key:
         return stage, key, value
     if equals and not dot and nearest(stage, ["keep"]) and stage not in Stage.model_fields:
-        raise OptionError(f"--set {assignment!r}: did you mean 'keep={value}'?")
+        values = [value] if value in get_args(Keep) else nearest(value, get_args(Keep)) or get_args(Keep)
+        raise OptionError(f"--set {assignment!r}: did you mean {either([f'keep={each}' for each in values])}?")
     example = f"{a_stage}.{stage}={value}" if equals and value and stage in Stage.model_fields else f"{a_stage}.lr=1e-3"
     raise OptionError(f"--set {assignment!r}: write it as STAGE.KEY=VALUE, for example {example}.")
 

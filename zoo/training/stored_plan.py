@@ -19,6 +19,7 @@ from zoo.registry.registry import Registry
 from zoo.specs.plan import FORMAT, Plan
 from zoo.specs.recipe import RecipeSpec
 from zoo.storage.atomic import parse_json
+from zoo.text import shell_word
 from zoo.training.run_folder import PLAN, has_result
 
 _SHOWN = 10
@@ -64,7 +65,8 @@ def refuse_finished(run: Path) -> None:
     if has_result(run):
         raise Refused(
             f"{run} is finished: there is nothing to resume.\n"
-            f"Next: zoo predict {run} IMAGE, zoo report {run}, or zoo finetune with other options and another --out."
+            f"Next: zoo predict {shell_word(run)} IMAGE, zoo report {shell_word(run)}, or zoo finetune with other "
+            "options and another --out."
         )
 
 
