@@ -31,7 +31,7 @@ from zoo.data.sources import find_data
 from zoo.errors import ArtefactError, RecipeError, RunError, ZooError, meant, nearest
 from zoo.exporting.export import export
 from zoo.exporting.formats import FORMATS
-from zoo.model.devices import choose_device
+from zoo.model.devices import available_devices, choose_device
 from zoo.planning.precision import check_precision
 from zoo.registry.catalogue import SORTS
 from zoo.registry.names import qualified_name
@@ -644,6 +644,12 @@ def test_a_saved_classifier_is_suggested_by_its_path(place: Path) -> None:
     (place / "flowers" / "config.json").write_text("{}")
     made, refused = refused_suggestions(lambda word: find_artefact(place / word), ["flowers"])
     assert made and refused == []
+    assert suggested(message_of(lambda word: find_artefact(place / word), "xyz")) == []  # a common folder is not enough
+
+
+def test_gpu_means_an_accelerator_and_never_the_cpu() -> None:
+    assert suggested(message_of(choose_device, "gpu")) == available_devices()[1:][-1:]
+    assert suggested(message_of(choose_device, "CPU")) == ["cpu"] and message_of(choose_device, "cpu:")
 
 
 def test_a_class_of_another_split_is_answered_with_a_class_of_train(tmp_path: Path) -> None:

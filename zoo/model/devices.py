@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from zoo.errors import DeviceError, OptionError, meant
+from zoo.errors import DeviceError, OptionError, nearest
 
 
 def choose_device(asked: str) -> str:
@@ -19,7 +19,10 @@ def choose_device(asked: str) -> str:
         return next((name for name in ("cuda", "mps") if name in available_devices()), "cpu")
     kind, colon, index = asked.partition(":")
     if kind not in ("cpu", "cuda", "mps") or (colon and not index.isdecimal()):
-        hint = meant(kind, ["auto", *available_devices()], count=1)
+        here = available_devices()
+        # Who writes `gpu` means an accelerator, though `cpu` is spelt most like it.
+        close = here[1:][-1:] if kind.lower() == "gpu" else nearest(kind, ["auto", *here], count=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
         raise OptionError(f"--device {asked!r} is not a valid device; give auto, cpu, cuda, cuda:N or mps.{hint}")
     if kind not in available_devices():
         reason = (

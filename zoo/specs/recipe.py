@@ -187,9 +187,9 @@ def recipe_from_file(path: str | Path) -> RecipeSpec:
     try:
         text = Path(path).expanduser().read_text("utf-8-sig")
     except OSError as error:
-        hint = ""
-        if isinstance(error, FileNotFoundError):
-            hint = meant(str(path), map(str, Path(path).expanduser().parent.glob("*.toml")), count=1)
+        beside = [each.name for each in Path(path).expanduser().parent.glob("*.toml")]
+        close = nearest(Path(path).name, beside, count=1) if isinstance(error, FileNotFoundError) else ()
+        hint = f" Did you mean {str(Path(path).with_name(close[0]))!r}?" if close else ""
         raise OptionError(f"The recipe file {str(path)!r} cannot be read: {error.strerror}.{hint}") from None
     except UnicodeDecodeError:
         raise OptionError(f"The recipe file {str(path)!r} cannot be read: it is not UTF-8 text.") from None
