@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.main import get_command
-from zoo.cli.app import app
+from tests.commands import fault_of
 from zoo.specs.recipe import Stage
 
 ROOT = Path(__file__).parents[1]
@@ -20,7 +19,6 @@ PAGES = sorted(DECISIONS.glob("[0-9]*.md"))
 ABOUT_CODE = [ROOT / "docs" / "architecture.md", ROOT / "CONTRIBUTING.md", DECISIONS / "README.md", *PAGES]
 ALL = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 USED = [path for path in ALL if path.name not in ("CHANGELOG.md", "measurements.md", "support.md")]
-COMMANDS: Any = get_command(app)
 # Entry-point groups are written like modules.
 ENTRY_POINT_GROUPS = {"zoo.commands"}
 
@@ -68,24 +66,8 @@ def test_every_command_and_option_that_is_named_exists(path: Path) -> None:
     text = path.read_text("utf-8")
     fenced = "\n".join(re.findall(r"^```\n(.*?)^```", text, re.MULTILINE | re.DOTALL))
     lines = re.findall(r"`zoo ([a-z][^`]*)`", text) + re.findall(r"^(?:.*&& )?zoo ([a-z].*)$", fenced, re.MULTILINE)
-    assert {line: fault for line in lines if (fault := _fault_of(line))} == {}
+    assert {line: fault for line in lines if (fault := fault_of(line))} == {}
     assert lines or path != ROOT / "README.md"
-
-
-def _fault_of(line: str) -> str:
-    """What is wrong with the words after `zoo`; several commands may stand in one line, two spaces apart."""
-    command = COMMANDS
-    if line == "greet":  # the command of the guide's own plugin
-        return ""
-    words = re.split(r"\s{2,}(?!\\)| #", line.replace("\\\n", " "))[0].split()
-    while hasattr(command, "commands") and words and not words[0].startswith("-"):
-        names = words.pop(0).split("|")
-        if unknown := [name for name in names if name not in command.commands]:
-            return f"no command {', '.join(unknown)}"
-        command = command.commands[names[0]]
-    known = {option for parameter in command.params for option in parameter.opts}
-    options = [word.strip("[],.;") for word in words if word.strip("[").startswith("--")]
-    return ", ".join(f"no option {option}" for option in options if option not in known)
 
 
 @pytest.mark.parametrize("path", PAGES, ids=name_of)

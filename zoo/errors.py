@@ -22,8 +22,10 @@ The command line turns a `ZooError` into its message and `exit_code`; anything e
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
+from itertools import islice
 
 INTERRUPTED, TERMINATED = 130, 143
 """Exit codes of a command that Ctrl-C or SIGTERM ended."""
@@ -49,14 +51,21 @@ class UnknownName(Refused):
     Attributes: `kind` ("backbone", "head", ...), `name` as asked, `nearest` names that exist.
     """
 
-    def __init__(self, kind: str, name: str, known: Iterable[str], *, hint: str = "") -> None:
+    def __init__(
+        self,
+        kind: str,
+        name: str,
+        known: Iterable[str],
+        *,
+        hint: str = "",
+        first: Sequence[str] = (),
+        accepts: Callable[[str], bool] | None = None,
+    ) -> None:
+        """`first`: names that are meant more likely than those that are spelt alike. `accepts`: see `nearest`."""
         self.kind = kind
         self.name = name
-        self.nearest = nearest(name, known)
-        message = f"There is no {kind} {name!r}."
-        if self.nearest:
-            message += " Did you mean " + either(self.nearest) + "?"
-        super().__init__(f"{message} {hint}".rstrip())
+        self.nearest = tuple(dict.fromkeys([*first, *nearest(name, known, accepts=accepts)]))[:3]
+        super().__init__(f"There is no {kind} {name!r}.{_asked(self.nearest)} {hint}".rstrip())
 
 
 class NameConflict(Refused):
@@ -150,14 +159,41 @@ class Terminated(SystemExit):
     """The process was asked to end (SIGTERM). Unlike a plugin's `sys.exit`, code that isolates plugins lets it pass."""
 
 
-def nearest(name: str, known: Iterable[str], *, count: int = 3) -> tuple[str, ...]:
-    """The known names most like `name`, best first: at most `count`, possibly none."""
-    by_folded = {candidate.lower(): candidate for candidate in known}
+def nearest(
+    name: str, known: Iterable[str], *, count: int = 3, accepts: Callable[[str], bool] | None = None
+) -> tuple[str, ...]:
+    """The known names most like `name`, best first: at most `count`, possibly none, never `name` itself.
+
+    What is suggested must be accepted in the place of `name`. `known` are names of which this is certain; where it is
+    not, `accepts` tells, and is asked about few.
+    """
+    by_folded: dict[str, list[str]] = {}
+    for candidate in dict.fromkeys(known):
+        if candidate != name:
+            by_folded.setdefault(candidate.lower(), []).append(candidate)
     folded = name.lower()
-    close = get_close_matches(folded, by_folded, n=count, cutoff=0.6)
+    close = get_close_matches(folded, by_folded, n=len(by_folded), cutoff=0.6) if by_folded else []
     if not close and len(folded) >= 3:
-        close = sorted((candidate for candidate in by_folded if folded in candidate), key=len)[:count]
-    return tuple(by_folded[candidate] for candidate in close)
+        close = sorted((candidate for candidate in by_folded if folded in candidate), key=len)
+    if not close and folded:
+        # `learning_rate` for lr, `wd` for weight_decay.
+        close = [each for each in by_folded if each == _initials(folded) or _initials(each) == folded]
+    candidates = (candidate for each in close for candidate in by_folded[each])
+    return tuple(islice((each for each in candidates if accepts is None or accepts(each)), count))
+
+
+def meant(name: str, known: Iterable[str], *, count: int = 3, accepts: Callable[[str], bool] | None = None) -> str:
+    """` Did you mean 'a' or 'b'?` with the nearest names, to follow a sentence; nothing where none is near."""
+    return _asked(nearest(name, known, count=count, accepts=accepts))
+
+
+def _asked(names: Sequence[str]) -> str:
+    return f" Did you mean {either(names)}?" if names else ""
+
+
+def _initials(name: str) -> str:
+    words = re.findall(r"[^\W_]+", name)
+    return "".join(word[0] for word in words) if len(words) > 1 else ""
 
 
 def either(names: Sequence[str]) -> str:

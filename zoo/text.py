@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import os
 import re
+import shlex
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
@@ -95,3 +96,8 @@ def size(value: float) -> str:
     if value < 100e3:
         return f"{value / 1e3:.{0 if value >= 10e3 else 1}f} kB"
     return f"{value / 1e9:.1f} GB" if value >= 999.5e6 else f"{value / 1e6:.{0 if value >= 10e6 else 1}f} MB"
+
+
+def shell_word(path: object) -> str:
+    """A path as a word of a command that can be pasted into a shell: in quotes where it needs them."""
+    return shlex.quote(str(path))

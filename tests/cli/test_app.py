@@ -89,7 +89,11 @@ def test_a_file_that_is_no_image_costs_predict_only_itself(
         (["--backbone", "resnet18", "--set", "heda.lr=1"], 2, ["no stage 'heda'", "head, last, all"]),
         (["--backbone", "resnet18", "--set", "head.lr=-1"], 2, ["stages[0].lr", "-1"]),
         (["--backbone", "resnet18", "--set", "last.train=last:9"], 2, ["last:9", "this backbone has 5"]),
-        (["--backbone", "resnet18", "--set", "last.train=group:layer9"], 2, ["layer9", "stem, layer1", "'layer"]),
+        (
+            ["--backbone", "resnet18", "--set", "last.train=group:layer9"],
+            2,
+            ["layer9", "stem, layer1", "'group:lay"],
+        ),
         (["--backbone", "resnet18", "--epochs", "0"], 2, ["--epochs", "at least 1"]),
         (["--backbone", "resnet18", "--classes", "1"], 2, ["--classes", "at least 2"]),
         (["--backbone", "resnet18", "--classes", "21"], 2, ["2 to 20 classes", "21"]),

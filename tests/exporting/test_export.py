@@ -200,7 +200,7 @@ def test_nothing_is_overwritten_and_formats_are_known(of_timm: Path, tmp_path: P
     with pytest.raises(Refused, match=r"model.pt2 exists, and zoo overwrites nothing"):
         zoo.export(of_timm, to="pt2", out=out)
     assert out.read_text() == "mine"
-    with pytest.raises(OptionError, match=r"no export format 'onxx'. Did you mean onnx"):
+    with pytest.raises(OptionError, match=r"no export format 'onxx'. Did you mean 'onnx'"):
         zoo.export(of_timm, to="onxx")
     with pytest.raises(OptionError, match=r"files that end in .pt2, and .*other does not"):
         zoo.export(of_timm, to="pt2", out=tmp_path / "other")

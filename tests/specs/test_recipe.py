@@ -92,7 +92,7 @@ def test_all_faults_of_a_file_are_told_together_with_their_key_paths() -> None:
             'references: should be a list, such as ["arXiv:2202.10054"]',
             "stages[0].name: should be letters, digits, '_' and '-', got 'first stage'",
             f"stages[0].train[1]: 'heed' is not a valid selector: {selectors}; did you mean 'head'?",
-            f"stages[0].train[2]: 'last' is not a valid selector: {selectors}",
+            f"stages[0].train[2]: 'last' is not a valid selector: {selectors}; did you mean 'last:1'?",
             f"stages[0].train[3]: 'group:' is not a valid selector: {selectors}",
             "stages[0].epochs: should be at least 1, got 0",
             "stages[0].lr: should be a number, got true",
@@ -207,7 +207,8 @@ def test_all_bad_values_of_set_are_told_together_as_they_were_written() -> None:
     ("assignments", "said"),
     [
         (["hed.lr=1"], "--set hed.lr=1: recipe 'full' has no stage 'hed'. Its stages: all."),
-        (["lr=1"], "--set 'lr=1': write it as STAGE.KEY=VALUE, for example all.lr=1e-3."),
+        (["lr=1"], "--set 'lr=1': write it as STAGE.KEY=VALUE, for example all.lr=1."),
+        (["lr"], "--set 'lr': write it as STAGE.KEY=VALUE, for example all.lr=1e-3."),
         (["all.lr"], "write it as STAGE.KEY=VALUE"),
         ([".lr=1"], "write it as STAGE.KEY=VALUE"),
         (["all.lr=1", "all.lr=2"], "--set all.lr is given twice: '1' and '2'."),
@@ -248,7 +249,8 @@ def test_selectors_name_groups_in_the_order_of_the_backbone(
 def test_selectors_that_match_nothing_are_all_told_with_the_groups_there_are() -> None:
     _, faults = select(["head", "group:stage4", "last:5", "group:conv"], GROUPS, path="stages[2]")
     assert faults == [
-        "stages[2].train[1]: 'group:stage4' matches no group. Did you mean 'stage3', 'stage2' or 'stage1'? "
+        "stages[2].train[1]: 'group:stage4' matches no group. Did you mean 'group:stage3', 'group:stage2' or "
+        "'group:stage1'? "
         "The groups are: stem, stage1, stage2, stage3",
         "stages[2].train[2]: 'last:5' asks for 5 groups, this backbone has 4: stem, stage1, stage2, stage3",
         "stages[2].train[3]: 'group:conv' matches no group. The groups are: stem, stage1, stage2, stage3",

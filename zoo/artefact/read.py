@@ -26,7 +26,7 @@ from zoo.artefact.config import (
     seal_broken,
 )
 from zoo.artefact.golden import compare_logits, read_golden
-from zoo.errors import ArtefactError, Refused, UnknownName, ZooError, first_line
+from zoo.errors import ArtefactError, Refused, UnknownName, ZooError, first_line, nearest
 from zoo.events import Note, Report
 from zoo.model.model import ZooModel
 from zoo.planning.resolved_model import resolve_model
@@ -44,10 +44,23 @@ def find_artefact(path: Path) -> Path:
         if os.path.isfile(folder / CONFIG):  # noqa: PTH113
             return folder
     if not os.path.exists(path):  # noqa: PTH110 - False, not an error, for a name too long
-        raise ArtefactError(f"There is no {str(path)!r}. Give an artefact folder or a run folder.")
+        close = nearest(path.name, _artefacts_beside(path), count=1)
+        hint = f" Did you mean {str(path.with_name(close[0]))!r}?" if close else ""
+        raise ArtefactError(f"There is no {str(path)!r}.{hint} Give an artefact folder or a run folder.")
     raise ArtefactError(
         f"{path} is not an artefact: it has no {CONFIG}. Give the 'model' folder of a run, or the run folder."
     )
+
+
+def _artefacts_beside(path: Path) -> list[str]:
+    try:
+        return [
+            each.name
+            for each in path.parent.iterdir()
+            if any((each / part / CONFIG).is_file() for part in ("", FOLDER))
+        ]
+    except OSError:
+        return []
 
 
 def read_config(folder: Path) -> ArtefactConfig:

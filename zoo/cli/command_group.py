@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
-from zoo.errors import INTERRUPTED, NameConflict, PluginError, Terminated, either, nearest
+from zoo.errors import INTERRUPTED, NameConflict, PluginError, Terminated, meant
 from zoo.process import prints_to_stderr
 from zoo.registry.entry_points import COMMANDS, DISABLE, Load, Plugin, disabled_from_environment, find, one_line
 
@@ -41,8 +41,9 @@ class Commands(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         name = args[0]
         if self.get_command(ctx, name) is None and not ctx.resilient_parsing and not name.startswith("-"):
-            close = nearest(name, self.list_commands(ctx))
-            ctx.fail(f"No such command {name!r}.{f' Did you mean {either(close)}?' if close else ''}")
+            claimed_twice = [each for each, command in self._plugin_commands.items() if not command.usable]
+            known = [each for each in self.list_commands(ctx) if each not in claimed_twice]
+            ctx.fail(f"No such command {name!r}.{meant(name, known)}")
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
@@ -112,6 +113,11 @@ class _PluginCommand(TyperCommand):
         help_text = f"From {origins}." if len(claims) == 1 else f"Unusable, claimed by {origins}."
         super().__init__(name, help=help_text, rich_markup_mode=None)
         self._claims = claims
+
+    @property
+    def usable(self) -> bool:
+        """Whether one distribution alone claims the name."""
+        return len(self._claims) == 1
 
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
         """The context of the plugin's command, imported now. Raises PluginError if it is broken, NameConflict."""

@@ -17,6 +17,7 @@ import typer
 from zoo.errors import OptionError
 from zoo.exporting.formats import FORMATS
 from zoo.planning.request import Request, make_request, parse_input_size
+from zoo.text import shell_word
 
 # Names for help texts. They stand here because the modules that give them meaning are too heavy to import for help.
 LIST_KINDS = ("backbones", "weights", "heads", "recipes", "observers", "sources", "plugins")
@@ -213,7 +214,7 @@ def _refuse_beside_resume(ctx: typer.Context, resumed: Path) -> None:
     if given:
         raise OptionError(
             f"--resume goes alone, the plan is in {resumed}; also given: {', '.join(given)}.\n"
-            f"Next: zoo finetune --resume {resumed}"
+            f"Next: zoo finetune --resume {shell_word(resumed)}"
         )
 
 

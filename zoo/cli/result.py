@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from zoo.cli import console
 from zoo.cli.console import Verbosity
 from zoo.storage.atomic import json_line, json_text, write_text
+from zoo.text import shell_word
 
 if TYPE_CHECKING:
     from zoo.artefact.evaluate import Evaluation
@@ -53,7 +54,7 @@ def print_result(result: Result, verbosity: Verbosity, *, as_json: bool) -> None
     screen.print(f"classifier: {result.artefact}")
     if (result.path / "report.html").exists():
         screen.print(f"report: {result.path / 'report.html'}")
-    screen.print(f"next: zoo predict {result.artefact} IMAGE")
+    screen.print(f"next: zoo predict {shell_word(result.artefact)} IMAGE")
 
 
 def _proof(result: Result, verbosity: Verbosity) -> str:

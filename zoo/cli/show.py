@@ -14,7 +14,7 @@ from zoo.cli.list_backbones import map_row
 from zoo.errors import NameConflict, OptionError, UnknownName
 from zoo.planning.request import SAMPLE_CLASSES, parse_input_size
 from zoo.registry.entry_points import one_line
-from zoo.registry.names import ResolvedBackbone, qualified_name
+from zoo.registry.names import ResolvedBackbone, qualified_name, usable_names
 from zoo.registry.plugins import Contribution
 from zoo.registry.registry import Registry, default_registry
 from zoo.specs.backbone import BackboneSpec
@@ -70,8 +70,8 @@ def _find(name: str, registry: Registry) -> tuple[str, Any]:
     try:
         return "backbone", registry.backbone(name)
     except UnknownName as error:
-        if error.kind == "weights tag":
-            raise  # the architecture exists, so the name can mean nothing else
+        if error.kind == "weights tag" or "." in name:
+            raise  # nothing else has a tag
     with contextlib.suppress(UnknownName):
         return "head", registry.head(name)
     with contextlib.suppress(UnknownName):
@@ -80,11 +80,11 @@ def _find(name: str, registry: Registry) -> tuple[str, Any]:
     for kind, look_up in (("observer", registry.observer), ("data source", registry.data_source)):
         with contextlib.suppress(UnknownName):
             return kind, look_up(name)
-    offered = [*registry.heads(), *registry.recipes(), *registry.observers(), *registry.data_sources()]
-    names = registry.backbones().names() + [qualified_name(item) for item in offered]
-    names = names if "/" in name else [candidate.partition("/")[2] for candidate in names]
+    offered = [registry.heads(), registry.recipes(), registry.observers(), registry.data_sources()]
+    names = registry.backbones().names() if "/" in name else registry.backbones().usable_names()
+    names += [each for items in offered for each in usable_names(items, qualified="/" in name)]
     kinds = "backbone, head, recipe, observer or data source"
-    raise UnknownName(kinds, name.partition(".")[0], names, hint="See: zoo list")
+    raise UnknownName(kinds, name, names, hint="See: zoo list")
 
 
 def _json(content: dict[str, Any]) -> str:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from zoo.artefact.golden import TOLERANCE, Difference, compare_tensors
 from zoo.artefact.read import find_artefact
-from zoo.errors import ArtefactError, CheckFailed, OptionError, ZooError, first_line, nearest
+from zoo.errors import ArtefactError, CheckFailed, OptionError, ZooError, first_line, meant
 from zoo.events import Note, Report
 from zoo.exporting.formats import FORMATS, other_formats
 from zoo.exporting.source import ExportSource, Write, Written, read_source
@@ -74,9 +74,9 @@ def export(path: Path, to: str, out: Path | None, registry: Registry, report: Re
         CheckFailed: The export gives other logits.
     """
     if to not in FORMATS:
-        close = nearest(to, FORMATS)
-        hint = f" Did you mean {close[0]}?" if close else ""
-        raise OptionError(f"There is no export format {to!r}.{hint} Formats: {', '.join(FORMATS)}.")
+        raise OptionError(
+            f"There is no export format {to!r}.{meant(to, FORMATS, count=1)} Formats: {', '.join(FORMATS)}."
+        )
     folder = find_artefact(path)
     if to == "pt2" and out is not None and out.suffix != ".pt2":
         raise OptionError(f"torch.export loads files that end in .pt2, and {out} does not.\nNext: --out {out}.pt2")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from zoo.errors import DeviceError, OptionError
+from zoo.errors import DeviceError, OptionError, nearest
 
 
 def choose_device(asked: str) -> str:
@@ -17,9 +17,13 @@ def choose_device(asked: str) -> str:
     """
     if asked == "auto":
         return next((name for name in ("cuda", "mps") if name in available_devices()), "cpu")
-    kind, _, index = asked.partition(":")
-    if kind not in ("cpu", "cuda", "mps") or (index and not index.isdecimal()):
-        raise OptionError(f"--device {asked!r} is not a valid device; give auto, cpu, cuda, cuda:N or mps.")
+    kind, colon, index = asked.partition(":")
+    if kind not in ("cpu", "cuda", "mps") or (colon and not index.isdecimal()):
+        here = available_devices()
+        # Who writes `gpu` means an accelerator, though `cpu` is spelt most like it.
+        close = here[1:][-1:] if kind.lower() == "gpu" else nearest(kind, ["auto", *here], count=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise OptionError(f"--device {asked!r} is not a valid device; give auto, cpu, cuda, cuda:N or mps.{hint}")
     if kind not in available_devices():
         reason = (
             "this torch was built without CUDA" if kind == "cuda" and torch.version.cuda is None else "none was found"

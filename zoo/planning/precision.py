@@ -14,7 +14,7 @@ from typing import get_args
 
 import torch
 
-from zoo.errors import OptionError, nearest
+from zoo.errors import OptionError, meant
 from zoo.events import Note, Report
 from zoo.model.devices import machine_facts
 from zoo.model.model import ZooModel
@@ -42,8 +42,8 @@ def check_precision(asked: str) -> None:
     """Raise OptionError for anything but `auto` and the names of precisions."""
     known = ("auto", *get_args(Precision))
     if asked not in known:
-        close = nearest({"bf16": "bfloat16", "fp32": "float32"}.get(asked, asked), known)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
+        also = {"bf16": "bfloat16", "fp32": "float32"}.get(asked.lower())
+        hint = f" Did you mean {also!r}?" if also else meant(asked, known, count=1)
         raise OptionError(f"--precision {asked!r} is not one of {', '.join(known)}.{hint}")
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
-from zoo.errors import OptionError, PluginError, UnknownName, either, nearest
+from zoo.errors import OptionError, PluginError, UnknownName, meant
 from zoo.registry.registry import Registry
 from zoo.specs.backbone import BackboneFacts, BackboneSpec, WeightsSpec
 from zoo.specs.head import HeadSpec
@@ -106,9 +106,7 @@ def find_backbones(registry: Registry, wanted: Filter, *, sort: str | None = Non
     Raises UnknownName for an unknown provider or licence, OptionError for an unknown `sort`.
     """
     if sort is not None and sort not in SORTS:
-        close = nearest(sort, SORTS)
-        meant = f" Did you mean {either(close)}?" if close else ""
-        raise OptionError(f"--sort {sort!r} is not a sort key.{meant} There are: {', '.join(SORTS)}.")
+        raise OptionError(f"--sort {sort!r} is not a sort key.{meant(sort, SORTS)} There are: {', '.join(SORTS)}.")
     _refuse_unknown_provider(registry, wanted.provider)
     offered = _named(registry, wanted)
     if wanted.licence is not None:

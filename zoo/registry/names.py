@@ -13,6 +13,9 @@ from zoo.registry.entry_points import DISABLE, Plugin, one_line
 from zoo.registry.plugins import Contribution
 from zoo.specs.backbone import BackboneProvider, BackboneSpec
 
+_Offered = tuple[Contribution[BackboneProvider], Mapping[str, tuple[str, ...]]]
+"""A provider with its catalogue: architecture -> tags."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ResolvedBackbone:
@@ -49,6 +52,10 @@ class Backbones:
         """Every `provider/architecture`, sorted within each provider."""
         return [f"{held.spec.name}/{name}" for held, catalogue in self._providers for name in sorted(catalogue)]
 
+    def usable_names(self) -> list[str]:
+        """Every name without a provider; for those that several third parties claim, their qualified names."""
+        return self._unambiguous(dict.fromkeys(name for _, catalogue in self._providers for name in catalogue))
+
     def catalogue(self) -> list[tuple[Contribution[BackboneProvider], Mapping[str, tuple[str, ...]]]]:
         """(provider, architecture -> tags), in the order in which bare names are looked up."""
         return list(self._providers)
@@ -74,17 +81,15 @@ class Backbones:
         if slash:
             candidates = [item for item in candidates if item[0].spec.name == provider_name]
             if not candidates:
-                known = [held.spec.name for held, _ in self._providers]
-                hint = f"There are: {', '.join(known) or 'none'}."
-                raise UnknownName("provider of backbones", provider_name, known, hint=hint)
+                raise self._unknown_provider(provider_name, rest)
             _refuse_two_providers(provider_name, [held for held, _ in candidates])
         having = [item for item in candidates if architecture in item[1]]
         if not having:
-            raise _unknown_architecture(provider_name, architecture, candidates)
+            raise self._unknown_architecture(provider_name, architecture, tag, candidates)
         if dot:
             with_tag = [item for item in having if tag in item[1][architecture]]
             if not with_tag:
-                raise _unknown_tag(architecture, tag, having)
+                raise self._unknown_tag(provider_name, architecture, tag, having)
             having = with_tag
         (holder, catalogue), *others = having
         if not slash and not holder.plugin.own and others:
@@ -98,6 +103,68 @@ class Backbones:
             also=tuple(f"{held.spec.name}/{rest}" for held, _ in others),
         )
 
+    def accepts(self, name: str) -> bool:
+        """Whether `resolve` knows what a name means. No provider is asked for a spec."""
+        provider, slash, rest = name.rpartition("/")
+        architecture, dot, tag = rest.partition(".")
+        candidates = [item for item in self._providers if not slash or item[0].spec.name == provider]
+        having = [
+            held
+            for held, catalogue in candidates
+            if architecture in catalogue and (not dot or tag in catalogue[architecture])
+        ]
+        rivals = candidates if slash else having
+        return bool(having) and (having[0].plugin.own or len(rivals) == 1)
+
+    def _elsewhere(self, rest: str) -> list[str]:
+        """Qualified names of what every provider has under a bare name."""
+        qualified = [f"{held.spec.name}/{rest}" for held, _ in self._providers]
+        return [name for name in dict.fromkeys(qualified) if self.accepts(name)]
+
+    def _unambiguous(self, names: Iterable[str]) -> list[str]:
+        """The names; in place of those that several third parties claim, their qualified names."""
+        return [each for name in names for each in ([name] if self.accepts(name) else self._elsewhere(name))]
+
+    def _unknown_provider(self, provider: str, rest: str) -> UnknownName:
+        known = [held.spec.name for held, _ in self._providers]
+        hint = f"There are: {', '.join(known) or 'none'}."
+        having = [each for each in known if self.accepts(f"{each}/{rest}")]
+        if nearest(provider, known) and not nearest(provider, having):
+            # Both are misspelt, or the near provider lacks it: what is near as a whole.
+            whole = f"{provider}/{rest}"
+            return UnknownName(
+                "backbone",
+                whole,
+                self.names(),
+                first=self._elsewhere(rest),
+                accepts=self.accepts,
+                hint=f"Providers are: {', '.join(known)}.",
+            )
+        return UnknownName("provider of backbones", provider, having, hint=hint)
+
+    def _unknown_architecture(
+        self, provider: str, architecture: str, tag: str, candidates: Sequence[_Offered]
+    ) -> UnknownName:
+        known = [each for _, catalogue in candidates for each in catalogue]
+        close = nearest(architecture, known)
+        hint = f"See: zoo list backbones '*{close[0].split('_')[0]}*'" if close else "See: zoo list backbones"
+        prefix = f"{provider}/" if provider else ""
+        if tag:
+            # With that tag where there is such a name, so that nothing of what was asked gets lost.
+            close = nearest(architecture, known, accepts=lambda each: self.accepts(f"{prefix}{each}.{tag}")) or close
+        usable = [prefix + each for each in close] if prefix else self._unambiguous(close)
+        first = [*(self._elsewhere(architecture) if prefix else ()), *usable]
+        return UnknownName("backbone", prefix + architecture, (), first=first, hint=hint)
+
+    def _unknown_tag(self, provider: str, architecture: str, tag: str, having: Sequence[_Offered]) -> UnknownName:
+        lines = [
+            f"{held.spec.name}/{architecture} has: {', '.join(tags[architecture]) or 'none'}." for held, tags in having
+        ]
+        known = [f"{architecture}.{each}" for _, tags in having for each in tags[architecture]]
+        known = known if provider else self._unambiguous(known)
+        first = self._elsewhere(f"{architecture}.{tag}") if provider else ()
+        return UnknownName("weights tag", f"{architecture}.{tag}", known, first=first, hint=" ".join(lines))
+
 
 def resolve_spec(kind: str, name: str, offered: Iterable[Contribution[Any]]) -> Contribution[Any]:
     """The head, recipe, observer or data source that `name` (`NAME` or `plugin/NAME`) means.
@@ -105,19 +172,38 @@ def resolve_spec(kind: str, name: str, offered: Iterable[Contribution[Any]]) -> 
     Raises UnknownName or NameConflict.
     """
     offered = list(offered)
+    found = _of_name(name, offered)
+    if not found:
+        raise _unknown_spec(kind, name, offered)
+    if len(found) > 1:
+        raise _conflict(kind, name, [(item, qualified_name(item)) for item in found])
+    return found[0]
+
+
+def usable_names(offered: Sequence[Contribution[Any]], *, qualified: bool) -> list[str]:
+    """Names that mean one of the offered, as `resolve_spec` takes them: qualified, or bare where that is enough."""
+    names = []
+    for item in offered:
+        bare_suffices = not qualified and len(_of_name(item.spec.name, offered)) == 1
+        names.append(item.spec.name if bare_suffices else qualified_name(item))
+    return [name for name in dict.fromkeys(names) if len(_of_name(name, offered)) == 1]
+
+
+def _of_name(name: str, offered: Sequence[Contribution[Any]]) -> list[Contribution[Any]]:
     plugin_name, _, bare = name.rpartition("/")
     if plugin_name:
         found = [item for item in offered if item.plugin.name == plugin_name and item.spec.name == bare]
     else:
         found = [item for item in offered if item.spec.name == bare]
     # A third party may give its plugin the name of one of zoo's own. Then that name means zoo's.
-    found = [item for item in found if item.plugin.own] or found
-    if not found:
-        known = [qualified_name(item) if plugin_name else item.spec.name for item in offered]
-        raise UnknownName(kind, name, known, hint=f"See: zoo list {kind.split()[-1]}s")
-    if len(found) > 1:
-        raise _conflict(kind, name, [(item, qualified_name(item)) for item in found])
-    return found[0]
+    return [item for item in found if item.plugin.own] or found
+
+
+def _unknown_spec(kind: str, name: str, offered: Sequence[Contribution[Any]]) -> UnknownName:
+    plugin_name, _, bare = name.rpartition("/")
+    known = usable_names(offered, qualified=bool(plugin_name))
+    elsewhere = [each for each in known if plugin_name and each.endswith(f"/{bare}")]
+    return UnknownName(kind, name, known, first=elsewhere, hint=f"See: zoo list {kind.split()[-1]}s")
 
 
 def qualified_name(offered: Contribution[Any]) -> str:
@@ -159,25 +245,3 @@ def _spec(held: Contribution[BackboneProvider], architecture: str) -> BackboneSp
 def _refuse_two_providers(name: str, held: Sequence[Contribution[BackboneProvider]]) -> None:
     if len(held) > 1 and not held[0].plugin.own:
         raise _conflict("provider", name, [(each, f"{name}/...") for each in held])
-
-
-def _unknown_architecture(
-    provider: str, architecture: str, candidates: Sequence[tuple[Contribution[BackboneProvider], Mapping[str, Any]]]
-) -> UnknownName:
-    known = [each for _, catalogue in candidates for each in catalogue]
-    close = nearest(architecture, known)
-    hint = f"See: zoo list backbones '*{close[0].split('_')[0]}*'" if close else "See: zoo list backbones"
-    prefix = f"{provider}/" if provider else ""
-    return UnknownName("backbone", prefix + architecture, [prefix + each for each in known], hint=hint)
-
-
-def _unknown_tag(
-    architecture: str, tag: str, having: Sequence[tuple[Contribution[BackboneProvider], Mapping[str, tuple[str, ...]]]]
-) -> UnknownName:
-    lines = [
-        f"{held.spec.name}/{architecture} has: {', '.join(tags[architecture]) or 'none'}." for held, tags in having
-    ]
-    known = [each for _, tags in having for each in tags[architecture]]
-    return UnknownName(
-        "weights tag", f"{architecture}.{tag}", [f"{architecture}.{each}" for each in known], hint=" ".join(lines)
-    )

@@ -21,6 +21,7 @@ from zoo.reporting.confusions import frequent_confusions, shown_matrix
 from zoo.reporting.examples import Examples, gather
 from zoo.reporting.record import RunRecord, read_run
 from zoo.storage.atomic import write_text
+from zoo.text import shell_word
 from zoo.training.run_folder import has_result
 
 REPORT = "report.html"
@@ -54,7 +55,7 @@ def write_or_note(run: Path, registry: Registry, on_event: Report) -> None:
     except Exception as error:
         # Whatever went wrong, the classifier is saved and the result is written; the report can be built again.
         why = str(error) or type(error).__name__
-        on_event(Note(text=f"The report was not written: {why}\nNext: zoo report {run}", loud=True))
+        on_event(Note(text=f"The report was not written: {why}\nNext: zoo report {shell_word(run)}", loud=True))
 
 
 def render(record: RunRecord, examples: Examples, registry: Registry) -> str:

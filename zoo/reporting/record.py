@@ -11,6 +11,7 @@ from zoo.evaluation.matrix import ConfusionMatrix, read_matrix
 from zoo.evaluation.predictions import ImagePrediction, from_csv
 from zoo.specs.plan import Plan
 from zoo.storage.atomic import parse_json
+from zoo.text import shell_word
 from zoo.training.run_folder import EVALUATION, HISTORY, PREDICTIONS, PROOF, RESULT
 from zoo.training.stored_plan import read_plan
 
@@ -60,7 +61,7 @@ def read_run(path: Path) -> RunRecord:
     if not (path / RESULT).exists():
         raise RunError(
             f"{path} is not finished: it has no {RESULT}, so there is nothing to report.\n"
-            f"Next: zoo finetune --resume {path}"
+            f"Next: zoo finetune --resume {shell_word(path)}"
         )
     # The files that older versions of zoo did not write are optional; all others must be there.
     table = _text(path / PREDICTIONS) if (path / PREDICTIONS).exists() else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import shutil
 import tempfile
@@ -15,6 +16,7 @@ from pathlib import Path, PurePosixPath
 
 from zoo.errors import Refused, RunError, UnknownName
 from zoo.registry.registry import Registry, default_registry
+from zoo.text import shell_word
 
 KINDS = ("head", "backbone", "recipe")
 # Templates are no Python or TOML until they are filled in: the suffix keeps linters, type checkers and pytest away.
@@ -65,12 +67,12 @@ def write_plugin(kind: str, name: str, *, out: Path | None = None) -> Path:
     """
     if kind not in KINDS:
         raise UnknownName("kind of plugin", kind, KINDS, hint=f"There are: {', '.join(KINDS)}.")
-    names = check_name(kind, name)
+    names = check_name(kind, name, out=out)
     folder = Path(names.distribution) if out is None else out.expanduser()
-    if folder.exists() or folder.is_symlink():
+    if _exists(folder):
         raise Refused(
             f"{str(folder)!r} already exists, and nothing is overwritten. "
-            f"Next: zoo plugins new {kind} {name} --out {folder}-new, or another name."
+            f"Next: zoo plugins new {kind} {name} --out {shell_word(_free_folder(folder))}, or another name."
         )
     try:
         _write(folder, kind, names)
@@ -79,27 +81,30 @@ def write_plugin(kind: str, name: str, *, out: Path | None = None) -> Path:
     return folder
 
 
-def check_name(kind: str, name: str) -> Names:
-    """Return the names derived from `name`. Raises Refused with the nearest valid name if it is invalid or taken."""
+def check_name(kind: str, name: str, *, out: Path | None = None) -> Names:
+    """Return the names derived from `name`. Raises Refused with the nearest usable name if it is invalid or taken."""
+    fault = _fault_of(kind, name)
+    if fault:
+        usable = _nearest_name(kind, name, default_folder=out is None)
+        where = "" if out is None else f" --out {shell_word(out)}"
+        raise Refused(f"{fault} Next: zoo plugins new {kind} {usable}{where}")
+    return Names(name)
+
+
+def _fault_of(kind: str, name: str) -> str:
+    """Why a plugin cannot have the name; empty if it can."""
     if not _NAME.fullmatch(name) or len(name) > _MAX_LENGTH:
-        raise Refused(
+        return (
             f"{name!r} is not a valid name for a {kind}. It also names a Python module and a distribution, so "
-            f"use lower-case letters, digits and single '_' between them, a letter first, {_MAX_LENGTH} at most. "
-            f"Next: zoo plugins new {kind} {_nearest_name(kind, name)}"
+            f"use lower-case letters, digits and single '_' between them, a letter first, {_MAX_LENGTH} at most."
         )
     names = Names(name)
     if find_spec(names.module) is not None:
-        raise Refused(
-            f"The module of a {kind} {name!r} would be {names.module!r}, and a module of this name is already "
-            f"installed. Next: zoo plugins new {kind} my_{name}"
-        )
+        return f"The module of a {kind} {name!r} would be {names.module!r}, and one of this name is already installed."
     # Two plugins may share a name, but then neither can be given as a bare name.
     if name in _taken_names(kind, default_registry()):
-        raise Refused(
-            f"There is already a {kind} {name!r}, so {name!r} alone would be ambiguous. "
-            f"Next: zoo plugins new {kind} my_{name}"
-        )
-    return names
+        return f"There is already a {kind} {name!r}, so {name!r} alone would be ambiguous."
+    return ""
 
 
 def _taken_names(kind: str, registry: Registry) -> set[str]:
@@ -108,7 +113,28 @@ def _taken_names(kind: str, registry: Registry) -> set[str]:
     return {entry.spec.name for entry in (registry.heads() if kind == "head" else registry.recipes())}
 
 
-def _nearest_name(kind: str, name: str) -> str:
+def _nearest_name(kind: str, name: str, *, default_folder: bool) -> str:
+    """The name that is usable and most like `name`: as it is spelt by the rules, else with `my_`, else numbered."""
+    spelt = _spelt_by_the_rules(kind, name)
+    mine = spelt if spelt.startswith("my_") else f"my_{spelt}"
+    numbered = (f"{mine[: _MAX_LENGTH - 4].rstrip('_')}_{number}" for number in itertools.count(2))
+    for candidate in itertools.chain([spelt, mine], numbered):
+        folder = Path(Names(candidate).distribution)
+        if not _fault_of(kind, candidate) and not (default_folder and _exists(folder)):
+            return candidate
+    raise AssertionError("numbers do not end")
+
+
+def _exists(folder: Path) -> bool:
+    return folder.exists() or folder.is_symlink()
+
+
+def _free_folder(taken: Path) -> Path:
+    names = itertools.chain(["new"], map(str, itertools.count(2)))
+    return next(folder for name in names if not _exists(folder := taken.with_name(f"{taken.name}-{name}")))
+
+
+def _spelt_by_the_rules(kind: str, name: str) -> str:
     ascii_name = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
     words = re.sub(r"([a-z0-9])([A-Z])", r"\1_\2", ascii_name)
     snake_case = re.sub(r"[^a-z0-9]+", "_", words.lower()).strip("_").lstrip("0123456789_")

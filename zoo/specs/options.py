@@ -50,7 +50,7 @@ def parse_assignments(assignments: Sequence[str]) -> dict[str, str]:
     for assignment in assignments:
         key, equals, value = (part.strip() for part in assignment.partition("="))
         if not (key and equals):
-            raise OptionError(f"--head-option {assignment!r}: write it as KEY=VALUE, for example p=0.3.")
+            raise OptionError(f"--head-option {assignment!r}: write it as KEY=VALUE; zoo show HEAD lists the options.")
         if key in values:
             raise OptionError(f"--head-option {key} is given twice: {values[key]!r} and {value!r}.")
         values[key] = value

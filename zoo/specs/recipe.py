@@ -8,7 +8,7 @@ import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import (
     AfterValidator,
@@ -24,7 +24,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
-from zoo.errors import OptionError, RecipeError, either, nearest, plain
+from zoo.errors import OptionError, RecipeError, either, meant, nearest, plain
 from zoo.specs.selectors import parse_selector
 
 Augment = Literal["none", "flip", "crop", "rand"]
@@ -187,7 +187,10 @@ def recipe_from_file(path: str | Path) -> RecipeSpec:
     try:
         text = Path(path).expanduser().read_text("utf-8-sig")
     except OSError as error:
-        raise OptionError(f"The recipe file {str(path)!r} cannot be read: {error.strerror}.") from None
+        beside = [each.name for each in Path(path).expanduser().parent.glob("*.toml")]
+        close = nearest(Path(path).name, beside, count=1) if isinstance(error, FileNotFoundError) else ()
+        hint = f" Did you mean {str(Path(path).with_name(close[0]))!r}?" if close else ""
+        raise OptionError(f"The recipe file {str(path)!r} cannot be read: {error.strerror}.{hint}") from None
     except UnicodeDecodeError:
         raise OptionError(f"The recipe file {str(path)!r} cannot be read: it is not UTF-8 text.") from None
     return recipe_from_toml(text, name=str(path))
@@ -223,11 +226,11 @@ def override(
     of_recipe, of_stages = _of_recipe(assignments)
     given: dict[tuple[str, str], str] = {}
     for assignment in of_stages:
-        stage_name, key, value = _split_assignment(assignment, example=f"{next(iter(stages))}.lr=1e-3")
+        stage_name, key, value = _split_assignment(assignment, a_stage=next(iter(stages)))
         if stage_name not in stages:
-            has = ", ".join(stages)
             raise OptionError(
-                f"--set {assignment}: recipe {recipe.name!r} has no stage {stage_name!r}. Its stages: {has}."
+                f"--set {assignment}: recipe {recipe.name!r} has no stage {stage_name!r}."
+                f"{meant(stage_name, stages)} Its stages: {', '.join(stages)}."
             )
         if (stage_name, key) in given:
             raise OptionError(f"--set {stage_name}.{key} is given twice: {given[stage_name, key]!r} and {value!r}.")
@@ -281,9 +284,19 @@ def _same_names(names: Sequence[Any]) -> list[str]:
 def _faults(errors: Sequence[ErrorDetails], stage_names: Sequence[str]) -> list[str]:
     # Pydantic also reports a list with wrong items as too short, which says nothing more.
     inner = {error["loc"][:depth] for error in errors for depth in range(len(error["loc"]))}
-    return [
-        _fault(error, stage_names) for error in errors if not (error["type"] == "too_short" and error["loc"] in inner)
-    ]
+    # What is wrong in the same way in several stages is said once. So are the keys that there are.
+    told: dict[tuple[Any, str], list[str]] = {}
+    for error in errors:
+        if not (error["type"] == "too_short" and error["loc"] in inner):
+            key = (error["loc"][:1], error["loc"][2:])
+            told.setdefault((key, _wrong(error)), []).append(_where(error, stage_names))
+    listed: set[str] = set()
+    faults = []
+    for (_, wrong), places in told.items():
+        text, listing, keys = wrong.partition("; known: ")
+        faults.append(f"{', '.join(places)}: {text if keys in listed else wrong}")
+        listed.update([keys] if listing else [])
+    return faults
 
 
 # Pydantic's error type -> words for people who write TOML.
@@ -300,34 +313,51 @@ _FORM = {
 }
 
 
-def _fault(error: ErrorDetails, stage_names: Sequence[str]) -> str:
+def _where(error: ErrorDetails, stage_names: Sequence[str]) -> str:
     path = ""
     for part in error["loc"]:
         path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
-    where = path
     if stage_names and len(error["loc"]) > 2:
-        where += f" (--set {stage_names[int(error['loc'][1])]}.{path.partition('.')[2]})"
+        return f"{path} (--set {stage_names[int(error['loc'][1])]}.{path.partition('.')[2]})"
+    return path
+
+
+def _wrong(error: ErrorDetails) -> str:
     if error["type"] == "extra_forbidden":
-        known = Stage.model_fields if path.startswith("stages[") else RecipeSpec.model_fields
-        keys = [key for key in known if key != "name" or known is Stage.model_fields]
-        close = nearest(str(error["loc"][-1]), keys)
-        hint = f"did you mean {either(close)}?" if close else f"known: {', '.join(keys)}"
-        return f"{where}: unknown key; {hint}"
+        return f"unknown key; {_key_hint(str(error['loc'][-1]), in_stage=len(error['loc']) > 1)}"
     if error["type"] in ("missing", "too_short", "string_too_short"):
-        return f"{where}: {_PLAIN[error['type']]}"
+        return _PLAIN[error["type"]]
     if error["type"] == "value_error":
-        return f"{where}: {error['msg'].removeprefix('Value error, ')}"
+        return error["msg"].removeprefix("Value error, ")
     if error["type"] in ("tuple_type", "model_type"):
-        return f"{where}: {_FORM.get(str(error['loc'][-1]), _FORM['stages'])}"
-    return f"{where}: {_PLAIN.get(error['type'], plain(error['msg']))}, got {error['input']!r}"
+        return _FORM.get(str(error["loc"][-1]), _FORM["stages"])
+    return f"{_PLAIN.get(error['type'], plain(error['msg']))}, got {error['input']!r}"
 
 
-def _split_assignment(assignment: str, *, example: str) -> tuple[str, str, str]:
+def _key_hint(key: str, *, in_stage: bool) -> str:
+    of_recipe = [each for each in RecipeSpec.model_fields if each != "name"]
+    if in_stage and key in of_recipe:
+        # The commonest slip in TOML: what follows [[stages]] belongs to the stage.
+        on_command_line = "; with --set: keep=VALUE" if key == "keep" else ""
+        return f"it belongs to the recipe, above the first [[stages]]{on_command_line}"
+    if not in_stage and key in Stage.model_fields:
+        return "it belongs to a stage, below [[stages]]"
+    keys = [*Stage.model_fields] if in_stage else of_recipe
+    close = nearest(key, keys)
+    return f"did you mean {either(close)}?" if close else f"known: {', '.join(keys)}"
+
+
+def _split_assignment(assignment: str, *, a_stage: str) -> tuple[str, str, str]:
     target, equals, value = assignment.partition("=")
     stage, dot, key = (part.strip() for part in target.partition("."))
-    if not (equals and dot and stage and key):
-        raise OptionError(f"--set {assignment!r}: write it as STAGE.KEY=VALUE, for example {example}.")
-    return stage, key, value.strip()
+    value = value.strip()
+    if equals and dot and stage and key:
+        return stage, key, value
+    if equals and not dot and nearest(stage, ["keep"]) and stage not in Stage.model_fields:
+        values = [value] if value in get_args(Keep) else nearest(value, get_args(Keep)) or get_args(Keep)
+        raise OptionError(f"--set {assignment!r}: did you mean {either([f'keep={each}' for each in values])}?")
+    example = f"{a_stage}.{stage}={value}" if equals and value and stage in Stage.model_fields else f"{a_stage}.lr=1e-3"
+    raise OptionError(f"--set {assignment!r}: write it as STAGE.KEY=VALUE, for example {example}.")
 
 
 def _parse_value(key: str, value: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, cast, get_args
@@ -15,6 +16,18 @@ _SELECTORS = ("head", "all", "last", "first", "middle", "group", "norm", "bias",
 
 def parse_selector(selector: str) -> tuple[str, str | int | None]:
     """`last:2` -> ("last", 2). Raises ValueError for anything that is not a valid selector."""
+    parsed = _parsed(selector)
+    if parsed is not None:
+        return parsed
+    close = _nearest_selectors(selector)
+    hint = f"; did you mean {either(close)}?" if close else ""
+    raise ValueError(
+        f"{selector!r} is not a valid selector: head, last:N, first:N, middle:N, group:NAME, norm, bias, adapters, "
+        f"all (N from 1){hint}"
+    )
+
+
+def _parsed(selector: str) -> tuple[str, str | int | None] | None:
     kind, colon, argument = selector.partition(":")
     if kind in ("head", "all", *get_args(TensorKind)) and not colon:
         return kind, None
@@ -22,12 +35,23 @@ def parse_selector(selector: str) -> tuple[str, str | int | None]:
         return kind, int(argument)
     if kind == "group" and argument:
         return kind, argument
-    close = nearest(kind, _SELECTORS)
-    hint = f"; did you mean {either(close)}?" if close and kind != close[0] else ""
-    raise ValueError(
-        f"{selector!r} is not a valid selector: head, last:N, first:N, middle:N, group:NAME, norm, bias, adapters, "
-        f"all (N from 1){hint}"
-    )
+    return None
+
+
+def _nearest_selectors(selector: str) -> tuple[str, ...]:
+    """Valid selectors: the kinds most like the one that was written, with its number or name where they take one."""
+    kind, colon, argument = (part.strip() for part in selector.partition(":"))
+    if not colon:  # `last2`, `last-2`
+        kind, argument = re.fullmatch(r"(.*?)[\W_]*(\d*)", kind, re.DOTALL).groups()  # type: ignore[union-attr]
+    number = re.search(r"[1-9]\d*", argument, re.ASCII)
+    forms: dict[str, str] = {}
+    for each in _SELECTORS:
+        with_argument = f"{each}:{argument}" if each == "group" else f"{each}:{number[0] if number else 1}"
+        form = each if _parsed(each) else with_argument
+        if _parsed(form):
+            forms[each] = form
+    exact = (forms[kind],) if kind in forms else ()
+    return exact or tuple(forms[each] for each in nearest(kind, forms))
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +97,7 @@ def select(train: Sequence[str], groups: Sequence[str], *, path: str) -> tuple[S
         elif argument in groups:
             chosen.add(str(argument))
         else:
-            close = nearest(str(argument), groups)
+            close = [f"group:{each}" for each in nearest(str(argument), groups)]
             hint = f" Did you mean {either(close)}?" if close else ""
             faults.append(f"{where}: {selector!r} matches no group.{hint} The groups are: {has}")
     return Selection(tuple(name for name in groups if name in chosen), head, tuple(dict.fromkeys(tensors))), faults

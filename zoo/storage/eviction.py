@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from zoo.errors import OptionError, RunError, nearest
+from zoo.errors import OptionError, RunError, meant
 from zoo.storage.atomic import parse_json
 from zoo.storage.cache import cache_folder
 
@@ -111,8 +111,7 @@ def clear(kinds: Sequence[str] = ("features",)) -> list[CachedItem]:
     """
     for kind in kinds:
         if kind not in (*_KINDS, "all"):
-            close = nearest(kind, [*_KINDS, "all"])
-            hint = f" Did you mean {close[0]!r}?" if close else ""
+            hint = meant(kind, [*_KINDS, "all"], count=1)
             raise OptionError(f"The cache holds no {kind!r}. It holds {', '.join(_KINDS)}, and all means all.{hint}")
     chosen = [item for item in cached_items() if item.kind in kinds or "all" in kinds]
     for item in chosen:

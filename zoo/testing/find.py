@@ -6,7 +6,7 @@ from importlib.metadata import EntryPoint, entry_points
 
 from zoo.errors import PluginError, UnknownName
 from zoo.registry.hooks import PROJECT
-from zoo.registry.names import qualified_name
+from zoo.registry.names import qualified_name, usable_names
 from zoo.registry.registry import Registry, default_registry
 from zoo.specs.backbone import BackboneSpec
 from zoo.specs.head import HeadSpec
@@ -42,9 +42,10 @@ def examine(name: str, *, registry: Registry | None = None) -> tuple[Report, ...
     not_loaded = _report_not_loaded(name, registry)
     if not_loaded is not None:
         return (not_loaded,)
-    registered = [*registry.heads(), *registry.recipes()]
-    names = [*registry.backbones().names(), *map(qualified_name, registered)]
-    names = names if "/" in name else [qualified.partition("/")[2] for qualified in names]
+    names = registry.backbones().names() if "/" in name else registry.backbones().usable_names()
+    names += [
+        each for items in (registry.heads(), registry.recipes()) for each in usable_names(items, qualified="/" in name)
+    ]
     raise UnknownName("head, backbone or recipe", name, names, hint="See: zoo list, and zoo list plugins")
 
 

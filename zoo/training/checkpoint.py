@@ -24,6 +24,7 @@ from torch import Tensor
 from zoo.errors import RunError
 from zoo.storage.atomic import json_text, parse_json, write_problem, write_text
 from zoo.storage.tensors import file_digest, save_tensors
+from zoo.text import shell_word
 
 FORMAT = 1
 FOLDER, _FACTS = "checkpoint", "checkpoint.json"
@@ -122,7 +123,7 @@ class Checkpoint:
         return RunError(
             f"The checkpoint {path} is damaged: {what}.\n"
             f"Next: to start this run again from its plan, remove {self.folder} and repeat "
-            f"zoo finetune --resume {self._run}"
+            f"zoo finetune --resume {shell_word(self._run)}"
         )
 
     def _not_written(self, error: OSError | RunError, parts: Mapping[str, Mapping[str, Tensor]]) -> RunError:
@@ -136,5 +137,5 @@ class Checkpoint:
         return RunError(
             f"No space left for the checkpoint of {self._run}: it takes {size / 1e6:.1f} MB, {free / 1e6:.1f} MB are "
             "free there. The last good checkpoint is intact.\n"
-            f"Next: free space there, then resume with zoo finetune --resume {self._run}"
+            f"Next: free space there, then resume with zoo finetune --resume {shell_word(self._run)}"
         )

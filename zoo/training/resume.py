@@ -44,7 +44,7 @@ def resume(
         RunError: `path` is not a run folder, or another process writes it.
         ZooError: As `finetune`.
     """
-    stored = read_plan(path)
+    stored = read_plan(path, finished=False)
     refuse_finished(path)
 
     def accept(found: Plan) -> None:

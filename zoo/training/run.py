@@ -24,6 +24,7 @@ from zoo.registry.registry import Registry
 from zoo.specs.data import Split
 from zoo.specs.plan import Plan
 from zoo.specs.run_result import Check
+from zoo.text import shell_word
 from zoo.training.estimate.estimate import estimate
 from zoo.training.prepare import PreparedRun, prepare
 from zoo.training.proof import (
@@ -76,7 +77,9 @@ def finetune(
     with prepare(request, registry, report) as prepared:
         report(PlanReady(plan=prepared.plan))
         folder = RunFolder.create(prepared.plan, request.out)
-        report(Note(text=f"Run folder: {folder.path}\nIf it is stopped: zoo finetune --resume {folder.path}"))
+        report(
+            Note(text=f"Run folder: {folder.path}\nIf it is stopped: zoo finetune --resume {shell_word(folder.path)}")
+        )
         report(RunStarted(run=folder.path, plan=prepared.plan, resumed=False))
         return execute(prepared, prepared.plan, folder, registry, finished)
 
@@ -111,7 +114,7 @@ def _resume_hint(folder: RunFolder, report: Report) -> Iterator[None]:
     except CheckFailed:
         raise
     except (KeyboardInterrupt, SystemExit, ZooError) as error:
-        command = f"zoo finetune --resume {folder.path}"
+        command = f"zoo finetune --resume {shell_word(folder.path)}"
         if command not in str(error):
             report(Note(text=f"Stopped. To resume: {command}", loud=True))
         raise

@@ -19,19 +19,29 @@ from zoo.registry.registry import Registry
 from zoo.specs.plan import FORMAT, Plan
 from zoo.specs.recipe import RecipeSpec
 from zoo.storage.atomic import parse_json
+from zoo.text import shell_word
 from zoo.training.run_folder import PLAN, has_result
 
 _SHOWN = 10
 """Differences that a message lists."""
 
 
-def read_plan(run: Path) -> Plan:
-    """Read the plan of a run folder. Raises RunError where there is no run, or no plan that can be read."""
+def read_plan(run: Path, *, finished: bool = True) -> Plan:
+    """Read the plan of a run folder.
+
+    Args:
+        run: The run folder.
+        finished: Whether what is done with it needs its result, or needs that there is none; so that no other run is
+            suggested that would be refused.
+
+    Raises:
+        RunError: There is no run, or no plan that can be read.
+    """
     path = run / PLAN
     if not run.is_dir():
         raise RunError(
-            f"There is no run folder {str(run)!r}.{_suggestion(run)} A run that is stopped before its plan is made "
-            "leaves no folder.\nNext: check the path, or start the run again."
+            f"There is no run folder {str(run)!r}.{_suggestion(run, finished)} A run that is stopped before its plan "
+            "is made leaves no folder.\nNext: check the path, or start the run again."
         )
     try:
         content = parse_json(path.read_text("utf-8"))
@@ -55,7 +65,8 @@ def refuse_finished(run: Path) -> None:
     if has_result(run):
         raise Refused(
             f"{run} is finished: there is nothing to resume.\n"
-            f"Next: zoo predict {run} IMAGE, zoo report {run}, or zoo finetune with other options and another --out."
+            f"Next: zoo predict {shell_word(run)} IMAGE, zoo report {shell_word(run)}, or zoo finetune with other "
+            "options and another --out."
         )
 
 
@@ -132,10 +143,11 @@ def refuse_other_plan(checkpoint: Path, of_checkpoint: Mapping[str, Any], plan: 
         )
 
 
-def _suggestion(run: Path) -> str:
+def _suggestion(run: Path, finished: bool) -> str:
     """Ask whether the run in the same folder with the most similar name was meant."""
-    siblings = [path.parent.name for path in run.parent.glob(f"*/{PLAN}")]
-    close = nearest(run.name, siblings, count=1)
+    siblings = [path.parent for path in run.parent.glob(f"*/{PLAN}")]
+    names = [sibling.name for sibling in siblings if has_result(sibling) == finished]
+    close = nearest(run.name, names, count=1)
     return f" Did you mean {str(run.with_name(close[0]))!r}?" if close else ""
 
 

@@ -21,6 +21,7 @@ from zoo.registry.registry import Registry
 from zoo.specs.plan import Plan
 from zoo.specs.run_result import Check, Verdict
 from zoo.storage.atomic import parse_json
+from zoo.text import shell_word
 from zoo.training.learning_rate import with_rate
 from zoo.training.prepare import prepare
 from zoo.training.run_folder import PLAN, PROOF, RESULT
@@ -110,7 +111,8 @@ def _read(path: Path, run: Path) -> dict[str, Any]:
         content: dict[str, Any] = parse_json(path.read_text("utf-8"))
     except FileNotFoundError:
         raise RunError(
-            f"{run} is not finished: it has no {path.name}.\nNext: zoo finetune --resume {run}, then verify it."
+            f"{run} is not finished: it has no {path.name}.\n"
+            f"Next: zoo finetune --resume {shell_word(run)}, then verify it."
         ) from None
     except (OSError, ValueError) as error:
         raise RunError(f"{path} cannot be read: {error}") from None
