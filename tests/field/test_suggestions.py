@@ -230,7 +230,13 @@ def vocabularies(place: Path) -> dict[str, Vocabulary]:
     offered = [*registry.heads(), *registry.recipes(), *registry.observers(), *registry.data_sources()]
     found = {
         "backbones": Vocabulary(use=registry.backbone, words=backbone_words(registry), every=20),
-        "weights": Vocabulary(use=lambda word: choose_weights(resnet, word), words=list(resnet.spec.tags)),
+        "weights": Vocabulary(
+            use=lambda word: choose_weights(resnet, word), words=[*resnet.spec.tags, "default", "random"]
+        ),
+        "weights of a tagged name": Vocabulary(
+            use=lambda word: choose_weights(registry.backbone("timm/resnet18.a1_in1k"), word),
+            words=list(resnet.spec.tags),
+        ),
         "shown names": Vocabulary(
             use=shown,
             words=[
@@ -465,8 +471,8 @@ PLACES = {
     "zoo.cli.show._find": "shown names",
     "zoo.data.folder.no_folder_message": "data: path",
     "zoo.data.sources._named": "data: sources",
-    "zoo.data.sources._split_names": "data: splits",
-    "zoo.data.splits._refuse_different_classes": "test_a_class_of_another_split_is_answered_with_a_class_of_train",
+    "zoo.data.listing._split_names": "data: splits",
+    "zoo.data.splits._hint": "test_a_class_of_another_split_is_answered_with_a_class_of_train",
     "zoo.errors.UnknownName": "backbones, heads, recipes",
     "zoo.errors.meant": "precision",
     "zoo.errors.nearest": "test_nearest_gives_other_names_that_are_accepted",
@@ -493,8 +499,8 @@ PLACES = {
     "zoo.testing.find.examine": "checked names",
     "zoo.training.stored_plan._suggestion": "runs to resume, finished runs",
     "zoo.weights.obtain.choose_weights": "weights",
-    "zoo_sources.table._nearest": "test_a_file_of_a_table_is_answered_with_a_file_that_is_there",
-    "zoo_sources.table._places": "test_a_column_of_a_table_is_answered_with_a_column_that_is_there",
+    "zoo_sources.missing._nearest": "test_a_file_of_a_table_is_answered_with_a_file_that_is_there",
+    "zoo_sources.columns._guess": "test_a_column_of_a_table_is_answered_with_a_column_that_is_there",
 }
 SUGGESTS = ("nearest", "meant", "get_close_matches", "UnknownName")
 
@@ -803,11 +809,8 @@ PATHS = ("path", "run", "_run", "resumed", "out", "folder", "artefact", "file", 
 
 
 def test_a_path_in_a_command_can_be_pasted(tmp_path: Path) -> None:
-    of_weights = ROOT / "zoo" / "weights"
     found = {
-        path.name: each
-        for path in product_files()
-        if not path.is_relative_to(of_weights) and (each := unquoted_paths(ast.parse(path.read_text("utf-8"))))
+        path.name: each for path in product_files() if (each := unquoted_paths(ast.parse(path.read_text("utf-8"))))
     }
     assert found == {}
     assert unquoted_paths(ast.parse('f"Next: zoo report {run}"')) == ["Next: zoo report {run}"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from zoo.data.class_folders import LayoutError, read_class_folders
@@ -62,16 +63,20 @@ def holds_class_folders(path: Path) -> bool:
         return path.is_dir()
 
 
-def no_folder_message(path: Path) -> str:
-    """The message for a path that is not a folder: it is a file, or does not exist; with the nearest existing name."""
+def no_folder_message(path: Path, *, reads: Callable[[Path], bool] = Path.is_dir) -> str:
+    """The message for a path that is not a folder: it is a file, or does not exist; with the nearest one that does.
+
+    `reads` says whether data at a path could be read, so that what is suggested is accepted.
+    """
     if path.is_file():
         return f"The data {str(path)!r} is a file; give the folder that holds one folder per class."
     parent = next((folder for folder in path.parents if folder.is_dir()), Path())
-    missing = path.relative_to(parent).parts[0] if path.is_relative_to(parent) else path.name
-    named_file = bool(path.suffix) and missing == path.name
-    names = [entry.name for entry in parent.iterdir() if _is_class(entry) or (named_file and entry.is_file())]
-    close = nearest(missing, names)
-    hint = f" Did you mean {str(parent / close[0])!r}?" if close else ""
+    missing, *below = path.relative_to(parent).parts if path.is_relative_to(parent) else (path.name,)
+    named_file = bool(path.suffix) and not below
+    # The rest of the path is kept where it exists below the nearest name.
+    found = {entry.name: entry.joinpath(*below) for entry in parent.iterdir() if passed_over([entry.name]) is None}
+    close = nearest(missing, [name for name, whole in found.items() if reads(whole)])
+    hint = f" Did you mean {str(found[close[0]])!r}?" if close else ""
     return f"There is no {'file or ' if named_file else ''}folder {str(path)!r}.{hint}"
 
 

@@ -207,7 +207,11 @@ def _nothing_reads(argument: Path, registry: Registry) -> str:
             f"The data {str(argument)!r} is a file that no data source recognises; there are: "
             f"{', '.join(_source_names(registry))}.\nNext: {step}."
         )
-    return no_folder_message(argument)
+
+    def reads(path: Path) -> bool:
+        return path.is_dir() or any(source.plugin.own for source in registry.recognising(path))
+
+    return no_folder_message(argument, reads=reads)
 
 
 def _source_names(registry: Registry) -> list[str]:

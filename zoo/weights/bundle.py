@@ -19,6 +19,7 @@ from zoo.registry.registry import Registry
 from zoo.specs.backbone import BackboneSpec, HubFile, UrlFile, WeightsSpec
 from zoo.storage.atomic import new_path
 from zoo.storage.tensors import file_digest
+from zoo.text import shell_word
 from zoo.weights.download import basename, on_bytes, on_start
 from zoo.weights.fetch import fetch
 from zoo.weights.local import SUFFIX, has_digest, put, store_folder
@@ -167,8 +168,8 @@ def _identify(path: Path, registry: Registry, name: str | None) -> tuple[Backbon
                 return backbone.spec, weights
     raise Refused(
         f"No published weights have a file named {path.name!r}, so its name does not say which weights it holds.\n"
-        f"Next: zoo weights import {path} --as NAME if it is upstream's own file, "
-        f"or zoo finetune --weights {path} if it is yours."
+        f"Next: zoo weights import {shell_word(path)} --as NAME if it is upstream's own file, "
+        f"or zoo finetune --weights {shell_word(path)} if it is yours."
     )
 
 
@@ -179,7 +180,7 @@ def _import_file(path: Path, spec: BackboneSpec, weights: WeightsSpec, report: R
         raise WeightsError(
             f"{path} is not the published file of {name}: its SHA-256 is {file_digest(path)}, the published one is "
             f"{published}...\nNext: copy the file again, or, if it is your own, "
-            f"zoo finetune --backbone {spec.name} --weights {path}"
+            f"zoo finetune --backbone {spec.name} --weights {shell_word(path)}"
         )
     # Built, so that tensors of another architecture are refused now and not when a run needs them.
     build_backbone(spec.build, tag=weights.tag, state=read_state(path), input_size=None)

@@ -91,7 +91,9 @@ def choose_weights(backbone: ResolvedBackbone, asked: str) -> WeightsChoice:
         return WeightsChoice(kind="file", tag=tag, path=path)
     tags = ", ".join(backbone.spec.tags) or "none"
     hint = f"{backbone.spec.name} has: {tags}. A file is given by its path, random weights by 'random'."
-    raise UnknownName("weights tag", asked, backbone.spec.tags, hint=hint)
+    # Where the name of the backbone holds a tag, no other one is accepted.
+    usable = [*([named] if named else backbone.spec.tags), *(["default"] if tag else []), "random"]
+    raise UnknownName("weights tag", asked, usable, hint=hint)
 
 
 def obtain_weights(
