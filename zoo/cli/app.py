@@ -15,6 +15,7 @@ from zoo.cli.cache import cache_app
 from zoo.cli.command_group import Commands
 from zoo.cli.console import Verbosity
 from zoo.cli.data import data_app
+from zoo.cli.document import print_document
 from zoo.cli.options import (
     LIST_KINDS,
     Artefact,
@@ -156,7 +157,7 @@ def plan(
     with RunDisplay(verbosity, as_json=as_json) as display:
         completed = api.plan(replace(request, offline=offline), estimate=estimate, report=display.report)
     if as_json:
-        print(completed.model_dump_json(indent=2))
+        print_document(completed.model_dump_json(indent=2))
     else:
         print_plan(completed, verbosity)
 

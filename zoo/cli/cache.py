@@ -11,6 +11,7 @@ import typer
 
 from zoo import text
 from zoo.cli import console
+from zoo.cli.document import print_document
 from zoo.cli.options import Json
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def show_cache(as_json: Json = False) -> None:
 
     entries = housekeeping.cached_items()
     if as_json:
-        print(json_text([entry.to_dict() for entry in entries]), end="")
+        print_document(json_text([entry.to_dict() for entry in entries]))
     else:
         _print_entries(entries, cache_folder(), size_limit())
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.cli.command_group import command_plugins
+from zoo.cli.document import print_document
 from zoo.registry.registry import default_registry
 from zoo.storage.cache import VARIABLE, cache_folder
 
@@ -19,7 +20,7 @@ def print_doctor(zoo_commands: Collection[str], *, as_json: bool) -> None:
     """Print versions, devices, threads, caches, plugins, and the commands that plugins add to `zoo_commands`."""
     sections = _examine(zoo_commands)
     if as_json:
-        print(json.dumps(sections, indent=2, ensure_ascii=False))
+        print_document(json.dumps(sections, indent=2, ensure_ascii=False))
         return
     for title, facts in sections.items():
         print(title)

@@ -9,6 +9,7 @@ from typing import Any
 
 from zoo.cli import list_backbones
 from zoo.cli.command_group import command_plugins
+from zoo.cli.document import print_document
 from zoo.cli.options import LIST_KINDS
 from zoo.data.sources import FOLDER_SUMMARY
 from zoo.errors import Refused, UnknownName, either, nearest
@@ -58,7 +59,7 @@ def show_list(
     }
     rows = listings[kind]()
     if as_json:
-        print(json.dumps(rows, indent=2, ensure_ascii=False))
+        print_document(json.dumps(rows, indent=2, ensure_ascii=False))
     elif kind == "":
         _print_overview(rows)
     elif not rows:
@@ -80,7 +81,7 @@ def _show_backbones(kind: str, registry: Registry, pattern: str, filters: dict[s
     listed = list_backbones.matching(registry, pattern, filters, of_weights=kind == "weights")
     if as_json:
         rows = list_backbones.backbone_rows(listed) if kind == "backbones" else list_backbones.weights_rows(listed)
-        print(json.dumps(rows, indent=2, ensure_ascii=False))
+        print_document(json.dumps(rows, indent=2, ensure_ascii=False))
     elif not registry.backbones().names():
         _print_none(kind)
     elif listed:

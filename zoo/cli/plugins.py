@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from zoo.cli import console
+from zoo.cli.document import print_document
 from zoo.cli.options import Json
 from zoo.errors import FAULT_FOUND
 from zoo.process import start_computing
@@ -60,7 +61,7 @@ def check_plugin(
 
     reports = examine(name)
     if as_json:
-        print(json.dumps([report.to_dict() for report in reports], indent=2, ensure_ascii=False))
+        print_document(json.dumps([report.to_dict() for report in reports], indent=2, ensure_ascii=False))
     else:
         _print_reports(reports)
     if not all(report.passed for report in reports):

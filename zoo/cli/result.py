@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from zoo.cli import console
 from zoo.cli.console import Verbosity
+from zoo.cli.document import print_document
 from zoo.storage.atomic import json_line, json_text, write_text
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 def print_result(result: Result, verbosity: Verbosity, *, as_json: bool) -> None:
     """Print scores by stage and split, the proof, where the artefact is, and what to do next."""
     if as_json:
-        print(json_text({**result.content, "path": str(result.path)}), end="")
+        print_document(json_text({**result.content, "path": str(result.path)}))
         return
     screen = console.out()
     kept = result.content["selection"]["kept"]
@@ -76,7 +77,7 @@ def print_evaluation(evaluation: Evaluation, *, as_json: bool) -> None:
             "predictions": [asdict(prediction) for prediction in evaluation.predictions],
             "unreadable": evaluation.unreadable,
         }
-        print(json_text(content), end="")
+        print_document(json_text(content))
         return
     screen = console.out()
     rows = [
@@ -120,7 +121,7 @@ def write_predictions(path: Path, evaluation: Evaluation) -> None:
 
 def print_report(page: Path, *, as_json: bool) -> None:
     """Print where the report is."""
-    print(json_line({"report": str(page)}) if as_json else f"report: {page}")
+    print_document(json_line({"report": str(page)})) if as_json else print(f"report: {page}")
 
 
 def print_verification(verification: Verification, *, as_json: bool) -> None:
@@ -131,7 +132,7 @@ def print_verification(verification: Verification, *, as_json: bool) -> None:
             "verdict": "passed" if verification.passed else "failed",
             "checks": [check.to_dict() for check in verification.checks],
         }
-        print(json_text(content), end="")
+        print_document(json_text(content))
         return
     screen = console.out()
     rows = [[check.name, check.verdict, check.summary] for check in verification.checks]
@@ -142,7 +143,7 @@ def print_verification(verification: Verification, *, as_json: bool) -> None:
 def print_export(exported: Exported, *, as_json: bool) -> None:
     """Print where the export is, how far its logits are from the original's, and how to load it."""
     if as_json:
-        print(json_text(exported.to_dict()), end="")
+        print_document(json_text(exported.to_dict()))
         return
     sizes = ", ".join(map(str, exported.batches))
     print(f"written: {exported.path}")

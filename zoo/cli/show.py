@@ -10,6 +10,7 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from zoo.cli import console
+from zoo.cli.document import print_document
 from zoo.cli.list_backbones import map_row
 from zoo.errors import NameConflict, OptionError, UnknownName
 from zoo.planning.request import SAMPLE_CLASSES, parse_input_size
@@ -49,16 +50,16 @@ def show_name(name: str, *, head: str | None, classes: int | None, input_size: s
         _show_shapes(name, head, SAMPLE_CLASSES if classes is None else classes, size, registry, as_json=as_json)
     elif kind == "backbone":
         content = _backbone(found, registry)
-        print(_json(content)) if as_json else _print_backbone(found, content)
+        print_document(_json(content)) if as_json else _print_backbone(found, content)
     elif kind == "head":
         content = _head(found)
-        print(_json(content)) if as_json else _print_head(content, _usable_name(found, registry))
+        print_document(_json(content)) if as_json else _print_head(content, _usable_name(found, registry))
     elif kind in _USES:
         content = _summary(found)
-        print(_json(content)) if as_json else _print_summary(content, _USES[kind].format(name=found.spec.name))
+        print_document(_json(content)) if as_json else _print_summary(content, _USES[kind].format(name=found.spec.name))
     else:
         recipe, origin = found
-        print(recipe.model_dump_json(indent=2)) if as_json else _print_recipe(recipe, origin)
+        print_document(recipe.model_dump_json(indent=2)) if as_json else _print_recipe(recipe, origin)
 
 
 def _find(name: str, registry: Registry) -> tuple[str, Any]:
@@ -205,7 +206,7 @@ def _show_shapes(
             "classes": classes,
             "steps": [asdict(step) for step in steps],
         }
-        print(json.dumps(content, indent=2))
+        print_document(json.dumps(content, indent=2))
         return
     print(f"{model.backbone.qualified} with {qualified_name(model.head)}, {classes} classes; one image:")
     columns = ["step", "output", "dtype", "parameters"]
