@@ -26,7 +26,7 @@ _COMPLETION_OPTIONS = ("install_completion", "show_completion")
 
 
 class Commands(TyperGroup):
-    """zoo's commands, then those of plugins. What ends one leaves typer as an exception, for `zoo.cli.main` to tell of."""
+    """The commands of zoo, then those of plugins. What ends one leaves typer as an exception for `zoo.cli.main`."""
 
     @functools.cached_property
     def _plugin_commands(self) -> dict[str, _PluginCommand]:

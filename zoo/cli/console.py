@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from zoo.cli.layout import say
 from zoo.text import escaping_errors
 
 # Only the functions that print with rich import it: help and lists do without, and start a tenth faster.
@@ -54,14 +55,22 @@ def table(
 
 
 def show(screen: Console, made: Table) -> None:
-    """Print a table. Off a terminal, the blanks that pad the last column are stripped."""
+    """Print a table; on a terminal that is too narrow for it, row by row. Off one, no line ends with blanks."""
     if screen.is_terminal:
-        screen.print(made)
+        from zoo.cli.screen import fitted, stacked
+
+        screen.print(fitted(made, screen.width) or stacked(made, screen.width))
         return
     with screen.capture() as captured:
         screen.print(made)
     for line in captured.get().splitlines():
         screen.print(line.rstrip())
+
+
+def hint(text: str, verbosity: Verbosity) -> None:
+    """Say on stderr what can be done next, beside a result that other programs may read from stdout."""
+    if not verbosity.quiet:
+        say(text, to_stderr=True)
 
 
 def quiet_libraries() -> None:
@@ -95,8 +104,8 @@ def seconds(value: float) -> str:
 
 
 def _console(terminal: bool, *, stderr: bool) -> Console:
-    from rich.console import Console
+    from zoo.cli.screen import Screen
 
     if terminal:
-        return Console(stderr=stderr, highlight=False, markup=False)
-    return Console(stderr=stderr, highlight=False, markup=False, width=_WIDE, no_color=True, force_terminal=False)
+        return Screen(stderr=stderr, highlight=False, markup=False)
+    return Screen(stderr=stderr, highlight=False, markup=False, width=_WIDE, no_color=True, force_terminal=False)

@@ -14,6 +14,7 @@ from zoo.cli import document, interrupt
 from zoo.cli.console import escape_names, quiet_libraries
 from zoo.cli.document import Failure, Misused
 from zoo.cli.interrupt import Interrupted
+from zoo.cli.layout import say
 from zoo.errors import Terminated, ZooError, first_line
 from zoo.process import drop_stdout, gc_paused
 
@@ -81,7 +82,7 @@ def _end_by(number: signal.Signals) -> None:
 
 def _end(failure: Failure, *, prefix: str = "Error: ", said: bool = False) -> None:
     if not said:
-        print(f"{prefix}{failure.message}", file=sys.stderr)
+        say(f"{prefix}{failure.message}", to_stderr=True)
     _tell(failure)
     sys.exit(failure.exit_code)
 

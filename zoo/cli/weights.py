@@ -62,7 +62,7 @@ def fetch(
         files = api.fetch_weights(names, out=out, report=display.report)
     for file in files:
         print(file)
-    if out is not None:
+    if out is not None and not ctx.obj.quiet:
         print(f"Next: copy {out} to the other machine, and there: zoo weights import {out.name or out}")
 
 
