@@ -10,16 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from zoo.cli.layout import say
+from zoo.cli.wrapping import say
 from zoo.text import escaping_errors
 
 # Only the functions that print with rich import it: help and lists do without, and start a tenth faster.
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
-
-_WIDE = 10_000
-"""Columns of output that goes to no terminal: so many that rich never wraps or cuts a line."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +29,16 @@ class Verbosity:
 
 def out() -> Console:
     """A rich console on stdout. Off a terminal, nothing is wrapped, cut or coloured."""
-    return _console(sys.stdout.isatty(), stderr=False)
+    from zoo.cli.screen import screen_on
+
+    return screen_on(sys.stdout)
 
 
 def err() -> Console:
     """A rich console on stderr. Off a terminal, nothing is wrapped, cut or coloured."""
-    return _console(sys.stderr.isatty(), stderr=True)
+    from zoo.cli.screen import screen_on
+
+    return screen_on(sys.stderr)
 
 
 def table(
@@ -101,11 +102,3 @@ def seconds(value: float) -> str:
     if minutes >= 60:
         return f"{minutes // 60} h {minutes % 60:02d} min"
     return f"{minutes} min {rest:02d} s"
-
-
-def _console(terminal: bool, *, stderr: bool) -> Console:
-    from zoo.cli.screen import Screen
-
-    if terminal:
-        return Screen(stderr=stderr, highlight=False, markup=False)
-    return Screen(stderr=stderr, highlight=False, markup=False, width=_WIDE, no_color=True, force_terminal=False)

@@ -33,7 +33,7 @@ class Interrupted(SystemExit):
     """Ctrl-C, on its way through typer, which would end the process with a code alone."""
 
 
-class _Run:
+class _CurrentRun:
     """The run that the process carries out, for the message."""
 
     folder: Path | None = None
@@ -41,7 +41,7 @@ class _Run:
     parting = ""
 
 
-_run = _Run()
+_run = _CurrentRun()
 _said = threading.Lock()
 _heard = threading.Event()
 
@@ -95,7 +95,12 @@ def hear_sigterm() -> None:
 
 
 def watch() -> None:
-    """Start the thread that hears signals. For a process that carries out one command."""
+    """Start the thread that hears signals. For a process that carries out one command.
+
+    Windows has no pipes that can be waited for; Python's own Ctrl-C does there.
+    """
+    if os.name == "nt":
+        return
     heard, told = os.pipe()
     os.set_blocking(told, False)
     signal.set_wakeup_fd(told, warn_on_full_buffer=False)

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from zoo import api
 from zoo.cli.console import Verbosity, hint
-from zoo.cli.layout import say
+from zoo.cli.wrapping import say
 from zoo.errors import OptionError, UnknownName
 from zoo.planning.request import parse_input_size
 from zoo.registry.catalogue import UNSTATED, Listed

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+import sys
+from typing import Any, TextIO
 
 from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 
-from zoo.cli.layout import wrapped
+from zoo.cli.wrapping import wrapped
 
+_WIDE = 10_000
+"""Columns of output that goes to no terminal: so many that rich never wraps or cuts a line."""
 _GAP = 2
 """Blanks between two columns of a table."""
 _PROSE = 16
@@ -24,6 +27,14 @@ class Screen(Console):
             options["soft_wrap"] = True
             objects = (wrapped(objects[0], self.width),)
         super().print(*objects, **options)
+
+
+def screen_on(stream: TextIO) -> Screen:
+    """A console on stdout or stderr. Where that is no terminal, nothing is wrapped, cut or coloured."""
+    stderr = stream is sys.stderr
+    if stream.isatty():
+        return Screen(stderr=stderr, highlight=False, markup=False)
+    return Screen(stderr=stderr, highlight=False, markup=False, width=_WIDE, no_color=True, force_terminal=False)
 
 
 def fitted(table: Table, columns: int) -> Table | None:
@@ -43,13 +54,13 @@ def fitted(table: Table, columns: int) -> Table | None:
 
 
 def stacked(table: Table, columns: int) -> str:
-    """The table as text: each row is a block, headed by its first cell, with a line for every other cell."""
+    """The table as text: each row is a block, headed by its first cell (`class red`), with a line for each other."""
     first, *others = table.columns
     headers = [str(column.header) for column in others]
     width = max(map(len, headers), default=0)
     blocks = [str(table.title)] if table.title else []
     for head, *cells in zip(*(column.cells for column in [first, *others]), strict=True):
-        lines = [str(head)]
+        lines = [f"{first.header} {head}".strip()]
         for header, cell in zip(headers, cells, strict=True):
             if str(cell).strip():
                 lines.append(f"  {header:<{width}}  {cell}" if width else f"  {cell}")

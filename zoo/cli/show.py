@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from zoo.cli import console
 from zoo.cli.console import Verbosity
 from zoo.cli.document import print_document
-from zoo.cli.layout import say
 from zoo.cli.list_backbones import map_row
+from zoo.cli.wrapping import say
 from zoo.errors import NameConflict, OptionError, UnknownName
 from zoo.planning.request import SAMPLE_CLASSES, parse_input_size
 from zoo.registry.entry_points import one_line
