@@ -65,7 +65,7 @@ SHOWN = [
     "show resnet18 --head linear",
     "doctor",
     "cache show",
-    "plan --backbone timm/test_resnet --weights random --data DATA",
+    "plan --backbone timm/test_resnet --weights random --no-tune --data DATA",
     "evaluate RUN --data DATA",
     "verify RUN",
     "data check DATA",
@@ -111,7 +111,9 @@ def test_a_command_to_copy_stays_on_its_line() -> None:
     assert wrapped("  one two three", 9) == "  one two\n  three"
 
 
-@pytest.mark.parametrize("words", ["list heads", "plan --backbone timm/test_resnet --weights random --data DATA"])
+@pytest.mark.parametrize(
+    "words", ["list heads", "plan --backbone timm/test_resnet --weights random --no-tune --data DATA"]
+)
 def test_a_pipe_gets_it_whole_and_without_colours(words: str, terminal: Zoo) -> None:
     wide = terminal(words, None)
     assert "\x1b" not in wide.stdout + wide.stderr and max(map(len, wide.stdout.splitlines())) > 80
