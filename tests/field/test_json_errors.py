@@ -149,6 +149,13 @@ def test_a_run_that_fails_says_in_one_message_how_to_go_on(
     assert again.returncode == 0 and json.loads(again.stdout)["path"] == "run"
 
 
+@pytest.mark.parametrize(("words", "code"), [("list heda --json", 2), ("list heads", 0), ("cache show", 0)])
+def test_a_closed_stdout_is_no_traceback(words: str, code: int, tmp_path: Path) -> None:
+    command = ["/bin/bash", "-c", f"{sys.executable} -m zoo {words} >&-"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == code and "Traceback" not in done.stderr
+
+
 def kinds_without_a_name(classes: Iterable[type[ZooError]]) -> list[str]:
     """Classes that have no code of their own, or one that another has."""
     codes = [vars(each).get("code") for each in classes]

@@ -97,9 +97,10 @@ def hear_sigterm() -> None:
 def watch() -> None:
     """Start the thread that hears signals. For a process that carries out one command.
 
-    Windows has no pipes that can be waited for; Python's own Ctrl-C does there.
+    Windows has no pipes that can be waited for; Python's own Ctrl-C does there. And where a standard stream is closed,
+    a pipe would get its number.
     """
-    if os.name == "nt":
+    if os.name == "nt" or None in (sys.stdin, sys.stdout, sys.stderr):
         return
     heard, told = os.pipe()
     os.set_blocking(told, False)

@@ -108,8 +108,9 @@ class _QuickExit:
         if self.status is None:
             return
         try:
-            sys.stdout.flush()
-            sys.stderr.flush()
+            for stream in (sys.stdout, sys.stderr):
+                if stream is not None:  # closed from the start
+                    stream.flush()
         except (OSError, ValueError):
             return
         os._exit(self.status)

@@ -9,7 +9,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 
-from zoo.cli.wrapping import wrapped
+from zoo.cli.wrapping import terminal_columns, wrapped
 
 _WIDE = 10_000
 """Columns of output that goes to no terminal: so many that rich never wraps or cuts a line."""
@@ -29,10 +29,10 @@ class Screen(Console):
         super().print(*objects, **options)
 
 
-def screen_on(stream: TextIO) -> Screen:
+def screen_on(stream: TextIO | None) -> Screen:
     """A console on stdout or stderr. Where that is no terminal, nothing is wrapped, cut or coloured."""
-    stderr = stream is sys.stderr
-    if stream.isatty():
+    stderr = stream is not None and stream is sys.stderr
+    if terminal_columns(stream) is not None:
         return Screen(stderr=stderr, highlight=False, markup=False)
     return Screen(stderr=stderr, highlight=False, markup=False, width=_WIDE, no_color=True, force_terminal=False)
 

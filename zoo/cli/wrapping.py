@@ -21,13 +21,12 @@ _SHARE = 0.45
 _BELOW = 4
 
 
-def terminal_columns(stream: TextIO | None = None) -> int | None:
-    """Columns of the terminal that the stream (default: stdout) goes to; None if it goes to no terminal."""
+def terminal_columns(stream: TextIO | None) -> int | None:
+    """Columns of the terminal that the stream goes to; None if it goes to no terminal, or is closed."""
     try:
-        on_terminal = (stream or sys.stdout).isatty()
-    except ValueError:  # closed
+        return shutil.get_terminal_size().columns if stream is not None and stream.isatty() else None
+    except ValueError:
         return None
-    return shutil.get_terminal_size().columns if on_terminal else None
 
 
 def say(text: str = "", *, to_stderr: bool = False) -> None:
