@@ -37,12 +37,15 @@ class ZooError(Exception):
     """Base of every error meant for people. Its message says what was asked, what was found and what to do."""
 
     exit_code = 1
+    code = "error"
+    """The name of this kind of error for programs (`--json`); it stays. The table: docs/command.md."""
 
 
 class Refused(ZooError):
     """What was asked for cannot be done. Nothing ran."""
 
     exit_code = 2
+    code = "refused"
 
 
 class UnknownName(Refused):
@@ -50,6 +53,8 @@ class UnknownName(Refused):
 
     Attributes: `kind` ("backbone", "head", ...), `name` as asked, `nearest` names that exist.
     """
+
+    code = "unknown_name"
 
     def __init__(
         self,
@@ -71,13 +76,19 @@ class UnknownName(Refused):
 class NameConflict(Refused):
     """A bare name that two distributions claim."""
 
+    code = "name_conflict"
+
 
 class OptionError(Refused):
     """An option that does not exist, or a value that it cannot take."""
 
+    code = "option"
+
 
 class RecipeError(Refused):
     """A recipe with faults. `faults` lists every one with its key path."""
+
+    code = "recipe"
 
     def __init__(self, source: str, faults: Sequence[str]) -> None:
         self.source = source
@@ -89,9 +100,13 @@ class RecipeError(Refused):
 class DataError(ZooError):
     """The images cannot be used as they are."""
 
+    code = "data"
+
 
 class WeightsError(ZooError):
     """Pretrained weights that do not exist, cannot be read or cannot be downloaded."""
+
+    code = "weights"
 
 
 class WeightsMismatch(WeightsError):
@@ -99,6 +114,8 @@ class WeightsMismatch(WeightsError):
 
     Attributes: `missing` and `unexpected` tensor names, `shapes` as (name, shape in the file, shape in the model).
     """
+
+    code = "weights_mismatch"
 
     def __init__(
         self,
@@ -128,31 +145,44 @@ class WeightsMismatch(WeightsError):
 class Unreachable(WeightsError):
     """The host that serves the weights cannot be reached."""
 
+    code = "unreachable"
+
 
 class Offline(WeightsError):
     """The network is switched off, and the file is not on this machine."""
+
+    code = "offline"
 
 
 class DeviceError(ZooError):
     """The device does not exist, or its memory does not suffice."""
 
+    code = "device"
+
 
 class PluginError(ZooError):
     """A plugin is broken or broke its contract. The message names its distribution."""
+
+    code = "plugin"
 
 
 class RunError(ZooError):
     """A run folder that cannot be written or read."""
 
+    code = "run"
+
 
 class ArtefactError(ZooError):
     """An artefact that cannot be read, or is not what it claims to be."""
+
+    code = "artefact"
 
 
 class CheckFailed(ZooError):
     """A check of the proof found a fault."""
 
     exit_code = 3
+    code = "check_failed"
 
 
 class Terminated(SystemExit):

@@ -25,6 +25,8 @@ class Note:
 
     text: str
     loud: bool = False
+    parting: bool = False
+    """How to go on after the error that is raised next. The command line says both as one message."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -50,6 +50,30 @@ def _flush() -> None:
         sys.__stdout__.flush()  # type: ignore[union-attr]
 
 
+_finishing: list[object] = []
+
+
+@contextlib.contextmanager
+def finishing() -> Iterator[None]:
+    """Inside, what a process that is told to end still has to do: it is given more time than a second."""
+    _finishing.append(None)
+    try:
+        yield
+    finally:
+        _finishing.pop()
+
+
+def is_finishing() -> bool:
+    """Whether the process is inside `finishing`."""
+    return bool(_finishing)
+
+
+def drop_stdout() -> None:
+    """Drop what is still buffered for stdout, and all that follows: its reader (`| head`) has enough."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 @contextlib.contextmanager
 def gc_paused() -> Iterator[None]:
     """Pause garbage collection: importing makes many objects and no garbage, and collecting is a fifth of the time."""

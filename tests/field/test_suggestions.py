@@ -24,6 +24,7 @@ from tests.commands import COMMANDS, fault_of
 from tests.distributions import HEAD, PROVIDER
 from tests.field.pictures import pictures_of, write_pictures
 from zoo.artefact.read import find_artefact
+from zoo.cli.console import Verbosity
 from zoo.cli.list import show_list
 from zoo.cli.options import LIST_KINDS
 from zoo.cli.show import show_name
@@ -163,11 +164,11 @@ def select_one(word: str) -> None:
 
 
 def shown(name: str) -> None:
-    show_name(name, head=None, classes=None, input_size=None, as_json=True)
+    show_name(name, head=None, classes=None, input_size=None, verbosity=Verbosity(), as_json=True)
 
 
 def listed(kind: str, pattern: str = "", **given: Any) -> None:
-    show_list(kind, pattern, given=given, zoo_commands=(), as_json=True)
+    show_list(kind, pattern, given=given, zoo_commands=(), verbosity=Verbosity(), as_json=True)
 
 
 def disabled(word: str) -> None:
@@ -235,7 +236,7 @@ def vocabularies(place: Path) -> dict[str, Vocabulary]:
         ),
         "weights of a tagged name": Vocabulary(
             use=lambda word: choose_weights(registry.backbone("timm/resnet18.a1_in1k"), word),
-            words=list(resnet.spec.tags),
+            words=["a1_in1k", "default", "random"],
         ),
         "shown names": Vocabulary(
             use=shown,

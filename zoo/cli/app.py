@@ -15,6 +15,7 @@ from zoo.cli.cache import cache_app
 from zoo.cli.command_group import Commands
 from zoo.cli.console import Verbosity
 from zoo.cli.data import data_app
+from zoo.cli.document import print_document
 from zoo.cli.options import (
     LIST_KINDS,
     Artefact,
@@ -117,11 +118,12 @@ def list_(
         "head": head,
         "sort": sort,
     }
-    show_list(kind, pattern, given=given, zoo_commands=_zoo_commands(ctx), as_json=as_json)
+    show_list(kind, pattern, given=given, zoo_commands=_zoo_commands(ctx), verbosity=ctx.obj, as_json=as_json)
 
 
 @app.command()
 def show(
+    ctx: typer.Context,
     name: Annotated[
         str,
         typer.Argument(help="A backbone, head, recipe, observer, data source, or a recipe file.", show_default=False),
@@ -136,7 +138,7 @@ def show(
     """Show everything known about one backbone, head, recipe, observer or data source."""
     from zoo.cli.show import show_name
 
-    show_name(name, head=head, classes=classes, input_size=input_size, as_json=as_json)
+    show_name(name, head=head, classes=classes, input_size=input_size, verbosity=ctx.obj, as_json=as_json)
 
 
 @app.command()
@@ -156,7 +158,7 @@ def plan(
     with RunDisplay(verbosity, as_json=as_json) as display:
         completed = api.plan(replace(request, offline=offline), estimate=estimate, report=display.report)
     if as_json:
-        print(completed.model_dump_json(indent=2))
+        print_document(completed.model_dump_json(indent=2))
     else:
         print_plan(completed, verbosity)
 
@@ -218,7 +220,7 @@ def evaluate(
         )
     if csv is not None:  # before printing: a reader that closes stdout early must not cost the file
         write_predictions(csv, scored)
-    print_evaluation(scored, as_json=as_json)
+    print_evaluation(scored, ctx.obj, as_json=as_json)
 
 
 @app.command()
@@ -257,7 +259,7 @@ def export(
 
     with RunDisplay(ctx.obj, as_json=as_json) as display:
         exported = api.export(artefact, to=to, out=out, report=display.report)
-    print_export(exported, as_json=as_json)
+    print_export(exported, ctx.obj, as_json=as_json)
 
 
 @app.command()
@@ -274,13 +276,14 @@ def verify(ctx: typer.Context, artefact: Artefact, offline: Offline = False, as_
 
     with RunDisplay(ctx.obj, as_json=as_json) as display:
         verification = api.verify(artefact, offline=offline, report=display.report)
-    print_verification(verification, as_json=as_json)
+    print_verification(verification, ctx.obj, as_json=as_json)
     if not verification.passed:
         raise typer.Exit(FAULT_FOUND)
 
 
 @app.command()
 def push(
+    ctx: typer.Context,
     artefact: Artefact,
     repo: Annotated[str, typer.Argument(help="OWNER/NAME on the Hugging Face hub; created if it does not exist.")],
     private: Annotated[bool, typer.Option("--private", help="A repository that is created becomes private.")] = False,
@@ -290,7 +293,8 @@ def push(
     from zoo import api
 
     print(api.push(artefact, repo, private=private, revision=revision))
-    print(f"next: zoo predict hf://{repo}{f'@{revision}' if revision else ''} IMAGE")
+    if not ctx.obj.quiet:
+        print(f"next: zoo predict hf://{repo}{f'@{revision}' if revision else ''} IMAGE")
 
 
 @app.command()

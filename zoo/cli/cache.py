@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from zoo import text
 from zoo.cli import console
+from zoo.cli.console import Verbosity
+from zoo.cli.document import print_document
 from zoo.cli.options import Json
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from zoo.storage.eviction import CachedItem
 
 _GROUPED = "measurements"
@@ -23,8 +27,8 @@ cache_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="See a
 
 
 @cache_app.command("show")
-def show_cache(as_json: Json = False) -> None:
-    """List what the cache folder holds, with sizes."""
+def show_cache(ctx: typer.Context, as_json: Json = False) -> None:
+    """List what the cache folder holds, with sizes, and what was measured on this machine."""
     from zoo.storage import eviction as housekeeping
     from zoo.storage.atomic import json_text
     from zoo.storage.cache import cache_folder
@@ -32,9 +36,9 @@ def show_cache(as_json: Json = False) -> None:
 
     entries = housekeeping.cached_items()
     if as_json:
-        print(json_text([entry.to_dict() for entry in entries]), end="")
+        print_document(json_text([entry.to_dict() for entry in entries]))
     else:
-        _print_entries(entries, cache_folder(), size_limit())
+        _print_entries(entries, cache_folder(), size_limit(), ctx.obj)
 
 
 @cache_app.command("clear")
@@ -52,7 +56,7 @@ def clear_cache(
     console.out().print(f"Removed {console.count(sum(entry.files for entry in removed), 'file')}, {size}.")
 
 
-def _print_entries(entries: Sequence[CachedItem], folder: Path, limit: int) -> None:
+def _print_entries(entries: Sequence[CachedItem], folder: Path, limit: int, verbosity: Verbosity) -> None:
     screen = console.out()
     if not entries:
         screen.print(f"{folder} holds nothing.")
@@ -65,8 +69,30 @@ def _print_entries(entries: Sequence[CachedItem], folder: Path, limit: int) -> N
         rows.append([_GROUPED, what, str(len(small)), text.size(size), _ago(max(entry.used for entry in small))])
     columns = ["kind", "what", "files", "size", "last used"]
     console.show(screen, console.table(None, columns, rows, right=("files", "size")))
+    _print_measured([entry.measured for entry in small if entry.measured is not None], screen, verbosity)
     total = text.size(sum(entry.bytes for entry in entries))
     screen.print(f"\n{total} in {folder}; features are kept up to {text.size(limit)} (ZOO_CACHE_LIMIT)")
+
+
+def _print_measured(measured: Sequence[Mapping[str, Any]], screen: Console, verbosity: Verbosity) -> None:
+    """Print which precision and memory layout was found the fastest for what, on which machine."""
+    if not measured:
+        return
+    screen.print("\nMeasured, in images per second:", style="bold")
+    for about in measured:
+        screen.print(f"  {about['of']}, {about['work']}: {about['chosen']} is taken")
+        for name, speed in about["images_per_second"].items():
+            screen.print(f"      {name:<24}  {speed:,.1f}")
+        device, processor, torch, threads, _ = (*about["machine"], *[""] * 5)[:5]
+        processor = processor.partition("\n")[0]  # below it are all that it can do
+        when = f", {about['measured'][:10]}" if about["measured"] else ""
+        screen.print(f"      on {device} ({processor}, torch {torch}, {_threads(threads)}){when}")
+    if not verbosity.quiet:
+        screen.print("To measure again: zoo cache clear measurements")
+
+
+def _threads(number: str) -> str:
+    return f"{number} thread" if number == "1" else f"{number} threads"
 
 
 def _row(entry: CachedItem) -> list[str]:

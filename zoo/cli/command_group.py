@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
-import os
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,18 +14,19 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
+from zoo.cli.document import Misused
+from zoo.cli.interrupt import Interrupted
 from zoo.errors import INTERRUPTED, NameConflict, PluginError, Terminated, meant
-from zoo.process import prints_to_stderr
+from zoo.process import drop_stdout, prints_to_stderr
 from zoo.registry.entry_points import COMMANDS, DISABLE, Load, Plugin, disabled_from_environment, find, one_line
 
+_USAGE_ERRORS: Any = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
+"""The base of what click raises for a command line. typer may hold click inside, so it is found by way of typer."""
 _COMPLETION_OPTIONS = ("install_completion", "show_completion")
 
 
 class Commands(TyperGroup):
-    """zoo's commands, then those of plugins.
-
-    Ctrl-C becomes a message and exit code 130, and a closed pipe ends quietly, before click handles either.
-    """
+    """The commands of zoo, then those of plugins. What ends one leaves typer as an exception for `zoo.cli.main`."""
 
     @functools.cached_property
     def _plugin_commands(self) -> dict[str, _PluginCommand]:
@@ -46,16 +47,13 @@ class Commands(TyperGroup):
             ctx.fail(f"No such command {name!r}.{meant(name, known)}")
         return super().resolve_command(ctx, args)
 
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        with _as_exceptions():
+            return super().make_context(info_name, args, parent=parent, **extra)
+
     def invoke(self, ctx: Any) -> Any:
-        try:
+        with _as_exceptions():
             return self._invoke_with_origin(ctx)
-        except KeyboardInterrupt:
-            print("\nInterrupted. No partial model was saved; finished work stays in the run folder.", file=sys.stderr)
-            raise typer.Exit(INTERRUPTED) from None
-        except BrokenPipeError:
-            # The reader (`| head`) has enough, which is no error. What is still buffered must not go into the pipe.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise typer.Exit from None
 
     def _invoke_with_origin(self, ctx: Any) -> Any:
         try:
@@ -65,6 +63,24 @@ class Commands(TyperGroup):
             if name is not None and name not in self.commands and name in self._plugin_commands:
                 self._plugin_commands[name].add_origin(error)
             raise
+
+
+@contextlib.contextmanager
+def _as_exceptions() -> Iterator[None]:
+    """Turn what typer would end the process for, with a message of its own or none, into exceptions that leave it."""
+    try:
+        yield
+    except typer.Exit as ended:
+        raise SystemExit(ended.exit_code) from None
+    except KeyboardInterrupt:
+        raise Interrupted(INTERRUPTED) from None
+    except BrokenPipeError:
+        drop_stdout()  # no error
+        raise SystemExit(0) from None
+    except (typer.Abort, EOFError):
+        raise Misused("aborted", "Aborted.", 1, lambda: print("Aborted.", file=sys.stderr)) from None
+    except _USAGE_ERRORS as error:
+        raise Misused("usage", error.format_message(), error.exit_code, error.show) from None
 
 
 def plugin_commands(zoo_commands: Collection[str]) -> dict[str, _PluginCommand]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from zoo import api
 from zoo.cli import console
+from zoo.cli.document import print_document
 from zoo.comparing.conclusion import SPLIT_WORDS, p_value_text, points
 from zoo.process import prints_to_stderr
 from zoo.storage.atomic import json_text
@@ -51,7 +52,7 @@ def compare_and_print(runs: Sequence[Path], *, html: Path | None, as_json: bool)
         comparison = api.compare(*runs)
     if as_json:
         page = write_page(comparison, html) if html is not None else None
-        print(json_text({**comparison.to_dict(), "page": str(page) if page else None}), end="")
+        print_document(json_text({**comparison.to_dict(), "page": str(page) if page else None}))
         return
     _print_comparison(comparison)
     print(f"\npage: {write_page(comparison, html)}")

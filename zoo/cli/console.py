@@ -10,15 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from zoo.cli.wrapping import say
 from zoo.text import escaping_errors
 
 # Only the functions that print with rich import it: help and lists do without, and start a tenth faster.
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
-
-_WIDE = 10_000
-"""Columns of output that goes to no terminal: so many that rich never wraps or cuts a line."""
 
 
 @dataclass(frozen=True)
@@ -31,12 +29,16 @@ class Verbosity:
 
 def out() -> Console:
     """A rich console on stdout. Off a terminal, nothing is wrapped, cut or coloured."""
-    return _console(sys.stdout.isatty(), stderr=False)
+    from zoo.cli.screen import screen_on
+
+    return screen_on(sys.stdout)
 
 
 def err() -> Console:
     """A rich console on stderr. Off a terminal, nothing is wrapped, cut or coloured."""
-    return _console(sys.stderr.isatty(), stderr=True)
+    from zoo.cli.screen import screen_on
+
+    return screen_on(sys.stderr)
 
 
 def table(
@@ -54,14 +56,22 @@ def table(
 
 
 def show(screen: Console, made: Table) -> None:
-    """Print a table. Off a terminal, the blanks that pad the last column are stripped."""
+    """Print a table; on a terminal that is too narrow for it, row by row. Off one, no line ends with blanks."""
     if screen.is_terminal:
-        screen.print(made)
+        from zoo.cli.screen import fitted, stacked
+
+        screen.print(fitted(made, screen.width) or stacked(made, screen.width))
         return
     with screen.capture() as captured:
         screen.print(made)
     for line in captured.get().splitlines():
         screen.print(line.rstrip())
+
+
+def hint(text: str, verbosity: Verbosity) -> None:
+    """Say on stderr what can be done next, beside a result that other programs may read from stdout."""
+    if not verbosity.quiet:
+        say(text, to_stderr=True)
 
 
 def quiet_libraries() -> None:
@@ -92,11 +102,3 @@ def seconds(value: float) -> str:
     if minutes >= 60:
         return f"{minutes // 60} h {minutes % 60:02d} min"
     return f"{minutes} min {rest:02d} s"
-
-
-def _console(terminal: bool, *, stderr: bool) -> Console:
-    from rich.console import Console
-
-    if terminal:
-        return Console(stderr=stderr, highlight=False, markup=False)
-    return Console(stderr=stderr, highlight=False, markup=False, width=_WIDE, no_color=True, force_terminal=False)

@@ -10,6 +10,7 @@ import typer
 
 from zoo.cli import console
 from zoo.cli.console import Verbosity
+from zoo.cli.document import print_document
 from zoo.cli.options import Json
 from zoo.errors import FAULT_FOUND
 
@@ -45,7 +46,7 @@ def check_data(
     with RunDisplay(ctx.obj, as_json=True) as display:
         report = api.check_data(path, report=display.report)
     if as_json:
-        print(json_text(report.to_dict()), end="")
+        print_document(json_text(report.to_dict()))
     else:
         _print_report(report, ctx.obj)
     if not report.passed:

@@ -19,10 +19,19 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from zoo.cli import console
+from zoo.cli import console, interrupt
 from zoo.cli.console import Verbosity
 from zoo.cli.plan import print_plan
-from zoo.events import EpochFinished, Event, Note, PlanReady, StageFinished, StageStarted
+from zoo.events import (
+    EpochFinished,
+    Event,
+    Note,
+    PlanReady,
+    RunFinished,
+    RunStarted,
+    StageFinished,
+    StageStarted,
+)
 from zoo.events import Progress as ProgressEvent
 from zoo.process import prints_to_stderr
 from zoo.specs.plan import Plan
@@ -103,6 +112,10 @@ class RunDisplay:
             self._progress(event)
         elif isinstance(event, Note):
             self._note(event)
+        elif isinstance(event, RunStarted):
+            interrupt.run_started(event.run)
+        elif isinstance(event, RunFinished):
+            interrupt.run_finished()
         elif self._verbosity.quiet:
             return
         elif isinstance(event, PlanReady) and isinstance(event.plan, Plan):
@@ -122,7 +135,9 @@ class RunDisplay:
             self._redirected.enter_context(prints_to_stderr())
 
     def _note(self, note: Note) -> None:
-        if note.loud:
+        if note.parting:
+            interrupt.remember_parting(note.text)  # said once, together with the error
+        elif note.loud:
             # Shown under -q and --json too: it changes what the result is worth.
             console.err().print(f"WARNING: {note.text}", style="bold yellow")
         elif not self._verbosity.quiet:

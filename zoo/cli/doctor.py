@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from zoo.cli.command_group import command_plugins
+from zoo.cli.document import print_document
+from zoo.cli.wrapping import say
 from zoo.registry.registry import default_registry
 from zoo.storage.cache import VARIABLE, cache_folder
 
@@ -19,12 +21,13 @@ def print_doctor(zoo_commands: Collection[str], *, as_json: bool) -> None:
     """Print versions, devices, threads, caches, plugins, and the commands that plugins add to `zoo_commands`."""
     sections = _examine(zoo_commands)
     if as_json:
-        print(json.dumps(sections, indent=2, ensure_ascii=False))
+        print_document(json.dumps(sections, indent=2, ensure_ascii=False))
         return
+    width = max(18, *(len(name) for facts in sections.values() for name in facts))
     for title, facts in sections.items():
-        print(title)
+        say(title)
         for name, value in facts.items():
-            print(f"  {name:<18} {value}")
+            say(f"  {name:<{width}}  {value}")
 
 
 def _examine(zoo_commands: Collection[str]) -> dict[str, dict[str, Any]]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from zoo.cli import list_backbones
 from zoo.cli.command_group import command_plugins
+from zoo.cli.console import Verbosity
+from zoo.cli.document import print_document
 from zoo.cli.options import LIST_KINDS
+from zoo.cli.wrapping import say
 from zoo.data.sources import FOLDER_SUMMARY
 from zoo.errors import Refused, UnknownName, either, nearest
 from zoo.registry.catalogue import matches
@@ -31,7 +33,13 @@ _NEXT = {
 
 
 def show_list(
-    kind: str, pattern: str, *, given: Mapping[str, Any], zoo_commands: Collection[str], as_json: bool
+    kind: str,
+    pattern: str,
+    *,
+    given: Mapping[str, Any],
+    zoo_commands: Collection[str],
+    verbosity: Verbosity,
+    as_json: bool,
 ) -> None:
     """Print everything of a kind whose name matches `pattern`; with an empty kind, an overview.
 
@@ -45,7 +53,7 @@ def show_list(
         raise Refused(f"zoo list does not know {kind!r}. {f'Did you mean {either(close)}?' if close else kinds}")
     registry = default_registry()
     if kind in _BACKBONE_KINDS:
-        _show_backbones(kind, registry, pattern, list_backbones.filters(**given), as_json=as_json)
+        _show_backbones(kind, registry, pattern, list_backbones.filters(**given), verbosity, as_json=as_json)
         return
     _refuse_filters(given)
     listings: dict[str, Callable[[], Any]] = {
@@ -58,9 +66,9 @@ def show_list(
     }
     rows = listings[kind]()
     if as_json:
-        print(json.dumps(rows, indent=2, ensure_ascii=False))
+        print_document(json.dumps(rows, indent=2, ensure_ascii=False))
     elif kind == "":
-        _print_overview(rows)
+        _print_overview(rows, verbosity)
     elif not rows:
         _print_none(kind)
     elif kind == "plugins":
@@ -76,19 +84,22 @@ def _refuse_filters(given: Mapping[str, Any]) -> None:
             raise Refused(f"{option} filters backbones only. Next: zoo list backbones {option}")
 
 
-def _show_backbones(kind: str, registry: Registry, pattern: str, filters: dict[str, Any], *, as_json: bool) -> None:
+def _show_backbones(
+    kind: str, registry: Registry, pattern: str, filters: dict[str, Any], verbosity: Verbosity, *, as_json: bool
+) -> None:
     listed = list_backbones.matching(registry, pattern, filters, of_weights=kind == "weights")
     if as_json:
         rows = list_backbones.backbone_rows(listed) if kind == "backbones" else list_backbones.weights_rows(listed)
-        print(json.dumps(rows, indent=2, ensure_ascii=False))
+        print_document(json.dumps(rows, indent=2, ensure_ascii=False))
     elif not registry.backbones().names():
         _print_none(kind)
     elif listed:
-        list_backbones.print_backbones(listed) if kind == "backbones" else list_backbones.print_weights(listed)
+        printed = list_backbones.print_backbones if kind == "backbones" else list_backbones.print_weights
+        printed(listed, verbosity)
 
 
 def _print_none(kind: str) -> None:
-    print(f"There are no {kind}. See: zoo list plugins", file=sys.stderr)
+    say(f"There are no {kind}. See: zoo list plugins", to_stderr=True)
 
 
 def _overview(registry: Registry) -> dict[str, Any]:
@@ -102,21 +113,23 @@ def _overview(registry: Registry) -> dict[str, Any]:
     }
 
 
-def _print_overview(rows: dict[str, Any]) -> None:
+def _print_overview(rows: dict[str, Any], verbosity: Verbosity) -> None:
     total = sum(rows["backbones"].values())
     parts = ", ".join(f"{count:,} of {name}" for name, count in rows["backbones"].items())
     unusual = [
         f", {state}: {', '.join(names)}" for state, names in _by_state(rows["plugins"]).items() if state != "loaded"
     ]
-    print(f"backbones  {total:,}{f': {parts}' if parts else ''}")
-    print(f"heads      {', '.join(rows['heads']) or 'none'}")
-    print(f"recipes    {', '.join(rows['recipes']) or 'none'}")
-    print(f"observers  {', '.join(rows['observers']) or 'none'}")
-    print(f"sources    {', '.join(rows['sources'])}")
-    print(f"plugins    {len(rows['plugins'])}{''.join(unusual)}")
-    print("\nNext, for example:")
+    say(f"backbones  {total:,}{f': {parts}' if parts else ''}")
+    say(f"heads      {', '.join(rows['heads']) or 'none'}")
+    say(f"recipes    {', '.join(rows['recipes']) or 'none'}")
+    say(f"observers  {', '.join(rows['observers']) or 'none'}")
+    say(f"sources    {', '.join(rows['sources'])}")
+    say(f"plugins    {len(rows['plugins'])}{''.join(unusual)}")
+    if verbosity.quiet:
+        return
+    say("\nNext, for example:")
     for command, purpose in _NEXT.items():
-        print(f"  {command:<56}  {purpose}")
+        say(f"  {command:<56}  {purpose}")
 
 
 def _by_state(plugins: list[dict[str, str]]) -> dict[str, list[str]]:
@@ -153,7 +166,7 @@ def _print_named(rows: list[dict[str, Any]]) -> None:
     width = max(len(row["name"]) for row in rows)
     for row in rows:
         origin = "" if row["distribution"] == DISTRIBUTION else f"  [{row['distribution']}]"
-        print(f"{row['name']:<{width}}  {row['summary']}{origin}")
+        say(f"{row['name']:<{width}}  {row['summary']}{origin}")
 
 
 def _plugins(registry: Registry, pattern: str, zoo_commands: Collection[str]) -> list[dict[str, Any]]:
@@ -182,10 +195,8 @@ def _print_plugins(rows: list[dict[str, Any]]) -> None:
     for row in rows:
         brings = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in row["brings"].items())
         milliseconds = f"{1000 * row['load_seconds']:.0f} ms"
-        print(
-            f"{row['name']}  {row['distribution']} {row['version']}  {row['state']}  {milliseconds}  {brings}".rstrip()
-        )
+        say(f"{row['name']}  {row['distribution']} {row['version']}  {row['state']}  {milliseconds}  {brings}".rstrip())
         for note in row["notes"]:
-            print(f"    note: {note}")
+            say(f"    note: {note}")
         if row["error"]:
-            print(f"    error: {row['error']}")
+            say(f"    error: {row['error']}")

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from zoo import api
+from zoo.cli.console import Verbosity, hint
+from zoo.cli.wrapping import say
 from zoo.errors import OptionError, UnknownName
 from zoo.planning.request import parse_input_size
 from zoo.registry.catalogue import UNSTATED, Listed
@@ -86,9 +88,9 @@ def matching(registry: Registry, pattern: str, filters: dict[str, Any], *, of_we
     if named:
         options = [f"--{name.replace('_', '-')}" for name, value in filters.items() if value and name != "sort"]
         many = "1 backbone matches" if len(named) == 1 else f"{len(named):,} backbones match"
-        print(
+        say(
             f"{many} {pattern or '*'!r}, but none passes {', '.join(options)}. Next: widen or drop a filter.",
-            file=sys.stderr,
+            to_stderr=True,
         )
         return []
     candidates = api.list_backbones(provider=filters["provider"], registry=registry)
@@ -153,7 +155,7 @@ def weights_rows(listed: Sequence[Listed]) -> list[dict[str, Any]]:
     ]
 
 
-def print_backbones(listed: Sequence[Listed]) -> None:
+def print_backbones(listed: Sequence[Listed], verbosity: Verbosity) -> None:
     """Print a line for each architecture. On a narrow terminal, some columns are left out."""
     # By importance: on a narrow terminal the last is left out first.
     columns = {
@@ -170,10 +172,10 @@ def print_backbones(listed: Sequence[Listed]) -> None:
     order = ["name", "params", "GMACs", "features", "map", "input", "top-1", "weights", "licence"]
     _print_columns(columns, order, right=("params", "GMACs", "features", "top-1"))
     many = f"{len(listed):,} backbone{'s' if len(listed) > 1 else ''}"
-    print(f"{many}. Next: zoo show {_name(listed[0])}", file=sys.stderr)
+    hint(f"{many}. Next: zoo show {_name(listed[0])}", verbosity)
 
 
-def print_weights(listed: Sequence[Listed]) -> None:
+def print_weights(listed: Sequence[Listed], verbosity: Verbosity) -> None:
     """Print a line for each set of weights."""
     rows = [(f"{backbone.name}.{weights.tag}", weights) for backbone in listed for weights in backbone.weights]
     columns = {
@@ -184,7 +186,7 @@ def print_weights(listed: Sequence[Listed]) -> None:
     }
     _print_columns(columns, list(columns), right=("top-1",))
     if rows:
-        print(f"{len(rows):,} sets of weights. Next: zoo show {rows[0][0]}", file=sys.stderr)
+        hint(f"{len(rows):,} sets of weights. Next: zoo show {rows[0][0]}", verbosity)
 
 
 def _name(backbone: Listed) -> str:
@@ -240,7 +242,7 @@ def _print_columns(columns: dict[str, list[str]], order: Sequence[str], *, right
     print("\n".join([template.format(*row).rstrip() for row in [visible, *rows]]))
     hidden = [name for name in order if name not in shown]
     if hidden:
-        print(f"Not shown, the terminal is too narrow: {', '.join(hidden)}.", file=sys.stderr)
+        say(f"Not shown, the terminal is too narrow: {', '.join(hidden)}.", to_stderr=True)
 
 
 def _total(names: Sequence[str], widths: dict[str, int]) -> int:

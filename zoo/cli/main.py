@@ -7,11 +7,16 @@ import contextlib
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from zoo.cli import document, interrupt
 from zoo.cli.console import escape_names, quiet_libraries
-from zoo.errors import TERMINATED, Terminated, ZooError
-from zoo.process import gc_paused
+from zoo.cli.document import Failure, Misused
+from zoo.cli.interrupt import Interrupted
+from zoo.cli.wrapping import say
+from zoo.errors import Terminated, ZooError, first_line
+from zoo.process import drop_stdout, gc_paused
 
 if TYPE_CHECKING:
     import typer
@@ -24,28 +29,70 @@ def run() -> None:
     """Entry point of the `zoo` command."""
     quick_exit = _QuickExit()
     atexit.register(quick_exit)  # exit handlers run in reverse order: registered first, it runs last
+    interrupt.watch()
     try:
         main()
     except SystemExit as ended:
         if ended.code is None or isinstance(ended.code, int):
             quick_exit.status = ended.code or 0
         raise
+    finally:
+        interrupt.ignore_signals()
     quick_exit.status = 0
 
 
 def main() -> None:
-    """Run the command line: the one place where a ZooError becomes a message and an exit code."""
-    quiet_libraries()
-    escape_names()
-    # Services and clusters stop programs with SIGTERM: like Ctrl-C, it lets a run say how to resume.
-    signal.signal(signal.SIGTERM, _terminate)
-    short = len(sys.argv) < 2 or sys.argv[1] in _SHORT_COMMANDS
-    try:
+    """Run the command line: the one place where an error becomes a message, JSON where it is asked for, and a code."""
+    with _errors_told():
+        quiet_libraries()
+        escape_names()
+        interrupt.hear_sigterm()
+        interrupt.forget()
+        document.expect(sys.argv[1:])
+        short = len(sys.argv) < 2 or sys.argv[1] in _SHORT_COMMANDS
         with gc_paused() if short else contextlib.nullcontext():
             _app()()
+
+
+@contextlib.contextmanager
+def _errors_told() -> Iterator[None]:
+    """Tell people on stderr, and programs on stdout, of what ends the command, and exit with its code."""
+    try:
+        yield
+    except (KeyboardInterrupt, Interrupted):
+        _end_by(signal.SIGINT)
+    except Terminated:
+        _end_by(signal.SIGTERM)
+    except Misused as misused:
+        misused.show()
+        _end(misused.failure, said=True)
     except ZooError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        _end(Failure(error.code, "\n".join(filter(None, [str(error), interrupt.parting()])), error.exit_code))
+    except Exception as error:
+        # A fault of zoo or of a plugin. The traceback follows on purpose: a bug report needs it.
+        _tell(Failure("internal", f"{type(error).__name__}: {first_line(error)}", 1))
+        raise
+
+
+def _end_by(number: signal.Signals) -> None:
+    """End as a signal asked for, with the message unless it has been said already."""
+    failure = interrupt.failure(number)
+    _end(failure, prefix="", said=not interrupt.claim())
+
+
+def _end(failure: Failure, *, prefix: str = "Error: ", said: bool = False) -> None:
+    if not said:
+        say(f"{prefix}{failure.message}", to_stderr=True)
+    _tell(failure)
+    sys.exit(failure.exit_code)
+
+
+def _tell(failure: Failure) -> None:
+    """Tell programs."""
+    try:
+        print(document.failure_text(failure), end="", flush=True)
+    except BrokenPipeError:
+        drop_stdout()
 
 
 class _QuickExit:
@@ -61,8 +108,9 @@ class _QuickExit:
         if self.status is None:
             return
         try:
-            sys.stdout.flush()
-            sys.stderr.flush()
+            for stream in (sys.stdout, sys.stderr):
+                if stream is not None:  # closed from the start
+                    stream.flush()
         except (OSError, ValueError):
             return
         os._exit(self.status)
@@ -73,7 +121,3 @@ def _app() -> typer.Typer:
     with gc_paused():
         from zoo.cli.app import app
     return app
-
-
-def _terminate(*_: object) -> None:
-    raise Terminated(TERMINATED)

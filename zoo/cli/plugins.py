@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from zoo.cli import console
+from zoo.cli.console import Verbosity
+from zoo.cli.document import print_document
 from zoo.cli.options import Json
 from zoo.errors import FAULT_FOUND
 from zoo.process import start_computing
@@ -30,6 +32,7 @@ plugins_app = typer.Typer(
 
 @plugins_app.command("new")
 def new_plugin(
+    ctx: typer.Context,
     kind: Annotated[str, typer.Argument(help="head, backbone or recipe.", show_default=False)],
     name: Annotated[str, typer.Argument(help="What to call it, such as sharp_linear.", show_default=False)],
     out: Annotated[
@@ -41,6 +44,8 @@ def new_plugin(
 
     folder = write_plugin(kind, name, out=out)
     print(f"{folder}: a package with the {kind} {name!r}")
+    if ctx.obj.quiet:
+        return
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
         print(f"  {file.relative_to(folder)}")
     target = str(folder) if folder.is_absolute() else f"./{folder}"
@@ -49,6 +54,7 @@ def new_plugin(
 
 @plugins_app.command("check")
 def check_plugin(
+    ctx: typer.Context,
     name: Annotated[str, typer.Argument(help="A head, backbone or recipe, bare or qualified.", show_default=False)],
     as_json: Json = False,
 ) -> None:
@@ -60,21 +66,25 @@ def check_plugin(
 
     reports = examine(name)
     if as_json:
-        print(json.dumps([report.to_dict() for report in reports], indent=2, ensure_ascii=False))
+        print_document(json.dumps([report.to_dict() for report in reports], indent=2, ensure_ascii=False))
     else:
-        _print_reports(reports)
+        _print_reports(reports, ctx.obj)
     if not all(report.passed for report in reports):
         raise typer.Exit(FAULT_FOUND)
 
 
-def _print_reports(reports: Sequence[Report]) -> None:
-    """Print every check with its verdict, and the totals below each report."""
+def _print_reports(reports: Sequence[Report], verbosity: Verbosity) -> None:
+    """Print every check with its verdict, with `-q` those that failed, and the totals below each report."""
     screen = console.out()
     for report in reports:
-        rows = [[check.name, check.verdict, check.summary] for check in report.checks]
+        shown = report.failed if verbosity.quiet else report.checks
+        rows = [[check.name, check.verdict, check.summary] for check in shown]
         screen.print(f"{report.kind} {report.name}", style="bold")
-        console.show(screen, console.table(None, ["check", "verdict", "what was found"], rows))
+        if rows:
+            console.show(screen, console.table(None, ["check", "verdict", "what was found"], rows))
         skipped = sum(check.verdict == "skipped" for check in report.checks)
-        passed = len(rows) - len(report.failed) - skipped
+        passed = len(report.checks) - len(report.failed) - skipped
         counts = f"{passed} passed, {len(report.failed)} failed, {skipped} skipped"
-        screen.print(f"{'passed' if report.passed else 'failed'}: {console.count(len(rows), 'check')}, {counts}\n")
+        screen.print(
+            f"{'passed' if report.passed else 'failed'}: {console.count(len(report.checks), 'check')}, {counts}\n"
+        )

@@ -13,7 +13,7 @@ from typing import IO, Protocol
 
 from zoo import api
 from zoo.artefact.classifier import BATCH_SIZE, Prediction
-from zoo.cli import console
+from zoo.cli import console, document
 from zoo.cli.console import Verbosity
 from zoo.cli.display import RunDisplay
 from zoo.cli.options import Inference
@@ -130,11 +130,10 @@ class TableWriter:
 
 
 class JsonWriter:
-    """One JSON list, its items written as they come; the list stays open where the work breaks off."""
+    """One JSON list, its items written as they come. Where the work breaks off, the last item is the error."""
 
     def __init__(self, display: RunDisplay) -> None:
         self._display = display
-        self._opened = False
 
     def write(self, predictions: Sequence[Prediction]) -> None:
         items = []
@@ -147,13 +146,11 @@ class JsonWriter:
             }
             items.append("  " + json_text(content).rstrip().replace("\n", "\n  "))
         with self._display.paused():
-            print(",\n" if self._opened else "[\n", end="")
-            print(",\n".join(items), end="", flush=True)
-        self._opened = True
+            document.print_items(items)
 
     def close(self) -> None:
         with self._display.paused():
-            print("\n]" if self._opened else "[]")
+            document.close_list()
 
 
 class CsvWriter:

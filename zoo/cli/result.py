@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING
 
 from zoo.cli import console
 from zoo.cli.console import Verbosity
+from zoo.cli.document import print_document
 from zoo.storage.atomic import json_line, json_text, write_text
 from zoo.text import shell_word
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from zoo.artefact.evaluate import Evaluation
     from zoo.evaluation.metrics import Share
     from zoo.exporting.export import Exported
@@ -27,7 +30,7 @@ _CLASSES, _WORST = 100, 40
 def print_result(result: Result, verbosity: Verbosity, *, as_json: bool) -> None:
     """Print scores by stage and split, the proof, where the artefact is, and what to do next."""
     if as_json:
-        print(json_text({**result.content, "path": str(result.path)}), end="")
+        print_document(json_text({**result.content, "path": str(result.path)}))
         return
     screen = console.out()
     kept = result.content["selection"]["kept"]
@@ -54,7 +57,8 @@ def print_result(result: Result, verbosity: Verbosity, *, as_json: bool) -> None
     screen.print(f"classifier: {result.artefact}")
     if (result.path / "report.html").exists():
         screen.print(f"report: {result.path / 'report.html'}")
-    screen.print(f"next: zoo predict {shell_word(result.artefact)} IMAGE")
+    if not verbosity.quiet:
+        screen.print(f"next: zoo predict {shell_word(result.artefact)} IMAGE")
 
 
 def _proof(result: Result, verbosity: Verbosity) -> str:
@@ -67,8 +71,8 @@ def _proof(result: Result, verbosity: Verbosity) -> str:
     return "\n".join(lines)
 
 
-def print_evaluation(evaluation: Evaluation, *, as_json: bool) -> None:
-    """Print scores by class and over the whole split."""
+def print_evaluation(evaluation: Evaluation, verbosity: Verbosity, *, as_json: bool) -> None:
+    """Print scores by class, which `-q` leaves out, and over the whole split."""
     if as_json:
         content = {
             "split": evaluation.split,
@@ -81,9 +85,26 @@ def print_evaluation(evaluation: Evaluation, *, as_json: bool) -> None:
             "predictions": [asdict(prediction) for prediction in evaluation.predictions],
             "unreadable": evaluation.unreadable,
         }
-        print(json_text(content), end="")
+        print_document(json_text(content))
         return
     screen = console.out()
+    if not verbosity.quiet:
+        _print_classes(evaluation, screen)
+        screen.print()
+    scores, assessment = evaluation.scores, evaluation.assessment
+    top5 = f", top-5 {assessment.top5.value:.3f}" if assessment.top5 else ""
+    screen.print(
+        f"{evaluation.split}: accuracy {scores.accuracy:.3f}{top5}, macro F1 {scores.macro_f1:.3f}, "
+        f"loss {scores.loss:.4f} on {console.count(evaluation.images, 'image')}",
+        style="bold",
+    )
+    low, high = assessment.accuracy.low, assessment.accuracy.high
+    screen.print(
+        f"95 % interval of the accuracy {low:.3f} to {high:.3f}; calibration error {assessment.calibration_error:.3f}"
+    )
+
+
+def _print_classes(evaluation: Evaluation, screen: Console) -> None:
     scored_classes = [scored for scored in evaluation.assessment.classes if scored.images or scored.predicted]
     # Off a terminal the table is complete: there it is read by grep, not by people.
     worst = screen.is_terminal and len(scored_classes) > _CLASSES
@@ -102,17 +123,6 @@ def print_evaluation(evaluation: Evaluation, *, as_json: bool) -> None:
     console.show(screen, console.table(None, columns, rows, right=columns[1:]))
     if worst:
         screen.print(f"the {_WORST} of {len(scored_classes):,} classes with the lowest F1; --json has all")
-    scores, assessment = evaluation.scores, evaluation.assessment
-    top5 = f", top-5 {assessment.top5.value:.3f}" if assessment.top5 else ""
-    screen.print(
-        f"\n{evaluation.split}: accuracy {scores.accuracy:.3f}{top5}, macro F1 {scores.macro_f1:.3f}, "
-        f"loss {scores.loss:.4f} on {console.count(evaluation.images, 'image')}",
-        style="bold",
-    )
-    low, high = assessment.accuracy.low, assessment.accuracy.high
-    screen.print(
-        f"95 % interval of the accuracy {low:.3f} to {high:.3f}; calibration error {assessment.calibration_error:.3f}"
-    )
 
 
 def _share(share: Share | None) -> tuple[str, str]:
@@ -129,32 +139,39 @@ def write_predictions(path: Path, evaluation: Evaluation) -> None:
 
 def print_report(page: Path, *, as_json: bool) -> None:
     """Print where the report is."""
-    print(json_line({"report": str(page)}) if as_json else f"report: {page}")
+    print_document(json_line({"report": str(page)})) if as_json else print(f"report: {page}")
 
 
-def print_verification(verification: Verification, *, as_json: bool) -> None:
-    """Print every check with its verdict."""
+def print_verification(verification: Verification, verbosity: Verbosity, *, as_json: bool) -> None:
+    """Print every check with its verdict, with `-q` those that did not pass, and the verdict of all."""
     if as_json:
         content = {
             "run": str(verification.run),
             "verdict": "passed" if verification.passed else "failed",
             "checks": [check.to_dict() for check in verification.checks],
         }
-        print(json_text(content), end="")
+        print_document(json_text(content))
         return
     screen = console.out()
-    rows = [[check.name, check.verdict, check.summary] for check in verification.checks]
-    screen.print()
-    console.show(screen, console.table(None, ["check", "verdict", "what was found"], rows))
+    checks = [check for check in verification.checks if check.verdict != "passed" or not verbosity.quiet]
+    if not verbosity.quiet:
+        screen.print()
+    if checks:
+        rows = [[check.name, check.verdict, check.summary] for check in checks]
+        console.show(screen, console.table(None, ["check", "verdict", "what was found"], rows))
+    verdict = "passed" if verification.passed else "failed"
+    screen.print(f"{verdict}: {console.count(len(verification.checks), 'check')}", style="bold")
 
 
-def print_export(exported: Exported, *, as_json: bool) -> None:
+def print_export(exported: Exported, verbosity: Verbosity, *, as_json: bool) -> None:
     """Print where the export is, how far its logits are from the original's, and how to load it."""
     if as_json:
-        print(json_text(exported.to_dict()), end="")
+        print_document(json_text(exported.to_dict()))
         return
     sizes = ", ".join(map(str, exported.batches))
     print(f"written: {exported.path}")
+    if verbosity.quiet:
+        return
     print(
         f"compared: batches of {sizes} images give the original's logits within {exported.largest_difference:.2g} "
         f"(they go up to {exported.largest_logit:.3g}; {exported.tolerance:g} of that is allowed)"

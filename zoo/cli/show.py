@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import shlex
-import sys
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from zoo.cli import console
+from zoo.cli.console import Verbosity
+from zoo.cli.document import print_document
 from zoo.cli.list_backbones import map_row
+from zoo.cli.wrapping import say
 from zoo.errors import NameConflict, OptionError, UnknownName
 from zoo.planning.request import SAMPLE_CLASSES, parse_input_size
 from zoo.registry.entry_points import one_line
@@ -32,7 +34,15 @@ _USES = {
 """Kinds of which only a summary is known -> the command that uses one."""
 
 
-def show_name(name: str, *, head: str | None, classes: int | None, input_size: str | None, as_json: bool) -> None:
+def show_name(
+    name: str,
+    *,
+    head: str | None,
+    classes: int | None,
+    input_size: str | None,
+    verbosity: Verbosity,
+    as_json: bool,
+) -> None:
     """Print everything known about a backbone, head, recipe, recipe file, observer or data source; with `head`, the
     shapes from image to logits of that model.
 
@@ -49,16 +59,18 @@ def show_name(name: str, *, head: str | None, classes: int | None, input_size: s
         _show_shapes(name, head, SAMPLE_CLASSES if classes is None else classes, size, registry, as_json=as_json)
     elif kind == "backbone":
         content = _backbone(found, registry)
-        print(_json(content)) if as_json else _print_backbone(found, content)
+        print_document(_json(content)) if as_json else _print_backbone(found, content, verbosity)
     elif kind == "head":
         content = _head(found)
-        print(_json(content)) if as_json else _print_head(content, _usable_name(found, registry))
+        print_document(_json(content)) if as_json else _print_head(content, _usable_name(found, registry), verbosity)
     elif kind in _USES:
         content = _summary(found)
-        print(_json(content)) if as_json else _print_summary(content, _USES[kind].format(name=found.spec.name))
+        print_document(_json(content)) if as_json else _print_summary(
+            content, _USES[kind].format(name=found.spec.name), verbosity
+        )
     else:
         recipe, origin = found
-        print(recipe.model_dump_json(indent=2)) if as_json else _print_recipe(recipe, origin)
+        print_document(recipe.model_dump_json(indent=2)) if as_json else _print_recipe(recipe, origin)
 
 
 def _find(name: str, registry: Registry) -> tuple[str, Any]:
@@ -135,45 +147,46 @@ def _measured(spec: BackboneSpec) -> tuple[BackboneSpec, str]:
     """A backbone without facts in its provider's index, measured now; or as it was, and why it cannot be measured."""
     from zoo.model.measure import measure  # imports torch
 
-    print(f"Measuring {spec.name}, which is not in its provider's index.", file=sys.stderr)
+    say(f"Measuring {spec.name}, which is not in its provider's index.", to_stderr=True)
     try:
         return replace(spec, facts=measure(spec)), ""
     except Exception as error:  # of a plugin or its library: the rest is still worth showing
         return spec, f"it cannot be built here: {one_line(error)}"
 
 
-def _print_backbone(resolved: ResolvedBackbone, content: dict[str, Any]) -> None:
+def _print_backbone(resolved: ResolvedBackbone, content: dict[str, Any], verbosity: Verbosity) -> None:
     spec = resolved.spec
-    print(f"{spec.name}  {spec.summary}".rstrip())
+    say(f"{spec.name}  {spec.summary}".rstrip())
     if "/" not in resolved.asked:
         also = f"; it could also mean {', '.join(resolved.also)}" if resolved.also else ""
-        print(f"name        {resolved.asked} means {resolved.qualified}{also}")
+        say(f"name        {resolved.asked} means {resolved.qualified}{also}")
     if content["parameters"] is not None:
         _print_facts(resolved, content)
     elif content["note"]:
-        print(f"note        {content['note']}")
+        say(f"note        {content['note']}")
     if not spec.weights:
-        print("weights     none published: --weights FILE or --weights random")
-        print(f"images      {spec.preprocessing.describe()}")
+        say("weights     none published: --weights FILE or --weights random")
+        say(f"images      {spec.preprocessing.describe()}")
     for number, weights in enumerate(spec.weights):
         default = " (default)" if number == 0 else ""
         top1 = f", ImageNet top-1 {weights.top1:.2f} %" if weights.top1 is not None else ""
-        print(f"weights     {weights.tag}{default}: licence {weights.licence or 'not stated'}{top1}")
-        print(f"            {weights.preprocessing.describe()}")
-    print(f"\nNext: zoo plan --backbone {resolved.asked} --data PATH")
+        say(f"weights     {weights.tag}{default}: licence {weights.licence or 'not stated'}{top1}")
+        say(f"            {weights.preprocessing.describe()}")
+    if not verbosity.quiet:
+        say(f"\nNext: zoo plan --backbone {resolved.asked} --data PATH")
 
 
 def _print_facts(resolved: ResolvedBackbone, content: dict[str, Any]) -> None:
     height, width = content["input_size"]
     sizes = "no other size" if content["fixed_input"] else "others with --input-size"
-    print(f"parameters  {content['parameters']:,} without the classifier")
-    print(f"compute     {content['gmacs']:.2f} GMACs for an image of {height}x{width}")
-    print(f"input       {height}x{width} by default, {sizes}")
-    print(f"features    pooled[N, {content['features']}], {_map(content)}")
-    print(f"groups      {content['groups']}; see them with: zoo show {resolved.asked} --head linear")
+    say(f"parameters  {content['parameters']:,} without the classifier")
+    say(f"compute     {content['gmacs']:.2f} GMACs for an image of {height}x{width}")
+    say(f"input       {height}x{width} by default, {sizes}")
+    say(f"features    pooled[N, {content['features']}], {_map(content)}")
+    say(f"groups      {content['groups']}; see them with: zoo show {resolved.asked} --head linear")
     if content["note"] and content["map"]:
-        print(f"note        {content['note']}")
-    print(f"heads       {', '.join(content['heads'])}")
+        say(f"note        {content['note']}")
+    say(f"heads       {', '.join(content['heads'])}")
 
 
 def _map(content: dict[str, Any]) -> str:
@@ -205,13 +218,13 @@ def _show_shapes(
             "classes": classes,
             "steps": [asdict(step) for step in steps],
         }
-        print(json.dumps(content, indent=2))
+        print_document(json.dumps(content, indent=2))
         return
-    print(f"{model.backbone.qualified} with {qualified_name(model.head)}, {classes} classes; one image:")
+    say(f"{model.backbone.qualified} with {qualified_name(model.head)}, {classes} classes; one image:")
     columns = ["step", "output", "dtype", "parameters"]
     console.show(console.out(), console.table(None, columns, [_step_row(step) for step in steps]))
     total = sum(step.parameters for step in steps)
-    print(f"{total:,} parameters. Recipes freeze and train by these groups: zoo show staged")
+    say(f"{total:,} parameters. Recipes freeze and train by these groups: zoo show staged")
 
 
 def _step_row(step: TracedStep) -> list[str]:
@@ -248,21 +261,22 @@ def _usable_name(head: Contribution[Any], registry: Registry) -> str:
     return str(head.spec.name) if is_this else qualified_name(head)
 
 
-def _print_head(content: dict[str, Any], usable_name: str) -> None:
-    print(f"{content['name']}  {content['summary']}")
-    print(f"from        {content['distribution']}")
-    print(f"needs       {_NEEDS[content['needs']]}")
+def _print_head(content: dict[str, Any], usable_name: str, verbosity: Verbosity) -> None:
+    say(f"{content['name']}  {content['summary']}")
+    say(f"from        {content['distribution']}")
+    say(f"needs       {_NEEDS[content['needs']]}")
     trained = "fitted in closed form, in one pass" if content["closed_form"] else "gradients"
-    print(f"trained by  {trained}; loss {'its own' if content['own_loss'] else 'cross-entropy'}")
+    say(f"trained by  {trained}; loss {'its own' if content['own_loss'] else 'cross-entropy'}")
     for reference in content["references"]:
-        print(f"source      {reference}")
+        say(f"source      {reference}")
     for option in content["options"]:
-        print(f"option      {option['name']}: {option['type']} = {_option_text(option['default'])}")
+        say(f"option      {option['name']}: {option['type']} = {_option_text(option['default'])}")
     example = [
         f" --head-option {shlex.quote(option['name'] + '=' + _option_text(option['default']))}"
         for option in content["options"][:1]
     ]
-    print(f"\nNext: zoo finetune --backbone resnet18 --head {usable_name}{''.join(example)}")
+    if not verbosity.quiet:
+        say(f"\nNext: zoo finetune --backbone resnet18 --head {usable_name}{''.join(example)}")
 
 
 def _option_text(default: Any) -> str:
@@ -278,10 +292,11 @@ def _summary(item: Contribution[Any]) -> dict[str, Any]:
     }
 
 
-def _print_summary(content: dict[str, Any], command: str) -> None:
-    print(f"{content['name']}  {content['summary']}")
-    print(f"from        {content['distribution']}")
-    print(f"\nNext: {command}")
+def _print_summary(content: dict[str, Any], command: str, verbosity: Verbosity) -> None:
+    say(f"{content['name']}  {content['summary']}")
+    say(f"from        {content['distribution']}")
+    if not verbosity.quiet:
+        say(f"\nNext: {command}")
 
 
 def _print_recipe(recipe: RecipeSpec, origin: str) -> None:

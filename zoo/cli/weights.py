@@ -10,6 +10,7 @@ import typer
 
 from zoo import text
 from zoo.cli import console
+from zoo.cli.document import print_document
 from zoo.cli.options import Json, Pattern
 from zoo.errors import FAULT_FOUND
 
@@ -37,7 +38,7 @@ def list_held(pattern: Pattern = "", as_json: Json = False) -> None:
 
     held = api.list_weights(pattern)
     if as_json:
-        print(json_text([weights.to_dict() for weights in held]), end="")
+        print_document(json_text([weights.to_dict() for weights in held]))
     else:
         _print_held(held, pattern)
 
@@ -61,7 +62,7 @@ def fetch(
         files = api.fetch_weights(names, out=out, report=display.report)
     for file in files:
         print(file)
-    if out is not None:
+    if out is not None and not ctx.obj.quiet:
         print(f"Next: copy {out} to the other machine, and there: zoo weights import {out.name or out}")
 
 
@@ -103,7 +104,7 @@ def verify(
     with RunDisplay(ctx.obj, as_json=as_json) as display:
         checked = api.verify_weights(name or None, report=display.report)
     if as_json:
-        print(json_text([check.to_dict() for check in checked]), end="")
+        print_document(json_text([check.to_dict() for check in checked]))
     else:
         _print_checked(checked)
     if any(check.verdict == "damaged" for check in checked):

@@ -10,7 +10,8 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import get_args
+from datetime import UTC, datetime
+from typing import Any, get_args
 
 import torch
 
@@ -19,7 +20,8 @@ from zoo.events import Note, Report
 from zoo.model.devices import machine_facts
 from zoo.model.model import ZooModel
 from zoo.specs.plan import Compute, Precision
-from zoo.storage.cache import cached_json
+from zoo.storage.cache import cached_json, stored_json
+from zoo.storage.eviction import MEASURED, SPEEDS
 
 WORTH_IT = 1.2
 """How many times faster than a simpler choice another one must be."""
@@ -72,14 +74,24 @@ def choose_compute(
     if not tune:
         return ComputeChoice(candidates[0], {})
     work = "training" if trains else "inference"
-    key = hashlib.sha256("\n".join([name, work, precision, *machine_facts(device)]).encode()).hexdigest()[:24]
+    machine = machine_facts(device)
+    key = hashlib.sha256("\n".join([name, work, precision, *machine]).encode()).hexdigest()[:24]
 
-    def measure() -> dict[str, float]:
-        report(Note(text="Measuring once which precision and memory layout are fastest here. The result is stored."))
-        return measure_speeds(build, candidates, device, trains)
+    def measure() -> dict[str, Any]:
+        # Until it was stored what was measured, the speeds alone were, under another name.
+        rates = stored_json(f"speed-{key}.json")
+        if rates is None:
+            report(Note(text="Measuring once which precision and memory layout are fastest here. See: zoo cache show"))
+            rates = measure_speeds(build, candidates, device, trains)
+            measured = datetime.now(UTC).isoformat("T", "seconds")
+        else:
+            measured = ""
+        chosen = _fastest(candidates, rates)
+        about = {"of": name, "work": work, "precision": precision, "machine": machine, "measured": measured}
+        return {**about, "chosen": str(chosen), SPEEDS: rates}
 
-    kept = cached_json(f"speed-{key}.json", measure)
-    rates = {str(key): float(rate) for key, rate in kept.items()}
+    kept = cached_json(f"{MEASURED}{key}.json", measure)
+    rates = {str(name): float(rate) for name, rate in kept.get(SPEEDS, kept).items()}
     return ComputeChoice(_fastest(candidates, rates), rates)
 
 

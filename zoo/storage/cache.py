@@ -38,7 +38,7 @@ def cached_json(name: str, make: Callable[[], Any], *, announce: str | None = No
     """
     path = cache_folder() / _FOLDER / name
     try:
-        return parse_json(path.read_text("utf-8"))
+        return _read(path)
     except (OSError, ValueError):
         pass
     if announce is not None:
@@ -50,6 +50,18 @@ def cached_json(name: str, make: Callable[[], Any], *, announce: str | None = No
     except (OSError, RunError) as error:
         print(f"It could not be stored for next time: {error}", file=sys.stderr)
     return content
+
+
+def stored_json(name: str) -> Any:
+    """The content that `cached_json` stored under a name, or None where there is none that can be read."""
+    try:
+        return _read(cache_folder() / _FOLDER / name)
+    except (OSError, ValueError):
+        return None
+
+
+def _read(path: Path) -> Any:
+    return parse_json(path.read_text("utf-8"))
 
 
 kept_json = cached_json

@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,10 @@ DEFAULT_LIMIT = 20 * 10**9
 """Bytes of cached rows that are kept by default."""
 _SAMPLE, _KEPT = "sample", "kept"
 ABOUT = "about.json"
+MEASURED = "precision-"
+"""How the names of files begin that hold how fast a model is in each precision and memory layout."""
+SPEEDS = "images_per_second"
+"""Their key for the speeds."""
 _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
 
@@ -51,10 +55,14 @@ class CachedItem:
     files: int
     used: float
     """When the item was last used or made, in seconds since the epoch; 0 where that is unknown."""
+    measured: Mapping[str, Any] | None = None
+    """Of a measurement of precisions: `of` what, `work`, the `precision` asked for, `machine`, when it was `measured`,
+    what was `chosen`, `images_per_second` of each candidate."""
 
     def to_dict(self) -> dict[str, Any]:
         """The fields in plain JSON types."""
-        return {**asdict(self), "path": str(self.path)}
+        facts = {**asdict(self), "path": str(self.path)}
+        return facts if self.measured is not None else {key: facts[key] for key in facts if key != "measured"}
 
 
 def features_folder() -> Path:
@@ -147,7 +155,20 @@ def _features() -> Iterator[CachedItem]:
 
 
 def _measurements() -> Iterator[CachedItem]:
-    yield from _files("measurements", cache_folder() / _KEPT)
+    for item in _files("measurements", cache_folder() / _KEPT):
+        about = _measured(item.path) if item.path.name.startswith(MEASURED) else None
+        yield item if about is None else replace(item, what=f"{about['of']}, {about['work']}", measured=about)
+
+
+def _measured(path: Path) -> Mapping[str, Any] | None:
+    """What was measured, and the speeds; None for a file that is damaged."""
+    try:
+        about = parse_json(path.read_text("utf-8"))
+        machine, speeds = [str(fact) for fact in about["machine"]], dict(about[SPEEDS])
+        names = ("of", "work", "precision", "measured", "chosen")
+        return {**{name: str(about[name]) for name in names}, "machine": machine, SPEEDS: speeds}
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
 
 
 def _samples() -> Iterator[CachedItem]:

@@ -65,6 +65,7 @@ class ConformanceError(ZooError, AssertionError):
     """At least one conformance check failed. The message lists the failed checks; `report` has all of them."""
 
     exit_code = 3
+    code = "conformance"
 
     def __init__(self, report: Report) -> None:
         self.report = report

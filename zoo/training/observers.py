@@ -13,7 +13,7 @@ import torch
 
 from zoo.errors import Refused, Terminated, ZooError
 from zoo.events import Event, Note, ObserverSpec, PlanReady, Progress, Report, RunFinished, RunStarted, RunStopped
-from zoo.process import prints_to_stderr
+from zoo.process import finishing, prints_to_stderr
 from zoo.registry.entry_points import one_line
 from zoo.registry.plugins import Contribution
 from zoo.registry.registry import Registry
@@ -83,7 +83,9 @@ class _Broadcast:
     def stopped(self, error: BaseException) -> None:
         """Send RunStopped, unless the run had not started or had finished: writing its report may still fail then."""
         if self._running:
-            self(RunStopped(reason="interrupted" if isinstance(error, KeyboardInterrupt) else one_line(error)))
+            reason = "interrupted" if isinstance(error, KeyboardInterrupt) else one_line(error)
+            with finishing():  # an observer that closes a record elsewhere is given the time
+                self(RunStopped(reason=reason))
 
     def report_slow_observers(self) -> None:
         """Report every observer that slowed the run down noticeably."""

@@ -116,7 +116,7 @@ def _resume_hint(folder: RunFolder, report: Report) -> Iterator[None]:
     except (KeyboardInterrupt, SystemExit, ZooError) as error:
         command = f"zoo finetune --resume {shell_word(folder.path)}"
         if command not in str(error):
-            report(Note(text=f"Stopped. To resume: {command}", loud=True))
+            report(Note(text=f"Stopped. To resume: {command}", loud=True, parting=True))
         raise
 
 

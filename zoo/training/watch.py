@@ -33,6 +33,8 @@ _LOSS_MUST_FALL = 1e-3
 class NotFinite(CheckFailed):
     """The loss or a gradient is not finite; the stage was stopped before the optimizer used it."""
 
+    code = "not_finite"
+
 
 class StageWatch:
     """Observes one stage. The training loop calls its methods as the stage goes on; `checks` has the verdicts."""

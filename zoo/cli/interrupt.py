@@ -1,0 +1,186 @@
+"""Ctrl-C and SIGTERM: one message, and an end within a second, whatever the process is doing.
+
+Python raises KeyboardInterrupt in the main thread, between two of its steps, and what it unwinds may wait: for threads
+that decode, for a long pass through a model. A thread of its own therefore hears signals as well. It ends the process
+where the main thread has not done so in time: nothing is lost by it, for whatever zoo writes is whole or not there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+from zoo.cli.document import Failure, failure_text
+from zoo.errors import INTERRUPTED, TERMINATED, Terminated
+from zoo.process import is_finishing
+from zoo.text import shell_word
+
+PATIENCE = 0.7
+"""Seconds from a signal to the end that the main thread has."""
+LONG_PATIENCE = 10.0
+"""The same while an observer is told that the run stops: it may close a record on another machine."""
+_STDERR = 2
+_SHOW_CURSOR = b"\x1b[?25h\r\x1b[K"
+_CODES = {signal.SIGINT: INTERRUPTED, signal.SIGTERM: TERMINATED}
+
+
+class Interrupted(SystemExit):
+    """Ctrl-C, on its way through typer, which would end the process with a code alone."""
+
+
+class _CurrentRun:
+    """The run that the process carries out, for the message."""
+
+    folder: Path | None = None
+    is_finished = False
+    parting = ""
+
+
+_run = _CurrentRun()
+_said = threading.Lock()
+_heard = threading.Event()
+
+
+def run_started(folder: Path) -> None:
+    """Remember the run folder: from now on there is something to resume."""
+    _run.folder, _run.is_finished = folder, False
+
+
+def run_finished() -> None:
+    """Remember that only the run's report is missing."""
+    _run.is_finished = True
+
+
+def remember_parting(text: str) -> None:
+    """Remember how to go on after the error that is raised next."""
+    _run.parting = text
+
+
+def parting() -> str:
+    """How to go on after an error, as the command that raises it has said, else nothing."""
+    return _run.parting
+
+
+def forget() -> None:
+    """Begin anew, for a process that carries out several commands."""
+    _run.folder, _run.parting = None, ""
+    if _said.locked():
+        _said.release()
+
+
+def claim() -> bool:
+    """Whether the caller is the first that wants to say the message of a signal, and so says it."""
+    return _said.acquire(blocking=False)
+
+
+def failure(number: int) -> Failure:
+    """The end by a signal: what was kept, and how to go on."""
+    kind, said = ("terminated", "Terminated.") if number == signal.SIGTERM else ("interrupted", "Interrupted.")
+    if _run.folder is not None and _run.is_finished:
+        said += f" The run is finished, only its report is not.\nNext: zoo report {shell_word(_run.folder)}"
+    elif _run.folder is not None:
+        resume = f"To resume: zoo finetune --resume {shell_word(_run.folder)}"
+        said += f" What was finished is kept in {_run.folder}.\n{resume}"
+    return Failure(kind, said, _CODES[signal.Signals(number)])
+
+
+def hear_sigterm() -> None:
+    """Let SIGTERM, by which services and clusters stop programs, raise Terminated, as Ctrl-C raises an exception."""
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _raise_once)
+
+
+def watch() -> None:
+    """Start the thread that hears signals. For a process that carries out one command.
+
+    Windows has no pipes that can be waited for; Python's own Ctrl-C does there. And where a standard stream is closed,
+    a pipe would get its number.
+    """
+    if os.name == "nt" or None in (sys.stdin, sys.stdout, sys.stderr):
+        return
+    heard, told = os.pipe()
+    os.set_blocking(told, False)
+    signal.set_wakeup_fd(told, warn_on_full_buffer=False)
+    for number in _CODES:
+        # A shell starts what runs in its background deaf to Ctrl-C, and so it stays.
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _raise_once)
+    # Inside of `prints_to_stderr`, descriptor 1 is no stdout.
+    stdout = _duplicate(1)
+    _hide_errors_of_the_end()
+    threading.Thread(target=_listen, args=(heard, stdout), name="zoo-signals", daemon=True).start()
+
+
+def ignore_signals() -> None:
+    """The work is done. What hears signals still ends the process where the end itself takes long."""
+    for number in _CODES:
+        if signal.getsignal(number) is _raise_once:
+            signal.signal(number, _ignore)
+
+
+def _raise_once(number: int, _: object) -> None:
+    """Raise what ends the command. The next signal must not interrupt that: the thread hears it, and ends at once."""
+    _heard.set()
+    ignore_signals()
+    if number == signal.SIGTERM:
+        raise Terminated(TERMINATED)
+    raise KeyboardInterrupt
+
+
+def _ignore(number: int, _: object) -> None:
+    pass
+
+
+def _listen(heard: int, stdout: int | None) -> None:
+    numbers = {int(number) for number in _CODES}
+    while (number := _next_signal(heard, None)) not in numbers:
+        pass
+    began = time.monotonic()
+    while (passed := time.monotonic() - began) < (LONG_PATIENCE if is_finishing() else PATIENCE):
+        if _next_signal(heard, min(0.05, PATIENCE - passed if passed < PATIENCE else 0.05)) in numbers:
+            break
+    _end(number, stdout)
+
+
+def _next_signal(heard: int, seconds: float | None) -> int:
+    """The number of the next signal, or 0 if none comes in time."""
+    ready, _, _ = select.select([heard], [], [], seconds)
+    return os.read(heard, 1)[0] if ready else 0
+
+
+def _end(number: int, stdout: int | None) -> None:
+    """End the process now, with the message if it is not said yet."""
+    ended = failure(number)
+    if claim():
+        cursor = _SHOW_CURSOR if os.isatty(_STDERR) else b""
+        _write(_STDERR, cursor + f"{ended.message}\n".encode(errors="backslashreplace"))
+        if stdout is not None:
+            _write(stdout, failure_text(ended).encode(errors="backslashreplace"))
+    os._exit(ended.exit_code)
+
+
+def _write(descriptor: int, text: bytes) -> None:
+    """Write, unless the reader takes nothing: the end does not wait for it."""
+    with contextlib.suppress(OSError, ValueError):
+        if text and select.select([], [descriptor], [], 0)[1]:
+            os.write(descriptor, text)
+
+
+def _duplicate(descriptor: int) -> int | None:
+    try:
+        return os.dup(descriptor)
+    except OSError:  # closed
+        return None
+
+
+def _hide_errors_of_the_end() -> None:
+    """Hide, once a signal came, tracebacks of code in which nothing can be raised, and of threads that lost theirs."""
+    unraisable, in_thread = sys.unraisablehook, threading.excepthook
+    sys.unraisablehook = lambda error: None if _heard.is_set() else unraisable(error)
+    threading.excepthook = lambda error: None if _heard.is_set() else in_thread(error)
