@@ -110,7 +110,13 @@ def test_while_it_starts(words: list[str], delay: float, tmp_path: Path) -> None
         assert one_message(stderr) == "Interrupted.\n"
 
 
-@pytest.mark.parametrize("words", [["plan", *TINY, "--data", "DATA"], ["finetune", *TINY, "--data", "DATA"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        pytest.param(["plan", *TINY, "--data", "DATA"], marks=pytest.mark.long),
+        ["finetune", *TINY, "--data", "DATA"],
+    ],
+)
 def test_while_threads_are_busy_that_python_would_wait_for(words: list[str], few: Path, tmp_path: Path) -> None:
     with started(tmp_path, *[str(few) if word == "DATA" else word for word in words], code=SLOW) as process:
         wait_until((tmp_path / "decoding").exists, process)
@@ -130,7 +136,11 @@ def test_while_something_swallows_it(times: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "code", "said"), [(signal.SIGINT, 130, "Interrupted."), (signal.SIGTERM, 143, "Terminated.")]
+    ("number", "code", "said"),
+    [
+        (signal.SIGINT, 130, "Interrupted."),
+        pytest.param(signal.SIGTERM, 143, "Terminated.", marks=pytest.mark.long),
+    ],
 )
 def test_a_run_says_what_is_kept_and_how_it_goes_on(
     number: int, code: int, said: str, few: Path, tmp_path: Path, zoo_inside: Zoo

@@ -24,6 +24,7 @@ from torch import Tensor
 from zoo.artefact.card import model_card
 from zoo.artefact.evaluate import Evaluation
 from zoo.artefact.read import read_config
+from zoo.cli.console import Verbosity
 from zoo.cli.result import print_evaluation
 from zoo.data.check.shortcut import find_shortcuts
 from zoo.data.dataset import Dataset
@@ -237,7 +238,7 @@ class Terminal(io.StringIO):
 
 def printed(evaluation: Evaluation, stream: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setattr(sys, "stdout", stream)
-    print_evaluation(evaluation, as_json=False)
+    print_evaluation(evaluation, Verbosity(), as_json=False)
     return stream.getvalue()
 
 
@@ -273,7 +274,7 @@ def test_json_of_evaluate_has_the_cells(capsys: pytest.CaptureFixture[str]) -> N
         per_class={},
         unreadable={},
     )
-    print_evaluation(evaluation, as_json=True)
+    print_evaluation(evaluation, Verbosity(), as_json=True)
     found = json.loads(capsys.readouterr().out)["assessment"]
     assert read_matrix(found) == assessment.confusion and found["confusion"] is None
     assert list(to_json(assess(*logits_of(9), names(9)).confusion)) == ["confusion"]
