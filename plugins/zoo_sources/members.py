@@ -17,6 +17,11 @@ MAX_BYTES = 256 << 20
 _DRIVE = re.compile(r"[A-Za-z]:")
 
 
+def folder_name(name: str) -> str:
+    """The normalised name of a folder in an archive. It is looked at for classes without images only."""
+    return "/".join(part for part in name.replace("\\", "/").split("/") if part not in ("", ".", ".."))
+
+
 class Members:
     """Checks the members of one archive, one after the other."""
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import zoo
 
-from zoo_sources.members import Members
+from zoo_sources.members import Members, folder_name
 from zoo_sources.shards import Shard, find_shards
 
 CLASSES = "classes.txt"
@@ -50,8 +50,9 @@ def read_shards(path: Path) -> zoo.SourceListing | zoo.ClassFolders:
     members, and for labels that `classes.txt` lacks.
     """
     folder, shards, skipped = find_shards(path)
-    members = {shard: dict(_members(shard.path)) for shard in shards}
-    labels = {shard: _labels(of_shard) for shard, of_shard in members.items()}
+    folders: list[str] = []
+    members = {shard: dict(_members(shard, folders)) for shard in shards}
+    labels = {shard: _of_images(_labels(of_shard), of_shard) for shard, of_shard in members.items()}
     has_samples = any(labels.values())
     kind = "samples" if has_samples else "class folders"
     notes = (
@@ -61,20 +62,56 @@ def read_shards(path: Path) -> zoo.SourceListing | zoo.ClassFolders:
     if not has_samples:
         return zoo.ClassFolders(
             files=[
-                zoo.FolderFile(_qualified(shard, name), member, f"{shard.split}/{name}" if shard.split else name)
+                zoo.FolderFile(_qualified(shard, name), member, _placed(shard, name))
                 for shard, of_shard in members.items()
                 for name, member in of_shard.items()
             ],
+            folders=folders,
             skipped=skipped,
             notes=notes,
         )
+    _refuse_unlabelled(members, labels)
     names = _names_in(folder / CLASSES)
-    images: list[zoo.SourceImage] = []
+    found: list[tuple[Shard, zoo.SourceImage]] = []
     for shard, of_shard in members.items():
         listing = _samples(shard, of_shard, labels[shard], names)
-        images += _in_shard(listing.images, shard)
+        found += [(shard, image) for image in listing.images]
         skipped += [zoo.Skipped(_qualified(shard, file.relative), file.reason, file.detail) for file in listing.skipped]
-    return zoo.SourceListing(images=images, skipped=skipped, notes=notes)
+    return zoo.SourceListing(images=_in_shards(found), skipped=skipped, notes=notes)
+
+
+def _of_images(labels: dict[str, str], members: Iterable[str]) -> dict[str, str]:
+    """The labels whose key is that of an image: other JSON files may have a label, too."""
+    keys = {_sample(name)[0] for name in members if zoo.is_image_name(name)}
+    return {key: label for key, label in labels.items() if key in keys}
+
+
+def _refuse_unlabelled(members: dict[Shard, dict[str, TarMember]], labels: dict[Shard, dict[str, str]]) -> None:
+    """Refuse a shard with images and no label among shards with labels: it lost them, or is of another kind."""
+    for shard, of_shard in members.items():
+        if not labels[shard] and any(map(zoo.is_image_name, of_shard)):
+            raise zoo.DataError(
+                f"{shard.path} has no label for any image (KEY.cls, or KEY.json with label or class); others have.\n"
+                "Next: add its labels, or leave this shard out."
+            )
+
+
+def _in_shards(found: Sequence[tuple[Shard, zoo.SourceImage]]) -> Iterator[zoo.SourceImage]:
+    """Yield samples under the names of their shards, with the splits of these, or else of the folders inside.
+
+    Folders inside are splits only if one of them is train: else a folder called test around everything would be one.
+    """
+    inside = [next(filter(None, map(zoo.split_named, image.name.split("/")[:-1])), None) for _, image in found]
+    has_train = "train" in inside
+    for (shard, image), split in zip(found, inside, strict=True):
+        name = _qualified(shard, image.name)
+        of_image = shard.split or (split if has_train else None)
+        yield zoo.SourceImage(name=name, label=image.label, content=image.content, split=of_image)
+
+
+def _placed(shard: Shard, name: str) -> str:
+    """The path that says label and split of a member."""
+    return f"{shard.split}/{name}" if shard.split else name
 
 
 def _note_on_names(names: Iterable[str]) -> tuple[str, ...]:
@@ -85,7 +122,9 @@ def _note_on_names(names: Iterable[str]) -> tuple[str, ...]:
     return (f"{len(wrong):,} names in the archive are not UTF-8, and are shown with escapes, such as {shown}",)
 
 
-def _members(path: Path) -> Iterator[tuple[str, TarMember]]:
+def _members(shard: Shard, folders: list[str]) -> Iterator[tuple[str, TarMember]]:
+    """Yield the files of a shard by name, and add its folders to `folders`."""
+    path = shard.path
     members = Members(path)
     with path.open("rb") as file:
         try:
@@ -94,6 +133,7 @@ def _members(path: Path) -> Iterator[tuple[str, TarMember]]:
                     # Otherwise tarfile keeps every header in memory.
                     tar.members = []  # type: ignore[attr-defined]
                     if info.isdir():
+                        folders.append(_placed(shard, folder_name(info.name)))
                         continue
                     _refuse_special(members, info)
                     name = members.name(info.name)
@@ -208,12 +248,6 @@ def _listed(member: TarMember | None) -> list[str]:
 
 def _lines(content: bytes) -> list[str]:
     return [line.strip() for line in _text(content.removeprefix(b"\xef\xbb\xbf")).splitlines() if line.strip()]
-
-
-def _in_shard(images: Iterable[zoo.SourceImage], shard: Shard) -> Iterator[zoo.SourceImage]:
-    for image in images:
-        name = _qualified(shard, image.name)
-        yield zoo.SourceImage(name=name, label=image.label, content=image.content, split=shard.split)
 
 
 def _qualified(shard: Shard, name: str) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import zoo
 
-from zoo_sources.members import Members
+from zoo_sources.members import Members, folder_name
 from zoo_sources.zip_names import MemberNames, member_names
 
 _ENCRYPTED = 0x1
@@ -70,7 +70,7 @@ def read_zip(path: Path) -> zoo.ClassFolders:
         ) from None
     names = member_names(infos)
     files = [zoo.FolderFile(name, member) for name, member in _members(path, infos, names)]
-    folders = [names.of(info).replace("\\", "/").strip("/") for info in infos if names.is_folder(info)]
+    folders = [folder_name(names.of(info)) for info in infos if names.is_folder(info)]
     return zoo.ClassFolders(files=files, folders=folders, notes=names.notes)
 
 

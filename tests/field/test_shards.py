@@ -68,7 +68,7 @@ def test_splits_by_the_names_of_shards_keep_the_classes_of_all(tmp_path: Path) -
     assert by_class(read(tmp_path)) == {split: {"ants": 6, "bees": 6} for split in ("train", "val")}
 
 
-def test_a_shard_that_lost_its_labels_makes_no_classes(tmp_path: Path) -> None:
+def test_a_shard_that_lost_its_labels_is_named(tmp_path: Path) -> None:
     for number in range(3):
         members: dict[str, bytes] = {}
         for index in range(4):
@@ -76,6 +76,25 @@ def test_a_shard_that_lost_its_labels_makes_no_classes(tmp_path: Path) -> None:
             if number < 2:
                 members[f"images/{number}{index}.cls"] = str(index % 2).encode()
         write_tar(tmp_path / f"{number}.tar", members)
-    dataset = read(tmp_path)
-    assert dataset.classes == ("0", "1")
-    assert [file.reason for file in dataset.skipped] == ["no label"] * 4
+    with pytest.raises(zoo.DataError, match=r"2\.tar has no label for any image"):
+        read(tmp_path)
+    (tmp_path / "2.tar").unlink()  # the next step
+    assert read(tmp_path).classes == ("0", "1")
+
+
+def test_samples_take_their_splits_from_the_folders_inside(tmp_path: Path) -> None:
+    members = {}
+    for split, count in (("train", 6), ("test", 4)):
+        for index in range(count):
+            members |= {f"{split}/{index}.jpg": b"", f"{split}/{index}.cls": str(index % 2).encode()}
+    write_tar(tmp_path / "one.tar", members)
+    assert by_class(read(tmp_path / "one.tar"))["test"] == {"0": 2, "1": 2}
+    for split in ("train", "test"):
+        of_split = {name: content for name, content in members.items() if name.startswith(split)}
+        write_tar(tmp_path / "shards" / f"{'a' if split == 'train' else 'b'}.tar", of_split)
+    assert by_class(read(tmp_path / "shards"))["test"] == {"0": 2, "1": 2}
+
+
+def test_a_json_file_that_is_no_label_leaves_class_folders_alone(tmp_path: Path) -> None:
+    members = {**dict.fromkeys(pictures_of("cat", "dog"), b""), "meta.json": b'{"label": "mine"}'}
+    assert read(write_tar(tmp_path / "photos.tar", members)).classes == ("cat", "dog")

@@ -237,3 +237,60 @@ def test_an_empty_folder_of_a_split_is_not_drawn_again(tmp_path: Path) -> None:
         read(root)
     (root / "val").rmdir()
     assert set(read(root).splits) == {"train", "val"}
+
+
+BY_REVIEW = {
+    "sites around splits": pictures_of(
+        *(f"site{site}/{split}/{name}" for site in "AB" for split in ("train", "test") for name in ("cat", "dog"))
+    ),
+    "a delimited train beside images": [*in_splits("train_images"), *pictures_of("test_images")],
+    "a delimited train beside a test": [*in_splits("seg_train"), *pictures_of("seg_pred")],
+    "three folders of images": pictures_of("train_images", "test_images", "sample_images"),
+    "loose images beside a test": pictures_of("cat", "cat/test", "dog", "dog/test"),
+    "a test in every class": pictures_of("cat/test", "cat/indoors", "dog/test", "dog/outdoors"),
+    "another split in every class": pictures_of("cat/train", "dog/test", "bird"),
+    "splits two folders down": pictures_of(
+        *(f"{name}/images/{split}" for name in TUMOURS for split in ("train", "test"))
+    ),
+    "a split in a split": [*in_splits("train"), *in_splits("train", classes=("glioma/test", "notumor/test"))],
+    "the same folders beside others": [*in_splits("A", "B"), *pictures_of("extra"), *pictures_of("C/glioma")],
+    "the same folders written otherwise": pictures_of("A/cafe\u0301", "A/dog", "B/caf\xe9", "B/dog"),
+    "a split of files that are not images": [*in_splits("seg_train"), *(f"seg_val/{name}/1.gif" for name in TUMOURS)],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+@pytest.mark.parametrize("kind", BY_REVIEW)
+def test_what_a_review_found_to_be_read_without_a_word_is_refused(container: str, kind: str, tmp_path: Path) -> None:
+    with pytest.raises(zoo.DataError, match="Next: "):
+        read(contain(container, tmp_path, BY_REVIEW[kind]))
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+@pytest.mark.parametrize("test", ["test/test", "test/images", "test/public"])
+def test_images_of_a_competition_one_folder_down_are_left_out_and_said(
+    container: str, test: str, tmp_path: Path
+) -> None:
+    dataset = read(contain(container, tmp_path, [*in_splits("train"), *pictures_of(test)]))
+    assert set(dataset.splits) == {"train", "val"} and len(dataset.skipped) == 6
+    assert any("not used" in note and "test/" in note for note in dataset.notes)
+
+
+def test_a_classifier_with_words_of_splits_in_its_classes_is_evaluated(tmp_path: Path) -> None:
+    for classes in (("bullet_train", "car"), ("test_tube", "car"), ("test", "train")):
+        root = contain("folder", tmp_path / classes[0], pictures_of(*(f"{name}/2021" for name in classes)))
+        assert by_class(read_for_evaluation(root, *classes)[1]) == {"val": dict.fromkeys(classes, 6)}
+
+
+def test_folders_in_splits_that_are_looked_through_are_said(tmp_path: Path) -> None:
+    dataset = read(contain("folder", tmp_path, in_splits("train/images", "val/other")))
+    assert dataset.classes == TUMOURS
+    assert "folders in splits are looked through: train/images/, val/other/" in dataset.notes
+
+
+def test_folders_of_dates_are_not_looked_for_classes(tmp_path: Path) -> None:
+    for number, names in enumerate(
+        (pictures_of("cat/2021", "cat/2022"), pictures_of("train/cat/2021", "train/cat/2022"))
+    ):
+        with pytest.raises(zoo.DataError, match="has only the class 'cat'"):
+            read(contain("folder", tmp_path / str(number), names))

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from zoo.data.class_folders import LayoutError, read_class_folders
+from zoo.data.class_folders import read_class_folders
 from zoo.data.dataset import Dataset
 from zoo.data.listing import to_unchecked
+from zoo.data.split_folders import LayoutError
 from zoo.data.splits import to_dataset
 from zoo.data.walk import walk
 from zoo.errors import DataError, nearest

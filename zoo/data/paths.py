@@ -67,7 +67,12 @@ def _count(argument: Path) -> ImageCount:
 def _expanded(argument: Path) -> Iterator[Path]:
     # A file may have a name that looks like a pattern, such as `[1].jpg`.
     if glob.has_magic(str(argument)) and not os.path.lexists(argument):
-        yield from sorted(map(Path, glob.iglob(str(argument), recursive=True)))  # noqa: PTH207 - absolute too
+        fixed = next(at for at, part in enumerate(argument.parts) if glob.has_magic(part))
+        for found in sorted(map(Path, glob.iglob(str(argument), recursive=True))):  # noqa: PTH207 - absolute too
+            # A part that the pattern spells out is asked for, such as `.cache/*.jpg`.
+            matched = [part for part in found.parts[fixed:] if part not in argument.parts]
+            if passed_over(matched) is None:
+                yield found
     else:
         yield argument
 

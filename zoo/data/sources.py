@@ -11,10 +11,11 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from zoo.data.class_folders import LayoutError, read_class_folders
+from zoo.data.class_folders import read_class_folders
 from zoo.data.dataset import Dataset, ImageFile
 from zoo.data.folder import holds_class_folders, list_folder, no_folder_message
 from zoo.data.listing import to_unchecked
+from zoo.data.split_folders import LayoutError
 from zoo.data.splits import UncheckedData, evaluation_split, to_dataset
 from zoo.errors import DataError, NameConflict, PluginError, Refused, Terminated, UnknownName, ZooError
 from zoo.events import Note, Report

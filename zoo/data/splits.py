@@ -86,7 +86,8 @@ def evaluation_split(data: UncheckedData, classes: tuple[str, ...]) -> tuple[str
     if has_splits and split == "train":
         # Scores on the training images would look far better than they are, so they are used only if asked for.
         train = data.split_names["train"]
-        step = f"give {str(data.path / train.rstrip('/'))!r}" if data.reader == FOLDER else "name that split 'test'"
+        folder = data.path / train.rstrip("/")
+        step = f"give {str(folder)!r}" if data.reader == FOLDER and folder.is_dir() else f"rename {train} to test"
         raise DataError(
             f"{data.source} has {train} but neither test nor val to evaluate a classifier on.\n"
             f"Next: to evaluate it on the images of {train}, {step}."
@@ -230,7 +231,8 @@ def _refuse_different_classes(data: UncheckedData, classes: Sequence[str]) -> No
         if unknown:
             raise DataError(
                 f"{names[split]} of {path} has classes that {names['train']} lacks: {some(unknown)}."
-                f"{_hint(unknown[0], classes)}\nThe classes of {names['train']}: {some(classes)}."
+                f"{_hint(unknown[0], classes)}\nThe classes of {names['train']}: {some(classes)}.\n"
+                f"Next: name the classes alike in both, or remove {unknown[0]!r} from {names[split]}."
             )
         # Stages are chosen by their scores on val, so val must have every class; test only reports.
         missing = [name for name in classes if not by_class.get(name)]

@@ -46,6 +46,9 @@ def walk(folder: str, *, everything: bool = True, above: tuple[str, ...] = ()) -
 
 
 def _kind(entry: os.DirEntry[str]) -> Literal["file", "folder", "special"]:
-    if entry.is_dir():
-        return "folder"
+    try:
+        if entry.is_dir():
+            return "folder"
+    except OSError:  # a link to itself, which is a link to nothing
+        return "file"
     return "file" if entry.is_file() or (entry.is_symlink() and not os.path.exists(entry.path)) else "special"  # noqa: PTH110

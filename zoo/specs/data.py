@@ -24,7 +24,7 @@ SPLIT_WORDS: dict[Split, tuple[str, ...]] = {
 }
 """The words for each split: those of ImageFolder in Hugging Face datasets."""
 SPLIT_NAMES: dict[str, Split] = {word: split for split, words in SPLIT_WORDS.items() for word in words}
-_BETWEEN_WORDS = re.compile(r"[-._ 0-9]+")
+_BETWEEN_WORDS = re.compile(r"[-._ 0-9]+|(?<=[a-z])(?=[A-Z])")
 _SYSTEM_NAMES = frozenset(
     name.casefold()
     for name in (
@@ -47,10 +47,10 @@ def split_named(name: str) -> Split | None:
     """The split that a folder name or a table cell means: `train`, `val` or `test`; None for any other name.
 
     The words are `train`, `training`; `val`, `valid`, `validation`, `dev`; `test`, `testing`, `eval`, `evaluation`, in
-    any case, also between `-`, `_`, `.`, spaces and digits (`seg_train`, `Valid-Set`). A name with words of two splits,
-    such as `train_val`, means none.
+    any case, also between `-`, `_`, `.`, spaces, digits and capitals (`seg_train`, `Valid-Set`, `TrainData`). A name
+    with words of two splits, such as `train_val`, means none.
     """
-    splits = {SPLIT_NAMES[word] for word in _BETWEEN_WORDS.split(name.lower()) if word in SPLIT_NAMES}
+    splits = {SPLIT_NAMES[word] for word in map(str.lower, _BETWEEN_WORDS.split(name)) if word in SPLIT_NAMES}
     return splits.pop() if len(splits) == 1 else None
 
 

@@ -175,14 +175,27 @@ def _fit(view: _View, others: Sequence[_View]) -> Fit:
 def _views(entry: Entry, own: Mapping[str, tuple[int, ...]]) -> Iterator[_View]:
     """The entry with every prefix taken off under which own names are, and as it is."""
     clean = {_without_wrappers(name): tensor for name, tensor in entry.tensors.items()}
-    wrapped = next((wrapper for wrapper in _INSIDE if any(wrapper in name for name in entry.tensors)), "")
     prefixes = _prefixes(clean, own)
     for prefix in prefixes:
         state = {name.removeprefix(prefix): tensor for name, tensor in clean.items() if name.startswith(prefix)}
         missing = sum(name not in state and not name.endswith("num_batches_tracked") for name in own)
         shapes = sum(name in state and tuple(state[name].shape) != shape for name, shape in own.items())
         left_out = tuple(name for name in clean if not name.startswith(prefix))
-        yield _View(entry, f"{wrapped}{prefix}", state, missing, shapes, left_out)
+        yield _View(entry, _as_written(entry.tensors, prefix), state, missing, shapes, left_out)
+
+
+def _as_written(names: Mapping[str, Tensor], prefix: str) -> str:
+    """The prefix as it is in the file, with torch's wrappers."""
+    longest = ""
+    for name in names:
+        parts = name.split(".")
+        for depth in range(len(parts)):
+            written = "".join(f"{part}." for part in parts[:depth])
+            if _without_wrappers(written) == prefix and len(written) > len(longest):
+                longest = written
+        if longest:
+            break
+    return longest
 
 
 def _prefixes(names: Mapping[str, Tensor], own: Mapping[str, tuple[int, ...]]) -> list[str]:
