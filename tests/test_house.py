@@ -24,7 +24,6 @@ LOOSE = {
 SIZES = {
     "zoo.__main__": "an entry point",
     "zoo.api": "every public function with every argument and what it means",
-    "zoo.data.walk": "the one walk through a folder, for data sets and for the paths of commands",
     "zoo.exporting.formats": "the one table of formats, light enough for `zoo --help`",
     "zoo.exporting.pt2": "one file for each format",
     "zoo.planning.batch_sizes": "pure arithmetic that light modules and the training loop share",

@@ -55,7 +55,21 @@ def find_shards(path: Path) -> tuple[Path, list[Shard], list[zoo.Skipped]]:
         folder = Path(os.path.commonpath([file.parent for file in files]))
     _refuse_packed(files)
     names = [file.relative_to(folder).as_posix() for file in files]
-    return folder, [Shard(file, name, _split_of(name)) for file, name in zip(files, names, strict=True)], skipped
+    shards = [Shard(file, name, _split_of(name)) for file, name in zip(files, names, strict=True)]
+    _refuse_mixed(path, shards)
+    return folder, shards, skipped
+
+
+def _refuse_mixed(path: Path, shards: Sequence[Shard]) -> None:
+    """Refuse shards of which only some have the name of a split."""
+    named = [shard for shard in shards if shard.split is not None]
+    others = [shard for shard in shards if shard.split is None]
+    if named and others:
+        raise zoo.DataError(
+            f"{path}: {named[0].name} has the name of the split {named[0].split}, {others[0].name} of none.\n"
+            f"Next: if shards are splits, rename {others[0].name}, such as to train-{others[0].path.name}; if not, "
+            f"give {named[0].name} a name without that word, such as shard-{shards.index(named[0])}.tar."
+        )
 
 
 def _is_pattern(path: Path) -> bool:
@@ -80,17 +94,16 @@ def _is_tar(path: Path) -> bool:
 
 def _in_folder(folder: Path, skipped: list[zoo.Skipped]) -> list[Path]:
     files: list[Path] = []
-    splits = [entry for entry in folder.iterdir() if entry.is_dir() and not zoo.passed_over([entry.name])]
-    for entry in sorted([*folder.iterdir(), *(file for split in splits for file in split.iterdir())]):
-        name = entry.relative_to(folder).as_posix()
-        if entry.is_dir() or entry.name == "classes.txt":
+    for entry in sorted(folder.rglob("*")):
+        parts = entry.relative_to(folder).parts
+        if entry.is_dir() or parts == ("classes.txt",):
             continue
-        if reason := zoo.passed_over([entry.name]):
-            skipped.append(zoo.Skipped(name, reason))
+        if reason := zoo.passed_over(parts):
+            skipped.append(zoo.Skipped("/".join(parts), reason))
         elif _is_tar(entry):
             files.append(entry)
         else:
-            skipped.append(zoo.Skipped(name, "not an image", "no tar shard"))
+            skipped.append(zoo.Skipped("/".join(parts), "not an image", "no tar shard"))
     return files
 
 
@@ -130,9 +143,9 @@ def _expanded(text: str) -> Iterator[str]:
 
 
 def _split_of(name: str) -> str | None:
-    """Return the split by the shard's folder, or by its name."""
-    folder, _, file = name.rpartition("/")
-    return zoo.split_named(folder.rpartition("/")[2]) or zoo.split_named(file)
+    """Return the split by the nearest folder that names one, or by the shard's name."""
+    *folders, file = name.split("/")
+    return next(filter(None, map(zoo.split_named, reversed(folders))), None) or zoo.split_named(file)
 
 
 def _refuse_packed(files: Sequence[Path]) -> None:

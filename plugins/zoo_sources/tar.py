@@ -22,6 +22,8 @@ CLASSES = "classes.txt"
 _SAMPLE = re.compile(r"((?:.*/)?[^./][^/.]*)\.([^/]*)")
 """Splits a name into webdataset's key and extension."""
 _LABEL_BYTES = 1 << 20
+_DIGITS = 10
+"""A label with this many digits counts more classes than there can be. Python refuses to read very long numbers."""
 _BLOCK = 512
 
 
@@ -226,7 +228,7 @@ def _class_of(label: str, names: Sequence[str], shard: Shard, member: str) -> st
     """Return the class of a label: a name, or the number of a line of `classes.txt`, counted from 0."""
     if not names or label in names:
         return label
-    if label.isdecimal() and int(label) < len(names):
+    if label.isdecimal() and len(label) < _DIGITS and int(label) < len(names):
         return names[int(label)]
     valid = f"from 0 to {len(names) - 1}" if label.isdecimal() else f"such as {names[0]!r}"
     raise zoo.DataError(

@@ -98,3 +98,27 @@ def test_samples_take_their_splits_from_the_folders_inside(tmp_path: Path) -> No
 def test_a_json_file_that_is_no_label_leaves_class_folders_alone(tmp_path: Path) -> None:
     members = {**dict.fromkeys(pictures_of("cat", "dog"), b""), "meta.json": b'{"label": "mine"}'}
     assert read(write_tar(tmp_path / "photos.tar", members)).classes == ("cat", "dog")
+
+
+def test_shards_at_any_depth_are_read_or_listed(tmp_path: Path) -> None:
+    for name in ("train/a/a.tar", "train/b.tar", "val/c/d/e.tar"):
+        write_tar(tmp_path / name, dict.fromkeys(pictures_of("cat", "dog"), b""))
+    assert by_class(read(Path(f"tar:{tmp_path}"))) == {
+        "train": {"cat": 12, "dog": 12}, "val": {"cat": 6, "dog": 6},
+    }  # fmt: skip
+
+
+def test_shards_of_which_some_name_a_split_are_refused_with_their_names(tmp_path: Path) -> None:
+    for name in ("bullet_train", "car"):
+        write_tar(tmp_path / f"{name}.tar", dict.fromkeys(pictures_of(name), b""))
+    with pytest.raises(zoo.DataError, match=r"bullet_train\.tar has the name of the split train, car\.tar of none"):
+        read(tmp_path)
+    (tmp_path / "bullet_train.tar").rename(tmp_path / "shard-0.tar")  # the next step
+    assert read(tmp_path).classes == ("bullet_train", "car")
+
+
+def test_an_absurd_label_is_refused_by_the_name_of_its_sample(tmp_path: Path) -> None:
+    (tmp_path / "classes.txt").write_text("cat\ndog\n")
+    path = write_tar(tmp_path / "one.tar", {"a.jpg": b"", "a.cls": b"9" * 5000})
+    with pytest.raises(zoo.DataError, match=r"a\.jpg has the label"):
+        read(path)

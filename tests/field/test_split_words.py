@@ -177,7 +177,7 @@ REFUSED = {
     "val without classes": ([*in_splits("train"), *pictures_of("val")], r"images directly in val/"),
     "splits in one class": (
         [*pictures_of("cat/train", "cat/test"), *pictures_of("dog")],
-        r"train/ in cat/, but images outside such folders in dog/",
+        r"train/ in cat/, which may be splits, but also images without such a folder in dog/",
     ),
     "two words in one class": (inside_classes("train", "val", "dev"), "two val folders: dev and val"),
     "an unknown split": (in_splits("train", "val", "holdout"), r"has holdout/ beside train/ and val/"),
@@ -294,3 +294,23 @@ def test_folders_of_dates_are_not_looked_for_classes(tmp_path: Path) -> None:
     ):
         with pytest.raises(zoo.DataError, match="has only the class 'cat'"):
             read(contain("folder", tmp_path / str(number), names))
+
+
+def test_an_unknown_split_in_every_class_is_renamed_as_the_message_says(tmp_path: Path) -> None:
+    root = contain("folder", tmp_path, inside_classes("train", "holdout"))
+    with pytest.raises(zoo.DataError, match="but also holdout/ in glioma/"):
+        read(root)
+    for name in TUMOURS:
+        (root / name / "holdout").rename(root / name / "test")
+    assert set(by_class(read(root))) == {"train", "val", "test"}
+
+
+def test_classes_with_the_names_of_splits_are_renamed_as_the_message_says(tmp_path: Path) -> None:
+    root = contain("folder", tmp_path, pictures_of("dev/1", "dev/2", "test/1", "test/2", "prod/x", "prod/y"))
+    with pytest.raises(zoo.DataError, match="has dev/ and test/ but no train/") as caught:
+        read(root)
+    assert "rename them, such as" in str(caught.value)
+    for name in ("dev", "test"):
+        (root / name).rename(root / f"{name}s")
+    with pytest.raises(zoo.DataError, match=r"devs/ and tests/, and both hold the same folders"):
+        read(root)

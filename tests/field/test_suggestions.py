@@ -467,7 +467,7 @@ PLACES = {
     "zoo.cli.command_group.resolve_command": "commands",
     "zoo.cli.list._named": "list: heads",
     "zoo.cli.list._plugins": "list: plugins",
-    "zoo.cli.list.show_list": "list: kinds",
+    "zoo.cli.list._kind_hint": "list: kinds",
     "zoo.cli.list_backbones.matching": "list: backbones, list: weights",
     "zoo.cli.show._find": "shown names",
     "zoo.data.folder.no_folder_message": "data: path",

@@ -10,6 +10,7 @@ import zoo
 from tests.conftest import Zoo
 from tests.field.pictures import CONTAINERS, contain, pictures_of, read, write_pictures
 from zoo.data.paths import count_images, images_of
+from zoo.data.walk import walk
 
 CLASSES = pictures_of("cat", "dog")
 LEFT_BEHIND = {
@@ -114,3 +115,32 @@ def test_thumbnails_of_a_nas_are_neither_trained_on_nor_checked(tmp_path: Path) 
     report = zoo.check_data(root)
     assert report.files == 12 and report.passed_over == {"system file": 12}
     assert not {"tiny", "not_used", "near_duplicates"} & {finding.code for finding in report.findings}
+
+
+def test_folders_deeper_than_pythons_calls_are_walked(tmp_path: Path) -> None:
+    folders = [tmp_path / "photos"]
+    for _ in range(1100):
+        folders.append(folders[-1] / "a")
+    for folder in folders:
+        folder.mkdir()
+    (folders[-1] / "1.jpg").touch()
+    found = [walked.kind for walked in walk(str(folders[0]))]
+    (folders[-1] / "1.jpg").unlink()
+    for folder in reversed(folders):  # what clears up after tests calls itself for every level
+        folder.rmdir()
+    assert found == ["folder"] * 1100 + ["file"]
+
+
+def test_a_link_to_itself_is_an_unreadable_image(tmp_path: Path) -> None:
+    root = contain("folder", tmp_path, CLASSES)
+    (root / "cat" / "round.jpg").symlink_to(root / "cat" / "round.jpg")
+    assert any(file.relative == "cat/round.jpg" for files in read(root).splits.values() for file in files)
+
+
+def test_a_pattern_passes_over_what_a_folder_does(tmp_path: Path) -> None:
+    root = contain("folder", tmp_path, [*CLASSES, *LEFT_BEHIND])
+    everything = set(images_of([root]))
+    assert set(images_of([root / "*"])) == set(images_of([root / "**" / "*.jpg"])) == everything
+    assert set(images_of([root / "cat" / ".ipynb_checkpoints" / "*.jpg"])) == {
+        root / "cat" / ".ipynb_checkpoints" / "1-checkpoint.jpg"
+    }

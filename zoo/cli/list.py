@@ -14,7 +14,7 @@ from zoo.cli.options import LIST_KINDS
 from zoo.cli.wrapping import say
 from zoo.data.sources import FOLDER_SUMMARY
 from zoo.errors import Refused, UnknownName, either, nearest
-from zoo.registry.catalogue import matches
+from zoo.registry.catalogue import Filter, find_backbones, matches
 from zoo.registry.entry_points import DISTRIBUTION, Plugin
 from zoo.registry.names import qualified_name
 from zoo.registry.registry import Registry, default_registry
@@ -48,9 +48,7 @@ def show_list(
     Raises Refused for an unknown kind or filter, UnknownName for a pattern without a match.
     """
     if kind and kind not in LIST_KINDS:
-        close = nearest(kind, LIST_KINDS)
-        kinds = f"There are: {', '.join(LIST_KINDS)}. To look for a backbone: zoo list backbones {kind!r}"
-        raise Refused(f"zoo list does not know {kind!r}. {f'Did you mean {either(close)}?' if close else kinds}")
+        raise Refused(f"zoo list does not know {kind!r}. {_kind_hint(kind)}")
     registry = default_registry()
     if kind in _BACKBONE_KINDS:
         _show_backbones(kind, registry, pattern, list_backbones.filters(**given), verbosity, as_json=as_json)
@@ -75,6 +73,16 @@ def show_list(
         _print_plugins(rows)
     else:
         _print_named(rows)
+
+
+def _kind_hint(asked: str) -> str:
+    """The nearest kind; else all kinds, and the search for a backbone of that name where there is one."""
+    if close := nearest(asked, LIST_KINDS):
+        return f"Did you mean {either(close)}?"
+    hint = f"There are: {', '.join(LIST_KINDS)}."
+    if find_backbones(default_registry(), Filter(pattern=asked)):
+        return f"{hint} To look for a backbone: zoo list backbones {asked!r}"
+    return hint
 
 
 def _refuse_filters(given: Mapping[str, Any]) -> None:

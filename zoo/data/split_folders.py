@@ -177,16 +177,23 @@ def splits_inside(tops: Tops) -> dict[str, Split]:
         for inside in tops.values():
             _refuse_two_folders({name: splits[name] for name in sorted(inside)})
         return splits
+    _refuse_splits_in_some(tops, splits)
+    return {}
+
+
+def _refuse_splits_in_some(tops: Tops, splits: Mapping[str, Split]) -> None:
+    """Refuse folders of splits in class folders that hold other things, too, or in some of them only."""
     words = {top: [name for name in inside if name.lower() in SPLIT_NAMES] for top, inside in tops.items()}
     everywhere = all(words.values()) or len({splits[name] for names in words.values() for name in names}) > 1
+    other = next(top for top in sorted(tops) if not tops[top] <= splits.keys())
+    beside = sorted(tops[other] - splits.keys())
     for top, inside in sorted(tops.items()):
-        here = {name: splits[name] for name in sorted(inside) if name in splits}
+        here = [name for name in sorted(inside) if name in splits]
         # A folder called train in one class is a folder; beside loose images, or in every class, it may be a split.
-        if len(set(here.values())) > 1 or (words[top] and (everywhere or "" in inside)):
-            others = sorted(other for other in tops if not tops[other] <= splits.keys())
+        if len({splits[name] for name in here}) > 1 or (words[top] and (everywhere or "" in inside)):
+            rest = f"images without such a folder in {other}/" if "" in beside else f"{some(beside)}/ in {other}/"
             raise LayoutError(
-                f"has the folders {listed(here)} in {top}/, but images outside such folders in {listed(others)}: "
-                f"they may be splits, or not.\nNext: if they are splits, give every class folder the same; if not, "
-                f"rename them, such as {top}/{next(iter(here))}/ to {top}/{next(iter(here))}s/."
+                f"has {listed(here)} in {top}/, which may be splits, but also {rest}.\n"
+                "Next: if they are splits, put every image of a class into a folder named train, val or test; if not, "
+                f"rename them, such as {top}/{here[0]}/ to {top}/{here[0]}s/."
             )
-    return {}

@@ -191,7 +191,12 @@ def one_class_message(data: UncheckedData, name: str) -> str:
 def no_train_message(data: UncheckedData) -> str:
     """The message for data that have splits, and none to train on."""
     names, slash = " and ".join(sorted(data.split_names.values())), "/" if data.reader == FOLDER else ""
-    return f"{data.source} has {names} but no train{slash}.\nNext: rename the split to train on to 'train'."
+    example = next(iter(data.split_names.values())).rstrip("/")
+    return (
+        f"{data.source} has {names} but no train{slash}.\n"
+        f"Next: rename what is to be trained on to train{slash}; if these are classes and no splits, rename them, such "
+        f"as {example} to {example}s."
+    )
 
 
 def _nothing_usable_message(data: UncheckedData) -> str:

@@ -19,30 +19,39 @@ class Walked:
     """`special` is a pipe, socket or device: reading it could block forever."""
 
 
-def walk(folder: str, *, everything: bool = True, above: tuple[str, ...] = ()) -> Iterator[Walked]:
+def walk(folder: str, *, everything: bool = True) -> Iterator[Walked]:
     """Yield what is below a folder, in the order of sorted paths. A folder comes before what it holds.
 
     Links are followed, except to a folder above, which would be a loop. A link to nothing is a file: it cannot be read,
-    and what reads it says so. Only the names of one folder are in memory at a time.
+    and what reads it says so. Only the names of the folders on the way are in memory.
 
     Args:
         folder: The folder; its own name may be anything.
         everything: Also yield what zoo passes over: hidden files and system files, see `passed_over`.
-        above: The real paths of the folders around it, for the recursion.
 
     Raises:
         OSError: A folder cannot be listed.
     """
-    real = os.path.realpath(folder)
-    if real in above:
-        return
+    # Not by recursion: folders may be nested deeper than Python's calls.
+    open_folders = [_entries(folder, everything=everything)]
+    above = [os.path.realpath(folder)]
+    while open_folders:
+        found = next(open_folders[-1], None)
+        if found is None:
+            open_folders.pop()
+            above.pop()
+            continue
+        yield found
+        if found.kind == "folder" and (real := os.path.realpath(found.path)) not in above:
+            open_folders.append(_entries(found.path, everything=everything))
+            above.append(real)
+
+
+def _entries(folder: str, *, everything: bool) -> Iterator[Walked]:
     with os.scandir(folder) as entries:
         kinds = {entry.name: _kind(entry) for entry in entries if everything or passed_over([entry.name]) is None}
     for name in sorted(kinds):
-        path = os.path.join(folder, name)  # noqa: PTH118 - for every file of many
-        yield Walked(path, kinds[name])
-        if kinds[name] == "folder":
-            yield from walk(path, everything=everything, above=(*above, real))
+        yield Walked(os.path.join(folder, name), kinds[name])  # noqa: PTH118 - for every file of many
 
 
 def _kind(entry: os.DirEntry[str]) -> Literal["file", "folder", "special"]:
