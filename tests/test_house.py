@@ -36,6 +36,15 @@ SIZES = {
     "zoo.weights.offline": "one switch, asked by the hub and by downloads",
 }
 """Modules shorter or longer than the rest, each with its reason."""
+PLUGIN_SIZES = {
+    "zoo_sources.labels": "what a label of any kind of table may be",
+    "zoo_sources.programs": "commands that messages of four modules offer",
+    "zoo_sources.table": "which reader a table gets, so that no reader imports another",
+    "zoo_timm.build_index": "run by hand when timm changes, and imported by nothing",
+    "zoo_torchvision.build_index": "run by hand when torchvision changes, and imported by nothing",
+    "zoo_torchvision.index": "must stay free of torch",
+}
+"""The same for the bundled plugins."""
 NAMES = {
     "cache": "the cache folder; the commands on it",
     "compare": "runs compared; tensors compared by the kit; the command",
@@ -76,6 +85,8 @@ def test_packages_are_described_and_files_have_a_readable_size() -> None:
     # `zoo` loads its names when they are used; `zoo.testing` is what plugin authors import.
     assert house.packages_with_code(ZOO, ["zoo", "zoo.testing"]) == []
     assert house.files_out_of_size(ZOO, SIZES) == []
+    plugins = [name for package in PACKAGES[1:] for name in house.files_out_of_size(package, {})]
+    assert sorted(plugins) == sorted(PLUGIN_SIZES)
 
 
 def test_no_module_is_in_a_circle() -> None:

@@ -67,6 +67,8 @@ def test_another_encoding_is_assumed_and_said(encoding: str, tmp_path: Path, zoo
     names = [name.encode(encoding) for name in pictures_of(*labels)]
     dataset = read(zip_of_bytes(tmp_path / "photos.zip", names))
     assert len(dataset.classes) == 2
+    # Not two folders for a letter whose second byte is that of a backslash.
+    assert {file.relative.count("/") for files in dataset.splits.values() for file in files} == {1}
     if encoding == "cp437":
         assert dataset.classes == labels
     (note,) = [note for note in dataset.notes if "UTF-8" in note]

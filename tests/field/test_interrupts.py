@@ -1,4 +1,4 @@
-"""Ctrl-C at any time: one message, within a second, no traceback, and a run says how to go on (issue 17, kind 15).
+"""Ctrl-C at any time: one message, within a second, no traceback, and a run says how to go on.
 
 It is pressed for real, on processes of their own. Pictures that take half a minute stand for what keeps threads busy.
 """

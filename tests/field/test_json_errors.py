@@ -1,4 +1,4 @@
-"""A program that asks for JSON gets JSON, whatever happens (issue 17, kind 15; relatives: usage errors, signals).
+"""A program that asks for JSON gets JSON, whatever happens (relatives: usage errors, signals).
 
 Every command with `--json`, every kind of error: stdout is one document, and stderr has the text for people.
 """

@@ -1,4 +1,4 @@
-"""What a message suggests is accepted where it is used, for every word of every vocabulary (issue 17, kind 14).
+"""What a message suggests is accepted where it is used, for every word of every vocabulary.
 
 `lastt:1` was answered with "did you mean 'last'?", and `last` is no selector.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import ast
 import contextlib
 import re
-import shlex
 import sys
 import types
 from collections.abc import Callable, Iterable, Iterator
@@ -20,7 +19,7 @@ from typing import Any, get_args, get_origin
 import pytest
 import typer
 import zoo
-from tests.commands import COMMANDS, fault_of
+from tests.commands import COMMANDS, options_of, product_files
 from tests.distributions import HEAD, PROVIDER
 from tests.field.pictures import pictures_of, write_pictures
 from zoo.artefact.read import find_artefact
@@ -48,7 +47,6 @@ from zoo.training.stored_plan import read_plan, refuse_finished
 from zoo.weights.obtain import choose_weights
 
 ROOT = Path(__file__).parents[2]
-PRODUCT = ("zoo", "plugins", "heads", "recipes")
 GROUPS = ("stem", "layer1", "layer2", "layer3", "layer4")
 QUOTED = r"(?:'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\")"
 ASKED = re.compile(rf"[Dd]id you mean ({QUOTED}(?:(?:, | or ){QUOTED})*)\?")
@@ -208,12 +206,6 @@ def option(word: str) -> None:
     of_command = COMMANDS.commands["finetune"]
     if word.startswith("--") and word not in (*options_of(of_command), "--help"):
         of_command.make_context("finetune", [word])
-
-
-def options_of(of_command: Any) -> list[str]:
-    return [
-        name for parameter in of_command.params for name in parameter.opts if name.startswith("--") and name != "--help"
-    ]
 
 
 def option_of_head(head: str) -> Callable[[str], object]:
@@ -506,10 +498,6 @@ PLACES = {
 SUGGESTS = ("nearest", "meant", "get_close_matches", "UnknownName")
 
 
-def product_files() -> list[Path]:
-    return [path for part in PRODUCT for path in sorted((ROOT / part).rglob("*.py"))]
-
-
 def places_in(path: Path, tree: ast.AST) -> set[str]:
     """`module.function`, without classes, of every call that suggests something; for errors, of its class."""
     root = ROOT if path.is_relative_to(ROOT / "zoo") else ROOT / path.relative_to(ROOT).parts[0]
@@ -717,106 +705,3 @@ def test_a_suggested_name_of_a_plugin_can_be_given(
         out = re.search(r"--out (\S+),", again)
         assert out and write_plugin(kind, suggestion, out=Path(out[1])).is_dir()
         assert message_of(lambda word: write_plugin(kind, word, out=Path("here")), name).endswith(" --out here")
-
-
-def sentences(tree: ast.AST) -> Iterator[str]:
-    """Every text of the code; values that are filled in stand as VALUE."""
-    inside = {
-        id(part)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.JoinedStr)
-        for part in ast.walk(node)
-        if part is not node
-    }
-    for node in ast.walk(tree):
-        if id(node) in inside:
-            continue
-        if isinstance(node, ast.JoinedStr):
-            yield "".join(str(part.value) if isinstance(part, ast.Constant) else "VALUE" for part in node.values)
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            yield node.value
-
-
-def named_commands(text: str) -> Iterator[tuple[str, bool]]:
-    """(words after `zoo`, whether they must be a command) for every place of a text that may name one."""
-    for found in re.finditer(r"(Next:|See:|next:|&&)?[ `(\"']*(?<![\w/.-])zoo ([a-z][^\n`]*)", text):
-        line = re.split(r"(?<=[\w'}])[.,;:)](?:\s|$)| (?:or|and|says|shows|lists|to) ", found[2])[0]
-        yield line.replace("VALUE|", ""), bool(found[1]) or " --" in line
-
-
-def faults_of(text: str) -> list[str]:
-    faults = []
-    for line, is_command in named_commands(text):
-        word = line.split()[0]
-        if is_command or word in COMMANDS.commands:
-            fault = fault_of(line)
-            # "zoo data" and "zoo weights" may also be words of a sentence.
-            faults += (
-                [f"zoo {line}: {fault}"] if fault and not (not is_command and fault.startswith("no command")) else []
-            )
-    return faults
-
-
-def test_every_command_and_option_that_a_message_names_exists() -> None:
-    texts = {(path, text) for path in product_files() for text in sentences(ast.parse(path.read_text("utf-8")))}
-    assert {f"{path.name}: {text}": faults for path, text in texts if (faults := faults_of(text))} == {}
-    known = {option for each in all_commands(COMMANDS) for option in options_of(each)} | {"--help"}
-    unknown = {
-        (path.name, option)
-        for path, text in texts
-        for option in re.findall(r"(?<![\w-])--[a-z][a-z-]+[a-z]", text)
-        if option not in known
-    }
-    assert {each for each in unknown if each[1] not in OF_OTHERS} == set()
-    assert len([text for _, text in texts if list(named_commands(text))]) > 50
-
-
-OF_OTHERS = {"--logdir"}
-"""Options of other programs that messages name."""
-
-
-def all_commands(group: Any) -> Iterator[Any]:
-    yield group
-    for each in getattr(group, "commands", {}).values():
-        yield from all_commands(each)
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["Next: zoo lst heads", "Next: zoo list heads --srot name", "See: zoo weights ftech NAME", "zoo plan --dta X"],
-)
-def test_a_message_that_names_what_is_not_there_is_noticed(text: str) -> None:
-    assert faults_of(text)
-    assert faults_of("Next: zoo list heads --sort name. Or zoo reads it by itself.") == []
-
-
-def unquoted_paths(tree: ast.AST) -> list[str]:
-    """Commands in messages into which a path is filled that no shell would read as one word."""
-    found = []
-    for node in ast.walk(tree):
-        text = ""
-        for part in node.values if isinstance(node, ast.JoinedStr) else []:
-            if isinstance(part, ast.Constant):
-                text += str(part.value)
-                continue
-            value = ast.unparse(part.value) if isinstance(part, ast.FormattedValue) else ""
-            if re.search(r"(?<!\w)zoo [a-z]+[^\n,;.]*$", text) and value.rpartition(".")[2] in PATHS:
-                found.append(f"{text}{{{value}}}")
-            text += "VALUE"
-    return found
-
-
-PATHS = ("path", "run", "_run", "resumed", "out", "folder", "artefact", "file", "checkpoint")
-
-
-def test_a_path_in_a_command_can_be_pasted(tmp_path: Path) -> None:
-    found = {
-        path.name: each for path in product_files() if (each := unquoted_paths(ast.parse(path.read_text("utf-8"))))
-    }
-    assert found == {}
-    assert unquoted_paths(ast.parse('f"Next: zoo report {run}"')) == ["Next: zoo report {run}"]
-    run = tmp_path / "my run"
-    run.mkdir()
-    (run / "result.json").write_text("{}")
-    told = re.search(r"zoo report (.*?), or", message_of(lambda _: refuse_finished(run), ""))
-    assert told and shlex.split(told[1]) == [str(run)]

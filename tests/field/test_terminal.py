@@ -1,4 +1,4 @@
-"""What a person sees: it fits a narrow terminal, a pipe gets all of it, and `-q` says less (issue 17, kind 15).
+"""What a person sees: it fits a narrow terminal, a pipe gets all of it, and `-q` says less.
 
 Relatives: tables of numbers that wrapped letter by letter, paths broken by newlines, colours in pipes.
 """
