@@ -103,6 +103,12 @@ class DataError(ZooError):
     code = "data"
 
 
+class FeaturesError(ZooError):
+    """Features that no head can be fitted to."""
+
+    code = "features"
+
+
 class WeightsError(ZooError):
     """Pretrained weights that do not exist, cannot be read or cannot be downloaded."""
 

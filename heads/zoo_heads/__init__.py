@@ -156,6 +156,15 @@ def _dropout_linear(shape: zoo.FeatureShape, classes: int, options: DropoutLinea
     return nn.Sequential(_modules(dropout=nn.Dropout(options.p), fc=nn.Linear(shape.pooled, classes)))
 
 
+def _layer(module: nn.Module) -> nn.Linear:
+    """The layer that the logits of `linear` and `dropout_linear` come from."""
+    from torch import nn
+
+    layer = module.get_submodule("fc")
+    assert isinstance(layer, nn.Linear)
+    return layer
+
+
 def _mlp(shape: zoo.FeatureShape, classes: int, options: MlpOptions) -> nn.Module:
     from torch import nn
 
@@ -275,12 +284,13 @@ def _modules(**modules: nn.Module) -> OrderedDict[str, nn.Module]:
 @zoo.hookimpl
 def zoo_heads() -> Iterable[zoo.HeadSpec]:
     return [
-        zoo.HeadSpec(name="linear", summary="One linear layer: the linear probe.", build=_linear),
+        zoo.HeadSpec(name="linear", summary="One linear layer: the linear probe.", build=_linear, linear=_layer),
         zoo.HeadSpec(
             name="dropout_linear",
             summary="Dropout, then one linear layer: torchvision's and Keras's usual head.",
             build=_dropout_linear,
             options=DropoutLinearOptions,
+            linear=_layer,
             references=("https://jmlr.org/papers/v15/srivastava14a.html",),
         ),
         zoo.HeadSpec(

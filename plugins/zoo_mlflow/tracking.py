@@ -62,7 +62,7 @@ class MLflow:
             # Planned counts: a resumed run, or a stage that stops early, does not shift the steps of later stages.
             self._batches_before[stage.settings.name] = batches
             self._epochs_before[stage.settings.name] = epochs
-            batches, epochs = batches + stage.steps, epochs + stage.settings.epochs
+            batches, epochs = batches + stage.steps, epochs + stage.epochs
         configured_uri = os.environ.get("MLFLOW_TRACKING_URI")
         runs = event.run.resolve().parent
         uri = configured_uri or f"sqlite:///{runs / DATABASE}"

@@ -41,7 +41,7 @@ class TensorBoard:
             # Planned counts: a resumed run, or a stage that stops early, does not shift the steps of later stages.
             self._batches_before[stage.settings.name] = batches
             self._epochs_before[stage.settings.name] = epochs
-            batches, epochs = batches + stage.steps, epochs + stage.settings.epochs
+            batches, epochs = batches + stage.steps, epochs + stage.epochs
         self._writer = SummaryWriter(log_dir=str(event.run / FOLDER))
         self._writer.add_text("plan", _as_code(event.plan.model_dump(mode="json")), 0)
 

@@ -37,9 +37,10 @@ from zoo.registry.catalogue import SORTS
 from zoo.registry.names import qualified_name
 from zoo.registry.registry import Registry, default_registry
 from zoo.scaffold.new_plugin import KINDS, check_name, write_plugin
+from zoo.specs.assignments import override
 from zoo.specs.data import SPLIT_NAMES
 from zoo.specs.options import build_options, describe_options
-from zoo.specs.recipe import Stage, override, recipe_from_file, recipe_from_toml
+from zoo.specs.recipe import Stage, recipe_from_file, recipe_from_toml
 from zoo.specs.selectors import parse_selector, select
 from zoo.storage import eviction
 from zoo.testing import examine

@@ -9,7 +9,8 @@ import pytest
 import zoo
 from zoo.errors import OptionError, RecipeError
 from zoo.registry.registry import default_registry
-from zoo.specs.recipe import RecipeSpec, Stage, override, recipe_from_file, recipe_from_toml
+from zoo.specs.assignments import override
+from zoo.specs.recipe import RecipeSpec, Stage, recipe_from_file, recipe_from_toml
 from zoo.specs.selectors import select
 
 BUNDLED = {found.spec.name: found.spec for found in default_registry().recipes() if found.plugin.own}

@@ -68,6 +68,7 @@ class RunDisplay:
         self._started: dict[str, float] = {}
         self._last_line: dict[str, float] = {}
         self._last_epoch: EpochFinished | None = None
+        self._fitted: dict[str, str] = {}
         self._as_json = as_json
         self._redirected = contextlib.ExitStack()
 
@@ -114,6 +115,8 @@ class RunDisplay:
             self._note(event)
         elif isinstance(event, RunStarted):
             interrupt.run_started(event.run)
+            # Stages that have no epochs.
+            self._fitted = {stage.settings.name: "fitted in one go" for stage in event.plan.stages if not stage.steps}
         elif isinstance(event, RunFinished):
             interrupt.run_finished()
         elif self._verbosity.quiet:
@@ -122,8 +125,8 @@ class RunDisplay:
             print_plan(event.plan, self._verbosity, to=self._console)
             self._console.print()
         elif isinstance(event, StageStarted):
-            epochs = console.count(event.epochs, "epoch")
-            self._console.print(f"Stage {event.number} of {event.stages}: {event.stage}, {epochs}", style="bold")
+            how = self._fitted.get(event.stage) or console.count(event.epochs, "epoch")
+            self._console.print(f"Stage {event.number} of {event.stages}: {event.stage}, {how}", style="bold")
         elif isinstance(event, EpochFinished):
             self._epoch(event)
         elif isinstance(event, StageFinished):

@@ -41,6 +41,9 @@ def print_plan(plan: Plan, verbosity: Verbosity, *, to: Console | None = None) -
             screen.print(f"peak rates of {stage.settings.name}: {rates}")
     for stage in plan.stages:
         screen.print(_cached_outputs(stage))
+    for stage in plan.stages:
+        if stage.solver_why:
+            screen.print(f"{stage.settings.name}: {stage.solver_why}")
     if any(stage.steps and stage.decayed_parameters < stage.trainable_parameters for stage in plan.stages):
         screen.print("weight decay acts on weights of two or more dimensions, not on scales, shifts and biases")
     _print_skipped(plan, verbosity, screen)
@@ -141,7 +144,8 @@ def _frozen(stage: StagePlan, groups: Sequence[str]) -> str:
 def _settings_row(stage: StagePlan) -> list[str]:
     settings = stage.settings
     if not stage.steps:
-        return [settings.name, "-", "-", "-", "fitted in closed form, in one pass", "-", "-", _input(stage)]
+        fitted = "fitted in closed form, in one pass" if stage.solver == "gradient" else "solver lbfgs, to the minimum"
+        return [settings.name, "-", "-", "-", fitted, "-", "-", _input(stage)]
     return [
         settings.name,
         str(settings.epochs),

@@ -12,6 +12,7 @@ from zoo.registry.registry import Registry
 from zoo.reporting.command import named_recipe, native_size
 from zoo.specs.plan import Plan
 from zoo.specs.recipe import Stage
+from zoo.specs.solver import longest_by_epochs
 
 _SHORTHANDS = ("epochs", "batch_size")
 """Knobs that one option sets in every stage. They are one choice, however many stages differ in them."""
@@ -154,13 +155,18 @@ def _set_beside(plan: Plan, registry: Registry) -> dict[str, Any]:
     if plan.keep != named.keep:
         own["keep"] = plan.keep
     settings = [stage.settings for stage in plan.stages]
-    for knob, whole in (("epochs", max(stage.epochs for stage in settings)), ("batch_size", settings[0].batch_size)):
+    for knob, whole in (("epochs", _longest(settings)), ("batch_size", settings[0].batch_size)):
         changed = [name for name in own if name.endswith(f".{knob}")]
         # --epochs scales the stages, so its value is that of the longest; --batch-size is the same in all of them.
         by_shorthand = knob == "epochs" or all(stage.batch_size == whole for stage in settings)
-        if changed and by_shorthand and whole != max(getattr(stage, knob) for stage in named.stages):
+        before = _longest(named.stages) if knob == "epochs" else max(stage.batch_size for stage in named.stages)
+        if changed and by_shorthand and whole not in (None, before):
             own = {name: value for name, value in own.items() if name not in changed} | {knob: whole}
     return own
+
+
+def _longest(stages: Sequence[Stage]) -> int | None:
+    return longest_by_epochs([stage.model_dump() for stage in stages])
 
 
 def _input_size(first: Plan, second: Plan, registry: Registry) -> Iterator[str]:

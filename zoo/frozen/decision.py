@@ -64,10 +64,21 @@ class Amount:
         return (self.train + self.val) * self.epochs
 
 
-def decide_for_head(outline: ZooModel, shape: Sequence[int], amount: Amount) -> CacheDecision:
-    """Decide for a stage that trains the head alone; `shape` is that of the features of one image."""
-    size = _FLOAT * math.prod(shape) * amount.rows
-    if outline.closed_form or size <= max(MEMORY_BUDGET, size_limit()):
+def features_size(shape: Sequence[int], amount: Amount) -> int:
+    """Bytes of the features of all images; `shape` is that of one image's."""
+    return _FLOAT * math.prod(shape) * amount.rows
+
+
+def decide_for_head(shape: Sequence[int], amount: Amount, *, in_one_go: bool) -> CacheDecision:
+    """Decide for a stage that trains the head alone.
+
+    Args:
+        shape: The shape of the features of one image.
+        amount: How many images the stage uses, and how often.
+        in_one_go: Whether the head is fitted to all features at once, by a closed form or a solver.
+    """
+    size = features_size(shape, amount)
+    if in_one_go or size <= max(MEMORY_BUDGET, size_limit()):
         return CacheDecision(inputs="features", bytes=size)
     return CacheDecision(
         inputs="images",

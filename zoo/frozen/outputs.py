@@ -71,8 +71,8 @@ class FrozenOutputs:
 
     def _computed(self, stage: StagePlan, keys: Sequence[str], subject: CacheKey, cut: Cut | None) -> CachedInputs:
         context = self._context
-        # A closed form is fitted to all rows at once.
-        in_memory = stage.kept_bytes <= MEMORY_BUDGET or self._model.closed_form
+        # A closed form or a solver is fitted to all rows at once.
+        in_memory = stage.kept_bytes <= MEMORY_BUDGET or self._model.closed_form or stage.solver == "lbfgs"
         micro_batches = context.micro_batches(self._plan.chunk, "features")
         while True:
             filling = _TableFiller(context, self._cache, subject, cut, micro_batches, in_memory=in_memory)

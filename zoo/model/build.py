@@ -59,6 +59,7 @@ def build_model(
         needs=head.spec.needs,
         loss=head.spec.loss,
         fit=head.spec.fit,
+        linear=head.spec.linear,
     )
 
 

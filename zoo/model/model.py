@@ -47,6 +47,7 @@ class ZooModel(nn.Module):
         needs: Needs = "pooled",
         loss: Callable[[nn.Module, Tensor, Tensor], Tensor] | None = None,
         fit: Callable[[nn.Module, Tensor, Tensor], None] | None = None,
+        linear: Callable[[nn.Module], nn.Linear] | None = None,
     ) -> None:
         """Put backbone and head together.
 
@@ -59,6 +60,7 @@ class ZooModel(nn.Module):
             needs: `pooled` for features[N, F], `map` for the map[N, C, H', W'].
             loss: (head, features, targets[N]) -> the mean loss; None for cross-entropy.
             fit: (head, features, targets[N]): fits a closed-form head; None for a head that is trained by gradients.
+            linear: head -> the one linear layer that it is in evaluation mode; None for a head that is more.
 
         Raises PluginError where the groups do not cover every parameter of the backbone exactly once.
         """
@@ -83,6 +85,7 @@ class ZooModel(nn.Module):
         self._checkpointing = backbone.checkpointing
         self._loss = loss
         self._fit = fit
+        self._linear = linear
         self._frozen_modules: tuple[str, ...] = ()
         self._norms = frozenset(f"backbone.{name}" for name in _norm_tensors(backbone.module))
         self._batch_norms = frozenset(
@@ -180,6 +183,11 @@ class ZooModel(nn.Module):
     def closed_form(self) -> bool:
         """Whether the head is fitted by `fit_head` instead of by gradients."""
         return self._fit is not None
+
+    @property
+    def linear_layer(self) -> nn.Linear | None:
+        """The linear layer that the head is in evaluation mode; None where it is more, or brings its own loss."""
+        return self._linear(self.head) if self._linear is not None and self._loss is None else None
 
     def fit_head(self, features: Tensor, targets: Tensor) -> None:
         """Fit a closed-form head to all `features`, [N, F] or [N, C, H', W'], and their class indices targets[N]."""

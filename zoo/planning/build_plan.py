@@ -116,6 +116,7 @@ def _stages(resolved: Resolved, dataset: Dataset, cut_fault: Callable[[str], str
             feature_shape=resolved.feature_shape,
             device=resolved.device,
             cut_fault=cut_fault,
+            asked=resolved.gradient_asked.get(stage.name, ""),
         )
         for stage, selection in zip(resolved.recipe.stages, resolved.selections, strict=True)
     )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from zoo.data.dataset import Dataset
@@ -18,13 +19,15 @@ from zoo.model.model import HEAD, ZooModel
 from zoo.planning.precision import check_precision
 from zoo.planning.request import CLOSED_FORM_RECIPE, DEFAULT_RECIPE, SAMPLE_CLASSES, Request
 from zoo.planning.resolved_model import ResolvedModel, resolve_model
+from zoo.planning.solver import asking_options
 from zoo.planning.stages import select_groups
 from zoo.registry.names import qualified_name
 from zoo.registry.plugins import Contribution
 from zoo.registry.registry import Registry
+from zoo.specs.assignments import override
 from zoo.specs.data import FOLDER
 from zoo.specs.head import HeadSpec
-from zoo.specs.recipe import RecipeSpec, Stage, override, recipe_from_file
+from zoo.specs.recipe import RecipeSpec, Stage, recipe_from_file
 from zoo.specs.selectors import Selection
 from zoo.storage.cache import cache_folder
 from zoo.storage.eviction import size_limit
@@ -48,6 +51,8 @@ class Resolved:
     feature_shape: tuple[int, ...]
     """Shape of the features that the head gets, for one image."""
     device: str
+    gradient_asked: Mapping[str, str] = field(default_factory=dict)
+    """Stage -> the option that asks for gradient steps where the recipe left the solver open."""
 
 
 def resolve(
@@ -69,7 +74,7 @@ def resolve(
         weights=request.weights,
         input_size=request.input_size,
     )
-    chosen, recipe_name = recipe or _recipe(request, registry, model.head)
+    chosen, recipe_name, asked = (*recipe, {}) if recipe else _recipe(request, registry, model.head)
     _refuse_bad_numbers(request)
     device = choose_device(request.device)
     dataset = _dataset(request, registry, report)
@@ -90,10 +95,14 @@ def resolve(
         selections=selections,
         feature_shape=feature_shape(outline),
         device=device,
+        gradient_asked=asked,
     )
 
 
-def _recipe(request: Request, registry: Registry, head: Contribution[HeadSpec]) -> tuple[RecipeSpec, str]:
+def _recipe(
+    request: Request, registry: Registry, head: Contribution[HeadSpec]
+) -> tuple[RecipeSpec, str, dict[str, str]]:
+    """-> (recipe with the options applied, its name, what asks for gradient steps in which stage)."""
     asked = request.recipe or (CLOSED_FORM_RECIPE if head.spec.fit else DEFAULT_RECIPE)
     path = Path(asked).expanduser()
     if path.suffix == ".toml":
@@ -103,8 +112,9 @@ def _recipe(request: Request, registry: Registry, head: Contribution[HeadSpec]) 
         recipe, name = found.spec, qualified_name(found)
     if head.spec.fit:
         _refuse_settings(request, head.spec.name)
-        return recipe.model_copy(update={"stages": tuple(_one_pass(stage) for stage in recipe.stages)}), name
-    return override(recipe, request.set, epochs=request.epochs, batch_size=request.batch_size), name
+        return recipe.model_copy(update={"stages": tuple(_one_pass(stage) for stage in recipe.stages)}), name, {}
+    changed = override(recipe, request.set, epochs=request.epochs, batch_size=request.batch_size)
+    return changed, name, asking_options(recipe, changed, request.set, epochs=request.epochs)
 
 
 def _refuse_settings(request: Request, head: str) -> None:

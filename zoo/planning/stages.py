@@ -8,11 +8,12 @@ from dataclasses import replace
 from torch import Tensor, nn
 
 from zoo.errors import OptionError, RecipeError
-from zoo.frozen.decision import Amount, decide_for_backbone, decide_for_head
+from zoo.frozen.decision import Amount, decide_for_backbone, decide_for_head, features_size
 from zoo.model.adapters import adaptable_layers, adapted, require_peft
 from zoo.model.model import HEAD, ZooModel
 from zoo.planning.batch_sizes import batch_sizes
 from zoo.planning.request import CLOSED_FORM_RECIPE
+from zoo.planning.solver import choose_solver, solver_faults
 from zoo.registry.names import ResolvedBackbone
 from zoo.specs.plan import StagePlan
 from zoo.specs.recipe import RecipeSpec, Stage
@@ -67,6 +68,7 @@ def _impossible(stage: Stage, selection: Selection, outline: ZooModel, path: str
         if not (selection.adapters if kind == "adapters" else _has(outline, kind))
     ]
     faults += _without_effect(stage, selection, outline, path)
+    faults += solver_faults(stage, selection, outline, path)
     if stage.lr == "auto" and selection.backbone:
         faults.append(f"{path}.lr: 'auto' tries rates on features computed once, and this stage trains the backbone")
     if stage.batch_size == 1 and any(norm.training for norm in _batch_norms(outline, stage, selection)):
@@ -181,6 +183,7 @@ def plan_stage(
     feature_shape: tuple[int, ...],
     device: str,
     cut_fault: Callable[[str], str] | None = None,
+    asked: str = "",
 ) -> StagePlan:
     """One stage of the plan.
 
@@ -193,6 +196,7 @@ def plan_stage(
         feature_shape: Shape of the features of one image.
         device: The device that the run computes on.
         cut_fault: As for `zoo.frozen.decision.decide_for_backbone`.
+        asked: The option that asks for gradient steps in this stage; empty where none does.
     """
     trains = _trains(selection)
     with adapted(outline, selection.adapters, rank=stage.adapter_rank, alpha=stage.adapter_alpha):
@@ -203,13 +207,16 @@ def plan_stage(
     moving = [name for name in [*outline.groups.names, HEAD] if name in groups]
     trainable = count_parameters(trained.values())
     steps = stage.epochs * len(batch_sizes(train, stage.batch_size * stage.accumulate))
-    # More views than epochs would never be used. A closed form is fitted to all of them at once.
-    views = stage.views if outline.closed_form else min(stage.views, stage.epochs)
+    feature_bytes = features_size(feature_shape, Amount(train=train, val=val, views=stage.views, epochs=1))
+    chosen = choose_solver(stage, selection, outline, feature_bytes, asked)
+    in_one_go = outline.closed_form or chosen.solver == "lbfgs"
+    # More views than epochs would never be used. A closed form or a solver is fitted to all of them at once.
+    views = stage.views if in_one_go else min(stage.views, stage.epochs)
     amount = Amount(train=train, val=val, views=views, epochs=stage.epochs)
     if selection.backbone:
         decision = decide_for_backbone(stage, outline, moving, amount, device, cut_fault)
     else:
-        decision = decide_for_head(outline, feature_shape, amount)
+        decision = decide_for_head(feature_shape, amount, in_one_go=in_one_go)
     return StagePlan(
         settings=stage,
         trains=tuple(trains),
@@ -219,8 +226,8 @@ def plan_stage(
         trainable_parameters=trainable,
         frozen_parameters=every - trainable,
         decayed_parameters=count_parameters(tensor for tensor in trained.values() if decays(tensor, stage)),
-        rates={} if outline.closed_form else group_rates(stage, outline.active_groups(), moving),
-        steps=0 if outline.closed_form else steps,
+        rates={} if in_one_go else group_rates(stage, outline.active_groups(), moving),
+        steps=0 if in_one_go else steps,
         inputs=decision.inputs,
         cut=decision.cut,
         kept_bytes=decision.bytes,
@@ -228,6 +235,8 @@ def plan_stage(
         batch_norms_frozen=sum(not norm.training for norm in norms),
         batch_norms_training=sum(norm.training for norm in norms),
         views=views,
+        solver=chosen.solver,
+        solver_why=chosen.why,
     )
 
 

@@ -11,6 +11,7 @@ from zoo.errors import ZooError
 from zoo.registry.registry import Registry
 from zoo.specs.plan import Plan
 from zoo.specs.recipe import RecipeSpec, recipe_from_file
+from zoo.specs.solver import settled
 
 RECIPE_FILE = "recipe.toml"
 
@@ -87,9 +88,11 @@ def _recipe(plan: Plan, registry: Registry) -> list[str]:
     # A shorthand such as --epochs becomes one --set per stage.
     for before, after in zip(named.stages, used.stages, strict=True):
         old, new = before.model_dump(), after.model_dump()
-        for key, value in new.items():
-            if old[key] != value:
-                words += ["--set", f"{after.name}.{key}={_written(value)}"]
+        changed = [key for key in new if old[key] != new[key]]
+        # Alone, a knob of gradient steps would ask for them.
+        changed += ["solver"] if settled(after.solver, changed) != after.solver else []
+        for key in changed:
+            words += ["--set", f"{after.name}.{key}={_written(new[key])}"]
     return words
 
 

@@ -39,12 +39,21 @@ class HeadSpec:
     fit: Callable[[nn.Module, Tensor, Tensor], None] | None = None
     """(module, features[N, ...], targets[N]): fits the head in closed form to all training features, in place. Such a
     head has no parameters for gradients to train, and its backbone stays frozen. None: the head trains by gradients."""
+    linear: Callable[[nn.Module], nn.Linear] | None = None
+    """module -> the one linear layer, with a bias, that its logits come from in evaluation mode; dropout may come
+    before it, and nothing else. A solver can fit such a head to the minimum of its loss. None: it is more than that."""
     references: tuple[str, ...] = ()
     """Papers or sources, such as `arXiv:1812.01187`."""
 
     def __post_init__(self) -> None:
         check_name("head", self.name, NAME)
-        check_callables(self, "build", *(field for field in ("loss", "fit") if getattr(self, field) is not None))
+        optional = [field for field in ("loss", "fit", "linear") if getattr(self, field) is not None]
+        check_callables(self, "build", *optional)
+        if self.linear is not None and len(optional) > 1:
+            raise ValueError(
+                f"head {self.name!r} gives linear and {optional[0]}: linear is for heads whose loss is the "
+                "cross-entropy of one linear layer, so leave one of the two out"
+            )
         if self.needs not in get_args(Needs):
             raise ValueError(f"needs of head {self.name!r} must be one of {get_args(Needs)}, got {self.needs!r}")
         check_texts("references", self.references)

@@ -11,6 +11,7 @@ from zoo.specs.data import FOLDER
 from zoo.specs.head import Needs
 from zoo.specs.recipe import Keep, Stage
 from zoo.specs.selectors import TensorKind
+from zoo.specs.solver import FittedBy
 
 FORMAT = 1
 
@@ -136,7 +137,16 @@ class StagePlan(_PlanPart):
     batch_norms_training: int
     views: int = 0
     """Number of augmented views of each training image, at most one an epoch. Epochs take them in turn; a closed form
-    is fitted to all of them."""
+    and the solver are fitted to all of them."""
+    solver: FittedBy = "gradient"
+    """What `auto` became. `lbfgs`: the stage has no steps and no rates."""
+    solver_why: str = ""
+    """The reason, where the recipe left it open."""
+
+    @property
+    def epochs(self) -> int:
+        """Most epochs that the stage has; a stage without gradient steps has one."""
+        return self.settings.epochs if self.steps else 1
 
     def view_keys(self, seed: int) -> tuple[str, ...]:
         """Keys of the random draws of each augmented view, for a run with this seed. They differ from epochs' keys."""

@@ -8,7 +8,7 @@ import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -18,14 +18,17 @@ from pydantic import (
     Field,
     PlainSerializer,
     ValidationError,
+    ValidationInfo,
     ValidatorFunctionWrapHandler,
     WrapValidator,
+    field_validator,
     model_validator,
 )
-from pydantic_core import ErrorDetails
+from pydantic_core import ErrorDetails, PydanticCustomError
 
-from zoo.errors import OptionError, RecipeError, either, meant, nearest, plain
+from zoo.errors import OptionError, RecipeError, either, nearest, plain
 from zoo.specs.selectors import parse_selector
+from zoo.specs.solver import Solver
 
 Augment = Literal["none", "flip", "crop", "rand"]
 Sampling = Literal["shuffled", "balanced"]
@@ -68,8 +71,12 @@ class Stage(BaseModel):
     train: Annotated[tuple[Selector, ...], Field(min_length=1)]
     """Selectors: `head`, `last:N`, `first:N`, `middle:N`, `group:NAME`, `all`, `norm`, `bias`, `adapters`. Everything
     that none of them selects is frozen."""
-    epochs: Annotated[Whole, Field(ge=1)]
-    lr: Rate
+    solver: Solver = "gradient"
+    """What fits the head. `lbfgs`: L2-regularised logistic regression on cached features to the minimum of its
+    objective, with a strength chosen by cross-validation, for heads of one linear layer. `auto`: that where it can be,
+    gradient steps elsewhere."""
+    epochs: Annotated[Whole, Field(ge=1)] = Field(default=None, validate_default=True)
+    lr: Rate = Field(default=None, validate_default=True)
     """Peak learning rate of the head and the last group. `auto`, for a head on cached features: the best of a few that
     are tried."""
     batch_size: Annotated[Whole, Field(ge=1)] = 32
@@ -133,6 +140,27 @@ class Stage(BaseModel):
     adapter_alpha: Annotated[Number, Field(gt=0)] = 16.0
     """Scale of `adapters`: their output is multiplied by adapter_alpha / adapter_rank before it is added."""
 
+    @field_validator("epochs", "lr", mode="before")
+    @classmethod
+    def _needed_by_gradient_steps(cls, value: Any, info: ValidationInfo) -> Any:
+        if value is None and info.data.get("solver") == "lbfgs":
+            return _UNUSED[str(info.field_name)]
+        if value is None:
+            raise PydanticCustomError("missing", "Field required")
+        return value
+
+    def given(self) -> dict[str, Any]:
+        """Every value but those that were left out because the solver needs none."""
+        return {key: value for key, value in self.model_dump().items() if key in self.model_fields_set | self._defaults}
+
+    @property
+    def _defaults(self) -> set[str]:
+        return set(type(self).model_fields) - set(_UNUSED)
+
+
+_UNUSED = {"epochs": 1, "lr": 1e-3}
+"""Values that stand in a stage fitted by `lbfgs` alone, and that nothing uses."""
+
 
 class RecipeSpec(BaseModel):
     """A recipe, as the hook `zoo_recipes` returns it and a TOML file holds it."""
@@ -160,7 +188,7 @@ class RecipeSpec(BaseModel):
             lines.append(f"references = {_toml(self.references)}")
         lines.append(f"keep = {_toml(self.keep)}")
         for stage in self.stages:
-            lines += ["", "[[stages]]", *(f"{key} = {_toml(value)}" for key, value in stage.model_dump().items())]
+            lines += ["", "[[stages]]", *(f"{key} = {_toml(value)}" for key, value in stage.given().items())]
         return "\n".join(lines) + "\n"
 
 
@@ -179,7 +207,7 @@ def recipe_from_toml(text: str, name: str) -> RecipeSpec:
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(name, [f"not TOML: {error}"]) from None
     faults = ["name: a recipe is named by its file, leave this key out"] if "name" in content else []
-    return _validated(name, {**content, "name": _name_from(name)}, faults)
+    return validated(name, {**content, "name": _name_from(name)}, faults)
 
 
 def recipe_from_file(path: str | Path) -> RecipeSpec:
@@ -196,69 +224,20 @@ def recipe_from_file(path: str | Path) -> RecipeSpec:
     return recipe_from_toml(text, name=str(path))
 
 
-def override(
-    recipe: RecipeSpec, assignments: Sequence[str], *, epochs: int | None, batch_size: int | None
-) -> RecipeSpec:
-    """Apply assignments and shorthands to a recipe. An assignment wins over a shorthand.
-
-    Args:
-        recipe: The recipe, which is not changed.
-        assignments: `STAGE.KEY=VALUE`, or `keep=VALUE` for the recipe as a whole.
-        epochs: Scales all stages so that the longest one has this many, with at least 1 each.
-        batch_size: Batch size of all stages.
-
-    Raises:
-        OptionError: An unknown stage, or a shorthand below 1.
-        RecipeError: A bad key or value.
-    """
-    stages = {stage.name: stage.model_dump() for stage in recipe.stages}
-    if epochs is not None:
-        if epochs < 1:
-            raise OptionError(f"--epochs must be at least 1, got {epochs}.")
-        longest = max(stage["epochs"] for stage in stages.values())
-        for stage in stages.values():
-            stage["epochs"] = max(1, round(stage["epochs"] * epochs / longest))
-    if batch_size is not None:
-        if batch_size < 1:
-            raise OptionError(f"--batch-size must be at least 1, got {batch_size}.")
-        for stage in stages.values():
-            stage["batch_size"] = batch_size
-    of_recipe, of_stages = _of_recipe(assignments)
-    given: dict[tuple[str, str], str] = {}
-    for assignment in of_stages:
-        stage_name, key, value = _split_assignment(assignment, a_stage=next(iter(stages)))
-        if stage_name not in stages:
-            raise OptionError(
-                f"--set {assignment}: recipe {recipe.name!r} has no stage {stage_name!r}."
-                f"{meant(stage_name, stages)} Its stages: {', '.join(stages)}."
-            )
-        if (stage_name, key) in given:
-            raise OptionError(f"--set {stage_name}.{key} is given twice: {given[stage_name, key]!r} and {value!r}.")
-        given[stage_name, key] = value
-        stages[stage_name][key] = _parse_value(key, value)
-    source = f"{recipe.name} with --set" if assignments else recipe.name
-    content = {**recipe.model_dump(), **of_recipe, "stages": list(stages.values())}
-    return _validated(source, content, stage_names=list(stages))
-
-
-def _of_recipe(assignments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """-> (values for the recipe as a whole, by key; the other assignments, for its stages)."""
-    of_recipe: dict[str, str] = {}
-    rest = []
-    for assignment in assignments:
-        key, equals, value = (part.strip() for part in assignment.partition("="))
-        if key != "keep" or not equals:
-            rest.append(assignment)
-        elif key in of_recipe:
-            raise OptionError(f"--set {key} is given twice: {of_recipe[key]!r} and {value!r}.")
-        else:
-            of_recipe[key] = value
-    return of_recipe, rest
-
-
-def _validated(
+def validated(
     source: str, content: Mapping[str, Any], faults: Sequence[str] = (), *, stage_names: Sequence[str] = ()
 ) -> RecipeSpec:
+    """Check the content of a recipe.
+
+    Args:
+        source: The recipe's name, for messages.
+        content: Plain values by key.
+        faults: Those that were found before.
+        stage_names: Names of the stages, where values come from `--set`.
+
+    Raises:
+        RecipeError: With every fault and its key path.
+    """
     faults = [*faults]
     try:
         recipe = RecipeSpec.model_validate(content)
@@ -345,25 +324,6 @@ def _key_hint(key: str, *, in_stage: bool) -> str:
     keys = [*Stage.model_fields] if in_stage else of_recipe
     close = nearest(key, keys)
     return f"did you mean {either(close)}?" if close else f"known: {', '.join(keys)}"
-
-
-def _split_assignment(assignment: str, *, a_stage: str) -> tuple[str, str, str]:
-    target, equals, value = assignment.partition("=")
-    stage, dot, key = (part.strip() for part in target.partition("."))
-    value = value.strip()
-    if equals and dot and stage and key:
-        return stage, key, value
-    if equals and not dot and nearest(stage, ["keep"]) and stage not in Stage.model_fields:
-        values = [value] if value in get_args(Keep) else nearest(value, get_args(Keep)) or get_args(Keep)
-        raise OptionError(f"--set {assignment!r}: did you mean {either([f'keep={each}' for each in values])}?")
-    example = f"{a_stage}.{stage}={value}" if equals and value and stage in Stage.model_fields else f"{a_stage}.lr=1e-3"
-    raise OptionError(f"--set {assignment!r}: write it as STAGE.KEY=VALUE, for example {example}.")
-
-
-def _parse_value(key: str, value: str) -> Any:
-    if key == "train":
-        return tuple(part.strip().strip("\"'") for part in value.strip("[]").split(","))
-    return value
 
 
 def _name_from(source: str) -> str:

@@ -47,3 +47,15 @@ def tensor_digest(tensor: Tensor) -> str:
     digest = hashlib.sha256(f"{plain.dtype}{tuple(plain.shape)}".encode())
     digest.update(plain.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def combined_digest(digests: Mapping[str, str]) -> str:
+    """SHA-256 over digests by name, in the order of the names."""
+    return hashlib.sha256(
+        "\n".join(f"{name} {digest}" for name, digest in sorted(digests.items())).encode()
+    ).hexdigest()
+
+
+def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over tensors of any shape, by name."""
+    return combined_digest({name: tensor_digest(tensor) for name, tensor in tensors.items()})

@@ -332,7 +332,24 @@ def _model(trial: HeadTrial) -> ZooModel:
         needs=trial.spec.needs,
         loss=trial.spec.loss,
         fit=trial.spec.fit,
+        linear=trial.spec.linear,
     )
+
+
+def _linear(trial: HeadTrial) -> str:
+    """Compare its logits in evaluation mode with those of the layer that it names."""
+    if trial.spec.linear is None:
+        raise Skip("it declares no linear layer, so gradient steps train it")
+    module, features = trial.trained().eval(), trial.features(6)
+    layer = trial.spec.linear(module)
+    require(isinstance(layer, nn.Linear), f"linear must return an nn.Linear, returned a {type(layer).__name__}")
+    require(layer.bias is not None, "the layer that linear returns must have a bias: the solver folds the mean into it")
+    own = {id(layer.weight), id(layer.bias)}
+    others = [name for name, parameter in module.named_parameters() if id(parameter) not in own]
+    require(not others, f"beside the layer that linear returns it has {compare.listed(others)}, which no solver fits")
+    same = torch.equal(_logits(module, features), _logits(layer, features))
+    require(same, "in evaluation mode its logits are not exactly those of the layer that linear returns")
+    return "in evaluation mode its logits are exactly those of the linear layer that it names, its only parameters"
 
 
 def _tiny_batch() -> tuple[Tensor, Tensor]:
@@ -403,6 +420,7 @@ STEPS: tuple[Step[HeadTrial], ...] = (
     ("device_move", _device_move),
     ("cuda", _cuda),
     ("freezing", _freezing),
+    ("linear", _linear),
     ("bf16", _bf16),
     ("export", _export),
 )

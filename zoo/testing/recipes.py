@@ -85,7 +85,8 @@ class RecipeTrial:
             "recipe": str(self._file),
             "weights": "random",
             "data": self._data,
-            "epochs": 1,
+            # A recipe without gradient steps has no epochs.
+            "epochs": None if all(stage.solver == "lbfgs" for stage in self.spec.stages) else 1,
             "precision": precision,
             "device": device,
             "tune": False,

@@ -25,12 +25,12 @@ from zoo.training.objective import anchors_of, objective_for
 from zoo.training.prepare import with_adapters
 from zoo.training.proof import check_merged
 from zoo.training.run_folder import RunFolder
+from zoo.training.solve import fit_stage, solve_stage
 from zoo.training.stored_plan import refuse_other_plan
 from zoo.training.trainer import (
     StageEnd,
     StageSetup,
     StageTrainer,
-    fit_stage,
     load_partial_state_dict,
     sub_state_dict,
 )
@@ -125,7 +125,7 @@ class StageRunner:
         return sum(per_stage) if self._plan.keep == "best" else sum(per_stage[-1:])
 
     def _run_stage(self, number: int, stage: StagePlan, stop_after: int | None) -> None:
-        name, epochs = stage.settings.name, stage.settings.epochs
+        name, epochs = stage.settings.name, stage.epochs
         self._context.report(StageStarted(stage=name, number=number, stages=len(self._plan.stages), epochs=epochs))
         self._stage_clock = Clock()
         if self._interrupted is not None:
@@ -150,9 +150,10 @@ class StageRunner:
     ) -> StageEnd | None:
         context, name = self._context, stage.settings.name
         work = replace(self._work(stage, inputs, watch), report=context.report, record=self._record)
-        if self._model.closed_form:
+        if not stage.steps:
+            fit = fit_stage if self._model.closed_form else solve_stage
             with context.clock.measure("train"), out_of_memory_as_error(f"fitting {name}"):
-                return fit_stage(work)
+                return fit(work)
 
         def save(moment: Moment) -> None:
             self._save(trainer, watch, moment)
@@ -189,7 +190,7 @@ class StageRunner:
     def _with_number_as_rate(self, stage: StagePlan, inputs: Inputs, watch: StageWatch) -> StagePlan:
         """Return the stage with a number for its rate: its own, the one that an interrupted run found, or a new one."""
         self._rate = None
-        if stage.settings.lr != "auto":
+        if stage.settings.lr != "auto" or not stage.steps:
             return stage
         stored = self._interrupted.facts["stage"]["rate"] if self._interrupted else None
         self._rate = ChosenRate(**stored) if stored else self._search_rate(stage, inputs)
@@ -228,6 +229,7 @@ class StageRunner:
             objective=objective_for(stage.settings, context.train_targets, len(self._plan.classes), self._anchors),
             watch=watch,
             micro_batches=context.micro_batches(longest, f"training {stage.settings.name}"),
+            contents=[context.store.digest_of(file) for file in context.train] if stage.solver == "lbfgs" else (),
         )
 
     def _record(self, epoch: EpochFinished) -> None:
@@ -354,7 +356,7 @@ def _trained_by(stages: Sequence[StagePlan], model: Any, name: str) -> bool:
 
 
 def _stage_content(stage: StagePlan, end: StageEnd, seconds: float, rate: ChosenRate | None) -> dict[str, Any]:
-    content = {
+    content: dict[str, Any] = {
         "name": stage.settings.name,
         "epochs": end.epochs,
         "metrics": {"val": end.scores.to_dict()},
@@ -362,4 +364,6 @@ def _stage_content(stage: StagePlan, end: StageEnd, seconds: float, rate: Chosen
         "trainable_parameters": stage.trainable_parameters,
         "frozen_parameters": stage.frozen_parameters,
     }
+    if end.solved is not None:
+        content["solver"] = end.solved
     return content if rate is None else {**content, "lr": rate.rate, "tried": rate.tried}

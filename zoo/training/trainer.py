@@ -55,6 +55,8 @@ class StageSetup:
     """Called after every epoch."""
     save: Callable[[Moment], None] = lambda moment: None
     """Called wherever a checkpoint may be written."""
+    contents: Sequence[str] = ()
+    """Digest of each training image; equal ones are never in two folds. Empty: all images differ."""
 
 
 @dataclass(slots=True)
@@ -87,6 +89,8 @@ class StageEnd:
     """Validation logits[N, classes]."""
     epochs: int
     """Number of epochs trained."""
+    solved: dict[str, Any] | None = None
+    """How a solver found the head, in plain JSON types; None where none did."""
 
 
 class StageTrainer:
@@ -299,43 +303,6 @@ def train_step(work: StageSetup, batch: Tensor, targets: Tensor) -> float:
     loss = work.micro_batches.run(attempt)
     work.watch.gradients_ready(loss)
     return loss
-
-
-def fit_stage(work: StageSetup) -> StageEnd:
-    """Fit a closed-form head in one pass over the features."""
-    began = time.perf_counter()
-    model, stage, inputs = work.model, work.stage, work.inputs
-    device = next(model.parameters()).device
-    model.eval()
-    work.watch.step_begins()
-    order = [range(len(work.train_targets))]
-    # All views at once: there is only one pass, so epochs cannot take them in turn.
-    views = [next(inputs.train_batches(order, stage.settings.name, view)) for view in range(1, max(1, stage.views) + 1)]
-    features, targets = torch.cat(views).to(device), work.train_targets.repeat(len(views)).to(device)
-    states = []
-    for _ in range(2):  # twice, for the proof
-        model.fit_head(features, targets)
-        states.append({name: tensor.detach().clone() for name, tensor in model.head.state_dict().items()})
-    work.watch.fitted(*states)
-    with torch.no_grad():
-        train_loss = float(model.loss(features, targets))
-    seconds = time.perf_counter() - began
-    logits = inputs.val_logits(model)
-    scores = score(logits, work.val_targets)
-    work.watch.finished(logits)
-    work.record(
-        EpochFinished(
-            stage=stage.settings.name,
-            epoch=1,
-            epochs=1,
-            rates={},
-            train_loss=train_loss,
-            val=scores.to_dict(),
-            seconds=time.perf_counter() - began,
-            images_per_second=len(targets) / seconds,
-        )
-    )
-    return StageEnd(scores, logits, 1)
 
 
 def load_partial_state_dict(model: ZooModel, state: Mapping[str, Tensor]) -> None:

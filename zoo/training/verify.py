@@ -101,7 +101,7 @@ def _repeat(
 def _with_chosen_rate(plan: Plan, result: Mapping[str, Any]) -> Plan:
     """Return the plan with the rate that the run's search chose for the first stage, so that nothing is searched."""
     first, *rest = plan.stages
-    if first.settings.lr != "auto":
+    if first.settings.lr != "auto" or not first.steps:
         return plan
     return plan.model_copy(update={"stages": (with_rate(first, result["stages"][0]["lr"]), *rest)})
 
@@ -135,7 +135,7 @@ def _check_plan(differing: Sequence[str]) -> Check:
 def _check_first_steps(proof: Mapping[str, Any], repeated: Sequence[Check], *, elsewhere: bool) -> Check:
     """Compare the first steps' losses and weights; `elsewhere`: this machine differs from the run's, so bits may."""
     # The checks whose evidence has them: of a stage that is trained, of a head that is fitted.
-    names = ("seeds", "closed_form")
+    names = ("seeds", "closed_form", "solver")
     then = next(check["evidence"] for check in proof["checks"] if check["name"] in names)
     now = next(check.evidence for check in repeated if check.name in names)
     keys = ("first_losses", "first_digest", "digest")

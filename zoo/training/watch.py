@@ -6,7 +6,6 @@ must show here.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections import Counter
 from collections.abc import Mapping
@@ -20,7 +19,7 @@ from zoo.errors import CheckFailed
 from zoo.model.model import ZooModel
 from zoo.specs.plan import StagePlan
 from zoo.specs.run_result import Check
-from zoo.storage.tensors import tensor_digest
+from zoo.storage.tensors import combined_digest, tensor_digest, tensors_digest
 
 FIRST_STEPS = 3
 """Steps at the beginning of a stage whose losses and weights the proof records, for `zoo verify` to repeat."""
@@ -108,9 +107,13 @@ class StageWatch:
             evidence={
                 "differing": wrong[:_SHOWN],
                 "tensors": len(second),
-                "digest": _combined_digest(_digests(second)),
+                "digest": tensors_digest(second),
             },
         )
+
+    def solved(self, check: Check) -> None:
+        """Take the check on a head that a solver fitted; it stands in for those of gradient steps."""
+        self._closed_form = check
 
     def step_begins(self) -> None:
         """Count a step, and note modules that must be in evaluation mode and are not."""
@@ -142,7 +145,7 @@ class StageWatch:
         """Record the loss and weights after each of the first steps, for `zoo verify` to compare."""
         if len(self._first_losses) < FIRST_STEPS:
             self._first_losses.append(loss.hex())
-            self._first_digest = _combined_digest(_digests(self._trained))
+            self._first_digest = tensors_digest(self._trained)
 
     def finished(self, val_logits: Tensor) -> None:
         """Check that trained tensors and the validation logits[N, classes] are finite at the end of the stage.
@@ -235,8 +238,8 @@ class StageWatch:
             evidence={
                 "changed": changed[:_SHOWN],
                 "tensors": len(after),
-                "digest_before": _combined_digest(self._frozen_before),
-                "digest_after": _combined_digest(after),
+                "digest_before": combined_digest(self._frozen_before),
+                "digest_after": combined_digest(after),
             },
         )
 
@@ -342,11 +345,6 @@ def _digests(tensors: Mapping[str, Tensor]) -> dict[str, str]:
 
 def _not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
     return [name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]
-
-
-def _combined_digest(digests: dict[str, str]) -> str:
-    lines = [f"{name} {digest}" for name, digest in sorted(digests.items())]
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def _first_of(names: list[str]) -> str:

@@ -93,8 +93,8 @@ class _Estimator:
         at_once = self._plan.chunk if stage.inputs != "images" else max(self._timer.step_sizes(stage))
         # float32 batches under way: one for each worker, and two more.
         loading = 4 * math.prod(self._store.preprocessing.input_size) * at_once * (self._store.workers + 2)
-        epochs = stage.settings.epochs
-        if stage.settings.lr == "auto":
+        epochs = stage.epochs
+        if stage.settings.lr == "auto" and stage.steps:
             epochs += len(RATES) * shorten_for_search(stage).settings.epochs
         training = measured.training * epochs + measured.checks
         # Merged adapters are validated once more.

@@ -33,7 +33,8 @@ from zoo.training.estimate.memory import Peak, measure_peak
 from zoo.training.learning_rate import with_rate
 from zoo.training.objective import anchors_of, objective_for
 from zoo.training.prepare import with_adapters
-from zoo.training.trainer import StageSetup, StageTrainer, fit_stage
+from zoo.training.solve import fit_stage, solve_stage
+from zoo.training.trainer import StageSetup, StageTrainer
 from zoo.training.watch import NotFinite, StageWatch
 
 IMAGE_STEPS, FEATURE_STEPS = 3, 30
@@ -114,11 +115,11 @@ class StageTimer:
     def of_stage(self, stage: StagePlan) -> StageMeasurement:
         """Measure a stage. Stages that do not differ in what speed or memory depend on are measured once."""
         settings = stage.settings.model_dump_json(exclude=_NO_EFFECT_ON_SPEED)
-        kind = f"{stage.trains} {stage.tensors} {stage.inputs} {stage.cut} {settings}"
+        kind = f"{stage.trains} {stage.tensors} {stage.inputs} {stage.cut} {stage.solver} {settings}"
         if kind not in self._kinds:
             with with_adapters(self._model, stage, self._plan.seed):
                 self._model.freeze_all_but(stage.trains, stage.tensors, stage.settings.batch_norm)
-                self._kinds[kind] = self._fit(stage) if self._model.closed_form else self._steps(stage)
+                self._kinds[kind] = self._steps(stage) if stage.steps else self._fit(stage)
         return self._kinds[kind]
 
     def step_sizes(self, stage: StagePlan) -> list[int]:
@@ -206,7 +207,8 @@ class StageTimer:
         timed = _LoopTimes()
         with measure_peak(self.device, [*self._model.parameters(), *self._model.buffers()]) as peak:
             inputs, watch = self._inputs(stage, self._train, self._val), _MeasuringWatch(self._model, stage)
-            fit_stage(replace(self._work(stage, inputs, self._train, self._val, watch), record=timed.epochs.append))
+            fit = fit_stage if self._model.closed_form else solve_stage
+            fit(replace(self._work(stage, inputs, self._train, self._val, watch), record=timed.epochs.append))
         return StageMeasurement(timed.epochs[0].seconds, 0.0, 0.0, gradients=0, optimizer=0, activations=peak.peak)
 
     def _work(

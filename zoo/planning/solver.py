@@ -1,0 +1,121 @@
+"""Whether a solver fits the head in a stage, or gradient steps: decided once, with the reason."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from zoo.frozen.decision import MEMORY_BUDGET
+from zoo.model.model import ZooModel
+from zoo.specs.recipe import RecipeSpec, Stage
+from zoo.specs.selectors import Selection
+from zoo.specs.solver import GRADIENT_KNOBS, SERVE_OTHERS, FittedBy
+from zoo.text import size
+
+NO_LAYER = "this head is more than one linear layer"
+
+
+@dataclass(frozen=True, slots=True)
+class SolverChoice:
+    """What fits the head."""
+
+    solver: FittedBy
+    why: str = ""
+    """The reason, where the recipe left it open; a part of a sentence."""
+
+
+def choose_solver(
+    stage: Stage, selection: Selection, outline: ZooModel, feature_bytes: int, asked: str
+) -> SolverChoice:
+    """Decide what fits the head of a stage.
+
+    Args:
+        stage: Its settings, which were not refused.
+        selection: What its selectors mean for this model.
+        outline: The model on the meta device.
+        feature_bytes: Size of the features of all images and views.
+        asked: The option that asks for gradient steps; empty where none does.
+    """
+    if outline.closed_form:
+        return SolverChoice("gradient")
+    if stage.solver == "gradient":
+        return SolverChoice("gradient", f"gradient steps, because {asked} asks for them" if asked else "")
+    if stage.solver == "auto" and (reason := _why_not(stage, selection, outline, feature_bytes)):
+        return SolverChoice("gradient", f"gradient steps, because {reason}")
+    dropout = "; the penalty stands in for dropout, which acts in later stages" if _has_dropout(outline.head) else ""
+    return SolverChoice("lbfgs", f"logistic regression, its strength by cross-validation{dropout}")
+
+
+def solver_faults(stage: Stage, selection: Selection, outline: ZooModel, path: str) -> list[str]:
+    """What is wrong with a stage that is to be fitted by a solver, one entry each."""
+    if stage.solver != "lbfgs":
+        return []
+    if reason := _cannot(selection, outline):
+        return [f"{path}.solver: 'lbfgs' cannot be, {reason}; {_remedy(selection, outline)}"]
+    return [
+        f"{path}.{key}: would do nothing, solver 'lbfgs' takes no gradient steps; leave it out, or set solver to "
+        "'gradient'"
+        for key in _gradient_knobs(stage)
+    ]
+
+
+def asking_options(
+    before: RecipeSpec, after: RecipeSpec, assignments: Sequence[str], *, epochs: int | None
+) -> dict[str, str]:
+    """Stage -> the option that turned its solver from `auto` into gradient steps.
+
+    Args:
+        before: The recipe as it is registered.
+        after: The same with the options applied.
+        assignments: Those of `--set`.
+        epochs: That of `--epochs`; None where it was not given.
+    """
+    targets = [assignment.partition("=")[0].replace(" ", "") for assignment in assignments]
+    found = {}
+    for old, new in zip(before.stages, after.stages, strict=True):
+        if (old.solver, new.solver) == ("auto", "gradient"):
+            knobs = [f"{old.name}.{key}" for key in (*GRADIENT_KNOBS, "solver")]
+            option = next((f"--set {target}" for target in targets if target in knobs), "")
+            found[old.name] = option or ("--batch-size" if epochs is None else "--epochs")
+    return found
+
+
+def _why_not(stage: Stage, selection: Selection, outline: ZooModel, feature_bytes: int) -> str:
+    if reason := _cannot(selection, outline):
+        return reason
+    if knobs := _gradient_knobs(stage):
+        return f"the recipe sets {knobs[0]}"
+    if feature_bytes > MEMORY_BUDGET:
+        return f"the features are {size(feature_bytes)}, and the solver takes up to {size(MEMORY_BUDGET)}"
+    return ""
+
+
+def _cannot(selection: Selection, outline: ZooModel) -> str:
+    if selection.backbone:
+        return "this stage trains the backbone"
+    if outline.closed_form:
+        return "this head is fitted in closed form"
+    if outline.own_loss:
+        return "this head brings its own loss"
+    if outline.linear_layer is None:
+        return NO_LAYER
+    return "" if outline.linear_layer.bias is not None else "the linear layer of this head has no bias"
+
+
+def _remedy(selection: Selection, outline: ZooModel) -> str:
+    if selection.backbone:
+        return "set it to 'gradient', or train the head alone"
+    return "leave it out" if outline.closed_form else "set it to 'auto', or take --head linear"
+
+
+def _gradient_knobs(stage: Stage) -> list[str]:
+    """Knobs of gradient steps that a recipe set and that mean nothing else."""
+    allowed = {"auto": SERVE_OTHERS, "lbfgs": ("epochs", "lr"), "gradient": GRADIENT_KNOBS}[stage.solver]
+    fields: Mapping[str, object] = {key: Stage.model_fields[key].default for key in GRADIENT_KNOBS}
+    return [key for key in GRADIENT_KNOBS if key not in allowed and getattr(stage, key) != fields[key]]
+
+
+def _has_dropout(head: nn.Module) -> bool:
+    return any(isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0 for module in head.modules())

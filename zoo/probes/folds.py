@@ -1,0 +1,69 @@
+"""Folds for cross-validation: stratified by class, with all views and copies of an image in one fold.
+
+They follow from the labels and their order alone, not from a run's seed, so runs with several seeds on the same images
+begin from the same head.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+MOST_FOLDS = 5
+"""Five folds leave four fifths of the images for each fit, and cost half of what ten do."""
+_KEY = "folds"
+
+
+@dataclass(frozen=True, slots=True)
+class Folds:
+    """Which fold each of N rows is held out in."""
+
+    of_rows: tuple[int, ...]
+    """The number of the fold in which each row is held out; -1 for a row that is in every training fold."""
+    count: int
+    """Number of folds; 0 where nothing can be held out."""
+    alone: tuple[int, ...]
+    """The classes with a single image (or copies of one), which stays in every training fold."""
+
+    def held_out(self, fold: int) -> list[int]:
+        """Return the indices of the rows that a fold holds out."""
+        return [row for row, number in enumerate(self.of_rows) if number == fold]
+
+
+def make_folds(labels: Sequence[int], groups: Sequence[Hashable] | None = None, *, most: int = MOST_FOLDS) -> Folds:
+    """Divide rows into folds.
+
+    Every fold gets about the same number of images of each class. Every class with two images or more has one in the
+    training part of every fold. There are fewer than `most` folds where even the largest class has fewer images.
+
+    Args:
+        labels: The class index of each row.
+        groups: What each row is a picture of; rows with the same value are never in two folds. None: all differ. Where
+            rows of one group have several labels, the first one counts.
+        most: The largest number of folds, at least 2.
+    """
+    named = range(len(labels)) if groups is None else groups
+    classes: dict[int, list[Hashable]] = {}
+    seen: set[Hashable] = set()
+    for label, group in zip(labels, named, strict=True):
+        if group not in seen:
+            seen.add(group)
+            classes.setdefault(label, []).append(group)
+    alone = tuple(sorted(label for label, members in classes.items() if len(members) == 1))
+    count = min(most, max((len(members) for members in classes.values()), default=0))
+    if count < 2:
+        return Folds((-1,) * len(labels), 0, alone)
+    fold_of = _dealt([(label, members) for label, members in sorted(classes.items()) if len(members) > 1], count)
+    return Folds(tuple(fold_of.get(group, -1) for group in named), count, alone)
+
+
+def _dealt(classes: Sequence[tuple[int, list[Hashable]]], count: int) -> dict[Hashable, int]:
+    """Deal the groups of each class to the folds in turn. Each class goes on where the one before it ended."""
+    fold_of: dict[Hashable, int] = {}
+    for label, members in classes:
+        order = list(range(len(members)))
+        random.Random(f"{_KEY}/{label}").shuffle(order)
+        for index in order:
+            fold_of[members[index]] = len(fold_of) % count
+    return fold_of

@@ -1,0 +1,299 @@
+"""L2-regularised multinomial logistic regression on features, fitted by L-BFGS to the minimum of its objective.
+
+With z the standardised features of an image, W one column of weights for each class, and b the biases:
+
+    objective = mean over weighted images of cross-entropy(z W + b) + strength / 2 * sum of penalty_f * W_fc²
+
+Class weights and label smoothing act as in `torch.nn.functional.cross_entropy`. The strength belongs to a mean, so the
+same one fits when every image is there twice. What comes out is a plain linear layer on the raw features.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from zoo.errors import FeaturesError
+
+NEARLY_CONSTANT = 1e-6
+"""A column whose standard deviation is below this share of its largest value is constant: the rest is rounding."""
+LEAST_SCALE = 1e-3
+"""The smallest divisor of a column, as a share of the columns' median standard deviation. Without it, a unit that is
+silent on all but a few training images would get the loudest voice on others. On real features, no column is near."""
+LARGEST_TURN = 4096
+"""The most images or columns, whichever are fewer, for which the features are turned to their principal axes."""
+CLOSE, LOOSE = 1e-8, 2e-4
+"""Largest entry of the gradient, in scaled coordinates, at which the last fit and those of folds end."""
+_STEPS, _MEMORY = 1000, 20
+_TOGETHER = 1 << 25
+"""Numbers in the logits of folds that are fitted in one go."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LogisticFit:
+    """A fitted linear layer, for raw features, and the same in standardised form."""
+
+    weight: Tensor
+    """weight[classes, F], float32, for raw features."""
+    bias: Tensor
+    """bias[classes], float32."""
+    strength: float
+    gradient_norm: float
+    """Norm of the objective's gradient at the end, over standardised weights and biases, in float64."""
+    objective: float
+    iterations: int
+    mean: Tensor
+    """mean[F] that standardises the features, float64."""
+    scale: Tensor
+    """scale[F] that divides them."""
+    standardised_weight: Tensor
+    """weight[classes, F] for standardised features, float64."""
+    standardised_bias: Tensor
+    """bias[classes] for standardised features, float64."""
+    constant: int
+    """Number of columns that are constant, whose weights are 0."""
+
+    def standardised_logits(self, features: Tensor) -> Tensor:
+        """features[N, F] -> logits[N, classes] in float64, computed from the standardised form."""
+        standardised = (features.double() - self.mean) / self.scale
+        return standardised @ self.standardised_weight.T + self.standardised_bias
+
+
+class LogisticProblem:
+    """Features and targets, standardised once, to be fitted with any strength."""
+
+    def __init__(
+        self,
+        features: Tensor,
+        targets: Tensor,
+        classes: int,
+        *,
+        class_weights: Tensor | None = None,
+        label_smoothing: float = 0.0,
+        penalties: Tensor | None = None,
+    ) -> None:
+        """Standardise the features, and turn them to their principal axes.
+
+        Args:
+            features: features[N, F].
+            targets: Class indices targets[N].
+            classes: How many classes there are.
+            class_weights: weights[classes]: how much an image of each class counts. None: all the same.
+            label_smoothing: The share of each target that is spread over all classes.
+            penalties: penalties[F], factors of the strength, above 0; None: 1 for every column.
+
+        Raises:
+            FeaturesError: Features that are not finite.
+        """
+        refuse_not_finite(features)
+        weights = torch.ones(classes) if class_weights is None else class_weights
+        weights = weights.to(features.device, torch.float64)
+        self.targets = targets.to(features.device)
+        self.classes = classes
+        self.image_weights = weights[self.targets]
+        """How much each image counts, weights[N], float64."""
+        self.columns = standardisation(features, self.image_weights, penalties)
+        """How the columns are standardised."""
+        standardised = (features.double() - self.columns.mean) / self.columns.divisor
+        self._turn, self._spread = _principal_axes(standardised, self.image_weights)
+        self._rows = standardised if self._turn is None else standardised @ self._turn
+        self._shares = smoothed_shares(self.targets, classes, weights, label_smoothing)
+
+    def fit(self, strength: float, start: Tensor | None = None) -> LogisticFit:
+        """Fit to all images, in float64, until the gradient vanishes; `start[R + 1, classes]` is from another fit."""
+        total = self.image_weights.sum()
+        problem = _Joint(self._rows, self._shares / total, None, strength, self._spread)
+        begin = problem.zeros(1) if start is None else start.to(torch.float64)[None]
+        found, iterations = problem.minimise(begin, CLOSE)
+        value, gradient = problem.value_and_gradient(found)
+        weights, bias = found[0, :-1], found[0, -1]
+        standardised = weights if self._turn is None else self._turn @ weights
+        raw = (standardised / self.columns.divisor[:, None]).float()
+        # From the rounded weights: so their rounding, times means far from zero, does not move all logits.
+        folded = bias - self.columns.mean @ raw.double()
+        return LogisticFit(
+            weight=raw.T.contiguous(),
+            bias=folded.float(),
+            strength=strength,
+            gradient_norm=float(gradient.norm()),
+            objective=float(value),
+            iterations=iterations,
+            mean=self.columns.mean,
+            scale=self.columns.divisor,
+            standardised_weight=standardised.T.contiguous(),
+            standardised_bias=bias,
+            constant=self.columns.constant,
+        )
+
+    def held_out_logits(self, strength: float, held_out: Tensor, start: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Fit once without each fold's images.
+
+        All folds share one standardisation, which knows no labels, so that a strength means the same in each of them.
+
+        Args:
+            strength: As in `fit`.
+            held_out: held_out[folds, N], bool: the images that each fold leaves out.
+            start: Parameters[folds, R + 1, classes] from another strength.
+
+        Returns:
+            logits[N, classes] of each image from the fit that left it out (nan where none did), and the parameters.
+        """
+        rows, kept = self._rows.float(), ~held_out
+        parameters = torch.zeros(len(held_out), rows.shape[1] + 1, self.classes, device=rows.device)
+        parameters = parameters if start is None else start
+        logits = torch.full((len(rows), self.classes), torch.nan, device=rows.device)
+        found = []
+        together = max(1, _TOGETHER // (len(rows) * self.classes))
+        for begin in range(0, len(kept), together):
+            part = slice(begin, begin + together)
+            totals = kept[part].double() @ self.image_weights
+            weights = (kept[part] / totals[:, None]).float()
+            problem = _Joint(rows, self._shares.float(), weights, strength, self._spread)
+            fitted, _ = problem.minimise(parameters[part], LOOSE)
+            for out, of_fold in zip(held_out[part], fitted, strict=True):
+                logits[out] = rows[out] @ of_fold[:-1] + of_fold[-1]
+            found.append(fitted)
+        return logits, torch.cat(found)
+
+
+@dataclass(frozen=True, slots=True)
+class Standardisation:
+    """What each column is shifted and divided by."""
+
+    mean: Tensor
+    """mean[F], float64."""
+    divisor: Tensor
+    """divisor[F], float64: the standard deviation, times the root of the column's penalty. 1 for constant columns."""
+    constant: int
+    """Number of constant columns."""
+
+
+def standardisation(features: Tensor, image_weights: Tensor, penalties: Tensor | None = None) -> Standardisation:
+    """Return the weighted mean and population standard deviation of each column of features[N, F].
+
+    Args:
+        features: features[N, F].
+        image_weights: How much each image counts, weights[N].
+        penalties: penalties[F], or None for ones. A penalty p on W² is the same as none on a column divided by √p.
+    """
+    shares = (image_weights / image_weights.sum()).double()
+    values = features.double()
+    mean = shares @ values
+    deviation = (shares @ (values - mean).square()).sqrt()
+    constant = deviation <= NEARLY_CONSTANT * values.abs().amax(0)
+    if not bool(constant.all()):
+        deviation = deviation.clamp(min=LEAST_SCALE * float(deviation[~constant].median()))
+    roots = 1.0 if penalties is None else penalties.to(deviation).sqrt()
+    # The mean of a constant column is that constant, so that nothing is left of it but rounding, which is cut off.
+    return Standardisation(mean, torch.where(constant, torch.inf, deviation * roots), int(constant.sum()))
+
+
+def smoothed_shares(targets: Tensor, classes: int, weights: Tensor, smoothing: float) -> Tensor:
+    """Return shares[N, classes] of which the objective's cross-entropy is the sum, as torch defines smoothing.
+
+    Args:
+        targets: Class indices[N].
+        classes: How many classes there are.
+        weights: The weight of each class, [classes].
+        smoothing: The share of a target that is spread over all classes.
+    """
+    shares = torch.nn.functional.one_hot(targets, classes).to(torch.float64)
+    return ((1 - smoothing) * shares + smoothing / classes) * weights.double()
+
+
+def refuse_not_finite(features: Tensor) -> None:
+    """Raise FeaturesError where features[N, F] are not all finite."""
+    finite = torch.isfinite(features)
+    if bool(finite.all()):
+        return
+    images, columns = int((~finite).any(1).sum()), int((~finite).any(0).sum())
+    raise FeaturesError(
+        f"The features of {images:,} of {len(features):,} images are not finite (in {columns:,} of "
+        f"{features.shape[1]:,} columns), so no head can be fitted to them.\n"
+        "Next: --precision float32 if they were computed in bfloat16, or other weights: these may be damaged."
+    )
+
+
+def _principal_axes(standardised: Tensor, image_weights: Tensor) -> tuple[Tensor | None, Tensor]:
+    """standardised[N, F] -> (turn[F, R] with orthonormal columns, mean square[R] along each of them).
+
+    With an L2 penalty the solution lies in the span of the images (the representer theorem), so of F columns no more
+    than the rank R is needed: nothing is approximated. And along principal axes the columns do not correlate, so that
+    scaling each by itself is enough for L-BFGS to need few steps.
+    """
+    count, width = standardised.shape
+    shares = image_weights / image_weights.sum()
+    if min(count, width) > LARGEST_TURN:
+        return None, shares @ standardised.square()
+    if count < width:
+        values, axes = torch.linalg.eigh(standardised @ standardised.T)
+        kept = values > max(float(values[-1]), 0.0) * 1e-12
+        turn = (standardised.T @ axes[:, kept]) / values[kept].sqrt()
+    else:
+        values, axes = torch.linalg.eigh(standardised.T @ standardised)
+        turn = axes[:, values > max(float(values[-1]), 0.0) * 1e-12]
+    return turn, shares @ (standardised @ turn).square()
+
+
+class _Joint:
+    """The sum of one objective for each fold, over rows that they share: one pass over the rows serves all folds."""
+
+    def __init__(self, rows: Tensor, shares: Tensor, weights: Tensor | None, strength: float, spread: Tensor) -> None:
+        """Put together.
+
+        Args:
+            rows: rows[N, R].
+            shares: shares[N, classes], whose sum over classes is an image's weight.
+            weights: weights[folds, N]: how much each image counts in each fold. None: one fold, all count 1.
+            strength: The penalty's.
+            spread: Mean square[R] of each column.
+        """
+        self._rows = rows
+        self._strength = strength
+        self._shares = shares[:, None] if weights is None else shares[:, None] * weights.T[:, :, None]
+        self._sums = self._shares.sum(2, keepdim=True)
+        classes = shares.shape[1]
+        # The curvature along an axis is about its spread times p (1 - p); its root makes all axes alike.
+        curvature = torch.cat([spread, spread.new_ones(1)]) / classes + strength
+        self._scale = curvature.rsqrt().to(rows.dtype)[:, None]
+        self._classes = classes
+
+    def zeros(self, folds: int) -> Tensor:
+        """parameters[folds, R + 1, classes] of nothing."""
+        return self._rows.new_zeros(folds, self._rows.shape[1] + 1, self._classes)
+
+    def value_and_gradient(self, parameters: Tensor) -> tuple[Tensor, Tensor]:
+        """parameters[folds, R + 1, classes] -> the sum of the objectives, and its gradient of the same shape."""
+        folds = len(parameters)
+        weights = parameters[:, :-1].permute(1, 0, 2)
+        logits = (self._rows @ weights.reshape(len(weights), -1)).view(-1, folds, self._classes) + parameters[:, -1]
+        largest = logits.logsumexp(2, keepdim=True)
+        value = (self._sums * largest).sum() - (self._shares * logits).sum()
+        value = value + 0.5 * self._strength * parameters[:, :-1].square().sum()
+        residuals = (logits - largest).exp_().mul_(self._sums).sub_(self._shares)
+        of_weights = (self._rows.T @ residuals.view(len(residuals), -1)).view(-1, folds, self._classes)
+        of_weights = of_weights.permute(1, 0, 2) + self._strength * parameters[:, :-1]
+        return value, torch.cat([of_weights, residuals.sum(0)[:, None]], dim=1)
+
+    def minimise(self, start: Tensor, tolerance: float) -> tuple[Tensor, int]:
+        """Minimise from parameters[folds, R + 1, classes] -> parameters of the same shape, number of iterations."""
+        scaled = (start / self._scale).clone()
+        optimizer = torch.optim.LBFGS(
+            [scaled],
+            max_iter=_STEPS,
+            max_eval=2 * _STEPS,
+            history_size=_MEMORY,
+            tolerance_grad=tolerance,
+            tolerance_change=tolerance**2,
+            line_search_fn="strong_wolfe",
+        )
+
+        def closure() -> float:
+            value, gradient = self.value_and_gradient(scaled * self._scale)
+            scaled.grad = gradient * self._scale
+            return float(value)
+
+        optimizer.step(closure)  # type: ignore[no-untyped-call]
+        return scaled * self._scale, int(optimizer.state[scaled]["n_iter"])

@@ -1,0 +1,105 @@
+"""What the command line changes in a recipe: `--set STAGE.KEY=VALUE`, and the shorthands for all stages."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, get_args
+
+from zoo.errors import OptionError, either, meant, nearest
+from zoo.specs.recipe import Keep, RecipeSpec, Stage, validated
+from zoo.specs.solver import apply_shorthands, settled, without_effect
+
+_DECIDING = ("train", "solver")
+
+
+def override(
+    recipe: RecipeSpec, assignments: Sequence[str], *, epochs: int | None, batch_size: int | None
+) -> RecipeSpec:
+    """Apply assignments and shorthands to a recipe. An assignment wins over a shorthand.
+
+    Args:
+        recipe: The recipe, which is not changed.
+        assignments: `STAGE.KEY=VALUE`, or `keep=VALUE` for the recipe as a whole.
+        epochs: Epochs of the longest stage that trains the backbone. The others change by the same factor, with at
+            least 1 each. Where all stages train the head alone, it is the longest of them, by gradient steps.
+        batch_size: Batch size of all stages.
+
+    Raises:
+        OptionError: An unknown stage, or a shorthand below 1.
+        RecipeError: A bad key or value.
+    """
+    stages = {stage.name: stage.given() for stage in recipe.stages}
+    of_recipe, of_stages = _of_recipe(assignments)
+    given: dict[tuple[str, str], str] = {}
+    for assignment in of_stages:
+        stage_name, key, value = _split_assignment(assignment, a_stage=next(iter(stages)))
+        if stage_name not in stages:
+            raise OptionError(
+                f"--set {assignment}: recipe {recipe.name!r} has no stage {stage_name!r}."
+                f"{meant(stage_name, stages)} Its stages: {', '.join(stages)}."
+            )
+        if (stage_name, key) in given:
+            raise OptionError(f"--set {stage_name}.{key} is given twice: {given[stage_name, key]!r} and {value!r}.")
+        given[stage_name, key] = value
+    # What a stage trains and by what decides which stages a shorthand is for.
+    _set(stages, {target: value for target, value in given.items() if target[1] in _DECIDING})
+    apply_shorthands(stages, epochs=epochs, batch_size=batch_size)
+    _set(stages, {target: value for target, value in given.items() if target[1] not in _DECIDING})
+    faults = _without_solver(stages, given)
+    source = f"{recipe.name} with --set" if assignments else recipe.name
+    content = {**recipe.model_dump(), **of_recipe, "stages": list(stages.values())}
+    return validated(source, content, faults, stage_names=list(stages))
+
+
+def _set(stages: Mapping[str, dict[str, Any]], given: Mapping[tuple[str, str], str]) -> None:
+    for (stage, key), value in given.items():
+        stages[stage][key] = _parse_value(key, value)
+
+
+def _without_solver(stages: Mapping[str, dict[str, Any]], given: Collection[tuple[str, str]]) -> list[str]:
+    """Settle `auto` where the user set a knob of gradient steps, in place -> faults where nothing takes such steps."""
+    faults = []
+    for index, (name, stage) in enumerate(stages.items()):
+        keys = [key for stage_name, key in given if stage_name == name]
+        # Who asks for `auto` beside such a knob means it for heads that the solver cannot fit.
+        stage["solver"] = stage["solver"] if "solver" in keys else settled(stage["solver"], keys)
+        faults += [
+            f"stages[{index}].{key} (--set {name}.{key}): would do nothing, solver 'lbfgs' takes no gradient steps; "
+            f"leave it out, or --set {name}.solver=gradient"
+            for key in without_effect(stage["solver"], keys)
+        ]
+    return faults
+
+
+def _of_recipe(assignments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """-> (values for the recipe as a whole, by key; the other assignments, for its stages)."""
+    of_recipe: dict[str, str] = {}
+    rest = []
+    for assignment in assignments:
+        key, equals, value = (part.strip() for part in assignment.partition("="))
+        if key != "keep" or not equals:
+            rest.append(assignment)
+        elif key in of_recipe:
+            raise OptionError(f"--set {key} is given twice: {of_recipe[key]!r} and {value!r}.")
+        else:
+            of_recipe[key] = value
+    return of_recipe, rest
+
+
+def _split_assignment(assignment: str, *, a_stage: str) -> tuple[str, str, str]:
+    target, equals, value = assignment.partition("=")
+    stage, dot, key = (part.strip() for part in target.partition("."))
+    value = value.strip()
+    if equals and dot and stage and key:
+        return stage, key, value
+    if equals and not dot and nearest(stage, ["keep"]) and stage not in Stage.model_fields:
+        values = [value] if value in get_args(Keep) else nearest(value, get_args(Keep)) or get_args(Keep)
+        raise OptionError(f"--set {assignment!r}: did you mean {either([f'keep={each}' for each in values])}?")
+    example = f"{a_stage}.{stage}={value}" if equals and value and stage in Stage.model_fields else f"{a_stage}.lr=1e-3"
+    raise OptionError(f"--set {assignment!r}: write it as STAGE.KEY=VALUE, for example {example}.")
+
+
+def _parse_value(key: str, value: str) -> Any:
+    if key == "train":
+        return tuple(part.strip().strip("\"'") for part in value.strip("[]").split(","))
+    return value
