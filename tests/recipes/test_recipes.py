@@ -27,6 +27,7 @@ PAIRS = [(recipe, backbone) for recipe in RECIPES for backbone in BACKBONES if (
 def test_the_bundled_recipes_are_these() -> None:
     assert RECIPES == [
         "bias",
+        "classic",
         "full",
         "gradual",
         "head_only",

@@ -244,6 +244,7 @@ def _head(head: Contribution[Any]) -> dict[str, Any]:
         "needs": head.spec.needs,
         "own_loss": head.spec.loss is not None,
         "closed_form": head.spec.fit is not None,
+        "linear": head.spec.linear is not None,
         "references": list(head.spec.references),
         "options": [
             {"name": option.name, "type": option.type, "default": option.default}
@@ -265,7 +266,8 @@ def _print_head(content: dict[str, Any], usable_name: str, verbosity: Verbosity)
     say(f"{content['name']}  {content['summary']}")
     say(f"from        {content['distribution']}")
     say(f"needs       {_NEEDS[content['needs']]}")
-    trained = "fitted in closed form, in one pass" if content["closed_form"] else "gradients"
+    by_solver = "a solver, where the backbone is frozen, or gradients" if content["linear"] else "gradients"
+    trained = "fitted in closed form, in one pass" if content["closed_form"] else by_solver
     say(f"trained by  {trained}; loss {'its own' if content['own_loss'] else 'cross-entropy'}")
     for reference in content["references"]:
         say(f"source      {reference}")

@@ -37,6 +37,7 @@ def plan_warnings(plan: Plan, *, native: tuple[int, int], own_loss: bool) -> tup
         *_far_resolution(plan, native),
         *_similar_classes(plan),
         *_few_images(plan, "train"),
+        *_never_held_out(plan),
         *_few_images(plan, "val"),
         *_unequal_classes(plan, own_loss=own_loss),
         *_coarse_validation(plan),
@@ -167,6 +168,19 @@ def _few_images(plan: Plan, split: str) -> Iterator[str]:
     yield (
         f"{len(few)} of {len(plan.classes)} classes {verb} fewer than {FEW_IMAGES} images in {split}, {meaning}: "
         f"{', '.join(few[:_SHOWN])}{more}. Next: add images, or merge classes."
+    )
+
+
+def _never_held_out(plan: Plan) -> Iterator[str]:
+    alone = [name for name, count in zip(plan.classes, plan.data.images["train"], strict=True) if count == 1]
+    if not alone or all(stage.solver == "gradient" for stage in plan.stages):
+        return
+    more = f" and {len(alone) - _SHOWN} more" if len(alone) > _SHOWN else ""
+    which = "1 class has" if len(alone) == 1 else f"{len(alone)} classes have"
+    rest = "by images of the others alone" if len(alone) < len(plan.classes) else "by no image, so a usual one is taken"
+    yield (
+        f"{which} a single training image ({', '.join(alone[:_SHOWN])}{more}), which cross-validation leaves in every "
+        f"fold: the solver's strength is chosen {rest}. Next: add images, or merge classes."
     )
 
 

@@ -266,14 +266,14 @@ class _Joint:
 
     def value_and_gradient(self, parameters: Tensor) -> tuple[Tensor, Tensor]:
         """parameters[folds, R + 1, classes] -> the sum of the objectives, and its gradient of the same shape."""
-        folds = len(parameters)
-        weights = parameters[:, :-1].permute(1, 0, 2)
-        logits = (self._rows @ weights.reshape(len(weights), -1)).view(-1, folds, self._classes) + parameters[:, -1]
+        folds, classes = len(parameters), self._classes
+        weights = parameters[:, :-1].permute(1, 0, 2).reshape(-1, folds * classes)
+        logits = (self._rows @ weights).view(-1, folds, classes) + parameters[:, -1]
         largest = logits.logsumexp(2, keepdim=True)
         value = (self._sums * largest).sum() - (self._shares * logits).sum()
         value = value + 0.5 * self._strength * parameters[:, :-1].square().sum()
         residuals = (logits - largest).exp_().mul_(self._sums).sub_(self._shares)
-        of_weights = (self._rows.T @ residuals.view(len(residuals), -1)).view(-1, folds, self._classes)
+        of_weights = (self._rows.T @ residuals.view(-1, folds * classes)).view(-1, folds, classes)
         of_weights = of_weights.permute(1, 0, 2) + self._strength * parameters[:, :-1]
         return value, torch.cat([of_weights, residuals.sum(0)[:, None]], dim=1)
 

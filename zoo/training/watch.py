@@ -30,7 +30,7 @@ _LOSS_MUST_FALL = 1e-3
 
 
 class NotFinite(CheckFailed):
-    """The loss or a gradient is not finite; the stage was stopped before the optimizer used it."""
+    """The loss, a gradient or a feature is not finite; the stage was stopped before anything used it."""
 
     code = "not_finite"
 
