@@ -134,6 +134,26 @@ class BranchesOnData(Head):
         return super().forward(features) if float(features.mean()) > -1e9 else features
 
 
+class Scales(Head):
+    def forward(self, features: Tensor) -> Tensor:
+        return 2 * super().forward(features)
+
+
+class TwoLayers(Head):
+    def __init__(self, features: int, classes: int) -> None:
+        super().__init__(features, classes)
+        self.temper = nn.Parameter(torch.ones(1))
+
+    def forward(self, features: Tensor) -> Tensor:
+        return super().forward(features) * self.temper
+
+
+class WithoutBias(Head):
+    def __init__(self, features: int, classes: int) -> None:
+        super().__init__(features, classes)
+        self.fc = nn.Linear(features, classes, bias=False)
+
+
 @dataclass(frozen=True)
 class WrongDefault:
     p: float = "half"  # type: ignore[assignment]
@@ -172,6 +192,12 @@ def _spec(name: str, module: type[nn.Module] = Head, **more: Any) -> zoo.HeadSpe
     return zoo.HeadSpec(**{"name": name, "summary": "For a test.", "build": build, **more})
 
 
+def _fc(module: nn.Module) -> nn.Linear:
+    layer = module.get_submodule("fc")
+    assert isinstance(layer, nn.Linear)
+    return layer
+
+
 GOOD_HEAD = _spec("good")
 HEADS: list[tuple[str, zoo.HeadSpec, str]] = [
     ("builds", _spec("exits", build=_exits), "SystemExit: no head today"),
@@ -195,6 +221,10 @@ HEADS: list[tuple[str, zoo.HeadSpec, str]] = [
     ("state_round_trip", _spec("counts", Counts), "the state lacks something that trains"),
     ("device_move", _spec("loose-tensor", LooseTensor), "neither a parameter nor a buffer"),
     ("freezing", _spec("counts-while-frozen", CountsWhileFrozen), "changes its calls"),
+    ("linear", _spec("scales", Scales, linear=_fc), "not exactly those of the layer that linear returns"),
+    ("linear", _spec("two-layers", TwoLayers, linear=_fc), "beside the layer that linear returns it has temper"),
+    ("linear", _spec("without-bias", WithoutBias, linear=_fc), "must have a bias"),
+    ("linear", _spec("no-layer", linear=lambda module: module), "must return an nn.Linear, returned a Head"),
     ("bf16", _spec("cancels", Cancels), "the logits in bfloat16 differ from float32's"),
     ("export", _spec("branches-on-data", BranchesOnData), "it raised"),
 ]

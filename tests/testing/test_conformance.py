@@ -77,15 +77,16 @@ def test_importing_the_kit_imports_no_torch() -> None:
 
 
 def test_all_bundled_plugins_are_checked() -> None:
-    assert (len(OWN_HEADS), len(OWN_RECIPES)) == (9, 10)
-    assert (len(heads.STEPS), len(backbones.STEPS), len(recipes.STEPS)) == (17, 16, 13)
+    assert (len(OWN_HEADS), len(OWN_RECIPES)) == (9, 11)
+    assert (len(heads.STEPS), len(backbones.STEPS), len(recipes.STEPS)) == (18, 16, 13)
 
 
 @pytest.mark.parametrize("name", OWN_HEADS)
 def test_zoos_own_heads_pass(name: str) -> None:
     report = check_head(name)
     closed_form = {"gradients", "loss"} if name == "heads/prototype" else set()
-    assert skipped(report) == NO_CUDA | closed_form and len(report.checks) == 17
+    more = set() if name in ("heads/linear", "heads/dropout_linear") else {"linear"}
+    assert skipped(report) == NO_CUDA | closed_form | more and len(report.checks) == 18
 
 
 @pytest.mark.long
@@ -185,7 +186,7 @@ def test_a_group_that_both_trains_and_is_frozen_is_found() -> None:
 
 
 def test_one_error_lists_all_failed_checks() -> None:
-    with pytest.raises(ConformanceError, match="The head unused failed 1 of 17 checks:\n  gradients: ") as raised:
+    with pytest.raises(ConformanceError, match="The head unused failed 1 of 18 checks:\n  gradients: ") as raised:
         check_head(next(spec for _, spec, _ in faults.HEADS if spec.name == "unused"))
     assert isinstance(raised.value, (zoo.ZooError, AssertionError)) and raised.value.exit_code == 3
     assert [check.name for check in raised.value.report.failed] == ["gradients"]
@@ -210,7 +211,7 @@ def test_tiny_images_are_an_image_set(tmp_path: Path) -> None:
 def test_the_command_prints_every_check(zoo_inside: Zoo) -> None:
     done = zoo_inside("plugins", "check", "heads/linear")
     assert done.returncode == 0 and done.stdout.startswith("head heads/linear\n")
-    assert "gradients" in done.stdout and "passed: 17 checks" in done.stdout
+    assert "gradients" in done.stdout and "passed: 18 checks" in done.stdout
     unknown = zoo_inside("plugins", "check", "liner")
     assert unknown.returncode == 2 and "Did you mean 'linear'" in unknown.stderr
 

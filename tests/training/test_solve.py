@@ -68,6 +68,10 @@ def test_a_run_ends_with_the_minimum_of_the_objective_and_says_how_it_got_there(
     assert check["verdict"] == "passed" and check["evidence"]["gradient"] < FLAT
     assert {"gradients", "loss_movement", "seeds", "optimizer_groups"}.isdisjoint(checks_of(result))
     assert checks_of(result)["frozen_unchanged"]["verdict"] == "passed"
+    page = (result.path / "report.html").read_text("utf-8")
+    assert f"chosen among {len(record['tried'])} by cross-validation in 5 folds of the training images" in page
+    # The command in the report makes the same plan again.
+    assert "head.solver" not in page.partition("zoo finetune")[2].partition("</pre>")[0]
 
 
 def test_gradient_steps_cannot_go_below_the_solvers_loss(shapes: Path, tmp_path: Path) -> None:

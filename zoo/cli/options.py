@@ -60,7 +60,10 @@ Data = Annotated[
 Weights = Annotated[str, typer.Option(help="default, a tag, random, or a file (.safetensors, .pth).")]
 HeadOption = Annotated[list[str] | None, typer.Option("--head-option", help="K=V, an option of the head; repeatable.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="STAGE.K=V, replaces a value of the recipe; repeatable.")]
-Epochs = Annotated[int | None, typer.Option(help="Epochs of the longest stage that trains the backbone; the others change by the same factor.")]
+Epochs = Annotated[
+    int | None,
+    typer.Option(help="Epochs of the longest stage that trains the backbone; the others keep their share."),
+]
 BatchSize = Annotated[int | None, typer.Option(help="Batch size of all stages.")]
 InputSize = Annotated[
     str | None,
