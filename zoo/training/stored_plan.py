@@ -103,7 +103,7 @@ def differences(stored: Plan, current: Plan) -> list[str]:
         "workers": True,
         "warnings": True,
         "estimate": True,
-        "stages": {"__all__": {"inputs", "cut", "kept_bytes", "why"}},
+        "stages": {"__all__": {"inputs", "cut", "kept_bytes", "why", "batch_norm_why"}},
         "weights": {"download", "download_bytes"},
     }
     if stored.weights.taken is None:  # as in a plan that was made when zoo did not store it

@@ -6,7 +6,7 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ from zoo.frozen.inputs import Inputs
 from zoo.model.model import ZooModel
 from zoo.specs.plan import StagePlan
 from zoo.training import seeding
+from zoo.training.abandon import Rival, broken, hopeless
 from zoo.training.checkpoint import Moment
 from zoo.training.learning_rate import rates_at, set_rates
 from zoo.training.objective import Objective, mix, mixes
@@ -49,6 +50,8 @@ class StageSetup:
     """Observes every step."""
     micro_batches: MicroBatches
     """How many training images go through the model at a time."""
+    rival: Rival | None = None
+    """The best stage so far, where this one is to be given up when it cannot beat it."""
     report: Report = silent
     """Called with events of epochs and batches."""
     record: Callable[[EpochFinished], None] = silent
@@ -75,6 +78,8 @@ class StageProgress:
     """Epochs since the best one, for early stopping."""
     best: dict[str, float] | None = None
     """Validation scores of the best epoch."""
+    epochs: list[dict[str, float]] = field(default_factory=list)
+    """Validation scores of every epoch, where the stage may be given up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +92,9 @@ class StageEnd:
     """Validation logits[N, classes]."""
     epochs: int
     """Number of epochs trained."""
+    abandoned: str = ""
+    """Why the stage was given up before its end; empty where it was not. Its scores are those of its last epoch; where
+    it has none, those of the rival, with which the run goes on."""
 
 
 class StageTrainer:
@@ -120,7 +128,11 @@ class StageTrainer:
         Raises:
             NotFinite: The loss or a gradient is not finite.
         """
+        abandoned = self._starts_broken()
         while self._at.epoch <= self._stage.settings.epochs and not self._patience_is_over():
+            abandoned = abandoned or self._is_hopeless()
+            if abandoned:
+                return self._given_up(abandoned)
             self._train_epoch(stop_after)
             if self._at.steps == stop_after:
                 return None
@@ -234,6 +246,8 @@ class StageTrainer:
             )
         )
         self._last = scores, logits
+        if self._work.rival is not None:
+            at.epochs.append(scores.to_dict())
         at.epoch, at.images, at.loss, at.seconds = at.epoch + 1, 0, 0.0, 0.0
 
     def _compare_with_best(self, model: ZooModel, scores: Scores, logits: Tensor) -> None:
@@ -247,6 +261,37 @@ class StageTrainer:
             state = model.state_dict()
             self._best_state = {name: state[name].detach().clone() for name in self._watch.names if name in state}
             self._best_state["logits"] = logits
+
+    def _starts_broken(self) -> str:
+        """Return why the stage cannot win, seen before its first step in its first batch; empty where it can."""
+        settings, work = self._stage.settings, self._work
+        if work.rival is None or self._at.steps or not self._stage.batch_norms_training:
+            return ""
+        key = seeding.epoch_key(work.seed, settings.name, 1)
+        size = settings.batch_size * settings.accumulate
+        order = seeding.epoch_batches(settings.sampling, work.train_targets.tolist(), size, key=key)
+        images = order[0][: settings.batch_size]
+        batch = next(self._inputs.train_batches([images], key, 1))
+        targets = work.train_targets[torch.tensor(images)]
+        at_rest, in_training = (first_loss(work, batch, targets, training=mode) for mode in (False, True))
+        return broken(at_rest, in_training, steps=self._stage.steps)
+
+    def _is_hopeless(self) -> str:
+        """Return why the stage cannot win, seen at the end of an epoch; empty where it can."""
+        rival = self._work.rival
+        if rival is None:
+            return ""
+        epochs = [Scores(**scores) for scores in self._at.epochs]
+        left = self._stage.settings.epochs - len(epochs)
+        return hopeless(rival, epochs, left=left, images=len(self._work.val_targets))
+
+    def _given_up(self, why: str) -> StageEnd:
+        """End the stage as it is: what its model holds is not used."""
+        epochs, rival = self._at.epochs, self._work.rival
+        assert rival is not None, "nothing else gives a stage up"
+        self._watch.given_up()
+        scores = Scores(**epochs[-1]) if epochs else rival.scores
+        return StageEnd(scores, torch.empty(0), len(epochs), why)
 
     def _patience_is_over(self) -> bool:
         patience = self._stage.settings.patience
@@ -298,6 +343,34 @@ def train_step(work: StageSetup, batch: Tensor, targets: Tensor) -> float:
 
     loss = work.micro_batches.run(attempt)
     work.watch.gradients_ready(loss)
+    return loss
+
+
+def first_loss(work: StageSetup, batch: Tensor, targets: Tensor, *, training: bool) -> float:
+    """Compute the mean cross-entropy of a batch, the backbone in training or evaluation mode -> the loss.
+
+    The head is in evaluation mode. Nothing of it stays: neither in running statistics nor in random states.
+
+    Args:
+        work: The stage's.
+        batch: images[N, 3, H, W], or cached rows[N, ...] of the frozen part.
+        targets: Class indices int64[N].
+        training: Whether modules of the backbone that train are in training mode.
+    """
+    model, device = work.model, next(work.model.parameters()).device
+    model.train(training)
+    model.head.eval()
+    restore = undo_step(model, device)
+
+    def attempt(size: int) -> float:
+        restore()
+        with torch.no_grad():
+            parts = batch.tensor_split(math.ceil(len(batch) / size))
+            logits = [model.head(work.inputs.features(model, to_device(part, device))).cpu() for part in parts]
+        return score(torch.cat(logits), targets).loss
+
+    loss = work.micro_batches.run(attempt)
+    restore()
     return loss
 
 
