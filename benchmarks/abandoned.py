@@ -54,7 +54,6 @@ def replay(run: Path) -> Iterator[Replayed]:
     """The stages of a run after its first."""
     plan = Plan.model_validate_json((run / PLAN).read_text("utf-8"))
     epochs = [json.loads(line) for line in (run / HISTORY).read_text("utf-8").splitlines()]
-    images = sum(plan.data.images["val"])
     rival: Rival | None = None
     for stage in plan.stages:
         name = stage.settings.name
@@ -66,7 +65,7 @@ def replay(run: Path) -> Iterator[Replayed]:
         if stage.settings.keep_epoch == "best":
             end = max(scores, key=lambda each: (each.accuracy, -each.loss))
         if rival is not None:
-            yield _replayed(run.name, name, rival, own, scores, end, images)
+            yield _replayed(run.name, name, rival, own, scores, end)
         if rival is None or end.accuracy > rival.scores.accuracy:
             rival = Rival(name, end)
 
@@ -78,12 +77,9 @@ def _replayed(
     own: Sequence[dict[str, Any]],
     scores: Sequence[Scores],
     end: Scores,
-    images: int,
 ) -> Replayed:
     seconds = [epoch["seconds"] for epoch in own]
-    judged = (
-        done for done in range(1, len(scores)) if hopeless(rival, scores[:done], left=len(scores) - done, images=images)
-    )
+    judged = (done for done in range(1, len(scores)) if hopeless(rival, scores[:done], of=len(scores)))
     after = next(judged, None)
     saved = 0.0 if after is None else sum(seconds[after:])
     return Replayed(run, stage, rival.scores, end, len(scores), sum(seconds), after, saved)

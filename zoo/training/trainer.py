@@ -282,8 +282,7 @@ class StageTrainer:
         if rival is None:
             return ""
         epochs = [Scores(**scores) for scores in self._at.epochs]
-        left = self._stage.settings.epochs - len(epochs)
-        return hopeless(rival, epochs, left=left, images=len(self._work.val_targets))
+        return hopeless(rival, epochs, of=self._stage.settings.epochs)
 
     def _given_up(self, why: str) -> StageEnd:
         """End the stage as it is: what its model holds is not used."""
