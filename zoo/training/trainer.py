@@ -289,6 +289,9 @@ class StageTrainer:
         epochs, rival = self._at.epochs, self._work.rival
         assert rival is not None, "nothing else gives a stage up"
         self._watch.given_up()
+        if self._at.steps:
+            total = self._stage.settings.epochs * len(self._work.train_targets)
+            self._work.report(Progress(task=self._stage.settings.name, done=total, total=total))
         scores = Scores(**epochs[-1]) if epochs else rival.scores
         return StageEnd(scores, torch.empty(0), len(epochs), why)
 
