@@ -14,7 +14,7 @@ from tests.conftest import Zoo
 from tests.kills import digest
 from zoo.evaluation.metrics import Scores
 from zoo.events import EpochFinished, Event, Progress, StageFinished, StageStarted
-from zoo.training import abandon, checkpoint
+from zoo.training import abandon, checkpoint, first_look
 from zoo.training.abandon import FEW_STEPS, Rival, broken, hopeless, stage_gain
 
 HEAD = Rival("head", Scores(accuracy=0.9, macro_f1=0.9, loss=0.3))
@@ -204,7 +204,8 @@ def test_a_stage_may_be_given_up_before_its_first_step(
 ) -> None:
     """Whatever batch norms do in training mode counts as broken here; the stages that follow are as without it."""
     monkeypatch.setattr(abandon, "BROKEN", 0.0)
-    monkeypatch.setattr(abandon, "FEW_STEPS", 1000)
+    for module in (abandon, first_look):
+        monkeypatch.setattr(module, "FEW_STEPS", 1000)
     words = ["--backbone", "timm/test_resnet", "--weights", "random", "--data", usual["data"], "--batch-size", "12"]
     run = tmp_path / "run"
     done = zoo_inside("finetune", *words, "--recipe", usual["recipe"], "--out", run)

@@ -9,8 +9,8 @@ from zoo.planning.warnings import SMALL_BATCH
 from zoo.specs.recipe import BatchNorm, BatchNormChoice, Stage
 
 ENOUGH_IMAGES = 1_000
-"""Training images from which on batch norms train. Measured: with 400 and 500 images frozen ones were better, with 1,144
-those that train (docs/decisions/044-batch-norm.md)."""
+"""Training images from which on batch norms train. Measured: with 400 and 500 images frozen ones were better, with
+1,144 those that train (docs/decisions/044-batch-norm.md)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,8 +20,9 @@ from zoo.frozen.inputs import Inputs
 from zoo.model.model import ZooModel
 from zoo.specs.plan import StagePlan
 from zoo.training import seeding
-from zoo.training.abandon import Rival, broken, hopeless
+from zoo.training.abandon import Rival, hopeless
 from zoo.training.checkpoint import Moment
+from zoo.training.first_look import look, undo_step
 from zoo.training.learning_rate import rates_at, set_rates
 from zoo.training.objective import Objective, mix, mixes
 from zoo.training.optimizer import load_optimizer_state, make_average, make_optimizer, optimizer_state, take_step
@@ -128,11 +129,9 @@ class StageTrainer:
         Raises:
             NotFinite: The loss or a gradient is not finite.
         """
-        abandoned = self._starts_broken()
         while self._at.epoch <= self._stage.settings.epochs and not self._patience_is_over():
-            abandoned = abandoned or self._is_hopeless()
-            if abandoned:
-                return self._given_up(abandoned)
+            if why := self._cannot_win():
+                return self._given_up(why)
             self._train_epoch(stop_after)
             if self._at.steps == stop_after:
                 return None
@@ -262,27 +261,14 @@ class StageTrainer:
             self._best_state = {name: state[name].detach().clone() for name in self._watch.names if name in state}
             self._best_state["logits"] = logits
 
-    def _starts_broken(self) -> str:
-        """Return why the stage cannot win, seen before its first step in its first batch; empty where it can."""
-        settings, work = self._stage.settings, self._work
-        if work.rival is None or self._at.steps or not self._stage.batch_norms_training:
+    def _cannot_win(self) -> str:
+        """Return why the stage cannot become the best one, seen before an epoch; empty where it can."""
+        work, settings = self._work, self._stage.settings
+        if work.rival is None:
             return ""
-        key = seeding.epoch_key(work.seed, settings.name, 1)
-        size = settings.batch_size * settings.accumulate
-        order = seeding.epoch_batches(settings.sampling, work.train_targets.tolist(), size, key=key)
-        images = order[0][: settings.batch_size]
-        batch = next(self._inputs.train_batches([images], key, 1))
-        targets = work.train_targets[torch.tensor(images)]
-        at_rest, in_training = (first_loss(work, batch, targets, training=mode) for mode in (False, True))
-        return broken(at_rest, in_training, steps=self._stage.steps)
-
-    def _is_hopeless(self) -> str:
-        """Return why the stage cannot win, seen at the end of an epoch; empty where it can."""
-        rival = self._work.rival
-        if rival is None:
-            return ""
-        epochs = [Scores(**scores) for scores in self._at.epochs]
-        return hopeless(rival, epochs, of=self._stage.settings.epochs)
+        if not self._at.steps and self._stage.batch_norms_training:
+            return look(work.model, work.stage, work.inputs, work.micro_batches, work.train_targets, work.seed)
+        return hopeless(work.rival, [Scores(**scores) for scores in self._at.epochs], of=settings.epochs)
 
     def _given_up(self, why: str) -> StageEnd:
         """End the stage as it is: what its model holds is not used."""
@@ -348,34 +334,6 @@ def train_step(work: StageSetup, batch: Tensor, targets: Tensor) -> float:
     return loss
 
 
-def first_loss(work: StageSetup, batch: Tensor, targets: Tensor, *, training: bool) -> float:
-    """Compute the mean cross-entropy of a batch, the backbone in training or evaluation mode -> the loss.
-
-    The head is in evaluation mode. Nothing of it stays: neither in running statistics nor in random states.
-
-    Args:
-        work: The stage's.
-        batch: images[N, 3, H, W], or cached rows[N, ...] of the frozen part.
-        targets: Class indices int64[N].
-        training: Whether modules of the backbone that train are in training mode.
-    """
-    model, device = work.model, next(work.model.parameters()).device
-    model.train(training)
-    model.head.eval()
-    restore = undo_step(model, device)
-
-    def attempt(size: int) -> float:
-        restore()
-        with torch.no_grad():
-            parts = batch.tensor_split(math.ceil(len(batch) / size))
-            logits = [model.head(work.inputs.features(model, to_device(part, device))).cpu() for part in parts]
-        return score(torch.cat(logits), targets).loss
-
-    loss = work.micro_batches.run(attempt)
-    restore()
-    return loss
-
-
 def fit_stage(work: StageSetup) -> StageEnd:
     """Fit a closed-form head in one pass over the features."""
     began = time.perf_counter()
@@ -438,18 +396,3 @@ def _batches_done(images: int, order: Sequence[Sequence[int]]) -> int:
 def _backward(loss: Tensor) -> float:
     loss.backward()  # type: ignore[no-untyped-call]
     return float(loss.detach())
-
-
-def undo_step(model: ZooModel, device: torch.device) -> Callable[[], None]:
-    """Return a function that undoes what a forward pass in training changes: random states and running statistics."""
-    state = seeding.random_state(device)
-    running = [
-        (buffer, buffer.clone()) for module in model.modules() if module.training for buffer in module.buffers(False)
-    ]
-
-    def restore() -> None:
-        seeding.set_random_state(state, device)
-        for buffer, before in running:
-            buffer.copy_(before)
-
-    return restore
