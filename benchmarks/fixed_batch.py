@@ -105,7 +105,7 @@ def _model(plan: Plan, stage: StagePlan) -> ZooModel:
         head_options=plan.head.options,
     )
     model.idle = frozenset(plan.backbone.idle)
-    model.freeze_all_but(stage.trains, stage.tensors, stage.settings.batch_norm)
+    model.freeze_all_but(stage.trains, stage.tensors, stage.batch_norm)
     return model
 
 

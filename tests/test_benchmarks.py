@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 import sys
 from dataclasses import asdict, replace
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 import zoo
-from benchmarks import asked, checking, gpu, programs
+from benchmarks import abandoned, asked, checking, gpu, programs
 from benchmarks.__main__ import measure
 from benchmarks.fixed_batch import features_flops, training_flops, training_rate
 from benchmarks.peers.task import Stage, Task
@@ -265,3 +266,27 @@ def test_a_work_is_measured_once_and_leaves_its_rows(tmp_path: Path, capsys: pyt
     assert 0 < row["parts"]["features"] < row["seconds"] < row["process_seconds"]
     assert row["stages"][0]["images_per_second"] > 0
     assert "| at most 1,000 |" in work_table(work, [row])
+
+
+def test_the_rule_for_giving_up_is_replayed_on_a_run(
+    few: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = zoo.plan(backbone="timm/test_resnet", weights="random", data=few, epochs=80)
+    (tmp_path / "plan.json").write_text(plan.model_dump_json(), "utf-8")
+    ends = {"head": [(0.8, 0.5)], "last": [(0.5, 1.0), (0.5, 1.0), (0.5, 1.0), (0.9, 1.0)], "all": [(0.7, 1.1)] * 4}
+    lines = [
+        json.dumps({"stage": stage, "seconds": 2.0, "val": {"accuracy": accuracy, "macro_f1": 0.5, "loss": loss}})
+        for stage, epochs in ends.items()
+        for accuracy, loss in epochs
+    ]
+    (tmp_path / "history.jsonl").write_text("\n".join(lines), "utf-8")
+    last, everything = abandoned.replay(tmp_path)
+    assert (last.given_up, last.saved, last.wrong_by_accuracy, last.wrong_by_loss) == (2, 4.0, True, False)
+    # `last` became the best, so it is what `all` has to beat.
+    assert everything.rival == last.end and everything.given_up == 2 and not everything.wrong_by_accuracy
+    assert abandoned.main([str(tmp_path)]) == 0
+    told = capsys.readouterr().out
+    assert "given up: 2; saved: 4 of 8 epochs, 8 of 16 s" in told and "wrong by accuracy: 1" in told
+    with pytest.raises(SystemExit):
+        abandoned.main([str(few)])
+    assert "no run with plan.json and history.jsonl" in capsys.readouterr().err

@@ -26,6 +26,7 @@ SIZES = {
     "zoo.api": "every public function with every argument and what it means",
     "zoo.exporting.formats": "the one table of formats, light enough for `zoo --help`",
     "zoo.exporting.pt2": "one file for each format",
+    "zoo.planning.batch_norm": "one decision, with the number that it turns on",
     "zoo.planning.batch_sizes": "pure arithmetic that light modules and the training loop share",
     "zoo.planning.versions": "must stay free of torch",
     "zoo.registry.hooks": "the whole extension surface on one screen",

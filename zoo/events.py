@@ -134,6 +134,9 @@ class StageFinished:
     seconds: float
     val: Mapping[str, float] = field(default_factory=dict)
     """Validation scores of the model that the stage ends with: `accuracy`, `macro_f1`, `loss`."""
+    abandoned: str = ""
+    """Why the stage was given up before its end; empty where it was not. Then its model is not used, and later stages
+    begin from the best one so far."""
 
 
 @dataclass(frozen=True, kw_only=True)

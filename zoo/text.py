@@ -91,6 +91,11 @@ def counted(number: int, one: str, many: str | None = None) -> str:
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
+def points(share: float | None) -> str:
+    """A difference between two shares from 0 to 1: `+0.5 points`, `-2.0 points`; None as `-`."""
+    return "-" if share is None else f"{100 * share + 0.0:+.1f} points"
+
+
 def size(value: float) -> str:
     """A number of bytes for people: `12 kB`, `12 MB`, `1.4 GB`."""
     if value < 100e3:

@@ -7,7 +7,7 @@ import torch
 import zoo
 from zoo.evaluation.out_of_memory import out_of_memory_as_error
 from zoo.planning.batch_sizes import batch_sizes
-from zoo.training import trainer
+from zoo.training import first_look
 
 
 @pytest.mark.parametrize("images", range(1, 70))
@@ -20,7 +20,7 @@ def test_a_step_that_is_repeated_leaves_running_statistics_as_one_step_does() ->
     model = zoo.create_model("timm/test_resnet", classes=2, weights="random")
     model.freeze_all_but(["head", *model.groups.names])
     model.train()
-    restore = trainer.undo_step(model, torch.device("cpu"))
+    restore = first_look.undo_step(model, torch.device("cpu"))
     before = {name: buffer.clone() for name, buffer in model.named_buffers()}
     state = torch.get_rng_state()
     model(torch.randn(4, 3, 64, 64))

@@ -55,7 +55,7 @@ def planned(data: Path, backbone: str, train: str) -> StagePlan:
 def model_of(stage: StagePlan, backbone: str) -> ZooModel:
     torch.manual_seed(0)
     model = zoo.create_model(backbone, head="linear", classes=2, weights="random")
-    model.freeze_all_but(stage.trains, stage.tensors, stage.settings.batch_norm)
+    model.freeze_all_but(stage.trains, stage.tensors, stage.batch_norm)
     return model
 
 

@@ -156,6 +156,9 @@ class RunDisplay:
             )
 
     def _stage(self, stage: StageFinished) -> None:
+        if stage.abandoned:
+            self._console.print(f"  given up after {console.seconds(stage.seconds)}: {stage.abandoned}")
+            return
         last = self._last_epoch
         loss = f"train loss {last.train_loss:.4f}, " if last else ""
         self._console.print(

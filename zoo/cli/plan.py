@@ -15,6 +15,7 @@ from zoo.specs.preprocessing import Preprocessing
 from zoo.specs.selectors import TensorKind
 
 _SHOWN = 5
+_DOES = {"train": "train", "frozen": "stay frozen", "adapt": "adapt"}
 _CLASSES = 50
 """Most classes that are named on a terminal."""
 """Unused files that are listed without `-v`."""
@@ -44,6 +45,11 @@ def print_plan(plan: Plan, verbosity: Verbosity, *, to: Console | None = None) -
     for stage in plan.stages:
         if stage.solver_why:
             screen.print(f"{stage.settings.name}: {stage.solver_why}")
+    for line in _batch_norms(plan.stages):
+        screen.print(line)
+    for stage in plan.stages:
+        if stage.settings.abandon:
+            screen.print(f"{stage.settings.name}: may be stopped early, where it cannot become the best stage any more")
     if any(stage.steps and stage.decayed_parameters < stage.trainable_parameters for stage in plan.stages):
         screen.print("weight decay acts on weights of two or more dimensions, not on scales, shifts and biases")
     _print_skipped(plan, verbosity, screen)
@@ -195,6 +201,15 @@ def _cached_outputs(stage: StagePlan) -> str:
         size = text.size(stage.kept_bytes)
         return f"{name}: each image goes through the groups before {stage.cut} once ({size} cached)"
     return f"{name}: each image goes through the whole backbone in every epoch: {stage.why}"
+
+
+def _batch_norms(stages: Sequence[StagePlan]) -> list[str]:
+    """What `auto` became and why, for all stages with the same reason in one line."""
+    alike: dict[tuple[str, str], list[str]] = {}
+    for stage in stages:
+        if stage.batch_norm_why:
+            alike.setdefault((stage.batch_norm, stage.batch_norm_why), []).append(stage.settings.name)
+    return [f"{', '.join(names)}: batch norms {_DOES[policy]}: {why}" for (policy, why), names in alike.items()]
 
 
 def _print_skipped(plan: Plan, verbosity: Verbosity, screen: Console) -> None:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from zoo.cli import console
 from zoo.cli.console import Verbosity
 from zoo.cli.document import print_document
 from zoo.storage.atomic import json_line, json_text, write_text
-from zoo.text import shell_word
+from zoo.text import counted, points, shell_word
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -34,20 +35,15 @@ def print_result(result: Result, verbosity: Verbosity, *, as_json: bool) -> None
         return
     screen = console.out()
     kept = result.content["selection"]["kept"]
-    rows = [
-        [
-            stage["name"] + (" (kept)" if stage["name"] == kept else ""),
-            f"{stage['metrics']['val']['accuracy']:.3f}",
-            f"{stage['metrics']['val']['macro_f1']:.3f}",
-            f"{stage['metrics']['val']['loss']:.4f}",
-            console.seconds(stage["seconds"]),
-        ]
-        for stage in result.content["stages"]
-    ]
-    columns = ["stage", "val accuracy", "macro F1", "val loss", "time"]
+    rows = [_stage_row(stage, kept) for stage in result.content["stages"]]
+    columns = ["stage", "val accuracy", "macro F1", "val loss", "gain", "time"]
     screen.print()
     console.show(screen, console.table("Result", columns, rows, right=columns[1:]))
     screen.print()
+    for stage in result.content["stages"]:
+        if stage.get("abandoned"):
+            after = counted(stage["epochs"], "epoch")
+            screen.print(f"{stage['name']} was given up after {after}: {stage['abandoned_why']}")
     for split, metrics in result.metrics.items():
         screen.print(f"{split} accuracy {metrics['accuracy']:.3f}, macro F1 {metrics['macro_f1']:.3f}", style="bold")
     screen.print(_proof(result, verbosity))
@@ -59,6 +55,18 @@ def print_result(result: Result, verbosity: Verbosity, *, as_json: bool) -> None
         screen.print(f"report: {result.path / 'report.html'}")
     if not verbosity.quiet:
         screen.print(f"next: zoo predict {shell_word(result.artefact)} IMAGE")
+
+
+def _stage_row(stage: Mapping[str, Any], kept: str) -> list[str]:
+    """Scores of a stage; none of one that was given up before its first epoch ended."""
+    val = stage["metrics"]["val"]
+    scores = [f"{val['accuracy']:.3f}", f"{val['macro_f1']:.3f}", f"{val['loss']:.4f}", points(stage.get("gain"))]
+    is_kept, abandoned = stage["name"] == kept, stage.get("abandoned")
+    return [
+        stage["name"] + (" (kept)" if is_kept else " (given up)" if abandoned else ""),
+        *(scores if stage["epochs"] else ["-"] * len(scores)),
+        console.seconds(stage["seconds"]),
+    ]
 
 
 def _proof(result: Result, verbosity: Verbosity) -> str:

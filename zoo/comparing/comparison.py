@@ -59,7 +59,7 @@ class ComparedRun:
         stages = self.record.result["stages"]
         names = [stage["name"] for stage in stages]
         until = names.index(self.kept) + 1 if self.kept in names else len(names)
-        return max(int(stage["trainable_parameters"]) for stage in stages[:until])
+        return max(int(stage["trainable_parameters"]) for stage in stages[:until] if not stage.get("abandoned"))
 
     @property
     def seconds(self) -> float:

@@ -256,6 +256,11 @@ class ZooModel(nn.Module):
         held = frozenset([HEAD]) if name.split(".")[0] == HEAD else self.groups.modules[inside]
         return held.isdisjoint(groups) or (batch_norm == "frozen" and name in self._batch_norms)
 
+    def has_batch_norms(self, groups: Collection[str]) -> bool:
+        """Whether any of these groups of the backbone has a batch norm."""
+        held = (self.groups.modules[name.removeprefix("backbone.")] for name in self._batch_norms)
+        return any(not of.isdisjoint(groups) for of in held)
+
     def freeze_all_but(
         self, groups: Collection[str], tensors: Collection[TensorKind] = (), batch_norm: BatchNorm = "train"
     ) -> None:

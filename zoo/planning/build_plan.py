@@ -68,7 +68,7 @@ def build_plan(
         recipe=resolved.recipe_name,
         recipe_summary=resolved.recipe.summary,
         keep=resolved.recipe.keep,
-        stages=_stages(resolved, dataset, cut_fault),
+        stages=_stages(resolved, dataset, choice.kind != "random", cut_fault),
         classes=dataset.classes,
         preprocessing=store.preprocessing.to_dict(),
         data=_data(resolved, dataset, examined.digest),
@@ -105,7 +105,9 @@ def _bytes(backbone: nn.Module) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in backbone.state_dict().values())
 
 
-def _stages(resolved: Resolved, dataset: Dataset, cut_fault: Callable[[str], str] | None) -> tuple[StagePlan, ...]:
+def _stages(
+    resolved: Resolved, dataset: Dataset, pretrained: bool, cut_fault: Callable[[str], str] | None
+) -> tuple[StagePlan, ...]:
     return tuple(
         plan_stage(
             stage,
@@ -113,6 +115,7 @@ def _stages(resolved: Resolved, dataset: Dataset, cut_fault: Callable[[str], str
             resolved.outline,
             train=len(dataset.splits["train"]),
             val=len(dataset.splits["val"]),
+            pretrained=pretrained,
             feature_shape=resolved.feature_shape,
             device=resolved.device,
             cut_fault=cut_fault,

@@ -11,12 +11,13 @@ from zoo.errors import OptionError, RecipeError
 from zoo.frozen.decision import Amount, decide_for_backbone, decide_for_head, features_size
 from zoo.model.adapters import adaptable_layers, adapted, require_peft
 from zoo.model.model import HEAD, ZooModel
+from zoo.planning.batch_norm import Evidence, decide_batch_norm
 from zoo.planning.batch_sizes import batch_sizes
 from zoo.planning.request import CLOSED_FORM_RECIPE
 from zoo.planning.solver import choose_solver, solver_faults
 from zoo.registry.names import ResolvedBackbone
 from zoo.specs.plan import StagePlan
-from zoo.specs.recipe import RecipeSpec, Stage
+from zoo.specs.recipe import BatchNorm, Keep, RecipeSpec, Stage
 from zoo.specs.selectors import Selection, TensorKind, select
 
 _KINDS = {
@@ -43,6 +44,7 @@ def select_groups(
             require_peft(source, stage.name)
             selection = replace(selection, adapters=_layers(stage, selection, outline))
         faults += found or _impossible(stage, selection, outline, f"stages[{index}]")
+        faults += _without_abandoning(stage, index, recipe.keep, outline)
         if selection.backbone and outline.closed_form:
             raise OptionError(
                 f"The recipe {source} trains the backbone in its stage {stage.name!r}, and this head is fitted in "
@@ -71,7 +73,9 @@ def _impossible(stage: Stage, selection: Selection, outline: ZooModel, path: str
     faults += solver_faults(stage, selection, outline, path)
     if stage.lr == "auto" and selection.backbone:
         faults.append(f"{path}.lr: 'auto' tries rates on features computed once, and this stage trains the backbone")
-    if stage.batch_size == 1 and any(norm.training for norm in _batch_norms(outline, stage, selection)):
+    # `auto` becomes `frozen` for such batches. A head may have batch norms as well, and they train.
+    policy = "frozen" if stage.batch_norm == "auto" else stage.batch_norm
+    if stage.batch_size == 1 and any(norm.training for norm in _batch_norms(outline, policy, selection)):
         faults.append(f"{path}.batch_size: batch norm cannot train on 1 image, and this stage trains batch norms")
     return faults
 
@@ -88,7 +92,6 @@ def _without_effect(stage: Stage, selection: Selection, outline: ZooModel, path:
             faults.append(f"{path}.{key}: would do nothing, this head brings its own loss")
     of_backbone = (
         ("l2_sp", 0),
-        ("batch_norm", "train"),
         ("layer_decay", 1),
         ("gradient_checkpointing", False),
         ("prefix", "auto"),
@@ -96,9 +99,12 @@ def _without_effect(stage: Stage, selection: Selection, outline: ZooModel, path:
     for key, usual in of_backbone:
         if not selection.backbone and getattr(stage, key) != usual:
             faults.append(f"{path}.{key}: would do nothing, this stage leaves the backbone alone")
-    if stage.batch_norm != "train" and selection.backbone and not selection.groups:
+    # `train` is what recipe files say that were written with every default when it was the default.
+    if stage.batch_norm not in ("auto", "train") and not selection.groups:
+        reason = "it is about groups that train as a whole, and this stage trains none"
         faults.append(
-            f"{path}.batch_norm: would do nothing, it is about groups that train as a whole, and this stage trains none"
+            f"{path}.batch_norm: would do nothing, "
+            + (reason if selection.backbone else "this stage leaves the backbone alone")
         )
     if stage.gradient_checkpointing and selection.backbone and not outline.can_checkpoint:
         faults.append(f"{path}.gradient_checkpointing: would do nothing, {outline.name} offers none")
@@ -162,13 +168,26 @@ def _cannot_mix(stage: Stage, selection: Selection, outline: ZooModel) -> str | 
     return None
 
 
+def _without_abandoning(stage: Stage, index: int, keep: Keep, outline: ZooModel) -> list[str]:
+    path = f"stages[{index}].abandon"
+    if not stage.abandon:
+        return []
+    if keep == "last":
+        return [f"{path}: with keep 'last' the run ends with its last stage, however good; leave one of the two out"]
+    if index == 0:
+        return [f"{path}: would do nothing, there is no stage before the first that could be better"]
+    if outline.closed_form:
+        return [f"{path}: would do nothing, this head is fitted in one pass, which has no epochs"]
+    return []
+
+
 def _trains(selection: Selection) -> list[str]:
     return [*selection.groups, *([HEAD] if selection.head else [])]
 
 
-def _batch_norms(outline: ZooModel, stage: Stage, selection: Selection) -> list[nn.Module]:
+def _batch_norms(outline: ZooModel, policy: BatchNorm, selection: Selection) -> list[nn.Module]:
     """Every batch norm, in the mode that it has while the selection trains."""
-    outline.freeze_all_but(_trains(selection), selection.tensors, stage.batch_norm)
+    outline.freeze_all_but(_trains(selection), selection.tensors, policy)
     outline.train()
     return [module for module in outline.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
 
@@ -180,6 +199,7 @@ def plan_stage(
     *,
     train: int,
     val: int,
+    pretrained: bool,
     feature_shape: tuple[int, ...],
     device: str,
     cut_fault: Callable[[str], str] | None = None,
@@ -193,14 +213,16 @@ def plan_stage(
         outline: The model on the meta device.
         train: Number of training images.
         val: Number of validation images.
+        pretrained: Whether the run starts from weights that were trained before.
         feature_shape: Shape of the features of one image.
         device: The device that the run computes on.
         cut_fault: As for `zoo.frozen.decision.decide_for_backbone`.
         asked: The option that asks for gradient steps in this stage; empty where none does.
     """
     trains = _trains(selection)
+    policy, policy_why = decide_batch_norm(stage, Evidence(images=train, pretrained=pretrained))
     with adapted(outline, selection.adapters, rank=stage.adapter_rank, alpha=stage.adapter_alpha):
-        norms = _batch_norms(outline, stage, selection)
+        norms = _batch_norms(outline, policy, selection)
         trained = {name: tensor for name, tensor in outline.named_parameters() if tensor.requires_grad}
         groups = {outline.group_of(name) for name in trained}
         every = count_parameters(outline.parameters())
@@ -234,6 +256,8 @@ def plan_stage(
         why=decision.why,
         batch_norms_frozen=sum(not norm.training for norm in norms),
         batch_norms_training=sum(norm.training for norm in norms),
+        batch_norm=policy,
+        batch_norm_why=policy_why if outline.has_batch_norms(selection.groups) else "",
         views=views,
         solver=chosen.solver,
         solver_why=chosen.why,

@@ -21,7 +21,7 @@ from zoo.reporting.confusions import frequent_confusions, shown_matrix
 from zoo.reporting.examples import Examples, gather
 from zoo.reporting.record import RunRecord, read_run
 from zoo.storage.atomic import write_text
-from zoo.text import shell_word
+from zoo.text import points, shell_word
 from zoo.training.run_folder import has_result
 
 REPORT = "report.html"
@@ -106,7 +106,7 @@ def environment(*packages: str) -> Environment:
         # A misspelt name in a template is an error, not an empty place in the page.
         undefined=StrictUndefined,
     )
-    templates.filters |= {"percent": percent, "seconds": seconds, "evidence": _evidence}
+    templates.filters |= {"percent": percent, "seconds": seconds, "evidence": _evidence, "points": points}
     return templates
 
 

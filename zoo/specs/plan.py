@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from zoo.specs.data import FOLDER
 from zoo.specs.head import Needs
-from zoo.specs.recipe import Keep, Stage
+from zoo.specs.recipe import BatchNorm, Keep, Stage
 from zoo.specs.selectors import TensorKind
 from zoo.specs.solver import FittedBy
 
@@ -135,6 +135,10 @@ class StagePlan(_PlanPart):
     """The reason where nothing is cached."""
     batch_norms_frozen: int
     batch_norms_training: int
+    batch_norm: BatchNorm = "train"
+    """What the batch norms of groups in `trains` do, where `settings` may say `auto`."""
+    batch_norm_why: str = ""
+    """How `auto` was decided; empty where the recipe decided, and where there are none in groups that train."""
     views: int = 0
     """Number of augmented views of each training image, at most one an epoch. Epochs take them in turn; a closed form
     and the solver are fitted to all of them."""
@@ -147,6 +151,16 @@ class StagePlan(_PlanPart):
     def epochs(self) -> int:
         """Most epochs that the stage has; a stage without gradient steps has one."""
         return self.settings.epochs if self.steps else 1
+
+    @model_validator(mode="before")
+    @classmethod
+    def _before_auto(cls, content: Any) -> Any:
+        """Fill in what plans did not say when recipes alone decided on batch norms."""
+        if not isinstance(content, dict) or "batch_norm" in content:
+            return content
+        settings = content.get("settings")
+        asked = settings.get("batch_norm") if isinstance(settings, dict) else getattr(settings, "batch_norm", None)
+        return content if asked in (None, "auto") else {**content, "batch_norm": asked}
 
     def view_keys(self, seed: int) -> tuple[str, ...]:
         """Keys of the random draws of each augmented view, for a run with this seed. They differ from epochs' keys."""

@@ -33,6 +33,7 @@ from zoo.specs.solver import Solver
 Augment = Literal["none", "flip", "crop", "rand"]
 Sampling = Literal["shuffled", "balanced"]
 BatchNorm = Literal["train", "frozen", "adapt"]
+BatchNormChoice = Literal["auto", "train", "frozen", "adapt"]
 Keep = Literal["best", "last"]
 
 
@@ -107,14 +108,18 @@ class Stage(BaseModel):
     l2_sp: Annotated[Number, Field(ge=0)] = 0.0
     """Penalty on moving away from the run's starting point: l2_sp / 2 times the squared distance of the trained
     backbone parameters is added to the loss (L2-SP, arXiv:1802.01483)."""
-    batch_norm: BatchNorm = "train"
+    batch_norm: BatchNormChoice = "auto"
     """Batch norms of groups that train as a whole. `frozen`: running statistics, scales and shifts stay. `adapt`: the
-    statistics follow the new images, scales and shifts stay (arXiv:1603.04779)."""
+    statistics follow the new images, scales and shifts stay (arXiv:1603.04779). `auto`: `frozen`, except where there is
+    nothing to keep or enough to learn from; see `zoo.planning.batch_norm`."""
     ema: Annotated[Number, Field(ge=0, lt=1)] = 0.0
     """Decay of a moving average of the weights (arXiv:1803.05407), updated after every step. The stage is validated
     with the average and ends with it. 0: no average."""
     patience: Annotated[Whole, Field(ge=0)] = 0
     """The stage ends after so many epochs in a row that were not better on validation than its best one. 0: never."""
+    abandon: bool = False
+    """Whether the stage is given up as soon as it cannot become the best one any more; see `zoo.training.abandon`. The
+    next stage then begins from the best one."""
     keep_epoch: Keep = "last"
     """The epoch that the stage ends with: its last, or the best on validation. Ties go to the lower loss."""
     gradient_checkpointing: bool = False

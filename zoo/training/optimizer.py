@@ -27,7 +27,7 @@ def make_optimizer(model: ZooModel, stage: StagePlan) -> Optimizer:
     by_group: dict[tuple[str, bool], list[tuple[str, object]]] = {}
     for name, parameter in model.named_parameters():
         # Asked of the plan, not of `requires_grad`, so that a fault of the freezing does not hide here.
-        if model.trains(name, stage.trains, stage.tensors, settings.batch_norm):
+        if model.trains(name, stage.trains, stage.tensors, stage.batch_norm):
             by_group.setdefault((model.group_of(name), decays(parameter, settings)), []).append((name, parameter))
     groups = [
         {

@@ -19,6 +19,7 @@ from zoo.model import adapters
 from zoo.planning.batch_sizes import batch_sizes
 from zoo.specs.plan import StagePlan
 from zoo.specs.run_result import Check
+from zoo.training.abandon import Rival, given_up, stage_gain
 from zoo.training.checkpoint import Moment, Saved
 from zoo.training.learning_rate import RATES, ChosenRate, choose_rate, with_rate
 from zoo.training.objective import anchors_of, objective_for
@@ -120,7 +121,8 @@ class StageRunner:
         """How many models the run chooses among: one per stage, or one per epoch where a stage keeps its best epoch."""
         per_stage = [
             epochs if stage.settings.keep_epoch == "best" else 1
-            for stage, epochs in zip(self._plan.stages, self._epochs, strict=False)
+            for stage, epochs, record in zip(self._plan.stages, self._epochs, self.stages, strict=False)
+            if not record.get("abandoned")
         ]
         return sum(per_stage) if self._plan.keep == "best" else sum(per_stage[-1:])
 
@@ -131,7 +133,7 @@ class StageRunner:
         if self._interrupted is not None:
             self._stage_clock.add(self._interrupted.facts["stage"]["seconds"])
         with with_adapters(self._model, stage, self._plan.seed):
-            self._model.freeze_all_but(stage.trains, stage.tensors, stage.settings.batch_norm)
+            self._model.freeze_all_but(stage.trains, stage.tensors, stage.batch_norm)
             self._model.checkpoint_gradients(stage.settings.gradient_checkpointing)
             watch = StageWatch(self._model, stage)
             try:
@@ -141,7 +143,7 @@ class StageRunner:
                 self.checks += watch.checks()
             if end is None:
                 return
-            if stage.adapters:
+            if stage.adapters and not end.abandoned:
                 end = self._merge_adapters(stage, end, inputs)
         self._finish_stage(stage, end, watch, inputs.chunk)
 
@@ -175,9 +177,15 @@ class StageRunner:
     def _finish_stage(self, stage: StagePlan, end: StageEnd, watch: StageWatch, chunk: int) -> None:
         name, seconds = stage.settings.name, self._stage_clock.seconds()["total"]
         self._epochs.append(end.epochs)
-        self.stages.append(_stage_content(stage, end, seconds, self._rate))
-        self._context.report(StageFinished(stage=name, seconds=seconds, val=end.scores.to_dict()))
-        if watch.usable and self._is_better(end.scores):
+        content = _stage_content(stage, end, seconds, self._rate)
+        before = self.best.scores if self.best else None
+        self.stages.append({**content, **stage_gain(end.scores, before), **given_up(end.abandoned)})
+        val = end.scores.to_dict()
+        self._context.report(StageFinished(stage=name, seconds=seconds, val=val, abandoned=end.abandoned))
+        if end.abandoned and self.best is not None:
+            # The next stage begins from the best one: what was given up is a worse beginning.
+            load_partial_state_dict(self._model, self.best.state)
+        elif watch.usable and self._is_better(end.scores):
             # On the CPU: the device may not have memory for the model twice.
             state = {key: tensor.detach().cpu().clone() for key, tensor in self._model.state_dict().items()}
             self.best = Candidate(name, end.scores, end.logits, chunk, state)
@@ -228,6 +236,7 @@ class StageRunner:
             seed=self._plan.seed,
             objective=objective_for(stage.settings, context.train_targets, len(self._plan.classes), self._anchors),
             watch=watch,
+            rival=Rival(self.best.stage, self.best.scores) if stage.settings.abandon and self.best else None,
             micro_batches=context.micro_batches(longest, f"training {stage.settings.name}"),
             contents=[context.store.digest_of(file) for file in context.train] if stage.solver == "lbfgs" else (),
         )
@@ -352,7 +361,7 @@ class StageRunner:
 
 
 def _trained_by(stages: Sequence[StagePlan], model: Any, name: str) -> bool:
-    return any(model.trains(name, stage.trains, stage.tensors, stage.settings.batch_norm) for stage in stages)
+    return any(model.trains(name, stage.trains, stage.tensors, stage.batch_norm) for stage in stages)
 
 
 def _stage_content(stage: StagePlan, end: StageEnd, seconds: float, rate: ChosenRate | None) -> dict[str, Any]:

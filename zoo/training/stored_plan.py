@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 from dataclasses import replace
@@ -103,7 +104,7 @@ def differences(stored: Plan, current: Plan) -> list[str]:
         "workers": True,
         "warnings": True,
         "estimate": True,
-        "stages": {"__all__": {"inputs", "cut", "kept_bytes", "why", "solver_why"}},
+        "stages": {"__all__": {"inputs", "cut", "kept_bytes", "why", "solver_why", "batch_norm_why"}},
         "weights": {"download", "download_bytes"},
     }
     if stored.weights.taken is None:  # as in a plan that was made when zoo did not store it
@@ -134,6 +135,9 @@ def refuse_differences(run: Path, stored: Plan, current: Plan) -> None:
 
 def refuse_other_plan(checkpoint: Path, of_checkpoint: Mapping[str, Any], plan: Plan) -> None:
     """Raise Refused, listing the differences, for a checkpoint that was written under another plan."""
+    # Read as a plan, so that what plans did not say when it was written has the value that it had then.
+    with contextlib.suppress(ValidationError):
+        of_checkpoint = Plan.model_validate(dict(of_checkpoint)).model_dump(mode="json")
     differing = _differences(of_checkpoint, plan.model_dump(mode="json"))
     if differing:
         listed = "\n".join(f"  {line}" for line in differing[:_SHOWN])

@@ -6,7 +6,7 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -20,7 +20,9 @@ from zoo.frozen.inputs import Inputs
 from zoo.model.model import ZooModel
 from zoo.specs.plan import StagePlan
 from zoo.training import seeding
+from zoo.training.abandon import Rival, hopeless
 from zoo.training.checkpoint import Moment
+from zoo.training.first_look import look, undo_step
 from zoo.training.learning_rate import rates_at, set_rates
 from zoo.training.objective import Objective, mix, mixes
 from zoo.training.optimizer import load_optimizer_state, make_average, make_optimizer, optimizer_state, take_step
@@ -49,6 +51,8 @@ class StageSetup:
     """Observes every step."""
     micro_batches: MicroBatches
     """How many training images go through the model at a time."""
+    rival: Rival | None = None
+    """The best stage so far, where this one is to be given up when it cannot beat it."""
     report: Report = silent
     """Called with events of epochs and batches."""
     record: Callable[[EpochFinished], None] = silent
@@ -77,6 +81,8 @@ class StageProgress:
     """Epochs since the best one, for early stopping."""
     best: dict[str, float] | None = None
     """Validation scores of the best epoch."""
+    epochs: list[dict[str, float]] = field(default_factory=list)
+    """Validation scores of every epoch, where the stage may be given up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +97,9 @@ class StageEnd:
     """Number of epochs trained."""
     solved: dict[str, Any] | None = None
     """How a solver found the head, in plain JSON types; None where none did."""
+    abandoned: str = ""
+    """Why the stage was given up before its end; empty where it was not. Its scores are those of its last epoch; where
+    it has none, those of the rival, with which the run goes on."""
 
 
 class StageTrainer:
@@ -125,6 +134,8 @@ class StageTrainer:
             NotFinite: The loss or a gradient is not finite.
         """
         while self._at.epoch <= self._stage.settings.epochs and not self._patience_is_over():
+            if why := self._cannot_win():
+                return self._given_up(why)
             self._train_epoch(stop_after)
             if self._at.steps == stop_after:
                 return None
@@ -238,6 +249,8 @@ class StageTrainer:
             )
         )
         self._last = scores, logits
+        if self._work.rival is not None:
+            at.epochs.append(scores.to_dict())
         at.epoch, at.images, at.loss, at.seconds = at.epoch + 1, 0, 0.0, 0.0
 
     def _compare_with_best(self, model: ZooModel, scores: Scores, logits: Tensor) -> None:
@@ -251,6 +264,26 @@ class StageTrainer:
             state = model.state_dict()
             self._best_state = {name: state[name].detach().clone() for name in self._watch.names if name in state}
             self._best_state["logits"] = logits
+
+    def _cannot_win(self) -> str:
+        """Return why the stage cannot become the best one, seen before an epoch; empty where it can."""
+        work, settings = self._work, self._stage.settings
+        if work.rival is None:
+            return ""
+        if not self._at.steps and self._stage.batch_norms_training:
+            return look(work.model, work.stage, work.inputs, work.micro_batches, work.train_targets, work.seed)
+        return hopeless(work.rival, [Scores(**scores) for scores in self._at.epochs], of=settings.epochs)
+
+    def _given_up(self, why: str) -> StageEnd:
+        """End the stage as it is: what its model holds is not used."""
+        epochs, rival = self._at.epochs, self._work.rival
+        assert rival is not None, "nothing else gives a stage up"
+        self._watch.given_up()
+        if self._at.steps:
+            total = self._stage.settings.epochs * len(self._work.train_targets)
+            self._work.report(Progress(task=self._stage.settings.name, done=total, total=total))
+        scores = Scores(**epochs[-1]) if epochs else rival.scores
+        return StageEnd(scores, torch.empty(0), len(epochs), why)
 
     def _patience_is_over(self) -> bool:
         patience = self._stage.settings.patience
@@ -330,18 +363,3 @@ def _batches_done(images: int, order: Sequence[Sequence[int]]) -> int:
 def _backward(loss: Tensor) -> float:
     loss.backward()  # type: ignore[no-untyped-call]
     return float(loss.detach())
-
-
-def undo_step(model: ZooModel, device: torch.device) -> Callable[[], None]:
-    """Return a function that undoes what a forward pass in training changes: random states and running statistics."""
-    state = seeding.random_state(device)
-    running = [
-        (buffer, buffer.clone()) for module in model.modules() if module.training for buffer in module.buffers(False)
-    ]
-
-    def restore() -> None:
-        seeding.set_random_state(state, device)
-        for buffer, before in running:
-            buffer.copy_(before)
-
-    return restore

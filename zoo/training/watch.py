@@ -62,6 +62,7 @@ class StageWatch:
         self._optimizer: Check | None = None
         self._finite: Check | None = None
         self._closed_form: Check | None = None
+        self._given_up = False
 
     def rate_found(self, rate: float) -> None:
         """Note the rate that a search chose in place of `auto`."""
@@ -165,6 +166,10 @@ class StageWatch:
             evidence={"not_finite": wrong[:_SHOWN]},
         )
 
+    def given_up(self) -> None:
+        """Note that the stage ended early and its model is not used. It may not even have made a step."""
+        self._given_up = True
+
     @property
     def usable(self) -> bool:
         """Whether the stage ended, with finite weights and logits."""
@@ -214,7 +219,7 @@ class StageWatch:
         if self._closed_form is not None:
             # Fitted in one pass: there are no gradients, no second epoch and no draws to check.
             checks.append(self._closed_form)
-        else:
+        elif self._steps or not self._given_up:
             checks += [self._gradients(), self._loss_movement(), self._seeds()]
         return [*checks, *(check for check in (self._optimizer, self._finite) if check is not None)]
 
@@ -223,7 +228,7 @@ class StageWatch:
         return _digests({name: tensor for name, tensor in tensors.items() if not self._trains(name)})
 
     def _trains(self, name: str) -> bool:
-        return self._model.trains(name, self._stage.trains, self._stage.tensors, self._stage.settings.batch_norm)
+        return self._model.trains(name, self._stage.trains, self._stage.tensors, self._stage.batch_norm)
 
     def _frozen_unchanged(self) -> Check:
         after = self._frozen_digests()
@@ -336,7 +341,7 @@ def _eval_modules(model: ZooModel, stage: StagePlan) -> list[str]:
     """Return the names of the modules that must be in evaluation mode while the stage trains."""
     names = [f"backbone.{name}" if name else "backbone" for name, _ in model.backbone.named_modules()]
     names += [f"head.{name}" if name else "head" for name, _ in model.head.named_modules()]
-    return [name for name in names if model.stays_in_eval(name, stage.trains, stage.settings.batch_norm)]
+    return [name for name in names if model.stays_in_eval(name, stage.trains, stage.batch_norm)]
 
 
 def _digests(tensors: Mapping[str, Tensor]) -> dict[str, str]:

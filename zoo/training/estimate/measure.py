@@ -43,7 +43,7 @@ BACKBONE_BATCHES = 3
 """Batches of `plan.chunk` images that are measured through the frozen backbone."""
 _NO_RATE = 1e-12
 """Learning rate of the measured steps, so small that the weights stay as they are."""
-_NO_EFFECT_ON_SPEED = {"name", "train", "epochs", "lr", "layer_decay", "warmup", "schedule", "weight_decay"}
+_NO_EFFECT_ON_SPEED = {"name", "train", "epochs", "lr", "layer_decay", "warmup", "schedule", "weight_decay", "abandon"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +118,7 @@ class StageTimer:
         kind = f"{stage.trains} {stage.tensors} {stage.inputs} {stage.cut} {stage.solver} {settings}"
         if kind not in self._kinds:
             with with_adapters(self._model, stage, self._plan.seed):
-                self._model.freeze_all_but(stage.trains, stage.tensors, stage.settings.batch_norm)
+                self._model.freeze_all_but(stage.trains, stage.tensors, stage.batch_norm)
                 self._kinds[kind] = self._steps(stage) if stage.steps else self._fit(stage)
         return self._kinds[kind]
 
