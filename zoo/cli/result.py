@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from zoo.cli import console
 from zoo.cli.console import Verbosity
 from zoo.cli.document import print_document
+from zoo.specs.run_result import kept_in_words, named_in_words, optimism_in_words
 from zoo.storage.atomic import json_line, json_text, write_text
 from zoo.text import shell_word
 
@@ -33,23 +35,16 @@ def print_result(result: Result, verbosity: Verbosity, *, as_json: bool) -> None
         print_document(json_text({**result.content, "path": str(result.path)}))
         return
     screen = console.out()
-    kept = result.content["selection"]["kept"]
-    rows = [
-        [
-            stage["name"] + (" (kept)" if stage["name"] == kept else ""),
-            f"{stage['metrics']['val']['accuracy']:.3f}",
-            f"{stage['metrics']['val']['macro_f1']:.3f}",
-            f"{stage['metrics']['val']['loss']:.4f}",
-            console.seconds(stage["seconds"]),
-        ]
-        for stage in result.content["stages"]
-    ]
+    rows = _candidates(result.content, every_blend=verbosity.verbose)
     columns = ["stage", "val accuracy", "macro F1", "val loss", "time"]
     screen.print()
     console.show(screen, console.table("Result", columns, rows, right=columns[1:]))
     screen.print()
     for split, metrics in result.metrics.items():
         screen.print(f"{split} accuracy {metrics['accuracy']:.3f}, macro F1 {metrics['macro_f1']:.3f}", style="bold")
+    flattery = optimism_in_words(result.content["selection"])
+    if flattery and not verbosity.quiet:
+        screen.print(f"{flattery[0].upper()}{flattery[1:]} (val accuracy).")
     screen.print(_proof(result, verbosity))
     seconds = result.content["seconds"]
     parts = ", ".join(f"{name} {console.seconds(value)}" for name, value in seconds.items() if name != "total")
@@ -59,6 +54,24 @@ def print_result(result: Result, verbosity: Verbosity, *, as_json: bool) -> None
         screen.print(f"report: {result.path / 'report.html'}")
     if not verbosity.quiet:
         screen.print(f"next: zoo predict {shell_word(result.artefact)} IMAGE")
+
+
+def _candidates(content: Mapping[str, Any], *, every_blend: bool) -> list[list[str]]:
+    """Rows of the table of stages: their ends, and of their blends the kept one or all."""
+    kept, rows = kept_in_words(content["selection"]), []
+    for stage in content["stages"]:
+        for blend in stage.get("blends", ()):
+            name = named_in_words(stage["name"], blend["share"], blend["from"])
+            if every_blend or name == kept:
+                rows.append(_candidate(name, kept, blend, ""))
+        rows.append(_candidate(stage["name"], kept, stage, console.seconds(stage["seconds"])))
+    return rows
+
+
+def _candidate(name: str, kept: str, scored: Mapping[str, Any], seconds: str) -> list[str]:
+    val = scored["metrics"]["val"]
+    numbers = [f"{val['accuracy']:.3f}", f"{val['macro_f1']:.3f}", f"{val['loss']:.4f}"]
+    return [name + (" (kept)" if name == kept else ""), *numbers, seconds]
 
 
 def _proof(result: Result, verbosity: Verbosity) -> str:
