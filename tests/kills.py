@@ -34,6 +34,7 @@ epochs = 3
 lr = 1e-3
 ema = 0.8
 batch_norm = "adapt"
+blend = [0.25, 0.5]
 
 [[stages]]
 name = "all"
@@ -45,6 +46,7 @@ optimizer = "sgd"
 l2_sp = 0.01
 accumulate = 2
 augment = "crop"
+blend = [0.5]
 """
 _ZOO_SAVING_OFTEN = (
     "import zoo.training.checkpoint as checkpoint; checkpoint.SECONDS_BETWEEN.update(step=0, epoch=0); "

@@ -22,7 +22,8 @@ from tests.kills import RECIPE, Killing, digest
 from tests.numeric import draw_few
 from zoo.errors import CheckFailed, Refused, RunError
 from zoo.events import EpochFinished, Event, Note, Progress, StageStarted
-from zoo.training import checkpoint
+from zoo.training import candidates, checkpoint
+from zoo.training.choosing import Judged
 from zoo.training.run_folder import RunLock
 
 
@@ -117,6 +118,40 @@ def test_a_stopped_run_is_resumed_to_the_same_bytes_history_and_proof(
     assert {each.name for each in run.iterdir()} == {each.name for each in unbroken.path.iterdir()}
     checks = [json.loads((each / "proof.json").read_text("utf-8"))["checks"] for each in (run, unbroken.path)]
     assert checks[0] == checks[1]
+
+
+@pytest.mark.usefixtures("saving_often")
+@pytest.mark.parametrize("number", [2, pytest.param(0, marks=pytest.mark.long)])
+def test_a_kept_blend_and_the_head_that_later_ones_need_survive_a_stop(
+    number: int, usual: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Whatever they score, the first blend of the second stage is kept.
+    monkeypatch.setattr(candidates, "is_better", lambda later, best: torch.equal(later.loss, first[0]))
+    first: list[torch.Tensor] = []
+    original = candidates.judge
+
+    def noting(*arguments: Any) -> Judged:
+        judged = original(*arguments)
+        seen.append(judged.loss)
+        first[:] = seen[1:2]
+        return judged
+
+    seen: list[torch.Tensor] = []
+    monkeypatch.setattr(candidates, "judge", noting)
+    whole = zoo.finetune(**usual, out=tmp_path / "whole")
+    monkeypatch.setattr(candidates, "judge", original)
+    stop(usual, tmp_path / "run", "all", number)
+    assert whole.content["selection"]["blend"] == 0.25
+    saved = tmp_path / "run" / "checkpoint"
+    (head,) = saved.glob("*-head_end.safetensors")
+    assert load_file(head) and all(name.startswith("head.") for name in load_file(head)), "the rest is made again"
+    resumed = zoo.finetune(resume=tmp_path / "run")
+    assert digest(tmp_path / "run") == digest(whole.path)
+    assert resumed.content["selection"] == whole.content["selection"]
+    checks = [json.loads((each / "proof.json").read_text("utf-8"))["checks"] for each in (saved.parent, whole.path)]
+    assert checks[0] == checks[1] and "blended" in [check["name"] for check in checks[0]]
+    blends = [[stage.get("blends") for stage in each.content["stages"]] for each in (resumed, whole)]
+    assert blends[0] == blends[1]
 
 
 def test_a_run_without_a_checkpoint_starts_again_from_its_plan(

@@ -24,8 +24,11 @@ _HUB_LICENCES = (
 """The hub's identifiers of the licences that image weights are published under."""
 
 
-def model_card(config: ArtefactConfig, plan: Plan) -> str:
-    """The text of an artefact's README.md: front matter for the hub, then the facts for people."""
+def model_card(config: ArtefactConfig, plan: Plan, kept: str = "") -> str:
+    """The text of an artefact's README.md: front matter for the hub, then the facts for people.
+
+    `kept`: which of the recipe's models this is, in words; it is left out where nobody says.
+    """
     val = config.metrics["val"]
     images = {split: sum(counts) for split, counts in plan.data.images.items()}
     lines = [
@@ -44,6 +47,7 @@ def model_card(config: ArtefactConfig, plan: Plan) -> str:
         f"| licence of the pretrained weights | {_licence(plan)} |",
         f"| head | `{config.head.name}` {_cell(json.dumps(config.head.options))} |",
         f"| recipe | `{_cell(config.recipe)}`: {_cell(plan.recipe_summary)} |",
+        *([f"| kept | {_cell(kept)} |"] if kept else []),
         f"{_PROOF_ROW}{config.proof} |",
         f"| images | {', '.join(f'{count} {split}' for split, count in images.items())} |",
         f"| preprocessing | {Preprocessing.from_dict(config.preprocessing).describe()} |",

@@ -34,6 +34,7 @@ def write_artefact(
     metrics: dict[str, dict[str, float]],
     proof: str,
     golden: Golden,
+    kept: str = "",
 ) -> ArtefactConfig:
     """Write the artefact of a trained model -> its config.
 
@@ -44,6 +45,7 @@ def write_artefact(
         metrics: Split -> metric -> value.
         proof: The verdict so far, `passed` or `failed`; `mark_failed` corrects it later.
         golden: Golden logits that the model computed on the plan's device.
+        kept: What the run kept, in words, for the model card.
 
     Raises:
         RunError: The folder cannot be written.
@@ -53,7 +55,7 @@ def write_artefact(
         golden_config = save_golden(draft, golden, device=plan.device)
         config = _config(file_digest(draft / TENSORS), plan, metrics, proof, golden_config)
         (draft / CONFIG).write_text(_sealed_text(config.model_dump(mode="json")), "utf-8")
-        (draft / CARD).write_text(model_card(config, plan), "utf-8")
+        (draft / CARD).write_text(model_card(config, plan, kept), "utf-8")
     return config
 
 

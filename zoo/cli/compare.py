@@ -33,7 +33,7 @@ _SPLIT_METRICS: dict[str, Callable[[SplitScores], str]] = {
 _RUN_METRICS: dict[str, Callable[[ComparedRun], str]] = {
     "time": lambda run: console.seconds(run.seconds),
     "parameters trained": lambda run: f"{run.parameters_trained:,}",
-    "kept stage": lambda run: f"{run.kept}, of {run.candidates}",
+    "kept stage": lambda run: f"{run.kept_in_words}, of {run.candidates}",
     "proof": lambda run: run.proof,
 }
 """Rows of the metrics table that each run has once."""

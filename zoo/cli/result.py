@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from zoo.cli import console
 from zoo.cli.console import Verbosity
 from zoo.cli.document import print_document
+from zoo.specs.run_result import kept_in_words, named_in_words, optimism_in_words
 from zoo.storage.atomic import json_line, json_text, write_text
 from zoo.text import counted, points, shell_word
 
@@ -34,8 +35,7 @@ def print_result(result: Result, verbosity: Verbosity, *, as_json: bool) -> None
         print_document(json_text({**result.content, "path": str(result.path)}))
         return
     screen = console.out()
-    kept = result.content["selection"]["kept"]
-    rows = [_stage_row(stage, kept) for stage in result.content["stages"]]
+    rows = _candidates(result.content, every_blend=verbosity.verbose)
     columns = ["stage", "val accuracy", "macro F1", "val loss", "gain", "time"]
     screen.print()
     console.show(screen, console.table("Result", columns, rows, right=columns[1:]))
@@ -46,6 +46,9 @@ def print_result(result: Result, verbosity: Verbosity, *, as_json: bool) -> None
             screen.print(f"{stage['name']} was given up after {after}: {stage['abandoned_why']}")
     for split, metrics in result.metrics.items():
         screen.print(f"{split} accuracy {metrics['accuracy']:.3f}, macro F1 {metrics['macro_f1']:.3f}", style="bold")
+    flattery = optimism_in_words(result.content["selection"])
+    if flattery and not verbosity.quiet:
+        screen.print(f"{flattery[0].upper()}{flattery[1:]} (val accuracy).")
     screen.print(_proof(result, verbosity))
     seconds = result.content["seconds"]
     parts = ", ".join(f"{name} {console.seconds(value)}" for name, value in seconds.items() if name != "total")
@@ -57,16 +60,29 @@ def print_result(result: Result, verbosity: Verbosity, *, as_json: bool) -> None
         screen.print(f"next: zoo predict {shell_word(result.artefact)} IMAGE")
 
 
+def _candidates(content: Mapping[str, Any], *, every_blend: bool) -> list[list[str]]:
+    """Rows of the table of stages: their ends, and of their blends the kept one or all."""
+    kept, rows = kept_in_words(content["selection"]), []
+    for stage in content["stages"]:
+        for blend in stage.get("blends", ()):
+            name = named_in_words(stage["name"], blend["share"], blend["from"])
+            if every_blend or name == kept:
+                rows.append([name + (" (kept)" if name == kept else ""), *_scores(blend), "", ""])
+        rows.append(_stage_row(stage, kept))
+    return rows
+
+
 def _stage_row(stage: Mapping[str, Any], kept: str) -> list[str]:
     """Scores of a stage; none of one that was given up before its first epoch ended."""
-    val = stage["metrics"]["val"]
-    scores = [f"{val['accuracy']:.3f}", f"{val['macro_f1']:.3f}", f"{val['loss']:.4f}", points(stage.get("gain"))]
-    is_kept, abandoned = stage["name"] == kept, stage.get("abandoned")
-    return [
-        stage["name"] + (" (kept)" if is_kept else " (given up)" if abandoned else ""),
-        *(scores if stage["epochs"] else ["-"] * len(scores)),
-        console.seconds(stage["seconds"]),
-    ]
+    mark = " (kept)" if stage["name"] == kept else " (given up)" if stage.get("abandoned") else ""
+    scores = [*_scores(stage), points(stage.get("gain"))]
+    shown = scores if stage["epochs"] else ["-"] * len(scores)
+    return [stage["name"] + mark, *shown, console.seconds(stage["seconds"])]
+
+
+def _scores(scored: Mapping[str, Any]) -> list[str]:
+    val = scored["metrics"]["val"]
+    return [f"{val['accuracy']:.3f}", f"{val['macro_f1']:.3f}", f"{val['loss']:.4f}"]
 
 
 def _proof(result: Result, verbosity: Verbosity) -> str:

@@ -11,6 +11,7 @@ from zoo.comparing.pairing import SPLITS
 from zoo.comparing.significance import ALPHA, Interval, Outcomes
 from zoo.evaluation.metrics import Share
 from zoo.reporting.record import RunRecord
+from zoo.specs.run_result import kept_in_words
 
 FORMAT = 1
 
@@ -47,10 +48,15 @@ class ComparedRun:
         return str(self.record.result["selection"]["kept"])
 
     @property
+    def kept_in_words(self) -> str:
+        """The kept stage, or of a blend also how much of the way from the end of which stage it goes."""
+        return kept_in_words(self.record.result["selection"])
+
+    @property
     def candidates(self) -> int:
-        """The number of stages among which the kept one was chosen by validation accuracy; 1 if none was chosen."""
+        """The number of models among which the kept one was chosen on the validation images; 1 if none was chosen."""
         selection = self.record.result["selection"]
-        return int(selection["candidates"]) if selection["on"] == "val accuracy" else 1
+        return int(selection["candidates"]) if selection["on"] != "the last stage" else 1
 
     @property
     def parameters_trained(self) -> int:
@@ -205,6 +211,7 @@ def _run(run: ComparedRun) -> dict[str, Any]:
         "seed": plan.seed,
         "metrics": {split: asdict(scored) for split, scored in run.scores.items()},
         "kept": run.kept,
+        "blend": run.record.result["selection"].get("blend"),
         "candidates": run.candidates,
         "parameters_trained": run.parameters_trained,
         "seconds": run.seconds,

@@ -141,7 +141,7 @@ def _curve(
         ]
     kept = [index for index, epoch in enumerate(run.record.history, start=1) if epoch["stage"] == run.kept]
     parts += [
-        dot(x, y, 5.5, f"ring {kind}", f"{run.letter}: the kept stage, {run.kept}, ends here")
+        dot(x, y, 5.5, f"ring {kind}", f"{run.letter}: the kept stage, {run.kept_in_words}, ends here")
         for epoch, _, x, y in drawn
         if kept and epoch == kept[-1]
     ]

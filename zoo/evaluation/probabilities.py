@@ -61,11 +61,17 @@ def hits_in_top(logits: Tensor, targets: Tensor, top: int) -> int:
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> float:
     """Return the mean cross-entropy of logits[N, classes] and class indices targets[N] in nats."""
-    of_target = torch.empty(len(targets))
-    for rows, part in _parts(logits):
-        of_target[rows] = _at(part.log_softmax(1), targets[rows])
+    of_target = -losses(logits, targets)
     # Torch's own mean, in its order: of a single column, every target is class 0.
     return float(nll_loss(of_target[:, None], torch.zeros_like(targets, device="cpu")))
+
+
+def losses(logits: Tensor, targets: Tensor) -> Tensor:
+    """Return the cross-entropy of each of logits[N, classes] and class indices targets[N] in nats, float32[N]."""
+    of_target = torch.empty(len(targets))
+    for rows, part in _parts(logits):
+        of_target[rows] = -_at(part.log_softmax(1), targets[rows])
+    return of_target
 
 
 def _parts(logits: Tensor) -> Iterator[tuple[slice, Tensor]]:

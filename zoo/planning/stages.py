@@ -37,7 +37,7 @@ def select_groups(
         OptionError: A stage trains the backbone, and the head is fitted in closed form.
     """
     faults: list[str] = []
-    selections = []
+    selections: list[Selection] = []
     for index, stage in enumerate(recipe.stages):
         selection, found = select(stage.train, outline.active_groups(), path=f"stages[{index}]")
         if "adapters" in selection.tensors and not found:
@@ -45,6 +45,7 @@ def select_groups(
             selection = replace(selection, adapters=_layers(stage, selection, outline))
         faults += found or _impossible(stage, selection, outline, f"stages[{index}]")
         faults += _without_abandoning(stage, index, recipe.keep, outline)
+        faults += _without_blends(recipe, index, selections, outline)
         if selection.backbone and outline.closed_form:
             raise OptionError(
                 f"The recipe {source} trains the backbone in its stage {stage.name!r}, and this head is fitted in "
@@ -117,6 +118,25 @@ def _without_effect(stage: Stage, selection: Selection, outline: ZooModel, path:
     faults += _without_sampling(stage, outline, path)
     faults += _without_views(stage, selection, outline, path)
     return faults
+
+
+def _without_blends(recipe: RecipeSpec, index: int, before: Sequence[Selection], outline: ZooModel) -> list[str]:
+    """Blends that would do nothing; `before`: what the stages before this one train."""
+    if not recipe.stages[index].blend:
+        return []
+    path = f"stages[{index}].blend"
+    if recipe.keep == "last":
+        return [
+            f"{path}: would do nothing, the run ends with its last stage as it is; set keep to 'best', or leave blend out"
+        ]
+    if outline.closed_form:
+        return [f"{path}: would do nothing, this head is fitted in closed form, not in steps; leave it out"]
+    if not any(selection.head and not selection.backbone for selection in before):
+        return [
+            f"{path}: there is nothing to blend with, no stage before this one trains the head alone; put one there, "
+            'with train = ["head"], or leave it out'
+        ]
+    return []
 
 
 def _without_views(stage: Stage, selection: Selection, outline: ZooModel, path: str) -> list[str]:

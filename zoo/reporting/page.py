@@ -20,6 +20,7 @@ from zoo.reporting.command import RECIPE_FILE, as_lines, command_of, recipe_of
 from zoo.reporting.confusions import frequent_confusions, shown_matrix
 from zoo.reporting.examples import Examples, gather
 from zoo.reporting.record import RunRecord, read_run
+from zoo.specs.run_result import kept_in_words, named_in_words, optimism_in_words
 from zoo.storage.atomic import write_text
 from zoo.text import points, shell_word
 from zoo.training.run_folder import has_result
@@ -75,6 +76,9 @@ def render(record: RunRecord, examples: Examples, registry: Registry) -> str:
         examples=examples,
         stages=result["stages"],
         kept=kept,
+        kept_in_words=kept_in_words(result["selection"]),
+        optimism=optimism_in_words(result["selection"]),
+        blend_in_words=named_in_words,
         name=record.path.absolute().name,
         backbone=plan.backbone.name.rpartition("/")[2].partition(".")[0],
         head=plan.head.name.rpartition("/")[2],

@@ -102,4 +102,7 @@ def _split_assignment(assignment: str, *, a_stage: str) -> tuple[str, str, str]:
 def _parse_value(key: str, value: str) -> Any:
     if key == "train":
         return tuple(part.strip().strip("\"'") for part in value.strip("[]").split(","))
+    if key == "blend":
+        inside = value.removeprefix("[").removesuffix("]").strip()
+        return tuple(part.strip() for part in inside.split(",")) if inside else ()
     return value

@@ -48,6 +48,12 @@ def _no_bool(value: Any) -> Any:
     return value
 
 
+def _ascending(shares: tuple[float, ...]) -> tuple[float, ...]:
+    if list(shares) != sorted(set(shares)):
+        raise ValueError(f"should ascend and name no share twice, got {', '.join(f'{share:g}' for share in shares)}")
+    return shares
+
+
 def _auto(value: Any, number: ValidatorFunctionWrapHandler) -> Any:
     return value if value == "auto" else number(value)
 
@@ -56,6 +62,7 @@ Selector = Annotated[str, AfterValidator(_is_selector)]
 # Pydantic would take `true` for 1.
 Whole = Annotated[int, BeforeValidator(_no_bool)]
 Number = Annotated[float, BeforeValidator(_no_bool)]
+Share = Annotated[Number, Field(gt=0, lt=1)]
 if TYPE_CHECKING:
     Rate = float | Literal["auto"]
 else:
@@ -144,6 +151,9 @@ class Stage(BaseModel):
     """Rank of `adapters`: the width of the two thin matrices that train beside each layer (LoRA, arXiv:2106.09685)."""
     adapter_alpha: Annotated[Number, Field(gt=0)] = 16.0
     """Scale of `adapters`: their output is multiplied by adapter_alpha / adapter_rank before it is added."""
+    blend: Annotated[tuple[Share, ...], AfterValidator(_ascending)] = ()
+    """Shares between 0 and 1. For each, the run also chooses among the weights that lie so far on the way from the end
+    of the last stage before that trained the head alone to the end of this one (WiSE-FT, arXiv:2109.01903)."""
 
     @field_validator("epochs", "lr", mode="before")
     @classmethod
@@ -294,6 +304,7 @@ _FORM = {
     "stages": "write each stage as a table under its own line [[stages]]",
     "train": 'should be a list, such as ["head", "last:1"]',
     "references": 'should be a list, such as ["arXiv:2202.10054"]',
+    "blend": "should be a list, such as [0.25, 0.5, 0.75]",
 }
 
 

@@ -36,6 +36,32 @@ class Check:
         return cls(**stored)
 
 
+def part_of_the_way(share: float) -> str:
+    """How much of the way a blend goes: `50 % of the way`."""
+    return f"{100 * share:g} % of the way"
+
+
+def named_in_words(stage: str, share: float | None, start: str | None) -> str:
+    """What a run kept: `all`, or of a blend with the end of the stage `start`, `all, 50 % of the way from head`."""
+    return stage if share is None else f"{stage}, {part_of_the_way(share)} from {start}"
+
+
+def kept_in_words(selection: Mapping[str, Any]) -> str:
+    """What a run kept, from `selection` of its `result.json`; those of older runs know no blends."""
+    return named_in_words(selection["kept"], selection.get("blend"), selection.get("blend_from"))
+
+
+def optimism_in_words(selection: Mapping[str, Any]) -> str | None:
+    """What choosing is worth on the images that chose, from `selection` of `result.json`; None if nothing is known."""
+    optimism, candidates = selection.get("optimism"), selection.get("optimism_candidates", 1)
+    if optimism is None or candidates < 2:
+        return None
+    worth = f"about {100 * optimism:.1f} points" if optimism >= 0.0005 else "less than 0.1 points"
+    sentence = f"choosing among {candidates} candidates on {selection['images']:,} images is worth {worth} of that"
+    more = selection["candidates"] > candidates
+    return sentence + (", and choosing among epochs comes on top, which is not estimated" if more else "")
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunResult:
     """A finished run; `content` is what `result.json` holds."""

@@ -30,8 +30,7 @@ class Result(RunResult):
 def result_content(
     plan: Plan,
     *,
-    kept: str,
-    candidates: int,
+    selection: Mapping[str, Any],
     metrics: Mapping[str, Mapping[str, float]],
     stages: Sequence[Mapping[str, Any]],
     retries: Sequence[OutOfMemoryRetry],
@@ -43,8 +42,7 @@ def result_content(
 
     Args:
         plan: The plan of the run.
-        kept: Name of the stage whose model was saved.
-        candidates: How many models it was chosen among.
+        selection: What was kept, how it was chosen, and what choosing is worth.
         metrics: Scores of each split.
         stages: A record of each stage.
         retries: A record of each time that memory ran out.
@@ -60,11 +58,7 @@ def result_content(
         "recipe": plan.recipe,
         "classes": list(plan.classes),
         "metrics": metrics,
-        "selection": {
-            "on": "val accuracy" if plan.keep == "best" else "the last stage",
-            "candidates": candidates,
-            "kept": kept,
-        },
+        "selection": selection,
         "stages": stages,
         "memory": [asdict(retry) for retry in retries],
         "seconds": seconds,

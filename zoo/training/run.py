@@ -6,9 +6,10 @@ import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from safetensors.torch import load_file
 from torch import Tensor
 
-from zoo.artefact.config import FOLDER
+from zoo.artefact.config import FOLDER, TENSORS
 from zoo.artefact.golden import draw_golden
 from zoo.artefact.read import read_model
 from zoo.artefact.write import mark_failed, write_artefact
@@ -23,8 +24,10 @@ from zoo.planning.resolve import Resolved
 from zoo.registry.registry import Registry
 from zoo.specs.data import Split
 from zoo.specs.plan import Plan
-from zoo.specs.run_result import Check
+from zoo.specs.run_result import Check, named_in_words
 from zoo.text import shell_word
+from zoo.training.blending import check_blended
+from zoo.training.candidates import Candidate
 from zoo.training.estimate.estimate import estimate
 from zoo.training.prepare import PreparedRun, prepare
 from zoo.training.proof import (
@@ -38,7 +41,7 @@ from zoo.training.proof import (
 )
 from zoo.training.result import Result, result_content
 from zoo.training.run_folder import EvaluatedSplit, RunFolder, RunLock, refuse_unusable
-from zoo.training.stages import Candidate, StageRunner
+from zoo.training.stages import StageRunner
 from zoo.training.stored_plan import refuse_finished
 from zoo.training.watch import NotFinite
 from zoo.weights.state import load_weights
@@ -157,7 +160,7 @@ class _Run:
         self._save(best, scores, checks)
         self._folder.write_proof(checks)
         self._folder.write_evaluation(evaluated, self._plan.classes)
-        result = self._write_result(best, scores, checks)
+        result = self._write_result(scores, checks)
         return result, CheckFailed(self._failure(checks, stopped)) if result.proof == "failed" else None
 
     def _save(self, best: Candidate, scores: dict[str, Scores], checks: list[Check]) -> None:
@@ -168,16 +171,17 @@ class _Run:
             with out_of_memory_as_error("golden logits"):
                 golden = draw_golden(self._model)
             metrics, state = _metrics(scores), self._model.state_dict()
-            write_artefact(self._folder.artefact, state, self._plan, metrics, overall_verdict(checks), golden)
-            checks.append(self._check_saved(best))
-            if checks[-1].verdict == "failed":
+            kept = named_in_words(best.stage, best.share, best.start)
+            write_artefact(self._folder.artefact, state, self._plan, metrics, overall_verdict(checks), golden, kept)
+            of_saved = [*self._check_blended(best), self._check_saved(best)]
+            checks += of_saved
+            if overall_verdict(of_saved) == "failed":
                 mark_failed(self._folder.artefact)
 
-    def _write_result(self, best: Candidate, scores: dict[str, Scores], checks: list[Check]) -> Result:
+    def _write_result(self, scores: dict[str, Scores], checks: list[Check]) -> Result:
         content = result_content(
             self._plan,
-            kept=best.stage,
-            candidates=self._stages.candidates,
+            selection=self._stages.chosen.selection(self._stages.candidates),
             metrics=_metrics(scores),
             stages=self._stages.stages,
             retries=self._context.retries,
@@ -221,6 +225,13 @@ class _Run:
             weights=self._plan.backbone.name,
             native=spec.preprocessing_for(tag),
         )
+
+    def _check_blended(self, best: Candidate) -> list[Check]:
+        """Compare the saved tensors, where a blend was kept, with the blend recomputed from its two ends."""
+        if best.digests is None or best.start is None or best.share is None:
+            return []
+        saved = load_file(self._folder.artefact / TENSORS)
+        return [check_blended(best.digests, saved, stage=best.stage, start=best.start, share=best.share)]
 
     def _check_saved(self, best: Candidate) -> Check:
         """Read the artefact back, as any user would, and compare its logits with those that chose the stage."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from torch import Tensor
@@ -20,6 +20,7 @@ from zoo.planning.batch_sizes import batch_sizes
 from zoo.specs.plan import StagePlan
 from zoo.specs.run_result import Check
 from zoo.training.abandon import Rival, given_up, stage_gain
+from zoo.training.candidates import Candidate, Candidates
 from zoo.training.checkpoint import Moment, Saved
 from zoo.training.learning_rate import RATES, ChosenRate, choose_rate, with_rate
 from zoo.training.objective import anchors_of, objective_for
@@ -36,22 +37,6 @@ from zoo.training.trainer import (
     sub_state_dict,
 )
 from zoo.training.watch import NotFinite, StageWatch
-
-
-@dataclass(slots=True)
-class Candidate:
-    """The model at the end of a stage, one of those that the run chooses among."""
-
-    stage: str
-    """Name of the stage."""
-    scores: Scores
-    """Validation scores."""
-    logits: Tensor
-    """Validation logits[N, classes]."""
-    chunk: int
-    """Images at a time when the logits were computed. With another number their last bits would differ."""
-    state: dict[str, Tensor]
-    """The model's state dict, on the CPU."""
 
 
 class StageRunner:
@@ -84,14 +69,13 @@ class StageRunner:
         self._interrupted: Saved | None = None
         self._rate: ChosenRate | None = None
         self._stage_clock = Clock()
-        self._saved_best: str | None = None
         self._epochs: list[int] = []
         self.checks: list[Check] = []
         """Checks of every stage so far."""
         self.stages: list[dict[str, Any]] = []
         """A record of every finished stage, as in `result.json`."""
-        self.best: Candidate | None = None
-        """The model that the run would keep now."""
+        self.chosen = Candidates(context, lambda stages, name: _changed_by(stages, context.model, name))
+        """The candidates so far, and the best of them."""
         saved = folder.checkpoint.load() if folder is not None else None
         if folder is not None and saved is not None:
             self._load_state_dict(folder, saved)
@@ -117,10 +101,15 @@ class StageRunner:
         return None
 
     @property
+    def best(self) -> Candidate | None:
+        """The model that the run would keep now."""
+        return self.chosen.best
+
+    @property
     def candidates(self) -> int:
-        """How many models the run chooses among: one per stage, or one per epoch where a stage keeps its best epoch."""
+        """How many models the run chooses among: stages, or their epochs where a stage keeps its best, and blends."""
         per_stage = [
-            epochs if stage.settings.keep_epoch == "best" else 1
+            (epochs if stage.settings.keep_epoch == "best" else 1) + len(record.get("blends", ()))
             for stage, epochs, record in zip(self._plan.stages, self._epochs, self.stages, strict=False)
             if not record.get("abandoned")
         ]
@@ -145,7 +134,10 @@ class StageRunner:
                 return
             if stage.adapters and not end.abandoned:
                 end = self._merge_adapters(stage, end, inputs)
-        self._finish_stage(stage, end, watch, inputs.chunk)
+        if stage.adapters and stage.settings.blend:
+            # While adapters were in, the inputs may have held on to layers that are gone now.
+            inputs = self._inputs(stage)
+        self._finish_stage(stage, end, watch, inputs)
 
     def _train_stage(
         self, stage: StagePlan, inputs: Inputs, watch: StageWatch, stop_after: int | None
@@ -174,26 +166,22 @@ class StageRunner:
         self.checks.append(check_merged(end.logits, logits, stage=name, precision=precision))
         return StageEnd(score(logits, self._context.val_targets), logits, end.epochs)
 
-    def _finish_stage(self, stage: StagePlan, end: StageEnd, watch: StageWatch, chunk: int) -> None:
-        name, seconds = stage.settings.name, self._stage_clock.seconds()["total"]
+    def _finish_stage(self, stage: StagePlan, end: StageEnd, watch: StageWatch, inputs: Inputs) -> None:
+        name = stage.settings.name
+        before = self.best.scores if self.best else None
+        candidate = Candidate(name, end.scores, end.logits, inputs.chunk)
+        blends = self.chosen.stage_ended(stage, candidate, inputs) if watch.usable else []
+        seconds = self._stage_clock.seconds()["total"]
         self._epochs.append(end.epochs)
         content = _stage_content(stage, end, seconds, self._rate)
-        before = self.best.scores if self.best else None
-        self.stages.append({**content, **stage_gain(end.scores, before), **given_up(end.abandoned)})
+        record = {**content, **stage_gain(end.scores, before), **given_up(end.abandoned)}
+        self.stages.append({**record, "blends": blends} if blends else record)
         val = end.scores.to_dict()
         self._context.report(StageFinished(stage=name, seconds=seconds, val=val, abandoned=end.abandoned))
         if end.abandoned and self.best is not None:
             # The next stage begins from the best one: what was given up is a worse beginning.
             load_partial_state_dict(self._model, self.best.state)
-        elif watch.usable and self._is_better(end.scores):
-            # On the CPU: the device may not have memory for the model twice.
-            state = {key: tensor.detach().cpu().clone() for key, tensor in self._model.state_dict().items()}
-            self.best = Candidate(name, end.scores, end.logits, chunk, state)
         self._save(None, None, "stage")
-
-    def _is_better(self, scores: Scores) -> bool:
-        # Strictly better only: ties go to the earlier stage, which changed less.
-        return self.best is None or self._plan.keep == "last" or scores.accuracy > self.best.scores.accuracy
 
     def _with_number_as_rate(self, stage: StagePlan, inputs: Inputs, watch: StageWatch) -> StagePlan:
         """Return the stage with a number for its rate: its own, the one that an interrupted run found, or a new one."""
@@ -272,7 +260,7 @@ class StageRunner:
         if folder is None or not folder.checkpoint.due(moment):
             return
         folder.checkpoint.save(*self._state_dict(folder, trainer, watch))
-        self._saved_best = self.best.stage if self.best else None
+        self.chosen.written()
         self._context.report(CheckpointSaved(path=folder.checkpoint.folder, stages=len(self.stages)))
 
     def _state_dict(
@@ -288,7 +276,6 @@ class StageRunner:
             "halvings": [asdict(retry) for retry in context.retries],
             "seconds": context.clock.seconds(),
             "history": folder.history_length(),
-            "best": None,
             "stage": None,
         }
         model = self._model.state_dict()
@@ -301,19 +288,8 @@ class StageRunner:
             seconds = self._stage_clock.seconds()
             facts["stage"] = {"position": progress, "watch": watch.state_dict(), "rate": rate, "seconds": seconds}
             tensors |= {f"stage.{name}": tensor for name, tensor in of_stage.items()}
-        parts = {"state": tensors}
-        if self.best is not None:
-            facts["best"] = {
-                "stage": self.best.stage,
-                "scores": self.best.scores.to_dict(),
-                "chunk": self.best.chunk,
-            }
-            # The best model does not change while a later stage trains: its file is written once.
-            if self._saved_best != self.best.stage:
-                changed = self._may_have_changed(self.best.state, len(self.stages))
-                parts["best"] = {f"state.{name}": self.best.state[name] for name in changed}
-                parts["best"]["logits"] = self.best.logits
-        return facts, parts
+        of_candidates, parts = self.chosen.state_dict(self._plan.stages[: len(self.stages)])
+        return {**facts, **of_candidates}, {"state": tensors, **parts}
 
     def _may_have_changed(self, names: Iterable[str], stages: int) -> list[str]:
         """Return those names of tensors that the first `stages` stages may have changed since the model was built."""
@@ -333,16 +309,7 @@ class StageRunner:
         self._context.retries += [OutOfMemoryRetry(**retry) for retry in facts["halvings"]]
         self._context.clock.add(facts["seconds"])
         folder.shorten_history(facts["history"])
-        if facts["best"] is not None:
-            best = saved.parts["best"]
-            # Tensors that no stage has changed are as the run built them.
-            built = {key: tensor.detach().cpu().clone() for key, tensor in self._model.state_dict().items()}
-            changed = sub_state_dict("state.", best)
-            scores = Scores(**facts["best"]["scores"])
-            self.best = Candidate(
-                facts["best"]["stage"], scores, best["logits"], facts["best"]["chunk"], {**built, **changed}
-            )
-            self._saved_best = self.best.stage
+        self.chosen.load_state_dict(facts, saved.parts)
         load_partial_state_dict(self._model, sub_state_dict("model.", state))
         if facts["stage"] is not None:
             self._interrupted = saved
@@ -358,6 +325,11 @@ class StageRunner:
         trainer.load_state_dict(progress, sub_state_dict("stage.", state))
         watch.load_state_dict(saved.facts["stage"]["watch"])
         self._context.report(Note(text=f"Resuming in stage {name}, epoch {progress['epoch']}."))
+
+
+def _changed_by(stages: Sequence[StagePlan], model: Any, name: str) -> bool:
+    merged = {f"{layer}.weight" for stage in stages for layer in stage.adapters}
+    return model.adapted.upstream(name) in merged or _trained_by(stages, model, name)
 
 
 def _trained_by(stages: Sequence[StagePlan], model: Any, name: str) -> bool:

@@ -97,8 +97,8 @@ class _Estimator:
         if stage.settings.lr == "auto" and stage.steps:
             epochs += len(RATES) * shorten_for_search(stage).settings.epochs
         training = measured.training * epochs + measured.checks
-        # Merged adapters are validated once more.
-        validation = measured.validation * (epochs + bool(stage.adapters))
+        # Merged adapters are validated once more, and so is every blend.
+        validation = measured.validation * (epochs + bool(stage.adapters) + len(stage.settings.blend))
         return StageEstimate(
             stage=stage.settings.name,
             features=seconds,

@@ -43,7 +43,8 @@ BACKBONE_BATCHES = 3
 """Batches of `plan.chunk` images that are measured through the frozen backbone."""
 _NO_RATE = 1e-12
 """Learning rate of the measured steps, so small that the weights stay as they are."""
-_NO_EFFECT_ON_SPEED = {"name", "train", "epochs", "lr", "layer_decay", "warmup", "schedule", "weight_decay", "abandon"}
+_NO_EFFECT_ON_SPEED = {"name", "train", "epochs", "lr", "layer_decay", "warmup", "schedule", "weight_decay"}
+_NO_EFFECT_ON_SPEED |= {"abandon", "blend"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,118 @@
+"""Choosing among candidates on validation images, and the estimate of what that flatters the score by."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+from zoo.evaluation.metrics import score
+from zoo.training.choosing import Criterion, Judged, is_better, judge, optimism
+
+
+def of_right(right: Tensor) -> Judged:
+    """A candidate with these hits, bool[N], whose loss is 0 for a hit and 1 for a miss."""
+    return Judged(right, 1 - right.float())
+
+
+def with_hits(hits: int, images: int = 50) -> Judged:
+    return of_right(torch.arange(images) < hits)
+
+
+def draw(candidates: int, images: int, generator: torch.Generator, *, accuracy: float = 0.85) -> list[Judged]:
+    """Candidates of equal true accuracy that agree on most images, as stages of one run do."""
+    shared = torch.rand(images, generator=generator)
+    own = torch.rand(candidates, images, generator=generator)
+    agree = torch.rand(candidates, images, generator=generator) < 0.6
+    return [of_right(row < accuracy) for row in torch.where(agree, shared, own)]
+
+
+def chosen(candidates: list[Judged], criterion: Criterion, standard_errors: float) -> Judged:
+    best = candidates[0]
+    for candidate in candidates[1:]:
+        if is_better(candidate, best, criterion, standard_errors):
+            best = candidate
+    return best
+
+
+def test_judging_agrees_with_the_scores_that_are_reported() -> None:
+    logits, targets = torch.randn(40, 5), torch.randint(0, 5, (40,))
+    judged, scores = judge(logits, targets), score(logits, targets)
+    assert float(judged.right.double().mean()) == scores.accuracy
+    assert float(judged.loss.mean()) == pytest.approx(scores.loss)
+
+
+@pytest.mark.parametrize("criterion", ["accuracy", "loss"])
+def test_a_later_candidate_must_be_better_by_more_than_the_error(criterion: Criterion) -> None:
+    assert not is_better(with_hits(30), with_hits(30), criterion, 0), "a tie goes to the earlier one"
+    assert not is_better(with_hits(29), with_hits(30), criterion, 0)
+    assert is_better(with_hits(31), with_hits(30), criterion, 0)
+    assert not is_better(with_hits(31), with_hits(30), criterion, 1), "a single image is luck"
+    assert is_better(with_hits(32), with_hits(30), criterion, 1)
+    # Four better and two worse: 2 < sqrt(6). Six better and two worse: 4 > sqrt(8).
+    right = torch.arange(20) < 10
+    for gained, better in ((4, False), (6, True)):
+        later = right.clone()
+        later[10 : 10 + gained], later[:2] = True, False
+        assert is_better(of_right(later), of_right(right), criterion, 1) is better
+
+
+@pytest.mark.parametrize("criterion", ["accuracy", "loss"])
+@pytest.mark.parametrize("standard_errors", [0.0, 0.5, 1.0, 2.0])
+def test_no_two_candidates_are_each_better_and_a_stricter_rule_never_finds_more(
+    criterion: Criterion, standard_errors: float
+) -> None:
+    generator = torch.Generator().manual_seed(3)
+    for _ in range(50):
+        one, other = (
+            Judged(torch.rand(30, generator=generator) < 0.7, torch.rand(30, generator=generator)) for _ in range(2)
+        )
+        order = torch.randperm(30, generator=generator)
+        shuffled = [Judged(each.right[order], each.loss[order]) for each in (one, other)]
+        found = is_better(one, other, criterion, standard_errors)
+        assert not (found and is_better(other, one, criterion, standard_errors))
+        assert is_better(shuffled[0], shuffled[1], criterion, standard_errors) is found
+        assert found <= is_better(one, other, criterion, standard_errors / 2)
+
+
+@pytest.mark.parametrize("standard_errors", [0.0, 1.0])
+@pytest.mark.parametrize("candidates", [2, 7])
+def test_the_optimism_is_close_to_the_true_one_for_candidates_that_are_equal(
+    candidates: int, standard_errors: float
+) -> None:
+    generator = torch.Generator().manual_seed(1)
+    true, estimated = [], []
+    for number in range(600):
+        drawn = draw(candidates, 100, generator)
+        true.append(float(chosen(drawn, "accuracy", standard_errors).right.double().mean()) - 0.85)
+        if number < 120:
+            estimated.append(optimism(drawn, "accuracy", standard_errors) or 0.0)
+    found, mean = torch.tensor(estimated).mean(), torch.tensor(true).mean()
+    # About three standard errors of the simulation.
+    assert abs(float(found - mean)) < 0.006, (found, mean)
+    assert float(mean) > 0.008, "the simulation shows nothing"
+
+
+def test_the_optimism_is_nothing_where_nothing_was_chosen_or_one_is_far_better() -> None:
+    generator = torch.Generator().manual_seed(2)
+    (alone,) = draw(1, 37, generator)
+    assert optimism([alone], "accuracy", 0) == optimism([alone, alone], "accuracy", 0) == 0
+    good = of_right(torch.rand(200, generator=generator) < 0.9)
+    bad = of_right(torch.rand(200, generator=generator) < 0.3)
+    assert optimism([bad, good], "accuracy", 1) == 0
+
+
+def test_the_optimism_shrinks_with_the_images_and_is_the_same_each_time() -> None:
+    few, many = (draw(6, images, torch.Generator().manual_seed(5)) for images in (60, 6000))
+    small, large = optimism(many, "accuracy", 0), optimism(few, "accuracy", 0)
+    assert small is not None and large is not None and 0 <= small < large / 3
+    before = torch.random.get_rng_state()
+    assert optimism(few, "loss", 1) == optimism(few, "loss", 1)
+    assert torch.equal(torch.random.get_rng_state(), before), "a run's own draws stay as they are"
+
+
+def test_a_single_image_cannot_tell_what_choosing_is_worth() -> None:
+    assert optimism([of_right(torch.tensor([True]))], "accuracy", 1) is None
+    found = optimism(draw(3, 2, torch.Generator().manual_seed(0)), "accuracy", 1)
+    assert found is not None and math.isfinite(found)

@@ -1,0 +1,165 @@
+"""The candidates of a run: stage ends and blends, judged as they come, the best kept, all of it checkpointed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zoo.evaluation.context import RunContext
+from zoo.evaluation.metrics import Scores, score
+from zoo.evaluation.out_of_memory import out_of_memory_as_error
+from zoo.frozen.inputs import Inputs
+from zoo.specs.plan import StagePlan
+from zoo.specs.run_result import named_in_words
+from zoo.training.blending import HeadEnd, blends, cpu_state, trains_head_alone
+from zoo.training.choosing import CRITERION, STANDARD_ERRORS, Judged, is_better, judge, optimism
+from zoo.training.trainer import sub_state_dict
+
+MayChange = Callable[[Sequence[StagePlan], str], bool]
+"""Whether stages may change a tensor, by its full name, from their beginning to their end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """The model at the end of a stage, or a blend of two such ends: one of those that the run chooses among."""
+
+    stage: str
+    """Name of the stage."""
+    scores: Scores
+    """Validation scores."""
+    logits: Tensor
+    """Validation logits[N, classes]."""
+    chunk: int
+    """Images at a time when the logits were computed. With another number their last bits would differ."""
+    share: float | None = None
+    """For a blend, how much of the way from the end of a head stage it goes."""
+    start: str | None = None
+    """For a blend, the name of that head stage."""
+    state: dict[str, Tensor] = field(default_factory=dict)
+    """The model's state dict, on the CPU; empty before it is kept."""
+    digests: dict[str, str] | None = None
+    """For a kept blend, the digest of every tensor, recomputed from the two ends."""
+
+
+class Candidates:
+    """Offered one after another, those that changed less first. A checkpoint holds the best and how all were judged."""
+
+    def __init__(self, context: RunContext, may_change: MayChange) -> None:
+        """Begin with none; `may_change` tells what checkpoints and blends have to hold."""
+        self._context = context
+        self._plan = context.plan
+        self._model = context.model
+        self._may_change = may_change
+        self._head_end: HeadEnd | None = None
+        self._written: tuple[str | None, str | None, int] = (None, None, 0)
+        self.best: Candidate | None = None
+        """The model that the run would keep now."""
+        self.judged: dict[str, Judged] = {}
+        """Every candidate so far on the validation images, by its name in words. Of a stage that keeps its best epoch,
+        that epoch alone."""
+
+    def stage_ended(self, stage: StagePlan, end: Candidate, inputs: Inputs) -> list[dict[str, Any]]:
+        """Judge a finished stage's blends and then its end, which the model holds before and after.
+
+        Args:
+            stage: The stage.
+            end: Its end.
+            inputs: Where validation rows come from.
+
+        Returns:
+            A record of each blend, as in `result.json`.
+        """
+        records = []
+        with self._context.clock.measure("train"), out_of_memory_as_error(f"validation {end.stage}"):
+            for blend in blends(self._model, stage, self._head_end):
+                logits = inputs.val_logits(self._model)
+                scores = score(logits, self._context.val_targets)
+                records.append({"share": blend.share, "from": blend.start.stage, "metrics": {"val": scores.to_dict()}})
+                candidate = Candidate(end.stage, scores, logits, inputs.chunk, blend.share, blend.start.stage)
+                if bool(torch.isfinite(logits).all()):
+                    self._offer(candidate, blend.digests)
+        self._offer(end)
+        if trains_head_alone(stage) and any(later.settings.blend for later in self._plan.stages):
+            self._head_end = self._head_end_of(end.stage, cpu_state(self._model))
+        return records
+
+    def selection(self, candidates: int) -> dict[str, Any]:
+        """Return what was kept and how it was chosen, as in `result.json`; `candidates`: how many, epochs included."""
+        assert self.best is not None, "no stage was finished"
+        chosen = self._plan.keep == "best"
+        return {
+            "on": f"val {CRITERION}" if chosen else "the last stage",
+            "standard_errors": STANDARD_ERRORS if chosen else None,
+            "candidates": candidates,
+            "kept": self.best.stage,
+            "blend": self.best.share,
+            "blend_from": self.best.start,
+            "images": len(self._context.val),
+            "optimism": optimism(list(self.judged.values())) if chosen else 0.0,
+            "optimism_candidates": len(self.judged) if chosen else 1,
+        }
+
+    def state_dict(self, finished: Sequence[StagePlan]) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]:
+        """Return the content of a checkpoint: plain JSON types, and tensors[...] by part and name.
+
+        Parts that have not changed since `written` was called last are left out: their files stay. `finished`: the
+        stages so far; what they cannot have changed is made again.
+        """
+        facts: dict[str, Any] = {"best": None, "judged": list(self.judged)}
+        facts["head_end"] = self._head_end.stage if self._head_end else None
+        parts = {}
+        best_written, head_written, judged_written = self._written
+        if self.best is not None:
+            of_best = ("stage", "chunk", "share", "start", "digests")
+            facts["best"] = {key: getattr(self.best, key) for key in of_best} | {"scores": self.best.scores.to_dict()}
+            if best_written != self.best.stage:
+                state = self._changed(finished, self.best.state)
+                parts["best"] = {f"state.{name}": tensor for name, tensor in state.items()}
+                parts["best"]["logits"] = self.best.logits
+        if self._head_end is not None and head_written != self._head_end.stage:
+            parts["head_end"] = self._changed(finished, self._head_end.state)
+        if judged_written != len(self.judged):
+            right, loss = zip(*((each.right, each.loss) for each in self.judged.values()), strict=True)
+            parts["judged"] = {"right": torch.stack(right), "loss": torch.stack(loss)}
+        return facts, parts
+
+    def written(self) -> None:
+        """Note that what `state_dict` returned is on the disk."""
+        stages = [each.stage if each else None for each in (self.best, self._head_end)]
+        self._written = stages[0], stages[1], len(self.judged)
+
+    def load_state_dict(self, facts: Mapping[str, Any], parts: Mapping[str, dict[str, Tensor]]) -> None:
+        """Load what `state_dict` returned, while the model is as the run built it."""
+        built = cpu_state(self._model)
+        if facts["best"] is not None:
+            of_best = {**facts["best"], "scores": Scores(**facts["best"]["scores"])}
+            state = {**built, **sub_state_dict("state.", parts["best"])}
+            self.best = Candidate(**of_best, logits=parts["best"]["logits"], state=state)
+        if facts.get("head_end") is not None:
+            self._head_end = self._head_end_of(facts["head_end"], {**built, **parts["head_end"]})
+        if facts.get("judged"):
+            judged = parts["judged"]
+            every = map(Judged, judged["right"], judged["loss"])
+            self.judged = dict(zip(facts["judged"], every, strict=True))
+        self.written()
+
+    def _offer(self, candidate: Candidate, digests: Callable[[], dict[str, str]] | None = None) -> None:
+        """Keep the candidate, which the model holds, if it is better than the best so far."""
+        targets = self._context.val_targets
+        judged = judge(candidate.logits, targets)
+        self.judged[named_in_words(candidate.stage, candidate.share, candidate.start)] = judged
+        best = self.best
+        if best is None or self._plan.keep == "last" or is_better(judged, judge(best.logits, targets)):
+            self.best = replace(candidate, state=cpu_state(self._model), digests=digests() if digests else None)
+
+    def _head_end_of(self, name: str, state: Mapping[str, Tensor]) -> HeadEnd:
+        """Return of the state at the end of a head stage what later stages may change."""
+        names = [stage.settings.name for stage in self._plan.stages]
+        return HeadEnd(name, self._changed(self._plan.stages[names.index(name) + 1 :], state))
+
+    def _changed(self, stages: Sequence[StagePlan], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {name: tensor for name, tensor in state.items() if self._may_change(stages, name)}

@@ -1,0 +1,116 @@
+"""Choose among the models of a run on its validation images, and estimate what the choice flatters its score by.
+
+Candidates come one after another, those that changed less first. A later one replaces the best so far only if it is
+better by more than a standard error of the paired difference: on few images a small lead is mostly luck, and then the
+model that changed less is the safer one (the rule of one standard error: Breiman et al. 1984, section 3.4.3).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from zoo.evaluation.probabilities import losses, top_classes
+
+Criterion = Literal["accuracy", "loss"]
+CRITERION: Criterion = "accuracy"
+"""What candidates are compared by."""
+STANDARD_ERRORS = 1.0
+"""How many standard errors of the paired difference a later candidate must be better by."""
+HALVINGS = 500
+"""Random halvings of the validation images from which the optimism is estimated."""
+_AT_ONCE = 1 << 22
+"""Numbers in the largest tensor of the estimate: 32 MB in double precision."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A candidate on every one of N validation images."""
+
+    right: Tensor
+    """Whether the image is classified correctly, bool[N]."""
+    loss: Tensor
+    """Cross-entropy in nats, float32[N]."""
+
+    def values(self, criterion: Criterion) -> Tensor:
+        """Return what the candidate is compared by on every image, float64[N]; more is better."""
+        return self.right.double() if criterion == "accuracy" else -self.loss.double()
+
+
+def judge(logits: Tensor, targets: Tensor) -> Judged:
+    """Judge logits[N, classes] by the class indices targets[N] of the same images."""
+    return Judged(top_classes(logits) == targets.cpu(), losses(logits, targets))
+
+
+def is_better(
+    later: Judged, best: Judged, criterion: Criterion = CRITERION, standard_errors: float = STANDARD_ERRORS
+) -> bool:
+    """Whether a later candidate replaces the best one: it is better by more than so many standard errors.
+
+    The error is that of the mean of paired differences whose true mean is zero. So a lead on a single image never
+    suffices for one standard error, however many images there are.
+    """
+    gains = later.values(criterion) - best.values(criterion)
+    return float(gains.sum()) > standard_errors * math.sqrt(float(gains.square().sum()))
+
+
+def optimism(
+    candidates: Sequence[Judged], criterion: Criterion = CRITERION, standard_errors: float = STANDARD_ERRORS
+) -> float | None:
+    """Estimate by how much the chosen candidate's accuracy is too high because it was chosen on these images.
+
+    The images are halved at random, many times, with the same seed every time. The candidate that is chosen on one half
+    is scored on both; the mean difference is, without bias, what choosing on half of the images flatters by. Chance
+    differences shrink with the root of the number of images, so it is divided by the root of two. (A bootstrap would
+    say too little: the lead that the winner has by chance is there in every draw.)
+
+    Args:
+        candidates: In the order in which they were offered.
+        criterion: What they are compared by.
+        standard_errors: As for `is_better`.
+
+    Returns:
+        A share of 1, at least 0; None for fewer than two images, which cannot be halved.
+    """
+    images = len(candidates[0].right)
+    if images < 2:
+        return None
+    values = torch.stack([each.values(criterion) for each in candidates])
+    right = torch.stack([each.right for each in candidates]).double()
+    differences = []
+    for half in _halves(images):
+        rest = 1 - half
+        lead = half @ right.T / (images // 2) - rest @ right.T / (images - images // 2)
+        of_half, of_rest = (lead.gather(1, _chosen(values, each, standard_errors)[:, None]) for each in (half, rest))
+        # Each half chooses once. Where both choose the same, nothing is left, exactly.
+        differences.append((of_half - of_rest) / 2)
+    return max(0.0, float(torch.cat(differences).mean()) / math.sqrt(2))
+
+
+def _halves(images: int) -> Iterator[Tensor]:
+    """Yield random halves as weights float64[draws, N], 1 for images in the half and 0 for the others."""
+    generator = torch.Generator().manual_seed(0)
+    at_once = max(1, _AT_ONCE // images)
+    for begin in range(0, HALVINGS, at_once):
+        draws = min(at_once, HALVINGS - begin)
+        order = torch.rand(draws, images, generator=generator, dtype=torch.float64).argsort(dim=1)
+        yield torch.zeros(draws, images, dtype=torch.float64).scatter_(1, order[:, : images // 2], 1.0)
+
+
+def _chosen(values: Tensor, weights: Tensor, standard_errors: float) -> Tensor:
+    """Choose as `is_better` does from values[candidates, N], once for each row of weights[draws, N] -> int64[draws]."""
+    best = torch.zeros(len(weights), dtype=torch.int64)
+    sums = weights @ values.T
+    for number in range(1, len(values)):
+        squares = weights @ (values[number] - values[:number]).square().T
+        of_best = best[:, None]
+        gain = sums[:, number] - sums.gather(1, of_best)[:, 0]
+        error = squares.gather(1, of_best)[:, 0].sqrt()
+        # Sums of whole numbers are exact; those of losses are rounded differently than in `is_better`.
+        best = torch.where(gain > standard_errors * error, number, best)
+    return best
