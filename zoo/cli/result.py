@@ -50,7 +50,7 @@ def print_result(result: Result, verbosity: Verbosity, *, as_json: bool) -> None
     screen.print()
     for split, metrics in result.metrics.items():
         screen.print(f"{split} accuracy {metrics['accuracy']:.3f}, macro F1 {metrics['macro_f1']:.3f}", style="bold")
-    screen.print(_proof(result, verbosity))
+    screen.print(proof_lines(result, verbosity))
     seconds = result.content["seconds"]
     parts = ", ".join(f"{name} {console.seconds(value)}" for name, value in seconds.items() if name != "total")
     screen.print(f"time: {console.seconds(seconds['total'])} ({parts})")
@@ -61,7 +61,8 @@ def print_result(result: Result, verbosity: Verbosity, *, as_json: bool) -> None
         screen.print(f"next: zoo predict {shell_word(result.artefact)} IMAGE")
 
 
-def _proof(result: Result, verbosity: Verbosity) -> str:
+def proof_lines(result: Result, verbosity: Verbosity) -> str:
+    """The verdict of the proof, and the checks that warned; with `-v` all checks."""
     checks = json.loads((result.path / "proof.json").read_text("utf-8"))["checks"]
     warned = [check for check in checks if check["verdict"] == "warning"]
     lines = [f"proof: {result.proof}, {console.count(len(checks), 'check')}, {console.count(len(warned), 'warning')}"]

@@ -138,6 +138,11 @@ class StagePlan(_PlanPart):
     """Number of augmented views of each training image, at most one an epoch. Epochs take them in turn; a closed form
     is fitted to all of them."""
 
+    @property
+    def head_alone(self) -> bool:
+        """Whether nothing but the head trains, so that the backbone ends the stage as it began it."""
+        return self.trains == ("head",) and not self.tensors and not self.adapters
+
     def view_keys(self, seed: int) -> tuple[str, ...]:
         """Keys of the random draws of each augmented view, for a run with this seed. They differ from epochs' keys."""
         return tuple(f"{seed}/{self.settings.name}/view/{number}" for number in range(1, self.views + 1))

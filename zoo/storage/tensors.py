@@ -47,3 +47,17 @@ def tensor_digest(tensor: Tensor) -> str:
     digest = hashlib.sha256(f"{plain.dtype}{tuple(plain.shape)}".encode())
     digest.update(plain.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def state_digest(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over the names and digests of several tensors of any shape, whatever their order."""
+    lines = [f"{name} {tensor_digest(tensor)}" for name, tensor in sorted(tensors.items())]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def same_bits(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors of any shape have the same type, shape and bits; NaN equals itself, 0 is not -0."""
+    if one.dtype != other.dtype or one.shape != other.shape:
+        return False
+    bits = [tensor.detach().contiguous().reshape(-1).view(torch.uint8) for tensor in (one, other)]
+    return torch.equal(*bits)

@@ -19,6 +19,7 @@ from zoo.model import adapters
 from zoo.planning.batch_sizes import batch_sizes
 from zoo.specs.plan import StagePlan
 from zoo.specs.run_result import Check
+from zoo.storage.tensors import state_digest
 from zoo.training.checkpoint import Moment, Saved
 from zoo.training.learning_rate import RATES, ChosenRate, choose_rate, with_rate
 from zoo.training.objective import anchors_of, objective_for
@@ -174,7 +175,8 @@ class StageRunner:
     def _finish_stage(self, stage: StagePlan, end: StageEnd, watch: StageWatch, chunk: int) -> None:
         name, seconds = stage.settings.name, self._stage_clock.seconds()["total"]
         self._epochs.append(end.epochs)
-        self.stages.append(_stage_content(stage, end, seconds, self._rate))
+        digest = state_digest(self._model.head.state_dict()) if stage.head_alone else None
+        self.stages.append(_stage_content(stage, end, seconds, self._rate, digest))
         self._context.report(StageFinished(stage=name, seconds=seconds, val=end.scores.to_dict()))
         if watch.usable and self._is_better(end.scores):
             # On the CPU: the device may not have memory for the model twice.
@@ -353,7 +355,9 @@ def _trained_by(stages: Sequence[StagePlan], model: Any, name: str) -> bool:
     return any(model.trains(name, stage.trains, stage.tensors, stage.settings.batch_norm) for stage in stages)
 
 
-def _stage_content(stage: StagePlan, end: StageEnd, seconds: float, rate: ChosenRate | None) -> dict[str, Any]:
+def _stage_content(
+    stage: StagePlan, end: StageEnd, seconds: float, rate: ChosenRate | None, head_digest: str | None
+) -> dict[str, Any]:
     content = {
         "name": stage.settings.name,
         "epochs": end.epochs,
@@ -362,4 +366,6 @@ def _stage_content(stage: StagePlan, end: StageEnd, seconds: float, rate: Chosen
         "trainable_parameters": stage.trainable_parameters,
         "frozen_parameters": stage.frozen_parameters,
     }
+    if head_digest is not None:
+        content["head_digest"] = head_digest
     return content if rate is None else {**content, "lr": rate.rate, "tried": rate.tried}
