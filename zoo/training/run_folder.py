@@ -39,6 +39,8 @@ from zoo.training.proof import overall_verdict
 
 PLAN, HISTORY, PROOF, RESULT = "plan.json", "history.jsonl", "proof.json", "result.json"
 EVALUATION, PREDICTIONS = "evaluation.json", "predictions.csv"
+SOUP = "soup.json"
+"""In a folder of `zoo soup`, in place of plan and result."""
 RUNS = Path("runs")
 """Where run folders are created without `--out`."""
 _LOCK, _OWNER = "lock", "owner.json"

@@ -18,8 +18,7 @@ from zoo.specs.plan import Plan, StagePlan
 from zoo.specs.recipe import Stage
 from zoo.storage.atomic import parse_json
 from zoo.text import shell_word, some
-from zoo.training.run_folder import PLAN, PROOF, RESULT, has_result
-from zoo.training.soup.record import SOUP
+from zoo.training.run_folder import PLAN, PROOF, RESULT, SOUP, has_result
 from zoo.training.stored_plan import read_plan
 
 _SHORT = 12

@@ -34,13 +34,13 @@ from zoo.specs.run_result import Check
 from zoo.storage.atomic import clear_write_errors, json_text, new_path, refuse_existing, write_text
 from zoo.text import counted, some
 from zoo.training.proof import check_better_than_guessing, check_saved, failure_message, overall_verdict
-from zoo.training.run_folder import EvaluatedSplit, refuse_unwritable, write_evaluation, write_proof
+from zoo.training.run_folder import SOUP, EvaluatedSplit, refuse_unwritable, write_evaluation, write_proof
 from zoo.training.soup.average import Trial, average_of, by_quality, choose_greedily
 from zoo.training.soup.average_checks import check_average, check_ingredients, check_not_worse, check_unchanged
 from zoo.training.soup.images import images_of_plan
 from zoo.training.soup.ingredients import Ingredient, read_ingredients
 from zoo.training.soup.judge import Judge
-from zoo.training.soup.record import RECIPE, SOUP, Soup, Tasted, soup_content
+from zoo.training.soup.record import RECIPE, Soup, Tasted, soup_content
 
 _PARTS = ("data", "evaluate")
 

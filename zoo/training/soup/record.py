@@ -14,7 +14,6 @@ from zoo.specs.plan import Plan
 from zoo.training.result import Result
 
 FORMAT = 1
-SOUP = "soup.json"
 RECIPE = "soup"
 """What stands for a recipe in a soup's config, card and record."""
 RULE = (
