@@ -30,7 +30,6 @@ SIZES = {
     "zoo.planning.versions": "must stay free of torch",
     "zoo.registry.hooks": "the whole extension surface on one screen",
     "zoo.specs.validation": "checks that all specs share",
-    "zoo.storage.tensors": "the writer and the digests of every safetensors file",
     "zoo.testing.heads": "every check of a head, in the order in which they are made",
     "zoo.testing.tiny_module": "needs torch, which the rest of the tiny backbone does without",
     "zoo.weights.offline": "one switch, asked by the hub and by downloads",

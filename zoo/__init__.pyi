@@ -74,7 +74,7 @@ from .specs.recipe import recipe_from_toml as recipe_from_toml
 from .storage.cache import cached_json as cached_json
 from .storage.cache import kept_json as kept_json
 from .training.result import Result as Result
-from .training.soup.record import Soup as Soup
+from .training.soup.outcome import Soup as Soup
 from .weights.state import load_weights as load_weights
 
 __version__: str

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from zoo.specs.plan import Plan
     from zoo.specs.recipe import RecipeSpec
     from zoo.training.result import Result
-    from zoo.training.soup.record import Soup
+    from zoo.training.soup.outcome import Soup
     from zoo.training.verify import Verification
     from zoo.weights.inventory import CheckedWeights, HeldWeights
 

@@ -12,7 +12,7 @@ from zoo.storage.atomic import json_text
 from zoo.text import shell_word
 
 if TYPE_CHECKING:
-    from zoo.training.soup.record import Soup
+    from zoo.training.soup.outcome import Soup
 
 
 def print_soup(soup: Soup, verbosity: Verbosity, *, as_json: bool) -> None:
@@ -45,6 +45,7 @@ def print_soup(soup: Soup, verbosity: Verbosity, *, as_json: bool) -> None:
 
 
 def _row(ingredient: dict[str, Any]) -> list[str]:
+    """One ingredient: its own scores, those of the average with it, and whether it was added."""
     own, together = ingredient["metrics"]["val"], ingredient["together"]
     averaged = ["-", "-"] if together is None else _scores(together["val"])
     added = f"no, same as {ingredient['same_as']}" if ingredient["same_as"] else "yes" if ingredient["added"] else "no"

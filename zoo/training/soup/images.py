@@ -91,5 +91,5 @@ def _other_images(dataset: Dataset, plan: Plan, run: Path, digest: str, *, where
     return (
         f"{where} does not hold the images that {run} was trained and validated on (digest {plan.data.digest[:12]}): "
         f"{found}.\nNext: restore them, or say where they are: --data PATH. Where they have changed for good, train "
-        f"the runs again; {shell_word(run)}/report.html has the command."
+        f"the runs again; zoo report {shell_word(run)} writes a page with the command."
     )

@@ -44,11 +44,13 @@ class Ingredient:
     name: str
     """The folder's name, or the path as it was given where two have the same name."""
     plan: Plan
-    result: Mapping[str, Any]
-    """The content of `result.json`."""
     start: Start
     digest: str
     """SHA-256 of the file with its tensors."""
+    kept: str
+    """The stage whose model the run kept."""
+    recorded: Scores
+    """The validation scores that the run recorded."""
 
     @property
     def artefact(self) -> Path:
@@ -59,18 +61,6 @@ class Ingredient:
     def tensors(self) -> Path:
         """The file with its tensors."""
         return self.artefact / TENSORS
-
-    @property
-    def kept(self) -> str:
-        """The stage whose model the run kept."""
-        return str(self.result["selection"]["kept"])
-
-    @property
-    def recorded(self) -> Scores:
-        """The validation scores that the run recorded."""
-        val = self.result["metrics"]["val"]
-        # A loss that is not finite is stored as null.
-        return Scores(**{name: float("nan") if value is None else value for name, value in val.items()})
 
 
 def read_ingredients(paths: Sequence[Path]) -> tuple[Ingredient, ...]:
@@ -114,7 +104,14 @@ def _read(path: Path, name: str) -> Ingredient:
     plan = read_plan(path)
     if not has_result(path):
         raise Refused(f"{path} is not finished: it has no {RESULT}.\nNext: zoo finetune --resume {shell_word(path)}")
-    result = _json(path / RESULT)
+    try:
+        return _ingredient(path, name, plan, _json(path / RESULT))
+    except (KeyError, IndexError, TypeError) as error:
+        raise RunError(f"{path / RESULT} or {path / PROOF} is not as a run writes it: {error!r}.") from None
+
+
+def _ingredient(path: Path, name: str, plan: Plan, result: Mapping[str, Any]) -> Ingredient:
+    """The run, checked by itself. Raises as `read_ingredients`, and KeyError and the like for a damaged record."""
     if result["proof"] == "failed":
         raise Refused(
             f"The proof of {path} failed, so what its weights are is unknown:\n{_failed_checks(path)}\n"
@@ -122,7 +119,20 @@ def _read(path: Path, name: str) -> Ingredient:
         )
     start = _start(path, plan, result)
     config, _ = check_files(path / FOLDER)
-    return Ingredient(path=path, name=name, plan=plan, result=result, start=start, digest=config.digest)
+    if config.classes != plan.classes:
+        raise RunError(
+            f"The classifier of {path} has other classes than its plan, or in another order.\n"
+            f"Next: zoo verify {shell_word(path)} says what else differs; then train it again."
+        )
+    return Ingredient(
+        path=path,
+        name=name,
+        plan=plan,
+        start=start,
+        digest=config.digest,
+        kept=str(result["selection"]["kept"]),
+        recorded=_scores(result["metrics"]["val"]),
+    )
 
 
 def _refuse_no_run(path: Path) -> None:
@@ -139,6 +149,11 @@ def _refuse_no_run(path: Path) -> None:
             f"give the run folder, {path.absolute().parent}" if inside else "give run folders, as finetune wrote them"
         )
         raise Refused(f"{path} is a classifier without its run, so where its training began is unknown.\nNext: {step}.")
+
+
+def _scores(stored: Mapping[str, float | None]) -> Scores:
+    # A loss that is not finite is stored as null.
+    return Scores(**{name: float("nan") if value is None else value for name, value in stored.items()})
 
 
 def _failed_checks(path: Path) -> str:
@@ -163,7 +178,7 @@ def _start(path: Path, plan: Plan, result: Mapping[str, Any]) -> Start:
         raise Refused(
             f"{path} does not say which head its stage {name!r} ended with: an older zoo made it, which did not record "
             "that. So whether it began where the other runs did is unknown.\n"
-            "Next: train it again with this zoo; its report.html has the command."
+            f"Next: train it again with this zoo; zoo report {shell_word(path)} writes a page with the command."
         )
     return Start(stage=name, head_digest=digest)
 

@@ -40,7 +40,7 @@ from zoo.training.soup.average_checks import check_average, check_ingredients, c
 from zoo.training.soup.images import images_of_plan
 from zoo.training.soup.ingredients import Ingredient, read_ingredients
 from zoo.training.soup.judge import Judge
-from zoo.training.soup.record import RECIPE, Soup, Tasted, soup_content
+from zoo.training.soup.outcome import RECIPE, Soup, Tasted, soup_content
 
 _PARTS = ("data", "evaluate")
 
