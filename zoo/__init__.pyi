@@ -18,6 +18,7 @@ from .api import plan as plan
 from .api import pull as pull
 from .api import push as push
 from .api import report as report
+from .api import soup as soup
 from .api import verify as verify
 from .api import verify_weights as verify_weights
 from .artefact.classifier import Classifier as Classifier
@@ -73,6 +74,7 @@ from .specs.recipe import recipe_from_toml as recipe_from_toml
 from .storage.cache import cached_json as cached_json
 from .storage.cache import kept_json as kept_json
 from .training.result import Result as Result
+from .training.soup.outcome import Soup as Soup
 from .weights.state import load_weights as load_weights
 
 __version__: str

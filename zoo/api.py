@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from zoo.specs.plan import Plan
     from zoo.specs.recipe import RecipeSpec
     from zoo.training.result import Result
+    from zoo.training.soup.outcome import Soup
     from zoo.training.verify import Verification
     from zoo.weights.inventory import CheckedWeights, HeldWeights
 
@@ -435,6 +436,52 @@ def compare(*runs: str | Path, html: str | Path | None = None, registry: Registr
     if page is not None:
         write_page(found, page)
     return found
+
+
+def soup(
+    runs: Sequence[str | Path],
+    *,
+    out: str | Path,
+    data: str | Path | None = None,
+    device: str = "auto",
+    workers: int | None = None,
+    report: Report = silent,
+    registry: Registry | None = None,
+) -> Soup:
+    """Average the weights of finished runs that began from the same head, as far as that helps (a greedy soup).
+
+    The run with the best validation accuracy comes first. Each further one is added where the average with it is not
+    worse on the validation images. So the soup is never below its best ingredient there; it may be that one alone,
+    and a loud note says so. `out` becomes a folder like a run's, with the classifier in `model/`, `proof.json`,
+    `evaluation.json`, `predictions.csv`, and `soup.json` in place of plan and result.
+
+    Args:
+        runs: Two run folders or more: the same model, data and first stages that train the head alone, with the same
+            outcome bit for bit. What comes after may differ.
+        out: The folder to write, which must not exist.
+        data: Where the images of the runs are now. Default: where the runs found them. They must be the same images.
+        device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
+        workers: Number of decoding threads. Default: one per core, at most eight.
+        report: Called with every event of `zoo.events`.
+
+    Raises:
+        Refused: The runs cannot be averaged, are not finished, failed their proof, or are all the same; or `out`
+            exists.
+        DataError: The images are not there, or not those of the runs.
+        CheckFailed: A check of the soup's proof found a fault. Everything is written all the same.
+    """
+    from zoo.training.soup.make import make_soup
+
+    several = [Path(run).expanduser() for run in ([runs] if isinstance(runs, (str, Path)) else runs)]
+    return make_soup(
+        several,
+        Path(out).expanduser(),
+        registry or default_registry(),
+        report,
+        data=None if data is None else Path(data).expanduser(),
+        device=device,
+        workers=workers,
+    )
 
 
 def verify(

@@ -48,6 +48,7 @@ def model_card(config: ArtefactConfig, plan: Plan, kept: str = "") -> str:
         f"| head | `{config.head.name}` {_cell(json.dumps(config.head.options))} |",
         f"| recipe | `{_cell(config.recipe)}`: {_cell(plan.recipe_summary)} |",
         *([f"| kept | {_cell(kept)} |"] if kept else []),
+        *([f"| average of | {_sources(config)} |"] if config.sources else []),
         f"{_PROOF_ROW}{config.proof} |",
         f"| images | {', '.join(f'{count} {split}' for split, count in images.items())} |",
         f"| preprocessing | {Preprocessing.from_dict(config.preprocessing).describe()} |",
@@ -120,6 +121,10 @@ def _hub_licence(plan: Plan) -> tuple[str | None, str | None]:
 def _test(config: ArtefactConfig) -> list[str]:
     test = config.metrics["test"]
     return [f"Test accuracy {test['accuracy']:.3f}, macro F1 {test['macro_f1']:.3f}; looked at once, at the end.", ""]
+
+
+def _sources(config: ArtefactConfig) -> str:
+    return some([f"{_cell(source.name)} (`{source.digest[:12]}`)" for source in config.sources])
 
 
 def _licence(plan: Plan) -> str:

@@ -76,6 +76,15 @@ class GoldenConfig(_ConfigPart):
     threads: int = Field(ge=1)
 
 
+class SourceConfig(_ConfigPart):
+    """A run whose weights are in the average that the artefact holds."""
+
+    name: str
+    """The name of its folder."""
+    digest: str
+    """SHA-256 of its model.safetensors."""
+
+
 class ArtefactConfig(_ConfigPart):
     """The content of `config.json`."""
 
@@ -98,6 +107,8 @@ class ArtefactConfig(_ConfigPart):
     """Distribution -> version, of the environment that trained it."""
     golden: GoldenConfig | None = None
     """None for an artefact of a version that wrote no golden logits."""
+    sources: tuple[SourceConfig, ...] = ()
+    """Of a soup, the runs whose weights were averaged; empty for the classifier of a single run."""
 
     def fault(self, path: object) -> str | None:
         """A warning for users of the artefact at `path`, that the proof of its run failed; None if it passed."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from zoo.artefact.config import (
     BackboneConfig,
     GoldenConfig,
     HeadConfig,
+    SourceConfig,
     sealed,
 )
 from zoo.artefact.golden import Golden, save_golden
@@ -35,6 +36,7 @@ def write_artefact(
     proof: str,
     golden: Golden,
     kept: str = "",
+    sources: Sequence[SourceConfig] = (),
 ) -> ArtefactConfig:
     """Write the artefact of a trained model -> its config.
 
@@ -46,6 +48,7 @@ def write_artefact(
         proof: The verdict so far, `passed` or `failed`; `mark_failed` corrects it later.
         golden: Golden logits that the model computed on the plan's device.
         kept: What the run kept, in words, for the model card.
+        sources: The runs whose weights were averaged, where `state` is an average.
 
     Raises:
         RunError: The folder cannot be written.
@@ -53,7 +56,7 @@ def write_artefact(
     with new_folder(path) as draft:
         save_tensors(draft / TENSORS, state)
         golden_config = save_golden(draft, golden, device=plan.device)
-        config = _config(file_digest(draft / TENSORS), plan, metrics, proof, golden_config)
+        config = _config(file_digest(draft / TENSORS), plan, metrics, proof, golden_config, sources)
         (draft / CONFIG).write_text(_sealed_text(config.model_dump(mode="json")), "utf-8")
         (draft / CARD).write_text(model_card(config, plan, kept), "utf-8")
     return config
@@ -72,7 +75,12 @@ def _sealed_text(content: Mapping[str, Any]) -> str:
 
 
 def _config(
-    digest: str, plan: Plan, metrics: dict[str, dict[str, float]], proof: str, golden: GoldenConfig
+    digest: str,
+    plan: Plan,
+    metrics: dict[str, dict[str, float]],
+    proof: str,
+    golden: GoldenConfig,
+    sources: Sequence[SourceConfig],
 ) -> ArtefactConfig:
     return ArtefactConfig(
         format=FORMAT,
@@ -100,4 +108,5 @@ def _config(
         memory_format=plan.memory_format,
         versions=plan.versions,
         golden=golden,
+        sources=tuple(sources),
     )

@@ -30,6 +30,7 @@ from zoo.cli.options import (
     Images,
     Inference,
     Json,
+    MovedData,
     NoReport,
     Observer,
     Offline,
@@ -339,6 +340,33 @@ def compare(
     from zoo.cli.compare import compare_and_print
 
     compare_and_print(runs, html=html, as_json=as_json)
+
+
+@app.command()
+def soup(
+    ctx: typer.Context,
+    runs: Annotated[
+        list[Path],
+        typer.Argument(help="Folders of finished runs that began from the same head; two or more.", show_default=False),
+    ],
+    out: Annotated[Path, typer.Option(help="Where to; must not exist.", show_default=False)],
+    data: MovedData = None,
+    device: Device = "auto",
+    workers: Workers = None,
+    as_json: Json = False,
+) -> None:
+    """Average the weights of runs, as far as that helps.
+
+    Begins with the run that is best on validation, and adds each other one where the average is not worse there.
+    """
+    start_computing("zoo.training.soup.make")
+    from zoo import api
+    from zoo.cli.display import RunDisplay
+    from zoo.cli.soup import print_soup
+
+    with RunDisplay(ctx.obj, as_json=as_json) as display:
+        made = api.soup(runs, out=out, data=data, device=device, workers=workers, report=display.report)
+    print_soup(made, ctx.obj, as_json=as_json)
 
 
 @app.command()

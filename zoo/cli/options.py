@@ -113,11 +113,15 @@ Images = Annotated[
     ),
 ]
 
-# export and compare.
+# export, compare and soup.
 ExportFormat = Annotated[str, typer.Option("--to", help=f"One of {', '.join(FORMATS)}.", show_default=False)]
 ExportOut = Annotated[
     Path | None,
     typer.Option("--out", help="Where to; must not exist. Default: beside the artefact.", show_default=False),
+]
+MovedData = Annotated[
+    Path | None,
+    typer.Option("--data", help="Where the images are now. Default: where the runs found them.", show_default=False),
 ]
 ComparisonPage = Annotated[
     Path | None,

@@ -49,7 +49,7 @@ def print_result(result: Result, verbosity: Verbosity, *, as_json: bool) -> None
     flattery = optimism_in_words(result.content["selection"])
     if flattery and not verbosity.quiet:
         screen.print(f"{flattery[0].upper()}{flattery[1:]} (val accuracy).")
-    screen.print(_proof(result, verbosity))
+    screen.print(proof_lines(result, verbosity))
     seconds = result.content["seconds"]
     parts = ", ".join(f"{name} {console.seconds(value)}" for name, value in seconds.items() if name != "total")
     screen.print(f"time: {console.seconds(seconds['total'])} ({parts})")
@@ -85,7 +85,8 @@ def _scores(scored: Mapping[str, Any]) -> list[str]:
     return [f"{val['accuracy']:.3f}", f"{val['macro_f1']:.3f}", f"{val['loss']:.4f}"]
 
 
-def _proof(result: Result, verbosity: Verbosity) -> str:
+def proof_lines(result: Result, verbosity: Verbosity) -> str:
+    """The verdict of the proof, and the checks that warned; with `-v` all checks."""
     checks = json.loads((result.path / "proof.json").read_text("utf-8"))["checks"]
     warned = [check for check in checks if check["verdict"] == "warning"]
     lines = [f"proof: {result.proof}, {console.count(len(checks), 'check')}, {console.count(len(warned), 'warning')}"]

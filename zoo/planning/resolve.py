@@ -77,7 +77,7 @@ def resolve(
     chosen, recipe_name, asked = (*recipe, {}) if recipe else _recipe(request, registry, model.head)
     _refuse_bad_numbers(request)
     device = choose_device(request.device)
-    dataset = _dataset(request, registry, report)
+    dataset = dataset_of(request, registry, report)
     _refuse_unprintable_paths(dataset.folder, model.weights.path, recipe_name)
     model.check_input_size()
     outline = model.outline(dataset.classes)
@@ -141,7 +141,8 @@ def _refuse_bad_numbers(request: Request) -> None:
     size_limit()
 
 
-def _dataset(request: Request, registry: Registry, report: Report) -> Dataset:
+def dataset_of(request: Request, registry: Registry, report: Report) -> Dataset:
+    """Find and read the images of a request; none is opened. Raises OptionError, DataError, and as `find_data` does."""
     if request.data is None:
         count = request.classes or SAMPLE_CLASSES
         sample_classes(count)

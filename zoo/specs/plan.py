@@ -162,6 +162,11 @@ class StagePlan(_PlanPart):
         asked = settings.get("batch_norm") if isinstance(settings, dict) else getattr(settings, "batch_norm", None)
         return content if asked in (None, "auto") else {**content, "batch_norm": asked}
 
+    @property
+    def head_alone(self) -> bool:
+        """Whether nothing but the head trains, so that the backbone ends the stage as it began it."""
+        return self.trains == ("head",) and not self.tensors and not self.adapters
+
     def view_keys(self, seed: int) -> tuple[str, ...]:
         """Keys of the random draws of each augmented view, for a run with this seed. They differ from epochs' keys."""
         return tuple(f"{seed}/{self.settings.name}/view/{number}" for number in range(1, self.views + 1))

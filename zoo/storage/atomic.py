@@ -112,14 +112,16 @@ def new_path(path: Path) -> Iterator[Path]:
 
     Raises Refused where `path` exists, at the start or at the end, and RunError where it cannot be written.
     """
-    _refuse_existing(path)
+    refuse_existing(path)
     with clear_write_errors(path):
         staging = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
         try:
             draft = staging / path.name
             yield draft
+            # A folder in the draft was made by `new_folder`, which has finished its files.
             for file in draft.iterdir() if draft.is_dir() else [draft]:
-                _finish_file(file)
+                if file.is_file():
+                    _finish_file(file)
             _put(draft, path)
             sync_folder(path.parent)
         finally:
@@ -139,11 +141,12 @@ def _put(draft: Path, path: Path) -> None:
         with contextlib.suppress(OSError):
             path.hardlink_to(draft)  # refuses an existing path; not every file system has hard links
             return
-    _refuse_existing(path)
+    refuse_existing(path)
     draft.rename(path)
 
 
-def _refuse_existing(path: Path) -> None:
+def refuse_existing(path: Path) -> None:
+    """Raise Refused for a path at which there is anything, a broken link included."""
     if os.path.lexists(path):
         raise Refused(f"{path} exists, and zoo overwrites nothing.\nNext: name another path, or remove it.")
 

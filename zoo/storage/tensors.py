@@ -59,3 +59,11 @@ def combined_digest(digests: Mapping[str, str]) -> str:
 def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
     """SHA-256 over tensors of any shape, by name."""
     return combined_digest({name: tensor_digest(tensor) for name, tensor in tensors.items()})
+
+
+def same_bits(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors of any shape have the same type, shape and bits; NaN equals itself, 0 is not -0."""
+    if one.dtype != other.dtype or one.shape != other.shape:
+        return False
+    bits = [tensor.detach().contiguous().reshape(-1).view(torch.uint8) for tensor in (one, other)]
+    return torch.equal(*bits)

@@ -221,7 +221,14 @@ def check_better_than_guessing(accuracy: float, targets: Tensor, classes: Sequen
     )
 
 
-def check_saved(kept: Tensor, loaded: Tensor, *, described: bool = True, same_batch_size: bool = True) -> Check:
+def check_saved(
+    kept: Tensor,
+    loaded: Tensor,
+    *,
+    described: bool = True,
+    same_batch_size: bool = True,
+    of: str = "the kept stage",
+) -> Check:
     """Compare the logits by which the kept stage was chosen with those of the artefact read back from disk.
 
     A wrong state, class order or preprocessing in the saved file shows here.
@@ -239,9 +246,9 @@ def check_saved(kept: Tensor, loaded: Tensor, *, described: bool = True, same_ba
     if not described:
         summary = "the saved file has other classes or another preprocessing than the plan"
     elif equal:
-        summary = f"the saved file gives the kept stage's logits bit for bit on {len(kept)} images"
+        summary = f"the saved file gives {of}'s logits bit for bit on {len(kept)} images"
     else:
-        summary = f"the saved file gives other logits than the kept stage, by up to {difference:.3g}"
+        summary = f"the saved file gives other logits than {of}, by up to {difference:.3g}"
     return Check(
         name="saved_file",
         verdict="failed" if not (described and close) else "passed" if equal else "warning",

@@ -39,6 +39,8 @@ from zoo.training.proof import overall_verdict
 
 PLAN, HISTORY, PROOF, RESULT = "plan.json", "history.jsonl", "proof.json", "result.json"
 EVALUATION, PREDICTIONS = "evaluation.json", "predictions.csv"
+SOUP = "soup.json"
+"""In a folder of `zoo soup`, in place of plan and result."""
 RUNS = Path("runs")
 """Where run folders are created without `--out`."""
 _LOCK, _OWNER = "lock", "owner.json"
@@ -61,14 +63,22 @@ def refuse_unusable(out: Path | None) -> None:
             f"--out {out} exists already; a run is never overwritten.\n"
             "Next: choose another name, or leave --out out to get a folder under runs/."
         )
-    parent = existing_parent(out if out is not None else RUNS / "new")
+    refuse_unwritable(RUNS / "new", named=RUNS) if out is None else refuse_unwritable(out)
+
+
+def refuse_unwritable(path: Path, *, named: Path | None = None) -> None:
+    """Check before anything runs that a new file or folder can be written at `path`.
+
+    `named`: what the message calls it. Raises RunError.
+    """
+    parent = existing_parent(path)
     try:
         # Trying to write is the only test that also knows read-only disks, quotas and access lists.
         handle, probe = tempfile.mkstemp(prefix=".zoo-", dir=parent)
         os.close(handle)
         Path(probe).unlink()
     except OSError as error:
-        raise RunError(write_problem(out or RUNS, error)) from None
+        raise RunError(write_problem(named or path, error)) from None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -145,23 +155,33 @@ class RunFolder:
 
     def write_proof(self, checks: Sequence[Check]) -> None:
         """Write `proof.json`: the verdict, and every check with its evidence."""
-        content = {"format": 1, "verdict": overall_verdict(checks), "checks": [check.to_dict() for check in checks]}
-        write_text(self.path / PROOF, json_text(content))
+        write_proof(self.path, checks)
 
     def write_evaluation(self, evaluated: Sequence[EvaluatedSplit], classes: Sequence[str]) -> None:
         """Write `evaluation.json`, the metrics of each split, and `predictions.csv`, the prediction for each image."""
-        assessments = {split.split: assess(split.logits, split.targets, classes).to_dict() for split in evaluated}
-        predictions = [
-            prediction
-            for split in evaluated
-            for prediction in predictions_of(split.split, split.files, split.logits, split.targets, classes)
-        ]
-        write_text(self.path / EVALUATION, json_text({"format": 1, "classes": list(classes), **assessments}))
-        write_text(self.path / PREDICTIONS, to_csv(predictions))
+        write_evaluation(self.path, evaluated, classes)
 
     def write_result(self, result: dict[str, Any]) -> None:
         """Write `result.json`, which makes the run a finished one."""
         write_text(self.path / RESULT, json_text(result))
+
+
+def write_proof(folder: Path, checks: Sequence[Check]) -> None:
+    """Write `proof.json` into a folder. Raises RunError."""
+    content = {"format": 1, "verdict": overall_verdict(checks), "checks": [check.to_dict() for check in checks]}
+    write_text(folder / PROOF, json_text(content))
+
+
+def write_evaluation(folder: Path, evaluated: Sequence[EvaluatedSplit], classes: Sequence[str]) -> None:
+    """Write `evaluation.json` and `predictions.csv` into a folder. Raises RunError."""
+    assessments = {split.split: assess(split.logits, split.targets, classes).to_dict() for split in evaluated}
+    predictions = [
+        prediction
+        for split in evaluated
+        for prediction in predictions_of(split.split, split.files, split.logits, split.targets, classes)
+    ]
+    write_text(folder / EVALUATION, json_text({"format": 1, "classes": list(classes), **assessments}))
+    write_text(folder / PREDICTIONS, to_csv(predictions))
 
 
 class RunLock:

@@ -19,6 +19,7 @@ from zoo.model import adapters
 from zoo.planning.batch_sizes import batch_sizes
 from zoo.specs.plan import StagePlan
 from zoo.specs.run_result import Check
+from zoo.storage.tensors import tensors_digest
 from zoo.training.abandon import Rival, given_up, stage_gain
 from zoo.training.candidates import Candidate, Candidates
 from zoo.training.checkpoint import Moment, Saved
@@ -173,7 +174,8 @@ class StageRunner:
         blends = self.chosen.stage_ended(stage, candidate, inputs) if watch.usable else []
         seconds = self._stage_clock.seconds()["total"]
         self._epochs.append(end.epochs)
-        content = _stage_content(stage, end, seconds, self._rate)
+        digest = tensors_digest(self._model.head.state_dict()) if stage.head_alone else None
+        content = _stage_content(stage, end, seconds, self._rate, digest)
         record = {**content, **stage_gain(end.scores, before), **given_up(end.abandoned)}
         self.stages.append({**record, "blends": blends} if blends else record)
         val = end.scores.to_dict()
@@ -336,7 +338,9 @@ def _trained_by(stages: Sequence[StagePlan], model: Any, name: str) -> bool:
     return any(model.trains(name, stage.trains, stage.tensors, stage.batch_norm) for stage in stages)
 
 
-def _stage_content(stage: StagePlan, end: StageEnd, seconds: float, rate: ChosenRate | None) -> dict[str, Any]:
+def _stage_content(
+    stage: StagePlan, end: StageEnd, seconds: float, rate: ChosenRate | None, head_digest: str | None
+) -> dict[str, Any]:
     content: dict[str, Any] = {
         "name": stage.settings.name,
         "epochs": end.epochs,
@@ -347,4 +351,6 @@ def _stage_content(stage: StagePlan, end: StageEnd, seconds: float, rate: Chosen
     }
     if end.solved is not None:
         content["solver"] = end.solved
+    if head_digest is not None:
+        content["head_digest"] = head_digest
     return content if rate is None else {**content, "lr": rate.rate, "tried": rate.tried}

@@ -21,7 +21,7 @@ from zoo.specs.plan import FORMAT, Plan
 from zoo.specs.recipe import RecipeSpec
 from zoo.storage.atomic import parse_json
 from zoo.text import shell_word
-from zoo.training.run_folder import PLAN, has_result
+from zoo.training.run_folder import PLAN, SOUP, has_result
 
 _SHOWN = 10
 """Differences that a message lists."""
@@ -47,6 +47,11 @@ def read_plan(run: Path, *, finished: bool = True) -> Plan:
     try:
         content = parse_json(path.read_text("utf-8"))
     except FileNotFoundError:
+        if (run / SOUP).exists():
+            raise RunError(
+                f"{run} is a soup of runs and no run: it has no {PLAN}. zoo predict, evaluate, export and verify take "
+                f"it.\nNext: give one of the runs that it was made of, which {run / SOUP} names."
+            ) from None
         raise RunError(f"{run} is no run folder: it has no {PLAN}.") from None
     except (OSError, ValueError) as error:
         raise RunError(f"{path} cannot be read: {error}") from None

@@ -1,0 +1,60 @@
+"""`zoo soup`: what became of each ingredient, what the soup is worth, and what to do next."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from zoo.cli import console
+from zoo.cli.console import Verbosity
+from zoo.cli.document import print_document
+from zoo.cli.result import proof_lines
+from zoo.storage.atomic import json_text
+from zoo.text import shell_word
+
+if TYPE_CHECKING:
+    from zoo.training.soup.outcome import Soup
+
+
+def print_soup(soup: Soup, verbosity: Verbosity, *, as_json: bool) -> None:
+    """Print the ingredients in the order in which they were tried, the soup's scores, its proof and its place."""
+    if as_json:
+        print_document(json_text({**soup.content, "path": str(soup.path)}))
+        return
+    screen = console.out()
+    columns = ["ingredient", "kept stage", "val accuracy", "val loss", "with it", "loss with it", "added"]
+    rows = [_row(each) for each in soup.ingredients]
+    screen.print()
+    console.show(screen, console.table("Soup", columns, rows, right=columns[2:6]))
+    screen.print()
+    best, reached = soup.ingredients[0]["metrics"]["val"], soup.metrics["val"]
+    added = soup.added
+    what = f"average of {console.count(len(added), 'run')}" if len(added) > 1 else f"{added[0]} alone, no average"
+    screen.print(
+        f"val accuracy {reached['accuracy']:.3f}, loss {_number(reached['loss'])}: {what}; the best run alone has "
+        f"{best['accuracy']:.3f}, loss {_number(best['loss'])}",
+        style="bold",
+    )
+    if "test" in soup.metrics:
+        test = soup.metrics["test"]
+        screen.print(f"test accuracy {test['accuracy']:.3f}, macro F1 {test['macro_f1']:.3f}", style="bold")
+    screen.print(proof_lines(soup, verbosity))
+    screen.print(f"time: {console.seconds(soup.content['seconds']['total'])}")
+    screen.print(f"classifier: {soup.artefact}")
+    if not verbosity.quiet:
+        screen.print(f"next: zoo predict {shell_word(soup.path)} IMAGE")
+
+
+def _row(ingredient: dict[str, Any]) -> list[str]:
+    """One ingredient: its own scores, those of the average with it, and whether it was added."""
+    own, together = ingredient["metrics"]["val"], ingredient["together"]
+    averaged = ["-", "-"] if together is None else _scores(together["val"])
+    added = f"no, same as {ingredient['same_as']}" if ingredient["same_as"] else "yes" if ingredient["added"] else "no"
+    return [ingredient["name"], ingredient["kept"], *_scores(own), *averaged, added]
+
+
+def _scores(scores: dict[str, float]) -> list[str]:
+    return [f"{scores['accuracy']:.3f}", _number(scores["loss"])]
+
+
+def _number(loss: float | None) -> str:
+    return "not finite" if loss is None else f"{loss:.4f}"

@@ -1,0 +1,144 @@
+"""The proof of a soup: it is the average that it claims to be, of runs that are what they recorded."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from zoo.evaluation.metrics import Scores
+from zoo.specs.run_result import Check, Verdict
+from zoo.storage.tensors import same_bits
+from zoo.training.soup.average import not_worse
+
+_CLOSE_ACCURACY, _CLOSE_LOSS = 0.01, 0.05
+"""How far scores on another machine, of other versions or in bfloat16, may be from those that a run recorded: images as
+a share of all, and loss as a share of the recorded one (or in nats, where that is below 1)."""
+_NAMED = 3
+"""Tensors or runs that a summary names."""
+
+
+def check_ingredients(scored: Sequence[tuple[str, Scores, Scores]]) -> Check:
+    """Compare the validation scores that runs recorded with those that their saved weights have here.
+
+    `scored`: name, recorded scores and scores here, of each run.
+    """
+    verdicts = [_as_recorded(recorded, here) for _, recorded, here in scored]
+    verdict: Verdict = "failed" if "failed" in verdicts else "warning" if "warning" in verdicts else "passed"
+    differing = [
+        f"{name}: accuracy {recorded.accuracy:.4f} then, {here.accuracy:.4f} now; loss {recorded.loss:.6g} then, "
+        f"{here.loss:.6g} now"
+        for (name, recorded, here), each in zip(scored, verdicts, strict=True)
+        if each != "passed"
+    ]
+    return Check(
+        name="ingredients",
+        verdict=verdict,
+        summary="; ".join(differing[:_NAMED])
+        if differing
+        else f"the weights of {len(scored)} runs have the validation accuracy and loss that the runs recorded",
+        evidence={name: {"recorded": recorded.to_dict(), "here": here.to_dict()} for name, recorded, here in scored},
+    )
+
+
+def _as_recorded(recorded: Scores, here: Scores) -> Verdict:
+    same_loss = recorded.loss == here.loss or (math.isnan(recorded.loss) and not math.isfinite(here.loss))
+    if recorded.accuracy == here.accuracy and same_loss:
+        return "passed"
+    close = abs(recorded.accuracy - here.accuracy) <= _CLOSE_ACCURACY
+    close = close and abs(recorded.loss - here.loss) <= _CLOSE_LOSS * max(1.0, abs(recorded.loss))
+    return "warning" if close else "failed"
+
+
+def check_average(saved: Path, files: Sequence[Path]) -> Check:
+    """Compute every tensor of a saved soup once more from the files of what was averaged, and compare the bits.
+
+    It does not ask the code that made the average: sums are made here, with the same roundings.
+    """
+    differing: list[str] = []
+    averaged = integers = 0
+    with safe_open(saved, framework="pt") as soup:
+        names = sorted(soup.keys())
+        missing = _other_names(names, files)
+        for name in names if not missing else ():
+            found, parts = soup.get_tensor(name), [_tensor(file, name) for file in files]
+            if found.is_floating_point() or found.is_complex():
+                averaged += 1
+                expected = _rounded_mean(parts)
+            else:
+                integers += 1
+                expected = parts[0]
+            if not same_bits(found, expected):
+                differing.append(name)
+    wrong = missing or differing
+    return Check(
+        name="soup_average",
+        verdict="failed" if wrong else "passed",
+        summary=f"{len(wrong)} tensors are not the average of the ingredients', first {wrong[0]}"
+        if wrong
+        else f"{averaged} saved tensors are the average of {len(files)} ingredients', rounded once, and {integers} "
+        "integer ones are the best ingredient's, bit for bit",
+        evidence={"averaged": averaged, "integers": integers, "ingredients": len(files), "differing": wrong[:10]},
+    )
+
+
+def check_unchanged(saved: Path, files: Sequence[Path]) -> Check:
+    """Check that tensors which are equal in all that was averaged, such as frozen ones, are so in the soup."""
+    same, changed = 0, []
+    with safe_open(saved, framework="pt") as soup:
+        for name in sorted(soup.keys()):
+            first, *others = (_tensor(file, name) for file in files)
+            if all(same_bits(first, other) for other in others):
+                same += 1
+                if not same_bits(first, soup.get_tensor(name)):
+                    changed.append(name)
+    return Check(
+        name="unchanged_tensors",
+        verdict="failed" if changed else "passed",
+        summary=f"{len(changed)} of {same} tensors that all ingredients have in common were changed, first {changed[0]}"
+        if changed
+        else f"{same} tensors that all ingredients have in common are unchanged, bit for bit",
+        evidence={"in_common": same, "changed": changed[:10]},
+    )
+
+
+def check_not_worse(soup: Scores, best: Scores) -> Check:
+    """Check that the soup is not worse than its best ingredient on the validation images."""
+    good = not_worse(soup, best) or soup == best
+    return Check(
+        name="not_worse",
+        verdict="passed" if good else "failed",
+        summary=f"validation accuracy {soup.accuracy:.4f} and loss {soup.loss:.4f}; the best ingredient alone has "
+        f"{best.accuracy:.4f} and {best.loss:.4f}",
+        evidence={"soup": soup.to_dict(), "best": best.to_dict()},
+    )
+
+
+def _other_names(names: Sequence[str], files: Sequence[Path]) -> list[str]:
+    """Names that the soup or one of the files lacks."""
+    found: set[str] = set()
+    for file in files:
+        with safe_open(file, framework="pt") as opened:
+            found |= set(names) ^ set(opened.keys())
+    return sorted(found)
+
+
+def _tensor(file: Path, name: str) -> Tensor:
+    with safe_open(file, framework="pt") as opened:
+        tensor: Tensor = opened.get_tensor(name)
+        return tensor
+
+
+def _rounded_mean(parts: Sequence[Tensor]) -> Tensor:
+    """The mean of tensors of one shape[...], added up in double precision in their order and rounded once."""
+    if all(same_bits(parts[0], part) for part in parts):
+        return parts[0]
+    double = torch.complex128 if parts[0].is_complex() else torch.float64
+    total = parts[0].to(double)  # not zero, which would make 0 of -0
+    for part in parts[1:]:
+        total = total.add(part.to(double))
+    return total.div(len(parts)).to(parts[0].dtype)
