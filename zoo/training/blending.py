@@ -13,7 +13,7 @@ import numpy
 import torch
 from torch import Tensor
 
-from zoo.model.model import HEAD, ZooModel
+from zoo.model.model import ZooModel
 from zoo.specs.plan import StagePlan
 from zoo.specs.run_result import Check, part_of_the_way
 from zoo.storage.tensors import tensor_digest
@@ -57,11 +57,6 @@ class Blend:
             return last
         mixed = first.astype(numpy.float64) * (1 - self.share) + last.astype(numpy.float64) * self.share
         return numpy.asarray(mixed).astype(last.dtype)
-
-
-def trains_head_alone(stage: StagePlan) -> bool:
-    """Whether the stage leaves the backbone as it is."""
-    return stage.trains == (HEAD,) and not stage.tensors
 
 
 def blended(start: Mapping[str, Tensor], end: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:

@@ -15,7 +15,7 @@ from zoo.evaluation.out_of_memory import out_of_memory_as_error
 from zoo.frozen.inputs import Inputs
 from zoo.specs.plan import StagePlan
 from zoo.specs.run_result import named_in_words
-from zoo.training.blending import HeadEnd, blends, cpu_state, trains_head_alone
+from zoo.training.blending import HeadEnd, blends, cpu_state
 from zoo.training.choosing import CRITERION, STANDARD_ERRORS, Judged, is_better, judge, optimism
 from zoo.training.trainer import sub_state_dict
 
@@ -83,7 +83,7 @@ class Candidates:
                 if bool(torch.isfinite(logits).all()):
                     self._offer(candidate, blend.digests)
         self._offer(end)
-        if trains_head_alone(stage) and any(later.settings.blend for later in self._plan.stages):
+        if stage.head_alone and any(later.settings.blend for later in self._plan.stages):
             self._head_end = self._head_end_of(end.stage, cpu_state(self._model))
         return records
 

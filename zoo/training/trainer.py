@@ -283,7 +283,7 @@ class StageTrainer:
             total = self._stage.settings.epochs * len(self._work.train_targets)
             self._work.report(Progress(task=self._stage.settings.name, done=total, total=total))
         scores = Scores(**epochs[-1]) if epochs else rival.scores
-        return StageEnd(scores, torch.empty(0), len(epochs), why)
+        return StageEnd(scores, torch.empty(0), len(epochs), abandoned=why)
 
     def _patience_is_over(self) -> bool:
         patience = self._stage.settings.patience

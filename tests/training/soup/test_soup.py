@@ -20,7 +20,7 @@ from torch import Tensor
 from zoo.artefact.config import sealed
 from zoo.errors import ArtefactError, CheckFailed, DataError, Refused, RunError, ZooError
 from zoo.evaluation.metrics import Scores
-from zoo.storage.tensors import file_digest, same_bits, state_digest
+from zoo.storage.tensors import file_digest, same_bits, tensors_digest
 from zoo.training.soup.average import average_of, by_quality, choose_greedily, not_worse
 from zoo.training.soup.average_checks import check_average, check_ingredients, check_not_worse, check_unchanged
 
@@ -136,7 +136,7 @@ def test_a_stage_of_the_head_alone_records_the_head_that_it_ends_with(data: Path
     run = zoo.finetune(**{**USUAL, "recipe": "head_only"}, data=data, out=tmp_path / "run")
     tensors = load_file(run.path / "model" / "model.safetensors")
     head = {name.removeprefix("head."): each for name, each in tensors.items() if name.startswith("head.")}
-    assert run.content["stages"][0]["head_digest"] == state_digest(head)
+    assert run.content["stages"][0]["head_digest"] == tensors_digest(head)
 
 
 def test_it_is_the_same_whatever_comes_after_and_other_with_another_seed(

@@ -207,7 +207,7 @@ class _Finish:
         sources = [SourceConfig(name=each.path.absolute().name, digest=each.digest) for each in self._tasting.added]
         with out_of_memory_as_error("golden logits"):
             golden = draw_golden(judge.model)
-        write_artefact(draft / FOLDER, state, plan, metrics, overall_verdict(checks), golden, sources)
+        write_artefact(draft / FOLDER, state, plan, metrics, overall_verdict(checks), golden, sources=sources)
         saved = draft / FOLDER / TENSORS
         checks += [check_average(saved, self._files), check_unchanged(saved, self._files)]
         checks.append(self._check_saved(draft / FOLDER, evaluated[0].logits))
