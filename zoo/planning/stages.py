@@ -119,7 +119,8 @@ def _without_blends(recipe: RecipeSpec, index: int, before: Sequence[Selection],
     path = f"stages[{index}].blend"
     if recipe.keep == "last":
         return [
-            f"{path}: would do nothing, the run ends with its last stage as it is; set keep to 'best', or leave blend out"
+            f"{path}: would do nothing, the run ends with its last stage as it is; set keep to 'best', or leave blend "
+            "out"
         ]
     if outline.closed_form:
         return [f"{path}: would do nothing, this head is fitted in closed form, not in steps; leave it out"]
