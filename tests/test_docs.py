@@ -101,7 +101,7 @@ def _default(rows: list[tuple[str, str]], name: str) -> str:
     """How the table writes a knob's default: words in backticks, numbers in any notation, - for none."""
     field = Stage.model_fields[name]
     written = dict(rows).get(name, "")
-    if field.is_required() or field.default is None:
+    if field.is_required() or field.default is None or field.default == ():
         return "-"
     if isinstance(field.default, bool):
         return str(field.default).lower()

@@ -199,7 +199,7 @@ def test_blends_that_would_do_nothing_are_refused(usual: dict[str, Any]) -> None
     with pytest.raises(RecipeError, match=r"stages\[0\]\.blend: there is nothing to blend with"):
         zoo.plan(**usual, set=["head.blend=0.5"])
     with pytest.raises((RecipeError, OptionError), match="closed form"):
-        zoo.plan(**{**usual, "recipe": "head_only"}, head="ncm", set=["head.blend=0.5"])
+        zoo.plan(**{**usual, "recipe": "head_only"}, head="prototype", set=["head.blend=0.5"])
 
 
 def test_a_recipe_file_gets_told_the_form(usual: dict[str, Any], tmp_path: Path) -> None:
