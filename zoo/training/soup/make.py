@@ -17,13 +17,14 @@ from zoo.artefact.config import FOLDER, TENSORS, SourceConfig
 from zoo.artefact.golden import draw_golden
 from zoo.artefact.read import read_model
 from zoo.artefact.write import mark_failed, write_artefact
+from zoo.data.dataset import Dataset
 from zoo.data.prefetch import resolve_workers
 from zoo.data.store import ImageStore
-from zoo.errors import CheckFailed
+from zoo.errors import CheckFailed, DataError
 from zoo.evaluation.context import Clock
 from zoo.evaluation.metrics import Scores, score
 from zoo.evaluation.out_of_memory import out_of_memory_as_error
-from zoo.events import Note, Report
+from zoo.events import Note, Progress, Report
 from zoo.model.devices import choose_device
 from zoo.planning.versions import versions
 from zoo.process import use_threads
@@ -121,10 +122,21 @@ def make_soup(
     with contextlib.closing(ImageStore(model.preprocessing, workers=resolve_workers(workers))) as store:
         with out_of_memory_as_error(f"moving {model.name} to {chosen}"):
             model = model.to(chosen)
+        with clock.measure("data"):
+            _decode(dataset, store, report)
         judge = Judge(model=model, dataset=dataset, store=store, chunk=first.plan.chunk, report=report)
         with clock.measure("evaluate"):
             tasting = _taste(ingredients, judge)
         return _Finish(judge, tasting, registry, clock, device=chosen).run(out)
+
+
+def _decode(dataset: Dataset, store: ImageStore, report: Report) -> None:
+    """Decode the validation images once, for all that is judged on them. Raises DataError where one is unreadable."""
+    files = dataset.splits["val"]
+    _, faults = store.examine(files, progress=lambda done: report(Progress(task="decode", done=done, total=len(files))))
+    if faults:
+        name, fault = next(iter(faults.items()))
+        raise DataError(f"{name} cannot be read, which the runs could: {fault}")
 
 
 def _taste(ingredients: Sequence[Ingredient], judge: Judge) -> _Tasting:
