@@ -35,8 +35,8 @@ class Asked:
     seeds: Sequence[int]
     per_class: Sequence[int] = (0,)
     weights: str = ""
-    recipes: Sequence[str] = (DEFAULT,)
-    heads: Sequence[str] = (DEFAULT,)
+    variants: Sequence[tuple[str, str]] = ((DEFAULT, DEFAULT),)
+    """zoo's: (recipe, head)."""
     settings: tuple[str, ...] = ()
     label: str = ""
 
@@ -45,7 +45,7 @@ class Asked:
         slows down slows all of them."""
         found = []
         for seed, data, per_class, backbone in product(self.seeds, self.data, self.per_class, self.backbones):
-            for program, recipe, head in self._variants():
+            for program, recipe, head in self._programs():
                 zoo_alone = {"settings": self.settings, "label": self.label} if program == "zoo" else {}
                 run = Run(
                     program=program,
@@ -61,11 +61,11 @@ class Asked:
                 found.append(run)
         return found
 
-    def _variants(self) -> Iterator[tuple[str, str, str]]:
+    def _programs(self) -> Iterator[tuple[str, str, str]]:
         """(program, recipe, head): peers once, with their own."""
         yield from ((program, "", "") for program in self.programs if program != "zoo")
         if "zoo" in self.programs:
-            yield from (("zoo", recipe, head) for head in self.heads for recipe in self.recipes)
+            yield from (("zoo", *variant) for variant in self.variants)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
     python -m benchmarks.recipes --train DIR --test DIR --backbone NAME --weights FILE --seeds 0,1,2
     python -m benchmarks.recipes --data NAME,NAME --backbones NAME,NAME --per-class 5,10 --results FILE.jsonl
+    python -m benchmarks.recipes --recipes default,head_only:linear,head_only:prototype,full --results FILE.jsonl
     python -m benchmarks.recipes --table --results FILE.jsonl
 
 Sets have folders of classes: those that --train and --test name, or data/NAME/train and data/NAME/val below the folder
@@ -51,16 +52,20 @@ class Unusable(ValueError):
 
 
 def main() -> int:
-    parser = _parser()
-    told = parser.parse_args()
+    command = parser()
+    told = command.parse_args()
     failed = 0
-    try:
-        if not told.table:
+    if not told.table:
+        try:
             asked, bench = understood(told)
-            failed = carry_out(bench, asked.runs(), told.results)
-        print(tables(read_rows(told.results), judge=told.judge))
-    except ValueError as error:
-        parser.error(str(error))
+        except ValueError as error:
+            command.error(str(error))
+        failed = carry_out(bench, asked.runs(), told.results)
+    rows = read_rows(told.results)
+    try:
+        print(tables(rows, judge=told.judge))
+    except LookupError as error:
+        command.error(str(error))
     return 1 if failed else 0
 
 
@@ -75,11 +80,12 @@ def understood(told: argparse.Namespace) -> tuple[Asked, Bench]:
         seeds=told.seeds,
         per_class=told.per_class,
         weights=_weights(told, real),
-        recipes=_recipes(told.recipes),
-        heads=_known("head", told.heads, [DEFAULT, *(head.name for head in zoo.list_heads())]),
+        variants=_variants(told.recipes, told.heads),
         settings=tuple(told.zoo_set),
         label=told.label,
     )
+    if not asked.runs():
+        raise Unusable("that is nothing to run. Next: at least one network, set, program, recipe and seed")
     if told.zoo_set and not told.label:
         raise Unusable("--zoo-set needs --label, which names what was changed")
     if "fastai" in asked.programs and not programs.has_fastai(told.fastai_python):
@@ -125,13 +131,21 @@ def _programs(told: argparse.Namespace) -> list[str]:
     return ["zoo", *_known("peer", told.peers, list(PEERS))]
 
 
-def _recipes(names: list[str]) -> list[str]:
+def _variants(recipes: list[str], heads: list[str]) -> list[tuple[str, str]]:
+    """(recipe, head): every recipe with every head, but RECIPE:HEAD, which names its own."""
     registered = [recipe.name for recipe in zoo.list_recipes()]
-    if names == [ALL]:
-        return registered
-    files = [name for name in names if Path(name).is_file()]
-    _known("recipe", [name for name in names if name not in files], [DEFAULT, *registered])
-    return [str(Path(name).resolve()) if name in files else name for name in names]
+    told = [name.partition(":") for name in (registered if recipes == [ALL] else recipes)]
+    alone = [(recipe, head) for recipe, colon, head in told if colon]
+    combined = [(recipe, head) for head in heads for recipe, colon, _ in told if not colon]
+    _known("head", [head for _, head in [*alone, *combined]], [DEFAULT, *(head.name for head in zoo.list_heads())])
+    return [(_recipe(recipe, registered), head) for recipe, head in [*combined, *alone]]
+
+
+def _recipe(name: str, registered: list[str]) -> str:
+    """As rows name it: a file by its absolute path. Raises ValueError where there is none."""
+    if Path(name).is_file():
+        return str(Path(name).resolve())
+    return _known("recipe", [name], [DEFAULT, *registered])[0]
 
 
 def _known(what: str, names: list[str], there: list[str]) -> list[str]:
@@ -141,14 +155,15 @@ def _known(what: str, names: list[str], there: list[str]) -> list[str]:
     return names
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(
         prog="python -m benchmarks.recipes",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    option = parser.add_argument
+    option = made.add_argument
     option("--results", type=Path, default=Path("recipes.jsonl"), help="JSON lines; appended to (%(default)s)")
     option("--table", action="store_true", help="print tables of the results, run nothing")
     option("--judge", default="", metavar="NAME", help="the variant to set beside the others (zoo's default)")
@@ -161,13 +176,13 @@ def _parser() -> argparse.ArgumentParser:
     option("--weights", default="", metavar="FILE", help=f"of the one network, or {RANDOM}")
     option("--programs", type=_names, help=f"of {','.join(PROGRAMS)} (all)")
     option("--peers", type=_names, help="--programs zoo and these; '' for none")
-    option("--recipes", type=_names, default=[DEFAULT], help=f"zoo's: names, TOML files, or {ALL} (zoo's own default)")
-    option("--heads", type=_names, default=[DEFAULT], help="zoo's (its own default)")
+    option("--recipes", type=_names, default=[DEFAULT], help=f"zoo's: NAME, NAME:HEAD, TOML files, or {ALL}")
+    option("--heads", type=_names, default=[DEFAULT], help="zoo's, with every recipe that names none")
     option("--zoo-set", action="append", default=[], metavar="STAGE.K=V", help="repeatable; with --label")
     option("--label", default="", help="a name for zoo's rows of this call")
     option("--seeds", type=_numbers, default=[0, 1, 2, 3, 4])
     option("--fastai-python", default=sys.executable, metavar="PATH", help="of an environment with fastai")
-    return parser
+    return made
 
 
 def _names(text: str) -> list[str]:
@@ -175,7 +190,10 @@ def _names(text: str) -> list[str]:
 
 
 def _numbers(text: str) -> list[int]:
-    return [int(name) for name in _names(text)]
+    names = _names(text)
+    if not all(name.isdecimal() for name in names):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of whole numbers, such as 0,1,2")
+    return [int(name) for name in names]
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ _COLUMNS = (
 def tables(rows: Sequence[Row], *, judge: str = "") -> str:
     """Everything that the rows say, as Markdown; `judge` names the variant that is set beside the others.
 
-    Raises ValueError where no row is of that name.
+    Raises LookupError where no row is of that name.
     """
     pairs: dict[Pair, dict[Variant, list[Row]]] = {}
     for row in rows:

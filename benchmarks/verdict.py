@@ -15,11 +15,11 @@ _NOTHING = ""
 def judged_variant(results: Results, named: str = "") -> Variant | None:
     """The variant of that name or, without a name, zoo's default; None where no row is zoo's.
 
-    Raises ValueError where there is none of that name.
+    Raises LookupError where there is none of that name.
     """
     names = {str(variant): variant for variant in results}
     if named and named not in names:
-        raise ValueError(f"no row is of {named!r}; there are: {', '.join(names)}")
+        raise LookupError(f"no row is of {named!r}; there are: {', '.join(names)}")
     ours = [variant for variant in results if variant.program == "zoo"]
     defaults = [variant for variant in ours if (variant.recipe, variant.head) == (DEFAULT, DEFAULT)]
     return names[named] if named else next(iter([*defaults, *ours]), None)

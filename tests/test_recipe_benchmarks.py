@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from benchmarks.campaign import FIRST, Asked
 from benchmarks.paired import Pair, beside, better, interval, overall, paired
 from benchmarks.peers.networks import Network, width
 from benchmarks.rows import Row, Run, append_row, missing, read_rows, run_of
-from benchmarks.splits import Drawn, few, halve, read_used, unseen
+from benchmarks.splits import few, halve, read_used, unseen
 from benchmarks.table import head_verdict, tables
 from safetensors.torch import save_file
 
@@ -69,12 +70,17 @@ def test_fewer_images_a_class_are_among_more_of_them_and_another_seed_draws_othe
         few(everything, 13, seed=0)
 
 
-def test_nobody_chooses_by_the_images_of_a_test_folder(shapes: Path) -> None:
-    image_set = sets.given(shapes / "train", shapes / "val")
-    dataset = image_set.read()
-    drawn = image_set.drawn(dataset, seed=0, per_class=0)
+@pytest.fixture
+def folder(shapes: Path, tmp_path: Path) -> Path:
+    """A folder with train/ and test/, and no val/."""
+    for split, there in (("train", "train"), ("test", "val")):
+        (tmp_path / split).symlink_to(shapes / there)
+    return tmp_path
+
+
+def test_nobody_chooses_by_the_images_of_a_test_folder(folder: Path) -> None:
+    drawn = unseen(read_used(folder, skipped=[]))
     assert drawn.counts() == {"train": [12, 12, 12], "test": [6, 6, 6]}
-    assert {file.path for file in drawn.comparison} == {path.resolve() for path in (shapes / "val").rglob("*.jpg")}
     assert drawn.are_used({"train": [9, 9, 9], "val": [3, 3, 3], "test": [6, 6, 6]})
     assert not drawn.are_used({"train": [9, 9, 8], "val": [3, 3, 3], "test": [6, 6, 6]})
     assert not drawn.are_used({"train": [9, 9, 9], "val": [3, 3, 3]})
@@ -83,33 +89,34 @@ def test_nobody_chooses_by_the_images_of_a_test_folder(shapes: Path) -> None:
 @pytest.mark.parametrize("halved", [True, False])
 @pytest.mark.parametrize("per_class", [0, 5])
 def test_zoo_reads_from_the_linked_folder_what_the_peers_are_given(
-    shapes: Path, tmp_path: Path, halved: bool, per_class: int
+    shapes: Path, folder: Path, halved: bool, per_class: int
 ) -> None:
-    drawn = sets.named(shapes.parent, shapes.name, halved=halved)
-    images = drawn.drawn(drawn.read(), seed=0, per_class=per_class)
-    linked = read_used(images.link(tmp_path / "linked"), skipped=[])
+    image_set = sets.ImageSet("shapes", shapes / "train", shapes / "val", halved)
+    dataset = read_used(shapes if halved else folder, skipped=[])
+    images = image_set.drawn(dataset, seed=0, per_class=per_class)
+    linked = read_used(images.link(folder / "linked"), skipped=[])
     task = images.task(backbone="resnet18", weights="", seed=0)
     assert list(linked.classes) == task.classes
     assert images.are_used({split: counts for split, counts in linked.counts().items()})
     # Without images to choose by, zoo's are among those that the peers train on.
-    zoo_trains = linked.splits["train"] if halved else [*linked.splits["train"], *linked.splits["val"]]
-    for files, peers in ((zoo_trains, task.train), (linked.splits["test"], task.test)):
+    trained = [*linked.splits["train"], *([] if halved else linked.splits["val"])]
+    assert len(task.train) == 3 * (per_class or 12) and len(task.test) == (9 if halved else 18)
+    for files, peers in ((trained, task.train), (linked.splits["test"], task.test)):
         found = [(str(file.path.resolve()), file.label) for file in files]
         assert sorted(found) == sorted((file.path, file.label) for file in peers)
-    assert len(linked.splits["val"]) == len(images.selection) or not halved
 
 
-def _task_of(drawn: Drawn) -> tuple[list[Any], list[Any]]:
-    task = drawn.task(backbone="resnet18", weights="", seed=0)
-    return task.train, task.test
-
-
-def test_a_set_that_zoo_splits_by_itself_gives_peers_all_of_train(shapes: Path, tmp_path: Path) -> None:
-    for split in ("train", "test"):
-        (tmp_path / split).symlink_to(shapes / split)
-    drawn = unseen(read_used(tmp_path, skipped=[]))
-    train, test = _task_of(drawn)
-    assert len(train) == 36 and len(test) == 12 and not drawn.selection
+@pytest.mark.long
+def test_a_set_is_read_at_its_real_places_without_what_zoo_skips(shapes: Path, tmp_path: Path) -> None:
+    train = tmp_path / "anywhere"
+    copytree(shapes / "train", train)
+    (train / "red" / "placeholder.gif").write_bytes(b"no picture")
+    for image_set in (sets.given(train, shapes / "val"), sets.ImageSet("x", train, shapes / "val", halved=True)):
+        dataset = image_set.read()
+        judged = dataset.splits["val" if image_set.halved else "test"]
+        assert {file.path for file in judged} == {path.resolve() for path in (shapes / "val").rglob("*.jpg")}
+        everything = [file.path for files in dataset.splits.values() for file in files]
+        assert len(everything) == 36 + 18 and train / "red" / "placeholder.gif" not in everything
 
 
 def test_everything_is_combined_and_the_first_seed_comes_first() -> None:
@@ -119,7 +126,7 @@ def test_everything_is_combined_and_the_first_seed_comes_first() -> None:
         programs=["zoo", "plain", "fastai"],
         seeds=[0, 1],
         per_class=[5, 0],
-        recipes=["default", "full"],
+        variants=[("default", "default"), ("full", "default")],
         settings=("head.lr=1",),
         label="rate",
     )
@@ -133,6 +140,22 @@ def test_everything_is_combined_and_the_first_seed_comes_first() -> None:
         ("zoo", "full", "rate"),
     }
     assert len({(run.backbone, run.data, run.per_class, run.seed) for run in runs[:4]}) == 1
+
+
+def test_recipes_may_name_their_own_head(shapes: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "mine.toml"
+    recipe.write_text("")
+    words = ["--train", f"{shapes}/train", "--test", f"{shapes}/test", "--weights", "random", "--programs", "zoo"]
+    words += ["--recipes", f"default,head_only:prototype,{recipe},full:linear", "--heads", "cosine,default"]
+    asked, _ = recipes.understood(recipes.parser().parse_args(words))
+    assert asked.variants == [
+        ("default", "cosine"),
+        (str(recipe), "cosine"),
+        ("default", "default"),
+        (str(recipe), "default"),
+        ("head_only", "prototype"),
+        ("full", "linear"),
+    ]
 
 
 def test_rows_from_before_networks_were_named_are_of_the_first_one(tmp_path: Path) -> None:
@@ -228,7 +251,7 @@ def test_the_tables_set_the_default_beside_every_peer_and_baseline() -> None:
     assert "| bees, net | 2 | 0.900 | +5.0 ± 0.0 | +4.0 ± 0.0 | +6.0 ± 0.0 | +4.0 ± 0.0 |" in found
     other = tables(rows, judge="zoo head_only default (today)")
     assert "### zoo head_only default (today) beside the others" in other
-    with pytest.raises(ValueError, match="no row is of 'zoo full'; there are: zoo default default, "):
+    with pytest.raises(LookupError, match="no row is of 'zoo full'; there are: zoo default default, "):
         tables(rows, judge="zoo full")
 
 
@@ -271,6 +294,9 @@ def test_a_variant_that_was_refused_says_why() -> None:
         (["{set}", "--weights", "random", "--peers", "plain", "--programs", "zoo"], "is --programs zoo,NAMES"),
         (["{set}", "--weights", "random", "--recipes", "stage"], "no recipe 'stage'; there are: default, "),
         (["{set}", "--weights", "random", "--heads", "line"], "no head 'line'; there are: default, "),
+        (["{set}", "--weights", "random", "--recipes", "full:line"], "no head 'line'; there are: default, "),
+        (["{set}", "--weights", "random", "--seeds", "0,one"], "'0,one' is not a list of whole numbers"),
+        (["{set}", "--weights", "random", "--seeds", ""], "that is nothing to run"),
         (["{set}", "--weights", "random", "--zoo-set", "head.lr=1", "--peers", ""], "--zoo-set needs --label"),
         (["{set}", "--weights", "random", "--fastai-python", sys.executable], "has no fastai. Next: "),
     ],
@@ -283,7 +309,7 @@ def test_what_cannot_be_run_is_refused_before_anything_runs(
     of_set = ["--train", f"{shapes}/train", "--test", f"{shapes}/test"]
     given = [each.format(shapes=shapes) for word in words for each in (of_set if word == "{set}" else [word])]
     with pytest.raises(SystemExit):
-        told(*given, "--results", tmp_path / "rows.jsonl")
+        told("--results", tmp_path / "rows.jsonl", *given)
     assert says in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "rows.jsonl").exists()
 
