@@ -12,7 +12,7 @@ from pathlib import Path
 from zoo.data.dataset import Dataset
 from zoo.specs.recipe import Stage as RecipeStage
 
-from benchmarks import process, programs
+from benchmarks import programs
 from benchmarks.peers.task import Stage, Task
 from benchmarks.photos import photos, photos_folder
 from benchmarks.rows import Row
@@ -100,10 +100,9 @@ class Place:
     def _folder(self, images: Images, count: int | None, seed: int, temporary: Path) -> Path:
         if not images.real:
             return photos(self.photos, self._count(count or images.count))
-        folder = self._real_folder(images.real)
         if not images.halved:
-            return folder
-        return halve(self._dataset(images), seed).link(folder / "train", temporary / "data")
+            return self._real_folder(images.real)
+        return halve(self._dataset(images), seed).link(temporary / "data")
 
     def _dataset(self, images: Images) -> Dataset:
         if not images.real:
@@ -131,5 +130,4 @@ class Place:
 
     @cached_property
     def _has_fastai(self) -> bool:
-        look = "import importlib.util, sys; sys.exit(importlib.util.find_spec('fastai') is None)"
-        return process.run([self.fastai_python, "-c", look], folder=programs.ROOT).code == 0
+        return programs.has_fastai(self.fastai_python)

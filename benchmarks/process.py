@@ -21,6 +21,8 @@ class Ended:
     stderr: str
     seconds: float
     """From before its start to its end, imports and all."""
+    cpu_seconds: float
+    """Of all its threads and of children that it waited for: what other work on the machine changes least."""
     peak_mb: float
     """Largest resident set of the process, or of a child that it waited for, in MB of 10^6 bytes: not their sum."""
 
@@ -50,7 +52,14 @@ def run(words: Sequence[str | Path], *, folder: Path, variables: Mapping[str, st
         seconds = time.perf_counter() - began
         process.returncode = os.waitstatus_to_exitcode(status)
         peak = usage.ru_maxrss * 1024 / 1e6  # Linux counts in KiB
-        return Ended(process.returncode, _text(stdout), _text(stderr), round(seconds, 3), round(peak, 1))
+        return Ended(
+            code=process.returncode,
+            stdout=_text(stdout),
+            stderr=_text(stderr),
+            seconds=round(seconds, 3),
+            cpu_seconds=round(usage.ru_utime + usage.ru_stime, 3),
+            peak_mb=round(peak, 1),
+        )
 
 
 def _text(file: IO[bytes]) -> str:

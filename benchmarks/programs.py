@@ -66,6 +66,12 @@ def peer(name: str, task: Task, *, temporary: Path, python: str = sys.executable
     return {**read_json(result), **_measured(ended)}
 
 
+def has_fastai(python: str) -> bool:
+    """Whether this interpreter finds fastai."""
+    look = "import importlib.util, sys; sys.exit(importlib.util.find_spec('fastai') is None)"
+    return process.run([python, "-c", look], folder=ROOT).code == _DONE
+
+
 def answered(words: Sequence[str | Path]) -> process.Ended:
     """A process in the repository's folder that ended well. Raises Failed."""
     ended = process.run(words, folder=ROOT)
@@ -102,6 +108,8 @@ def zoo_row(result: Mapping[str, Any], plan: Mapping[str, Any], history: Sequenc
         "seconds": result["seconds"]["total"],
         "parts": result["seconds"],
         "images": plan["data"]["images"],
+        "recipe": plan["recipe"].rpartition("/")[2],
+        "head": plan["head"]["name"].rpartition("/")[2],
         **{key: plan[key] for key in ("precision", "memory_format", "threads") if key in plan},
     }
 
@@ -128,4 +136,4 @@ def _head_only(stage: Mapping[str, Any]) -> bool:
 
 
 def _measured(ended: process.Ended) -> Row:
-    return {"process_seconds": ended.seconds, "peak_mb": ended.peak_mb}
+    return {"process_seconds": ended.seconds, "cpu_seconds": ended.cpu_seconds, "peak_mb": ended.peak_mb}

@@ -18,6 +18,12 @@ class Run:
     """`zoo`, or a peer."""
     data: str
     seed: int
+    backbone: str = ""
+    """Nothing in rows of `python -m benchmarks`, whose label says it, and in those from before it was kept."""
+    weights: str = ""
+    """`random`, or a file other than the one that is kept for the backbone."""
+    per_class: int = 0
+    """Images of each class that were drawn for training; 0: all."""
     recipe: str = ""
     """zoo's; a peer has one of its own, which it names in its row."""
     head: str = ""
@@ -26,7 +32,9 @@ class Run:
     label: str = ""
 
     def __str__(self) -> str:
-        words = [self.data, f"seed {self.seed}:", self.program, self.recipe, self.head, self.label]
+        few = f"{self.per_class} a class" if self.per_class else ""
+        about = ", ".join(filter(None, [self.backbone, self.weights, self.data, few, f"seed {self.seed}"]))
+        words = [f"{about}:", self.program, self.recipe, self.head, *self.settings, self.label]
         return " ".join(filter(None, words))
 
 
@@ -46,12 +54,13 @@ def append_row(path: Path, run: Run, found: Row) -> None:
         file.write(json.dumps({"run": asdict(run), **found}) + "\n")
 
 
-def run_of(row: Row) -> Run:
-    """The run that a row is about."""
-    return Run(**{**row["run"], "settings": tuple(row["run"]["settings"])})
+def run_of(row: Row, *, backbone: str = "") -> Run:
+    """The run that a row is about; `backbone`: that of rows from before they named it."""
+    named = {name: value for name, value in row["run"].items() if value or name != "backbone"}
+    return Run(**{"backbone": backbone, **named, "settings": tuple(named["settings"])})
 
 
-def missing(asked: list[Run], rows: list[Row]) -> list[Run]:
-    """Those that have no row yet, in their order."""
-    done = {run_of(row) for row in rows}
+def missing(asked: list[Run], rows: list[Row], *, backbone: str = "") -> list[Run]:
+    """Those that have no row yet, in their order; `backbone`: that of rows from before they named it."""
+    done = {run_of(row, backbone=backbone) for row in rows}
     return [run for run in asked if run not in done]

@@ -36,10 +36,10 @@ class Task:
     test: list[Labelled]
     """Looked at after each epoch, never chosen by."""
     weights: str
-    """A safetensors file of the backbone with torchvision's keys; nothing: random weights."""
+    """A safetensors file of the backbone with upstream's keys; nothing: random weights."""
     seed: int
     backbone: str = "squeezenet1_1"
-    """squeezenet1_1 or resnet18."""
+    """torchvision's name, or `timm/` and timm's."""
     stages: list[Stage] = field(default_factory=lambda: [Stage("head", 5), Stage("all", 5)])
     precision: Literal["float32", "bfloat16"] = "float32"
     """`bfloat16`: autocast and channels-last, for the hand-written loop."""
