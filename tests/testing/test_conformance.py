@@ -77,7 +77,7 @@ def test_importing_the_kit_imports_no_torch() -> None:
 
 
 def test_all_bundled_plugins_are_checked() -> None:
-    assert (len(OWN_HEADS), len(OWN_RECIPES)) == (9, 10)
+    assert (len(OWN_HEADS), len(OWN_RECIPES)) == (10, 10)
     assert (len(heads.STEPS), len(backbones.STEPS), len(recipes.STEPS)) == (17, 16, 13)
 
 

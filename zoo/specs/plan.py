@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from zoo.specs.backbone import GroupOutput
 from zoo.specs.data import FOLDER
 from zoo.specs.head import Needs
 from zoo.specs.recipe import Keep, Stage
@@ -100,6 +101,8 @@ class HeadPlan(_PlanPart):
     """Qualified name."""
     options: dict[str, Any]
     needs: Needs
+    layers: tuple[GroupOutput, ...] = ()
+    """Where the groups' outputs are read, from input to output, for a head that needs them."""
     closed_form: bool
     """Whether the head is fitted in one pass instead of trained by gradients."""
     parameters: int
