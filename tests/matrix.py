@@ -3,9 +3,11 @@
     python -m tests.matrix            check it, and that docs/support.md says the same
     python -m tests.matrix --write    write docs/support.md
 
-Each backbone is built once for its default weights; two images go through it, and every head gets what comes out.
-What the index says of it must be what is found. Then real runs: timm's tiny models with one head that gets pooled
-features and one that gets a map, and the smallest of each family of torchvision with either. One process a core.
+Each backbone is built once for its default weights; images go through it, and every head gets what comes out.
+What the index says of it must be what is found. Where the outputs of groups are read, larger images tell: with --write
+of every backbone, else of the first of each class, by which those of the others must come out the same. Then real runs:
+timm's tiny models with one head that gets pooled features and one that gets a map, and the smallest of each family of
+torchvision with either. One process a core.
 """
 
 from __future__ import annotations
@@ -29,16 +31,31 @@ import torch
 import zoo
 from tests.numeric import FAMILIES, TINY, draw_few, faults_of_a_run, pairs
 from torch import Tensor
-from zoo.model.groups import partition
+from zoo.model.build import build_backbone
+from zoo.model.groups import Partition, partition
+from zoo.model.layers import (
+    IMAGES,
+    Layout,
+    NoLayers,
+    choose_by_layout,
+    larger_pass,
+    layer_means,
+    layout_of,
+    watch_pass,
+)
+from zoo.model.model import with_layers
 from zoo.registry.plugins import Contribution
 from zoo.registry.registry import Registry, default_registry
-from zoo.specs.backbone import Backbone, BackboneSpec
+from zoo.specs.backbone import Backbone, BackboneSpec, FeatureShape, GroupOutput
 from zoo.specs.head import HeadSpec
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "support.md"
 PROVIDERS = {"torchvision": 80, "timm": 1371}
-_CLASSES, _IMAGES = 5, 2
+_CLASSES, _IMAGES = 5, IMAGES
 _DIFFERENTIATED: set[type] = set()
+_LAYOUTS: dict[tuple[Any, ...], Layout] = {}
+"""(class of the backbone, class of a module in it, of each tensor that it returns which dimensions are 1) -> what these
+dimensions are."""
 
 
 @dataclass(kw_only=True)
@@ -50,6 +67,10 @@ class Row:
     pooled: int = 0
     map: tuple[int, ...] | None = None
     groups: int = 0
+    layers: int = 0
+    """L of the features[N, L] of all layers; 0 where there are none."""
+    without_output: tuple[str, ...] = ()
+    """The groups that have no output of their own."""
     input_size: tuple[int, int] = (0, 0)
     heads: dict[str, str] = field(default_factory=dict)
     """Head -> why it cannot work; empty where it does."""
@@ -57,8 +78,8 @@ class Row:
     """What must not be: an exception, a wrong shape, an index that says something else."""
 
 
-def examine(spec: BackboneSpec, heads: Sequence[Contribution[HeadSpec]]) -> Row:
-    """Build a backbone, run it, and put every head on what comes out."""
+def examine(spec: BackboneSpec, heads: Sequence[Contribution[HeadSpec]], *, thorough: bool = False) -> Row:
+    """Build a backbone, run it, and put every head on what comes out; `thorough` as `--write` does it."""
     row = Row(name=spec.name)
     tag = next(iter(spec.tags), None)
     _, height, width = spec.preprocessing_for(tag).input_size
@@ -69,16 +90,25 @@ def examine(spec: BackboneSpec, heads: Sequence[Contribution[HeadSpec]]) -> Row:
             built.module.eval()
             images = torch.empty(_IMAGES, 3, height, width)
             _look_at_backbone(built, images, row)
+            reasons = {"map": built.no_map, "layers": ""}
+            outputs: tuple[GroupOutput, ...] = ()
             _differentiate(built, images)
             _run_once(built.module)
+            try:
+                outputs = _outputs(spec, tag, built, images, row, thorough=thorough)
+            except NoLayers as error:
+                reasons["layers"] = str(error)
             features = {"pooled": built.pool(built.module, images)}
             row.faults += _wrong_shape("pooled", features["pooled"], (_IMAGES, built.shape.pooled))
             if built.map is not None:
                 features["map"] = built.map(built.module, images)
                 row.map = tuple(features["map"].shape[1:])
                 row.faults += _wrong_map(features["map"], built)
+            if outputs:
+                row.layers = row.pooled + sum(each.width for each in outputs)
+                features["layers"] = torch.empty(_IMAGES, row.layers)
             for head in heads:
-                _look_at_head(head.spec, built, features, row)
+                _look_at_head(head.spec, with_layers(built.shape, outputs), features, reasons, row)
     except Exception as error:  # whatever a library raises is a line in the table, not the end of it
         row.faults.append(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
     row.faults += _differences(spec, row)
@@ -108,12 +138,65 @@ def _differentiate(built: Backbone, images: Tensor) -> None:
         torch.autograd.grad(pooled.sum(), list(built.module.parameters()), allow_unused=True)
 
 
-def _look_at_head(spec: HeadSpec, built: Backbone, features: dict[str, Tensor], row: Row) -> None:
+def _outputs(
+    spec: BackboneSpec, tag: str | None, built: Backbone, images: Tensor, row: Row, *, thorough: bool
+) -> tuple[GroupOutput, ...]:
+    """Where the groups' outputs are read. Raises NoLayers."""
+    size = row.input_size
+    groups = partition(built.module, built.groups, backbone=spec.name)
+    passed = watch_pass(built, images)
+
+    @functools.cache
+    def larger() -> Any:
+        return larger_pass(functools.partial(_build_at, spec, tag), size)
+
+    new = False
+
+    def layout(name: str) -> Layout:
+        nonlocal new
+        shapes = passed.once(name)
+        kinds = tuple(tuple(size == 1 for size in shape) for shape in shapes)
+        key = (type(built.module), type(built.module.get_submodule(name)), kinds)
+        if thorough or key not in _LAYOUTS:
+            new = True
+            _LAYOUTS[key] = layout_of(shapes, larger().once(name))
+        return _LAYOUTS[key]
+
+    outputs = choose_by_layout(groups, passed, layout)
+    row.without_output = tuple(name for name in groups.names if name not in {each.group for each in outputs})
+    if new:
+        row.faults += _wrong_layers(spec, tag, built.shape.pooled, outputs, size, groups)
+    return outputs
+
+
+def _build_at(spec: BackboneSpec, tag: str | None, size: tuple[int, int]) -> Backbone:
+    native = spec.preprocessing_for(tag).input_size[1:]
+    return build_backbone(spec.build, tag=tag, state=None, input_size=size if size != native else None)
+
+
+def _wrong_layers(
+    spec: BackboneSpec,
+    tag: str | None,
+    pooled: int,
+    outputs: Sequence[GroupOutput],
+    size: tuple[int, int],
+    groups: Partition,
+) -> list[str]:
+    """Compute the features of all layers, on a backbone that nothing was done to."""
+    built = _build_at(spec, tag, size)
+    built.module.eval()
+    found = layer_means(built.pool, outputs)(built.module, torch.empty(_IMAGES, 3, *size))
+    return _wrong_shape("features of all layers", found, (_IMAGES, pooled + sum(each.width for each in outputs)))
+
+
+def _look_at_head(
+    spec: HeadSpec, shape: FeatureShape, features: dict[str, Tensor], reasons: dict[str, str], row: Row
+) -> None:
     if spec.needs not in features:
-        row.heads[spec.name] = built.no_map or "no reason given"
-        row.faults += [] if built.no_map else [f"{spec.name}: refused without a reason"]
+        row.heads[spec.name] = reasons[spec.needs] or "no reason given"
+        row.faults += [] if reasons[spec.needs] else [f"{spec.name}: refused without a reason"]
         return
-    module = spec.build(built.shape, _CLASSES, spec.options()).eval()
+    module = spec.build(shape, _CLASSES, spec.options()).eval()
     logits = module(features[spec.needs])
     row.faults += [f"{spec.name}: {fault}" for fault in _wrong_shape("logits", logits, (_IMAGES, _CLASSES))]
     row.heads[spec.name] = ""
@@ -149,16 +232,16 @@ def own_heads(registry: Registry) -> list[Contribution[HeadSpec]]:
     return [each for each in registry.heads() if each.plugin.own]
 
 
-def _examine_named(name: str) -> Row:
+def _examine_named(name: str, thorough: bool = False) -> Row:
     registry = default_registry()
-    return examine(registry.backbone(name).spec, own_heads(registry))
+    return examine(registry.backbone(name).spec, own_heads(registry), thorough=thorough)
 
 
-def examine_all(names: Sequence[str], *, processes: int) -> list[Row]:
+def examine_all(names: Sequence[str], *, processes: int, thorough: bool = False) -> list[Row]:
     """One row for each backbone, in the order of `names`; says on stderr how far it is."""
     began, rows = time.monotonic(), []
     with ProcessPoolExecutor(processes, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
-        for row in pool.map(_examine_named, names, chunksize=4):
+        for row in pool.map(functools.partial(_examine_named, thorough=thorough), names, chunksize=4):
             rows.append(row)
             left = (time.monotonic() - began) / len(rows) * (len(names) - len(rows))
             if len(rows) % 50 == 0 or row.faults:
@@ -200,7 +283,7 @@ def document(rows: Sequence[Row], heads: Sequence[Contribution[HeadSpec]]) -> st
         "",
         "Generated by `python -m tests.matrix --write`; CI runs `python -m tests.matrix`, which builds all of it anew "
         "and compares.",
-        f"Every backbone was built for its default weights with {versions}, run on two images on the meta device, and",
+        f"Every backbone was built for its default weights with {versions}, run on images on the meta device, and",
         f"every head was put on what came out, for {_CLASSES} classes.",
         "",
         "| head | needs | works on |",
@@ -209,8 +292,11 @@ def document(rows: Sequence[Row], heads: Sequence[Contribution[HeadSpec]]) -> st
         "",
         *_gaps(rows),
         "",
-        "`map` is that of one image of the input size given: channels x height x width. Parameters are without the",
-        "classifier. Groups are what recipes freeze, from input to output.",
+        *_without_output(rows),
+        "",
+        "`map` is that of one image of the input size given: channels x height x width. `layers` is the number of",
+        "features that the head `layers` gets. Parameters are without the classifier. Groups are what recipes freeze,",
+        "from input to output.",
         "",
     ]
     for provider in PROVIDERS:
@@ -241,13 +327,35 @@ def _gaps(rows: Iterable[Row]) -> list[str]:
     ] or ["There are no gaps."]
 
 
+def _without_output(rows: Iterable[Row]) -> list[str]:
+    by_groups: dict[tuple[str, ...], list[str]] = {}
+    for row in rows:
+        if row.without_output:
+            by_groups.setdefault(row.without_output, []).append(row.name.partition("/")[2])
+    if not by_groups:
+        return ["Every group has an output, of which the head `layers` takes the mean."]
+    return [
+        "Groups that have no output of their own (it is not clear which of its dimensions is that of the channels, or "
+        "nothing in the group is called once) are left out by the head `layers`:",
+        "",
+        *(
+            f"- {', '.join(groups)} of {', '.join(f'`{name}`' for name in names)}"
+            for groups, names in by_groups.items()
+        ),
+    ]
+
+
 def _table(rows: Iterable[Row]) -> list[str]:
-    lines = ["| architecture | input | parameters | pooled | map | groups |", "|---|---|---:|---:|---|---:|"]
+    lines = [
+        "| architecture | input | parameters | pooled | map | layers | groups |",
+        "|---|---|---:|---:|---|---:|---:|",
+    ]
     for row in rows:
         grid = "x".join(map(str, row.map)) if row.map else "none"
         size = f"{row.input_size[0]}x{row.input_size[1]}"
         name = row.name.partition("/")[2]
-        lines.append(f"| {name} | {size} | {row.parameters:,} | {row.pooled} | {grid} | {row.groups} |")
+        layers = row.layers or "none"
+        lines.append(f"| {name} | {size} | {row.parameters:,} | {row.pooled} | {grid} | {layers} | {row.groups} |")
     return lines
 
 
@@ -258,7 +366,8 @@ def main() -> int:
     arguments = parser.parse_args()
     registry = default_registry()
     began = time.monotonic()
-    rows = examine_all([spec.name for spec in specs(registry)], processes=arguments.processes)
+    names = [spec.name for spec in specs(registry)]
+    rows = examine_all(names, processes=arguments.processes, thorough=arguments.write)
     heads = own_heads(registry)
     faults = [f"{row.name}: {fault}" for row in rows for fault in row.faults]
     print(f"{len(rows):,} backbones x {len(heads)} heads, {len(faults)} faults, {time.monotonic() - began:.0f} s")

@@ -156,8 +156,14 @@ def _dropout_linear(shape: zoo.FeatureShape, classes: int, options: DropoutLinea
     return nn.Sequential(_modules(dropout=nn.Dropout(options.p), fc=nn.Linear(shape.pooled, classes)))
 
 
+def _layers(shape: zoo.FeatureShape, classes: int, options: zoo.NoOptions) -> nn.Module:
+    from torch import nn
+
+    return nn.Sequential(_modules(fc=nn.Linear(shape.pooled + sum(_widths(shape)), classes)))
+
+
 def _layer(module: nn.Module) -> nn.Linear:
-    """The layer that the logits of `linear` and `dropout_linear` come from."""
+    """The layer that the logits of `linear`, `dropout_linear` and `layers` come from."""
     from torch import nn
 
     layer = module.get_submodule("fc")
@@ -271,6 +277,11 @@ def _fit_prototype(module: nn.Module, features: Tensor, targets: Tensor) -> None
     module.fit(features, targets)
 
 
+def _widths(shape: zoo.FeatureShape) -> tuple[int, ...]:
+    assert shape.layers is not None, "zoo builds no head that needs layers without their widths"
+    return shape.layers
+
+
 def _channels(shape: zoo.FeatureShape) -> int:
     assert shape.map is not None, "zoo builds no head that needs a map on a backbone without one"
     return shape.map
@@ -292,6 +303,14 @@ def zoo_heads() -> Iterable[zoo.HeadSpec]:
             options=DropoutLinearOptions,
             linear=_layer,
             references=("https://jmlr.org/papers/v15/srivastava14a.html",),
+        ),
+        zoo.HeadSpec(
+            name="layers",
+            summary="One linear layer on the pooled features and on the mean of every group's output.",
+            build=_layers,
+            needs="layers",
+            linear=_layer,
+            references=("arXiv:2201.03529",),
         ),
         zoo.HeadSpec(
             name="mlp",

@@ -17,6 +17,8 @@ from zoo.specs.options import build_options
 HEADS: dict[str, zoo.HeadSpec] = {head.spec.name: head.spec for head in default_registry().heads() if head.plugin.own}
 TRAINED = [name for name, spec in HEADS.items() if spec.fit is None]
 WITH_MAP = [name for name, spec in HEADS.items() if spec.needs == "map"]
+LAYERS = (2, 3)
+"""Widths of the groups' means."""
 WITH_DROPOUT = {"dropout_linear", "mlp", "concat_pool", "attention_pool"}
 
 
@@ -32,18 +34,20 @@ def _one_thread() -> Iterator[None]:
 def build(name: str, features: int, classes: int, **options: Any) -> nn.Module:
     torch.manual_seed(0)
     # Pooled features and map differ in width: a head that reads the wrong one cannot run.
-    shape = (
-        zoo.FeatureShape(pooled=features + 1, map=features)
-        if HEADS[name].needs == "map"
-        else zoo.FeatureShape(pooled=features, map=features + 1)
-    )
-    return HEADS[name].build(shape, classes, HEADS[name].options(**options))
+    return HEADS[name].build(shape_of(name, features), classes, HEADS[name].options(**options))
+
+
+def shape_of(name: str, features: int) -> zoo.FeatureShape:
+    if HEADS[name].needs == "map":
+        return zoo.FeatureShape(pooled=features + 1, map=features)
+    return zoo.FeatureShape(pooled=features, map=features + 1, layers=LAYERS if name == "layers" else None)
 
 
 def inputs(name: str, images: int, features: int, size: tuple[int, int] = (3, 5)) -> Tensor:
     """Random features[N, F], or map[N, F, *size] for a head that needs one; positive, as after a ReLU."""
     generator = torch.Generator().manual_seed(images)
-    shape = (images, features, *size) if HEADS[name].needs == "map" else (images, features)
+    width = features + sum(shape_of(name, features).layers or ())
+    shape = (images, features, *size) if HEADS[name].needs == "map" else (images, width)
     return torch.randn(shape, generator=generator).abs() + 0.1
 
 
@@ -90,8 +94,10 @@ def unit_cosines(features: Tensor, weights: Tensor) -> Tensor:
 
 def test_the_bundled_heads_are_these() -> None:
     assert sorted(HEADS) == [
-        *("arcface", "attention_pool", "concat_pool", "cosine", "dropout_linear", "gem", "linear", "mlp", "prototype"),
+        *("arcface", "attention_pool", "concat_pool", "cosine", "dropout_linear", "gem", "layers", "linear", "mlp"),
+        "prototype",
     ]
+    assert [name for name in HEADS if HEADS[name].needs == "layers"] == ["layers"]
     assert sorted(WITH_MAP) == ["attention_pool", "concat_pool", "gem"]
     assert [name for name in HEADS if HEADS[name].loss] == ["arcface"]
     assert [name for name in HEADS if HEADS[name].fit] == ["prototype"]
@@ -188,7 +194,7 @@ def test_option_p_is_the_dropout_probability(name: str) -> None:
 def test_a_saved_state_gives_bit_identical_logits(name: str) -> None:
     module, features = trained(name), inputs(name, 5, 12)
     torch.manual_seed(1)
-    again = HEADS[name].build(zoo.FeatureShape(pooled=12, map=12), 3, HEADS[name].options())
+    again = HEADS[name].build(zoo.FeatureShape(pooled=12, map=12, layers=LAYERS), 3, HEADS[name].options())
     assert not torch.equal(logits_of(again, features), logits_of(module, features))
     again.load_state_dict(module.state_dict())
     assert torch.equal(logits_of(again, features), logits_of(module, features))
@@ -216,6 +222,7 @@ def test_state_dict_keys_never_change(name: str) -> None:
     keys = {
         "linear": "fc.weight fc.bias",
         "dropout_linear": "fc.weight fc.bias",
+        "layers": "fc.weight fc.bias",
         "mlp": "hidden.weight hidden.bias fc.weight fc.bias",
         "concat_pool": "norm.weight norm.bias norm.running_mean norm.running_var norm.num_batches_tracked "
         "hidden.weight hidden_norm.weight hidden_norm.bias hidden_norm.running_mean hidden_norm.running_var "
@@ -275,7 +282,7 @@ def test_option_hidden_is_the_width_of_the_hidden_layer() -> None:
     assert shapes["hidden.weight"] == (5, 16) and shapes["fc.weight"] == (3, 5) and shapes["hidden_norm.bias"] == (5,)
 
 
-@pytest.mark.parametrize("name", ["linear", "dropout_linear", "mlp"])
+@pytest.mark.parametrize("name", ["linear", "dropout_linear", "layers", "mlp"])
 def test_linear_heads_are_linear_and_mlp_has_a_gelu_between_two_linear_layers(name: str) -> None:
     module, features = trained(name), inputs(name, 6, 12)
     state, hidden = module.state_dict(), features

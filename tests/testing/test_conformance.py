@@ -77,7 +77,7 @@ def test_importing_the_kit_imports_no_torch() -> None:
 
 
 def test_all_bundled_plugins_are_checked() -> None:
-    assert (len(OWN_HEADS), len(OWN_RECIPES)) == (9, 11)
+    assert (len(OWN_HEADS), len(OWN_RECIPES)) == (10, 11)
     assert (len(heads.STEPS), len(backbones.STEPS), len(recipes.STEPS)) == (18, 16, 13)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from zoo.specs.backbone import GroupOutput
 from zoo.specs.plan import MemoryFormat, Precision
 
 FORMAT = 1
@@ -61,6 +62,8 @@ class HeadConfig(_ConfigPart):
 
     name: str
     options: dict[str, Any] = Field(default_factory=dict)
+    layers: tuple[GroupOutput, ...] = ()
+    """Where the backbone's outputs are read whose means follow the pooled features, for a head that needs them."""
     distribution: str
     """Distribution of the plugin that provides the head."""
     version: str

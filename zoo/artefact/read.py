@@ -173,13 +173,17 @@ def _build(config: ArtefactConfig, registry: Registry) -> ZooModel:
     try:
         preprocessing = Preprocessing.from_dict(config.preprocessing)
         _, height, width = preprocessing.input_size
-        model = resolve_model(
+        resolved = resolve_model(
             registry,
             config.backbone.name,
             config.head.name,
             head_options=config.head.options,
             input_size=(height, width),
-        ).build(config.classes, None)
+        )
+        # What the head was trained on, whatever would be found today.
+        if config.head.layers:
+            resolved.known_layers.append(config.head.layers)
+        model = resolved.build(config.classes, None)
     except ZooError as error:
         raise ArtefactError(f"The model of this artefact cannot be built: {error}") from error
     model.preprocessing = preprocessing

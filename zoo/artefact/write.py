@@ -96,6 +96,7 @@ def _config(
         head=HeadConfig(
             name=plan.head.name,
             options=plan.head.options,
+            layers=plan.head.layers,
             distribution=plan.head.distribution,
             version=plan.head.version,
         ),

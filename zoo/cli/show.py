@@ -25,7 +25,11 @@ if TYPE_CHECKING:
     from zoo.model.summary import TracedStep
     from zoo.specs.recipe import RecipeSpec
 
-_NEEDS = {"pooled": "pooled features[N, F]", "map": "the map[N, C, H, W] of features: zoo list backbones --head NAME"}
+_NEEDS = {
+    "pooled": "pooled features[N, F]",
+    "map": "the map[N, C, H, W] of features: zoo list backbones --head NAME",
+    "layers": "features[N, L]: the pooled ones and the mean of every group's output",
+}
 """What a head needs, in words."""
 _USES = {
     "observer": "zoo finetune --backbone resnet18 --observer {name}",
@@ -127,7 +131,7 @@ def _backbone(resolved: ResolvedBackbone, registry: Registry) -> dict[str, Any]:
         "heads": [
             head.spec.name
             for head in registry.heads()
-            if facts is not None and (head.spec.needs == "pooled" or facts.map is not None)
+            if facts is not None and (head.spec.needs != "map" or facts.map is not None)
         ],
         "also": list(resolved.also),
         "preprocessing": spec.preprocessing_for(resolved.tag).to_dict(),

@@ -105,7 +105,7 @@ class FrozenOutputs:
                 "format": _FORMAT,
                 "backbone": plan.backbone.name,
                 "weights": plan.weights.label,
-                "outputs": model.needs if cut is None else f"before {cut.before} ({model.needs})",
+                "outputs": _outputs_of(model) if cut is None else f"before {cut.before} ({model.needs})",
                 "state": state_digest(model, "" if cut is None else cut.before),
                 "preprocessing": plan.preprocessing,
                 "precision": plan.precision,
@@ -243,6 +243,12 @@ class _TableFiller:
 def forward_of(model: ZooModel, cut: Cut | None) -> Callable[[Tensor], Tensor]:
     """The function images[N, 3, H, W] -> rows[N, ...] that are cached: features, or what crosses the cut."""
     return model.features if cut is None else lambda images: model.outputs_before(cut, images)
+
+
+def _outputs_of(model: ZooModel) -> str:
+    """What the features are, for the key of the cache: what the head needs, and which modules it is read from."""
+    read = [f"{each.module}:{','.join(map(str, each.channels))}" for each in model.layers]
+    return " ".join([model.needs, *read])
 
 
 def state_digest(model: ZooModel, before: str = "") -> str:

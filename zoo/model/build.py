@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from zoo.errors import OptionError, PluginError, Refused
-from zoo.model.model import ZooModel
+from zoo.model.layers import NoLayers, find_outputs
+from zoo.model.model import ZooModel, with_layers
 from zoo.registry.names import ResolvedBackbone
 from zoo.registry.plugins import Contribution
-from zoo.specs.backbone import Backbone, BuildBackbone
+from zoo.specs.backbone import Backbone, BuildBackbone, GroupOutput
 from zoo.specs.head import HeadSpec, Needs
 from zoo.specs.preprocessing import Preprocessing
 
@@ -31,6 +32,7 @@ def build_model(
     tag: str | None,
     state: Mapping[str, Tensor] | None,
     input_size: tuple[int, int] | None = None,
+    layers: Sequence[GroupOutput] = (),
 ) -> ZooModel:
     """Build backbone and head as one model on the current default device.
 
@@ -42,6 +44,7 @@ def build_model(
         tag: The weights that the backbone is built for; None where it has none.
         state: The weights file's tensors by name, in the shapes that upstream published; None for random weights.
         input_size: (height, width) in pixels; None for the size that the weights were made for.
+        layers: What `layers_of` returns, for a head that needs the layers.
 
     Raises:
         Refused: Backbone and head do not fit together.
@@ -52,7 +55,7 @@ def build_model(
     built, preprocessing = _build_for_size(backbone, tag, state, input_size)
     return ZooModel(
         built,
-        _build_head(backbone, built, head, len(classes), options),
+        _build_head(backbone, built, head, len(classes), options, layers),
         name=backbone.qualified,
         classes=classes,
         preprocessing=preprocessing,
@@ -60,6 +63,7 @@ def build_model(
         loss=head.spec.loss,
         fit=head.spec.fit,
         linear=head.spec.linear,
+        layers=layers,
     )
 
 
@@ -71,21 +75,67 @@ def build_outline(
     classes: tuple[str, ...],
     tag: str | None,
     input_size: tuple[int, int] | None = None,
+    layers: Sequence[GroupOutput] = (),
 ) -> ZooModel:
     """Build the same model as `build_model` on the meta device: with shapes and groups, without memory and weights."""
     with torch.device("meta"):
-        return build_model(backbone, head, options, classes=classes, tag=tag, state=None, input_size=input_size)
+        return build_model(
+            backbone, head, options, classes=classes, tag=tag, state=None, input_size=input_size, layers=layers
+        )
 
 
 def build_headless(
-    backbone: ResolvedBackbone, needs: Needs, *, tag: str | None, input_size: tuple[int, int] | None = None
+    backbone: ResolvedBackbone,
+    needs: Needs,
+    *,
+    tag: str | None,
+    input_size: tuple[int, int] | None = None,
+    layers: Sequence[GroupOutput] = (),
 ) -> ZooModel:
     """Build the backbone with random weights on the current default device; the model returns the features.
 
-    `needs` selects them: `pooled` for features[N, F], `map` for the map[N, C, H, W].
+    `needs` selects them: `pooled` for features[N, F], `map` for the map[N, C, H, W], `layers` for features[N, L].
     """
     built, preprocessing = _build_for_size(backbone, tag, None, input_size)
-    return ZooModel(built, nn.Identity(), name=backbone.qualified, classes=(), preprocessing=preprocessing, needs=needs)
+    return ZooModel(
+        built,
+        nn.Identity(),
+        name=backbone.qualified,
+        classes=(),
+        preprocessing=preprocessing,
+        needs=needs,
+        layers=layers,
+    )
+
+
+def layers_of(
+    backbone: ResolvedBackbone, head: str, *, tag: str | None, input_size: tuple[int, int] | None = None
+) -> tuple[GroupOutput, ...]:
+    """Find where the outputs of a backbone's groups are read, on the meta device.
+
+    Args:
+        backbone: The backbone.
+        head: The name of the head that needs them, for the message.
+        tag: The weights that it is built for.
+        input_size: (height, width) in pixels; None for the size that the weights were made for.
+
+    Raises Refused where no group has an output that can be pooled.
+    """
+    _, height, width = backbone.spec.preprocessing_for(tag).input_size
+    native = height, width
+
+    def build(size: tuple[int, int]) -> Backbone:
+        resized = size if size != native else None
+        return build_backbone(backbone.spec.build, tag=tag, state=None, input_size=resized)
+
+    try:
+        return find_outputs(build, input_size or native)
+    except NoLayers as error:
+        raise Refused(
+            f"Head {head!r} needs the outputs of the groups of {backbone.spec.name}, and there are none that it could "
+            f"take: {error}.\n"
+            f"Next: a head that takes pooled features (zoo list heads), such as --head linear"
+        ) from error
 
 
 def build_with_state(
@@ -137,7 +187,12 @@ def _build_for_size(
 
 
 def _build_head(
-    backbone: ResolvedBackbone, built: Backbone, head: Contribution[HeadSpec], classes: int, options: Any
+    backbone: ResolvedBackbone,
+    built: Backbone,
+    head: Contribution[HeadSpec],
+    classes: int,
+    options: Any,
+    layers: Sequence[GroupOutput],
 ) -> nn.Module:
     if head.spec.needs == "map" and built.map is None:
         why = f": {built.no_map}" if built.no_map else ""
@@ -147,7 +202,7 @@ def _build_head(
             f"map: zoo list backbones --head {head.spec.name}"
         )
     try:
-        module = head.spec.build(built.shape, classes, options)
+        module = head.spec.build(with_layers(built.shape, layers), classes, options)
     except ValueError as error:
         raise OptionError(f"Head {head.spec.name!r} on {backbone.spec.name}: {error}") from error
     if not isinstance(module, nn.Module):

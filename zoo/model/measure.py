@@ -72,8 +72,8 @@ def nearest_accepted_sizes(
 
 def feature_shape(outline: ZooModel) -> tuple[int, ...]:
     """Return the shape of what the head gets for one image, (F,) or (C, H, W), of a model on the meta device."""
-    if outline.needs == "pooled":
-        return (outline.shape.pooled,)
+    if outline.needs != "map":
+        return (outline.shape.pooled + sum(outline.shape.layers or ()),)
     outline.eval()
     with torch.device("meta"), torch.no_grad():
         return tuple(outline.features(torch.empty(1, *outline.preprocessing.input_size)).shape[1:])

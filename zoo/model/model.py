@@ -5,17 +5,19 @@ What is frozen stays in evaluation mode, also after `.train()`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from zoo.errors import PluginError
-from zoo.model.cut import Cut, cut_before
+from zoo.model.cut import CannotCut, Cut, cut_before
 from zoo.model.groups import AdaptedNames, Partition, partition
-from zoo.specs.backbone import Backbone, FeatureShape
+from zoo.model.layers import layer_means
+from zoo.specs.backbone import Backbone, FeatureShape, GroupOutput
 from zoo.specs.head import Needs
 from zoo.specs.plan import Compute
 from zoo.specs.preprocessing import Preprocessing
@@ -25,7 +27,8 @@ from zoo.specs.selectors import TensorKind
 HEAD = "head"
 """The group of everything in the head, beside the backbone's own groups."""
 Features = Callable[[nn.Module, Tensor], Tensor]
-"""(backbone, images[N, 3, H, W]) -> pooled features[N, F] or the map[N, C, H', W'], in the backbone's precision."""
+"""(backbone, images[N, 3, H, W]) -> what the head needs, in the backbone's precision: pooled features[N, F], the
+map[N, C, H', W'], or features[N, L] of all layers."""
 _LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
 
@@ -48,6 +51,7 @@ class ZooModel(nn.Module):
         loss: Callable[[nn.Module, Tensor, Tensor], Tensor] | None = None,
         fit: Callable[[nn.Module, Tensor, Tensor], None] | None = None,
         linear: Callable[[nn.Module], nn.Linear] | None = None,
+        layers: Sequence[GroupOutput] = (),
     ) -> None:
         """Put backbone and head together.
 
@@ -57,10 +61,11 @@ class ZooModel(nn.Module):
             name: The backbone's full name, for messages.
             classes: Class names, in the order of the logits.
             preprocessing: What images go through before the backbone.
-            needs: `pooled` for features[N, F], `map` for the map[N, C, H', W'].
+            needs: `pooled` for features[N, F], `map` for the map[N, C, H', W'], `layers` for features[N, L].
             loss: (head, features, targets[N]) -> the mean loss; None for cross-entropy.
             fit: (head, features, targets[N]): fits a closed-form head; None for a head that is trained by gradients.
             linear: head -> the one linear layer that it is in evaluation mode; None for a head that is more.
+            layers: Where the groups' outputs are read, where `needs` is `layers`.
 
         Raises PluginError where the groups do not cover every parameter of the backbone exactly once.
         """
@@ -70,9 +75,11 @@ class ZooModel(nn.Module):
         self.name = name
         self.classes = classes
         self.preprocessing = preprocessing
-        self.shape: FeatureShape = backbone.shape
+        self.shape: FeatureShape = with_layers(backbone.shape, layers)
         self.groups: Partition = partition(backbone.module, backbone.groups, backbone=name)
         self.needs = needs
+        self.layers = tuple(layers)
+        """Where the groups' outputs are read, from input to output, for a head that needs them; empty for others."""
         self.idle: frozenset[str] = frozenset()
         """Backbone parameters, by full name, that the logits do not depend on: they lie behind the map, or upstream
         does not use them either. They are always frozen."""
@@ -80,7 +87,7 @@ class ZooModel(nn.Module):
         """Translates names while low-rank adapters are in the backbone; see `zoo.model.adapters`."""
         self.compute = Compute()
         """Precision and memory layout of the backbone's passes; set by `compute_as`."""
-        self._features = _features_for(backbone, needs)
+        self._features = _features_for(backbone, needs, layers)
         self._map = backbone.map
         self._checkpointing = backbone.checkpointing
         self._loss = loss
@@ -94,7 +101,10 @@ class ZooModel(nn.Module):
         self._biases = frozenset(f"backbone.{name}" for name in _bias_tensors(backbone.module))
 
     def features(self, images: Tensor) -> Tensor:
-        """images[N, 3, H, W] -> what the head needs, in float32: pooled features[N, F], or the map[N, C, H', W']."""
+        """images[N, 3, H, W] -> what the head needs, in float32.
+
+        This is pooled features[N, F], the map[N, C, H', W'], or features[N, L] of all layers.
+        """
         images = images.contiguous(memory_format=_LAYOUTS[self.compute.memory_format])
         with self._precision(images.device):
             features = self._features(self.backbone, images)
@@ -108,6 +118,8 @@ class ZooModel(nn.Module):
 
     def cut_before(self, group: str) -> Cut:
         """Cut the backbone in two before one of its groups; the groups before it must not train. Raises CannotCut."""
+        if self.needs == "layers":
+            raise CannotCut("the head takes the outputs of the groups on both sides")
         return cut_before(group, self.backbone, self.groups, self._features, self.preprocessing.input_size)
 
     def outputs_before(self, cut: Cut, images: Tensor) -> Tensor:
@@ -166,7 +178,7 @@ class ZooModel(nn.Module):
         return torch.autocast(device.type, torch.bfloat16)
 
     def loss(self, features: Tensor, targets: Tensor) -> Tensor:
-        """Mean loss of `features()`, [N, F] or [N, C, H', W'], against class indices targets[N].
+        """Mean loss of `features()`, [N, ...], against class indices targets[N].
 
         It is the head's own loss, or cross-entropy in nats.
         """
@@ -190,7 +202,7 @@ class ZooModel(nn.Module):
         return self._linear(self.head) if self._linear is not None and self._loss is None else None
 
     def fit_head(self, features: Tensor, targets: Tensor) -> None:
-        """Fit a closed-form head to all `features`, [N, F] or [N, C, H', W'], and their class indices targets[N]."""
+        """Fit a closed-form head to all `features`, [N, ...], and their class indices targets[N]."""
         assert self._fit is not None, "this head is trained by gradients"
         with torch.no_grad():
             self._fit(self.head, features, targets)
@@ -327,9 +339,17 @@ def _bias_tensors(module: nn.Module) -> Iterator[str]:
             yield name
 
 
-def _features_for(backbone: Backbone, needs: Needs) -> Features:
+def with_layers(shape: FeatureShape, layers: Sequence[GroupOutput]) -> FeatureShape:
+    """The shape of the features with the widths of the groups' means, where there are some."""
+    return replace(shape, layers=tuple(each.width for each in layers)) if layers else shape
+
+
+def _features_for(backbone: Backbone, needs: Needs, layers: Sequence[GroupOutput]) -> Features:
     if needs == "pooled":
         return backbone.pool
+    if needs == "layers":
+        assert layers, "a backbone whose groups have no outputs was refused before"
+        return layer_means(backbone.pool, layers)
     assert backbone.map is not None, "a backbone without a map was refused before"
     return backbone.map
 
@@ -356,8 +376,10 @@ def check_shapes(model: ZooModel) -> None:
 
 def _check_features(model: ZooModel, features: Tensor) -> None:
     shape = tuple(features.shape)
-    if model.needs == "pooled":
-        fits, declared = shape == (2, model.shape.pooled), f"pooled features[N, {model.shape.pooled}]"
+    if model.needs != "map":
+        width = model.shape.pooled + sum(model.shape.layers or ())
+        kind = "pooled features" if model.needs == "pooled" else "features of all layers"
+        fits, declared = shape == (2, width), f"{kind}[N, {width}]"
     else:
         fits, declared = len(shape) == 4 and shape[:2] == (2, model.shape.map), f"a map[N, {model.shape.map}, H, W]"
     if not fits:

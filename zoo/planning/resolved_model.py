@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from zoo.errors import OptionError, Refused, WeightsError, first_line
-from zoo.model.build import build_headless, build_model, build_outline, build_with_state
+from zoo.model.build import build_headless, build_model, build_outline, build_with_state, layers_of
 from zoo.model.measure import accepts_size, nearest_accepted_sizes
 from zoo.model.model import ZooModel
 from zoo.registry.names import ResolvedBackbone
 from zoo.registry.plugins import Contribution
 from zoo.registry.registry import Registry
+from zoo.specs.backbone import GroupOutput
 from zoo.specs.head import HeadSpec
 from zoo.specs.options import build_options
 from zoo.weights.fitting import Architecture
@@ -33,6 +34,20 @@ class ResolvedModel:
     weights: WeightsChoice
     input_size: tuple[int, int] | None
     """(height, width) in pixels; None: that of the weights."""
+    known_layers: list[tuple[GroupOutput, ...]] = field(default_factory=list, compare=False, repr=False)
+    """Where the groups' outputs are read, once that is known; empty until then."""
+
+    def layers(self) -> tuple[GroupOutput, ...]:
+        """Where the groups' outputs are read, for a head that needs them; empty for others.
+
+        Raises Refused where no group has an output that can be pooled.
+        """
+        if self.head.spec.needs != "layers":
+            return ()
+        if not self.known_layers:
+            found = layers_of(self.backbone, self.head.spec.name, tag=self.weights.tag, input_size=self.input_size)
+            self.known_layers.append(found)
+        return self.known_layers[-1]
 
     def check_input_size(self) -> None:
         """Raise OptionError, naming sizes that work, where the architecture cannot take the input size."""
@@ -52,6 +67,7 @@ class ResolvedModel:
             tag=self.weights.tag,
             state=state,
             input_size=self.input_size,
+            layers=self.layers(),
         )
 
     def outline(self, classes: tuple[str, ...]) -> ZooModel:
@@ -63,6 +79,7 @@ class ResolvedModel:
             classes=classes,
             tag=self.weights.tag,
             input_size=self.input_size,
+            layers=self.layers(),
         )
 
     def architecture(self) -> Architecture:
@@ -92,7 +109,13 @@ class ResolvedModel:
 
     def headless(self) -> ZooModel:
         """The backbone alone with random weights: what it gives a head comes out."""
-        return build_headless(self.backbone, self.head.spec.needs, tag=self.weights.tag, input_size=self.input_size)
+        return build_headless(
+            self.backbone,
+            self.head.spec.needs,
+            tag=self.weights.tag,
+            input_size=self.input_size,
+            layers=self.layers(),
+        )
 
 
 def resolve_model(
@@ -136,7 +159,7 @@ def check_compatible(backbone: ResolvedBackbone, head: Contribution[HeadSpec], r
     A backbone that is not in its provider's index passes; building it tells.
     """
     facts = backbone.spec.facts
-    if head.spec.needs == "pooled" or facts is None or facts.map is not None:
+    if head.spec.needs != "map" or facts is None or facts.map is not None:
         return
     works = ", ".join(each.spec.name for each in registry.heads() if each.spec.needs == "pooled")
     raise Refused(

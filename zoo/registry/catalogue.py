@@ -152,7 +152,7 @@ def _narrowed(each: Listed, wanted: Filter) -> Listed | None:
         (weights or not (wanted.pretrained or wanted.of_weights))
         and (wanted.max_params is None or (facts is not None and facts.parameters <= wanted.max_params))
         and (wanted.max_gmacs is None or (facts is not None and facts.gmacs <= wanted.max_gmacs))
-        and (wanted.head is None or wanted.head.needs == "pooled" or (facts is not None and facts.map is not None))
+        and (wanted.head is None or wanted.head.needs != "map" or (facts is not None and facts.map is not None))
     )
     return Listed(spec=each.spec, weights=weights, bare=each.bare) if keep else None
 

@@ -38,12 +38,30 @@ class FeatureShape:
     """F of the pooled features[N, F]."""
     map: int | None = None
     """C of the map[N, C, H, W], the features before pooling; None where the backbone has no map."""
+    layers: tuple[int, ...] | None = None
+    """The width of each group's mean, from input to output. zoo fills it in for a head that needs `layers`: such a head
+    gets features[N, pooled + sum(layers)]. None for all others."""
 
     def __post_init__(self) -> None:
         if self.pooled < 1:
             raise ValueError(f"pooled must be at least 1, got {self.pooled}")
         if self.map is not None and self.map < 1:
             raise ValueError(f"map must be at least 1, got {self.map}")
+        if self.layers is not None and not (self.layers and min(self.layers) >= 1):
+            raise ValueError(f"layers must be widths of at least 1, got {self.layers}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupOutput:
+    """Where the output of one of a backbone's groups is read. zoo finds it out; no plugin states it."""
+
+    group: str
+    module: str
+    """The dotted name of the module whose output it is, in the backbone."""
+    channels: tuple[int, ...]
+    """Of each tensor that the module returns, the dimension of the channels; the others are images and positions."""
+    width: int
+    """The number of channels, of all these tensors together."""
 
 
 def _call(module: nn.Module, images: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from zoo.specs.validation import NAME, check_callables, check_name, check_texts
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-Needs = Literal["pooled", "map"]
+Needs = Literal["pooled", "map", "layers"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +31,8 @@ class HeadSpec:
     ValueError says why these options cannot work with this backbone; it is shown to the user."""
     needs: Needs = "pooled"
     """`pooled`: the module gets pooled features[N, F]. `map`: it gets the map[N, C, H, W], and `shape.map` is not
-    None."""
+    None. `layers`: it gets features[N, L], the pooled ones followed by the mean of every group's output over its
+    positions, from input to output and each divided by its root mean square; `shape.layers` has their widths."""
     options: type[Any] = NoOptions
     """A frozen dataclass with a default for every field. Its ValueErrors are shown to the user."""
     loss: Callable[[nn.Module, Tensor, Tensor], Tensor] | None = None

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
+from zoo.specs.backbone import GroupOutput
 from zoo.specs.data import FOLDER
 from zoo.specs.head import Needs
 from zoo.specs.recipe import BatchNorm, Keep, Stage
@@ -101,6 +102,8 @@ class HeadPlan(_PlanPart):
     """Qualified name."""
     options: dict[str, Any]
     needs: Needs
+    layers: tuple[GroupOutput, ...] = ()
+    """Where the groups' outputs are read, from input to output, for a head that needs them."""
     closed_form: bool
     """Whether the head is fitted in one pass instead of trained by gradients."""
     parameters: int

@@ -15,6 +15,7 @@ from zoo.data.transform import transform
 from zoo.errors import WeightsMismatch
 from zoo.model.build import build_backbone
 from zoo.model.groups import Partition, partition
+from zoo.model.layers import NoLayers, find_outputs, layer_means
 from zoo.model.measure import idle_parameters, measure
 from zoo.model.model import HEAD, ZooModel
 from zoo.specs.backbone import Backbone, BackboneSpec
@@ -35,10 +36,15 @@ class BackboneTrial:
     spec: BackboneSpec
     tag: str | None
 
-    def build(self, *, seed: int = SEED, state: Mapping[str, Tensor] | None = None) -> Backbone:
-        """Build it anew, from a state dict (tensors of any shape, by name) or with random weights of this seed."""
+    def build(
+        self, *, seed: int = SEED, state: Mapping[str, Tensor] | None = None, size: tuple[int, int] | None = None
+    ) -> Backbone:
+        """Build it anew, from a state dict (tensors of any shape, by name) or with random weights of this seed.
+
+        `size` is (height, width) in pixels, where it is another than that of the weights.
+        """
         torch.manual_seed(seed)
-        return build_backbone(self.spec.build, tag=self.tag, state=state, input_size=None)
+        return build_backbone(self.spec.build, tag=self.tag, state=state, input_size=size)
 
     @cached_property
     def built(self) -> Backbone:
@@ -96,6 +102,21 @@ def _shapes(trial: BackboneTrial) -> str:
     compare.require_shape(grid, (2, built.shape.map, None, None), "the map of 2 images")
     require(bool(grid.isfinite().all()), "the map is not finite")
     return f"pooled features[N, {width}], map[N, {', '.join(map(str, grid.shape[1:]))}]"
+
+
+def _layers(trial: BackboneTrial) -> str:
+    _, height, width = trial.size
+    native = height, width
+    try:
+        outputs = find_outputs(lambda size: trial.build(size=None if size == native else size), native)
+    except NoLayers as error:
+        raise Skip(f"no head can take the outputs of its groups: {error}") from None
+    with torch.no_grad():
+        features = layer_means(trial.built.pool, outputs)(trial.built.module, trial.images(2))
+    wide = trial.built.shape.pooled + sum(each.width for each in outputs)
+    compare.require_shape(features, (2, wide), "the features of all layers of 2 images")
+    require(bool(features.isfinite().all()), "the features of all layers are not finite")
+    return f"features[N, {wide}] of the outputs of {', '.join(each.module for each in outputs)}"
 
 
 def _dtype(trial: BackboneTrial) -> str:
@@ -304,6 +325,7 @@ def _export(trial: BackboneTrial) -> str:
 STEPS: tuple[Step[BackboneTrial], ...] = (
     ("builds", _builds),
     ("shapes", _shapes),
+    ("layers", _layers),
     ("dtype", _dtype),
     ("groups", _groups),
     ("facts", _facts),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from zoo.errors import OptionError, ZooError, first_line
-from zoo.model.model import HEAD, ZooModel
-from zoo.specs.backbone import FeatureShape
+from zoo.model.layers import find_outputs
+from zoo.model.model import HEAD, ZooModel, with_layers
+from zoo.specs.backbone import FeatureShape, GroupOutput
 from zoo.specs.head import HeadSpec
 from zoo.specs.options import build_options, describe_options, options_to_dict
 from zoo.testing import compare
@@ -24,6 +25,8 @@ from zoo.testing.tiny import SIDE, SPEC, WIDTH
 # Pooled features and map differ in width, so that a head that reads the wrong one cannot run.
 _CHANNELS = 16
 _SHAPE = FeatureShape(pooled=24, map=_CHANNELS)
+_LAYERS = (3, 5)
+"""Widths of the groups' means, for a head that needs the layers."""
 _CLASSES = 5
 _GRID = (4, 6)
 _IMAGES = 10
@@ -41,10 +44,15 @@ class HeadTrial:
         """The head's options with their defaults."""
         return self.spec.options()
 
-    def build(self, *, seed: int = SEED, shape: FeatureShape = _SHAPE, classes: int = _CLASSES) -> nn.Module:
+    @property
+    def shape(self) -> FeatureShape:
+        """The widths of the features that it gets."""
+        return replace(_SHAPE, layers=_LAYERS) if self.spec.needs == "layers" else _SHAPE
+
+    def build(self, *, seed: int = SEED, shape: FeatureShape | None = None, classes: int = _CLASSES) -> nn.Module:
         """Build it with its default options and with random weights of this seed."""
         torch.manual_seed(seed)
-        return self.spec.build(shape, classes, self.options)
+        return self.spec.build(shape or self.shape, classes, self.options)
 
     def features(self, images: int, *, grid: tuple[int, int] = _GRID, seed: int = 0) -> Tensor:
         """Random features[N, F], or map[N, C, H, W] for a head that needs one; positive, as after a ReLU."""
@@ -53,7 +61,9 @@ class HeadTrial:
 
     def shape_of(self, images: int, grid: tuple[int, int] = _GRID) -> tuple[int, ...]:
         """The shape of the head's input for so many images: (N, F), or (N, C, H, W) with `grid` as (H, W)."""
-        return (images, _CHANNELS, *grid) if self.spec.needs == "map" else (images, _SHAPE.pooled)
+        if self.spec.needs == "map":
+            return (images, _CHANNELS, *grid)
+        return (images, self.shape.pooled + sum(self.shape.layers or ()))
 
     def loss(self, module: nn.Module, features: Tensor, targets: Tensor) -> Tensor:
         """Compute the head's loss, a scalar, of features[N, F] or map[N, C, H, W] and class indices targets[N]."""
@@ -97,7 +107,8 @@ def _builds(trial: HeadTrial) -> str:
     if trial.spec.needs == "pooled":
         trial.build(shape=FeatureShape(pooled=_SHAPE.pooled))  # must work for a backbone without a map
     numbers = sum(parameter.numel() for parameter in module.parameters())
-    return f"{numbers:,} parameters with default options, {_SHAPE.pooled} features and {_CLASSES} classes"
+    width = _CHANNELS if trial.spec.needs == "map" else trial.shape_of(1)[1]
+    return f"{numbers:,} parameters with default options, {width} features and {_CLASSES} classes"
 
 
 def _options(trial: HeadTrial) -> str:
@@ -230,7 +241,7 @@ def _determinism(trial: HeadTrial) -> str:
     for _ in range(2):
         torch.manual_seed(SEED)
         with compare.seed_untouched("building or training it"):
-            module = trial.spec.build(_SHAPE, _CLASSES, trial.options).train()
+            module = trial.spec.build(trial.shape, _CLASSES, trial.options).train()
             built = compare.snapshot(module)
             with torch.no_grad():
                 if trial.spec.fit is not None:
@@ -323,9 +334,12 @@ def _freezing(trial: HeadTrial) -> str:
 def _model(trial: HeadTrial) -> ZooModel:
     torch.manual_seed(SEED)
     backbone = SPEC.build(tag=None, state=None)
+    layers: tuple[GroupOutput, ...] = ()
+    if trial.spec.needs == "layers":
+        layers = find_outputs(lambda size: SPEC.build(tag=None, state=None), (SIDE, SIDE))
     return ZooModel(
         backbone,
-        trial.spec.build(backbone.shape, _CLASSES, trial.options),
+        trial.spec.build(with_layers(backbone.shape, layers), _CLASSES, trial.options),
         name=SPEC.name,
         classes=tuple(f"class{index}" for index in range(_CLASSES)),
         preprocessing=SPEC.preprocessing,
@@ -333,6 +347,7 @@ def _model(trial: HeadTrial) -> ZooModel:
         loss=trial.spec.loss,
         fit=trial.spec.fit,
         linear=trial.spec.linear,
+        layers=layers,
     )
 
 
@@ -394,11 +409,11 @@ def _widths(trial: HeadTrial) -> str:
     built = 0
     for width in (1, 3, 2 * WIDTH):
         try:
-            module = trial.build(shape=FeatureShape(pooled=width, map=width))
+            module = trial.build(shape=replace(trial.shape, pooled=width, map=width))
         except (ValueError, ZooError):
             continue
         built += 1
-        shape = (2, width, 2, 2) if trial.spec.needs == "map" else (2, width)
+        shape = (2, width, 2, 2) if trial.spec.needs == "map" else (2, width + sum(trial.shape.layers or ()))
         compare.require_shape(_logits(module, torch.ones(shape)), (2, _CLASSES), f"the logits for {width} features")
     require(built > 0, "it can be built for none of 1, 3 and 48 features with its default options")
     return f"built for {built} of 3 other feature widths; the others are refused with a ValueError"
