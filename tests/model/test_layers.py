@@ -50,7 +50,7 @@ def root_mean_square_one(mean: Tensor) -> Tensor:
 @pytest.mark.parametrize("name", ["test_resnet", "test_convnext", "test_efficientnet"])
 def test_of_a_convolutional_network_they_are_the_means_of_timms_own_intermediate_maps(name: str) -> None:
     model = built(f"timm/{name}")
-    images, backbone = images_of(model), cast(Any, model.backbone)
+    images, backbone = images_of(model), cast("Any", model.backbone)
     with torch.no_grad():
         features = model.features(images)
         pooled = backbone(images)

@@ -71,7 +71,7 @@ def reference(case: Case) -> tuple[Tensor, Tensor]:
     shares = class_weights[targets] / class_weights[targets].sum()
     mean = shares @ features
     deviation = (shares @ (features - mean) ** 2).sqrt()
-    standardised = (features - mean) / deviation
+    standardised = (features - mean) / (deviation * deviation.square().mean().sqrt()).sqrt()
 
     def objective(flat: Any) -> tuple[float, Any]:
         parameters = torch.tensor(flat, requires_grad=True)

@@ -1,6 +1,7 @@
 """L2-regularised multinomial logistic regression on features, fitted by L-BFGS to the minimum of its objective.
 
-With z the standardised features of an image, W one column of weights for each class, and b the biases:
+With z the standardised features of an image (each column is shifted by its mean and divided as `SHARE` says), W one
+column of weights for each class, and b the biases:
 
     objective = mean over weighted images of cross-entropy(z W + b) + strength / 2 * sum of penalty_f * W_fc²
 
@@ -19,9 +20,12 @@ from zoo.errors import FeaturesError
 
 NEARLY_CONSTANT = 1e-6
 """A column whose standard deviation is below this share of its largest value is constant: the rest is rounding."""
-LEAST_SCALE = 1e-3
-"""The smallest divisor of a column, as a share of the columns' median standard deviation. Without it, a unit that is
-silent on all but a few training images would get the loudest voice on others. On real features, no column is near."""
+SHARE = 0.5
+"""Columns are divided by deviation^SHARE * typical^(1 - SHARE): a column's own standard deviation, and the root mean
+square of those of all columns. With 1, full standardisation, a unit that is silent on all but a few training images
+gets the loudest voice on others: on four real networks and three sets, accuracy was 6.5 points lower than with 0.5 from
+5 images a class, 2.9 from 10, 0.8 from 25, and 0.3 from seven tenths of the images. With 0, one divisor for all columns,
+it was the same from 5 and 10 images, and 0.2 to 0.3 points lower from more."""
 LARGEST_TURN = 4096
 """The most images or columns, whichever are fewer, for which the features are turned to their principal axes."""
 CLOSE, LOOSE = 1e-8, 2e-4
@@ -165,13 +169,13 @@ class Standardisation:
     mean: Tensor
     """mean[F], float64."""
     divisor: Tensor
-    """divisor[F], float64: the standard deviation, times the root of the column's penalty. 1 for constant columns."""
+    """divisor[F], float64: as SHARE says, times the root of the column's penalty. Infinite for constant columns."""
     constant: int
     """Number of constant columns."""
 
 
 def standardisation(features: Tensor, image_weights: Tensor, penalties: Tensor | None = None) -> Standardisation:
-    """Return the weighted mean and population standard deviation of each column of features[N, F].
+    """Return the weighted mean of each column of features[N, F], and what it is divided by.
 
     Args:
         features: features[N, F].
@@ -184,7 +188,8 @@ def standardisation(features: Tensor, image_weights: Tensor, penalties: Tensor |
     deviation = (shares @ (values - mean).square()).sqrt()
     constant = deviation <= NEARLY_CONSTANT * values.abs().amax(0)
     if not bool(constant.all()):
-        deviation = deviation.clamp(min=LEAST_SCALE * float(deviation[~constant].median()))
+        typical = deviation[~constant].square().mean().sqrt()
+        deviation = deviation**SHARE * typical ** (1 - SHARE)
     roots = 1.0 if penalties is None else penalties.to(deviation).sqrt()
     # The mean of a constant column is that constant, so that nothing is left of it but rounding, which is cut off.
     return Standardisation(mean, torch.where(constant, torch.inf, deviation * roots), int(constant.sum()))

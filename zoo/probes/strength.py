@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,7 +14,9 @@ from zoo.probes.folds import Folds
 from zoo.probes.logistic import LogisticProblem
 
 Rule = Literal["best", "one_se"]
-"""`best`: the strength with the lowest held-out loss. `one_se`: the strongest within one standard error of it."""
+"""`best`: the strength with the lowest held-out loss. `one_se`: the strongest whose loss is higher by no more than one
+standard error of the paired difference, image by image. On four real networks and three sets it was as accurate as the
+usual rule, whose standard error is that of the loss itself, and its probabilities were better."""
 
 RULE: Rule = "one_se"
 STRENGTHS = tuple(10 ** (exponent / 2) for exponent in range(2, -11, -1))
@@ -34,7 +36,7 @@ class TriedStrength:
     loss: float
     """Mean held-out log loss in nats, over weighted images."""
     standard_error: float
-    """Of that mean, from the folds' spread."""
+    """Of the mean difference to the loss with the best strength, image by image; 0 for the best."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,19 +74,20 @@ def choose_strength(
         return ChosenStrength(WITHOUT_FOLDS, (), 0, None)
     held_out = torch.tensor([[number == fold for number in folds.of_rows] for fold in range(folds.count)])
     held_out = held_out.to(problem.targets.device)
-    tried: list[TriedStrength] = []
+    losses: list[Tensor] = []
     logits: list[Tensor] = []
     starts: list[Tensor] = []
     start: Tensor | None = None
     for number, strength in enumerate(strengths, start=1):
         found, start = problem.held_out_logits(strength, held_out, start)
-        tried.append(TriedStrength(strength, *_mean_loss(problem, found, held_out)))
+        losses.append(_losses(problem, found))
         logits.append(found)
         starts.append(start.mean(0))
         progress(number, len(strengths))
-        if _rises(tried):
+        if _rises([_mean(problem, each) for each in losses]):
             progress(len(strengths), len(strengths))
             break
+    tried = _compared(problem, strengths, losses)
     chosen = choose_by(rule, tried)
     return ChosenStrength(tried[chosen].strength, tuple(tried), folds.count, logits[chosen], starts[chosen])
 
@@ -94,23 +97,38 @@ def choose_by(rule: Rule, tried: list[TriedStrength]) -> int:
     best = min(range(len(tried)), key=lambda index: tried[index].loss)
     if rule == "best":
         return best
-    most = tried[best].loss + tried[best].standard_error
-    return next(index for index, each in enumerate(tried) if each.loss <= most)
+    return next(index for index, each in enumerate(tried) if each.loss - tried[best].loss <= each.standard_error)
 
 
-def _rises(tried: list[TriedStrength]) -> bool:
-    best = min(each.loss for each in tried)
-    return (
-        len(tried) > 2 and all(each.loss > _CLEARLY * best for each in tried[-2:]) and tried[-1].loss > tried[-2].loss
-    )
+def _compared(problem: LogisticProblem, strengths: Sequence[float], losses: Sequence[Tensor]) -> list[TriedStrength]:
+    """Compare every strength with the best one by losses[N] of the same held-out images, which says more than means."""
+    means = [_mean(problem, each) for each in losses]
+    best = losses[min(range(len(means)), key=means.__getitem__)]
+    errors = [_standard_error(problem, each - best) for each in losses]
+    return [TriedStrength(*each) for each in zip(strengths, means, errors, strict=False)]
 
 
-def _mean_loss(problem: LogisticProblem, logits: Tensor, held_out: Tensor) -> tuple[float, float]:
-    """logits[N, classes], held_out[folds, N] -> (mean loss over weighted images, its standard error)."""
-    losses = torch.nn.functional.cross_entropy(logits.double(), problem.targets, reduction="none")
-    weights = problem.image_weights
-    means = [float((losses[out] * weights[out]).sum() / weights[out].sum()) for out in held_out if bool(out.any())]
-    out = held_out.any(0)
-    mean = float((losses[out] * weights[out]).sum() / weights[out].sum())
-    spread = math.sqrt(sum((each - mean) ** 2 for each in means) / max(1, len(means) - 1))
-    return mean, spread / math.sqrt(len(means))
+def _rises(means: Sequence[float]) -> bool:
+    last = means[-2:]
+    return len(means) > 2 and min(last) > _CLEARLY * min(means) and last[1] > last[0]
+
+
+def _losses(problem: LogisticProblem, logits: Tensor) -> Tensor:
+    """logits[N, classes] -> log loss[N] in nats; nan for images that no fold holds out."""
+    return torch.nn.functional.cross_entropy(logits.double(), problem.targets, reduction="none")
+
+
+def _mean(problem: LogisticProblem, values: Tensor) -> float:
+    """Mean of values[N] over weighted images, those that are nan left out."""
+    known = ~values.isnan()
+    weights = problem.image_weights[known]
+    return float((weights * values[known]).sum() / weights.sum())
+
+
+def _standard_error(problem: LogisticProblem, values: Tensor) -> float:
+    """Standard error of that mean."""
+    known = ~values.isnan()
+    shares = problem.image_weights[known] / problem.image_weights[known].sum()
+    count = len(shares)
+    square = (shares.square() * (values[known] - _mean(problem, values)).square()).sum()
+    return math.sqrt(float(square) * count / max(1, count - 1))

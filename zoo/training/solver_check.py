@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from zoo.probes.logistic import LEAST_SCALE, NEARLY_CONSTANT, LogisticFit
+from zoo.probes.logistic import NEARLY_CONSTANT, SHARE, LogisticFit
 from zoo.specs.run_result import Check
 from zoo.storage.tensors import tensors_digest
 
@@ -108,7 +108,7 @@ def _gradient_share(
     if not bool(moving.any()):
         return 0.0 if not bool(weight.any()) else float("inf")
     values, mean, deviation, weight = values[:, moving], mean[moving], deviation[moving], weight[:, moving]
-    deviation = deviation.clamp(min=LEAST_SCALE * float(deviation.median()))
+    deviation = deviation.pow(SHARE) * deviation.square().mean().pow((1 - SHARE) / 2)
     standardised = (values - mean) / deviation
 
     def norm(weights: Tensor, biases: Tensor) -> float:
