@@ -24,8 +24,8 @@ SHARE = 0.5
 """Columns are divided by deviation^SHARE * typical^(1 - SHARE): a column's own standard deviation, and the root mean
 square of those of all columns. With 1, full standardisation, a unit that is silent on all but a few training images
 gets the loudest voice on others: on four real networks and three sets, accuracy was 6.5 points lower than with 0.5 from
-5 images a class, 2.9 from 10, 0.8 from 25, and 0.3 from seven tenths of the images. With 0, one divisor for all columns,
-it was the same from 5 and 10 images, and 0.2 to 0.3 points lower from more."""
+5 images a class, 2.9 from 10, 0.8 from 25, 0.3 from seven tenths of the images. With 0, one divisor for all columns, it
+was the same from 5 and 10 images, and 0.2 to 0.3 points lower from more."""
 LARGEST_TURN = 4096
 """The most images or columns, whichever are fewer, for which the features are turned to their principal axes."""
 CLOSE, LOOSE = 1e-8, 2e-4
