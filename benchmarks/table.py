@@ -41,7 +41,7 @@ def tables(rows: Sequence[Row], *, judge: str = "") -> str:
 
 
 def head_verdict(rows: Sequence[Row]) -> str:
-    """Whether a head-only stage was ever better, on the images that choose, than what zoo kept."""
+    """Whether a head-only stage was ever better, on the images that choose, than what zoo kept; nothing without one."""
     looked = 0
     faults = []
     for row in rows:
@@ -53,9 +53,10 @@ def head_verdict(rows: Sequence[Row]) -> str:
             faults.append(f"- {pair}: {variant}, seed {row['run']['seed']}: {both}")
     if faults:
         return "\n".join([f"In {len(faults)} of {looked} runs the head alone was better than what was kept:", *faults])
-    return (
+    found = (
         f"In none of {looked} runs with a head-only stage was it better on the images that choose than what was kept."
     )
+    return found if looked else ""
 
 
 def _table(pair: Pair, variants: dict[Variant, list[Row]]) -> str:

@@ -268,6 +268,7 @@ def test_the_tables_say_where_the_head_alone_was_better_than_what_was_kept() -> 
     stages = [{"name": name, "accuracy": reached, "head_only": alone} for name, (reached, alone) in names.items()]
     about = {"recipe": "staged", "head": "cosine"}
     good = {**_row("zoo", 0.9, **about), "stages": stages, "selection_accuracy": 0.92, "kept": "head"}
+    assert head_verdict([_row("plain", 0.9)]) == ""
     assert "In none of 1 runs" in head_verdict([good])
     bad = {**_row("zoo", 0.9, seed=1, **about), "stages": stages, "selection_accuracy": 0.9, "kept": "all"}
     assert "bees, net: zoo staged cosine, seed 1: 0.920 > 0.900" in head_verdict([good, bad])
