@@ -35,8 +35,8 @@ from zoo.model.build import build_backbone
 from zoo.model.groups import Partition, partition
 from zoo.model.layers import (
     IMAGES,
-    Layout,
     NoLayers,
+    OutputLayout,
     choose_by_layout,
     larger_pass,
     layer_means,
@@ -53,7 +53,7 @@ DOCUMENT = Path(__file__).parents[1] / "docs" / "support.md"
 PROVIDERS = {"torchvision": 80, "timm": 1371}
 _CLASSES, _IMAGES = 5, IMAGES
 _DIFFERENTIATED: set[type] = set()
-_LAYOUTS: dict[tuple[Any, ...], Layout] = {}
+_LAYOUTS: dict[tuple[Any, ...], OutputLayout] = {}
 """(class of the backbone, class of a module in it, of each tensor that it returns which dimensions are 1) -> what these
 dimensions are."""
 
@@ -152,7 +152,7 @@ def _outputs(
 
     new = False
 
-    def layout(name: str) -> Layout:
+    def layout(name: str) -> OutputLayout:
         nonlocal new
         shapes = passed.once(name)
         kinds = tuple(tuple(size == 1 for size in shape) for shape in shapes)

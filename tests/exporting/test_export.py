@@ -22,7 +22,8 @@ from zoo.artefact.write import mark_failed
 from zoo.errors import ArtefactError, CheckFailed, OptionError, Refused
 from zoo.exporting import pt2
 from zoo.exporting.formats import FORMATS
-from zoo.exporting.source import ExportSource, Written
+from zoo.exporting.source import ExportSource, Written, read_source
+from zoo.registry.registry import default_registry
 from zoo.storage.tensors import file_digest
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "artefact.md").read_text("utf-8")
@@ -48,6 +49,12 @@ def of_torchvision(few: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def attentive(few: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A head that neither library's layout can hold, on tokens."""
     return trained(few, tmp_path_factory.mktemp("vit") / "run", backbone="timm/test_vit", head="attention_pool")
+
+
+@pytest.fixture(scope="module")
+def layered(few: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A head on the outputs of all groups, which hooks read."""
+    return trained(few, tmp_path_factory.mktemp("layers") / "run", backbone="timm/test_vit", head="layers")
 
 
 def without_zoo(code: str, folder: Path) -> dict[str, Tensor]:
@@ -122,7 +129,28 @@ logits = model(load_file(folder / "golden.safetensors")["images"])
     assert described["classes"] == ["a", "b"] and described["preprocessing"]["input_size"] == [3, 64, 64]
 
 
-@pytest.mark.parametrize("run", ["of_torchvision", "attentive"])
+def test_plain_timm_loads_a_head_on_all_layers_by_the_document(layered: Path, tmp_path: Path) -> None:
+    code = documented("timm", layered).partition("features = ")[0]
+    (ending,) = [each for each in re.findall(r"```python\n(.*?)```", DOCUMENT, re.DOTALL) if "layers, means" in each]
+    found = without_zoo(f"{code}{ending}\nfrom_document = logits.clone()\n", tmp_path)
+    assert close(found["from_document"], golden(layered)["logits"])
+    with pytest.raises(Refused, match="holds one linear layer on pooled features, and the head heads/layers is not"):
+        zoo.export(layered, to="timm", out=tmp_path / "for timm")
+
+
+def test_a_head_on_all_layers_is_read_from_the_modules_that_its_artefact_names(layered: Path, tmp_path: Path) -> None:
+    copied = tmp_path / "model"
+    shutil.copytree(layered / "model", copied)
+    images = golden(layered)["images"]
+    assert torch.equal(read_source(copied, default_registry(), print).logits(images), golden(layered)["logits"])
+    config = json.loads((copied / "config.json").read_text("utf-8"))
+    config["head"]["layers"][1]["module"] = "blocks.4"
+    config.pop("seal")
+    (copied / "config.json").write_text(json.dumps(config), "utf-8")
+    assert not close(read_source(copied, default_registry(), print).logits(images), golden(layered)["logits"])
+
+
+@pytest.mark.parametrize("run", ["of_torchvision", "attentive", "layered"])
 def test_onnx_takes_any_batch_and_gives_logits(run: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     folder = request.getfixturevalue(run)
@@ -139,7 +167,7 @@ def test_onnx_takes_any_batch_and_gives_logits(run: str, request: pytest.Fixture
     torch.testing.assert_close(torch.from_numpy(logits), golden(folder)["logits"][:3], atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("run", ["of_timm", "attentive"])
+@pytest.mark.parametrize("run", ["of_timm", "attentive", "layered"])
 def test_a_program_takes_any_batch_and_gives_logits(run: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     folder = request.getfixturevalue(run)
     made = zoo.export(folder, to="pt2", out=tmp_path / "model.pt2")

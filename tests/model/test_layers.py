@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import json
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -19,11 +21,13 @@ from zoo.model.measure import idle_parameters
 from zoo.model.model import HEAD, ZooModel, check_shapes
 from zoo.planning.resolved_model import ResolvedModel, resolve_model
 from zoo.registry.registry import default_registry
+from zoo.reporting.gradcam import grad_cam
 from zoo.specs.backbone import Backbone, FeatureShape, Group
 from zoo.specs.plan import Compute
 
 CLASSES = ("a", "b", "c")
 SIZE = (16, 16)
+TRIED: dict[str, Any] = {"backbone": "timm/test_vit", "head": "layers", "weights": "random", "tune": False}
 
 
 def resolved(backbone: str, input_size: tuple[int, int] | None = None) -> ResolvedModel:
@@ -205,7 +209,7 @@ def test_a_group_without_a_clear_output_is_left_out_and_a_backbone_without_any_i
         return make(two_tokens, lambda x: x.flatten(1)[..., None, None])
 
     (stem, last) = find_outputs(build, SIZE)
-    assert (stem.module, last.module) == ("stem", "act")  # the last output of the group whose channels are known
+    assert (stem.module, last.module) == ("stem", "pool")  # the last ones whose channels are known
 
     def all_in_one(size: tuple[int, int]) -> Backbone:
         module = nn.Sequential(nn.Flatten(0), nn.Unflatten(0, (3, -1)))
@@ -277,36 +281,28 @@ def test_a_copy_reads_its_own_modules() -> None:
 
 def test_an_output_that_is_not_computed_is_a_fault_and_not_a_gap() -> None:
     model = built("timm/test_resnet")
-    left_out = copy.deepcopy(model.layers[1])
-    object.__setattr__(left_out, "module", "global_pool.flatten")
-    backbone = resolve_model(default_registry(), "timm/test_resnet", "linear", head_options={}).build(CLASSES, None)
-    compute = layer_means(lambda module, images: module(images).detach()[:, :1] * 0, (model.layers[0], left_out))
-    with pytest.raises((PluginError, AttributeError)):
-        compute(backbone.backbone, images_of(model))
+    images = images_of(model)
+    with torch.no_grad():
+        never = layer_means(lambda module, images: torch.zeros(2, 1), model.layers)
+        with pytest.raises(PluginError, match="The output of the group stem was not computed"):
+            never(model.backbone, images)
+        twice = layer_means(lambda module, images: torch.cat([module(images), module(images)]), model.layers)
+        with pytest.raises(PluginError, match="the output of the group stem, was called twice"):
+            twice(model.backbone, images)
 
 
 # Training
 
 
 @pytest.mark.parametrize("name", ["timm/test_vit", "timm/test_resnet"])
-def test_gradients_reach_every_group_and_are_the_same_under_gradient_checkpointing(name: str) -> None:
+def test_gradients_reach_every_group_also_where_the_pooled_features_do_not_pass(name: str) -> None:
     model = built(name)
-    images, found = images_of(model), []
-    for on in (False, True):
-        model.checkpoint_gradients(on)
-        model.train()
-        for module in model.modules():
-            if isinstance(module, (nn.Dropout, nn.modules.batchnorm._BatchNorm)):
-                module.eval()
-        model.zero_grad()
-        model.features(images).square().sin().sum().backward()
-        found.append({name: parameter.grad for name, parameter in model.backbone.named_parameters()})
-    reached = {model.groups.tensors[name] for name, gradient in found[0].items() if gradient is not None}
-    assert reached == set(model.groups.names)
-    for name, gradient in found[0].items():
-        other = found[1][name]
-        assert (gradient is None) == (other is None)
-        assert gradient is None or other is None or torch.allclose(gradient, other, atol=1e-4, rtol=1e-3)
+    features = model.features(images_of(model))
+    features[:, model.shape.pooled :].sin().sum().backward()
+    gradients = {name: parameter.grad for name, parameter in model.backbone.named_parameters()}
+    assert {model.groups.tensors[name] for name, gradient in gradients.items() if gradient is not None} == set(
+        model.groups.names
+    )
 
 
 def test_what_only_the_layers_use_is_not_idle() -> None:
@@ -352,6 +348,34 @@ def test_the_head_is_one_linear_layer_on_the_features_and_trains_alone() -> None
     images = images_of(model)
     with torch.no_grad():
         assert torch.equal(model(images), linear(model.features(images)))
+
+
+def test_a_run_trains_the_head_on_kept_features_and_then_the_backbone_on_images(few: Path, tmp_path: Path) -> None:
+    settings = ["last.augment=none", "last.epochs=2"]
+    run = zoo.finetune(**TRIED, recipe="staged", epochs=1, set=settings, data=few, out=tmp_path / "run")
+    plan = json.loads((run.path / "plan.json").read_text("utf-8"))
+    head, last, _ = plan["stages"]
+    assert head["inputs"] == "features" and last["inputs"] == "images"
+    assert last["why"].endswith("cannot be cut before blocks.5: the head takes the outputs of the groups on both sides")
+    assert run.content["proof"] == "passed"
+    assert plan["backbone"]["features"] == 64 * 8 and [each["width"] for each in plan["head"]["layers"]] == [64] * 7
+    images = sorted((few / "val").rglob("*.png"))
+    assert len(zoo.load(run.path).predict(images)) == len(images)
+
+
+def test_gradient_checkpointing_is_refused_and_the_next_step_works(few: Path) -> None:
+    # It runs timm's blocks one by one, and a stage of them is never called.
+    asked: dict[str, Any] = {**TRIED, "recipe": "staged", "data": few}
+    with pytest.raises(Refused, match=r"gradient_checkpointing: does not compute as a whole .*; leave it out"):
+        zoo.plan(**asked, set=["last.gradient_checkpointing=true"])
+    zoo.plan(**asked)
+    zoo.plan(**{**asked, "head": "linear"}, set=["last.gradient_checkpointing=true"])
+
+
+def test_grad_cam_finds_the_last_map_below_such_a_head() -> None:
+    model = built("timm/test_resnet")
+    found = grad_cam(model, images_of(model))
+    assert found.heat is not None and "the last map" in found.layer
 
 
 def test_the_widths_of_the_layers_must_be_widths() -> None:

@@ -107,7 +107,7 @@ def _blank(size: tuple[int, int]) -> Tensor:
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class OutputLayout:
     """What the dimensions of a module's output are."""
 
     channels: tuple[int, ...]
@@ -116,13 +116,13 @@ class Layout:
     """Whether any other dimension grows with the image."""
 
 
-def layout_of(small: Sequence[Sequence[int]], large: Sequence[Sequence[int]]) -> Layout:
+def layout_of(small: Sequence[Sequence[int]], large: Sequence[Sequence[int]]) -> OutputLayout:
     """Tell the layout of a module's output from its tensors' shapes for images of two sizes."""
     if not small or len(small) != len(large):
-        return Layout((), positions=False)
+        return OutputLayout((), positions=False)
     channels = [_channel_dimension(*shapes) for shapes in zip(small, large, strict=True)]
     known = tuple(dimension for dimension in channels if dimension is not None)
-    return Layout(known if len(known) == len(channels) else (), positions=small != large)
+    return OutputLayout(known if len(known) == len(channels) else (), positions=small != large)
 
 
 def choose_outputs(groups: Partition, once: Passed, twice: Passed) -> tuple[GroupOutput, ...]:
@@ -130,7 +130,9 @@ def choose_outputs(groups: Partition, once: Passed, twice: Passed) -> tuple[Grou
     return choose_by_layout(groups, once, lambda name: layout_of(once.once(name), twice.once(name)))
 
 
-def choose_by_layout(groups: Partition, passed: Passed, layout: Callable[[str], Layout]) -> tuple[GroupOutput, ...]:
+def choose_by_layout(
+    groups: Partition, passed: Passed, layout: Callable[[str], OutputLayout]
+) -> tuple[GroupOutput, ...]:
     """Choose the output of every group from one pass; `layout` tells it of a module by name. Raises NoLayers."""
     found = [_choose_output(group, groups, passed, layout) for group in groups.names]
     outputs = tuple(each for each in found if each is not None)
@@ -140,7 +142,7 @@ def choose_by_layout(groups: Partition, passed: Passed, layout: Callable[[str], 
 
 
 def _choose_output(
-    group: str, groups: Partition, passed: Passed, layout: Callable[[str], Layout]
+    group: str, groups: Partition, passed: Passed, layout: Callable[[str], OutputLayout]
 ) -> GroupOutput | None:
     """The last output with positions whose channels are known; where there is none, the last one without positions.
 

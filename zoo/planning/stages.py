@@ -74,6 +74,11 @@ def _impossible(stage: Stage, selection: Selection, outline: ZooModel, path: str
     faults += solver_faults(stage, selection, outline, path)
     if stage.lr == "auto" and selection.backbone:
         faults.append(f"{path}.lr: 'auto' tries rates on features computed once, and this stage trains the backbone")
+    if stage.gradient_checkpointing and selection.backbone and outline.needs == "layers":
+        faults.append(
+            f"{path}.gradient_checkpointing: does not compute as a whole some of the outputs that this head takes; "
+            "leave it out, or take another head"
+        )
     # `auto` becomes `frozen` for such batches. A head may have batch norms as well, and they train.
     policy = "frozen" if stage.batch_norm == "auto" else stage.batch_norm
     if stage.batch_size == 1 and any(norm.training for norm in _batch_norms(outline, policy, selection)):
