@@ -105,7 +105,7 @@ def test_a_file_that_is_no_image_costs_predict_only_itself(
         (["--backbone", "resnet18", "--data", "nowhere"], 1, ["no folder 'nowhere'"]),
         (["--backbone", "resnet18", "--set", "head.augment=crop"], 2, ["stages[0].augment", "would do nothing"]),
         (
-            ["--backbone", "resnet18", "--batch-size", "1"],
+            ["--backbone", "resnet18", "--batch-size", "1", "--set", "last.batch_norm=train"],
             2,
             ["stages[1].batch_size", "batch norm cannot train on 1 image"],
         ),
