@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 from dataclasses import replace
@@ -134,6 +135,9 @@ def refuse_differences(run: Path, stored: Plan, current: Plan) -> None:
 
 def refuse_other_plan(checkpoint: Path, of_checkpoint: Mapping[str, Any], plan: Plan) -> None:
     """Raise Refused, listing the differences, for a checkpoint that was written under another plan."""
+    with contextlib.suppress(ValidationError):
+        # With today's defaults for what an older zoo did not know yet.
+        of_checkpoint = Plan.model_validate(of_checkpoint).model_dump(mode="json")
     differing = _differences(of_checkpoint, plan.model_dump(mode="json"))
     if differing:
         listed = "\n".join(f"  {line}" for line in differing[:_SHOWN])
