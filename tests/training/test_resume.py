@@ -257,6 +257,18 @@ def stopped(usual: dict[str, Any], tmp_path: Path, saving_often: None) -> Path:
     return tmp_path / "run"
 
 
+def test_a_checkpoint_of_a_zoo_without_blends_is_resumed(stopped: Path, unbroken: zoo.Result) -> None:
+    path = stopped / "checkpoint" / "checkpoint.json"
+    saved = json.loads(path.read_text("utf-8"))
+    assert saved["facts"]["plan"]["stages"][0]["settings"].pop("blend") == []
+    for key in ("share", "start", "digests"):
+        del saved["facts"]["best"][key]
+    del saved["facts"]["judged"], saved["files"]["judged"]
+    path.write_text(json.dumps(saved), "utf-8")
+    assert zoo.finetune(resume=stopped).metrics == unbroken.metrics
+    assert digest(stopped) == digest(unbroken.path)
+
+
 def test_the_seconds_of_a_resumed_stage_include_those_before_it_was_stopped(stopped: Path) -> None:
     path = stopped / "checkpoint" / "checkpoint.json"
     saved = json.loads(path.read_text("utf-8"))

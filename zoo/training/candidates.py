@@ -139,6 +139,8 @@ class Candidates:
             of_best = {**facts["best"], "scores": Scores(**facts["best"]["scores"])}
             state = {**built, **sub_state_dict("state.", parts["best"])}
             self.best = Candidate(**of_best, logits=parts["best"]["logits"], state=state)
+            # All that a checkpoint of an older zoo knows; one of this zoo holds every candidate.
+            self.judged = {self.best.stage: judge(self.best.logits, self._context.val_targets)}
         if facts.get("head_end") is not None:
             self._head_end = self._head_end_of(facts["head_end"], {**built, **parts["head_end"]})
         if facts.get("judged"):
