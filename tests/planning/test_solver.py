@@ -38,7 +38,7 @@ def recipe(folder: Path, text: str) -> str:
     ("head", "why"),
     [
         ("linear", BY),
-        ("dropout_linear", f"{BY}; the penalty stands in for dropout, which acts in later stages"),
+        ("dropout_linear", f"{BY}; the penalty stands in for dropout, which acts in stages of gradient steps"),
     ],
 )
 def test_auto_is_the_solver_for_heads_of_one_linear_layer(few: Path, head: str, why: str) -> None:

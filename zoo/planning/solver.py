@@ -20,6 +20,9 @@ MOST_WORK = 2e9
 """Images times columns times classes that `auto` gives to the solver: about three minutes on two cores. Beyond that,
 gradient steps are quicker, as cross-validation goes over all images some thousand times."""
 
+_SOLVED = "logistic regression, its strength by cross-validation"
+_DROPOUT = "; the penalty stands in for dropout, which acts in stages of gradient steps"
+
 
 @dataclass(frozen=True, slots=True)
 class SolverChoice:
@@ -48,8 +51,7 @@ def choose_solver(
         return SolverChoice("gradient", f"gradient steps, because {asked} asks for them" if asked else "")
     if stage.solver == "auto" and (reason := _why_not(stage, selection, outline, features)):
         return SolverChoice("gradient", f"gradient steps, because {reason}")
-    dropout = "; the penalty stands in for dropout, which acts in later stages" if _has_dropout(outline.head) else ""
-    return SolverChoice("lbfgs", f"logistic regression, its strength by cross-validation{dropout}")
+    return SolverChoice("lbfgs", _SOLVED + (_DROPOUT if _has_dropout(outline.head) else ""))
 
 
 def solver_faults(stage: Stage, selection: Selection, outline: ZooModel, path: str) -> list[str]:
