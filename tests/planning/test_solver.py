@@ -38,7 +38,7 @@ def recipe(folder: Path, text: str) -> str:
     ("head", "why"),
     [
         ("linear", BY),
-        ("dropout_linear", f"{BY}; the penalty stands in for dropout, which acts in later stages"),
+        ("dropout_linear", f"{BY}; the penalty stands in for dropout, which acts in stages of gradient steps"),
     ],
 )
 def test_auto_is_the_solver_for_heads_of_one_linear_layer(few: Path, head: str, why: str) -> None:
@@ -66,7 +66,12 @@ def test_auto_is_gradient_steps_for_other_heads(few: Path, head: str, why: str) 
 
 
 def test_auto_is_gradient_steps_where_there_are_too_many_features(few: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(solver, "MEMORY_BUDGET", 1000)
+    with monkeypatch.context() as patched:
+        patched.setattr(solver, "MOST_WORK", 1000)
+        stage = stage_of(plan(few))
+        assert stage.solver == "gradient"
+        assert stage.solver_why.endswith("of features and 2 classes the solver would take longer")
+    monkeypatch.setattr(solver, "MOST_BYTES", 1000)
     stage = stage_of(plan(few))
     assert stage.solver == "gradient" and "the solver takes up to 1.0 kB" in stage.solver_why
     # Who asks for the solver by name gets it.

@@ -28,7 +28,9 @@ ARTEFACT_PASSED = dict.fromkeys(("saved_file", "class_names", "golden_preprocess
 def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("verify")
     data = draw_few(folder / "data")
-    return zoo.finetune(**USUAL, data=data, recipe="staged", batch_size=2, out=folder / "run").path
+    return zoo.finetune(
+        **USUAL, data=data, recipe="staged", batch_size=2, set=["head.solver=gradient"], out=folder / "run"
+    ).path
 
 
 @pytest.fixture
@@ -52,6 +54,7 @@ def test_a_run_verifies_and_nothing_is_written(run: Path) -> None:
     "arguments",
     [
         {"head": "prototype", "epochs": None},
+        {"recipe": "lp_ft"},
         {"recipe": "head_only", "set": ["head.lr=auto"]},
         {"recipe": "full", "epochs": 1, "set": ["all.augment=rand", "all.mixup=0.2"]},
     ],

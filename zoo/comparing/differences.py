@@ -12,7 +12,7 @@ from zoo.registry.registry import Registry
 from zoo.reporting.command import named_recipe, native_size
 from zoo.specs.plan import Plan
 from zoo.specs.recipe import Stage
-from zoo.specs.solver import longest_by_epochs
+from zoo.specs.solver import GRADIENT_KNOBS, longest_by_epochs
 
 _SHORTHANDS = ("epochs", "batch_size")
 """Knobs that one option sets in every stage. They are one choice, however many stages differ in them."""
@@ -125,10 +125,19 @@ def _recipe(first: Plan, second: Plan, registry: Registry) -> Iterator[str]:
         # Each recipe brings its own values, so only what was set beside it is a choice of its own.
         before, after = (_set_beside(plan, registry) for plan in (first, second))
     differing = [name for name in dict.fromkeys([*before, *after]) if before.get(name) != after.get(name)]
+    differing = [name for name in differing if not _solver_follows(name, before.get(name), after.get(name), differing)]
     if first.head.closed_form != second.head.closed_form:
         # A closed-form head is fitted in one pass, whatever number of epochs the recipe has.
         differing = [name for name in differing if name.rpartition(".")[2] != "epochs"]
     yield from dict.fromkeys(_choice(name, together=stages[0] == stages[1]) for name in differing)
+
+
+def _solver_follows(name: str, before: Any, after: Any, differing: Sequence[str]) -> bool:
+    """Whether a stage has gradient steps for a solver only because a knob of such steps was set."""
+    stage, _, knob = name.rpartition(".")
+    if knob != "solver" or {before, after} != {"auto", "gradient"}:
+        return False
+    return any(f"{stage}.{each}" in differing for each in GRADIENT_KNOBS) or not set(_SHORTHANDS).isdisjoint(differing)
 
 
 def _choice(name: str, *, together: bool) -> str:
@@ -162,7 +171,7 @@ def _set_beside(plan: Plan, registry: Registry) -> dict[str, Any]:
         before = _longest(named.stages) if knob == "epochs" else max(stage.batch_size for stage in named.stages)
         if changed and by_shorthand and whole not in (None, before):
             own = {name: value for name, value in own.items() if name not in changed} | {knob: whole}
-    return own
+    return {name: value for name, value in own.items() if not _solver_follows(name, default.get(name), value, [*own])}
 
 
 def _longest(stages: Sequence[Stage]) -> int | None:

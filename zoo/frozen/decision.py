@@ -64,11 +64,6 @@ class Amount:
         return (self.train + self.val) * self.epochs
 
 
-def features_size(shape: Sequence[int], amount: Amount) -> int:
-    """Bytes of the features of all images; `shape` is that of one image's."""
-    return _FLOAT * math.prod(shape) * amount.rows
-
-
 def decide_for_head(shape: Sequence[int], amount: Amount, *, in_one_go: bool) -> CacheDecision:
     """Decide for a stage that trains the head alone.
 
@@ -77,7 +72,7 @@ def decide_for_head(shape: Sequence[int], amount: Amount, *, in_one_go: bool) ->
         amount: How many images the stage uses, and how often.
         in_one_go: Whether the head is fitted to all features at once, by a closed form or a solver.
     """
-    size = features_size(shape, amount)
+    size = _FLOAT * math.prod(shape) * amount.rows
     if in_one_go or size <= max(MEMORY_BUDGET, size_limit()):
         return CacheDecision(inputs="features", bytes=size)
     return CacheDecision(

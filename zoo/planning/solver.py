@@ -7,14 +7,21 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from zoo.frozen.decision import MEMORY_BUDGET
+from zoo.frozen.decision import CacheDecision
 from zoo.model.model import ZooModel
 from zoo.specs.recipe import RecipeSpec, Stage
 from zoo.specs.selectors import Selection
 from zoo.specs.solver import GRADIENT_KNOBS, SERVE_OTHERS, FittedBy
 from zoo.text import size
 
-NO_LAYER = "this head is more than one linear layer"
+MOST_BYTES = 1 << 29
+"""Features in float32 that `auto` gives to the solver. Its float64 copies take about eight times as much memory."""
+MOST_WORK = 2e9
+"""Images times columns times classes that `auto` gives to the solver: about three minutes on two cores. Beyond that,
+gradient steps are quicker, as cross-validation goes over all images some thousand times."""
+
+_SOLVED = "logistic regression, its strength by cross-validation"
+_DROPOUT = "; the penalty stands in for dropout, which acts in stages of gradient steps"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +34,7 @@ class SolverChoice:
 
 
 def choose_solver(
-    stage: Stage, selection: Selection, outline: ZooModel, feature_bytes: int, asked: str
+    stage: Stage, selection: Selection, outline: ZooModel, features: CacheDecision, asked: str
 ) -> SolverChoice:
     """Decide what fits the head of a stage.
 
@@ -35,17 +42,16 @@ def choose_solver(
         stage: Its settings, which were not refused.
         selection: What its selectors mean for this model.
         outline: The model on the meta device.
-        feature_bytes: Size of the features of all images and views.
+        features: What is cached of the features of all images and views.
         asked: The option that asks for gradient steps; empty where none does.
     """
     if outline.closed_form:
         return SolverChoice("gradient")
     if stage.solver == "gradient":
         return SolverChoice("gradient", f"gradient steps, because {asked} asks for them" if asked else "")
-    if stage.solver == "auto" and (reason := _why_not(stage, selection, outline, feature_bytes)):
+    if stage.solver == "auto" and (reason := _why_not(stage, selection, outline, features)):
         return SolverChoice("gradient", f"gradient steps, because {reason}")
-    dropout = "; the penalty stands in for dropout, which acts in later stages" if _has_dropout(outline.head) else ""
-    return SolverChoice("lbfgs", f"logistic regression, its strength by cross-validation{dropout}")
+    return SolverChoice("lbfgs", _SOLVED + (_DROPOUT if _has_dropout(outline.head) else ""))
 
 
 def solver_faults(stage: Stage, selection: Selection, outline: ZooModel, path: str) -> list[str]:
@@ -78,17 +84,23 @@ def asking_options(
         if (old.solver, new.solver) == ("auto", "gradient"):
             knobs = [f"{old.name}.{key}" for key in (*GRADIENT_KNOBS, "solver")]
             option = next((f"--set {target}" for target in targets if target in knobs), "")
-            found[old.name] = option or ("--batch-size" if epochs is None else "--epochs")
+            found[new.name] = option or ("--batch-size" if epochs is None else "--epochs")
     return found
 
 
-def _why_not(stage: Stage, selection: Selection, outline: ZooModel, feature_bytes: int) -> str:
+def _why_not(stage: Stage, selection: Selection, outline: ZooModel, features: CacheDecision) -> str:
     if reason := _cannot(selection, outline):
         return reason
     if knobs := _gradient_knobs(stage):
         return f"the recipe sets {knobs[0]}"
-    if feature_bytes > MEMORY_BUDGET:
-        return f"the features are {size(feature_bytes)}, and the solver takes up to {size(MEMORY_BUDGET)}"
+    if features.inputs != "features":
+        return features.why
+    if features.bytes > MOST_BYTES:
+        return f"the features are {size(features.bytes)}, and the solver takes up to {size(MOST_BYTES)}"
+    if features.bytes // 4 * len(outline.classes) > MOST_WORK:
+        return (
+            f"on {size(features.bytes)} of features and {len(outline.classes):,} classes the solver would take longer"
+        )
     return ""
 
 
@@ -100,7 +112,7 @@ def _cannot(selection: Selection, outline: ZooModel) -> str:
     if outline.own_loss:
         return "this head brings its own loss"
     if outline.linear_layer is None:
-        return NO_LAYER
+        return "this head is more than one linear layer"
     return "" if outline.linear_layer.bias is not None else "the linear layer of this head has no bias"
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from torch import Tensor, nn
 
 from zoo.errors import OptionError, RecipeError
-from zoo.frozen.decision import Amount, decide_for_backbone, decide_for_head, features_size
+from zoo.frozen.decision import Amount, decide_for_backbone, decide_for_head
 from zoo.model.adapters import adaptable_layers, adapted, require_peft
 from zoo.model.model import HEAD, ZooModel
 from zoo.planning.batch_norm import Evidence, decide_batch_norm
@@ -254,8 +254,9 @@ def plan_stage(
     moving = [name for name in [*outline.groups.names, HEAD] if name in groups]
     trainable = count_parameters(trained.values())
     steps = stage.epochs * len(batch_sizes(train, stage.batch_size * stage.accumulate))
-    feature_bytes = features_size(feature_shape, Amount(train=train, val=val, views=stage.views, epochs=1))
-    chosen = choose_solver(stage, selection, outline, feature_bytes, asked)
+    all_views = Amount(train=train, val=val, views=stage.views, epochs=1)
+    features = decide_for_head(feature_shape, all_views, in_one_go=False)
+    chosen = choose_solver(stage, selection, outline, features, asked)
     in_one_go = outline.closed_form or chosen.solver == "lbfgs"
     # More views than epochs would never be used. A closed form or a solver is fitted to all of them at once.
     views = stage.views if in_one_go else min(stage.views, stage.epochs)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from zoo.errors import FeaturesError
 from zoo.evaluation.metrics import score
-from zoo.events import EpochFinished, Note, Progress
+from zoo.events import EpochFinished, EpochStarted, Note, Progress
 from zoo.probes.folds import Folds, make_folds
 from zoo.probes.logistic import LogisticFit, LogisticProblem
 from zoo.probes.strength import RULE, ChosenStrength, choose_strength
@@ -139,6 +139,7 @@ def _record(chosen: ChosenStrength, folds: Folds, fit: LogisticFit, classes: int
 
 def _in_one_go(work: StageSetup, fit: Callable[[Tensor, Tensor], None]) -> StageEnd:
     """Run `fit(features[N, ...], targets[N])` on all views of all training images, then validate."""
+    work.report(EpochStarted(stage=work.stage.settings.name, epoch=1, epochs=1))
     began = time.perf_counter()
     model, stage, inputs = work.model, work.stage, work.inputs
     device = next(model.parameters()).device
