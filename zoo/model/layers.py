@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zoo.errors import PluginError, first_line
+from zoo.errors import PluginError
 from zoo.model.groups import Partition, partition
 from zoo.specs.backbone import Backbone, GroupOutput
 
@@ -97,8 +97,8 @@ def larger_pass(build: Callable[[tuple[int, int]], Backbone], size: tuple[int, i
     except Exception as error:  # an assertion, a shape mismatch: architectures reject a size with all kinds of errors
         raise NoLayers(
             f"its positions are told from its channels by images of twice the size, and it does not take images of "
-            f"{larger[0]}x{larger[1]} ({first_line(error)})"
-        ) from None
+            f"{larger[0]}x{larger[1]}"
+        ) from error
 
 
 def _blank(size: tuple[int, int]) -> Tensor:
