@@ -7,6 +7,7 @@ import json
 import re
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -293,6 +294,9 @@ def test_an_output_that_is_not_computed_is_a_fault_and_not_a_gap() -> None:
         twice = layer_means(lambda module, images: torch.cat([module(images), module(images)]), model.layers)
         with pytest.raises(PluginError, match="the output of the group stem, was called twice"):
             twice(model.backbone, images)
+        other = replace(model.layers[0], width=1)
+        with pytest.raises(PluginError, match="returned something else than when the outputs of the groups were found"):
+            layer_means(lambda module, images: module(images), [other])(model.backbone, images)
 
 
 # Training
@@ -373,7 +377,9 @@ def test_gradient_checkpointing_is_refused_and_the_next_step_works(few: Path) ->
     with pytest.raises(Refused, match=r"gradient_checkpointing: does not compute as a whole .*; leave it out"):
         zoo.plan(**asked, set=["last.gradient_checkpointing=true"])
     zoo.plan(**asked)
-    zoo.plan(**{**asked, "head": "linear"}, set=["last.gradient_checkpointing=true"])
+    plan = zoo.plan(**{**asked, "head": "linear"}, set=["last.gradient_checkpointing=true"])
+    # A checkpoint of a version without layers has no such key, which counts as None.
+    assert plan.head.layers is None
 
 
 def test_grad_cam_finds_the_last_map_below_such_a_head() -> None:
