@@ -298,6 +298,13 @@ class BranchesOnImages(Tiny):
         return super().forward(images) if float(images.mean()) > -1e9 else images
 
 
+class RunsItsStemTwice(Tiny):
+    def forward(self, images: Tensor) -> Tensor:
+        if not images.is_meta:
+            self.stem(images)
+        return super().forward(images)
+
+
 GOOD = tiny_backbone()
 
 
@@ -332,6 +339,11 @@ BACKBONES: dict[str, tuple[str, zoo.BackboneSpec, str]] = {
         "shapes",
         replace(GOOD, build=_faulty(shape=zoo.FeatureShape(pooled=WIDTH + 1, map=WIDTH))),
         r"\[2, 25\], got \[2, 24\]",
+    ),
+    "runs_twice": (
+        "layers",
+        replace(GOOD, build=_faulty(RunsItsStemTwice)),
+        "the output of the group stem, was called",
     ),
     "doubles": ("dtype", replace(GOOD, build=_faulty(DoubleFeatures)), "gave torch.float64"),
     "no_stem": ("groups", replace(GOOD, build=_faulty(groups=WITHOUT_STEM)), "'stem.conv.weight' is in no group"),

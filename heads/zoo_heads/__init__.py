@@ -305,19 +305,19 @@ def zoo_heads() -> Iterable[zoo.HeadSpec]:
             references=("https://jmlr.org/papers/v15/srivastava14a.html",),
         ),
         zoo.HeadSpec(
+            name="mlp",
+            summary="One hidden layer (GELU, dropout): for classes that are not linearly separable.",
+            build=_mlp,
+            options=MlpOptions,
+            references=("arXiv:1606.08415",),
+        ),
+        zoo.HeadSpec(
             name="layers",
             summary="One linear layer on the pooled features and on the mean of every group's output.",
             build=_layers,
             needs="layers",
             linear=_layer,
             references=("arXiv:2201.03529",),
-        ),
-        zoo.HeadSpec(
-            name="mlp",
-            summary="One hidden layer (GELU, dropout): for classes that are not linearly separable.",
-            build=_mlp,
-            options=MlpOptions,
-            references=("arXiv:1606.08415",),
         ),
         zoo.HeadSpec(
             name="concat_pool",

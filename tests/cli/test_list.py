@@ -231,7 +231,7 @@ def test_a_backbone_is_shown_with_its_weights_and_preprocessing(zoo_main: Zoo) -
         "parameters  11,176,512 without the classifier",
         "compute     1.81 GMACs for an image of 224x224",
         "features    pooled[N, 512], map[N, 512, 7, 7] at stride 32",
-        "heads       linear, dropout_linear, mlp, concat_pool, gem, attention_pool, cosine, arcface, prototype",
+        "heads       linear, dropout_linear, mlp, layers, concat_pool, gem, attention_pool, cosine, arcface, prototype",
         "resnet18 means torchvision/resnet18.IMAGENET1K_V1; it could also mean timm/resnet18",
         "weights     IMAGENET1K_V1 (default): licence not stated, ImageNet top-1 69.76 %",
         "resize shorter to 256 (bilinear), centre crop 224x224",

@@ -148,6 +148,10 @@ def test_a_head_on_all_layers_is_read_from_the_modules_that_its_artefact_names(l
     config.pop("seal")
     (copied / "config.json").write_text(json.dumps(config), "utf-8")
     assert not close(read_source(copied, default_registry(), print).logits(images), golden(layered)["logits"])
+    config["head"]["layers"][1]["module"] = "blocks.9"
+    (copied / "config.json").write_text(json.dumps(config), "utf-8")
+    with pytest.raises(ArtefactError, match=r"to be read from 'blocks\.9', which the backbone does not have"):
+        zoo.load(copied)
 
 
 @pytest.mark.parametrize("run", ["of_torchvision", "attentive", "layered"])

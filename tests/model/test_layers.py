@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,18 +22,20 @@ from zoo.model.layers import NoLayers, find_outputs, layer_means
 from zoo.model.measure import idle_parameters
 from zoo.model.model import HEAD, ZooModel, check_shapes
 from zoo.planning.resolved_model import ResolvedModel, resolve_model
+from zoo.registry.catalogue import Filter, find_backbones
 from zoo.registry.registry import default_registry
 from zoo.reporting.gradcam import grad_cam
 from zoo.specs.backbone import Backbone, FeatureShape, Group
 from zoo.specs.plan import Compute
 
 CLASSES = ("a", "b", "c")
+REGISTRY = default_registry()
 SIZE = (16, 16)
 TRIED: dict[str, Any] = {"backbone": "timm/test_vit", "head": "layers", "weights": "random", "tune": False}
 
 
 def resolved(backbone: str, input_size: tuple[int, int] | None = None) -> ResolvedModel:
-    return resolve_model(default_registry(), backbone, "layers", head_options={}, input_size=input_size)
+    return resolve_model(REGISTRY, backbone, "layers", head_options={}, input_size=input_size)
 
 
 def built(backbone: str, input_size: tuple[int, int] | None = None) -> ZooModel:
@@ -227,9 +231,10 @@ def test_a_backbone_of_one_size_is_refused_and_the_next_step_works() -> None:
     message = str(caught.value)
     assert message.startswith(f"Head 'layers' needs the outputs of the groups of {name}")
     assert "does not take images of 448x448" in message
-    head = message.rpartition("--head ")[2]
-    assert head == "linear"
-    resolve_model(default_registry(), name, head, head_options={}).outline(CLASSES)
+    instead, listed = re.findall(r"--head (\w+)", message)
+    resolve_model(REGISTRY, name, instead, head_options={}).outline(CLASSES)
+    named = {each.spec.name for each in find_backbones(REGISTRY, Filter(head=REGISTRY.head(listed).spec))}
+    assert name not in named and {"timm/test_vit", "torchvision/resnet18", "timm/crossvit_9_240"} <= named
 
 
 # Hooks
@@ -289,6 +294,9 @@ def test_an_output_that_is_not_computed_is_a_fault_and_not_a_gap() -> None:
         twice = layer_means(lambda module, images: torch.cat([module(images), module(images)]), model.layers)
         with pytest.raises(PluginError, match="the output of the group stem, was called twice"):
             twice(model.backbone, images)
+        other = replace(model.layers[0], width=1)
+        with pytest.raises(PluginError, match="returned something else than when the outputs of the groups were found"):
+            layer_means(lambda module, images: module(images), [other])(model.backbone, images)
 
 
 # Training
@@ -369,7 +377,9 @@ def test_gradient_checkpointing_is_refused_and_the_next_step_works(few: Path) ->
     with pytest.raises(Refused, match=r"gradient_checkpointing: does not compute as a whole .*; leave it out"):
         zoo.plan(**asked, set=["last.gradient_checkpointing=true"])
     zoo.plan(**asked)
-    zoo.plan(**{**asked, "head": "linear"}, set=["last.gradient_checkpointing=true"])
+    plan = zoo.plan(**{**asked, "head": "linear"}, set=["last.gradient_checkpointing=true"])
+    # A checkpoint of a version without layers has no such key, which counts as None.
+    assert plan.head.layers is None
 
 
 def test_grad_cam_finds_the_last_map_below_such_a_head() -> None:

@@ -78,7 +78,7 @@ def test_importing_the_kit_imports_no_torch() -> None:
 
 def test_all_bundled_plugins_are_checked() -> None:
     assert (len(OWN_HEADS), len(OWN_RECIPES)) == (10, 11)
-    assert (len(heads.STEPS), len(backbones.STEPS), len(recipes.STEPS)) == (18, 16, 13)
+    assert (len(heads.STEPS), len(backbones.STEPS), len(recipes.STEPS)) == (18, 17, 13)
 
 
 @pytest.mark.parametrize("name", OWN_HEADS)
@@ -93,7 +93,7 @@ def test_zoos_own_heads_pass(name: str) -> None:
 @pytest.mark.parametrize("name", SAMPLE)
 def test_backbones_of_both_providers_pass(name: str) -> None:
     report = check_backbone(name)
-    assert skipped(report) == NO_CUDA and len(report.checks) == 16
+    assert skipped(report) == NO_CUDA and len(report.checks) == 17
 
 
 @pytest.mark.parametrize("name", OWN_RECIPES)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 from zoo.evaluation.metrics import score
-from zoo.training.choosing import Criterion, Judged, is_better, judge, optimism
+from zoo.training.choosing import Criterion, Judged, best_temperature, is_better, judge, optimism
 
 
 def of_right(right: Tensor) -> Judged:
@@ -40,7 +40,25 @@ def test_judging_agrees_with_the_scores_that_are_reported() -> None:
     logits, targets = torch.randn(40, 5), torch.randint(0, 5, (40,))
     judged, scores = judge(logits, targets), score(logits, targets)
     assert float(judged.right.double().mean()) == scores.accuracy
-    assert float(judged.loss.mean()) == pytest.approx(scores.loss)
+    logits = 7 * (logits + 2 * torch.nn.functional.one_hot(targets, 5))
+    scaled = judge(logits, targets)
+    found = torch.tensor(best_temperature(logits, targets), dtype=torch.float64, requires_grad=True)
+    torch.nn.functional.cross_entropy(logits.double() / found, targets).backward()  # type: ignore[no-untyped-call]
+    assert found.grad is not None and abs(float(found.grad)) < 1e-4, "a minimum"
+    assert float(scaled.loss.mean()) < score(logits, targets).loss
+
+
+@pytest.mark.parametrize("factor", [0.5, 3.0])
+def test_overconfidence_alone_changes_nothing(factor: float) -> None:
+    targets = torch.randint(0, 4, (60,), generator=torch.Generator().manual_seed(1))
+    logits = torch.randn(60, 4, generator=torch.Generator().manual_seed(2)) + torch.nn.functional.one_hot(targets, 4)
+    plain, louder = judge(logits, targets), judge(factor * logits, targets)
+    torch.testing.assert_close(louder.loss, plain.loss, atol=1e-3, rtol=1e-3)
+
+
+def test_a_model_that_is_right_on_every_image_has_a_loss_near_zero() -> None:
+    judged = judge(3 * torch.eye(4), torch.arange(4))
+    assert float(judged.loss.max()) < 1e-6 and bool(judged.right.all())
 
 
 @pytest.mark.parametrize("criterion", ["accuracy", "loss"])

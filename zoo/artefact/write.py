@@ -96,7 +96,7 @@ def _config(
         head=HeadConfig(
             name=plan.head.name,
             options=plan.head.options,
-            layers=plan.head.layers,
+            layers=plan.head.layers or (),
             distribution=plan.head.distribution,
             version=plan.head.version,
         ),

@@ -98,7 +98,7 @@ def _download(weights: WeightsPlan) -> str:
 def _features(plan: Plan) -> str:
     width = plan.backbone.features
     if plan.head.needs == "layers":
-        return f"{width} features of {console.count(len(plan.head.layers), 'group')} and of the pooling"
+        return f"{width} features of {console.count(len(plan.head.layers or ()), 'group')} and of the pooling"
     return f"{width} features" if plan.head.needs == "pooled" else f"a map of {width} channels"
 
 

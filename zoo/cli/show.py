@@ -20,6 +20,7 @@ from zoo.registry.names import ResolvedBackbone, qualified_name, usable_names
 from zoo.registry.plugins import Contribution
 from zoo.registry.registry import Registry, default_registry
 from zoo.specs.backbone import BackboneSpec
+from zoo.specs.head import meets
 
 if TYPE_CHECKING:
     from zoo.model.summary import TracedStep
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 _NEEDS = {
     "pooled": "pooled features[N, F]",
     "map": "the map[N, C, H, W] of features: zoo list backbones --head NAME",
-    "layers": "features[N, L]: the pooled ones and the mean of every group's output",
+    "layers": "features[N, L]: pooled, and the mean of every group's output: zoo list backbones --head NAME",
 }
 """What a head needs, in words."""
 _USES = {
@@ -128,11 +129,7 @@ def _backbone(resolved: ResolvedBackbone, registry: Registry) -> dict[str, Any]:
         "input_size": list(spec.preprocessing_for(next(iter(spec.tags), None)).input_size[1:]),
         "fixed_input": facts and facts.fixed_input,
         "note": facts.note if facts else fault,
-        "heads": [
-            head.spec.name
-            for head in registry.heads()
-            if facts is not None and (head.spec.needs != "map" or facts.map is not None)
-        ],
+        "heads": [head.spec.name for head in registry.heads() if facts is not None and meets(head.spec.needs, facts)],
         "also": list(resolved.also),
         "preprocessing": spec.preprocessing_for(resolved.tag).to_dict(),
         "weights": [

@@ -134,7 +134,8 @@ def layers_of(
         raise Refused(
             f"Head {head!r} needs the outputs of the groups of {backbone.spec.name}, and there are none that it could "
             f"take: {error}.\n"
-            f"Next: a head that takes pooled features (zoo list heads), such as --head linear"
+            f"Next: a head that takes pooled features (zoo list heads), such as --head linear, or another backbone: "
+            f"zoo list backbones --head {head}"
         ) from error
 
 

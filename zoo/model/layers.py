@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zoo.errors import PluginError, first_line
+from zoo.errors import PluginError
 from zoo.model.groups import Partition, partition
 from zoo.specs.backbone import Backbone, GroupOutput
 
@@ -97,8 +97,8 @@ def larger_pass(build: Callable[[tuple[int, int]], Backbone], size: tuple[int, i
     except Exception as error:  # an assertion, a shape mismatch: architectures reject a size with all kinds of errors
         raise NoLayers(
             f"its positions are told from its channels by images of twice the size, and it does not take images of "
-            f"{larger[0]}x{larger[1]} ({first_line(error)})"
-        ) from None
+            f"{larger[0]}x{larger[1]}"
+        ) from error
 
 
 def _blank(size: tuple[int, int]) -> Tensor:
@@ -206,6 +206,14 @@ def layer_means(pool: Pool, outputs: Sequence[GroupOutput]) -> Callable[[nn.Modu
     return features
 
 
+def check_outputs(module: nn.Module, outputs: Sequence[GroupOutput]) -> None:
+    """Raise PluginError where a backbone lacks a module that an output is to be read from."""
+    names = {name for name, _ in module.named_modules()}
+    absent = [each.module for each in outputs if each.module not in names]
+    if absent:
+        raise PluginError(f"The output of a group is to be read from {absent[0]!r}, which the backbone does not have.")
+
+
 @contextmanager
 def _read(module: nn.Module, outputs: Sequence[GroupOutput]) -> Iterator[Mapping[str, Tensor]]:
     """Gather group -> mean[N, C] of what the backbone's modules return in this context."""
@@ -235,9 +243,12 @@ def _read(module: nn.Module, outputs: Sequence[GroupOutput]) -> Iterator[Mapping
 
 def _mean(output: Any, wanted: GroupOutput) -> Tensor:
     """A module's output, one tensor or several, in float32 -> the mean over all positions, [N, C]."""
-    found = _tensors_in(output)
-    if not found or len(found) != len(wanted.channels):
-        raise PluginError(f"{wanted.module} returned something else than when the model was built.")
+    found = _tensors_in(output) or []
+    known = len(found) == len(wanted.channels) and all(
+        channels < tensor.ndim for tensor, channels in zip(found, wanted.channels, strict=True)
+    )
+    if not known or wanted.width != sum(each.shape[at] for each, at in zip(found, wanted.channels, strict=True)):
+        raise PluginError(f"{wanted.module} returned something else than when the outputs of the groups were found.")
     means = []
     for tensor, channels in zip(found, wanted.channels, strict=True):
         positions = [number for number in range(1, tensor.ndim) if number != channels]

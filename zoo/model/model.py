@@ -16,7 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from zoo.errors import PluginError
 from zoo.model.cut import CannotCut, Cut, cut_before
 from zoo.model.groups import AdaptedNames, Partition, partition
-from zoo.model.layers import layer_means
+from zoo.model.layers import check_outputs, layer_means
 from zoo.specs.backbone import Backbone, FeatureShape, GroupOutput
 from zoo.specs.head import Needs
 from zoo.specs.plan import Compute
@@ -78,6 +78,7 @@ class ZooModel(nn.Module):
         self.shape: FeatureShape = with_layers(backbone.shape, layers)
         self.groups: Partition = partition(backbone.module, backbone.groups, backbone=name)
         self.needs = needs
+        check_outputs(backbone.module, layers)
         self.layers = tuple(layers)
         """Where the groups' outputs are read, from input to output, for a head that needs them; empty for others."""
         self.idle: frozenset[str] = frozenset()

@@ -131,7 +131,7 @@ def _head(resolved: Resolved) -> HeadPlan:
         name=qualified_name(head),
         options=options_to_dict(resolved.model.options),
         needs=head.spec.needs,
-        layers=resolved.outline.layers,
+        layers=resolved.outline.layers or None,
         closed_form=resolved.outline.closed_form,
         parameters=count_parameters(resolved.outline.head.parameters()),
         distribution=head.plugin.distribution,

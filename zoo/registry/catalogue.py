@@ -10,7 +10,7 @@ from typing import Any
 from zoo.errors import OptionError, PluginError, UnknownName, meant
 from zoo.registry.registry import Registry
 from zoo.specs.backbone import BackboneFacts, BackboneSpec, WeightsSpec
-from zoo.specs.head import HeadSpec
+from zoo.specs.head import HeadSpec, meets
 
 UNSTATED = "unstated"
 """What `licence` takes for weights whose licence upstream does not state."""
@@ -152,7 +152,7 @@ def _narrowed(each: Listed, wanted: Filter) -> Listed | None:
         (weights or not (wanted.pretrained or wanted.of_weights))
         and (wanted.max_params is None or (facts is not None and facts.parameters <= wanted.max_params))
         and (wanted.max_gmacs is None or (facts is not None and facts.gmacs <= wanted.max_gmacs))
-        and (wanted.head is None or wanted.head.needs != "map" or (facts is not None and facts.map is not None))
+        and (wanted.head is None or meets(wanted.head.needs, facts))
     )
     return Listed(spec=each.spec, weights=weights, bare=each.bare) if keep else None
 

@@ -6,13 +6,25 @@ from collections.abc import Callable
 from dataclasses import dataclass, is_dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from zoo.specs.backbone import FeatureShape
+from zoo.specs.backbone import BackboneFacts, FeatureShape
 from zoo.specs.validation import NAME, check_callables, check_name, check_texts
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 Needs = Literal["pooled", "map", "layers"]
+
+
+def meets(needs: Needs, facts: BackboneFacts | None) -> bool:
+    """Whether a backbone with these facts gives what a head needs; without facts only where every backbone does.
+
+    Of the outputs of groups, positions are told from channels by images of twice the size.
+    """
+    if needs == "pooled":
+        return True
+    if facts is None:
+        return False
+    return facts.map is not None if needs == "map" else not facts.fixed_input
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -102,8 +102,9 @@ class HeadPlan(_PlanPart):
     """Qualified name."""
     options: dict[str, Any]
     needs: Needs
-    layers: tuple[GroupOutput, ...] = ()
-    """Where the groups' outputs are read, from input to output, for a head that needs them."""
+    layers: tuple[GroupOutput, ...] | None = None
+    """Where the groups' outputs are read, from input to output, for a head that needs them; None for others, as in
+    plans and checkpoints of versions without them."""
     closed_form: bool
     """Whether the head is fitted in one pass instead of trained by gradients."""
     parameters: int

@@ -16,7 +16,7 @@ from zoo.frozen.inputs import Inputs
 from zoo.specs.plan import StagePlan
 from zoo.specs.run_result import named_in_words
 from zoo.training.blending import HeadEnd, blends, cpu_state
-from zoo.training.choosing import CRITERION, STANDARD_ERRORS, Judged, is_better, judge, optimism
+from zoo.training.choosing import CRITERION, IN_WORDS, STANDARD_ERRORS, Judged, is_better, judge, optimism
 from zoo.training.trainer import sub_state_dict
 
 MayChange = Callable[[Sequence[StagePlan], str], bool]
@@ -92,7 +92,7 @@ class Candidates:
         assert self.best is not None, "no stage was finished"
         chosen = self._plan.keep == "best"
         return {
-            "on": f"val {CRITERION}" if chosen else "the last stage",
+            "on": IN_WORDS[CRITERION] if chosen else "the last stage",
             "standard_errors": STANDARD_ERRORS if chosen else None,
             "candidates": candidates,
             "kept": self.best.stage,
