@@ -59,6 +59,7 @@ def scores(*pairs: tuple[float, float]) -> list[Scores]:
         (scores((0.2, 3.0), (0.6, 2.9)), 4, False),  # accuracy may still come
         (scores((0.2, 3.0), (0.2, 1.5)), 4, False),  # loss may still come
         (scores((0.95, 0.9), (0.5, 0.9)), 4, False),  # it was better once
+        (scores((0.86, 0.9), (0.86, 0.9)), 4, False),  # so little lower that a blend may be the best
         (scores((0.2, 3.0), (0.2, 2.9), (0.2, 2.9), (0.2, 2.9)), 4, False),  # nothing is left to save
         (scores((0.2, float("nan")), (0.2, float("nan"))), 4, False),
     ],
