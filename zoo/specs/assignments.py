@@ -10,6 +10,9 @@ from zoo.specs.recipe import Keep, RecipeSpec, Stage, validated
 from zoo.specs.solver import apply_shorthands, settled, without_effect
 
 _DECIDING = ("train", "solver")
+_FOR_CHOOSING: dict[str, Any] = {"abandon": False, "blend": ()}
+"""Knobs, and their values without effect, that help to choose among stages. A run that keeps its last one has no use
+for them."""
 
 
 def override(
@@ -45,6 +48,8 @@ def override(
     _set(stages, {target: value for target, value in given.items() if target[1] in _DECIDING})
     apply_shorthands(stages, epochs=epochs, batch_size=batch_size)
     _set(stages, {target: value for target, value in given.items() if target[1] not in _DECIDING})
+    if of_recipe.get("keep") == "last":
+        _choose_no_more(stages, given)
     faults = _without_solver(stages, given)
     source = f"{recipe.name} with --set" if assignments else recipe.name
     content = {**recipe.model_dump(), **of_recipe, "stages": list(stages.values())}
@@ -54,6 +59,12 @@ def override(
 def _set(stages: Mapping[str, dict[str, Any]], given: Mapping[tuple[str, str], str]) -> None:
     for (stage, key), value in given.items():
         stages[stage][key] = _parse_value(key, value)
+
+
+def _choose_no_more(stages: Mapping[str, dict[str, Any]], given: Collection[tuple[str, str]]) -> None:
+    """Switch off, in place, what the recipe itself set for choosing; what the user set as well is refused later."""
+    for name, stage in stages.items():
+        stage.update({key: value for key, value in _FOR_CHOOSING.items() if (name, key) not in given})
 
 
 def _without_solver(stages: Mapping[str, dict[str, Any]], given: Collection[tuple[str, str]]) -> list[str]:
