@@ -19,7 +19,7 @@ JUDGED_FROM = 0.5
 """Share of a stage's epochs that it has in any case, and never fewer than two: one epoch shows no trend."""
 SLACK = 0.05
 """How much lower than the best one's a stage's accuracy may be before it is out of reach. What lies between the stage
-and the head (`blend`) can be better than both: in eight runs on real networks up to 3.9 points above the stage's end."""
+and the head (`blend`) can be better than both: in eight runs on real networks by up to 3.9 points over the end."""
 BROKEN = 2.0
 """Times the loss of the very same weights at rest that a batch in training mode may have before the first step."""
 FEW_STEPS = 16
