@@ -78,6 +78,7 @@ class LogisticProblem:
         class_weights: Tensor | None = None,
         label_smoothing: float = 0.0,
         penalties: Tensor | None = None,
+        share: float = SHARE,
     ) -> None:
         """Standardise the features, and turn them to their principal axes.
 
@@ -88,6 +89,7 @@ class LogisticProblem:
             class_weights: weights[classes]: how much an image of each class counts. None: all the same.
             label_smoothing: The share of each target that is spread over all classes.
             penalties: penalties[F], factors of the strength, above 0; None: 1 for every column.
+            share: How far columns are standardised, from 0 to 1; see `SHARE`.
 
         Raises:
             FeaturesError: Features that are not finite.
@@ -99,7 +101,7 @@ class LogisticProblem:
         self.classes = classes
         self.image_weights = weights[self.targets]
         """How much each image counts, weights[N], float64."""
-        self.columns = standardisation(features, self.image_weights, penalties)
+        self.columns = standardisation(features, self.image_weights, penalties, share)
         """How the columns are standardised."""
         standardised = (features.double() - self.columns.mean) / self.columns.divisor
         self._turn = _principal_axes(standardised)
@@ -177,13 +179,16 @@ class Standardisation:
     """Number of constant columns."""
 
 
-def standardisation(features: Tensor, image_weights: Tensor, penalties: Tensor | None = None) -> Standardisation:
+def standardisation(
+    features: Tensor, image_weights: Tensor, penalties: Tensor | None = None, share: float = SHARE
+) -> Standardisation:
     """Return the weighted mean of each column of features[N, F], and what it is divided by.
 
     Args:
         features: features[N, F].
         image_weights: How much each image counts, weights[N].
         penalties: penalties[F], or None for ones. A penalty p on W² is the same as none on a column divided by √p.
+        share: How far columns are standardised; see `SHARE`.
     """
     shares = (image_weights / image_weights.sum()).double()
     values = features.double()
@@ -192,7 +197,7 @@ def standardisation(features: Tensor, image_weights: Tensor, penalties: Tensor |
     constant = deviation <= NEARLY_CONSTANT * values.abs().amax(0)
     if not bool(constant.all()):
         typical = deviation[~constant].square().mean().sqrt()
-        deviation = deviation**SHARE * typical ** (1 - SHARE)
+        deviation = deviation**share * typical ** (1 - share)
     roots = 1.0 if penalties is None else penalties.to(deviation).sqrt()
     # The mean of a constant column is that constant, so that nothing is left of it but rounding, which is cut off.
     return Standardisation(mean, torch.where(constant, torch.inf, deviation * roots), int(constant.sum()))
