@@ -206,10 +206,17 @@ class StageTimer:
 
     def _fit(self, stage: StagePlan) -> StageMeasurement:
         timed = _LoopTimes()
+        task = f"measure {stage.settings.name}"
+
+        def listen(event: Event) -> None:
+            if isinstance(event, Progress):
+                self._report(Progress(task=task, done=event.done, total=event.total, unit=event.unit))
+
         with measure_peak(self.device, [*self._model.parameters(), *self._model.buffers()]) as peak:
             inputs, watch = self._inputs(stage, self._train, self._val), _MeasuringWatch(self._model, stage)
             fit = fit_stage if self._model.closed_form else solve_stage
-            fit(replace(self._work(stage, inputs, self._train, self._val, watch), record=timed.epochs.append))
+            work = self._work(stage, inputs, self._train, self._val, watch)
+            fit(replace(work, report=listen, record=timed.epochs.append))
         return StageMeasurement(timed.epochs[0].seconds, 0.0, 0.0, gradients=0, optimizer=0, activations=peak.peak)
 
     def _work(
