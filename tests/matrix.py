@@ -54,8 +54,8 @@ PROVIDERS = {"torchvision": 80, "timm": 1371}
 _CLASSES, _IMAGES = 5, IMAGES
 _DIFFERENTIATED: set[type] = set()
 _LAYOUTS: dict[tuple[Any, ...], OutputLayout] = {}
-"""(class of the backbone, class of a module in it, of each tensor that it returns which dimensions are 1) -> what these
-dimensions are."""
+"""(class of the backbone, class of a module in it, for each tensor that it returns whether its first dimension is that
+of the images and which others are 1) -> what the dimensions are."""
 
 
 @dataclass(kw_only=True)
@@ -155,7 +155,8 @@ def _outputs(
     def layout(name: str) -> OutputLayout:
         nonlocal new
         shapes = passed.once(name)
-        kinds = tuple(tuple(size == 1 for size in shape) for shape in shapes)
+        # A table of positions may have as many dimensions as tokens; its first one is not that of the images.
+        kinds = tuple((shape[:1] == (IMAGES,), *(size == 1 for size in shape[1:])) for shape in shapes)
         key = (type(built.module), type(built.module.get_submodule(name)), kinds)
         if thorough or key not in _LAYOUTS:
             new = True

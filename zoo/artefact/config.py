@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 from zoo.specs.backbone import GroupOutput
 from zoo.specs.plan import MemoryFormat, Precision
@@ -63,11 +63,17 @@ class HeadConfig(_ConfigPart):
     name: str
     options: dict[str, Any] = Field(default_factory=dict)
     layers: tuple[GroupOutput, ...] = ()
-    """Where the backbone's outputs are read whose means follow the pooled features, for a head that needs them."""
+    """Where the backbone's outputs are read whose means follow the pooled features, for a head that needs them; others
+    have no such key."""
     distribution: str
     """Distribution of the plugin that provides the head."""
     version: str
     """Version of that distribution."""
+
+    @model_serializer(mode="wrap")
+    def _without_empty_layers(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content: dict[str, Any] = serialise(self)
+        return {key: value for key, value in content.items() if key != "layers" or value}
 
 
 class GoldenConfig(_ConfigPart):
