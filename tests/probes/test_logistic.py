@@ -106,7 +106,7 @@ def test_the_fit_is_the_minimum_of_the_objective(case: Case) -> None:
     torch.testing.assert_close(
         logits_of(fit, case.features), expected - expected.mean(1, keepdim=True), atol=1e-4, rtol=1e-4
     )
-    assert fit.gradient_norm < 1e-6 and fit.iterations > 0
+    assert fit.gradient_norm < 1e-5 and fit.iterations > 0
 
 
 @pytest.mark.parametrize("case", CASES[:3], ids=str)

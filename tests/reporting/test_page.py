@@ -40,7 +40,9 @@ def train(data: Path, out: Path, **arguments: Any) -> zoo.Result:
 
 @pytest.fixture(scope="module")
 def run(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return train(shapes, tmp_path_factory.mktemp("runs") / "run", batch_size=8).path
+    # With a head that makes mistakes, so that there are some to show.
+    mistakes = ["head.solver=gradient", "head.epochs=3"]
+    return train(shapes, tmp_path_factory.mktemp("runs") / "run", batch_size=8, set=mistakes).path
 
 
 @pytest.fixture(scope="module")

@@ -193,7 +193,7 @@ def test_shares_that_cannot_be_are_refused(written: str, fault: str, usual: dict
 def test_blends_that_would_do_nothing_are_refused(usual: dict[str, Any]) -> None:
     with pytest.raises(RecipeError, match=r"stages\[1\]\.blend: would do nothing.*set keep to 'best'") as refused:
         zoo.plan(**usual, set=[BLENDS, "keep=last"])
-    assert zoo.plan(**usual, set=[BLENDS, "keep=best"]).keep == "best" and "leave blend out" in str(refused.value)
+    assert zoo.plan(**usual, set=[BLENDS, "keep=best"]).keep == "best" and "leave it out" in str(refused.value)
     with pytest.raises(RecipeError, match=r"stages\[0\]\.blend: there is nothing to blend with.*train = \[\"head\"\]"):
         zoo.plan(**{**usual, "recipe": "full"}, set=["all.blend=0.5"])
     with pytest.raises(RecipeError, match=r"stages\[0\]\.blend: there is nothing to blend with"):

@@ -10,6 +10,7 @@ from typing import Any
 
 from zoo.registry.registry import Registry
 from zoo.reporting.command import named_recipe, native_size
+from zoo.specs.assignments import FOR_CHOOSING
 from zoo.specs.plan import Plan
 from zoo.specs.recipe import Stage
 from zoo.specs.solver import GRADIENT_KNOBS, longest_by_epochs
@@ -126,6 +127,9 @@ def _recipe(first: Plan, second: Plan, registry: Registry) -> Iterator[str]:
         before, after = (_set_beside(plan, registry) for plan in (first, second))
     differing = [name for name in dict.fromkeys([*before, *after]) if before.get(name) != after.get(name)]
     differing = [name for name in differing if not _solver_follows(name, before.get(name), after.get(name), differing)]
+    if "keep" in differing:
+        # What helps to choose among stages is switched off where the last one is kept in any case.
+        differing = [name for name in differing if name.rpartition(".")[2] not in FOR_CHOOSING]
     if first.head.closed_form != second.head.closed_form:
         # A closed-form head is fitted in one pass, whatever number of epochs the recipe has.
         differing = [name for name in differing if name.rpartition(".")[2] != "epochs"]

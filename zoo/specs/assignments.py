@@ -10,7 +10,7 @@ from zoo.specs.recipe import Keep, RecipeSpec, Stage, validated
 from zoo.specs.solver import apply_shorthands, settled, without_effect
 
 _DECIDING = ("train", "solver")
-_FOR_CHOOSING: dict[str, Any] = {"abandon": False, "blend": ()}
+FOR_CHOOSING: dict[str, Any] = {"abandon": False, "blend": ()}
 """Knobs, and their values without effect, that help to choose among stages. A run that keeps its last one has no use
 for them."""
 
@@ -64,7 +64,7 @@ def _set(stages: Mapping[str, dict[str, Any]], given: Mapping[tuple[str, str], s
 def _choose_no_more(stages: Mapping[str, dict[str, Any]], given: Collection[tuple[str, str]]) -> None:
     """Switch off, in place, what the recipe itself set for choosing; what the user set as well is refused later."""
     for name, stage in stages.items():
-        stage.update({key: value for key, value in _FOR_CHOOSING.items() if (name, key) not in given})
+        stage.update({key: value for key, value in FOR_CHOOSING.items() if (name, key) not in given})
 
 
 def _without_solver(stages: Mapping[str, dict[str, Any]], given: Collection[tuple[str, str]]) -> list[str]:

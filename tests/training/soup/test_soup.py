@@ -607,8 +607,8 @@ def test_a_saved_file_with_other_logits(
 ) -> None:
     from zoo.artefact.write import write_artefact
 
-    def wrong(path: Path, state: Tensors, *arguments: Any) -> object:
-        return write_artefact(path, {**state, "head.fc.bias": state["head.fc.bias"].flip(0) + 1}, *arguments)
+    def wrong(path: Path, state: Tensors, *arguments: Any, **options: Any) -> object:
+        return write_artefact(path, {**state, "head.fc.bias": state["head.fc.bias"].flip(0) + 1}, *arguments, **options)
 
     monkeypatch.setattr("zoo.training.soup.make.write_artefact", wrong)
     with pytest.raises(CheckFailed, match="saved_file: the saved file gives other logits than the soup"):
