@@ -63,4 +63,4 @@ def test_what_breaks_its_promise_is_a_fault() -> None:
 
 def test_the_document_has_a_line_for_each(tmp_path: Path) -> None:
     lines = matrix.DOCUMENT.read_text("utf-8").splitlines()
-    assert sum(line.startswith("| ") and line.count("|") == 7 for line in lines) == len(EVERY) + len(matrix.PROVIDERS)
+    assert sum(line.startswith("| ") and line.count("|") == 8 for line in lines) == len(EVERY) + len(matrix.PROVIDERS)

@@ -136,7 +136,8 @@ def _groups(trial: RecipeTrial) -> str:
 def _trains(trial: RecipeTrial) -> str:
     lines = (trial.run / "history.jsonl").read_text("utf-8").splitlines()
     ran = {json.loads(line)["stage"] for line in lines}
-    stages = json.loads((trial.run / "result.json").read_text("utf-8"))["stages"]
+    result = trial.run / "result.json"
+    stages = json.loads(result.read_text("utf-8"))["stages"] if result.exists() else []
     # A stage that was given up before its first epoch did what its recipe says.
     ran |= {stage["name"] for stage in stages if stage.get("abandoned")}
     missing = [stage.settings.name for stage in trial.plan.stages if stage.settings.name not in ran]
