@@ -34,6 +34,9 @@ def trained(few: Path, out: Path, **arguments: Any) -> Path:
     return zoo.finetune(**{**usual, **arguments}, data=few, out=out).path
 
 
+LATER = [pytest.param(run, marks=pytest.mark.long) for run in ("attentive", "layered")]
+
+
 @pytest.fixture(scope="module")
 def of_timm(few: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return trained(few, tmp_path_factory.mktemp("timm") / "run", backbone="timm/test_resnet")
@@ -154,7 +157,7 @@ def test_a_head_on_all_layers_is_read_from_the_modules_that_its_artefact_names(l
         zoo.load(copied)
 
 
-@pytest.mark.parametrize("run", ["of_torchvision", "attentive", "layered"])
+@pytest.mark.parametrize("run", ["of_torchvision", *LATER])
 def test_onnx_takes_any_batch_and_gives_logits(run: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     folder = request.getfixturevalue(run)
@@ -171,7 +174,7 @@ def test_onnx_takes_any_batch_and_gives_logits(run: str, request: pytest.Fixture
     torch.testing.assert_close(torch.from_numpy(logits), golden(folder)["logits"][:3], atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("run", ["of_timm", "attentive", "layered"])
+@pytest.mark.parametrize("run", ["of_timm", *LATER])
 def test_a_program_takes_any_batch_and_gives_logits(run: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     folder = request.getfixturevalue(run)
     made = zoo.export(folder, to="pt2", out=tmp_path / "model.pt2")

@@ -157,6 +157,7 @@ def test_a_run_says_what_is_kept_and_how_it_goes_on(
     assert (tmp_path / "run" / "result.json").exists()
 
 
+@pytest.mark.long
 def test_the_report_is_all_that_a_finished_run_lacks(few: Path, tmp_path: Path, zoo_inside: Zoo) -> None:
     code = """
 import time, zoo.reporting.page

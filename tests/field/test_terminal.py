@@ -119,6 +119,7 @@ def test_a_pipe_gets_it_whole_and_without_colours(words: str, terminal: Zoo) -> 
     assert "\x1b" not in wide.stdout + wide.stderr and max(map(len, wide.stdout.splitlines())) > 80
 
 
+@pytest.mark.long
 def test_no_color_is_heard_and_head_is_quiet(few: Path, run_folder: Path) -> None:
     command = f"{sys.executable} -m zoo data check {few} --json | head -n 1; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["/bin/bash", "-c", command], capture_output=True, text=True, check=False)

@@ -117,6 +117,7 @@ def test_thumbnails_of_a_nas_are_neither_trained_on_nor_checked(tmp_path: Path) 
     assert not {"tiny", "not_used", "near_duplicates"} & {finding.code for finding in report.findings}
 
 
+@pytest.mark.long
 def test_folders_deeper_than_pythons_calls_are_walked(tmp_path: Path) -> None:
     folders = [tmp_path / "photos"]
     for _ in range(1100):

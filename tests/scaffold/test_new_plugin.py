@@ -142,6 +142,7 @@ def test_a_written_package_passes_ruff_and_strict_mypy(written: dict[str, Path])
     assert done.returncode == 0 and "in 8 source files" in done.stdout, done.stdout + done.stderr
 
 
+@pytest.mark.long
 def test_three_commands_lead_from_an_empty_folder_to_a_trained_head(
     cache: Path, tmp_path: Path, record_property: pytest.RecordProperty
 ) -> None:

@@ -179,7 +179,10 @@ class Stopping:
                 raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize(("stage", "number"), [("spoils", 0), ("spoils", 6), ("all", 0), ("all", 3)])
+@pytest.mark.parametrize(
+    ("stage", "number"),
+    [("spoils", 6), ("all", 3), *(pytest.param(stage, 0, marks=pytest.mark.long) for stage in ("spoils", "all"))],
+)
 def test_a_run_stopped_in_or_after_such_a_stage_is_resumed_to_the_same_bytes(
     stage: str,
     number: int,

@@ -94,12 +94,11 @@ def without_times(path: Path) -> list[dict[str, Any]]:
     # In the search for a rate, in an epoch, between epochs, and before anything of a stage.
     [
         ("head", 3),
-        ("head", 12),
         ("last", 0),
         ("all", 8),
         *(
             pytest.param(stage, number, marks=pytest.mark.long)
-            for stage, number in (("head", 0), ("head", 8), ("last", 1), ("last", 7), ("all", 2))
+            for stage, number in (("head", 0), ("head", 8), ("head", 12), ("last", 1), ("last", 7), ("all", 2))
         ),
     ],
 )

@@ -108,7 +108,7 @@ def uneven(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.mark.parametrize("recipe", ["head_only", "full"])
+@pytest.mark.parametrize("recipe", ["head_only", pytest.param("full", marks=pytest.mark.long)])
 def test_balanced_sampling_favours_the_rare_class(recipe: str, uneven: Path, tmp_path: Path) -> None:
     name = zoo.plan(**TINY, recipe=recipe, data=uneven).stages[0].settings.name
     biases = {}

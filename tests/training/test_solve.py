@@ -95,6 +95,7 @@ def weights_of(result: zoo.Result) -> dict[str, Tensor]:
     return {name.removeprefix("backbone."): each for name, each in state.items() if name.startswith("backbone.")}
 
 
+@pytest.mark.long
 def test_the_head_depends_on_neither_the_seed_nor_dropout(shapes: Path, tmp_path: Path) -> None:
     first = run(shapes, tmp_path / "first", head="linear")
     torch.save(weights_of(first), tmp_path / "weights.pth")
@@ -103,7 +104,13 @@ def test_the_head_depends_on_neither_the_seed_nor_dropout(shapes: Path, tmp_path
         assert all(torch.equal(tensor, head_of(first)[name]) for name, tensor in head_of(other).items())
 
 
-@pytest.mark.parametrize("setting", ["head.class_weights=balanced", "head.label_smoothing=0.3", "head.views=2"])
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "head.label_smoothing=0.3",
+        *(pytest.param(each, marks=pytest.mark.long) for each in ("head.class_weights=balanced", "head.views=2")),
+    ],
+)
 def test_what_the_solver_honours_changes_the_head(shapes: Path, tmp_path: Path, setting: str) -> None:
     data = shapes
     if "balanced" in setting:
