@@ -28,13 +28,13 @@ FAMILIES = [
 
 
 def pairs(backbones: list[str]) -> Iterator[tuple[str, str]]:
-    """Each backbone with one head that takes pooled features and one that takes a map, in turn."""
+    """Each backbone with one head that takes pooled features and one that takes a map or all layers, in turn."""
     heads = [each.spec for each in default_registry().heads() if each.plugin.own]
     pooled = cycle(each.name for each in heads if each.needs == "pooled")
-    mapped = cycle(each.name for each in heads if each.needs == "map")
+    others = cycle(each.name for each in heads if each.needs != "pooled")
     for backbone in backbones:
         yield backbone, next(pooled)
-        yield backbone, next(mapped)
+        yield backbone, next(others)
 
 
 def draw_few(root: Path, *, train: int = 4, val: int = 2) -> Path:
