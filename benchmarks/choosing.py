@@ -6,7 +6,8 @@
 The first trains a run, in which every candidate is judged on the whole validation folder, and writes how. No training
 depends on the validation images as long as no stage has `keep_epoch`, `patience` or `lr = "auto"`. So the second can
 halve them again and again, class by class: each rule chooses on one half, or on N of its images, and what it chose is
-scored on the other half, on which nobody chose.
+scored on the other half, on which nobody chose. `loss` is the one after temperature scaling, whose one number is found
+on the whole folder.
 """
 
 from __future__ import annotations
