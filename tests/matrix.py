@@ -53,6 +53,8 @@ DOCUMENT = Path(__file__).parents[1] / "docs" / "support.md"
 PROVIDERS = {"torchvision": 80, "timm": 1371}
 _CLASSES, _IMAGES = 5, IMAGES
 _DIFFERENTIATED: set[type] = set()
+_COMPUTED: set[type] = set()
+"""Classes of backbones for one of which the features of all layers were computed."""
 _LAYOUTS: dict[tuple[Any, ...], OutputLayout] = {}
 """(class of the backbone, class of a module in it, for each tensor that it returns whether its first dimension is that
 of the images and which others are 1) -> what the dimensions are."""
@@ -165,7 +167,8 @@ def _outputs(
 
     outputs = choose_by_layout(groups, passed, layout)
     row.without_output = tuple(name for name in groups.names if name not in {each.group for each in outputs})
-    if new:
+    if thorough or (new and type(built.module) not in _COMPUTED):
+        _COMPUTED.add(type(built.module))
         row.faults += _wrong_layers(spec, tag, built.shape.pooled, outputs, size, groups)
     return outputs
 

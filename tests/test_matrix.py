@@ -15,7 +15,8 @@ from zoo.specs.backbone import Backbone, BackboneSpec, FeatureShape
 REGISTRY = default_registry()
 HEADS = matrix.own_heads(REGISTRY)
 EVERY = [spec.name for spec in matrix.specs(REGISTRY)]
-DRAWN = ["timm/crossvit_9_240", "timm/mobilenetv5_300m_enc", *random.Random(3).sample(EVERY, 4)]
+REFUSED = {"timm/crossvit_9_240": {"concat_pool", "gem", "attention_pool"}, "timm/efficientformer_l1": {"layers"}}
+DRAWN = [*REFUSED, "timm/mobilenetv5_300m_enc", *random.Random(3).sample(EVERY, 4)]
 
 
 def test_every_backbone_and_every_head_is_in_it() -> None:
@@ -29,11 +30,19 @@ def test_every_backbone_and_every_head_is_in_it() -> None:
 def test_every_head_works_on_it_or_says_why_not_and_the_document_says_the_same(name: str) -> None:
     row = matrix.examine(REGISTRY.backbone(name).spec, HEADS)
     assert row.faults == []
-    assert {head for head, reason in row.heads.items() if reason} == (
-        {"concat_pool", "gem", "attention_pool"} if "crossvit" in name else set()
-    )
+    assert {head for head, reason in row.heads.items() if reason} == REFUSED.get(name, set())
     _, line = matrix._table([row])[1:]
     assert line in matrix.DOCUMENT.read_text("utf-8").splitlines()
+
+
+@pytest.mark.parametrize("name", ["timm/vit_srelpos_small_patch16_224", "timm/pit_xs_distilled_224"])
+def test_the_layouts_of_one_of_its_class_are_those_of_another(name: str) -> None:
+    # The first has a table of relative positions of as many dimensions as tokens, the second two class tokens.
+    of_class = {"timm/vit_srelpos_small_patch16_224": "timm/vit_relpos_small_patch16_224"}
+    matrix.examine(REGISTRY.backbone(of_class.get(name, "timm/pit_xs_224")).spec, HEADS)
+    spec = REGISTRY.backbone(name).spec
+    quick, thorough = matrix.examine(spec, HEADS), matrix.examine(spec, HEADS, thorough=True)
+    assert quick == thorough and quick.layers > quick.pooled
 
 
 def _changed(**changes: Any) -> BackboneSpec:
