@@ -1,13 +1,12 @@
-"""Which rule chooses best among stage ends and blends, on real runs: by accuracy or loss, by a lead of how much?
+"""Which rule chooses best among stage ends and blends, on real runs: by what measure, by a lead of how much?
 
     python -m benchmarks.choosing --collect FILE --backbone NAME --weights FILE --data DIR --recipe FILE [--seed N]
     python -m benchmarks.choosing FILE... [--halvings 200] [--images N]
 
-The first trains a run, in which every candidate is judged on the whole validation folder, and writes how. No training
+The first trains a run, and writes the logits of every candidate on the whole validation folder. No training
 depends on the validation images as long as no stage has `keep_epoch`, `patience` or `lr = "auto"`. So the second can
 halve them again and again, class by class: each rule chooses on one half, or on N of its images, and what it chose is
-scored on the other half, on which nobody chose. `loss` is the one after temperature scaling, whose one number is found
-on the whole folder.
+scored on the other half, on which nobody chose. What zoo does is `loss after temperature scaling`, with a lead of 0.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import argparse
 import random
 import statistics
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,11 +25,13 @@ from torch import Tensor
 from zoo.events import Event, StageFinished
 from zoo.planning.request import make_request
 from zoo.registry.registry import default_registry
-from zoo.training.choosing import Criterion, Judged, is_better, optimism
+from zoo.specs.recipe import ChooseBy
+from zoo.training.choosing import Judged, is_better, judge, optimism
 from zoo.training.prepare import prepare
 from zoo.training.stages import StageRunner
 
-CRITERIA: tuple[Criterion, ...] = ("accuracy", "loss")
+Measure = Callable[[Tensor, Tensor], Judged]
+"""(logits[N, classes], targets[N]) -> how a candidate is judged."""
 STANDARD_ERRORS = (0.0, 0.5, 1.0, 2.0)
 _ESTIMATED = 10
 """Halvings of each run on which zoo's own estimate of the optimism is computed as well."""
@@ -42,27 +43,45 @@ class Collected:
 
     targets: Tensor
     """Class indices int64[N]."""
-    judged: Mapping[str, Judged]
+    logits: Mapping[str, Tensor]
+    """Name -> logits[N, classes]."""
 
     def write(self, path: Path) -> None:
-        tensors = {"targets": self.targets}
-        for number, (name, each) in enumerate(self.judged.items()):
-            tensors |= {f"{number:02d} right {name}": each.right, f"{number:02d} loss {name}": each.loss}
-        save_file(tensors, path)
+        numbered = {f"{number:02d} {name}": each for number, (name, each) in enumerate(self.logits.items())}
+        save_file({"targets": self.targets, **numbered}, path)
 
     @classmethod
     def read(cls, path: Path) -> Collected:
         tensors = load_file(path)
-        names = sorted(name for name in tensors if " right " in name)
-        judged = {
-            name.split(" ", 2)[2]: Judged(tensors[name], tensors[name.replace(" right ", " loss ", 1)])
-            for name in names
-        }
-        return cls(tensors["targets"], judged)
+        targets = tensors.pop("targets")
+        return cls(targets, {name.partition(" ")[2]: tensors[name] for name in sorted(tensors)})
+
+    def right(self, name: str) -> Tensor:
+        """Whether the candidate classifies each image correctly, float64[N]."""
+        return (self.logits[name].argmax(1) == self.targets).double()
+
+
+def by_plain_loss(logits: Tensor, targets: Tensor) -> Judged:
+    """Judge logits[N, classes] by their loss as it is."""
+    return Judged(logits.argmax(1) == targets, torch.nn.functional.cross_entropy(logits, targets, reduction="none"))
+
+
+def by_brier_score(logits: Tensor, targets: Tensor) -> Judged:
+    """Judge logits[N, classes] by the squared distance of their probabilities from the truth."""
+    truth = torch.nn.functional.one_hot(targets, logits.shape[1])
+    return Judged(logits.argmax(1) == targets, (logits.softmax(1) - truth).square().sum(1))
+
+
+MEASURES: dict[str, tuple[Measure, ChooseBy]] = {
+    "accuracy": (judge, "accuracy"),
+    "loss": (by_plain_loss, "loss"),
+    "Brier score": (by_brier_score, "loss"),
+    "loss after temperature scaling": (judge, "loss"),
+}
 
 
 def collect(given: argparse.Namespace) -> Collected:
-    """Train a run and keep how its candidates were judged."""
+    """Train a run and keep the logits of its candidates."""
 
     def listen(event: Event) -> None:
         if isinstance(event, StageFinished):
@@ -71,11 +90,10 @@ def collect(given: argparse.Namespace) -> Collected:
     names = ("backbone", "weights", "recipe", "seed")
     request = make_request(**{name: getattr(given, name) for name in names}, data=given.data, offline=True)
     with prepare(request, default_registry(), listen) as prepared:
-        context = prepared.context()
-        runner = StageRunner(context, None)
-        if stopped := runner.run():
+        context, logits = prepared.context(), {}
+        if stopped := StageRunner(context, None, offered=logits.__setitem__).run():
             raise stopped
-        return Collected(context.val_targets, runner.chosen.judged)
+        return Collected(context.val_targets, logits)
 
 
 def halves(targets: Tensor, number: int, images: int | None) -> Iterator[tuple[Tensor, Tensor]]:
@@ -111,20 +129,19 @@ class Outcome:
         return kinds.count(kind) / len(kinds)
 
 
-def outcome(
-    run: Collected, criterion: Criterion, standard_errors: float, splits: Sequence[tuple[Tensor, Tensor]]
-) -> Outcome:
+def outcome(run: Collected, measure: str, standard_errors: float, splits: Sequence[tuple[Tensor, Tensor]]) -> Outcome:
     """Let a rule choose on the first half of each split."""
+    judged_by, criterion = MEASURES[measure]
     chosen, on_chosen, on_others, estimated = [], [], [], []
     for number, (choosing, judging) in enumerate(splits):
-        part = {name: Judged(each.right[choosing], each.loss[choosing]) for name, each in run.judged.items()}
+        part = {name: judged_by(each[choosing], run.targets[choosing]) for name, each in run.logits.items()}
         best = next(iter(part))
         for name, each in part.items():
             if is_better(each, part[best], criterion, standard_errors):
                 best = name
         chosen.append(best)
         on_chosen.append(float(part[best].right.double().mean()))
-        on_others.append(float(run.judged[best].right[judging].double().mean()))
+        on_others.append(float(run.right(best)[judging].mean()))
         if number < _ESTIMATED:
             estimated.append(optimism(list(part.values()), criterion, standard_errors) or 0.0)
     return Outcome(chosen, statistics.mean(on_chosen), statistics.mean(on_others), statistics.mean(estimated))
@@ -139,9 +156,9 @@ def table(runs: Sequence[Collected], *, halvings: int, images: int | None) -> st
     ]
     splits = [list(halves(run.targets, halvings, images)) for run in runs]
     first: list[float] = []
-    for criterion in CRITERIA:
+    for measure in MEASURES:
         for errors in STANDARD_ERRORS:
-            outcomes = [outcome(run, criterion, errors, split) for run, split in zip(runs, splits, strict=True)]
+            outcomes = [outcome(run, measure, errors, split) for run, split in zip(runs, splits, strict=True)]
             accuracies = [each.accuracy for each in outcomes]
             first = first or accuracies
             gains = [one - other for one, other in zip(accuracies, first, strict=True)]
@@ -155,8 +172,8 @@ def table(runs: Sequence[Collected], *, halvings: int, images: int | None) -> st
                 _percent(statistics.mean(each.estimated for each in outcomes)),
                 *(f"{100 * statistics.mean(each.share(kind) for each in outcomes):.0f} %" for kind in _KINDS),
             ]
-            lines.append(f"| {criterion} | {errors:g} | {' | '.join(numbers)} |")
-    ends = [{name: float(each.right.double().mean()) for name, each in run.judged.items()} for run in runs]
+            lines.append(f"| {measure} | {errors:g} | {' | '.join(numbers)} |")
+    ends = [{name: float(run.right(name).mean()) for name in run.logits} for run in runs]
     common = [name for name in ends[0] if all(name in end for end in ends)]
     lines += ["", "Without choosing, on all validation images:", ""]
     lines += [f"- {name}: {_percent(statistics.mean(end[name] for end in ends))}" for name in common]

@@ -92,7 +92,7 @@ def zoo_row(result: Mapping[str, Any], plan: Mapping[str, Any], history: Sequenc
     stages = [
         {
             "name": stage["name"],
-            "accuracy": stage["metrics"]["val"]["accuracy"],
+            "accuracy": stage["metrics"].get("val", {}).get("accuracy"),
             "seconds": stage["seconds"],
             "head_only": stage["name"] in alone,
             **({"images_per_second": statistics.median(rates[stage["name"]])} if stage["name"] in rates else {}),

@@ -161,6 +161,8 @@ def test_what_images_can_show_is_where_the_test_turns() -> None:
         ({}, {"set": ["head.lr=1e-2"]}, ["head.lr"]),
         ({}, {"set": ["head.solver=gradient"]}, ["head.solver"]),
         ({}, {"set": ["keep=last"]}, ["keep"]),
+        ({}, {"set": ["choose_by=accuracy"]}, ["choose_by"]),
+        ({}, {"recipe": "head_only", "set": ["choose_by=accuracy"]}, ["recipe", "choose_by"]),
         ({}, {"epochs": 2}, ["epochs"]),
         ({}, {"batch_size": 4, "set": ["last.lr=1e-5"]}, ["batch_size", "last.lr"]),
         ({}, {"backbone": "timm/test_vit"}, ["backbone"]),

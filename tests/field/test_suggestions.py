@@ -40,7 +40,7 @@ from zoo.scaffold.new_plugin import KINDS, check_name, write_plugin
 from zoo.specs.assignments import override
 from zoo.specs.data import SPLIT_NAMES
 from zoo.specs.options import build_options, describe_options
-from zoo.specs.recipe import Stage, recipe_from_file, recipe_from_toml
+from zoo.specs.recipe import SET_AS_A_WHOLE, RecipeSpec, Stage, recipe_from_file, recipe_from_toml
 from zoo.specs.selectors import parse_selector, select
 from zoo.storage import eviction
 from zoo.testing import examine
@@ -275,7 +275,7 @@ def vocabularies(place: Path) -> dict[str, Vocabulary]:
             use=parse_selector,
             words=["head", "all", "last:1", "first:2", "middle:1", "group:layer4", "group:stem", "norm", "bias"],
         ),
-        "keys of a recipe": Vocabulary(use=top_key, words=["summary", "references", "keep", "stages"]),
+        "keys of a recipe": Vocabulary(use=top_key, words=["summary", "references", "keep", "choose_by", "stages"]),
         "keys of a stage": Vocabulary(use=stage_key, words=list(Stage.model_fields)),
         "--set: stages": Vocabulary(
             use=lambda word: override(staged, [f"{word}.epochs=1"], epochs=None, batch_size=None),
@@ -283,7 +283,8 @@ def vocabularies(place: Path) -> dict[str, Vocabulary]:
         ),
         "--set: keys": Vocabulary(use=set_key, words=list(Stage.model_fields)),
         "--set: keep": Vocabulary(
-            use=lambda word: override(staged, [word], epochs=None, batch_size=None), words=["keep=last"]
+            use=lambda word: override(staged, [word], epochs=None, batch_size=None),
+            words=["keep=last", "choose_by=accuracy"],
         ),
         "precision": Vocabulary(use=check_precision, words=["auto", "float32", "bfloat16"]),
         "device": Vocabulary(use=choose_device, words=["auto", "cpu"]),
@@ -313,10 +314,13 @@ def vocabularies(place: Path) -> dict[str, Vocabulary]:
         found[f"options of {head.spec.name}"] = Vocabulary(use=option_of_head(head.spec.name), words=words, rare=True)
     for key, values in literals(Stage).items():
         found[f"values of {key}"] = Vocabulary(use=set_value(key), words=values)
-    found["values of keep"] = Vocabulary(
-        use=lambda word: override(staged, [f"keep={word}"], epochs=None, batch_size=None), words=["best", "last"]
-    )
+    for key, values in SET_AS_A_WHOLE.items():
+        found[f"values of {key}"] = Vocabulary(use=set_as_a_whole(staged, key), words=list(values))
     return found
+
+
+def set_as_a_whole(recipe: RecipeSpec, key: str) -> Callable[[str], object]:
+    return lambda word: override(recipe, [f"{key}={word}"], epochs=None, batch_size=None)
 
 
 NO_FILTER: dict[str, Any] = dict.fromkeys(
@@ -329,7 +333,7 @@ def zoo_list(word: str) -> None:
 
 
 def top_key(word: str) -> None:
-    value = {"summary": '"x"', "references": "[]", "keep": '"best"', "stages": "[]"}
+    value = {"summary": '"x"', "references": "[]", "keep": '"best"', "choose_by": '"loss"', "stages": "[]"}
     text = three_stages("")
     if word == "stages":
         recipe_from_toml(text, "mine")

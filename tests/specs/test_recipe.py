@@ -89,7 +89,7 @@ def test_all_faults_of_a_file_are_told_together_with_their_key_paths() -> None:
         [
             "name: a recipe is named by its file, leave this key out",
             "summary: missing",
-            "lernrate: unknown key; known: summary, references, keep, stages",
+            "lernrate: unknown key; known: summary, references, keep, choose_by, stages",
             'references: should be a list, such as ["arXiv:2202.10054"]',
             "stages[0].name: should be letters, digits, '_' and '-', got 'first stage'",
             f"stages[0].train[1]: 'heed' is not a valid selector: {selectors}; did you mean 'head'?",

@@ -217,7 +217,7 @@ def test_a_stage_may_be_given_up_before_its_first_step(
     assert "spoils was given up after 0 epochs: batch norms in training mode" in " ".join(done.stdout.split())
     assert "spoils (given up)" in done.stdout
     result = json.loads((run / "result.json").read_text("utf-8"))
-    assert result["stages"][1]["epochs"] == 0 and result["stages"][1]["gain"] == 0
+    assert result["stages"][1]["epochs"] == 0 and result["stages"][1]["metrics"] == {}
     assert result["proof"] == "passed" and {line["stage"] for line in history(run)} == {"head", "all"}
     again = zoo_inside("report", run)
     assert again.returncode == 0, again.stderr

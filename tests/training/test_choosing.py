@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import zoo
 from torch import Tensor
+from zoo.errors import OptionError, RecipeError
 from zoo.evaluation.metrics import score
-from zoo.training.choosing import Criterion, Judged, best_temperature, is_better, judge, optimism
+from zoo.specs.plan import Plan
+from zoo.specs.recipe import ChooseBy as Criterion
+from zoo.training.choosing import Judged, best_temperature, is_better, judge, optimism
 
 
 def of_right(right: Tensor) -> Judged:
@@ -134,3 +140,31 @@ def test_a_single_image_cannot_tell_what_choosing_is_worth() -> None:
     assert optimism([of_right(torch.tensor([True]))], "accuracy", 1) is None
     found = optimism(draw(3, 2, torch.Generator().manual_seed(0)), "accuracy", 1)
     assert found is not None and math.isfinite(found)
+
+
+def test_choose_by_brings_the_rule_of_accuracy_back(few: Path, tmp_path: Path) -> None:
+    usual: dict[str, Any] = {"backbone": "timm/test_resnet", "weights": "random", "data": few, "recipe": "head_only"}
+    by_loss, by_accuracy = (
+        zoo.finetune(**usual, out=tmp_path / name, set=settings)
+        for name, settings in (("loss", []), ("accuracy", ["choose_by=accuracy"]))
+    )
+    assert by_loss.content["selection"]["on"] == "val loss after temperature scaling"
+    assert by_accuracy.content["selection"]["on"] == "val accuracy"
+
+
+def test_a_plan_of_before_there_was_a_choice_goes_on_by_accuracy(few: Path) -> None:
+    plan = zoo.plan(backbone="timm/test_resnet", weights="random", data=few)
+    assert plan.choose_by == "loss"
+    stored = plan.model_dump(mode="json")
+    del stored["choose_by"]
+    assert Plan.model_validate(stored).choose_by == Plan.model_validate(stored).recipe_spec().choose_by == "accuracy"
+
+
+def test_where_nothing_is_chosen_there_is_nothing_to_choose_by(few: Path) -> None:
+    usual: dict[str, Any] = {"backbone": "timm/test_resnet", "weights": "random", "data": few}
+    last = zoo.plan(**usual, set=["keep=last"])
+    assert not any(stage.settings.blend or stage.settings.abandon for stage in last.stages)
+    with pytest.raises(RecipeError, match="choose_by: would do nothing, keep 'last' chooses nothing"):
+        zoo.plan(**usual, set=["keep=last", "choose_by=accuracy"])
+    with pytest.raises(OptionError, match="did you mean 'choose_by=accuracy'"):
+        zoo.plan(**usual, set=["chose_by=acuracy"])

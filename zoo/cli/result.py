@@ -75,9 +75,8 @@ def _candidates(content: Mapping[str, Any], *, every_blend: bool) -> list[list[s
 def _stage_row(stage: Mapping[str, Any], kept: str) -> list[str]:
     """Scores of a stage; none of one that was given up before its first epoch ended."""
     mark = " (kept)" if stage["name"] == kept else " (given up)" if stage.get("abandoned") else ""
-    scores = [*_scores(stage), points(stage.get("gain"))]
-    shown = scores if stage["epochs"] else ["-"] * len(scores)
-    return [stage["name"] + mark, *shown, console.seconds(stage["seconds"])]
+    scores = [*_scores(stage), points(stage.get("gain"))] if stage["epochs"] else ["-"] * 4
+    return [stage["name"] + mark, *scores, console.seconds(stage["seconds"])]
 
 
 def _scores(scored: Mapping[str, Any]) -> list[str]:

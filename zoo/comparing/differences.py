@@ -12,7 +12,7 @@ from zoo.registry.registry import Registry
 from zoo.reporting.command import named_recipe, native_size
 from zoo.specs.assignments import FOR_CHOOSING
 from zoo.specs.plan import Plan
-from zoo.specs.recipe import Stage
+from zoo.specs.recipe import SET_AS_A_WHOLE, Stage
 from zoo.specs.solver import GRADIENT_KNOBS, longest_by_epochs
 
 _SHORTHANDS = ("epochs", "batch_size")
@@ -85,7 +85,7 @@ def _values(plan: Plan) -> dict[str, str]:
         "weights": _weights(plan),
         "head": _short(plan.head.name),
         "recipe": f"{_short(plan.recipe)} ({', '.join(stages)})",
-        "keep": plan.keep,
+        **{key: getattr(plan, key) for key in SET_AS_A_WHOLE},
         "input_size": f"{height} x {width}",
         "precision": _precision(plan),
         "data": f"{plan.data.source} ({plan.data.digest[:12]})",
@@ -120,7 +120,9 @@ def _head(first: Plan, second: Plan) -> Iterator[str]:
 def _recipe(first: Plan, second: Plan, registry: Registry) -> Iterator[str]:
     stages = [[stage.settings.name for stage in plan.stages] for plan in (first, second)]
     if stages[0] == stages[1]:
-        before, after = ({**_knobs(plan.stages), "keep": plan.keep} for plan in (first, second))
+        before, after = (
+            {**_knobs(plan.stages), **{key: getattr(plan, key) for key in SET_AS_A_WHOLE}} for plan in (first, second)
+        )
     else:
         yield "recipe"
         # Each recipe brings its own values, so only what was set beside it is a choice of its own.
@@ -129,7 +131,7 @@ def _recipe(first: Plan, second: Plan, registry: Registry) -> Iterator[str]:
     differing = [name for name in differing if not _solver_follows(name, before.get(name), after.get(name), differing)]
     if "keep" in differing:
         # What helps to choose among stages is switched off where the last one is kept in any case.
-        differing = [name for name in differing if name.rpartition(".")[2] not in FOR_CHOOSING]
+        differing = [name for name in differing if name.rpartition(".")[2] not in (*FOR_CHOOSING, "choose_by")]
     if first.head.closed_form != second.head.closed_form:
         # A closed-form head is fitted in one pass, whatever number of epochs the recipe has.
         differing = [name for name in differing if name.rpartition(".")[2] != "epochs"]
@@ -165,8 +167,7 @@ def _set_beside(plan: Plan, registry: Registry) -> dict[str, Any]:
         return {}
     default = {f"{stage.name}.{key}": value for stage in named.stages for key, value in stage.model_dump().items()}
     own = {name: value for name, value in _knobs(plan.stages).items() if default[name] != value}
-    if plan.keep != named.keep:
-        own["keep"] = plan.keep
+    own |= {key: getattr(plan, key) for key in SET_AS_A_WHOLE if getattr(plan, key) != getattr(named, key)}
     settings = [stage.settings for stage in plan.stages]
     for knob, whole in (("epochs", _longest(settings)), ("batch_size", settings[0].batch_size)):
         changed = [name for name in own if name.endswith(f".{knob}")]

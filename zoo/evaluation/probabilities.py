@@ -66,11 +66,11 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> float:
     return float(nll_loss(of_target[:, None], torch.zeros_like(targets, device="cpu")))
 
 
-def losses(logits: Tensor, targets: Tensor) -> Tensor:
-    """Return the cross-entropy of each of logits[N, classes] and class indices targets[N] in nats, float32[N]."""
+def losses(logits: Tensor, targets: Tensor, *, scale: float = 1.0) -> Tensor:
+    """Return the cross-entropy of each of scale * logits[N, classes] and indices targets[N] in nats, float32[N]."""
     of_target = torch.empty(len(targets))
     for rows, part in _parts(logits):
-        of_target[rows] = -_at(part.log_softmax(1), targets[rows])
+        of_target[rows] = -_at((scale * part).log_softmax(1), targets[rows])
     return of_target
 
 

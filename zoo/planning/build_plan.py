@@ -68,6 +68,7 @@ def build_plan(
         recipe=resolved.recipe_name,
         recipe_summary=resolved.recipe.summary,
         keep=resolved.recipe.keep,
+        choose_by=resolved.recipe.choose_by,
         stages=_stages(resolved, dataset, choice.kind != "random", cut_fault),
         classes=dataset.classes,
         preprocessing=store.preprocessing.to_dict(),

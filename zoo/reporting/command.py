@@ -10,23 +10,17 @@ from typing import Any
 from zoo.errors import ZooError
 from zoo.registry.registry import Registry
 from zoo.specs.plan import Plan
-from zoo.specs.recipe import RecipeSpec, recipe_from_file
+from zoo.specs.recipe import SET_AS_A_WHOLE, RecipeSpec, recipe_from_file
 from zoo.specs.solver import settled
 
 RECIPE_FILE = "recipe.toml"
-
-
-def recipe_of(plan: Plan) -> RecipeSpec:
-    """The recipe as the run used it, with every `--set` and shorthand option applied."""
-    stages = tuple(stage.settings for stage in plan.stages)
-    return RecipeSpec(name="stored", summary=plan.recipe_summary, keep=plan.keep, stages=stages)
 
 
 def command_of(plan: Plan, registry: Registry) -> list[str]:
     """The words of the `zoo finetune` command that makes this plan again, on the same data and machine.
 
     A recipe that is no longer registered, or whose stages have other names now, becomes `--recipe recipe.toml`. The
-    reader writes that file from `recipe_of`, which the report shows.
+    reader writes that file from `Plan.recipe_spec`, which the report shows.
     """
     words = ["zoo", "finetune", "--backbone", plan.backbone.name, "--head", plan.head.name]
     for key, value in _head_options(plan, registry).items():
@@ -79,12 +73,13 @@ def native_size(plan: Plan, registry: Registry) -> tuple[int, int] | None:
 
 
 def _recipe(plan: Plan, registry: Registry) -> list[str]:
-    used, named = recipe_of(plan), named_recipe(plan, registry)
+    used, named = plan.recipe_spec(), named_recipe(plan, registry)
     if named is None:
         return ["--recipe", RECIPE_FILE]
     words = ["--recipe", plan.recipe]
-    if named.keep != used.keep:
-        words += ["--set", f"keep={used.keep}"]
+    for key in SET_AS_A_WHOLE:
+        if getattr(named, key) != getattr(used, key):
+            words += ["--set", f"{key}={getattr(used, key)}"]
     # A shorthand such as --epochs becomes one --set per stage.
     for before, after in zip(named.stages, used.stages, strict=True):
         old, new = before.model_dump(), after.model_dump()

@@ -16,7 +16,7 @@ from markupsafe import Markup
 from zoo.events import Note, Report
 from zoo.registry.registry import Registry
 from zoo.reporting import charts
-from zoo.reporting.command import RECIPE_FILE, as_lines, command_of, recipe_of
+from zoo.reporting.command import RECIPE_FILE, as_lines, command_of
 from zoo.reporting.confusions import frequent_confusions, shown_matrix
 from zoo.reporting.examples import Examples, gather
 from zoo.reporting.record import RunRecord, read_run
@@ -93,7 +93,7 @@ def render(record: RunRecord, examples: Examples, registry: Registry) -> str:
         time=charts.time_bar(result["seconds"]),
         time_shares=charts.shares_of_time(result["seconds"]),
         command=as_lines(command_of(plan, registry)),
-        recipe_text=recipe_of(plan).to_toml(),
+        recipe_text=plan.recipe_spec().to_toml(),
         recipe_file=RECIPE_FILE,
     )
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, get_args
+from typing import Any
 
 from zoo.errors import OptionError, either, meant, nearest
-from zoo.specs.recipe import Keep, RecipeSpec, Stage, validated
+from zoo.specs.recipe import SET_AS_A_WHOLE, RecipeSpec, Stage, validated
 from zoo.specs.solver import apply_shorthands, settled, without_effect
 
 _DECIDING = ("train", "solver")
@@ -22,7 +22,7 @@ def override(
 
     Args:
         recipe: The recipe, which is not changed.
-        assignments: `STAGE.KEY=VALUE`, or `keep=VALUE` for the recipe as a whole.
+        assignments: `STAGE.KEY=VALUE`, or `keep=VALUE` and `choose_by=VALUE` for the recipe as a whole.
         epochs: Epochs of the longest stage that trains the backbone. The others change by the same factor, with at
             least 1 each. Where all stages train the head alone, it is the longest of them, by gradient steps.
         batch_size: Batch size of all stages.
@@ -48,12 +48,13 @@ def override(
     _set(stages, {target: value for target, value in given.items() if target[1] in _DECIDING})
     apply_shorthands(stages, epochs=epochs, batch_size=batch_size)
     _set(stages, {target: value for target, value in given.items() if target[1] not in _DECIDING})
+    content = {**recipe.model_dump(), **of_recipe}
     if of_recipe.get("keep") == "last":
         _choose_no_more(stages, given)
+        content |= {"choose_by": of_recipe.get("choose_by", RecipeSpec.model_fields["choose_by"].default)}
     faults = _without_solver(stages, given)
     source = f"{recipe.name} with --set" if assignments else recipe.name
-    content = {**recipe.model_dump(), **of_recipe, "stages": list(stages.values())}
-    return validated(source, content, faults, stage_names=list(stages))
+    return validated(source, {**content, "stages": list(stages.values())}, faults, stage_names=list(stages))
 
 
 def _set(stages: Mapping[str, dict[str, Any]], given: Mapping[tuple[str, str], str]) -> None:
@@ -88,7 +89,7 @@ def _of_recipe(assignments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
     rest = []
     for assignment in assignments:
         key, equals, value = (part.strip() for part in assignment.partition("="))
-        if key != "keep" or not equals:
+        if key not in SET_AS_A_WHOLE or not equals:
             rest.append(assignment)
         elif key in of_recipe:
             raise OptionError(f"--set {key} is given twice: {of_recipe[key]!r} and {value!r}.")
@@ -103,9 +104,12 @@ def _split_assignment(assignment: str, *, a_stage: str) -> tuple[str, str, str]:
     value = value.strip()
     if equals and dot and stage and key:
         return stage, key, value
-    if equals and not dot and nearest(stage, ["keep"]) and stage not in Stage.model_fields:
-        values = [value] if value in get_args(Keep) else nearest(value, get_args(Keep)) or get_args(Keep)
-        raise OptionError(f"--set {assignment!r}: did you mean {either([f'keep={each}' for each in values])}?")
+    close = nearest(stage, SET_AS_A_WHOLE, count=1)
+    if equals and not dot and close and stage not in Stage.model_fields:
+        (key,) = close
+        there = SET_AS_A_WHOLE[key]
+        values = [value] if value in there else nearest(value, there) or there
+        raise OptionError(f"--set {assignment!r}: did you mean {either([f'{key}={each}' for each in values])}?")
     example = f"{a_stage}.{stage}={value}" if equals and value and stage in Stage.model_fields else f"{a_stage}.lr=1e-3"
     raise OptionError(f"--set {assignment!r}: write it as STAGE.KEY=VALUE, for example {example}.")
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from zoo.specs.backbone import GroupOutput
 from zoo.specs.data import FOLDER
 from zoo.specs.head import Needs
-from zoo.specs.recipe import BatchNorm, Keep, Stage
+from zoo.specs.recipe import BatchNorm, ChooseBy, Keep, RecipeSpec, Stage
 from zoo.specs.selectors import TensorKind
 from zoo.specs.solver import FittedBy
 
@@ -277,6 +277,8 @@ class Plan(_PlanPart):
     recipe_summary: str
     keep: Keep = "best"
     """Which stage the run ends with."""
+    choose_by: ChooseBy = "loss"
+    """What the best stage is."""
     stages: tuple[StagePlan, ...]
     classes: tuple[str, ...]
     preprocessing: dict[str, Any]
@@ -304,3 +306,21 @@ class Plan(_PlanPart):
     def compute(self) -> Compute:
         """How the backbone computes."""
         return Compute(self.precision, self.memory_format)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _chose_by_accuracy(cls, content: Any) -> Any:
+        """Plans of before there was a choice do not say by what: it was accuracy."""
+        if not isinstance(content, dict) or "choose_by" in content or content.get("keep") == "last":
+            return content
+        return {**content, "choose_by": "accuracy"}
+
+    def recipe_spec(self) -> RecipeSpec:
+        """The recipe as the run uses it, with every `--set` and shorthand option applied."""
+        return RecipeSpec(
+            name="stored",
+            summary=self.recipe_summary,
+            keep=self.keep,
+            choose_by=self.choose_by,
+            stages=tuple(stage.settings for stage in self.stages),
+        )

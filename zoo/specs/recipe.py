@@ -8,7 +8,7 @@ import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import (
     AfterValidator,
@@ -35,6 +35,7 @@ Sampling = Literal["shuffled", "balanced"]
 BatchNorm = Literal["train", "frozen", "adapt"]
 BatchNormChoice = Literal["auto", "train", "frozen", "adapt"]
 Keep = Literal["best", "last"]
+ChooseBy = Literal["loss", "accuracy"]
 
 
 def _is_selector(selector: str) -> str:
@@ -187,6 +188,8 @@ class RecipeSpec(BaseModel):
     references: tuple[str, ...] = ()
     keep: Keep = "best"
     """The stage that the run ends with: the best on validation (ties go to the earlier one), or the last."""
+    choose_by: ChooseBy = "loss"
+    """What the best is: the one with the lowest loss after temperature scaling, or with the highest accuracy."""
     stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
 
     @model_validator(mode="after")
@@ -196,15 +199,25 @@ class RecipeSpec(BaseModel):
             raise ValueError("; ".join(twice))
         return self
 
+    @model_validator(mode="after")
+    def _something_is_chosen(self) -> RecipeSpec:
+        if faults := _nothing_to_choose(self.keep, self.choose_by):
+            raise ValueError("; ".join(faults))
+        return self
+
     def to_toml(self) -> str:
         """The text of a recipe file, with every default filled in."""
         lines = [f"summary = {_toml(self.summary)}"]
         if self.references:
             lines.append(f"references = {_toml(self.references)}")
-        lines.append(f"keep = {_toml(self.keep)}")
+        lines += [f"{key} = {_toml(getattr(self, key))}" for key in SET_AS_A_WHOLE]
         for stage in self.stages:
             lines += ["", "[[stages]]", *(f"{key} = {_toml(value)}" for key, value in stage.given().items())]
         return "\n".join(lines) + "\n"
+
+
+SET_AS_A_WHOLE = {"keep": get_args(Keep), "choose_by": get_args(ChooseBy)}
+"""Keys of a recipe as a whole that `--set KEY=VALUE` changes, and their values."""
 
 
 def recipe_from_toml(text: str, name: str) -> RecipeSpec:
@@ -261,10 +274,17 @@ def validated(
         faults += _faults([each for each in error.errors() if each["loc"]], stage_names)
         stages = content.get("stages")
         stages = stages if isinstance(stages, list) else []
+        faults += _nothing_to_choose(content.get("keep"), content.get("choose_by"))
         faults += _same_names([stage.get("name") if isinstance(stage, dict) else None for stage in stages])
     if faults:
         raise RecipeError(source, faults) from None
     return recipe
+
+
+def _nothing_to_choose(keep: Any, choose_by: Any) -> list[str]:
+    if keep != "last" or choose_by in (None, RecipeSpec.model_fields["choose_by"].default):
+        return []
+    return ["choose_by: would do nothing, keep 'last' chooses nothing; leave one of the two out"]
 
 
 def _same_names(names: Sequence[Any]) -> list[str]:
@@ -333,7 +353,7 @@ def _key_hint(key: str, *, in_stage: bool) -> str:
     of_recipe = [each for each in RecipeSpec.model_fields if each != "name"]
     if in_stage and key in of_recipe:
         # The commonest slip in TOML: what follows [[stages]] belongs to the stage.
-        on_command_line = "; with --set: keep=VALUE" if key == "keep" else ""
+        on_command_line = f"; with --set: {key}=VALUE" if key in SET_AS_A_WHOLE else ""
         return f"it belongs to the recipe, above the first [[stages]]{on_command_line}"
     if not in_stage and key in Stage.model_fields:
         return "it belongs to a stage, below [[stages]]"

@@ -16,11 +16,15 @@ from zoo.frozen.inputs import Inputs
 from zoo.specs.plan import StagePlan
 from zoo.specs.run_result import named_in_words
 from zoo.training.blending import HeadEnd, blends, cpu_state
-from zoo.training.choosing import CRITERION, IN_WORDS, STANDARD_ERRORS, Judged, is_better, judge, optimism
+from zoo.training.choosing import IN_WORDS, STANDARD_ERRORS, Judged, is_better, judge, optimism
 from zoo.training.trainer import sub_state_dict
 
 MayChange = Callable[[Sequence[StagePlan], str], bool]
 """Whether stages may change a tensor, by its full name, from their beginning to their end."""
+
+
+Offered = Callable[[str, Tensor], None]
+"""Takes a candidate's name in words, and its validation logits[N, classes]."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +52,19 @@ class Candidate:
 class Candidates:
     """Offered one after another, those that changed less first. A checkpoint holds the best and how all were judged."""
 
-    def __init__(self, context: RunContext, may_change: MayChange) -> None:
-        """Begin with none; `may_change` tells what checkpoints and blends have to hold."""
+    def __init__(self, context: RunContext, may_change: MayChange, offered: Offered) -> None:
+        """Begin with none.
+
+        Args:
+            context: The run's.
+            may_change: Tells what checkpoints and blends have to hold.
+            offered: Called with every candidate.
+        """
         self._context = context
         self._plan = context.plan
         self._model = context.model
         self._may_change = may_change
+        self._offered = offered
         self._head_end: HeadEnd | None = None
         self._written: tuple[str | None, str | None, int] = (None, None, 0)
         self.best: Candidate | None = None
@@ -92,14 +103,14 @@ class Candidates:
         assert self.best is not None, "no stage was finished"
         chosen = self._plan.keep == "best"
         return {
-            "on": IN_WORDS[CRITERION] if chosen else "the last stage",
+            "on": IN_WORDS[self._plan.choose_by] if chosen else "the last stage",
             "standard_errors": STANDARD_ERRORS if chosen else None,
             "candidates": candidates,
             "kept": self.best.stage,
             "blend": self.best.share,
             "blend_from": self.best.start,
             "images": len(self._context.val),
-            "optimism": optimism(list(self.judged.values())) if chosen else 0.0,
+            "optimism": optimism(list(self.judged.values()), self._plan.choose_by) if chosen else 0.0,
             "optimism_candidates": len(self.judged) if chosen else 1,
         }
 
@@ -153,9 +164,12 @@ class Candidates:
         """Keep the candidate, which the model holds, if it is better than the best so far."""
         targets = self._context.val_targets
         judged = judge(candidate.logits, targets)
-        self.judged[named_in_words(candidate.stage, candidate.share, candidate.start)] = judged
+        name = named_in_words(candidate.stage, candidate.share, candidate.start)
+        self.judged[name] = judged
+        self._offered(name, candidate.logits)
         best = self.best
-        if best is None or self._plan.keep == "last" or is_better(judged, judge(best.logits, targets)):
+        choose_by = self._plan.choose_by
+        if best is None or self._plan.keep == "last" or is_better(judged, judge(best.logits, targets), choose_by):
             self.best = replace(candidate, state=cpu_state(self._model), digests=digests() if digests else None)
 
     def _head_end_of(self, name: str, state: Mapping[str, Tensor]) -> HeadEnd:

@@ -13,20 +13,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from zoo.evaluation.probabilities import losses, top_classes
+from zoo.specs.recipe import ChooseBy
 
-Criterion = Literal["accuracy", "loss"]
-CRITERION: Criterion = "loss"
-"""What candidates are compared by: the loss after temperature scaling, or accuracy."""
 STANDARD_ERRORS = 0.0
 """How many standard errors of the paired difference a later candidate must be better by. One standard error in favour
 of what changed less was measured and cost 0.4 points."""
-IN_WORDS: dict[Criterion, str] = {"accuracy": "val accuracy", "loss": "val loss after temperature scaling"}
+IN_WORDS: dict[ChooseBy, str] = {"accuracy": "val accuracy", "loss": "val loss after temperature scaling"}
 HALVINGS = 500
 """Random halvings of the validation images from which the optimism is estimated."""
 _SECTIONS = 24
@@ -46,14 +43,14 @@ class Judged:
     loss: Tensor
     """Cross-entropy in nats after temperature scaling, float32[N]."""
 
-    def values(self, criterion: Criterion) -> Tensor:
+    def values(self, criterion: ChooseBy) -> Tensor:
         """Return what the candidate is compared by on every image, float64[N]; more is better."""
         return self.right.double() if criterion == "accuracy" else -self.loss.double()
 
 
 def judge(logits: Tensor, targets: Tensor) -> Judged:
     """Judge logits[N, classes] by the class indices targets[N] of the same images."""
-    scaled = losses(logits / best_temperature(logits, targets), targets)
+    scaled = losses(logits, targets, scale=1 / best_temperature(logits, targets))
     return Judged(top_classes(logits) == targets.cpu(), scaled)
 
 
@@ -68,7 +65,7 @@ def best_temperature(logits: Tensor, targets: Tensor) -> float:
     golden = (math.sqrt(5) - 1) / 2
 
     def loss(inverse: float) -> float:
-        return float(losses(logits * inverse, targets).double().mean())
+        return float(losses(logits, targets, scale=inverse).double().mean())
 
     inner, outer = high - golden * (high - low), low + golden * (high - low)
     of_inner, of_outer = loss(inner), loss(outer)
@@ -84,9 +81,7 @@ def best_temperature(logits: Tensor, targets: Tensor) -> float:
     return 2 / (low + high)
 
 
-def is_better(
-    later: Judged, best: Judged, criterion: Criterion = CRITERION, standard_errors: float = STANDARD_ERRORS
-) -> bool:
+def is_better(later: Judged, best: Judged, criterion: ChooseBy, standard_errors: float = STANDARD_ERRORS) -> bool:
     """Whether a later candidate replaces the best one: it is better by more than so many standard errors.
 
     The error is that of the mean of paired differences whose true mean is zero. So a lead on a single image never
@@ -97,7 +92,7 @@ def is_better(
 
 
 def optimism(
-    candidates: Sequence[Judged], criterion: Criterion = CRITERION, standard_errors: float = STANDARD_ERRORS
+    candidates: Sequence[Judged], criterion: ChooseBy, standard_errors: float = STANDARD_ERRORS
 ) -> float | None:
     """Estimate by how much the chosen candidate's accuracy is too high because it was chosen on these images.
 

@@ -21,7 +21,7 @@ from zoo.specs.plan import StagePlan
 from zoo.specs.run_result import Check
 from zoo.storage.tensors import tensors_digest
 from zoo.training.abandon import Rival, given_up, stage_gain
-from zoo.training.candidates import Candidate, Candidates
+from zoo.training.candidates import Candidate, Candidates, Offered
 from zoo.training.checkpoint import Moment, Saved
 from zoo.training.learning_rate import RATES, ChosenRate, choose_rate, with_rate
 from zoo.training.objective import anchors_of, objective_for
@@ -48,12 +48,15 @@ class StageRunner:
     images and learning rates follow from the plan, so they are made again and a checkpoint stays small.
     """
 
-    def __init__(self, context: RunContext, folder: RunFolder | None) -> None:
+    def __init__(
+        self, context: RunContext, folder: RunFolder | None, *, offered: Offered = lambda name, logits: None
+    ) -> None:
         """Resume from the folder's checkpoint, where it has one.
 
         Args:
             context: With the model as the run builds it.
             folder: Where history and checkpoints are written; None: nowhere.
+            offered: Called with every model that the run chooses among.
 
         Raises:
             Refused: The checkpoint belongs to another plan.
@@ -75,7 +78,7 @@ class StageRunner:
         """Checks of every stage so far."""
         self.stages: list[dict[str, Any]] = []
         """A record of every finished stage, as in `result.json`."""
-        self.chosen = Candidates(context, lambda stages, name: _changed_by(stages, context.model, name))
+        self.chosen = Candidates(context, lambda stages, name: _changed_by(stages, context.model, name), offered)
         """The candidates so far, and the best of them."""
         saved = folder.checkpoint.load() if folder is not None else None
         if folder is not None and saved is not None:
@@ -176,9 +179,9 @@ class StageRunner:
         self._epochs.append(end.epochs)
         digest = tensors_digest(self._model.head.state_dict()) if stage.head_alone else None
         content = _stage_content(stage, end, seconds, self._rate, digest)
-        record = {**content, **stage_gain(end.scores, before), **given_up(end.abandoned)}
+        record = {**content, **(stage_gain(end.scores, before) if end.epochs else {}), **given_up(end.abandoned)}
         self.stages.append({**record, "blends": blends} if blends else record)
-        val = end.scores.to_dict()
+        val = end.scores.to_dict() if end.epochs else {}
         self._context.report(StageFinished(stage=name, seconds=seconds, val=val, abandoned=end.abandoned))
         if end.abandoned and self.best is not None:
             # The next stage begins from the best one: what was given up is a worse beginning.
@@ -344,7 +347,8 @@ def _stage_content(
     content: dict[str, Any] = {
         "name": stage.settings.name,
         "epochs": end.epochs,
-        "metrics": {"val": end.scores.to_dict()},
+        # A stage that was given up before its first epoch was never judged.
+        "metrics": {"val": end.scores.to_dict()} if end.epochs else {},
         "seconds": seconds,
         "trainable_parameters": stage.trainable_parameters,
         "frozen_parameters": stage.frozen_parameters,

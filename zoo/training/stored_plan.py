@@ -18,7 +18,6 @@ from zoo.planning.resolve import Resolved, resolve
 from zoo.process import use_threads
 from zoo.registry.registry import Registry
 from zoo.specs.plan import FORMAT, Plan
-from zoo.specs.recipe import RecipeSpec
 from zoo.storage.atomic import parse_json
 from zoo.text import shell_word
 from zoo.training.run_folder import PLAN, SOUP, has_result
@@ -82,13 +81,7 @@ def resolve_again(plan: Plan, registry: Registry, report: Report, *, offline: bo
     `offline` is not stored in a plan: it says whether the network may be used now. Raises ZooError.
     """
     use_threads(plan.threads)
-    recipe = RecipeSpec(
-        name="stored",
-        summary=plan.recipe_summary,
-        keep=plan.keep,
-        stages=tuple(stage.settings for stage in plan.stages),
-    )
-    resolved = resolve(_request(plan, offline), registry, report, recipe=(recipe, plan.recipe))
+    resolved = resolve(_request(plan, offline), registry, report, recipe=(plan.recipe_spec(), plan.recipe))
     # A plan that does not say what was taken is of a file without a choice, or was made when raw weights came first.
     weights = replace(resolved.model.weights, averages_first=plan.weights.taken is not None)
     return replace(
