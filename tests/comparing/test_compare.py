@@ -398,7 +398,7 @@ def test_the_page_needs_nothing_outside_it_and_names_stay_text(page: str) -> Non
 
 
 @pytest.mark.skipif(not CHROMIUM, reason="Chromium is not installed (Debian: apt-get install chromium)")
-@pytest.mark.parametrize("width", [400, 1400])
+@pytest.mark.parametrize("width", [pytest.param(400, marks=pytest.mark.long), 1400])
 def test_a_real_browser_shows_it_without_errors_and_nothing_sticks_out(width: int, page: str, tmp_path: Path) -> None:
     done = browse(page, tmp_path, width)
     assert "CONSOLE" not in done.stderr, done.stderr

@@ -314,6 +314,7 @@ def test_a_program_may_have_allowed_numpy_itself(tmp_path: Path) -> None:
         assert same(backbone_of(tmp_path / "w.pth"), RAW)
 
 
+@pytest.mark.long
 class Stop:
     """Ends a run when its first stage begins, as Ctrl-C does."""
 

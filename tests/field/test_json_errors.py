@@ -109,6 +109,7 @@ def test_a_check_that_fails_prints_its_report_and_nothing_behind_it(
     assert done.returncode == 3 and json.loads(done.stdout)["verdict"] == "failed"
 
 
+@pytest.mark.long
 def test_files_that_predict_leaves_out_leave_its_list_whole(zoo_inside: Zoo, run_folder: Path, tmp_path: Path) -> None:
     write_pictures(tmp_path, ["good.jpg"])
     (tmp_path / "bad.jpg").write_bytes(b"\xff\xd8 nothing")

@@ -181,7 +181,10 @@ class Stopping:
 
 @pytest.mark.parametrize(
     ("stage", "number"),
-    [("spoils", 6), ("all", 3), *(pytest.param(stage, 0, marks=pytest.mark.long) for stage in ("spoils", "all"))],
+    [
+        ("spoils", 6),
+        *(pytest.param(*where, marks=pytest.mark.long) for where in (("spoils", 0), ("all", 0), ("all", 3))),
+    ],
 )
 def test_a_run_stopped_in_or_after_such_a_stage_is_resumed_to_the_same_bytes(
     stage: str,

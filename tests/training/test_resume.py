@@ -439,6 +439,7 @@ def test_a_full_disk_leaves_the_last_checkpoint_and_says_how_to_resume(
     assert digest(run) == digest(unbroken.path)
 
 
+@pytest.mark.long
 def test_the_random_state_of_torch_does_not_affect_a_resumed_run(
     usual: dict[str, Any], unbroken: zoo.Result, tmp_path: Path, saving_often: None
 ) -> None:

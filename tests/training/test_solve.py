@@ -54,6 +54,7 @@ def features_of(result: zoo.Result, data: Path) -> tuple[Tensor, Tensor]:
     return features, torch.tensor([classifier.classes.index(file.parent.name) for file in files])
 
 
+@pytest.mark.long
 def test_a_run_ends_with_the_minimum_of_the_objective_and_says_how_it_got_there(shapes: Path, tmp_path: Path) -> None:
     events: list[Event] = []
     result = run(shapes, tmp_path / "run", report=events.append)
@@ -139,6 +140,7 @@ def test_copies_of_an_image_are_in_one_fold(few: Path, tmp_path: Path) -> None:
     assert record_of(run(data, tmp_path / "run"))["folds"] == 4
 
 
+@pytest.mark.long
 def test_a_class_with_one_image_is_never_held_out(few: Path, tmp_path: Path) -> None:
     data = tmp_path / "data"
     for file in few.rglob("*.jpg"):

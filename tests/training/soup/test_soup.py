@@ -363,6 +363,7 @@ REFUSED: list[tuple[Callable[[Path], None], list[str]]] = [
 ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("spoil", "words"), REFUSED)
 def test_runs_that_are_no_ingredients(
     spoil: Callable[[Path], None], words: list[str], off_centre: list[Path], tmp_path: Path
