@@ -125,7 +125,7 @@ def test_a_kept_blend_and_the_head_that_later_ones_need_survive_a_stop(
     number: int, usual: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Whatever they score, the first blend of the second stage is kept.
-    monkeypatch.setattr(candidates, "is_better", lambda later, best: torch.equal(later.loss, first[0]))
+    monkeypatch.setattr(candidates, "is_better", lambda later, *_: torch.equal(later.loss, first[0]))
     first: list[torch.Tensor] = []
     original = candidates.judge
 
