@@ -188,6 +188,7 @@ def test_a_pickle_that_needs_code_is_not_loaded(zoo_inside: Zoo, shapes: Path, t
     refused(done, 1, "a pickle that would run code", "SqueezeNet", "state_dict()")
 
 
+@pytest.mark.long
 def test_no_network_with_real_data_is_an_error_with_the_ways_out(
     zoo_command: Zoo, shapes: Path, tmp_path: Path
 ) -> None:

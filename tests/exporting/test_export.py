@@ -132,6 +132,7 @@ logits = model(load_file(folder / "golden.safetensors")["images"])
     assert described["classes"] == ["a", "b"] and described["preprocessing"]["input_size"] == [3, 64, 64]
 
 
+@pytest.mark.long
 def test_plain_timm_loads_a_head_on_all_layers_by_the_document(layered: Path, tmp_path: Path) -> None:
     code = documented("timm", layered).partition("features = ")[0]
     (ending,) = [each for each in re.findall(r"```python\n(.*?)```", DOCUMENT, re.DOTALL) if "layers, means" in each]

@@ -142,6 +142,7 @@ def test_a_kept_prefix_ends_where_the_whole_backbone_ends(
     assert [check["verdict"] for check in checks if check["name"] == "kept_prefix"] == ["passed"]
 
 
+@pytest.mark.long
 def test_when_memory_runs_out_all_rows_are_made_in_smaller_pieces(
     shapes: Path, tmp_path: Path, recipe: str, cold: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -251,6 +252,7 @@ def test_the_plan_is_shown_with_what_is_kept(few: Path, recipe: str, zoo_inside:
 # The cache
 
 
+@pytest.mark.long
 def test_cold_warm_half_filled_and_damaged_caches_give_the_same_bytes(
     shapes: Path, tmp_path: Path, recipe: str, cold: Path
 ) -> None:
@@ -276,6 +278,7 @@ def test_cold_warm_half_filled_and_damaged_caches_give_the_same_bytes(
     assert run("cut off")[0] == expected
 
 
+@pytest.mark.long
 def test_rows_of_another_backbone_under_a_right_digest_are_found_out(
     shapes: Path, tmp_path: Path, recipe: str, cold: Path
 ) -> None:

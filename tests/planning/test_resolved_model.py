@@ -204,6 +204,7 @@ def test_selectors_and_rates_count_only_groups_that_take_part(shapes: Path) -> N
     assert last.trains == ("conv5", "head") and last.trainable_parameters > 500_000
 
 
+@pytest.mark.long
 def test_features_are_kept_once_and_given_up_before_images_are_needed(
     shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

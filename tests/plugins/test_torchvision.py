@@ -175,6 +175,7 @@ def test_listing_imports_no_torch() -> None:
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.long
 def test_all_build_on_meta_and_their_groups_are_a_partition() -> None:
     for architecture in ARCHITECTURES:
         backbone = on_meta(architecture)

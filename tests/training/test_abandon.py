@@ -206,6 +206,7 @@ def test_a_run_stopped_in_or_after_such_a_stage_is_resumed_to_the_same_bytes(
     ]
 
 
+@pytest.mark.long
 def test_a_stage_may_be_given_up_before_its_first_step(
     usual: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, zoo_inside: Zoo
 ) -> None:

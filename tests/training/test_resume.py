@@ -120,7 +120,8 @@ def test_a_stopped_run_is_resumed_to_the_same_bytes_history_and_proof(
 
 
 @pytest.mark.usefixtures("saving_often")
-@pytest.mark.parametrize("number", [2, pytest.param(0, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("number", [0, 2])
 def test_a_kept_blend_and_the_head_that_later_ones_need_survive_a_stop(
     number: int, usual: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -418,6 +419,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
+@pytest.mark.long
 def test_a_full_disk_leaves_the_last_checkpoint_and_says_how_to_resume(
     usual: dict[str, Any], unbroken: zoo.Result, small_disk: Path, saving_often: None
 ) -> None:

@@ -103,6 +103,7 @@ def test_the_head_stage_sends_every_image_through_the_backbone_once(
     assert seen <= chunks + shape_check + saved_check
 
 
+@pytest.mark.long
 def test_the_same_plan_gives_the_same_bytes_whatever_the_workers(shapes: Path, tmp_path: Path) -> None:
     first = train(shapes, tmp_path / "a", workers=1, epochs=2)
     again = train(shapes, tmp_path / "b", workers=3, epochs=2)
