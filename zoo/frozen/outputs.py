@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -31,6 +31,8 @@ BLOCK = 4
 """Number of chunks in a file of the cache: a killed run loses no more than these."""
 _FORMAT = 1
 _VERSIONS = ("zoo-registry", "torch", "torchvision", "timm", "pillow")
+_Filled = TypeVar("_Filled")
+_Name = TypeVar("_Name", bound=str)
 _ONE_PIECE = 256 << 20
 """Largest size, in bytes, of rows that are copied into one tensor."""
 
@@ -70,13 +72,44 @@ class FrozenOutputs:
         return kept
 
     def _computed(self, stage: StagePlan, keys: Sequence[str], subject: CacheKey, cut: Cut | None) -> CachedInputs:
-        context = self._context
         # A closed form or a solver is fitted to all rows at once.
         in_memory = stage.kept_bytes <= MEMORY_BUDGET or self._model.closed_form or stage.solver == "lbfgs"
+        val_files = self._context.val
+
+        def fill(filling: _TableFiller) -> tuple[tuple[Table, ...], Table]:
+            return self._views(stage, keys, filling), filling.fill_table(val_files, "of val")
+
+        (views, val), size = self._filled(subject, cut, fill, first=val_files, in_memory=in_memory)
+        return CachedInputs(
+            views, val, self._context.micro_batches(size, f"validation {stage.settings.name}"), stage.cut
+        )
+
+    def features(self, files: Mapping[_Name, Sequence[ImageFile]]) -> dict[_Name, Tensor]:
+        """Return the features[N, F] of several lists of files, each under its name, which progress is reported with."""
+
+        def fill(filling: _TableFiller) -> dict[_Name, Table]:
+            return {name: filling.fill_table(each, f"of {name}") for name, each in files.items() if each}
+
+        first = next((each for each in files.values() if each), ())
+        with self._context.clock.measure("features"):
+            tables, _ = self._filled(self._subject(None), None, fill, first=first, in_memory=True)
+        return {name: table.rows(range(len(table))) for name, table in tables.items()}
+
+    def _filled(
+        self,
+        subject: CacheKey,
+        cut: Cut | None,
+        fill: Callable[[_TableFiller], _Filled],
+        *,
+        first: Sequence[ImageFile],
+        in_memory: bool,
+    ) -> tuple[_Filled, int]:
+        """Fill tables, and again in smaller batches where memory runs out -> (what `fill` gave, size of a batch)."""
+        context = self._context
         micro_batches = context.micro_batches(self._plan.chunk, "features")
         while True:
             filling = _TableFiller(context, self._cache, subject, cut, micro_batches, in_memory=in_memory)
-            if filling.is_stale(context.val):
+            if first and filling.is_stale(first):
                 self._cache.drop(subject)
                 context.report(
                     Note(
@@ -84,11 +117,9 @@ class FrozenOutputs:
                         loud=True,
                     )
                 )
-            views = self._views(stage, keys, filling)
-            val = filling.fill_table(context.val, "of val")
+            filled = fill(filling)
             if not filling.in_smaller_batches:
-                validation = context.micro_batches(micro_batches.size, f"validation {stage.settings.name}")
-                return CachedInputs(views, val, validation, stage.cut)
+                return filled, micro_batches.size
             # Memory ran out. Smaller batches give other bits, so all rows are computed again in batches of that size.
 
     def _views(self, stage: StagePlan, keys: Sequence[str], filling: _TableFiller) -> tuple[Table, ...]:

@@ -56,11 +56,21 @@ class Resolved:
 
 
 def resolve(
-    request: Request, registry: Registry, report: Report, *, recipe: tuple[RecipeSpec, str] | None = None
+    request: Request,
+    registry: Registry,
+    report: Report,
+    *,
+    recipe: tuple[RecipeSpec, str] | None = None,
+    dataset: Dataset | None = None,
 ) -> Resolved:
     """Look up everything that can be refused cheaply, in the order of cost.
 
-    `recipe` is (recipe, name) and stands in for the one that the request names.
+    Args:
+        request: What is asked for.
+        registry: Where names are looked up.
+        report: Called with every event.
+        recipe: (recipe, name) in place of the one that the request names.
+        dataset: Images that were found already, in place of those that the request names.
 
     Raises:
         Refused: Something that cannot be.
@@ -77,7 +87,7 @@ def resolve(
     chosen, recipe_name, asked = (*recipe, {}) if recipe else _recipe(request, registry, model.head)
     _refuse_bad_numbers(request)
     device = choose_device(request.device)
-    dataset = dataset_of(request, registry, report)
+    dataset = dataset or dataset_of(request, registry, report)
     _refuse_unprintable_paths(dataset.folder, model.weights.path, recipe_name)
     model.check_input_size()
     outline = model.outline(dataset.classes)

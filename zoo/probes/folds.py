@@ -1,7 +1,7 @@
 """Folds for cross-validation: stratified by class, with all views and copies of an image in one fold.
 
-They follow from the labels and their order alone, not from a run's seed, so runs with several seeds on the same images
-begin from the same head.
+Unless a seed is given they follow from the labels and their order alone, not from a run's seed, so runs with several
+seeds on the same images begin from the same head.
 """
 
 from __future__ import annotations
@@ -31,7 +31,13 @@ class Folds:
         return [row for row, number in enumerate(self.of_rows) if number == fold]
 
 
-def make_folds(labels: Sequence[int], groups: Sequence[Hashable] | None = None, *, most: int = MOST_FOLDS) -> Folds:
+def make_folds(
+    labels: Sequence[int],
+    groups: Sequence[Hashable] | None = None,
+    *,
+    most: int = MOST_FOLDS,
+    seed: int | None = None,
+) -> Folds:
     """Divide rows into folds.
 
     Every fold gets about the same number of images of each class. Every class with two images or more has one in the
@@ -42,6 +48,7 @@ def make_folds(labels: Sequence[int], groups: Sequence[Hashable] | None = None, 
         groups: What each row is a picture of; rows with the same value are never in two folds. None: all differ. Where
             rows of one group have several labels, the first one counts.
         most: The largest number of folds, at least 2.
+        seed: Another seed gives other folds. None: the folds that follow from the labels alone.
     """
     named = range(len(labels)) if groups is None else groups
     classes: dict[int, list[Hashable]] = {}
@@ -54,16 +61,17 @@ def make_folds(labels: Sequence[int], groups: Sequence[Hashable] | None = None, 
     count = min(most, max((len(members) for members in classes.values()), default=0))
     if count < 2:
         return Folds((-1,) * len(labels), 0, alone)
-    fold_of = _dealt([(label, members) for label, members in sorted(classes.items()) if len(members) > 1], count)
+    fold_of = _dealt([(label, members) for label, members in sorted(classes.items()) if len(members) > 1], count, seed)
     return Folds(tuple(fold_of.get(group, -1) for group in named), count, alone)
 
 
-def _dealt(classes: Sequence[tuple[int, list[Hashable]]], count: int) -> dict[Hashable, int]:
+def _dealt(classes: Sequence[tuple[int, list[Hashable]]], count: int, seed: int | None) -> dict[Hashable, int]:
     """Deal the groups of each class to the folds in turn. Each class goes on where the one before it ended."""
     fold_of: dict[Hashable, int] = {}
+    key = _KEY if seed is None else f"{_KEY}/{seed}"
     for label, members in classes:
         order = list(range(len(members)))
-        random.Random(f"{_KEY}/{label}").shuffle(order)
+        random.Random(f"{key}/{label}").shuffle(order)
         for index in order:
             fold_of[members[index]] = len(fold_of) % count
     return fold_of

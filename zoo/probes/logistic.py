@@ -11,6 +11,7 @@ same one fits when every image is there twice. What comes out is a plain linear 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -149,10 +150,20 @@ class LogisticProblem:
         Returns:
             logits[N, classes] of each image from the fit that left it out (nan where none did), and the parameters.
         """
+        found = self.fit_without(strength, held_out, start)
+        logits = torch.full((len(self._rows), self.classes), torch.nan, device=found.device)
+        for out, of_fold in zip(held_out, found, strict=True):
+            logits[out] = self.logits_of(of_fold, out)
+        return logits, found
+
+    def fit_without(self, strength: float, held_out: Tensor, start: Tensor | None = None) -> Tensor:
+        """Fit once without the images of each row of held_out[fits, N], bool -> parameters[fits, R + 1, classes].
+
+        Images may be left out by several fits. `start` are parameters of the same shape from another strength.
+        """
         rows, kept = self._rows.float(), ~held_out
         parameters = torch.zeros(len(held_out), rows.shape[1] + 1, self.classes, device=rows.device)
         parameters = parameters if start is None else start
-        logits = torch.full((len(rows), self.classes), torch.nan, device=rows.device)
         found = []
         together = max(1, _TOGETHER // (len(rows) * self.classes))
         for begin in range(0, len(kept), together):
@@ -161,10 +172,30 @@ class LogisticProblem:
             weights = (kept[part] / totals[:, None]).float()
             problem = _Joint(rows, self._shares.float(), weights, strength)
             fitted, _ = problem.minimise(parameters[part], LOOSE)
-            for out, of_fold in zip(held_out[part], fitted, strict=True):
-                logits[out] = rows[out] @ of_fold[:-1] + of_fold[-1]
             found.append(fitted)
-        return logits, torch.cat(found)
+        return torch.cat(found)
+
+    def logits_of(self, parameters: Tensor, images: Tensor) -> Tensor:
+        """Logits[M, classes] of the M images of a mask images[N], bool, with parameters[R + 1, classes] of a fit."""
+        return self._rows[images].float() @ parameters[:-1] + parameters[-1]
+
+    def losses(self, logits: Tensor) -> Tensor:
+        """logits[N, classes] -> log loss[N] in nats; nan for images whose logits are."""
+        return torch.nn.functional.cross_entropy(logits.double(), self.targets, reduction="none")
+
+    def mean(self, values: Tensor) -> float:
+        """Mean of values[N] over weighted images, those that are nan left out."""
+        known = ~values.isnan()
+        weights = self.image_weights[known]
+        return float((weights * values[known]).sum() / weights.sum())
+
+    def standard_error(self, values: Tensor) -> float:
+        """Standard error of that mean of values[N]."""
+        known = ~values.isnan()
+        shares = self.image_weights[known] / self.image_weights[known].sum()
+        count = len(shares)
+        square = (shares.square() * (values[known] - self.mean(values)).square()).sum()
+        return math.sqrt(float(square) * count / max(1, count - 1))
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -80,14 +79,14 @@ def choose_strength(
     start: Tensor | None = None
     for number, strength in enumerate(strengths, start=1):
         found, start = problem.held_out_logits(strength, held_out, start)
-        losses.append(_losses(problem, found))
+        losses.append(problem.losses(found))
         logits.append(found)
         starts.append(start.mean(0))
         progress(number, len(strengths))
-        if _rises([_mean(problem, each) for each in losses]):
+        if rises([problem.mean(each) for each in losses]):
             progress(len(strengths), len(strengths))
             break
-    tried = _compared(problem, strengths, losses)
+    tried = compare_strengths(problem, strengths, losses)
     chosen = choose_by(rule, tried)
     return ChosenStrength(tried[chosen].strength, tuple(tried), folds.count, logits[chosen], starts[chosen])
 
@@ -100,35 +99,17 @@ def choose_by(rule: Rule, tried: list[TriedStrength]) -> int:
     return next(index for index, each in enumerate(tried) if each.loss - tried[best].loss <= each.standard_error)
 
 
-def _compared(problem: LogisticProblem, strengths: Sequence[float], losses: Sequence[Tensor]) -> list[TriedStrength]:
+def compare_strengths(
+    problem: LogisticProblem, strengths: Sequence[float], losses: Sequence[Tensor]
+) -> list[TriedStrength]:
     """Compare every strength with the best one by losses[N] of the same held-out images, which says more than means."""
-    means = [_mean(problem, each) for each in losses]
+    means = [problem.mean(each) for each in losses]
     best = losses[min(range(len(means)), key=means.__getitem__)]
-    errors = [_standard_error(problem, each - best) for each in losses]
+    errors = [problem.standard_error(each - best) for each in losses]
     return [TriedStrength(*each) for each in zip(strengths, means, errors, strict=False)]
 
 
-def _rises(means: Sequence[float]) -> bool:
+def rises(means: Sequence[float]) -> bool:
+    """Whether the losses of ever weaker penalties have clearly passed their minimum, so that the search may end."""
     last = means[-2:]
     return len(means) > 2 and min(last) > _CLEARLY * min(means) and last[1] > last[0]
-
-
-def _losses(problem: LogisticProblem, logits: Tensor) -> Tensor:
-    """logits[N, classes] -> log loss[N] in nats; nan for images that no fold holds out."""
-    return torch.nn.functional.cross_entropy(logits.double(), problem.targets, reduction="none")
-
-
-def _mean(problem: LogisticProblem, values: Tensor) -> float:
-    """Mean of values[N] over weighted images, those that are nan left out."""
-    known = ~values.isnan()
-    weights = problem.image_weights[known]
-    return float((weights * values[known]).sum() / weights.sum())
-
-
-def _standard_error(problem: LogisticProblem, values: Tensor) -> float:
-    """Standard error of that mean."""
-    known = ~values.isnan()
-    shares = problem.image_weights[known] / problem.image_weights[known].sum()
-    count = len(shares)
-    square = (shares.square() * (values[known] - _mean(problem, values)).square()).sum()
-    return math.sqrt(float(square) * count / max(1, count - 1))

@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from zoo.data.dataset import Dataset
 from zoo.data.store import ImageStore
 from zoo.errors import Unreachable
 from zoo.evaluation.context import Clock, RunContext
@@ -83,6 +84,7 @@ def prepare(
     load: Load = "weights",
     trains: bool = True,
     offline: bool = False,
+    dataset: Dataset | None = None,
     accept: Callable[[Plan], None] = lambda found: None,
 ) -> Iterator[PreparedRun]:
     """Look up names, fetch weights, open every image, build the model and the plan.
@@ -97,6 +99,7 @@ def prepare(
         load: What to prepare the run with. Only `weights` downloads anything.
         trains: Whether a whole run follows. Decoded images that memory does not hold are then kept on disk.
         offline: For a stored plan, which does not say: do not use the network.
+        dataset: For a request: images that were found already, in place of those that it names.
         accept: For a stored plan: called with the plan that this machine makes of it, before a model is built, so that
             a refusal names the difference that another architecture or file would only fail on.
 
@@ -108,7 +111,7 @@ def prepare(
     stored = asked if isinstance(asked, Plan) else None
     clock = Clock(*PARTS)
     with clock.measure("data"):
-        resolved = _resolve(asked, registry, report, offline=offline)
+        resolved = _resolve(asked, registry, report, offline=offline, dataset=dataset)
     # Before the images are opened: without a network the error comes in seconds.
     weights, fallback = _weights(resolved, load, report)
     with contextlib.closing(open_store(resolved, trains=trains)) as store:
@@ -164,10 +167,12 @@ def with_adapters(model: ZooModel, stage: StagePlan, seed: int) -> AbstractConte
     return adapted(model, stage.adapters, rank=settings.adapter_rank, alpha=settings.adapter_alpha)
 
 
-def _resolve(asked: Request | Plan, registry: Registry, report: Report, *, offline: bool) -> Resolved:
+def _resolve(
+    asked: Request | Plan, registry: Registry, report: Report, *, offline: bool, dataset: Dataset | None
+) -> Resolved:
     if isinstance(asked, Plan):
         return resolve_again(asked, registry, report, offline=offline)
-    return resolve(asked, registry, report)
+    return resolve(asked, registry, report, dataset=dataset)
 
 
 def _weights(resolved: Resolved, load: Load, report: Report) -> tuple[Weights, str | None]:

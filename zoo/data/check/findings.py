@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from zoo.data.check import file_findings
 from zoo.data.check.duplicates import (
+    ALIKE,
     Copy,
     across_splits,
     copies,
@@ -24,10 +25,6 @@ from zoo.data.dataset import FEW_IMAGES, IMBALANCE_RATIO, ImageFile
 from zoo.data.splits import similar
 from zoo.specs.data import Split
 from zoo.text import counted, exact
-
-ALIKE = 6
-"""Hashes of near-duplicates differ in at most this many of 64 bits. Of 1,097 real photos, different ones differ in at
-least 12; copies of 183 of them, half as large, compressed again at quality 40 or a tenth brighter, in at most 4."""
 
 _Hashed = tuple[Split, ImageFile, FileFacts]
 """An image that has a perceptual hash."""

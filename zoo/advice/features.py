@@ -1,0 +1,99 @@
+"""Pooled features of a data set under one frozen backbone: what every probe is fitted to.
+
+They are computed exactly as a run computes them, and kept in the same cache: a run that follows finds them there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from zoo.data.check.similar import similar_images
+from zoo.data.dataset import Dataset, ImageFile
+from zoo.data.splits import SPLITS
+from zoo.evaluation.inference import targets_of
+from zoo.events import Progress, Report
+from zoo.frozen.outputs import FrozenOutputs
+from zoo.planning.request import CLOSED_FORM_RECIPE, Request
+from zoo.registry.registry import Registry
+from zoo.specs.data import Split
+from zoo.specs.plan import Plan
+from zoo.training.prepare import prepare
+
+PROBE = "linear"
+"""The head of a probe: one linear layer on pooled features. It is fitted by `zoo.probes`, not by a stage."""
+ALL_SPLITS: tuple[Split, ...] = ("train", "val", "test")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ProbeFeatures:
+    """The images of some splits in their order, each with its features and label."""
+
+    files: tuple[ImageFile, ...]
+    """N images, without those that cannot be read."""
+    splits: tuple[Split, ...]
+    """The split of each image."""
+    classes: tuple[str, ...]
+    features: Tensor
+    """features[N, F], float32, on the CPU."""
+    targets: Tensor
+    """Class indices targets[N]."""
+    plan: Plan
+    """The plan of a run that trains nothing but a linear head on this backbone: its names, weights and precision."""
+    unreadable: tuple[str, ...]
+    """Files that were left out."""
+    seconds: dict[str, float]
+    """What took how long: `data`, `features`, `total`."""
+
+
+def probe_features(
+    request: Request,
+    registry: Registry,
+    report: Report,
+    *,
+    splits: Sequence[Split] = ALL_SPLITS,
+    dataset: Dataset | None = None,
+) -> ProbeFeatures:
+    """Compute the features of the images of some splits, or read them from the cache.
+
+    Args:
+        request: Names the backbone, weights and data; what it says of head and recipe is not used.
+        registry: Where names are looked up.
+        report: Called with every event.
+        splits: Of which images. Those that the data do not have are passed over.
+        dataset: Images that were found already, in place of those that the request names.
+
+    Raises:
+        ZooError: As `zoo.finetune` with the same request, before it trains.
+    """
+    asked = replace(request, head=PROBE, head_options={}, recipe=CLOSED_FORM_RECIPE, set=(), epochs=None)
+    with prepare(asked, registry, report, dataset=dataset) as prepared:
+        found = prepared.examined.dataset
+        wanted = {split: found.splits[split] for split in SPLITS if split in splits and found.splits.get(split)}
+        computed = FrozenOutputs(prepared.context()).features(wanted)
+        files = tuple(file for each in wanted.values() for file in each)
+        return ProbeFeatures(
+            files=files,
+            splits=tuple(split for split, each in wanted.items() for _ in each),
+            classes=found.classes,
+            features=torch.cat([computed[split] for split in wanted]).float(),
+            targets=targets_of(files),
+            plan=prepared.plan,
+            unreadable=tuple(each.relative for each in found.skipped if each.reason == "unreadable"),
+            seconds=prepared.clock.seconds(),
+        )
+
+
+def similar_groups(files: Sequence[ImageFile], report: Report, *, workers: int | None = None) -> tuple[int, ...]:
+    """Return a number for each file, the same for copies and near-duplicates; folds never divide these.
+
+    Every file is opened, whatever the backbone, so it is done once for all backbones.
+    """
+
+    def progress(done: int, total: int) -> None:
+        report(Progress(task="compare images", done=done, total=total))
+
+    return similar_images(files, workers=workers, progress=progress)
