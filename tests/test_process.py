@@ -69,3 +69,23 @@ def test_memory_is_kept_for_the_next_pass_unless_somebody_set_how() -> None:
     assert int(_python(PASSES).stdout) == 0
     assert int(_python(PASSES, MALLOC_MMAP_THRESHOLD_="33554432").stdout) > 0
     assert int(_python(PASSES, GLIBC_TUNABLES="glibc.malloc.mmap_threshold=33554432").stdout) > 0
+
+
+@pytest.mark.parametrize(
+    ("theirs", "becomes"),
+    [({}, "1000 None"), ({"GOMP_SPINCOUNT": "7"}, "7 None"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "None ACTIVE")],
+)
+def test_threads_that_wait_leave_the_processor_to_others_unless_told_otherwise(
+    theirs: dict[str, str], becomes: str
+) -> None:
+    names = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "KMP_BLOCKTIME")
+    rest = {name: value for name, value in os.environ.items() if name not in names}
+    # The variables are read when torch is imported, so that they must be there before.
+    program = (
+        "import os, sys, zoo.process as process\n"
+        "process.start_computing('zoo.text')\n"
+        "assert 'torch' not in sys.modules\n"
+        "print(os.environ.get('GOMP_SPINCOUNT'), os.environ.get('OMP_WAIT_POLICY'))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], env={**rest, **theirs}, capture_output=True, text=True)
+    assert done.stdout.strip() == becomes, done.stderr
