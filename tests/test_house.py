@@ -56,6 +56,7 @@ NAMES = {
     "plugins": "loading them; the commands on them",
     "report": "of the data check; of the conformance kit",
     "result": "the record; what finetune returns; the command's text",
+    "shortlist": "how it is made; the command",
     "solver": "what belongs to it; where it is used",
     "stages": "planned; trained",
     "verify": "an artefact; a run",

@@ -1,5 +1,6 @@
 """The public names of zoo, and where each is defined. `zoo/__init__.py` loads a name when it is first used."""
 
+from .advice.ranking import Shortlist as Shortlist
 from .api import check_data as check_data
 from .api import compare as compare
 from .api import create_model as create_model
@@ -18,6 +19,7 @@ from .api import plan as plan
 from .api import pull as pull
 from .api import push as push
 from .api import report as report
+from .api import shortlist as shortlist
 from .api import soup as soup
 from .api import verify as verify
 from .api import verify_weights as verify_weights

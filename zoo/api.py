@@ -12,20 +12,21 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.errors import OptionError
 from zoo.events import Report, silent
-from zoo.planning.request import Request, check_input_size, given_arguments, make_request
+from zoo.planning.request import AUTO, Request, check_input_size, given_arguments, make_request, parse_duration
 from zoo.registry.catalogue import Filter, Listed, find_backbones
 from zoo.registry.registry import Registry, default_registry
 from zoo.specs.data import DataSourceSpec
 from zoo.specs.head import HeadSpec
 
 if TYPE_CHECKING:
+    from zoo.advice.ranking import Shortlist
     from zoo.artefact.classifier import Classifier
     from zoo.artefact.evaluate import Evaluation
     from zoo.comparing.comparison import Comparison
     from zoo.data.check.report import DataReport
     from zoo.exporting.export import Exported
     from zoo.model.model import ZooModel
-    from zoo.specs.plan import Plan
+    from zoo.specs.plan import Plan, ShortlistPlan
     from zoo.specs.recipe import RecipeSpec
     from zoo.training.result import Result
     from zoo.training.soup.outcome import Soup
@@ -168,6 +169,91 @@ def verify_weights(
     return look(registry or default_registry(), name, report=report)
 
 
+def shortlist(
+    data: str | Path | None = None,
+    *,
+    backbones: str | Sequence[str] = (),
+    budget: str | float | None = None,
+    max_params: int | None = None,
+    max_latency: str | float | None = None,
+    licence: str | None = None,
+    head: str = "dropout_linear",
+    html: str | Path | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    precision: str = "auto",
+    tune: bool = True,
+    workers: int | None = None,
+    offline: bool = False,
+    report: Report = silent,
+    registry: Registry | None = None,
+) -> Shortlist:
+    """Rank backbones for your images: the accuracy of a cross-validated probe, beside latency, size and licence.
+
+    The probe is L2 logistic regression on pooled features, which are computed once and cached: a run with the backbone
+    that wins finds them there. Only training images are looked at. What cannot win any more is dropped on the way
+    (arXiv:1502.07943), by a paired test. docs/choose.md says what a probe can say and what not.
+
+    Args:
+        data: As for `finetune`.
+        backbones: Candidates: `NAME`, `NAME=FILE`, `NAME=random` or patterns with `*` and `?`; one text may hold
+            several with commas. Default: the weights on this machine and, unless `offline`, what can be fetched in
+            time.
+        budget: Seconds, or a text such as `10m`. Default: a fifth of what fine-tuning is estimated to take, at least
+            a minute.
+        max_params: Largest number of parameters, without the classifier.
+        max_latency: Most milliseconds for one image on this machine, or a text such as `20ms`.
+        licence: `permissive`, or a licence of weights as upstream states it.
+        head: The head that a run is to have: candidates that cannot take it are left out. The probe stays linear.
+        html: Path of a page with the ranking and a picture of accuracy against latency; it must not exist.
+        seed: Draws the folds, the samples and, without a val split, the images that are left out as val.
+        device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
+        precision: As for `finetune`.
+        tune: Whether the fastest precision is measured.
+        workers: Number of decoding threads. Default: one per core, at most eight.
+        offline: Do not touch the network: weights that are not on this machine are left out.
+        report: Called with every event of `zoo.events`.
+        registry: Where names are looked up. Default: the installed plugins.
+
+    Raises:
+        OptionError: Limits that leave nothing, a budget that is too small for one candidate, or `html` exists.
+        UnknownName: No such backbone, licence or head.
+        WeightsError: No pretrained weights can be had.
+        DataError: The data cannot be read, or a class has a single image.
+    """
+    from zoo.advice.candidate_backbones import Limits
+    from zoo.advice.shortlist import Wanted, make_shortlist
+    from zoo.advice.shortlist_page import write_shortlist_page
+    from zoo.comparing.page import refuse_existing_page
+
+    page = None if html is None else Path(html).expanduser()
+    if page is not None:
+        refuse_existing_page(page)
+    names = [backbones] if isinstance(backbones, str) else backbones
+    latency = max_latency if max_latency is None or isinstance(max_latency, str) else f"{max_latency}ms"
+    longest = None if latency is None else parse_duration("--max-latency", latency, unit="", example="20ms or 0.5s")
+    wanted = Wanted(
+        backbones=tuple(name.strip() for each in names for name in each.split(",") if name.strip()),
+        budget=None if budget is None else parse_duration("--budget", budget),
+        limits=Limits(max_params=max_params, licence=licence, head=head),
+        max_latency=None if longest is None else 1000 * longest,
+    )
+    request = make_request(
+        backbone="auto",
+        data=data,
+        seed=seed,
+        device=device,
+        precision=precision,
+        tune=tune,
+        workers=workers,
+        offline=offline,
+    )
+    found = make_shortlist(request, wanted, registry or default_registry(), report)
+    if page is not None:
+        write_shortlist_page(found, page)
+    return found
+
+
 def create_model(
     backbone: str,
     *,
@@ -238,6 +324,7 @@ def plan(
     precision: str = "auto",
     tune: bool = True,
     workers: int | None = None,
+    budget: str | float | None = None,
     offline: bool = False,
     estimate: bool = False,
     report: Report = silent,
@@ -247,7 +334,9 @@ def plan(
 
     Args:
         request: The arguments up to `offline` as one object, instead of them.
-        backbone: `[provider/]architecture[.tag]`; the one argument without a default.
+        backbone: `[provider/]architecture[.tag]`; the one argument without a default. `auto`: the best of a shortlist
+            of all weights on this machine and, unless `offline`, of what can be fetched in time. The plan says what was
+            compared.
         head: `[plugin/]name`.
         classes: Number of classes, which must agree with the data. Default: as many as there are.
         recipe: A registered name, or the path of a TOML file. Default: `staged`, or `head_only` for a closed-form head.
@@ -266,6 +355,8 @@ def plan(
             1.2 times faster on this machine for this model.
         tune: Whether that is measured. If not, `auto` means `float32`.
         workers: Number of decoding threads. Default: one per core, at most eight.
+        budget: With the backbone `auto`: most seconds for choosing it, or a text such as `2m`. Default: a fifth of what
+            the run is estimated to take, at least a minute.
         offline: Do not touch the network. Weights that are not on this machine are an error then, on the sample set
             too.
         estimate: Whether a few steps of each stage are measured on this machine, for `.estimate`: seconds and bytes.
@@ -296,9 +387,12 @@ def plan(
         "precision": precision,
         "tune": tune,
         "workers": workers,
+        "budget": budget,
         "offline": offline,
     }
-    return make_plan(_asked(request, arguments), registry or default_registry(), report, measured=estimate)
+    known = registry or default_registry()
+    asked, compared = _with_backbone(_asked(request, arguments), known, report)
+    return make_plan(asked, known, report, measured=estimate, shortlist=compared)
 
 
 def finetune(
@@ -322,6 +416,7 @@ def finetune(
     precision: str = "auto",
     tune: bool = True,
     workers: int | None = None,
+    budget: str | float | None = None,
     offline: bool = False,
     resume: str | Path | None = None,
     page: bool = True,
@@ -333,7 +428,9 @@ def finetune(
 
     Args:
         request: The arguments up to `offline` as one object, instead of them.
-        backbone: `[provider/]architecture[.tag]`; the one argument without a default.
+        backbone: `[provider/]architecture[.tag]`; the one argument without a default. `auto`: the best of a shortlist
+            of all weights on this machine and, unless `offline`, of what can be fetched in time. The plan says what was
+            compared.
         head: `[plugin/]name`.
         classes: Number of classes, which must agree with the data. Default: as many as there are.
         recipe: A registered name, or the path of a TOML file. Default: `staged`, or `head_only` for a closed-form head.
@@ -352,6 +449,8 @@ def finetune(
             1.2 times faster on this machine for this model.
         tune: Whether that is measured. If not, `auto` means `float32`.
         workers: Number of decoding threads. Default: one per core, at most eight.
+        budget: With the backbone `auto`: most seconds for choosing it, or a text such as `2m`. Default: a fifth of what
+            the run is estimated to take, at least a minute.
         offline: Do not touch the network. Weights that are not on this machine are an error then, on the sample set
             too.
         resume: The folder of a stopped run, which is resumed. It ends with the bytes of an unbroken run. The plan is in
@@ -385,6 +484,7 @@ def finetune(
         "precision": precision,
         "tune": tune,
         "workers": workers,
+        "budget": budget,
         "offline": offline,
     }
     known = registry or default_registry()
@@ -396,8 +496,9 @@ def finetune(
     from zoo.training.observers import observed
     from zoo.training.run import finetune as carry_out
 
+    asked, compared = _with_backbone(asked, known, report)
     with observed(observers, known, report) as told:
-        return carry_out(asked, known, told, finished=finished)
+        return carry_out(asked, known, told, finished=finished, shortlist=compared)
 
 
 def report(run: str | Path, *, registry: Registry | None = None) -> Path:
@@ -671,6 +772,15 @@ def _asked(request: Request | None, arguments: Mapping[str, Any]) -> Request:
     if given := given_arguments(arguments):
         raise OptionError(f"A request goes alone; also given: {', '.join(given)}.\nNext: put them into the request.")
     return request
+
+
+def _with_backbone(request: Request, registry: Registry, report: Report) -> tuple[Request, ShortlistPlan | None]:
+    """The request with the best backbone of a shortlist in place of `auto`, and what was compared."""
+    if request.backbone != AUTO and request.budget is None:
+        return request, None  # without importing what a shortlist needs
+    from zoo.advice.auto import choose_backbone
+
+    return choose_backbone(request, registry, report)
 
 
 def _refuse_beside_resume(run: str | Path, request: Request | None, arguments: Mapping[str, Any]) -> None:

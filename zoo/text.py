@@ -103,6 +103,16 @@ def size(value: float) -> str:
     return f"{value / 1e9:.1f} GB" if value >= 999.5e6 else f"{value / 1e6:.{0 if value >= 10e6 else 1}f} MB"
 
 
+def duration(seconds: float) -> str:
+    """A time for people: `4.2 s`, `3 min 05 s`, `2 h 10 min`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes >= 60:
+        return f"{minutes // 60} h {minutes % 60:02d} min"
+    return f"{minutes} min {rest:02d} s"
+
+
 def shell_word(path: object) -> str:
     """A path as a word of a command that can be pasted into a shell: in quotes where it needs them."""
     return shlex.quote(str(path))

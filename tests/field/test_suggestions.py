@@ -22,6 +22,7 @@ import zoo
 from tests.commands import COMMANDS, options_of, product_files
 from tests.distributions import HEAD, PROVIDER
 from tests.field.pictures import pictures_of, write_pictures
+from zoo.advice.candidate_backbones import Limits, find_candidates
 from zoo.artefact.read import find_artefact
 from zoo.cli.console import Verbosity
 from zoo.cli.list import show_list
@@ -265,6 +266,11 @@ def vocabularies(place: Path) -> dict[str, Vocabulary]:
             words=["apache-2.0", "unstated"],
             every=4,
         ),
+        "shortlist: licences": Vocabulary(
+            use=lambda word: find_candidates(registry, ["resnet18=random"], Limits(licence=word), offline=True),
+            words=["apache-2.0", "permissive"],
+            every=4,
+        ),
         "list: sort": Vocabulary(use=lambda word: zoo.list_backbones(sort=word, pattern="resnet18"), words=list(SORTS)),
         "disabled plugins": Vocabulary(use=disabled, words=[plugin.name for plugin in registry.plugins()], every=5),
         "commands": Vocabulary(use=command, words=list(COMMANDS.commands)),
@@ -460,6 +466,7 @@ def test_no_misspelling_of_any_name_is_left_out(name: str, place: Path, capsys: 
 
 # Where the product suggests something -> the vocabularies above that provoke it, or the test that does.
 PLACES = {
+    "zoo.advice.candidate_backbones._check_licence": "shortlist: licences",
     "zoo.artefact.read.find_artefact": "test_a_saved_classifier_is_suggested_by_its_path",
     "zoo.cli.command_group.resolve_command": "commands",
     "zoo.cli.list._named": "list: heads",

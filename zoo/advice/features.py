@@ -5,7 +5,7 @@ They are computed exactly as a run computes them, and kept in the same cache: a 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -17,6 +17,7 @@ from zoo.data.splits import SPLITS
 from zoo.evaluation.inference import targets_of
 from zoo.events import Progress, Report
 from zoo.frozen.outputs import FrozenOutputs
+from zoo.model.model import ZooModel
 from zoo.planning.request import CLOSED_FORM_RECIPE, Request
 from zoo.registry.registry import Registry
 from zoo.specs.data import Split
@@ -56,6 +57,7 @@ def probe_features(
     *,
     splits: Sequence[Split] = ALL_SPLITS,
     dataset: Dataset | None = None,
+    accept: Callable[[ZooModel, Plan], None] = lambda model, plan: None,
 ) -> ProbeFeatures:
     """Compute the features of the images of some splits, or read them from the cache.
 
@@ -65,6 +67,7 @@ def probe_features(
         report: Called with every event.
         splits: Of which images. Those that the data do not have are passed over.
         dataset: Images that were found already, in place of those that the request names.
+        accept: Called with the model and its plan before any features are computed; what it raises goes through.
 
     Raises:
         ZooError: As `zoo.finetune` with the same request, before it trains.
@@ -73,6 +76,8 @@ def probe_features(
     with prepare(asked, registry, report, dataset=dataset) as prepared:
         found = prepared.examined.dataset
         wanted = {split: found.splits[split] for split in SPLITS if split in splits and found.splits.get(split)}
+        assert prepared.model is not None
+        accept(prepared.model, prepared.plan)
         computed = FrozenOutputs(prepared.context()).features(wanted)
         files = tuple(file for each in wanted.values() for file in each)
         return ProbeFeatures(

@@ -41,6 +41,7 @@ from zoo.cli.options import (
     with_run_options,
 )
 from zoo.cli.plugins import plugins_app
+from zoo.cli.shortlist import shortlist
 from zoo.cli.weights import weights_app
 from zoo.errors import FAULT_FOUND
 from zoo.planning.request import Request
@@ -61,6 +62,7 @@ app.add_typer(data_app, name="data")
 app.add_typer(plugins_app, name="plugins")
 app.add_typer(weights_app, name="weights")
 app.add_typer(cache_app, name="cache")
+app.command()(shortlist)
 
 
 def _print_version(wanted: bool) -> None:

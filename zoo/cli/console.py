@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from zoo.cli.wrapping import say
-from zoo.text import escaping_errors
+from zoo.text import duration, escaping_errors
 
 # Only the functions that print with rich import it: help and lists do without, and start a tenth faster.
 if TYPE_CHECKING:
@@ -94,11 +94,5 @@ def count(number: int, one: str, many: str | None = None) -> str:
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
-def seconds(value: float) -> str:
-    """`4.2 s`, `3 min 05 s`, `2 h 10 min`."""
-    if value < 60:
-        return f"{value:.1f} s" if value < 10 else f"{value:.0f} s"
-    minutes, rest = divmod(round(value), 60)
-    if minutes >= 60:
-        return f"{minutes // 60} h {minutes % 60:02d} min"
-    return f"{minutes} min {rest:02d} s"
+seconds = duration
+"""A time for people: `4.2 s`, `3 min 05 s`, `2 h 10 min`."""

@@ -40,7 +40,10 @@ Pattern = Annotated[str, typer.Argument(help="Names that contain it, or a patter
 
 # plan and finetune.
 Backbone = Annotated[
-    str, typer.Option(help="[provider/]architecture[.tag]; see zoo list backbones.", show_default=False)
+    str,
+    typer.Option(
+        help="[provider/]architecture[.tag]; see zoo list backbones. auto: the best of a shortlist.", show_default=False
+    ),
 ]
 Head = Annotated[str, typer.Option(help="See zoo list heads.")]
 Classes = Annotated[
@@ -113,6 +116,35 @@ Images = Annotated[
     ),
 ]
 
+# plan, finetune and shortlist.
+Budget = Annotated[
+    str | None,
+    typer.Option(
+        help="Most time for choosing the backbone: 90s, 10m, 2h. Default: a fifth of an estimated run, at least a "
+        "minute."
+    ),
+]
+
+# shortlist.
+Candidates = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Names, NAME=FILE, NAME=random or patterns, with commas; repeatable. Default: what is on this machine, "
+        "and what can be fetched in time.",
+        show_default=False,
+    ),
+]
+MaxParams = Annotated[str | None, typer.Option(help="At most this many parameters, such as 25M.")]
+MaxLatency = Annotated[str | None, typer.Option(help="At most this long for one image on this machine: 20ms.")]
+ShortlistLicence = Annotated[
+    str | None, typer.Option("--licence", help="permissive, or a licence of weights as upstream states it.")
+]
+Top = Annotated[int, typer.Option(min=1, help="Rows to show.")]
+ShortlistPage = Annotated[
+    Path | None,
+    typer.Option("--html", help="Write a page with a picture of accuracy against latency; must not exist."),
+]
+
 # export, compare and soup.
 ExportFormat = Annotated[str, typer.Option("--to", help=f"One of {', '.join(FORMATS)}.", show_default=False)]
 ExportOut = Annotated[
@@ -163,6 +195,7 @@ def _run_options(
     precision: Precision = _DEFAULT.precision,
     no_tune: NoTune = not _DEFAULT.tune,
     workers: Workers = _DEFAULT.workers,
+    budget: Budget = None,
     as_json: Json = False,
 ) -> None:
     """The options that plan and finetune share. Only the signature is used."""

@@ -10,13 +10,14 @@ from rich.console import Console
 from zoo import text
 from zoo.cli import console
 from zoo.cli.console import Verbosity
-from zoo.specs.plan import Estimate, Plan, StageEstimate, StagePlan, WeightsPlan
+from zoo.specs.plan import Estimate, Plan, ShortlistPlan, StageEstimate, StagePlan, WeightsPlan
 from zoo.specs.preprocessing import Preprocessing
 from zoo.specs.selectors import TensorKind
 
 _SHOWN = 5
 _DOES = {"train": "train", "frozen": "stay frozen", "adapt": "adapt"}
 _CLASSES = 50
+_SHORTLISTED = 5
 """Most classes that are named on a terminal."""
 """Unused files that are listed without `-v`."""
 
@@ -74,6 +75,7 @@ def _facts(plan: Plan, *, all_classes: bool) -> list[list[str]]:
     options = ", ".join(f"{key}={value}" for key, value in head.options.items())
     return [
         ["backbone", f"{backbone.name}: {parameters:,} parameters, {_features(plan)}{also}"],
+        *([["chosen", _chosen(plan.shortlist)]] if plan.shortlist else []),
         ["groups", groups],
         *([["idle", _idle(plan)]] if backbone.idle else []),
         ["weights", weights],
@@ -93,6 +95,12 @@ def _download(weights: WeightsPlan) -> str:
         return ""
     host = urlsplit(weights.download).netloc.rpartition("@")[2] or weights.download
     return f"; not on this machine: needs a download of about {text.size(weights.download_bytes or 0)} from {host}"
+
+
+def _chosen(shortlist: ShortlistPlan) -> str:
+    """What the backbone was compared with."""
+    rows = [f"{each.name} {each.accuracy:.3f}{'' if each.as_good else ' (behind)'}" for each in shortlist.backbones]
+    return f"probe accuracy on {shortlist.images:,} training images: {text.some(rows, _SHORTLISTED)}"
 
 
 def _features(plan: Plan) -> str:

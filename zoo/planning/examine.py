@@ -52,21 +52,22 @@ def examine(dataset: Dataset, store: ImageStore, report: Report) -> Examined:
 
     contents, faults = store.examine(files, progress=progress)
     readable = dataset.without(faults)
-    _refuse_unreadable(readable, faults, len(files))
+    _refuse_unreadable(dataset, readable, faults)
     losses = {file.relative: loss for file in files if (loss := store.loss_of(file)) is not None}
     return Examined(readable, contents, losses)
 
 
-def _refuse_unreadable(dataset: Dataset, faults: dict[str, str], total: int) -> None:
+def _refuse_unreadable(dataset: Dataset, readable: Dataset, faults: dict[str, str]) -> None:
     listed = "\n".join(f"  {relative}: {detail}" for relative, detail in sorted(faults.items())[:10])
     more = f"\n  and {len(faults) - 10} more" if len(faults) > 10 else ""
     checked: tuple[Split, ...] = ("train", "val")
     for split in checked:
-        files = dataset.splits[split]
-        left = {file.label for file in files}
-        gone = [name for label, name in enumerate(dataset.classes) if label not in left]
+        # A sample of a data set has no val, and may lack a class: what was there before is what counts.
+        before, left = ({file.label for file in each.splits[split]} for each in (dataset, readable))
+        gone = [dataset.classes[label] for label in sorted(before - left)]
         if gone:
             raise DataError(f"No readable image is left of {some(gone)} in {split}:\n{listed}{more}")
+    total = sum(len(files) for files in dataset.splits.values())
     if len(faults) > UNREADABLE_SHARE * total:
         raise DataError(
             f"{len(faults)} of {total} images cannot be read; over {UNREADABLE_SHARE:.0%} is a fault of the data:\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,10 @@ from typing import Any
 from zoo.errors import OptionError
 
 SAMPLE_CLASSES = 5
+AUTO = "auto"
+"""The backbone of a request that leaves the choice to zoo."""
 _INPUTS = range(8, 8193)
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 DEFAULT_RECIPE, CLOSED_FORM_RECIPE = "staged", "head_only"
 
 
@@ -20,7 +24,7 @@ class Request:
     """The arguments of `zoo plan`, `zoo finetune`, `zoo.plan` and `zoo.finetune`; every default is here."""
 
     backbone: str
-    """`[provider/]architecture[.tag]`"""
+    """`[provider/]architecture[.tag]`, or `auto`: the best of a shortlist."""
     head: str = "dropout_linear"
     classes: int | None = None
     """Number of classes. None: as many as the data has, or 5 for the sample set."""
@@ -46,6 +50,9 @@ class Request:
     """Whether the fastest precision and memory layout are measured, once per machine and model."""
     workers: int | None = None
     """Number of decoding threads. None: one per core, at most eight."""
+    budget: float | None = None
+    """Most seconds for choosing the backbone, where it is `auto`. None: a fifth of an estimated run, at least a
+    minute."""
     offline: bool = False
     """Whether the network is off limits. Weights that are not on this machine are an error then, on the samples too."""
 
@@ -57,10 +64,12 @@ def make_request(**arguments: Any) -> Request:
         arguments: By the names of `Request`'s fields; those that are left out have their defaults.
 
     Raises:
-        OptionError: No backbone, or an input size that cannot be.
+        OptionError: No backbone, or an input size or budget that cannot be.
     """
     if not arguments.get("backbone"):
         raise OptionError("A backbone is needed: [provider/]architecture[.tag].\nNext: zoo list backbones")
+    if arguments.get("budget") is not None:
+        arguments["budget"] = parse_duration("--budget", arguments["budget"])
     for name in ("data", "out"):
         if arguments.get(name) is not None:
             arguments[name] = Path(arguments[name]).expanduser()
@@ -89,6 +98,18 @@ def parse_input_size(text: str) -> tuple[int, int]:
     if len(sides) > 2 or not all(side.strip().isdecimal() and int(side) in _INPUTS for side in sides):
         raise _no_size(text)
     return int(sides[0]), int(sides[-1])
+
+
+def parse_duration(option: str, text: str | float, *, unit: str = "s", example: str = "90s, 10m or 2h") -> float:
+    """`90s`, `10m`, `1.5h`, `20ms` or a number -> seconds. Raises OptionError, which names `option` and the `example`.
+
+    `unit` is that of a number alone; empty: such a text is refused, for nobody knows what was meant.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|m|min|h)?", str(text).strip().lower())
+    seconds = float(found[1]) * _SECONDS.get(found[2] or unit, 0.0) if found else 0.0
+    if not seconds > 0:
+        raise OptionError(f"{option} {str(text)!r} is not a time: write {example}.")
+    return seconds
 
 
 def check_input_size(size: object) -> tuple[int, int]:

@@ -210,7 +210,7 @@ def _evened_out(settings: Stage) -> bool:
 
 def _coarse_validation(plan: Plan) -> Iterator[str]:
     images = sum(plan.data.images["val"])
-    if images * COARSE >= 1:
+    if not images or images * COARSE >= 1:
         return
     yield (
         f"The validation split has {images} images, so one of them is {100 / images:.1f} points of accuracy: "

@@ -201,6 +201,37 @@ class DataPlan(_PlanPart):
         return self.path if self.reader == FOLDER else f"{self.reader}:{self.path}"
 
 
+class ShortlistedBackbone(_PlanPart):
+    """A backbone that was compared with others before one was chosen."""
+
+    name: str
+    images: int
+    """Training images that its probe was judged on, each by a fit without it."""
+    accuracy: float
+    """Top-1, 0 to 1."""
+    low: float
+    high: float
+    """The ends of its 95 % interval."""
+    as_good: bool
+    """Whether it could not be told from the best."""
+    milliseconds: float | None
+    """For one image on this machine."""
+    out: str
+    """Why it was not compared on all images; empty where it was."""
+
+
+class ShortlistPlan(_PlanPart):
+    """What `--backbone auto` compared. The best is first, and is the backbone of the plan."""
+
+    seconds: float
+    images: int
+    """Training images."""
+    compared: int
+    left_out: int
+    """Candidates that were not compared."""
+    backbones: tuple[ShortlistedBackbone, ...]
+
+
 class MemoryEstimate(_PlanPart):
     """Peak bytes of tensors in a stage, by what they hold."""
 
@@ -301,6 +332,8 @@ class Plan(_PlanPart):
     """What is likely to harm the result, a sentence each with the next step; see `zoo.planning.warnings`."""
     estimate: Estimate | None = None
     """Time and memory, where `--estimate` asked for it."""
+    shortlist: ShortlistPlan | None = None
+    """What was compared, where `--backbone auto` left the choice to zoo."""
 
     @property
     def compute(self) -> Compute:

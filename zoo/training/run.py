@@ -23,7 +23,7 @@ from zoo.planning.request import Request
 from zoo.planning.resolve import Resolved
 from zoo.registry.registry import Registry
 from zoo.specs.data import Split
-from zoo.specs.plan import Plan
+from zoo.specs.plan import Plan, ShortlistPlan
 from zoo.specs.run_result import Check, named_in_words
 from zoo.text import shell_word
 from zoo.training.blending import check_blended
@@ -47,22 +47,43 @@ from zoo.training.watch import NotFinite
 from zoo.weights.state import load_weights
 
 
-def make_plan(request: Request, registry: Registry, report: Report, *, measured: bool = False) -> Plan:
+def make_plan(
+    request: Request,
+    registry: Registry,
+    report: Report,
+    *,
+    measured: bool = False,
+    shortlist: ShortlistPlan | None = None,
+) -> Plan:
     """Make the plan of a request. Nothing is downloaded, trained or written.
 
-    `measured`: with an estimate of time and memory, measured on random weights. Raises ZooError.
+    Args:
+        request: What to train on what.
+        registry: Where names are looked up.
+        report: Called with every event.
+        measured: With an estimate of time and memory, measured on random weights.
+        shortlist: What was compared to choose the backbone; the plan holds it.
+
+    Raises:
+        ZooError: It cannot be carried out.
     """
     refuse_unusable(request.out)
     with prepare(request, registry, report, load="random" if measured else "nothing", trains=False) as prepared:
+        plan = prepared.plan.model_copy(update={"shortlist": shortlist})
         if not measured:
-            return prepared.plan
+            return plan
         shape = prepared.resolved.feature_shape
         estimated = estimate(prepared.context(), feature_shape=shape, decode=prepared.decode_seconds)
-        return prepared.plan.model_copy(update={"estimate": estimated})
+        return plan.model_copy(update={"estimate": estimated})
 
 
 def finetune(
-    request: Request, registry: Registry, report: Report, *, finished: Callable[[Path], None] = lambda run: None
+    request: Request,
+    registry: Registry,
+    report: Report,
+    *,
+    finished: Callable[[Path], None] = lambda run: None,
+    shortlist: ShortlistPlan | None = None,
 ) -> Result:
     """Plan, train, check and save.
 
@@ -71,6 +92,7 @@ def finetune(
         registry: Where names are looked up.
         report: Called with every event.
         finished: Called with the run folder when everything is written.
+        shortlist: What was compared to choose the backbone; the plan holds it.
 
     Raises:
         CheckFailed: A check of the proof failed. Everything was written before.
@@ -78,13 +100,14 @@ def finetune(
     """
     refuse_unusable(request.out)
     with prepare(request, registry, report) as prepared:
-        report(PlanReady(plan=prepared.plan))
-        folder = RunFolder.create(prepared.plan, request.out)
+        plan = prepared.plan.model_copy(update={"shortlist": shortlist})
+        report(PlanReady(plan=plan))
+        folder = RunFolder.create(plan, request.out)
         report(
             Note(text=f"Run folder: {folder.path}\nIf it is stopped: zoo finetune --resume {shell_word(folder.path)}")
         )
-        report(RunStarted(run=folder.path, plan=prepared.plan, resumed=False))
-        return execute(prepared, prepared.plan, folder, registry, finished)
+        report(RunStarted(run=folder.path, plan=plan, resumed=False))
+        return execute(prepared, plan, folder, registry, finished)
 
 
 def execute(

@@ -94,14 +94,15 @@ def resolve_again(plan: Plan, registry: Registry, report: Report, *, offline: bo
 def differences(stored: Plan, current: Plan) -> list[str]:
     """Return every value in which two plans differ and by which results could, as `PATH: THEN then, NOW now`.
 
-    Ignored are the number of decoding threads, warnings, estimates, and which frozen outputs are cached: in the last a
-    resumed run follows its stored plan, whatever this machine would choose.
+    Ignored are the number of decoding threads, warnings, estimates, the shortlist that chose the backbone, and which
+    frozen outputs are cached: in the last a resumed run follows its stored plan, whatever this machine would choose.
     """
     # pydantic's type for `exclude` does not allow for this nesting.
     ignored: Any = {
         "workers": True,
         "warnings": True,
         "estimate": True,
+        "shortlist": True,
         "stages": {"__all__": {"inputs", "cut", "kept_bytes", "why", "solver_why", "batch_norm_why"}},
         "weights": {"download", "download_bytes"},
     }

@@ -1,0 +1,40 @@
+"""Samples that grow, and what is dropped on the way."""
+
+from __future__ import annotations
+
+import torch
+from zoo.advice.rounds import FIRST, cannot_win, outcomes, sample_order, sample_sizes
+
+
+def test_samples_grow_fourfold_to_all_images_and_small_sets_are_taken_whole() -> None:
+    assert sample_sizes(FIRST) == [FIRST] and sample_sizes(100) == [100]
+    assert sample_sizes(FIRST + 1) == [FIRST, FIRST + 1]
+    assert sample_sizes(50_000) == [512, 2048, 8192, 32768, 50_000]
+
+
+def test_every_beginning_of_the_order_holds_each_class_in_its_share() -> None:
+    labels = [0] * 700 + [1] * 200 + [2] * 100
+    order = sample_order(labels, seed=0)
+    assert sorted(order) == list(range(1000))
+    for size in (10, 100, 512, 999):
+        counts = [sum(labels[index] == label for index in order[:size]) for label in range(3)]
+        assert all(abs(count - size * share) <= 1 for count, share in zip(counts, (0.7, 0.2, 0.1), strict=True))
+    assert sample_order(labels, seed=0) == order != sample_order(labels, seed=1)
+    assert order[:700] != sorted(order[:700])
+
+
+def test_only_what_a_paired_test_tells_from_the_best_is_dropped_and_never_the_best_by_prior() -> None:
+    best = torch.tensor([True] * 90 + [False] * 10)
+    a_little = torch.tensor([True] * 87 + [False] * 13)
+    far = torch.tensor([True] * 60 + [False] * 40)
+    right = {"best": best, "a little": a_little, "far": far, "prior": far.clone()}
+    assert list(cannot_win(right, stays="prior")) == ["far"]
+    assert list(cannot_win(right, stays="far")) == ["prior"]
+    assert cannot_win({"one": far}, stays="one") == {}
+    # As far behind on a tenth of the images is not enough.
+    assert cannot_win({name: each[::10] for name, each in right.items()}, stays="prior") == {}
+
+
+def test_pairs_are_counted_image_by_image() -> None:
+    counted = outcomes(torch.tensor([True, True, False, False]), torch.tensor([True, False, True, False]))
+    assert (counted.both_right, counted.only_first, counted.only_second, counted.both_wrong) == (1, 1, 1, 1)

@@ -1,0 +1,235 @@
+"""The shortlist: real backbones, real features, and every way in which it can end."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import zoo
+from safetensors.torch import save_file
+from tests.conftest import Zoo
+from zoo.errors import DataError, OptionError, Refused, UnknownName, WeightsError
+from zoo.events import Event, Progress
+
+TWO = "timm/test_resnet=random,timm/test_vit=random"
+
+
+@pytest.fixture
+def empty_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine without weights and without a network."""
+    for name, folder in (("TORCH_HOME", "torch"), ("ZOO_CACHE_DIR", "cache")):
+        monkeypatch.setenv(name, str(tmp_path / folder))
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    return tmp_path
+
+
+@pytest.fixture
+def held(empty_machine: Path) -> Iterator[Path]:
+    """A machine with weights of one backbone in the hub's cache."""
+    model = zoo.create_model("timm/test_resnet", classes=2, weights="random")
+    folder = empty_machine / "hub" / "models--timm--test_resnet.r160_in1k"
+    file = folder / "snapshots" / "0123" / "model.safetensors"
+    file.parent.mkdir(parents=True)
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_text("0123")
+    state = {name: tensor.contiguous() for name, tensor in model.backbone.state_dict().items()}
+    save_file({**state, "fc.weight": torch.zeros(1000, 512), "fc.bias": torch.zeros(1000)}, file)
+    yield empty_machine
+
+
+def test_backbones_are_ranked_on_the_training_images_and_a_second_call_reads_the_cache(shapes: Path) -> None:
+    events: list[Event] = []
+    found = zoo.shortlist(shapes, backbones=TWO, budget="5m", report=events.append)
+    assert {each.candidate.label for each in found.ranked} == {"test_resnet=random", "test_vit=random"}
+    assert [each.images for each in found.ranked] == [36, 36], "12 of each class; val and test are not looked at"
+    first, second = found.ranked
+    assert first.accuracy.value >= second.accuracy.value and first.as_good and first.interval is None
+    assert second.difference == pytest.approx(second.accuracy.value - first.accuracy.value)
+    assert all(each.latency is not None and each.latency.alone > 0 for each in found.ranked)
+    done = [event for event in events if isinstance(event, Progress) and event.unit == "backbones"]
+    assert [event.done for event in done] == [0, 1, 2]
+    again: list[Event] = []
+    repeated = zoo.shortlist(shapes, backbones=TWO, budget="5m", report=again.append)
+    assert [each.accuracy for each in repeated.ranked] == [each.accuracy for each in found.ranked]
+    assert [each.loss for each in repeated.ranked] == [each.loss for each in found.ranked]
+    assert not [event for event in again if isinstance(event, Progress) and event.task.startswith("features")]
+
+
+@pytest.mark.long
+def test_the_numbers_do_not_depend_on_workers(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    losses = []
+    for workers in (1, 3):
+        monkeypatch.setenv("ZOO_CACHE_DIR", str(tmp_path / str(workers)))
+        found = zoo.shortlist(shapes, backbones="timm/test_resnet=random", workers=workers)
+        losses.append([(each.loss, each.accuracy) for each in found.ranked])
+    assert losses[0] == losses[1]
+
+
+def test_the_command_of_the_winner_runs(shapes: Path, tmp_path: Path, zoo_inside: Zoo) -> None:
+    found = zoo.shortlist(shapes, backbones=TWO, head="linear", seed=3)
+    words = shlex.split(found.best.command)
+    assert words[:2] == ["zoo", "finetune"] and "--head" in words and words[-2:] == ["--seed", "3"]
+    done = zoo_inside(*words[1:], "--recipe", "head_only", "--out", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+
+
+def test_on_large_sets_samples_grow_and_what_cannot_win_goes_no_further(
+    shapes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from zoo.advice import rounds
+
+    monkeypatch.setattr(rounds, "FIRST", 12)
+    found = zoo.shortlist(shapes, backbones=TWO, budget="5m")
+    assert {each.images for each in found.ranked if not each.out} == {36}
+    monkeypatch.setattr(rounds, "DROPPED_BELOW", 1.1)  # whoever is behind is dropped
+    found = zoo.shortlist(shapes, backbones=f"{TWO},timm/test_convnext=random", budget="5m")
+    dropped = [each for each in found.ranked if each.out]
+    assert dropped and all("cannot win" in each.out and each.images < 36 and not each.as_good for each in dropped)
+    prior = {each.candidate.name: each for each in found.ranked}["timm/test_convnext=random"]
+    assert not prior.out, "the best by prior stays: of equal ones the first by name"
+
+
+def test_a_budget_that_is_spent_shows_what_is_known_and_one_for_nothing_says_what_it_takes(shapes: Path) -> None:
+    with pytest.raises(OptionError, match=r"too small for one candidate: .* would take about") as refused:
+        zoo.shortlist(shapes, backbones=TWO, budget=0.001)
+    step = re.search(r"Next: --budget (\w+),", str(refused.value))
+    assert step is not None
+    found = zoo.shortlist(shapes, backbones=TWO, budget=step[1])
+    assert found.ranked and found.seconds < found.budget
+
+
+def test_ctrl_c_gives_the_ranking_so_far(shapes: Path) -> None:
+    def press(event: Event) -> None:
+        if isinstance(event, Progress) and event.unit == "backbones" and event.done == 1:
+            raise KeyboardInterrupt
+
+    found = zoo.shortlist(shapes, backbones=TWO, budget="5m", report=press)
+    assert found.interrupted and len(found.ranked) == 1 and len(found.left_out) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "says"),
+    [
+        ({"backbones": "timm/test_resnt=random"}, UnknownName, "test_resnet"),
+        ({"backbones": "resnet18=nowhere.safetensors"}, WeightsError, "nowhere.safetensors"),
+        ({"backbones": "test_res*=random"}, OptionError, "gives weights to a pattern"),
+        ({"backbones": "nothing_like_*"}, OptionError, "No backbone with published weights matches"),
+        ({"backbones": f"{TWO},timm/test_vit=random"}, OptionError, "names timm/test_vit=random twice"),
+        ({"backbones": TWO, "budget": "soon"}, OptionError, "write 90s, 10m or 2h"),
+        ({"backbones": TWO, "max_latency": "20"}, OptionError, "write 20ms or 0.5s"),
+        ({"backbones": TWO, "licence": "apach-2.0"}, UnknownName, "apache-2.0"),
+        ({"backbones": TWO, "head": "linaer"}, UnknownName, "linear"),
+        ({"backbones": TWO, "max_params": 10}, OptionError, "The limits leave none of 2 candidates"),
+        ({"backbones": TWO, "max_latency": "0.0001ms"}, OptionError, "over --max-latency 0.0001 ms"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_the_nearest_that_can(
+    arguments: dict[str, Any], error: type[Exception], says: str, shapes: Path
+) -> None:
+    with pytest.raises(error, match=re.escape(says)):
+        zoo.shortlist(shapes, **arguments)
+
+
+@pytest.mark.parametrize("limit", ["max_params", "max_latency"])
+def test_the_limit_that_a_message_offers_leaves_something(limit: str, shapes: Path) -> None:
+    with pytest.raises(OptionError) as refused:
+        zoo.shortlist(shapes, backbones=TWO, **{limit: 10 if limit == "max_params" else "0.0001ms"})
+    step = re.search(rf"Next: --{limit.replace('_', '-')} (\d[\d.]*)(ms)?", str(refused.value))
+    assert step is not None
+    value = int(step[1]) if limit == "max_params" else 5 * float(step[1])  # other programs take their time too
+    assert zoo.shortlist(shapes, backbones=TWO, **{limit: value}).ranked
+
+
+def test_candidates_that_cannot_take_the_head_or_have_another_licence_are_left_out(shapes: Path) -> None:
+    found = zoo.shortlist(
+        shapes, backbones=f"{TWO},timm/test_resnet.r160_in1k", head="gem", licence="mit", offline=True
+    )
+    reasons = {each.name: each.reason for each in found.left_out}
+    assert "licence is apache-2.0" in reasons["timm/test_resnet.r160_in1k"]
+    assert {each.candidate.label for each in found.ranked} | {name.rpartition("/")[2] for name in reasons} >= {
+        "test_resnet=random"
+    }
+
+
+def test_without_weights_and_network_it_says_what_to_import(shapes: Path, empty_machine: Path) -> None:
+    with pytest.raises(WeightsError, match="zoo weights import FOLDER"):
+        zoo.shortlist(shapes, offline=True)
+    with pytest.raises(WeightsError, match="None of the 1 candidates has its weights on this machine"):
+        zoo.shortlist(shapes, backbones="timm/test_resnet", offline=True)
+
+
+def test_what_is_on_this_machine_takes_part_by_itself(shapes: Path, held: Path) -> None:
+    found = zoo.shortlist(shapes, offline=True)
+    assert [each.candidate.name for each in found.ranked] == ["timm/test_resnet.r160_in1k"]
+    assert found.best.candidate.licence == "apache-2.0" and found.best.candidate.download_bytes == 0
+
+
+def test_a_class_with_one_image_is_refused(tmp_path: Path) -> None:
+    from zoo.data.sample import sample_image
+
+    for name, count in (("a", 4), ("b", 1)):
+        for split in ("train", "val"):
+            (tmp_path / split / name).mkdir(parents=True)
+            for number in range(count):
+                sample_image(0, 2, split, number).save(tmp_path / split / name / f"{number}.png")
+    with pytest.raises(DataError, match="b has 1 training image: of every class at least two"):
+        zoo.shortlist(tmp_path, backbones=TWO)
+
+
+def test_auto_puts_the_winner_into_the_plan_and_repeating_does_not_choose_again(
+    shapes: Path, held: Path, tmp_path: Path
+) -> None:
+    usual: dict[str, Any] = {"data": shapes, "recipe": "head_only", "offline": True}
+    plan = zoo.plan(backbone="auto", **usual)
+    assert plan.backbone.name == "timm/test_resnet.r160_in1k" and plan.shortlist is not None
+    assert [each.name for each in plan.shortlist.backbones] == [plan.backbone.name]
+    chosen = zoo.finetune(backbone="auto", budget="2m", **usual, out=tmp_path / "auto")
+    named = zoo.finetune(backbone=plan.backbone.name, **usual, out=tmp_path / "named")
+    weights = [(run.artefact / "model.safetensors").read_bytes() for run in (chosen, named)]
+    assert weights[0] == weights[1]
+    report = (chosen.path / "report.html").read_text("utf-8")
+    assert "How the backbone was chosen" in report and "--backbone auto" not in report
+    assert "How the backbone was chosen" not in (named.path / "report.html").read_text("utf-8")
+    assert zoo.verify(chosen.path, offline=True).passed
+
+
+def test_auto_refuses_what_does_not_go_with_it(shapes: Path) -> None:
+    with pytest.raises(OptionError, match="--backbone auto chooses the weights too"):
+        zoo.plan(backbone="auto", weights="random", data=shapes)
+    with pytest.raises(OptionError, match="leave --budget out"):
+        zoo.plan(backbone="resnet18", budget="1m", data=shapes)
+
+
+def test_the_command_prints_a_table_a_page_and_json(shapes: Path, tmp_path: Path, zoo_inside: Zoo) -> None:
+    page = tmp_path / "shortlist.html"
+    done = zoo_inside("shortlist", "--data", shapes, "--backbones", TWO, "--no-tune", "--top", "1", "--html", page)
+    assert done.returncode == 0, done.stderr
+    assert "Shortlist for 36 training images" in done.stdout and "and 1 more: --top 2 shows them" in done.stdout
+    assert "next: zoo finetune --backbone timm/test_" in done.stdout
+    text = page.read_text("utf-8")
+    assert not re.findall(r"https?://|@import|url\(|<script|<img", text) and text.count("<svg") == 2
+    with pytest.raises(Refused, match="zoo overwrites nothing"):
+        zoo.shortlist(shapes, backbones=TWO, html=page)
+    done = zoo_inside("shortlist", "--data", shapes, "--backbones", TWO, "--no-tune", "--json")
+    content = json.loads(done.stdout)
+    assert content["best"] == content["ranked"][0]["name"] and len(content["ranked"]) == 2
+
+
+@pytest.mark.long
+def test_real_networks_are_told_from_a_random_one_on_real_images(real_data: Path) -> None:
+    names = ["squeezenet1_1", "timm/tf_efficientnet_lite0"]
+    files = [f"{name}={real_data}/weights/{name.rpartition('/')[2]}.safetensors" for name in names]
+    found = zoo.shortlist(
+        real_data / "data" / "hymenoptera", backbones=[*files, "timm/test_resnet=random"], budget="10m", tune=False
+    )
+    *pretrained, last = found.ranked
+    assert last.candidate.random and not last.as_good
+    assert all(last.accuracy.high < each.accuracy.low for each in pretrained)

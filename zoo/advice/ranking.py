@@ -1,0 +1,218 @@
+"""The record of a shortlist: candidates in order, each set beside the first on the same images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zoo.advice.candidate_backbones import CandidateBackbone, LeftOut
+from zoo.advice.latency import Latency
+from zoo.advice.rounds import outcomes, p_value
+from zoo.comparing.significance import ALPHA, Interval, bootstrap, holm
+from zoo.data.dataset import Dataset
+from zoo.evaluation.metrics import Share, wilson_interval
+from zoo.planning.request import Request
+from zoo.probes.cross_validation import OutOfFold
+from zoo.text import shell_word
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What a cross-validated probe reached on a sample."""
+
+    accuracy: Share
+    """Top-1 over the N images, with a 95 % Wilson interval."""
+    loss: float
+    """Mean log loss in nats."""
+    right: Tensor
+    """Which images were classified correctly, bool[N], in the order of `files`."""
+    files: tuple[str, ...]
+
+    @classmethod
+    def of(cls, judged: OutOfFold, targets: Tensor, files: Sequence[str]) -> Probe:
+        """Score out-of-fold logits against class indices targets[N] of the named files.
+
+        Images that no fold holds out are left out: those of a class with a single image.
+        """
+        known = judged.known
+        right = judged.right(targets)[known]
+        accuracy = wilson_interval(int(right.sum()), len(right))
+        assert accuracy is not None
+        loss = torch.nn.functional.cross_entropy(judged.logits[known].double(), targets[known])
+        named = tuple(name for name, kept in zip(files, known.tolist(), strict=True) if kept)
+        return cls(accuracy, float(loss), right, named)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ranked:
+    """A candidate with what was found out about it."""
+
+    candidate: CandidateBackbone
+    latency: Latency | None
+    images: int
+    """On how many images its probe was judged."""
+    accuracy: Share
+    loss: float
+    difference: float
+    """Its accuracy minus that of the first, on the same images; 0 for the first."""
+    interval: Interval | None
+    """95 % interval of the difference; None for the first."""
+    p: float
+    """McNemar's p-value of the difference, corrected for the number of candidates by Holm; 1 for the first."""
+    as_good: bool
+    """Whether it cannot be told from the first on these images."""
+    out: str
+    """Why it was not compared on all images; empty where it was."""
+    command: str
+    """The command that fine-tunes it."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return {**asdict(self.candidate), **{key: value for key, value in asdict(self).items() if key != "candidate"}}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shortlist:
+    """Backbones ranked on a data set."""
+
+    data: str
+    images: int
+    """Number of training images."""
+    classes: int
+    head: str
+    seed: int
+    budget: float
+    """Seconds."""
+    seconds: float
+    """Seconds that it took."""
+    interrupted: bool
+    """Whether it was stopped before its end."""
+    ranked: tuple[Ranked, ...]
+    """The best first. Those that were compared on all images come before those that were dropped."""
+    left_out: tuple[LeftOut, ...]
+    """What was not compared at all, and why."""
+
+    @property
+    def best(self) -> Ranked:
+        """The first."""
+        return self.ranked[0]
+
+    @property
+    def cheapest_as_good(self) -> Ranked:
+        """Of those that cannot be told from the first, the one that takes least time for an image."""
+        as_good = [each for each in self.ranked if each.as_good and each.latency]
+        return min(as_good, key=lambda each: each.latency.alone if each.latency else 0.0, default=self.best)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return {
+            "data": self.data,
+            "images": self.images,
+            "classes": self.classes,
+            "head": self.head,
+            "seed": self.seed,
+            "budget": self.budget,
+            "seconds": round(self.seconds, 3),
+            "interrupted": self.interrupted,
+            "best": self.best.candidate.name,
+            "cheapest_as_good": self.cheapest_as_good.candidate.name,
+            "ranked": [each.to_dict() for each in self.ranked],
+            "left_out": [asdict(each) for each in self.left_out],
+        }
+
+
+Found = tuple[CandidateBackbone, Latency | None, dict[int, Probe], str]
+"""A candidate, its latency, its probe on each number of images, and why it went no further."""
+
+
+def ranked(
+    found: Sequence[Found],
+    *,
+    left_out: Sequence[LeftOut],
+    request: Request,
+    dataset: Dataset,
+    head: str,
+    budget: float,
+    seconds: float,
+    interrupted: bool,
+) -> Shortlist:
+    """Put candidates in order, and compare each with the first on the largest sample that both were judged on.
+
+    Args:
+        found: At least one, each with at least one probe.
+        left_out: What was not compared.
+        request: The data and seed, for the commands.
+        dataset: The images.
+        head: The head that is asked for.
+        budget: Seconds that were allowed.
+        seconds: Seconds that it took.
+        interrupted: Whether it was stopped.
+    """
+    order = sorted(found, key=lambda each: (-max(each[2]), -_last(each).accuracy.value, _last(each).loss, each[0].name))
+    first = order[0]
+    tested = [_paired(first, each) for each in order[1:]]
+    corrected = (1.0, *holm([p for _, _, p in tested]))
+    rows = [(0.0, None), *((difference, interval) for difference, interval, _ in tested)]
+    return Shortlist(
+        data=str(request.data) if request.data else "sample",
+        images=len(dataset.splits["train"]),
+        classes=len(dataset.classes),
+        head=head,
+        seed=request.seed,
+        budget=budget,
+        seconds=seconds,
+        interrupted=interrupted,
+        ranked=tuple(
+            Ranked(
+                candidate=each[0],
+                latency=each[1],
+                images=len(_last(each).right),
+                accuracy=_last(each).accuracy,
+                loss=_last(each).loss,
+                difference=row[0],
+                interval=row[1],
+                p=p,
+                as_good=p >= ALPHA and not each[3].startswith("cannot win"),
+                out=each[3],
+                command=command(each[0], request, head),
+            )
+            for each, row, p in zip(order, rows, corrected, strict=True)
+        ),
+        left_out=tuple(left_out),
+    )
+
+
+def command(candidate: CandidateBackbone, request: Request, head: str) -> str:
+    """The command that fine-tunes a candidate on the same data."""
+    words = ["zoo", "finetune", "--backbone", shell_word(candidate.backbone)]
+    if candidate.weights != "default":
+        words += ["--weights", shell_word(candidate.weights)]
+    if head != Request(backbone="").head:
+        words += ["--head", shell_word(head)]
+    if request.data is not None:
+        words += ["--data", shell_word(request.data)]
+    if request.seed:
+        words += ["--seed", str(request.seed)]
+    return " ".join(words)
+
+
+def _last(found: Found) -> Probe:
+    return found[2][max(found[2])]
+
+
+def _paired(first: Found, other: Found) -> tuple[float, Interval, float]:
+    """-> (difference in accuracy, its interval, p-value), on the largest sample of both."""
+    size = max(first[2].keys() & other[2].keys())
+    one, two = first[2][size], other[2][size]
+    if one.files != two.files:
+        # A file that one preprocessing can read and another cannot.
+        common = set(one.files) & set(two.files)
+        rights = [each.right[torch.tensor([name in common for name in each.files])] for each in (one, two)]
+    else:
+        rights = [one.right, two.right]
+    counted = outcomes(*rights)
+    return counted.difference, bootstrap(counted), p_value(*rights)

@@ -1,0 +1,72 @@
+"""Successive halving on growing samples, as pure functions: which images, and which candidates cannot win any more.
+
+After Jamieson and Talwalkar 2016 (arXiv:1502.07943), but what is dropped is not a fixed share: it is what a paired test
+tells from the best.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor
+
+from zoo.comparing.significance import Outcomes, mcnemar
+
+FIRST, GROWTH = 512, 4
+"""Images of the first round, and how many times as many the next ones have. Both keep samples whole blocks of the cache
+of features, so that what a round computed serves the next."""
+DROPPED_BELOW = 0.01
+"""A candidate whose McNemar p-value against the best of a round is below this goes no further."""
+
+
+def sample_sizes(images: int) -> list[int]:
+    """The number of images in each round. The last one has them all."""
+    sizes = []
+    size = FIRST
+    while size < images:
+        sizes.append(size)
+        size *= GROWTH
+    return [*sizes, images]
+
+
+def sample_order(labels: Sequence[int], seed: int) -> list[int]:
+    """An order of the images such that the first N of it, for every N, hold each class in its share; drawn by seed."""
+    places: list[tuple[float, int, int]] = []
+    for label in sorted(set(labels)):
+        members = [index for index, each in enumerate(labels) if each == label]
+        random.Random(f"sample/{seed}/{label}").shuffle(members)
+        places += [((rank + 0.5) / len(members), label, index) for rank, index in enumerate(members)]
+    return [index for _, _, index in sorted(places)]
+
+
+def outcomes(first: Tensor, second: Tensor) -> Outcomes:
+    """Count how often two classifiers were right, from bool[N] of each on the same N images."""
+    return Outcomes(
+        both_right=int((first & second).sum()),
+        only_first=int((first & ~second).sum()),
+        only_second=int((~first & second).sum()),
+        both_wrong=int((~first & ~second).sum()),
+    )
+
+
+def p_value(first: Tensor, second: Tensor) -> float:
+    """McNemar's exact p-value of two classifiers, from bool[N] of each on the same N images."""
+    counted = outcomes(first, second)
+    return mcnemar(counted.only_first, counted.only_second)
+
+
+def cannot_win(right: Mapping[str, Tensor], *, stays: str) -> dict[str, float]:
+    """Return the candidates that are dropped after a round, with the p-value of each.
+
+    Args:
+        right: CandidateBackbone -> which of the round's N images it classified correctly, bool[N].
+        stays: The best by prior, which is never dropped: a probe on a small sample may be wrong about it.
+    """
+    best = max(right, key=lambda name: int(right[name].sum()))
+    found = {}
+    for name, each in right.items():
+        p = p_value(right[best], each)
+        if name not in (best, stays) and int(each.sum()) < int(right[best].sum()) and p < DROPPED_BELOW:
+            found[name] = p
+    return found
