@@ -82,7 +82,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class CandidateBackbones:
-    """The candidates, the best by prior first, and what was left out."""
+    """The candidates in the order in which they are tried, and what was left out."""
 
     chosen: tuple[CandidateBackbone, ...]
     left_out: tuple[LeftOut, ...]
@@ -204,7 +204,7 @@ class _Finder:
 
 
 def find_candidates(registry: Registry, named: Sequence[str], limits: Limits, *, offline: bool) -> CandidateBackbones:
-    """Find the candidates, the best by prior first.
+    """Find the candidates: first those whose weights are on this machine, in the order of the prior.
 
     Args:
         registry: Where names are looked up.
@@ -232,7 +232,9 @@ def find_candidates(registry: Registry, named: Sequence[str], limits: Limits, *,
         raise OptionError(_nothing_left(found, finder.left_out, limits))
     if offline:
         passing = _without_downloads(passing, finder.left_out)
-    return CandidateBackbones(tuple(sorted(passing, key=lambda each: (-each.prior, each.name))), tuple(finder.left_out))
+    # What is here costs no download, so that it comes first.
+    ordered = sorted(passing, key=lambda each: (each.download_bytes > 0, -each.prior, each.name))
+    return CandidateBackbones(tuple(ordered), tuple(finder.left_out))
 
 
 def _without_downloads(candidates: list[CandidateBackbone], left_out: list[LeftOut]) -> list[CandidateBackbone]:

@@ -125,8 +125,23 @@ class Shortlist:
         }
 
 
-Found = tuple[CandidateBackbone, Latency | None, dict[int, Probe], str]
-"""A candidate, its latency, its probe on each number of images, and why it went no further."""
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What is known of a candidate at the end."""
+
+    candidate: CandidateBackbone
+    latency: Latency | None
+    probes: dict[int, Probe]
+    """By the number of images that it was judged on; at least one."""
+    out: str
+    """Why it went no further; empty where it was compared on all images."""
+    beaten: bool
+    """Whether that was because others were better."""
+
+    @property
+    def last(self) -> Probe:
+        """The probe on most images."""
+        return self.probes[max(self.probes)]
 
 
 def ranked(
@@ -152,7 +167,10 @@ def ranked(
         seconds: Seconds that it took.
         interrupted: Whether it was stopped.
     """
-    order = sorted(found, key=lambda each: (-max(each[2]), -_last(each).accuracy.value, _last(each).loss, each[0].name))
+    order = sorted(
+        found,
+        key=lambda each: (-max(each.probes), -each.last.accuracy.value, each.last.loss, each.candidate.name),
+    )
     first = order[0]
     tested = [_paired(first, each) for each in order[1:]]
     corrected = (1.0, *holm([p for _, _, p in tested]))
@@ -168,17 +186,17 @@ def ranked(
         interrupted=interrupted,
         ranked=tuple(
             Ranked(
-                candidate=each[0],
-                latency=each[1],
-                images=len(_last(each).right),
-                accuracy=_last(each).accuracy,
-                loss=_last(each).loss,
+                candidate=each.candidate,
+                latency=each.latency,
+                images=len(each.last.right),
+                accuracy=each.last.accuracy,
+                loss=each.last.loss,
                 difference=row[0],
                 interval=row[1],
                 p=p,
-                as_good=p >= ALPHA and not each[3].startswith("cannot win"),
-                out=each[3],
-                command=command(each[0], request, head),
+                as_good=p >= ALPHA and not each.beaten,
+                out=each.out,
+                command=command(each.candidate, request, head),
             )
             for each, row, p in zip(order, rows, corrected, strict=True)
         ),
@@ -200,14 +218,10 @@ def command(candidate: CandidateBackbone, request: Request, head: str) -> str:
     return " ".join(words)
 
 
-def _last(found: Found) -> Probe:
-    return found[2][max(found[2])]
-
-
 def _paired(first: Found, other: Found) -> tuple[float, Interval, float]:
     """-> (difference in accuracy, its interval, p-value), on the largest sample of both."""
-    size = max(first[2].keys() & other[2].keys())
-    one, two = first[2][size], other[2][size]
+    size = max(first.probes.keys() & other.probes.keys())
+    one, two = first.probes[size], other.probes[size]
     if one.files != two.files:
         # A file that one preprocessing can read and another cannot.
         common = set(one.files) & set(two.files)

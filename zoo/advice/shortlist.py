@@ -11,7 +11,7 @@ import torch
 from zoo.advice.candidate_backbones import CandidateBackbone, LeftOut, Limits, find_candidates
 from zoo.advice.features import ProbeFeatures, probe_features, similar_groups
 from zoo.advice.latency import Latency, latency_of
-from zoo.advice.ranking import Probe, Shortlist, ranked
+from zoo.advice.ranking import Found, Probe, Shortlist, ranked
 from zoo.advice.rounds import cannot_win, sample_order, sample_sizes
 from zoo.data.dataset import Dataset
 from zoo.errors import DataError, Offline, OptionError, Unreachable, ZooError, first_line
@@ -24,12 +24,13 @@ from zoo.probes.folds import make_folds
 from zoo.registry.registry import Registry
 from zoo.specs.plan import Plan
 from zoo.text import duration
+from zoo.weights.offline import switched_off
 
 LEAST_BUDGET, SHARE_OF_RUN = 60.0, 0.2
 """Where no budget is given: a fifth of the time that fine-tuning is estimated to take, at least a minute."""
 _OVER = 1.1
 """How far beyond its budget a shortlist may compute before it is cut off in the middle of a candidate."""
-_RATE = {"cpu": 20.0, "cuda": 2000.0}
+_RATE = {"cpu": 50.0, "cuda": 2000.0}
 """Billions of multiply-adds a second that are assumed before anything was measured."""
 _DOWNLOAD = 5e6
 """Bytes a second that are assumed before anything was downloaded."""
@@ -71,6 +72,10 @@ class _State:
     plan: Plan | None = None
     out: str = ""
     """Why it goes no further; empty while it does."""
+    beaten: bool = False
+    """Whether that is because others are better, not because of time."""
+    cut_off: bool = False
+    """Whether the time was over in the middle of it."""
 
 
 def make_shortlist(request: Request, wanted: Wanted, registry: Registry, report: Report) -> Shortlist:
@@ -89,7 +94,8 @@ def make_shortlist(request: Request, wanted: Wanted, registry: Registry, report:
         UnknownName, WeightsError, DataError: As `find_candidates` and reading the data raise them.
     """
     began = time.monotonic()
-    found = find_candidates(registry, wanted.backbones, wanted.limits, offline=request.offline)
+    offline = switched_off(request.offline, hub=False) is not None
+    found = find_candidates(registry, wanted.backbones, wanted.limits, offline=offline)
     dataset = dataset_of(request, registry, report)
     _refuse_small_classes(dataset)
     work = _Work(request, wanted, registry, report, dataset, began, [_State(each) for each in found.chosen])
@@ -146,12 +152,16 @@ class _Work:
         except KeyboardInterrupt:
             # Every state is whole at any moment; a candidate under way has no probe of this size.
             self._interrupted = True
-            if not any(state.probes for state in self._states):
+            if not self._known:
                 raise
-        if not any(state.probes for state in self._states):
+        if not self._known:
             raise self._nothing_to_show(left_out)
         return ranked(
-            [(state.candidate, state.latency, state.probes, state.out) for state in self._states if state.probes],
+            [
+                Found(state.candidate, state.latency, state.probes, out=state.out, beaten=state.beaten)
+                for state in self._states
+                if state.probes
+            ],
             left_out=[
                 *left_out,
                 *(LeftOut(state.candidate.name, state.out) for state in self._states if not state.probes),
@@ -180,18 +190,26 @@ class _Work:
         self._report(Progress(task=f"backbones on {size:,} images", done=done, total=total, unit="backbones"))
 
     def _has_time(self, state: _State, size: int) -> bool:
-        """Whether the candidate is expected to be done within the budget. The first one is always tried."""
-        if not any(each.probes for each in self._states):
-            return True
+        """Whether the candidate is expected to be done within the budget.
+
+        Of those that the user named, the first is always tried. Of those that nobody named none may take most of it.
+        """
         expected = self._expected(state, size)
-        if self._seconds + expected > self._budget:
+        named = bool(self._wanted.backbones)
+        if self._seconds + expected > self._budget and (self._known or not named):
+            left = max(0.0, self._budget - self._seconds)
             state.out = (
-                f"no time: {size:,} images would take about {duration(expected)}, "
-                f"{duration(max(0.0, self._budget - self._seconds))} of {duration(self._budget)} were left"
+                f"no time: {size:,} images would take about {duration(expected)}, {duration(left)} of "
+                f"{duration(self._budget)} were left"
             )
-        elif not self._wanted.backbones and not state.probes and expected > _MOST_OF_BUDGET * self._budget:
+        elif not named and not state.probes and expected > _MOST_OF_BUDGET * self._budget:
             state.out = f"too slow for this budget: {size:,} images would take about {duration(expected)}"
         return not state.out
+
+    @property
+    def _known(self) -> bool:
+        """Whether anything is known of any candidate."""
+        return any(state.probes for state in self._states)
 
     def _expected(self, state: _State, size: int) -> float:
         """Seconds that a candidate is expected to take for a round."""
@@ -226,6 +244,7 @@ class _Work:
                 accept=self._accepting(state),
             )
         except _OutOfTime:
+            state.cut_off = True
             state.out = f"the budget of {duration(self._budget)} was spent in the middle of it"
             return
         except _TooSlow as error:
@@ -261,7 +280,8 @@ class _Work:
         if isinstance(event, Progress):
             if event.task.startswith("features"):
                 self._fractions = (event.done, event.total or 1)
-            if self._seconds > _OVER * self._budget and self._wanted.budget is not None:
+            # Without a budget of the user's the first candidate decides how much there is.
+            if self._seconds > _OVER * self._budget and (self._known or self._wanted.budget is not None):
                 raise _OutOfTime
         if not isinstance(event, Note) or event.loud:
             self._report(event)
@@ -269,6 +289,11 @@ class _Work:
     def _fitted(self, found: ProbeFeatures) -> Probe:
         groups = self._groups_of(found)
         folds = make_folds(found.targets.tolist(), groups, seed=self._request.seed)
+        if not folds.count:
+            raise DataError(
+                "All images of a class are copies of one another, in every class, so none can judge a probe.\n"
+                "Next: zoo data check lists the copies."
+            )
         judged = cross_validate(found.features, found.targets, len(found.classes), folds)
         return Probe.of(judged, found.targets, [file.relative for file in found.files])
 
@@ -292,12 +317,15 @@ class _Work:
         right = {state.candidate.name: state.probes[size].right for state in self._states if size in state.probes}
         if not right:
             return
-        for name, p in cannot_win(right, stays=self._states[0].candidate.name).items():
-            state = next(each for each in self._states if each.candidate.name == name)
+        by_name = {state.candidate.name: state for state in self._states}
+        prior = max(right, key=lambda name: by_name[name].candidate.prior)
+        for name, p in cannot_win(right, stays=prior).items():
+            state = by_name[name]
+            state.beaten = True
             state.out = f"cannot win: behind the best on {size:,} images, paired p = {p:.1g}"
 
     def _nothing_to_show(self, left_out: Sequence[LeftOut]) -> ZooError:
-        stopped = [state for state in self._states if "in the middle" in state.out]
+        stopped = [state for state in self._states if state.cut_off]
         if stopped:
             done, total = self._fractions
             need = self._seconds * total / done if done else 10 * self._seconds
