@@ -62,7 +62,9 @@ def _refuse_unreadable(dataset: Dataset, faults: dict[str, str], total: int) -> 
     more = f"\n  and {len(faults) - 10} more" if len(faults) > 10 else ""
     checked: tuple[Split, ...] = ("train", "val")
     for split in checked:
-        files = dataset.splits[split]
+        files = dataset.splits.get(split)
+        if files is None:  # with folds there is no val
+            continue
         left = {file.label for file in files}
         gone = [name for label, name in enumerate(dataset.classes) if label not in left]
         if gone:
