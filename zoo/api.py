@@ -320,6 +320,8 @@ def plan(
     input_size: tuple[int, int] | None = None,
     out: str | Path | None = None,
     seed: int = 0,
+    folds: int | None = None,
+    every_stage: bool = False,
     device: str = "auto",
     precision: str = "auto",
     tune: bool = True,
@@ -350,6 +352,9 @@ def plan(
         input_size: (height, width) in pixels. Default: that of the weights.
         out: The run folder. Default: a new one under `runs/`.
         seed: Random seed for the split, initialisation, order and augmentation.
+        folds: So many folds in place of a validation split: every image of train and val is trained on, and predicted
+            by a fit to the other folds, which near-duplicates never divide. Default: none.
+        every_stage: Whether folds may repeat stages that train the backbone. K folds then take about K times as long.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
         precision: `float32`, `bfloat16`, or `auto`: the precision and memory layout that were measured to be at least
             1.2 times faster on this machine for this model.
@@ -383,6 +388,8 @@ def plan(
         "input_size": input_size,
         "out": out,
         "seed": seed,
+        "folds": folds,
+        "every_stage": every_stage,
         "device": device,
         "precision": precision,
         "tune": tune,
@@ -412,6 +419,8 @@ def finetune(
     input_size: tuple[int, int] | None = None,
     out: str | Path | None = None,
     seed: int = 0,
+    folds: int | None = None,
+    every_stage: bool = False,
     device: str = "auto",
     precision: str = "auto",
     tune: bool = True,
@@ -444,6 +453,9 @@ def finetune(
         input_size: (height, width) in pixels. Default: that of the weights.
         out: The run folder. Default: a new one under `runs/`.
         seed: Random seed for the split, initialisation, order and augmentation.
+        folds: So many folds in place of a validation split: every image of train and val is trained on, and predicted
+            by a fit to the other folds, which near-duplicates never divide. Default: none.
+        every_stage: Whether folds may repeat stages that train the backbone. K folds then take about K times as long.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
         precision: `float32`, `bfloat16`, or `auto`: the precision and memory layout that were measured to be at least
             1.2 times faster on this machine for this model.
@@ -480,6 +492,8 @@ def finetune(
         "input_size": input_size,
         "out": out,
         "seed": seed,
+        "folds": folds,
+        "every_stage": every_stage,
         "device": device,
         "precision": precision,
         "tune": tune,

@@ -111,7 +111,8 @@ class EpochFinished:
     train_loss: float
     """Mean loss over the training images of the epoch."""
     val: Mapping[str, float]
-    """Validation scores: `accuracy`, `macro_f1`, `loss`."""
+    """Validation scores: `accuracy`, `macro_f1`, `loss`. Of a run in folds those out of fold, at the end of a stage;
+    empty for its other epochs."""
     seconds: float
     images_per_second: float
 
@@ -133,7 +134,8 @@ class StageFinished:
     stage: str
     seconds: float
     val: Mapping[str, float] = field(default_factory=dict)
-    """Validation scores of the model that the stage ends with: `accuracy`, `macro_f1`, `loss`."""
+    """Validation scores of the model that the stage ends with: `accuracy`, `macro_f1`, `loss`. Of a run in folds, those
+    out of fold."""
     abandoned: str = ""
     """Why the stage was given up before its end; empty where it was not. Then its model is not used, and later stages
     begin from the best one so far."""
@@ -146,9 +148,9 @@ class RunFinished:
     result: RunResult
     """The result that `finetune` returns, also where a check of the proof failed."""
     confusion: Sequence[Sequence[int]]
-    """Validation images by [true class][predicted class], in the order of `result.classes`. Up to 200 classes a tuple
-    of tuples. Of more it reads the same, but makes a row when it is asked for; its attribute `cells` has what is not
-    zero, as (true class, predicted class, images)."""
+    """Validation images by [true class][predicted class], in the order of `result.classes`; of a run in folds all
+    images, out of fold. Up to 200 classes a tuple of tuples. Of more it reads the same, but makes a row when it is
+    asked for; its attribute `cells` has what is not zero, as (true class, predicted class, images)."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -99,7 +99,8 @@ class MLflow:
 
     def _finish(self, event: zoo.RunFinished, client: MlflowClient) -> None:
         self._write()
-        for name, value in event.result.metrics["val"].items():
+        metrics = event.result.metrics
+        for name, value in metrics.get("val", metrics.get("out_of_fold", {})).items():
             client.log_metric(self._run, f"result/{name}", value)
         client.log_image(self._run, zoo.draw_confusion(event.confusion, event.result.classes), "confusion.png")
         client.log_dict(self._run, dict(event.result.content), "result.json")

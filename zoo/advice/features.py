@@ -73,6 +73,7 @@ def probe_features(
         ZooError: As `zoo.finetune` with the same request, before it trains.
     """
     asked = replace(request, head=PROBE, head_options={}, recipe=CLOSED_FORM_RECIPE, set=(), epochs=None)
+    asked = replace(asked, folds=None, every_stage=False)  # a probe has folds of its own
     with prepare(asked, registry, report, dataset=dataset) as prepared:
         found = prepared.examined.dataset
         wanted = {split: found.splits[split] for split in SPLITS if split in splits and found.splits.get(split)}

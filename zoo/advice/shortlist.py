@@ -231,7 +231,7 @@ class _Work:
             state.out = f"its weights cannot be downloaded: nothing of {host} could be reached"
             return
         sample = self._order[:size]
-        dataset = replace(self._dataset, splits={"train": tuple(self._files[index] for index in sample), "val": ()})
+        dataset = replace(self._dataset, splits={"train": tuple(self._files[index] for index in sample)})
         asked = replace(self._request, backbone=candidate.backbone, weights=candidate.weights)
         began = time.monotonic()
         try:

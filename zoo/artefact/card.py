@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from zoo.artefact.config import ArtefactConfig
 from zoo.specs.plan import Plan
 from zoo.specs.preprocessing import Preprocessing
+from zoo.specs.run_result import JUDGED_IN_WORDS, OUT_OF_FOLD, judged_on
 from zoo.text import some
 
 if TYPE_CHECKING:
@@ -29,7 +30,8 @@ def model_card(config: ArtefactConfig, plan: Plan, kept: str = "") -> str:
 
     `kept`: which of the recipe's models this is, in words; it is left out where nobody says.
     """
-    val = config.metrics["val"]
+    judged = judged_on(config.metrics)
+    scores = config.metrics[judged]
     images = {split: sum(counts) for split, counts in plan.data.images.items()}
     lines = [
         "---",
@@ -38,7 +40,8 @@ def model_card(config: ArtefactConfig, plan: Plan, kept: str = "") -> str:
         "",
         f"# {len(config.classes)} classes on {config.backbone.name}",
         "",
-        f"Validation accuracy {val['accuracy']:.3f}, macro F1 {val['macro_f1']:.3f}, on {images['val']} images.",
+        f"{JUDGED_IN_WORDS[judged].capitalize()} accuracy {scores['accuracy']:.3f}, macro F1 {scores['macro_f1']:.3f}, "
+        f"on {images['train' if judged == OUT_OF_FOLD else judged]} images{_of_folds(plan)}.",
         "",
         "| | |",
         "|---|---|",
@@ -60,6 +63,12 @@ def model_card(config: ArtefactConfig, plan: Plan, kept: str = "") -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _of_folds(plan: Plan) -> str:
+    if plan.folds is None:
+        return ""
+    return f", each predicted by a fit to the other {plan.folds.count - 1} of {plan.folds.count} folds"
 
 
 def marked_failed(card: str) -> str:

@@ -24,6 +24,7 @@ from zoo.evaluation.predictions import ImagePrediction, predictions_of
 from zoo.events import Note, Progress, Report
 from zoo.planning.build_plan import CHUNK
 from zoo.registry.registry import Registry
+from zoo.specs.run_result import OUT_OF_FOLD
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,6 +67,16 @@ def evaluate(
     split, dataset = read_evaluation_split(find_data(data, registry, report), classifier.classes)
     for note in dataset.notes:
         report(Note(text=note))
+    if OUT_OF_FOLD in classifier.config.metrics and split != "test":
+        where = "without splits" if split == "all" else f"of the split {split}"
+        report(
+            Note(
+                text="This classifier was trained in folds, on the images of train and val alike. If these images "
+                f"({where}) are among them, their scores are too good: its evaluation.json has the scores out of fold. "
+                "Next: give images that it has not seen.",
+                loud=True,
+            )
+        )
     (files,) = dataset.splits.values()
     unreadable: dict[str, str] = {}
     used: list[ImageFile] = []

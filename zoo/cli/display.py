@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from types import TracebackType
 
 from rich.progress import (
@@ -69,6 +69,7 @@ class RunDisplay:
         self._last_line: dict[str, float] = {}
         self._last_epoch: EpochFinished | None = None
         self._fitted: dict[str, str] = {}
+        self._judged = "val"
         self._as_json = as_json
         self._redirected = contextlib.ExitStack()
 
@@ -117,6 +118,7 @@ class RunDisplay:
             interrupt.run_started(event.run)
             # Stages that have no epochs.
             self._fitted = {stage.settings.name: "fitted in one go" for stage in event.plan.stages if not stage.steps}
+            self._judged = "val" if event.plan.folds is None else "out-of-fold"
         elif isinstance(event, RunFinished):
             interrupt.run_finished()
         elif self._verbosity.quiet:
@@ -151,7 +153,7 @@ class RunDisplay:
         if self._verbosity.verbose or epoch.seconds >= _SHORT_EPOCH:
             self._console.print(
                 f"  epoch {epoch.epoch:>2}/{epoch.epochs}  train loss {epoch.train_loss:.4f}  "
-                f"val loss {epoch.val['loss']:.4f}  val accuracy {epoch.val['accuracy']:.3f}  "
+                f"{self._scores(epoch.val)}"
                 f"{console.seconds(epoch.seconds)}  {epoch.images_per_second:,.0f} images/s"
             )
 
@@ -162,9 +164,15 @@ class RunDisplay:
         last = self._last_epoch
         loss = f"train loss {last.train_loss:.4f}, " if last else ""
         self._console.print(
-            f"  done in {console.seconds(stage.seconds)}: {loss}val loss {stage.val['loss']:.4f}, "
-            f"val accuracy {stage.val['accuracy']:.3f}"
+            f"  done in {console.seconds(stage.seconds)}: {loss}{self._judged} loss {stage.val['loss']:.4f}, "
+            f"{self._judged} accuracy {stage.val['accuracy']:.3f}"
         )
+
+    def _scores(self, val: Mapping[str, float]) -> str:
+        """What an epoch was judged by; nothing where only the end of the stage is, as in folds."""
+        if not val:
+            return ""
+        return f"{self._judged} loss {val['loss']:.4f}  {self._judged} accuracy {val['accuracy']:.3f}  "
 
     def _progress(self, event: ProgressEvent) -> None:
         if self._verbosity.quiet:

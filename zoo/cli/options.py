@@ -74,6 +74,19 @@ InputSize = Annotated[
 ]
 Out = Annotated[Path | None, typer.Option(help="The run folder; must not exist. Default: a new one under runs/.")]
 Seed = Annotated[int, typer.Option(help="Random seed for the split, initialisation, order and augmentation.")]
+Folds = Annotated[
+    int | None,
+    typer.Option(
+        help="Instead of a validation split: train on every image, and predict each by a fit to the other folds.",
+        show_default=False,
+    ),
+]
+EveryStage = Annotated[
+    bool,
+    typer.Option(
+        "--every-stage", help="With --folds: also repeat stages that train the backbone. K folds take K times as long."
+    ),
+]
 Precision = Annotated[str, typer.Option(help="auto (whichever is faster on this machine), float32 or bfloat16.")]
 NoTune = Annotated[
     bool, typer.Option("--no-tune", help="Do not measure which precision and memory layout are fastest.")
@@ -191,6 +204,8 @@ def _run_options(
     input_size: InputSize = None,
     out: Out = _DEFAULT.out,
     seed: Seed = _DEFAULT.seed,
+    folds: Folds = _DEFAULT.folds,
+    every_stage: EveryStage = _DEFAULT.every_stage,
     device: Device = _DEFAULT.device,
     precision: Precision = _DEFAULT.precision,
     no_tune: NoTune = not _DEFAULT.tune,

@@ -10,7 +10,7 @@ from rich.console import Console
 from zoo import text
 from zoo.cli import console
 from zoo.cli.console import Verbosity
-from zoo.specs.plan import Estimate, Plan, ShortlistPlan, StageEstimate, StagePlan, WeightsPlan
+from zoo.specs.plan import Estimate, FoldsPlan, Plan, ShortlistPlan, StageEstimate, StagePlan, WeightsPlan
 from zoo.specs.preprocessing import Preprocessing
 from zoo.specs.selectors import TensorKind
 
@@ -84,9 +84,22 @@ def _facts(plan: Plan, *, all_classes: bool) -> list[list[str]]:
         ["data", f"{plan.data.source}: {_images(plan)}"],
         ["classes", f"{len(plan.classes)}: {text.some(plan.classes, len(plan.classes) if all_classes else _CLASSES)}"],
         *([["split", "; ".join(plan.data.notes)]] if plan.data.notes else []),
+        *([["folds", _folds(plan, plan.folds)]] if plan.folds else []),
         ["images", Preprocessing.from_dict(plan.preprocessing).describe()],
         ["machine", f"{plan.device}, {plan.compute}, {console.count(plan.threads, 'thread')}, seed {plan.seed}"],
     ]
+
+
+def _folds(plan: Plan, folds: FoldsPlan) -> str:
+    low, high = min(folds.images), max(folds.images)
+    sizes = f"{low:,}" if low == high else f"{low:,} to {high:,}"
+    together = f"; {folds.kept_together:,} copies and near-duplicates stay together" if folds.kept_together else ""
+    repeated = (
+        ""
+        if all(stage.head_alone for stage in plan.stages)
+        else (f"; every stage is trained {folds.count + 1} times, about {folds.count} times as long as once")
+    )
+    return f"{folds.count} of {sizes} images, by seed {plan.seed}{together}{repeated}"
 
 
 def _download(weights: WeightsPlan) -> str:

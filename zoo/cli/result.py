@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from zoo.cli import console
 from zoo.cli.console import Verbosity
 from zoo.cli.document import print_document
-from zoo.specs.run_result import kept_in_words, named_in_words, optimism_in_words
+from zoo.specs.run_result import OUT_OF_FOLD, judged_on, kept_in_words, named_in_words, optimism_in_words
 from zoo.storage.atomic import json_line, json_text, write_text
 from zoo.text import counted, points, shell_word
 
@@ -36,7 +36,8 @@ def print_result(result: Result, verbosity: Verbosity, *, as_json: bool) -> None
         return
     screen = console.out()
     rows = _candidates(result.content, every_blend=verbosity.verbose)
-    columns = ["stage", "val accuracy", "macro F1", "val loss", "gain", "time"]
+    folds, judged = result.content.get("folds"), "out-of-fold" if "folds" in result.content else "val"
+    columns = ["stage", f"{judged} accuracy", "macro F1", f"{judged} loss", "gain", "time"]
     screen.print()
     console.show(screen, console.table("Result", columns, rows, right=columns[1:]))
     screen.print()
@@ -45,10 +46,13 @@ def print_result(result: Result, verbosity: Verbosity, *, as_json: bool) -> None
             after = counted(stage["epochs"], "epoch")
             screen.print(f"{stage['name']} was given up after {after}: {stage['abandoned_why']}")
     for split, metrics in result.metrics.items():
-        screen.print(f"{split} accuracy {metrics['accuracy']:.3f}, macro F1 {metrics['macro_f1']:.3f}", style="bold")
+        name = judged if split == OUT_OF_FOLD else split
+        screen.print(f"{name} accuracy {metrics['accuracy']:.3f}, macro F1 {metrics['macro_f1']:.3f}", style="bold")
+    if folds is not None and not verbosity.quiet:
+        screen.print(_folds(folds))
     flattery = optimism_in_words(result.content["selection"])
     if flattery and not verbosity.quiet:
-        screen.print(f"{flattery[0].upper()}{flattery[1:]} (val accuracy).")
+        screen.print(f"{flattery[0].upper()}{flattery[1:]} ({judged} accuracy).")
     screen.print(proof_lines(result, verbosity))
     seconds = result.content["seconds"]
     parts = ", ".join(f"{name} {console.seconds(value)}" for name, value in seconds.items() if name != "total")
@@ -58,6 +62,15 @@ def print_result(result: Result, verbosity: Verbosity, *, as_json: bool) -> None
         screen.print(f"report: {result.path / 'report.html'}")
     if not verbosity.quiet:
         screen.print(f"next: zoo predict {shell_word(result.artefact)} IMAGE")
+
+
+def _folds(folds: Sequence[Mapping[str, Any]]) -> str:
+    of_folds = ", ".join(f"{fold['accuracy']:.3f}" for fold in folds)
+    images = sum(fold["images"] for fold in folds)
+    return (
+        f"Each of {images:,} images was predicted by a fit to the other folds, without copies of it; accuracy of the "
+        f"folds: {of_folds}. The classifier is fitted to all of them."
+    )
 
 
 def _candidates(content: Mapping[str, Any], *, every_blend: bool) -> list[list[str]]:
@@ -80,7 +93,7 @@ def _stage_row(stage: Mapping[str, Any], kept: str) -> list[str]:
 
 
 def _scores(scored: Mapping[str, Any]) -> list[str]:
-    val = scored["metrics"]["val"]
+    val = scored["metrics"][judged_on(scored["metrics"])]
     return [f"{val['accuracy']:.3f}", f"{val['macro_f1']:.3f}", f"{val['loss']:.4f}"]
 
 

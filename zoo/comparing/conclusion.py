@@ -9,8 +9,9 @@ from collections.abc import Sequence
 
 from zoo.comparing.comparison import ComparedRun, PairedTest, RunPair
 from zoo.comparing.differences import value_of
+from zoo.specs.run_result import OUT_OF_FOLD
 
-SPLIT_WORDS = {"test": "test", "val": "validation"}
+SPLIT_WORDS = {"test": "test", "val": "validation", OUT_OF_FOLD: "out-of-fold"}
 _FEW_DISCORDANT = 10
 """Below so many discordant images, a bootstrap interval is too narrow to rely on."""
 
@@ -117,7 +118,8 @@ def _other_split(tested: PairedTest) -> str:
     """The validation split beside the test split."""
     outcomes = tested.outcomes
     return (
-        f"On the {outcomes.images:,} {SPLIT_WORDS[tested.split]} images, on which stages were chosen: "
+        f"On the {outcomes.images:,} {SPLIT_WORDS[tested.split]} images"
+        f"{', on which stages were chosen' if tested.split == 'val' else ''}: "
         f"{points(outcomes.difference)} points, {p_value_text(tested.p_adjusted)}."
     )
 
@@ -174,14 +176,15 @@ def _selection(runs: Sequence[ComparedRun], comparisons: Sequence[RunPair]) -> s
             "Nothing was chosen on the test images so far. If you pick a run by this comparison, you choose on them, "
             "and its score becomes slightly optimistic."
         )
+    images = " and ".join(dict.fromkeys(f"{SPLIT_WORDS[pair.tested[0].split]} images" for pair in comparisons))
     among = ", ".join(f"{run.letter} among {run.candidates}" for run in runs if run.candidates > 1)
     if among:
         chosen = (
-            f"The kept stage was already chosen on the validation images ({among}). If you pick a run by this "
+            f"The kept stage was already chosen on the {images} ({among}). If you pick a run by this "
             "comparison, you choose on them again"
         )
     else:
-        chosen = "If you pick a run by this comparison, you choose on the validation images"
+        chosen = f"If you pick a run by this comparison, you choose on the {images}"
     return (
         f"{chosen}, and its score becomes slightly optimistic. Next: evaluate the run you pick once, on images on "
         "which nothing was chosen, in a test/ folder."

@@ -49,10 +49,13 @@ def differences_between(first: Plan, second: Plan, registry: Registry, *, same_f
     ]
     if _precision(first) != _precision(second):
         choices.append("precision")
+    folds = [plan.folds.count if plan.folds else None for plan in (first, second)]
+    choices += ["folds"] if folds[0] != folds[1] else []
     follows: list[str] = []
     if first.data.digest != second.data.digest:
-        # Same images but another split: if the seeds differ, the split was drawn from the seed.
-        drawn = bool(same_files) and first.seed != second.seed
+        # Same images but another split: if the seeds differ, the split was drawn from the seed. With folds there is
+        # none.
+        drawn = bool(same_files) and (first.seed != second.seed or None in folds)
         (follows if drawn else choices).append("split" if same_files else "data")
     return Differences(
         choices=tuple(choices),
@@ -90,6 +93,7 @@ def _values(plan: Plan) -> dict[str, str]:
         "precision": _precision(plan),
         "data": f"{plan.data.source} ({plan.data.digest[:12]})",
         "split": plan.data.digest[:12],
+        "folds": str(plan.folds.count) if plan.folds else "none",
         "seed": str(plan.seed),
         "computed precision": plan.precision,
         "memory layout": plan.memory_format,
@@ -132,6 +136,9 @@ def _recipe(first: Plan, second: Plan, registry: Registry) -> Iterator[str]:
     if "keep" in differing:
         # What helps to choose among stages is switched off where the last one is kept in any case.
         differing = [name for name in differing if name.rpartition(".")[2] not in (*FOR_CHOOSING, "choose_by")]
+    if (first.folds is None) != (second.folds is None):
+        # In folds no stage is given up: that is decided on validation images.
+        differing = [name for name in differing if name.rpartition(".")[2] != "abandon"]
     if first.head.closed_form != second.head.closed_form:
         # A closed-form head is fitted in one pass, whatever number of epochs the recipe has.
         differing = [name for name in differing if name.rpartition(".")[2] != "epochs"]

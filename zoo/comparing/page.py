@@ -116,8 +116,9 @@ def _curves(
     letters: list[tuple[float, float]] = []
     for index, (run, numbers) in enumerate(zip(runs, series, strict=True)):
         parts += _curve(run, numbers, style_of(index), frame, letters)
+    judged = " or ".join(dict.fromkeys(SPLIT_WORDS[run.record.judged] for run in runs)).capitalize()
     ends = "; ".join(f"{run.letter} ends at {last_value(numbers)}" for run, numbers in zip(runs, series, strict=True))
-    return drawing(parts, width=width, height=height, label=f"Validation {metric} over epochs: {ends}", size=size)
+    return drawing(parts, width=width, height=height, label=f"{judged} {metric} over epochs: {ends}", size=size)
 
 
 def _curve(

@@ -13,9 +13,10 @@ from zoo.errors import DataError, Refused
 from zoo.evaluation.predictions import ImagePrediction
 from zoo.reporting.record import RunRecord
 from zoo.specs.plan import Plan
+from zoo.specs.run_result import OUT_OF_FOLD
 
-SPLITS = ("test", "val")
-"""The most telling split first: nothing was chosen on `test`."""
+SPLITS = ("test", "val", OUT_OF_FOLD)
+"""The most telling split first: nothing was chosen on `test`. A run has `val`, or with folds `out_of_fold`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ class Contents:
 
     def _read(self, plan: Plan) -> dict[str, str] | None:
         try:
-            dataset = read_folder(Path(plan.data.path), seed=plan.seed)
+            dataset = read_folder(Path(plan.data.path), seed=plan.seed, folds=plan.folds is not None)
             # The plan's digest covers readable files only.
             dataset = dataset.without(
                 {file: detail for file, reason, detail in plan.data.skipped if reason == "unreadable"}
@@ -82,6 +83,14 @@ def pairs_of(first: RunRecord, second: RunRecord, contents: Contents) -> dict[st
         ]
         if pairs:
             paired[split] = tuple(pairs)
+    if not paired and (first.plan.folds is None) != (second.plan.folds is None):
+        folded, other = (second, first) if first.plan.folds is None else (first, second)
+        assert folded.plan.folds is not None
+        raise Refused(
+            f"{folded.path} was judged out of fold, on the images that it is trained on, and {other.path} on a "
+            "validation split, so they judged no image in the same way and their results cannot be compared.\n"
+            f"Next: train both with --folds {folded.plan.folds.count}, or both without. A test split would serve both."
+        )
     if not paired:
         raise Refused(
             f"{first.path} and {second.path} judged no image in common, so their results cannot be compared.\n"

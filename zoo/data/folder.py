@@ -16,10 +16,11 @@ from zoo.specs.data import FOLDER, ClassFolders, FolderFile, Skipped, is_image_n
 from zoo.text import printable
 
 
-def read_folder(path: Path, *, seed: int) -> Dataset:
+def read_folder(path: Path, *, seed: int, folds: bool = False) -> Dataset:
     """Read the data set in a folder; every file below `path` is either used or listed as skipped with the reason.
 
-    If there is no `val/`, a fifth of every class in train is drawn for it (stratified, with `seed`).
+    If there is no `val/`, a fifth of every class in train is drawn for it (stratified, with `seed`). With `folds`
+    nothing is drawn, and images in `val/` join those of train.
 
     Raises:
         DataError: The folder does not exist or has no images, fewer than two classes, an empty class, or a class that
@@ -29,7 +30,7 @@ def read_folder(path: Path, *, seed: int) -> Dataset:
         listing = read_class_folders(list_folder(path))
     except LayoutError as error:
         raise DataError(f"{path} {error}") from None
-    return to_dataset(to_unchecked(listing, source=str(path), path=path, reader=FOLDER), seed=seed)
+    return to_dataset(to_unchecked(listing, source=str(path), path=path, reader=FOLDER), seed=seed, folds=folds)
 
 
 def list_folder(path: Path) -> ClassFolders:

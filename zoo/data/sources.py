@@ -80,12 +80,14 @@ def find_data(argument: Path, registry: Registry, report: Report) -> DataLocatio
     raise DataError(_nothing_reads(argument, registry))
 
 
-def read_dataset(location: DataLocation, *, seed: int) -> Dataset:
+def read_dataset(location: DataLocation, *, seed: int, folds: bool = False) -> Dataset:
     """Read the data set to train on; every file is used or listed as skipped. `seed` draws val if there is none.
+
+    With `folds` nothing is drawn, and val joins train.
 
     Raises DataError for data that cannot be used, Refused if a package is missing, PluginError for a broken source.
     """
-    return to_dataset(read_unchecked(location), seed=seed)
+    return to_dataset(read_unchecked(location), seed=seed, folds=folds)
 
 
 def read_unchecked(location: DataLocation, *, classes: Collection[str] = ()) -> UncheckedData:

@@ -18,6 +18,7 @@ from zoo.text import composed, counted, exact, folded, some
 VAL_SHARE = 0.2
 """Share of every class that is drawn from train for val."""
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
+JOINED_NOTE = "val joins train: with folds every image is trained on"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,18 +48,27 @@ class UncheckedData:
     notes: tuple[str, ...] = ()
 
 
-def to_dataset(data: UncheckedData, *, seed: int) -> Dataset:
+def to_dataset(data: UncheckedData, *, seed: int, folds: bool = False) -> Dataset:
     """Make the data set to train on. If there is no val, it is drawn from train with `seed`.
+
+    Args:
+        data: What the source holds.
+        seed: Draws val.
+        folds: Whether every image of train and val is to be trained on: then both are `train`, and there is no val.
 
     Raises:
         DataError: There is no train, there are no images, fewer than two classes, an empty class, or a class that only
-            train or only another split has (test may lack classes).
+            train or only another split has (test may lack classes; so may val, where it joins train).
     """
     classes = _train_classes(data)
-    _refuse_different_classes(data, classes)
+    _refuse_different_classes(data, classes, complete=() if folds else ("val",))
     splits = {split: image_files(data, split, classes) for split in data.splits}
     notes = list(data.notes)
-    if "val" not in splits:
+    if folds:
+        notes += [JOINED_NOTE] if "val" in splits else []
+        joined = (*splits["train"], *splits.pop("val", ()))
+        splits["train"] = tuple(sorted(joined, key=lambda file: file.label))
+    elif "val" not in splits:
         _refuse_single_images(data, splits["train"], classes)
         splits["train"], splits["val"] = split_stratified(splits["train"], classes, seed)
         notes.append(split_note(seed))
@@ -229,7 +239,8 @@ def _train_classes(data: UncheckedData) -> tuple[str, ...]:
     return classes
 
 
-def _refuse_different_classes(data: UncheckedData, classes: Sequence[str]) -> None:
+def _refuse_different_classes(data: UncheckedData, classes: Sequence[str], *, complete: Sequence[Split]) -> None:
+    """Refuse unknown classes in any split, and splits in `complete` that lack one."""
     path, names, known = data.source, data.split_names, set(classes)
     for split, by_class in data.splits.items():
         unknown = sorted((name for name, files in by_class.items() if name not in known and files), key=natural_key)
@@ -241,7 +252,7 @@ def _refuse_different_classes(data: UncheckedData, classes: Sequence[str]) -> No
             )
         # Stages are chosen by their scores on val, so val must have every class; test only reports.
         missing = [name for name in classes if not by_class.get(name)]
-        if missing and split == "val":
+        if missing and split in complete:
             train, val = names["train"], names["val"]
             count = counted(len(missing), "class", "classes")
             raise DataError(

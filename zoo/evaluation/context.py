@@ -70,8 +70,12 @@ class RunContext:
 
     @property
     def val(self) -> tuple[ImageFile, ...]:
-        """The images of the validation split."""
-        return self.dataset.splits["val"]
+        """The images of the validation split.
+
+        A run in folds has none: these are the training images then, and what a stage says of them is no score. Its
+        scores are those of `zoo.training.out_of_fold`.
+        """
+        return self.dataset.splits.get("val", self.train)
 
     @cached_property
     def train_targets(self) -> Tensor:

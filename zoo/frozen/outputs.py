@@ -24,7 +24,7 @@ from zoo.specs.plan import StagePlan
 from zoo.specs.run_result import Check
 from zoo.storage.eviction import LIMIT
 from zoo.storage.feature_cache import CacheKey, FeatureCache, name_of
-from zoo.storage.table import Block, Table, block_of, joined
+from zoo.storage.table import Block, Table, TablePart, block_of, joined
 from zoo.storage.tensors import tensor_digest
 
 BLOCK = 4
@@ -77,12 +77,19 @@ class FrozenOutputs:
         val_files = self._context.val
 
         def fill(filling: _TableFiller) -> tuple[tuple[Table, ...], Table]:
-            return self._views(stage, keys, filling), filling.fill_table(val_files, "of val")
+            views = self._views(stage, keys, filling)
+            if not keys and val_files == self._context.train:  # a run in folds has no val
+                return views, views[0]
+            return views, filling.fill_table(val_files, "of val")
 
         (views, val), size = self._filled(subject, cut, fill, first=val_files, in_memory=in_memory)
         return CachedInputs(
             views, val, self._context.micro_batches(size, f"validation {stage.settings.name}"), stage.cut
         )
+
+    def part(self, train: Sequence[int], held_out: Sequence[int]) -> PartOfOutputs:
+        """The same for a fit to some of the training images, by number, that is judged on others of them."""
+        return PartOfOutputs(self, train, held_out)
 
     def features(self, files: Mapping[_Name, Sequence[ImageFile]]) -> dict[_Name, Tensor]:
         """Return the features[N, F] of several lists of files, each under its name, which progress is reported with."""
@@ -146,6 +153,25 @@ class FrozenOutputs:
                 "provider": [plan.backbone.distribution, plan.backbone.version],
             }
         )
+
+
+class PartOfOutputs:
+    """Gives each stage of a fold the rows of its images, from those of all images: they are computed once."""
+
+    def __init__(self, whole: FrozenOutputs, train: Sequence[int], held_out: Sequence[int]) -> None:
+        self._whole = whole
+        self._train = train
+        self._held_out = held_out
+
+    def forget(self) -> None:
+        """Free the rows that are in memory."""
+        self._whole.forget()
+
+    def inputs(self, stage: StagePlan) -> CachedInputs:
+        """The inputs of a stage: rows of the fold's training images, and of the held-out ones in place of val."""
+        whole = self._whole.inputs(stage)
+        views = tuple(TablePart(view, self._train) for view in whole.views)
+        return CachedInputs(views, TablePart(whole.val, self._held_out), whole.micro_batches, whole.before)
 
 
 class _TableFiller:

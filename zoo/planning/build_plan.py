@@ -17,7 +17,7 @@ from zoo.planning.versions import versions
 from zoo.planning.warnings import duplicate_warnings, loss_warnings, plan_warnings
 from zoo.registry.names import qualified_name
 from zoo.specs.options import options_to_dict
-from zoo.specs.plan import BackbonePlan, DataPlan, GroupPlan, HeadPlan, Plan, StagePlan, WeightsPlan
+from zoo.specs.plan import BackbonePlan, DataPlan, FoldsPlan, GroupPlan, HeadPlan, Plan, StagePlan, WeightsPlan
 from zoo.weights.obtain import Weights, WeightsChoice
 
 CHUNK = 32
@@ -33,6 +33,7 @@ def build_plan(
     *,
     threads: int,
     weights: Weights,
+    folds: FoldsPlan | None = None,
     fallback: str | None = None,
     cut_fault: Callable[[str], str] | None = None,
 ) -> Plan:
@@ -46,6 +47,7 @@ def build_plan(
         threads: With how many torch computes, as it was before anything was built: building may change it, and the
             proof must see that.
         weights: Those that were read, or in a dry run only examined.
+        folds: Those of the training images, in place of a validation split.
         fallback: Why `weights` are not the ones asked for.
         cut_fault: Says of a group what is wrong with the backbone cut before it; empty where nothing is. None in a dry
             run, which builds no model to ask.
@@ -73,6 +75,7 @@ def build_plan(
         classes=dataset.classes,
         preprocessing=store.preprocessing.to_dict(),
         data=_data(resolved, dataset, examined.digest),
+        folds=folds,
         seed=resolved.request.seed,
         device=resolved.device,
         precision=measured.compute.precision,
@@ -115,7 +118,7 @@ def _stages(
             selection,
             resolved.outline,
             train=len(dataset.splits["train"]),
-            val=len(dataset.splits["val"]),
+            val=len(dataset.splits.get("val", ())),
             pretrained=pretrained,
             feature_shape=resolved.feature_shape,
             device=resolved.device,

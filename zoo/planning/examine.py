@@ -63,7 +63,7 @@ def _refuse_unreadable(dataset: Dataset, readable: Dataset, faults: dict[str, st
     checked: tuple[Split, ...] = ("train", "val")
     for split in checked:
         # A sample of a data set has no val, and may lack a class: what was there before is what counts.
-        before, left = ({file.label for file in each.splits[split]} for each in (dataset, readable))
+        before, left = ({file.label for file in each.splits.get(split, ())} for each in (dataset, readable))
         gone = [dataset.classes[label] for label in sorted(before - left)]
         if gone:
             raise DataError(f"No readable image is left of {some(gone)} in {split}:\n{listed}{more}")

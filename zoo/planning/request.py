@@ -53,6 +53,10 @@ class Request:
     budget: float | None = None
     """Most seconds for choosing the backbone, where it is `auto`. None: a fifth of an estimated run, at least a
     minute."""
+    folds: int | None = None
+    """Number of folds in place of a validation split: every image is trained on, and predicted by a fit without it."""
+    every_stage: bool = False
+    """Whether folds may repeat stages that train the backbone, which takes about as many times longer as there are."""
     offline: bool = False
     """Whether the network is off limits. Weights that are not on this machine are an error then, on the samples too."""
 
@@ -64,7 +68,7 @@ def make_request(**arguments: Any) -> Request:
         arguments: By the names of `Request`'s fields; those that are left out have their defaults.
 
     Raises:
-        OptionError: No backbone, or an input size or budget that cannot be.
+        OptionError: No backbone, or an input size, a budget or a number of folds that cannot be.
     """
     if not arguments.get("backbone"):
         raise OptionError("A backbone is needed: [provider/]architecture[.tag].\nNext: zoo list backbones")
@@ -78,6 +82,7 @@ def make_request(**arguments: Any) -> Request:
         arguments["set"] = (assignments,) if isinstance(assignments, str) else tuple(assignments)
     if arguments.get("input_size") is not None:
         arguments["input_size"] = check_input_size(arguments["input_size"])
+    _refuse_folds(arguments.get("folds"), every_stage=arguments.get("every_stage", False))
     return Request(**arguments)
 
 
@@ -118,6 +123,21 @@ def check_input_size(size: object) -> tuple[int, int]:
     if len(sides) != 2 or not all(isinstance(side, int) and side in _INPUTS for side in sides):
         raise _no_size("x".join(map(str, sides)) or str(size))
     return sides[0], sides[1]
+
+
+def _refuse_folds(folds: object, *, every_stage: bool) -> None:
+    if folds is None:
+        if every_stage:
+            raise OptionError(
+                "--every-stage says that folds may repeat stages that train the backbone, and no folds are asked for.\n"
+                "Next: leave --every-stage out, or add --folds 5."
+            )
+        return
+    if not isinstance(folds, int) or isinstance(folds, bool) or folds < 2:
+        raise OptionError(
+            f"--folds must be a whole number from 2 on, got {folds!r}: each fold is predicted by a fit to the others.\n"
+            "Next: --folds 5, the usual number; or leave it out to validate on a part of the images."
+        )
 
 
 def _no_size(text: str) -> OptionError:

@@ -16,6 +16,7 @@ from zoo.events import Note, Progress, Report
 from zoo.model.devices import choose_device
 from zoo.model.measure import feature_shape, idle_parameters
 from zoo.model.model import HEAD, ZooModel
+from zoo.planning.fold_plan import recipe_in_folds
 from zoo.planning.precision import check_precision
 from zoo.planning.request import CLOSED_FORM_RECIPE, DEFAULT_RECIPE, SAMPLE_CLASSES, Request
 from zoo.planning.resolved_model import ResolvedModel, resolve_model
@@ -95,6 +96,8 @@ def resolve(
     if any(set(stage.train) != {HEAD} for stage in chosen.stages):
         outline.idle = idle_parameters(outline)
     selections = select_groups(chosen, recipe_name, outline, model.backbone)
+    if request.folds is not None:
+        chosen = recipe_in_folds(chosen, recipe_name, selections, request)
     return Resolved(
         request=request,
         model=model,
@@ -162,8 +165,9 @@ def dataset_of(request: Request, registry: Registry, report: Report) -> Dataset:
 
         folder = sample_folder(cache_folder(), count, progress=progress)
         report(Note(text=f"No --data given: using the generated sample set of {count} classes ({folder})."))
-        return read_folder(folder, seed=request.seed)
-    dataset = read_dataset(find_data(request.data, registry, report), seed=request.seed)
+        return read_folder(folder, seed=request.seed, folds=request.folds is not None)
+    location = find_data(request.data, registry, report)
+    dataset = read_dataset(location, seed=request.seed, folds=request.folds is not None)
     if request.classes is not None and request.classes != len(dataset.classes):
         kind, where = ("class folders", "folders") if dataset.reader == FOLDER else ("classes", "labels")
         raise OptionError(

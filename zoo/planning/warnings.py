@@ -38,7 +38,7 @@ def plan_warnings(plan: Plan, *, native: tuple[int, int], own_loss: bool) -> tup
         *_similar_classes(plan),
         *_few_images(plan, "train"),
         *_never_held_out(plan),
-        *_few_images(plan, "val"),
+        *(_few_images(plan, "val") if "val" in plan.data.images else _folds(plan)),
         *_unequal_classes(plan, own_loss=own_loss),
         *_coarse_validation(plan),
     )
@@ -184,6 +184,30 @@ def _never_held_out(plan: Plan) -> Iterator[str]:
     )
 
 
+def _folds(plan: Plan) -> Iterator[str]:
+    folds = plan.folds
+    if folds is None:
+        return
+    small = [
+        f"{name} ({count})"
+        for name, count in zip(plan.classes, plan.data.images["train"], strict=True)
+        if count < folds.count
+    ]
+    if small:
+        more = f" and {len(small) - _SHOWN} more" if len(small) > _SHOWN else ""
+        verb = "has" if len(small) == 1 else "have"
+        yield (
+            f"{len(small)} of {len(plan.classes)} classes {verb} fewer images than there are folds, so some folds hold "
+            f"none of them out: {', '.join(small[:_SHOWN])}{more}. Next: add images, merge classes, or fewer folds."
+        )
+    if max(folds.images) > 2 * sum(folds.images) / folds.count:
+        yield (
+            f"The folds are very unequal, of {min(folds.images):,} to {max(folds.images):,} images: many are copies or "
+            "near-duplicates, which stay together. The fit without the largest fold sees few images, so the score out "
+            f"of fold is too low. Next: zoo data check {shlex.quote(plan.data.source)} lists them."
+        )
+
+
 def _unequal_classes(plan: Plan, *, own_loss: bool) -> Iterator[str]:
     counts = plan.data.images["train"]
     most, least = max(counts), min(counts)
@@ -209,7 +233,7 @@ def _evened_out(settings: Stage) -> bool:
 
 
 def _coarse_validation(plan: Plan) -> Iterator[str]:
-    images = sum(plan.data.images["val"])
+    images = sum(plan.data.images.get("val", ()))
     if not images or images * COARSE >= 1:
         return
     yield (

@@ -36,18 +36,24 @@ def in_both_widths(draw: Callable[[str, float], Markup]) -> Markup:
     return Markup("").join(draw(size, width) for size, width in SIZES.items())
 
 
-def loss_curves(history: Sequence[Mapping[str, Any]], kept: str) -> Markup:
-    """Training and validation loss (nats) per epoch over all stages; `kept` is the kept stage's name."""
+def loss_curves(history: Sequence[Mapping[str, Any]], kept: str, *, judged: str = "validation") -> Markup:
+    """Training and validation loss (nats) per epoch over all stages; `kept` is the kept stage's name.
+
+    `judged`: what stands for validation, in words.
+    """
     series = [
-        ("validation", "c1", [epoch["val"].get("loss") for epoch in history]),
+        (judged, "c1", [epoch["val"].get("loss") for epoch in history]),
         ("training", "c2 dashed", [epoch["train_loss"] for epoch in history]),
     ]
     return in_both_widths(lambda size, width: _curves(history, series, kept, "loss (nats)", size, width))
 
 
-def accuracy_curve(history: Sequence[Mapping[str, Any]], kept: str) -> Markup:
-    """Validation accuracy (0 to 1) per epoch over all stages; `kept` is the kept stage's name."""
-    series = [("validation", "c1", [epoch["val"].get("accuracy") for epoch in history])]
+def accuracy_curve(history: Sequence[Mapping[str, Any]], kept: str, *, judged: str = "validation") -> Markup:
+    """Validation accuracy (0 to 1) per epoch over all stages; `kept` is the kept stage's name.
+
+    `judged`: as in `loss_curves`.
+    """
+    series = [(judged, "c1", [epoch["val"].get("accuracy") for epoch in history])]
     return in_both_widths(lambda size, width: _curves(history, series, kept, "accuracy", size, width))
 
 

@@ -33,6 +33,8 @@ def command_of(plan: Plan, registry: Registry) -> list[str]:
     height, width = plan.preprocessing["input_size"][1:]
     if (height, width) != native_size(plan, registry):
         words += ["--input-size", f"{height}x{width}"]
+    if plan.folds is not None:
+        words += ["--folds", str(plan.folds.count), *(["--every-stage"] if plan.folds.every_stage else [])]
     words += ["--seed", str(plan.seed), "--device", plan.device, "--precision", plan.precision]
     # Speeds were measured only if tuning was on.
     words += [] if plan.speeds else ["--no-tune"]
@@ -84,6 +86,8 @@ def _recipe(plan: Plan, registry: Registry) -> list[str]:
     for before, after in zip(named.stages, used.stages, strict=True):
         old, new = before.model_dump(), after.model_dump()
         changed = [key for key in new if old[key] != new[key]]
+        if plan.folds is not None:  # folds say so themselves
+            changed = [key for key in changed if key != "abandon"]
         # Alone, a knob of gradient steps would ask for them.
         changed += ["solver"] if settled(after.solver, changed) != after.solver else []
         for key in changed:

@@ -28,6 +28,7 @@ from zoo.reporting.gradcam import Relevance, grad_cam, with_heat
 from zoo.reporting.record import RunRecord
 from zoo.specs.plan import Precision
 from zoo.specs.preprocessing import Preprocessing
+from zoo.specs.run_result import OUT_OF_FOLD
 
 MISTAKES, HITS, SEEN = 12, 12, 8
 """Most images in each section of the report."""
@@ -158,6 +159,10 @@ def _relevance(record: RunRecord, registry: Registry, images: Sequence[Tensor]) 
     no_logits = torch.empty(0)
     if not images:
         return Relevance(logits=no_logits, heat=None)
+    if record.split == OUT_OF_FOLD:
+        # The saved classifier was fitted to these images: what it says of them is not what was predicted.
+        reason = "these are predictions of the fits without an image's fold, which are not kept"
+        return Relevance(logits=no_logits, heat=None, reason=reason)
     model: ZooModel
     try:
         model, _ = read_model(record.path / str(record.result["artefact"]), registry)

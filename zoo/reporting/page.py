@@ -20,7 +20,7 @@ from zoo.reporting.command import RECIPE_FILE, as_lines, command_of
 from zoo.reporting.confusions import frequent_confusions, shown_matrix
 from zoo.reporting.examples import Examples, gather
 from zoo.reporting.record import RunRecord, read_run
-from zoo.specs.run_result import kept_in_words, named_in_words, optimism_in_words
+from zoo.specs.run_result import JUDGED_IN_WORDS, kept_in_words, named_in_words, optimism_in_words
 from zoo.storage.atomic import write_text
 from zoo.text import points, shell_word
 from zoo.training.run_folder import has_result
@@ -64,6 +64,7 @@ def render(record: RunRecord, examples: Examples, registry: Registry) -> str:
     templates = environment()
     plan, result = record.plan, record.result
     kept = result["selection"]["kept"]
+    judged = JUDGED_IN_WORDS[record.judged]
     assessed, confusion = record.assessment, record.confusion
     names = [scores["name"] for scores in assessed["classes"]] if assessed else []
     return templates.get_template("report.html").render(
@@ -85,8 +86,9 @@ def render(record: RunRecord, examples: Examples, registry: Registry) -> str:
         recipe=plan.recipe.rpartition("/")[2],
         matrix=shown_matrix(confusion, names) if confusion is not None else None,
         confusions=frequent_confusions(confusion, names) if confusion is not None else [],
-        loss=charts.loss_curves(record.history, kept) if record.history else None,
-        accuracy=charts.accuracy_curve(record.history, kept) if record.history else None,
+        judged_in_words=JUDGED_IN_WORDS,
+        loss=charts.loss_curves(record.history, kept, judged=judged) if record.history else None,
+        accuracy=charts.accuracy_curve(record.history, kept, judged=judged) if record.history else None,
         bars=charts.class_bars(assessed["classes"]) if assessed else None,
         bars_shown=charts.CLASSES_SHOWN,
         reliability=charts.reliability_chart(assessed["reliability"]) if assessed else None,

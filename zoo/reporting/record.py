@@ -10,6 +10,7 @@ from zoo.errors import RunError
 from zoo.evaluation.matrix import ConfusionMatrix, read_matrix
 from zoo.evaluation.predictions import ImagePrediction, from_csv
 from zoo.specs.plan import Plan
+from zoo.specs.run_result import judged_on
 from zoo.storage.atomic import parse_json
 from zoo.text import shell_word
 from zoo.training.run_folder import EVALUATION, HISTORY, PREDICTIONS, PROOF, RESULT
@@ -35,8 +36,13 @@ class RunRecord:
 
     @property
     def split(self) -> str:
-        """The split to report: `test` if there is one, because nothing was chosen on it, else `val`."""
-        return "test" if "test" in self.result["metrics"] else "val"
+        """The split to report: `test` if there is one, on which nothing was chosen, else `val` or `out_of_fold`."""
+        return "test" if "test" in self.result["metrics"] else self.judged
+
+    @property
+    def judged(self) -> str:
+        """What stages were judged by: `val`, or `out_of_fold` for a run in folds."""
+        return judged_on(self.result["metrics"])
 
     @property
     def assessment(self) -> dict[str, Any] | None:

@@ -11,6 +11,7 @@ from zoo.specs.backbone import GroupOutput
 from zoo.specs.data import FOLDER
 from zoo.specs.head import Needs
 from zoo.specs.recipe import BatchNorm, ChooseBy, Keep, RecipeSpec, Stage
+from zoo.specs.run_result import OUT_OF_FOLD
 from zoo.specs.selectors import TensorKind
 from zoo.specs.solver import FittedBy
 
@@ -176,6 +177,20 @@ class StagePlan(_PlanPart):
         return tuple(f"{seed}/{self.settings.name}/view/{number}" for number in range(1, self.views + 1))
 
 
+class FoldsPlan(_PlanPart):
+    """The folds of a run that has no validation split."""
+
+    count: int
+    every_stage: bool
+    """Whether stages that train the backbone are repeated, too."""
+    images: tuple[int, ...]
+    """Number of images that each fold holds out."""
+    kept_together: int
+    """Number of images that are copies or near-duplicates of another one, and in the same fold as that."""
+    digest: str
+    """SHA-256 over the fold of every image."""
+
+
 class DataPlan(_PlanPart):
     """The data set of the plan."""
 
@@ -314,6 +329,8 @@ class Plan(_PlanPart):
     classes: tuple[str, ...]
     preprocessing: dict[str, Any]
     data: DataPlan
+    folds: FoldsPlan | None = None
+    """None: the run has a validation split. So had all runs of versions without folds."""
     seed: int
     device: str
     precision: Precision = "float32"
@@ -347,6 +364,11 @@ class Plan(_PlanPart):
         if not isinstance(content, dict) or "choose_by" in content or content.get("keep") == "last":
             return content
         return {**content, "choose_by": "accuracy"}
+
+    @property
+    def judged_on(self) -> str:
+        """What stages are judged by, as `result.json` names it: `val`, or `out_of_fold`."""
+        return "val" if self.folds is None else OUT_OF_FOLD
 
     def recipe_spec(self) -> RecipeSpec:
         """The recipe as the run uses it, with every `--set` and shorthand option applied."""

@@ -8,6 +8,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 Verdict = Literal["passed", "warning", "failed"]
+OUT_OF_FOLD = "out_of_fold"
+"""In place of a split: every training image, predicted by a fit to the folds that it is not in."""
+
+
+JUDGED_IN_WORDS = {"val": "validation", OUT_OF_FOLD: "out-of-fold", "test": "test"}
+"""Before "accuracy" and the like."""
+
+
+def judged_on(metrics: Mapping[str, Any]) -> str:
+    """What a run or a stage was judged by: `out_of_fold` for a run in folds, `val` for any other."""
+    return OUT_OF_FOLD if OUT_OF_FOLD in metrics else "val"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,14 +88,15 @@ class RunResult:
 
     @property
     def metrics(self) -> dict[str, dict[str, float]]:
-        """`{"val": {"accuracy", "macro_f1", "loss"}}`, and `test` where there is one."""
+        """`{"val": {"accuracy", "macro_f1", "loss"}}`, and `test` where there is one; with folds,
+        `out_of_fold` in place of `val`."""
         metrics: dict[str, dict[str, float]] = self.content["metrics"]
         return metrics
 
     @property
     def accuracy(self) -> float:
-        """Top-1 accuracy on the validation split, 0 to 1."""
-        return self.metrics["val"]["accuracy"]
+        """Top-1 accuracy on the validation split, 0 to 1; of a run in folds, out of fold."""
+        return self.metrics[judged_on(self.metrics)]["accuracy"]
 
     @property
     def proof(self) -> str:

@@ -91,6 +91,30 @@ class Table:
         return (self.rows(range(begin, end)) for begin, end in pairwise(bounds))
 
 
+class TablePart(Table):
+    """Some of a table's rows; none is copied before it is asked for."""
+
+    def __init__(self, whole: Table, indices: Sequence[int]) -> None:
+        self._whole = whole
+        self._indices = tuple(indices)
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    @property
+    def bytes(self) -> int:
+        """Size of these rows in bytes."""
+        return self._whole.bytes * len(self) // len(self._whole)
+
+    def in_one_piece(self) -> Table:
+        """These rows in one tensor."""
+        return table_of(self.rows(range(len(self))))
+
+    def rows(self, indices: Sequence[int]) -> Tensor:
+        """rows[len(indices), ...] in the order of the indices, which count the rows of this part."""
+        return self._whole.rows([self._indices[index] for index in indices])
+
+
 def table_of(outputs: Tensor) -> Table:
     """A table of outputs[N, ...] that are in memory already."""
     return Table([block_of(outputs)])

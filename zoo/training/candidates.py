@@ -16,7 +16,8 @@ from zoo.frozen.inputs import Inputs
 from zoo.specs.plan import StagePlan
 from zoo.specs.run_result import named_in_words
 from zoo.training.blending import HeadEnd, blends, cpu_state
-from zoo.training.choosing import IN_WORDS, STANDARD_ERRORS, Judged, is_better, judge, optimism
+from zoo.training.choosing import STANDARD_ERRORS, Judged, in_words, is_better, judge, optimism
+from zoo.training.out_of_fold import JudgedInFolds
 from zoo.training.trainer import sub_state_dict
 
 MayChange = Callable[[Sequence[StagePlan], str], bool]
@@ -36,7 +37,7 @@ class Candidate:
     scores: Scores
     """Validation scores."""
     logits: Tensor
-    """Validation logits[N, classes]."""
+    """Validation logits[N, classes]; of a run in folds, those out of fold."""
     chunk: int
     """Images at a time when the logits were computed. With another number their last bits would differ."""
     share: float | None = None
@@ -47,20 +48,32 @@ class Candidate:
     """The model's state dict, on the CPU; empty before it is kept."""
     digests: dict[str, str] | None = None
     """For a kept blend, the digest of every tensor, recomputed from the two ends."""
+    own: Tensor | None = None
+    """Of a run in folds, logits[M, classes] of this very model on the first training images, which the saved classifier
+    must give as well. Else None: those are `logits`."""
+
+    @property
+    def own_logits(self) -> Tensor:
+        """Logits[M, classes] of this very model on the run's first images to judge, at least a chunk of them."""
+        return self.logits if self.own is None else self.own
 
 
 class Candidates:
     """Offered one after another, those that changed less first. A checkpoint holds the best and how all were judged."""
 
-    def __init__(self, context: RunContext, may_change: MayChange, offered: Offered) -> None:
+    def __init__(
+        self, context: RunContext, may_change: MayChange, offered: Offered, out_of_fold: JudgedInFolds | None = None
+    ) -> None:
         """Begin with none.
 
         Args:
             context: The run's.
             may_change: Tells what checkpoints and blends have to hold.
             offered: Called with every candidate.
+            out_of_fold: What candidates are judged by in a run in folds, in place of validation images.
         """
         self._context = context
+        self._out_of_fold = out_of_fold
         self._plan = context.plan
         self._model = context.model
         self._may_change = may_change
@@ -89,11 +102,16 @@ class Candidates:
             for blend in blends(self._model, stage, self._head_end):
                 logits = inputs.val_logits(self._model)
                 scores = score(logits, self._context.val_targets)
-                records.append({"share": blend.share, "from": blend.start.stage, "metrics": {"val": scores.to_dict()}})
-                candidate = Candidate(end.stage, scores, logits, inputs.chunk, blend.share, blend.start.stage)
+                found = Candidate(end.stage, scores, logits, inputs.chunk, blend.share, blend.start.stage)
+                candidate = self._judged(found)
+                if candidate is None:
+                    continue
+                metrics = {self._plan.judged_on: candidate.scores.to_dict()}
+                records.append({"share": blend.share, "from": blend.start.stage, "metrics": metrics})
                 if bool(torch.isfinite(logits).all()):
                     self._offer(candidate, blend.digests)
-        self._offer(end)
+        if (judged := self._judged(end)) is not None:
+            self._offer(judged)
         if stage.head_alone and any(later.settings.blend for later in self._plan.stages):
             self._head_end = self._head_end_of(end.stage, cpu_state(self._model))
         return records
@@ -103,7 +121,7 @@ class Candidates:
         assert self.best is not None, "no stage was finished"
         chosen = self._plan.keep == "best"
         return {
-            "on": IN_WORDS[self._plan.choose_by] if chosen else "the last stage",
+            "on": in_words(self._plan) if chosen else "the last stage",
             "standard_errors": STANDARD_ERRORS if chosen else None,
             "candidates": candidates,
             "kept": self.best.stage,
@@ -131,6 +149,7 @@ class Candidates:
                 state = self._changed(finished, self.best.state)
                 parts["best"] = {f"state.{name}": tensor for name, tensor in state.items()}
                 parts["best"]["logits"] = self.best.logits
+                parts["best"] |= {} if self.best.own is None else {"own": self.best.own}
         if self._head_end is not None and head_written != self._head_end.stage:
             parts["head_end"] = self._changed(finished, self._head_end.state)
         if judged_written != len(self.judged):
@@ -149,7 +168,8 @@ class Candidates:
         if facts["best"] is not None:
             of_best = {**facts["best"], "scores": Scores(**facts["best"]["scores"])}
             state = {**built, **sub_state_dict("state.", parts["best"])}
-            self.best = Candidate(**of_best, logits=parts["best"]["logits"], state=state)
+            own = parts["best"].get("own")
+            self.best = Candidate(**of_best, logits=parts["best"]["logits"], state=state, own=own)
             # All that a checkpoint of an older zoo knows; one of this zoo holds every candidate.
             self.judged = {self.best.stage: judge(self.best.logits, self._context.val_targets)}
         if facts.get("head_end") is not None:
@@ -159,6 +179,17 @@ class Candidates:
             every = map(Judged, judged["right"], judged["loss"])
             self.judged = dict(zip(facts["judged"], every, strict=True))
         self.written()
+
+    def _judged(self, candidate: Candidate) -> Candidate | None:
+        """The candidate as it is judged: of a run in folds out of fold; None where some fold has no such candidate."""
+        if self._plan.folds is None:
+            return candidate
+        name = named_in_words(candidate.stage, candidate.share, candidate.start)
+        scores = self._out_of_fold.scores(name) if self._out_of_fold is not None else None
+        if self._out_of_fold is None or scores is None:
+            return None
+        own = candidate.logits[: candidate.chunk].clone()
+        return replace(candidate, scores=scores, logits=self._out_of_fold.logits[name], own=own)
 
     def _offer(self, candidate: Candidate, digests: Callable[[], dict[str, str]] | None = None) -> None:
         """Keep the candidate, which the model holds, if it is better than the best so far."""

@@ -47,10 +47,10 @@ class Saved:
 class Checkpoint:
     """The checkpoint of one run, in `RUN/checkpoint/`."""
 
-    def __init__(self, run: Path) -> None:
-        """Use the folder of a run; nothing is read or written yet."""
+    def __init__(self, run: Path, *, resumed_as: Path | None = None) -> None:
+        """Use the folder of a run; nothing is read or written yet. `resumed_as`: the run that messages name."""
         self.folder = run / FOLDER
-        self._run = run
+        self._run = resumed_as or run
         self._files: dict[str, dict[str, str]] = {}
         self._number = 0
         self._last = time.monotonic()

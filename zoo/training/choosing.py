@@ -18,12 +18,17 @@ import torch
 from torch import Tensor
 
 from zoo.evaluation.probabilities import losses, top_classes
+from zoo.specs.plan import Plan
 from zoo.specs.recipe import ChooseBy
 
 STANDARD_ERRORS = 0.0
 """How many standard errors of the paired difference a later candidate must be better by. One standard error in favour
 of what changed less was measured and cost 0.4 points."""
 IN_WORDS: dict[ChooseBy, str] = {"accuracy": "val accuracy", "loss": "val loss after temperature scaling"}
+IN_WORDS_OF_FOLDS: dict[ChooseBy, str] = {
+    "accuracy": "out-of-fold accuracy",
+    "loss": "out-of-fold loss after temperature scaling",
+}
 HALVINGS = 500
 """Random halvings of the validation images from which the optimism is estimated."""
 _SECTIONS = 24
@@ -46,6 +51,11 @@ class Judged:
     def values(self, criterion: ChooseBy) -> Tensor:
         """Return what the candidate is compared by on every image, float64[N]; more is better."""
         return self.right.double() if criterion == "accuracy" else -self.loss.double()
+
+
+def in_words(plan: Plan) -> str:
+    """What the best candidate of a run is chosen by."""
+    return (IN_WORDS if plan.folds is None else IN_WORDS_OF_FOLDS)[plan.choose_by]
 
 
 def judge(logits: Tensor, targets: Tensor) -> Judged:

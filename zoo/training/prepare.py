@@ -24,9 +24,11 @@ from zoo.model.adapters import adapted
 from zoo.model.model import ZooModel, check_shapes
 from zoo.planning.build_plan import CHUNK, build_plan, measure
 from zoo.planning.examine import Examined, examine, open_store
+from zoo.planning.fold_plan import plan_folds
 from zoo.planning.precision import ComputeChoice
 from zoo.planning.request import Request
 from zoo.planning.resolve import Resolved, resolve
+from zoo.probes.folds import Folds
 from zoo.process import keep_freed_memory
 from zoo.registry.registry import Registry
 from zoo.specs.plan import Compute, Plan, StagePlan
@@ -53,6 +55,8 @@ class PreparedRun:
     """The images, split and labelled."""
     store: ImageStore
     """Reads the images; closed when `prepare` is left."""
+    folds: Folds | None
+    """Of the training images; None for a run with a validation split."""
     model: ZooModel | None
     """The model on the run's device; None where nothing was to be loaded."""
     report: Report
@@ -119,6 +123,7 @@ def prepare(
             began = time.perf_counter()
             examined = examine(resolved.dataset, store, report)
             decode_seconds = time.perf_counter() - began
+            folds = plan_folds(examined.dataset, resolved.request, report, workers=store.workers)
             measured = ComputeChoice(stored.compute, stored.speeds) if stored else measure(resolved, report)
         threads = torch.get_num_threads()
 
@@ -131,6 +136,7 @@ def prepare(
                 measured,
                 threads=threads,
                 weights=weights,
+                folds=folds.plan if folds else None,
                 fallback=why,
                 cut_fault=cut_fault,
             )
@@ -149,6 +155,7 @@ def prepare(
             plan=plan,
             examined=examined,
             store=store,
+            folds=folds.folds if folds else None,
             model=model,
             report=report,
             clock=clock,
@@ -241,7 +248,8 @@ def _cut_check(model: ZooModel, examined: Examined, store: ImageStore) -> Callab
 
     @functools.cache
     def images() -> Tensor:
-        (batch,) = store.batches(examined.dataset.splits["val"][:CHUNK], CHUNK)
+        splits = examined.dataset.splits
+        (batch,) = store.batches(splits.get("val", splits["train"])[:CHUNK], CHUNK)
         return batch
 
     def find_fault(before: str) -> str:

@@ -22,7 +22,7 @@ from zoo.planning.versions import versions
 from zoo.specs.data import FOLDER
 from zoo.specs.plan import Plan, Precision
 from zoo.specs.preprocessing import Preprocessing
-from zoo.specs.run_result import Check
+from zoo.specs.run_result import JUDGED_IN_WORDS, Check
 from zoo.text import composed
 
 if TYPE_CHECKING:
@@ -202,13 +202,16 @@ def check_merged(before: Tensor, after: Tensor, *, stage: str, precision: Precis
     )
 
 
-def check_better_than_guessing(accuracy: float, targets: Tensor, classes: Sequence[str]) -> Check:
+def check_better_than_guessing(
+    accuracy: float, targets: Tensor, classes: Sequence[str], *, judged_on: str = "val"
+) -> Check:
     """Check that validation accuracy is above that of always predicting the most frequent class, else warn.
 
     Args:
-        accuracy: Top-1 accuracy on the validation split, 0 to 1.
-        targets: Class indices of the validation images, int64[N].
+        accuracy: Top-1 accuracy on the validation split, or out of fold, 0 to 1.
+        targets: Class indices of the same images, int64[N].
         classes: Class names.
+        judged_on: `val`, or `out_of_fold`.
     """
     label, count = Counter(targets.tolist()).most_common(1)[0]
     share = count / len(targets)
@@ -216,7 +219,8 @@ def check_better_than_guessing(accuracy: float, targets: Tensor, classes: Sequen
     return Check(
         name="better_than_guessing",
         verdict="passed" if better else "warning",
-        summary=f"validation accuracy is {accuracy:.3f}; always predicting {classes[label]!r} would give {share:.3f}",
+        summary=f"{JUDGED_IN_WORDS[judged_on]} accuracy is {accuracy:.3f}; always predicting {classes[label]!r} would "
+        f"give {share:.3f}",
         evidence={"accuracy": accuracy, "largest_class_share": share, "largest_class": classes[label]},
     )
 

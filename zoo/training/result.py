@@ -37,6 +37,7 @@ def result_content(
     seconds: Mapping[str, float],
     proof: str,
     artefact: str,
+    folds: Sequence[Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """Return the content of `result.json`, in plain JSON types.
 
@@ -49,6 +50,7 @@ def result_content(
         seconds: Seconds of each part of the run, and in total.
         proof: `passed` or `failed`.
         artefact: The folder of the classifier, relative to the run folder.
+        folds: Images and scores of each fold; None for a run with a validation split, whose result has no such key.
     """
     return {
         "format": FORMAT,
@@ -64,4 +66,5 @@ def result_content(
         "seconds": seconds,
         "proof": proof,
         "artefact": artefact,
+        **({} if folds is None else {"folds": folds}),
     }

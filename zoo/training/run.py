@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from safetensors.torch import load_file
 from torch import Tensor
@@ -13,22 +14,25 @@ from zoo.artefact.config import FOLDER, TENSORS
 from zoo.artefact.golden import draw_golden
 from zoo.artefact.read import read_model
 from zoo.artefact.write import mark_failed, write_artefact
+from zoo.data.dataset import ImageFile
 from zoo.errors import CheckFailed, ZooError
 from zoo.evaluation import inference
 from zoo.evaluation.context import RunContext
 from zoo.evaluation.metrics import Scores, confusion_matrix, score
 from zoo.evaluation.out_of_memory import out_of_memory_as_error
 from zoo.events import Note, PlanReady, Report, RunFinished, RunStarted
+from zoo.frozen.outputs import FrozenOutputs
 from zoo.planning.request import Request
 from zoo.planning.resolve import Resolved
 from zoo.registry.registry import Registry
-from zoo.specs.data import Split
 from zoo.specs.plan import Plan, ShortlistPlan
 from zoo.specs.run_result import Check, named_in_words
 from zoo.text import shell_word
 from zoo.training.blending import check_blended
 from zoo.training.candidates import Candidate
 from zoo.training.estimate.estimate import estimate
+from zoo.training.fold_runs import judge_out_of_fold
+from zoo.training.out_of_fold import JudgedInFolds
 from zoo.training.prepare import PreparedRun, prepare
 from zoo.training.proof import (
     check_better_than_guessing,
@@ -119,8 +123,12 @@ def execute(
         # Again, now that the lock is held: the process that held it may have finished the run.
         refuse_finished(folder.path)
         folder.remove_leftovers()
-        stages = StageRunner(context, folder)
-        result, failed = _Run(context, folder, stages, prepared.resolved, registry).run()
+        frozen = FrozenOutputs(context)
+        judged, of_folds = None, None
+        if prepared.folds is not None:
+            judged, of_folds = judge_out_of_fold(context, prepared.folds, frozen, folder)
+        stages = StageRunner(context, folder, frozen=frozen, out_of_fold=judged)
+        result, failed = _Run(context, folder, stages, prepared.resolved, registry, judged, of_folds).run()
     folder.remove_checkpoint()
     assert stages.best is not None, "a run with a result has a best stage"
     confusion = confusion_matrix(stages.best.logits, context.val_targets)
@@ -154,9 +162,18 @@ class _Run:
     """
 
     def __init__(
-        self, context: RunContext, folder: RunFolder, stages: StageRunner, resolved: Resolved, registry: Registry
+        self,
+        context: RunContext,
+        folder: RunFolder,
+        stages: StageRunner,
+        resolved: Resolved,
+        registry: Registry,
+        judged: JudgedInFolds | None,
+        of_folds: Check | None,
     ) -> None:
         self._context = context
+        self._out_of_fold = judged
+        self._of_folds = of_folds
         self._folder = folder
         self._stages = stages
         self._resolved = resolved
@@ -168,6 +185,7 @@ class _Run:
         """Return the result, and the failure of its proof, if any. Raises CheckFailed where no stage can be kept."""
         checks = [self._check_preprocessing(), check_classes(self._context.dataset, self._model.classes)]
         checks.append(check_environment(self._plan))
+        checks += [self._of_folds] if self._of_folds is not None else []
         stopped = self._stages.run()
         checks += self._stages.checks
         best = self._stages.best
@@ -178,8 +196,9 @@ class _Run:
         load_weights(self._model, best.state, architecture=self._plan.backbone.name)
         self._model.eval()
         # The test split is looked at once, after everything has been chosen.
-        evaluated = [self._evaluated("val", best.logits), *self._evaluate_test()]
-        scores = {"val": best.scores, **{split.split: score(split.logits, split.targets) for split in evaluated[1:]}}
+        judged = self._plan.judged_on
+        evaluated = [self._judged(best.logits), *self._evaluate_test()]
+        scores = {judged: best.scores, **{split.split: score(split.logits, split.targets) for split in evaluated[1:]}}
         self._save(best, scores, checks)
         self._folder.write_proof(checks)
         self._folder.write_evaluation(evaluated, self._plan.classes)
@@ -190,7 +209,8 @@ class _Run:
         """Write the artefact of the best stage, and add the checks on it."""
         with self._context.clock.measure("evaluate"):
             targets, classes = self._context.val_targets, self._context.dataset.classes
-            checks.append(check_better_than_guessing(scores["val"].accuracy, targets, classes))
+            judged = self._plan.judged_on
+            checks.append(check_better_than_guessing(scores[judged].accuracy, targets, classes, judged_on=judged))
             with out_of_memory_as_error("golden logits"):
                 golden = draw_golden(self._model)
             metrics, state = _metrics(scores), self._model.state_dict()
@@ -211,10 +231,17 @@ class _Run:
             seconds=self._context.clock.seconds(),
             proof=overall_verdict(checks),
             artefact=FOLDER,
+            folds=self._folds_record(),
         )
         result = Result(path=self._folder.path, content=content)
         self._folder.write_result(result.content)
         return result
+
+    def _folds_record(self) -> list[dict[str, Any]] | None:
+        best = self._stages.best
+        if self._out_of_fold is None or best is None:
+            return None
+        return self._out_of_fold.by_fold(named_in_words(best.stage, best.share, best.start))
 
     def _failure(self, checks: list[Check], stopped: NotFinite | None) -> str:
         return failure_message(checks, self._folder.path, stop=str(stopped or ""))
@@ -230,12 +257,11 @@ class _Run:
             logits = inference.logits_of_files(
                 self._model, context.store, files, micro_batches=micro_batches, progress=progress
             )
-            return [self._evaluated("test", logits)]
+            return [_evaluated("test", files, logits)]
 
-    def _evaluated(self, split: Split, logits: Tensor) -> EvaluatedSplit:
-        files = self._context.dataset.splits[split]
-        names = tuple(file.relative for file in files)
-        return EvaluatedSplit(split=split, files=names, logits=logits, targets=inference.targets_of(files))
+    def _judged(self, logits: Tensor) -> EvaluatedSplit:
+        """What the run is judged by: the validation images, or in folds every training image."""
+        return _evaluated(self._plan.judged_on, self._context.val, logits)
 
     def _check_preprocessing(self) -> Check:
         spec = self._resolved.model.backbone.spec
@@ -270,7 +296,12 @@ class _Run:
             )
         described = config.classes == self._plan.classes and config.preprocessing == self._plan.preprocessing
         same_batch_size = micro_batches.size == best.chunk
-        return check_saved(best.logits[: len(files)], logits, described=described, same_batch_size=same_batch_size)
+        return check_saved(best.own_logits[: len(files)], logits, described=described, same_batch_size=same_batch_size)
+
+
+def _evaluated(split: str, files: Sequence[ImageFile], logits: Tensor) -> EvaluatedSplit:
+    names = tuple(file.relative for file in files)
+    return EvaluatedSplit(split=split, files=names, logits=logits, targets=inference.targets_of(files))
 
 
 def _metrics(scores: dict[str, Scores]) -> dict[str, dict[str, float]]:

@@ -97,10 +97,13 @@ class EvaluatedSplit:
 class RunFolder:
     """Writes the files of a run."""
 
-    def __init__(self, path: Path) -> None:
-        """Open an existing run folder that has a plan. A folder for checkpoints is created in it."""
+    def __init__(self, path: Path, *, resumed_as: Path | None = None) -> None:
+        """Open an existing run folder that has a plan. A folder for checkpoints is created in it.
+
+        `resumed_as`: the run that messages say to resume; by default this one.
+        """
         self.path = path
-        self.checkpoint = Checkpoint(path)
+        self.checkpoint = Checkpoint(path, resumed_as=resumed_as)
         with clear_write_errors(path):
             self.checkpoint.folder.mkdir(exist_ok=True)
 

@@ -154,7 +154,7 @@ def _in_one_go(work: StageSetup, fit: Callable[[Tensor, Tensor], None]) -> Stage
         train_loss = float(model.loss(features, targets))
     seconds = time.perf_counter() - began
     logits = inputs.val_logits(model)
-    scores = score(logits, work.val_targets)
+    scores = work.judged or score(logits, work.val_targets)
     work.watch.finished(logits)
     work.record(
         EpochFinished(

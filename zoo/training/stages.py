@@ -14,7 +14,7 @@ from zoo.evaluation.metrics import Scores, score
 from zoo.evaluation.out_of_memory import OutOfMemoryRetry, out_of_memory_as_error
 from zoo.events import CheckpointSaved, EpochFinished, Note, Progress, StageFinished, StageStarted
 from zoo.frozen.inputs import ImageInputs, Inputs
-from zoo.frozen.outputs import FrozenOutputs, check_cut
+from zoo.frozen.outputs import FrozenOutputs, PartOfOutputs, check_cut
 from zoo.model import adapters
 from zoo.planning.batch_sizes import batch_sizes
 from zoo.specs.plan import StagePlan
@@ -25,6 +25,7 @@ from zoo.training.candidates import Candidate, Candidates, Offered
 from zoo.training.checkpoint import Moment, Saved
 from zoo.training.learning_rate import RATES, ChosenRate, choose_rate, with_rate
 from zoo.training.objective import anchors_of, objective_for
+from zoo.training.out_of_fold import JudgedInFolds
 from zoo.training.prepare import with_adapters
 from zoo.training.proof import check_merged
 from zoo.training.run_folder import RunFolder
@@ -49,14 +50,22 @@ class StageRunner:
     """
 
     def __init__(
-        self, context: RunContext, folder: RunFolder | None, *, offered: Offered = lambda name, logits: None
+        self,
+        context: RunContext,
+        folder: RunFolder | None,
+        *,
+        frozen: FrozenOutputs | PartOfOutputs | None = None,
+        offered: Offered = lambda name, logits: None,
+        out_of_fold: JudgedInFolds | None = None,
     ) -> None:
         """Resume from the folder's checkpoint, where it has one.
 
         Args:
             context: With the model as the run builds it.
             folder: Where history and checkpoints are written; None: nowhere.
+            frozen: Gives the rows of stages that train on them; by default those of the context's images.
             offered: Called with every model that the run chooses among.
+            out_of_fold: What a run in folds is judged by. Without it, such a run only trains, and keeps nothing.
 
         Raises:
             Refused: The checkpoint belongs to another plan.
@@ -66,7 +75,8 @@ class StageRunner:
         self._plan = context.plan
         self._model = context.model
         self._folder = folder
-        self._frozen = FrozenOutputs(context)
+        self._frozen = frozen or FrozenOutputs(context)
+        self._out_of_fold = out_of_fold
         pulled = any(stage.settings.l2_sp for stage in self._plan.stages)
         # Before a checkpoint is loaded: anchors are the weights that the run started with.
         self._anchors = anchors_of(self._model) if pulled else None
@@ -78,7 +88,9 @@ class StageRunner:
         """Checks of every stage so far."""
         self.stages: list[dict[str, Any]] = []
         """A record of every finished stage, as in `result.json`."""
-        self.chosen = Candidates(context, lambda stages, name: _changed_by(stages, context.model, name), offered)
+        self.chosen = Candidates(
+            context, lambda stages, name: _changed_by(stages, context.model, name), offered, out_of_fold
+        )
         """The candidates so far, and the best of them."""
         saved = folder.checkpoint.load() if folder is not None else None
         if folder is not None and saved is not None:
@@ -96,6 +108,8 @@ class StageRunner:
         for number, stage in enumerate(self._plan.stages, start=1):
             if number <= len(self.stages):
                 continue
+            if self._out_of_fold is not None and stage.settings.name not in self._out_of_fold.logits:
+                return NotFinite(f"Stage {stage.settings.name!r} did not end in every fold, so it cannot be judged.")
             try:
                 self._run_stage(number, stage, stop_after)
             except NotFinite as error:
@@ -168,7 +182,8 @@ class StageRunner:
             logits = inputs.val_logits(self._model)
         name, precision = stage.settings.name, self._plan.precision
         self.checks.append(check_merged(end.logits, logits, stage=name, precision=precision))
-        return StageEnd(score(logits, self._context.val_targets), logits, end.epochs)
+        scores = self._scores_out_of_fold(stage) or score(logits, self._context.val_targets)
+        return StageEnd(scores, logits, end.epochs)
 
     def _finish_stage(self, stage: StagePlan, end: StageEnd, watch: StageWatch, inputs: Inputs) -> None:
         name = stage.settings.name
@@ -178,7 +193,7 @@ class StageRunner:
         seconds = self._stage_clock.seconds()["total"]
         self._epochs.append(end.epochs)
         digest = tensors_digest(self._model.head.state_dict()) if stage.head_alone else None
-        content = _stage_content(stage, end, seconds, self._rate, digest)
+        content = _stage_content(stage, end, seconds, self._rate, digest, judged_on=self._plan.judged_on)
         record = {**content, **(stage_gain(end.scores, before) if end.epochs else {}), **given_up(end.abandoned)}
         self.stages.append({**record, "blends": blends} if blends else record)
         val = end.scores.to_dict() if end.epochs else {}
@@ -231,8 +246,12 @@ class StageRunner:
             watch=watch,
             rival=Rival(self.best.stage, self.best.scores) if stage.settings.abandon and self.best else None,
             micro_batches=context.micro_batches(longest, f"training {stage.settings.name}"),
+            judged=self._scores_out_of_fold(stage),
             contents=[context.store.digest_of(file) for file in context.train] if stage.solver == "lbfgs" else (),
         )
+
+    def _scores_out_of_fold(self, stage: StagePlan) -> Scores | None:
+        return None if self._out_of_fold is None else self._out_of_fold.scores(stage.settings.name)
 
     def _record(self, epoch: EpochFinished) -> None:
         if self._folder is not None:
@@ -342,13 +361,19 @@ def _trained_by(stages: Sequence[StagePlan], model: Any, name: str) -> bool:
 
 
 def _stage_content(
-    stage: StagePlan, end: StageEnd, seconds: float, rate: ChosenRate | None, head_digest: str | None
+    stage: StagePlan,
+    end: StageEnd,
+    seconds: float,
+    rate: ChosenRate | None,
+    head_digest: str | None,
+    *,
+    judged_on: str,
 ) -> dict[str, Any]:
     content: dict[str, Any] = {
         "name": stage.settings.name,
         "epochs": end.epochs,
         # A stage that was given up before its first epoch was never judged.
-        "metrics": {"val": end.scores.to_dict()} if end.epochs else {},
+        "metrics": {judged_on: end.scores.to_dict()} if end.epochs else {},
         "seconds": seconds,
         "trainable_parameters": stage.trainable_parameters,
         "frozen_parameters": stage.frozen_parameters,

@@ -167,6 +167,8 @@ def _request(plan: Plan, offline: bool) -> Request:
         head_options=plan.head.options,
         input_size=(height, width),
         seed=plan.seed,
+        folds=plan.folds.count if plan.folds else None,
+        every_stage=plan.folds.every_stage if plan.folds else False,
         device=plan.device,
         workers=plan.workers,
         offline=offline,

@@ -59,6 +59,8 @@ class StageSetup:
     """Called after every epoch."""
     save: Callable[[Moment], None] = lambda moment: None
     """Called wherever a checkpoint may be written."""
+    judged: Scores | None = None
+    """The scores of the stage out of fold, in a run in folds: it has no validation images to score."""
     contents: Sequence[str] = ()
     """Digest of each training image; equal ones are never in two folds. Empty: all images differ."""
 
@@ -232,9 +234,15 @@ class StageTrainer:
         at, settings = self._at, self._stage.settings
         began = time.perf_counter()
         model = self._model if self._average is None else self._average.model
-        logits = self._inputs.val_logits(model)
-        scores = score(logits, self._work.val_targets)
-        self._compare_with_best(model, scores, logits)
+        judged = self._work.judged
+        if judged is None:
+            logits = self._inputs.val_logits(model)
+            scores = score(logits, self._work.val_targets)
+            self._compare_with_best(model, scores, logits)
+            self._last = scores, logits
+            val = scores.to_dict()
+        else:  # of the folds, the end of the stage is known
+            val = judged.to_dict() if at.epoch == settings.epochs else {}
         self._work.record(
             EpochFinished(
                 stage=settings.name,
@@ -243,14 +251,13 @@ class StageTrainer:
                 # The rates of the epoch's first step.
                 rates=rates_at(self._stage, at.steps * (at.epoch - 1) // at.epoch),
                 train_loss=at.loss / len(self._work.train_targets),
-                val=scores.to_dict(),
+                val=val,
                 seconds=at.seconds + time.perf_counter() - began,
                 images_per_second=len(self._work.train_targets) / max(at.seconds, 1e-9),
             )
         )
-        self._last = scores, logits
         if self._work.rival is not None:
-            at.epochs.append(scores.to_dict())
+            at.epochs.append(val)
         at.epoch, at.images, at.loss, at.seconds = at.epoch + 1, 0, 0.0, 0.0
 
     def _compare_with_best(self, model: ZooModel, scores: Scores, logits: Tensor) -> None:
@@ -299,7 +306,7 @@ class StageTrainer:
             load_partial_state_dict(self._model, self._average.state_dict(self._watch.names))
         if self._last is None:  # resumed after the last epoch: its logits are not in the checkpoint
             logits = self._inputs.val_logits(self._model)
-            self._last = score(logits, self._work.val_targets), logits
+            self._last = self._work.judged or score(logits, self._work.val_targets), logits
         return self._last
 
 

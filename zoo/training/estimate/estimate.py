@@ -46,6 +46,7 @@ class _Estimator:
         self._store = context.store
         self._timer = timer
         self._train, self._val = context.train, context.val
+        self._folds = context.plan.folds.count if context.plan.folds else 0
         self._test = context.dataset.splits.get("test", ())
 
     def estimate(self, decode: float) -> Estimate:
@@ -89,7 +90,12 @@ class _Estimator:
             features = min(stage.kept_bytes, MEMORY_BUDGET)
             if computes:
                 train_batches = max(1, stage.views) * self._timer.evaluation_batches(self._train)
-                seconds = train_batch * train_batches + val_batch * self._timer.evaluation_batches(self._val)
+                val_batches = self._timer.evaluation_batches(self._val)
+                if self._folds and not stage.views:
+                    val_batches = 0  # the same images
+                seconds = train_batch * train_batches + val_batch * val_batches
+                # After a stage that trained the backbone, each fold has another one.
+                seconds *= 1 if first or stage.head_alone else self._folds + 1
         at_once = self._plan.chunk if stage.inputs != "images" else max(self._timer.step_sizes(stage))
         # float32 batches under way: one for each worker, and two more.
         loading = 4 * math.prod(self._store.preprocessing.input_size) * at_once * (self._store.workers + 2)
@@ -98,7 +104,13 @@ class _Estimator:
             epochs += len(RATES) * shorten_for_search(stage).settings.epochs
         training = measured.training * epochs + measured.checks
         # Merged adapters are validated once more, and so is every blend.
-        validation = measured.validation * (epochs + bool(stage.adapters) + len(stage.settings.blend))
+        candidates = bool(stage.adapters) + len(stage.settings.blend)
+        validation = measured.validation * (epochs + candidates)
+        if self._folds:
+            # The folds leave one image out of so many each, and then all are trained on: so many times in all. They
+            # judge every image once; at the end the classifier goes over all of them.
+            training *= self._folds
+            validation += measured.validation * (1 + candidates)
         return StageEstimate(
             stage=stage.settings.name,
             features=seconds,

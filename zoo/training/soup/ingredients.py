@@ -104,6 +104,11 @@ def _read(path: Path, name: str) -> Ingredient:
     plan = read_plan(path)
     if not has_result(path):
         raise Refused(f"{path} is not finished: it has no {RESULT}.\nNext: zoo finetune --resume {shell_word(path)}")
+    if plan.folds is not None:
+        raise Refused(
+            f"{path} was trained in folds, on every image: none is left to say whether an average is better.\n"
+            "Next: train the runs to be averaged without --folds."
+        )
     try:
         return _ingredient(path, name, plan, _json(path / RESULT))
     except (KeyError, IndexError, TypeError) as error:

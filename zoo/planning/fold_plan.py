@@ -1,0 +1,150 @@
+"""Folds in place of a validation split: what recipes they can be had with, and which image is in which fold.
+
+Every image is trained on, and predicted by a fit to the folds that it is not in. So nothing may be chosen on it before.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from zoo.data.check.similar import similar_images
+from zoo.data.dataset import Dataset, ImageFile
+from zoo.errors import DataError, OptionError, Refused
+from zoo.events import Progress, Report
+from zoo.planning.request import CLOSED_FORM_RECIPE, Request
+from zoo.probes.folds import Folds, make_folds
+from zoo.specs.plan import FoldsPlan
+from zoo.specs.recipe import RecipeSpec, Stage
+from zoo.specs.selectors import Selection
+from zoo.text import counted, some
+
+_CHOOSING: tuple[tuple[str, Callable[[Stage], bool], str], ...] = (
+    ("lr", lambda stage: stage.lr == "auto", "tries learning rates on them; give it a number"),
+    ("patience", lambda stage: stage.patience > 0, "ends early by them; leave it out"),
+    ("keep_epoch", lambda stage: stage.keep_epoch == "best", "picks its best epoch by them; set it to 'last'"),
+)
+"""Knobs that choose by validation images within a stage."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedFolds:
+    """The folds of a data set's training images."""
+
+    folds: Folds
+    plan: FoldsPlan
+
+
+def recipe_in_folds(recipe: RecipeSpec, source: str, selections: Sequence[Selection], request: Request) -> RecipeSpec:
+    """The recipe as it runs in folds: no stage is given up early, for that is decided on validation images.
+
+    Raises:
+        OptionError: A knob chooses on validation images, which folds do not have.
+        Refused: A stage trains the backbone, and the request does not say that it may take so long.
+    """
+    for stage in recipe.stages:
+        for key, is_set, how in _CHOOSING:
+            if is_set(stage):
+                raise OptionError(
+                    f"--folds {request.folds} leaves no validation images, and {key} of stage {stage.name!r} {how}.\n"
+                    f"Next: --set {stage.name}.{key}={_USUAL[key]}, or leave --folds out."
+                )
+    longer = [stage.name for stage, selection in zip(recipe.stages, selections, strict=True) if selection.backbone]
+    if longer and not request.every_stage:
+        raise _too_long(source, longer, request)
+    stages = tuple(stage.model_copy(update={"abandon": False}) for stage in recipe.stages)
+    return recipe.model_copy(update={"stages": stages})
+
+
+_USUAL = {"lr": "3e-3", "patience": "0", "keep_epoch": "last"}
+
+
+def _too_long(source: str, stages: Sequence[str], request: Request) -> Refused:
+    count = request.folds or 0
+    verb = "trains" if len(stages) == 1 else "train"
+    return Refused(
+        f"--folds {count} with the recipe {source} would repeat {some(stages)}, which {verb} the backbone, for every "
+        f"fold and once more on all images: {count + 1} runs, which take about {count} times as long as one on all "
+        f"images. With a recipe that trains the head alone, folds take seconds.\n"
+        f"Next: --recipe {CLOSED_FORM_RECIPE}; or --every-stage, if {count} times as long is meant (zoo plan with "
+        "--every-stage --estimate says how long that is)."
+    )
+
+
+def plan_folds(dataset: Dataset, request: Request, report: Report, *, workers: int) -> PlannedFolds | None:
+    """Divide the training images into folds; None where the request asks for none.
+
+    Copies and near-duplicates, as `zoo data check` finds them, are never in two folds. Every file is opened once.
+
+    Args:
+        dataset: Without files that cannot be read.
+        request: How many folds, and the seed that draws them.
+        report: Called with every event.
+        workers: Number of threads.
+
+    Raises:
+        OptionError: There are more folds than any class has images.
+        DataError: A fold would leave no image of some class to train on.
+    """
+    if request.folds is None:
+        return None
+    files = dataset.splits["train"]
+
+    def progress(done: int, total: int) -> None:
+        report(Progress(task="compare images", done=done, total=total))
+
+    groups = similar_images(files, workers=workers, progress=progress)
+    folds = make_folds([file.label for file in files], groups, most=request.folds, seed=request.seed)
+    _refuse_what_is_never_seen(dataset, files, folds, groups)
+    _refuse_fewer(folds, request.folds, files, groups, dataset.classes)
+    sizes = Counter(groups)
+    return PlannedFolds(
+        folds,
+        FoldsPlan(
+            count=folds.count,
+            every_stage=request.every_stage,
+            images=tuple(len(folds.held_out(fold)) for fold in range(folds.count)),
+            kept_together=sum(1 for group in groups if sizes[group] > 1),
+            digest=_digest(files, folds),
+        ),
+    )
+
+
+def _digest(files: Sequence[ImageFile], folds: Folds) -> str:
+    lines = (f"{file.relative}\0{fold}\n" for file, fold in zip(files, folds.of_rows, strict=True))
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _refuse_what_is_never_seen(
+    dataset: Dataset, files: Sequence[ImageFile], folds: Folds, groups: Sequence[int]
+) -> None:
+    """Every class needs an image in the training part of every fold, and every image a fold that holds it out."""
+    for label, name in enumerate(dataset.classes):
+        rows = [row for row, file in enumerate(files) if file.label == label]
+        outside = {folds.of_rows[row] for row in rows}
+        if len(outside) > 1 and -1 not in outside:
+            continue
+        images = counted(len(rows), "image")
+        alike = len(rows) > 1
+        why = ", all copies or near-duplicates of one picture, which folds do not divide" if alike else ""
+        raise DataError(
+            f"The class {name!r} has {images}{why}: a fit without {'them' if alike else 'it'} cannot know the class. "
+            "Folds need two different pictures of every class.\n"
+            "Next: add images, merge the class with another one, or leave --folds out and make the split val yourself."
+        )
+
+
+def _refuse_fewer(
+    folds: Folds, asked: int, files: Sequence[ImageFile], groups: Sequence[int], classes: Sequence[str]
+) -> None:
+    if folds.count == asked:
+        return
+    largest, images = Counter(file.label for file in files).most_common(1)[0]
+    different = len({group for file, group in zip(files, groups, strict=True) if file.label == largest})
+    apart = f", {different} of them different pictures" if different < images else ""
+    raise OptionError(
+        f"--folds {asked} is more than the largest class, {classes[largest]!r}, has: {counted(images, 'image')}{apart}."
+        f"\nNext: --folds {folds.count}, or fewer."
+    )
