@@ -689,7 +689,8 @@ def apply_suspects(
 
     Args:
         path: The data that were checked.
-        suspects: The `suspects.csv` of the check, with `yes` in its column `accept` where the suggestion is right.
+        suspects: The `suspects.csv` of the check, with `yes` in its column `accept` where the suggestion is right,
+            and `drop` where an image is to be left out.
         out: The new table, a `.csv`.
 
     Raises:

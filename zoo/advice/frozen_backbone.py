@@ -26,8 +26,8 @@ def named_run(backbone: str) -> Path | None:
     marks = (PLAN, CONFIG, SOUP, f"{FOLDER}/{CONFIG}")
     if any((path / mark).is_file() for mark in marks):
         return path
-    if path.is_dir() and (path.is_absolute() or backbone.startswith(("~", "."))):
-        find_artefact(path)  # raises: it is neither
+    if path.is_absolute() or backbone.startswith(("~", ".")):
+        find_artefact(path)  # no name begins so; it raises, for there is no artefact either
     return None
 
 

@@ -7,7 +7,7 @@ import hashlib
 import io
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,8 +32,11 @@ class Relabelled:
     table: Path
     data: str
     images: int
+    """How many are in the table."""
     changes: tuple[tuple[str, str, str], ...]
     """(file, old class, new class)."""
+    dropped: tuple[tuple[str, str], ...]
+    """(file, class) of images that are not in the table."""
 
     def to_dict(self) -> dict[str, Any]:
         """The same as plain JSON types."""
@@ -43,11 +46,12 @@ class Relabelled:
             "data": self.data,
             "images": self.images,
             "changes": [{"file": file, "given": given, "label": label} for file, given, label in self.changes],
+            "dropped": [{"file": file, "given": given} for file, given in self.dropped],
         }
 
 
 def apply_suspects(data: Path, suspects: Path, table: Path, registry: Registry, report: Report) -> Relabelled:
-    """Write a new table of all images, with the suggested class where the user wrote yes.
+    """Write a new table of all images, with the suggested class where the user wrote yes, and without those to drop.
 
     Args:
         data: The data that were checked, as `--data` takes them.
@@ -70,17 +74,19 @@ def apply_suspects(data: Path, suspects: Path, table: Path, registry: Registry, 
     files = {printable(file.relative): file for each in dataset.splits.values() for file in each}
     _refuse_archive(data, files)
     _refuse_other_data(suspects, data, decisions, files, dataset.classes)
-    accepted = [each for each in decisions if each.accepted and each.suggested != each.given]
-    if not accepted:
+    accepted = [each for each in decisions if each.said == "yes" and each.suggested != each.given]
+    dropped = {each.file: each.given for each in decisions if each.said == "drop"}
+    if not accepted and not dropped:
         raise Refused(
             f"No suggestion is accepted in {suspects}, so the table would be the data as they are.\n"
-            "Next: write yes into the column accept of the rows whose suggested class is right."
+            "Next: write yes into the column accept of the rows whose suggested class is right, or drop "
+            "where the image shows none of the classes."
         )
     labels = {each.file: each.suggested for each in accepted}
-    rows = _rows(dataset, labels, frozenset(unchecked.split_names), table)
+    rows = _rows(dataset, labels, dropped, frozenset(unchecked.split_names), table)
     _write(rows, table, dataset, registry)
     changes = tuple((each.file, each.given, each.suggested) for each in accepted)
-    return Relabelled(table=table, data=str(data), images=len(files), changes=changes)
+    return Relabelled(table=table, data=str(data), images=len(rows), changes=changes, dropped=tuple(dropped.items()))
 
 
 def _refuse_archive(data: Path, files: Mapping[str, ImageFile]) -> None:
@@ -110,7 +116,7 @@ def _refuse_other_data(
                 f"{each.where} of {suspects} says that {each.file} was given {each.given!r}; in {data} it is "
                 f"{named!r}: the labels have changed since the check, or the column given was edited.\n{step}"
             )
-        if each.accepted and each.suggested not in classes:
+        if each.said == "yes" and each.suggested not in classes:
             close = nearest(each.suggested, classes, count=1)
             hint = f" Did you mean {close[0]!r}?" if close else ""
             raise Refused(
@@ -125,12 +131,14 @@ def _refuse_other_data(
 
 
 def _rows(
-    dataset: Dataset, labels: Mapping[str, str], own_splits: frozenset[str], table: Path
+    dataset: Dataset, labels: Mapping[str, str], dropped: Collection[str], own_splits: frozenset[str], table: Path
 ) -> list[tuple[str, str, str]]:
-    """(path, label, split) of every image. A split that zoo drew is none of the data's: those images are train's."""
+    """(path, label, split) of every image that is not dropped; images of a split that zoo drew are train's."""
     rows: list[tuple[str, str, str]] = []
     for split in (each for each in SPLITS if each in dataset.splits):
         for file in dataset.splits[split]:
+            if printable(file.relative) in dropped:
+                continue
             label = labels.get(printable(file.relative), dataset.classes[file.label])
             stated = (split if split in own_splits else "train") if own_splits else ""
             rows.append((_path(file, table), label, stated))

@@ -8,7 +8,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from zoo.errors import DataError, nearest
 from zoo.specs.data import Split
@@ -21,8 +21,13 @@ COLUMNS = (
 """Of the file that is written. `accept` is empty there: it is the user's column."""
 NEEDED = ("file", "given", "suggested", "accept", "sha256")
 """Columns that must still be there when the file is applied."""
-YES, NO = ("yes", "y", "true", "1", "x"), ("", "no", "n", "false", "0")
-"""What `accept` may hold, in any case."""
+Said = Literal["yes", "no", "drop"]
+WORDS: dict[str, Said] = {
+    **dict.fromkeys(("yes", "y", "true", "1", "x"), "yes"),
+    **dict.fromkeys(("", "no", "n", "false", "0"), "no"),
+    "drop": "drop",
+}
+"""What `accept` may hold, in any case. `drop` leaves the image out of the new table: it shows none of the classes."""
 _SIGNS = (",", ";", "\t")
 
 
@@ -58,7 +63,7 @@ class Decision:
     file: str
     given: str
     suggested: str
-    accepted: bool
+    said: Said
     sha256: str
 
 
@@ -81,8 +86,8 @@ def suspects_csv(suspects: Sequence[Suspect]) -> str:
 def read_decisions(path: Path) -> list[Decision]:
     """Read a `suspects.csv` that a user may have edited.
 
-    Raises DataError for what is no such file, lacks a column, names a file twice, or holds another word than yes and
-    no in `accept`.
+    Raises DataError for what is no such file, lacks a column, names a file twice, or holds another word than those
+    of `WORDS` in `accept`.
     """
     try:
         text = path.read_text("utf-8-sig")
@@ -115,15 +120,15 @@ def _decision(path: Path, where: str, row: dict[str | None, Any]) -> Decision:
         )
     cells = {str(name): str(value) for name, value in row.items()}
     said = cells["accept"].strip().casefold()
-    if said not in (*YES, *NO):
-        close = nearest(said, ["yes", "no"], count=1)
+    if said not in WORDS:
+        close = nearest(said, ["yes", "no", "drop"], count=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
         raise DataError(
-            f"{where} of {path} has {cells['accept']!r} in the column accept, which is neither yes nor no.{hint}\n"
-            "Next: write yes to take the suggested class, no or nothing to keep the given one; for a third class, "
-            "write that class into the column suggested, and yes."
+            f"{where} of {path} has {cells['accept']!r} in the column accept, none of yes, no and drop.{hint}\n"
+            "Next: write yes to take the suggested class, drop to leave the image out, no or nothing to keep the given "
+            "class; for a third class, write that class into the column suggested, and yes."
         )
-    return Decision(where, cells["file"], cells["given"], cells["suggested"], said in YES, cells["sha256"])
+    return Decision(where, cells["file"], cells["given"], cells["suggested"], WORDS[said], cells["sha256"])
 
 
 def _refuse_twice(path: Path, decisions: Sequence[Decision]) -> None:

@@ -53,7 +53,7 @@ def check_labels(
     apply: Annotated[
         Path | None,
         typer.Option(
-            help="A suspects.csv with yes in its column accept: write these suggestions into a new table, --out TABLE.",
+            help="A suspects.csv with yes (or drop) in its column accept: write a new table with that, --out TABLE.",
             show_default=False,
         ),
     ] = None,
@@ -183,7 +183,7 @@ def _print_check(check: LabelCheck, path: Path, verbosity: Verbosity) -> None:
     screen.print(f"page: {check.page}")
     if check.suspects and not verbosity.quiet:
         screen.print(
-            f"next: look at the page, write yes into the column accept of the suspects that are wrong, then: zoo data "
+            f"next: look at the page, write yes (or drop) into the column accept where you agree, then: zoo data "
             f"labels {shell_word(path)} --apply {shell_word(check.csv)} --out relabelled.csv"
         )
 
@@ -191,7 +191,8 @@ def _print_check(check: LabelCheck, path: Path, verbosity: Verbosity) -> None:
 def _print_table(made: Relabelled, verbosity: Verbosity) -> None:
     screen = console.out()
     changed = console.count(len(made.changes), "label")
-    screen.print(f"{changed} of {console.count(made.images, 'image')} changed; no image was touched", style="bold")
+    dropped = f", {console.count(len(made.dropped), 'image')} left out" if made.dropped else ""
+    screen.print(f"{changed} changed{dropped}: {console.count(made.images, 'image')} in the table", style="bold")
     for file, given, label in made.changes[: None if verbosity.verbose else _SHOWN]:
         screen.print(f"  {file}: {given} is now {label}")
     if not verbosity.verbose and len(made.changes) > _SHOWN:
