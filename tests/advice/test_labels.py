@@ -145,12 +145,12 @@ def test_a_real_browser_shows_it_without_errors(width: int, check: zoo.LabelChec
 
 
 def test_neighbours_are_of_the_class_and_neither_the_image_nor_its_copies() -> None:
-    from zoo.advice.label_check import Judged
+    from zoo.advice.label_check import JudgedLabels
 
     generator = torch.Generator().manual_seed(0)
     features = torch.randn(12, 4, generator=generator)
     features[1] = features[0]  # a copy
-    judged = Judged(
+    judged = JudgedLabels(
         files=(),
         features=features,
         labels=torch.tensor([0] * 6 + [1] * 6),

@@ -62,7 +62,7 @@ class LabelCheck:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Judged:
+class JudgedLabels:
     """The judged images in rows, what was said of them, and who is suspected."""
 
     files: tuple[ImageFile, ...]

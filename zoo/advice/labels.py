@@ -17,7 +17,7 @@ from torch import Tensor
 
 from zoo.advice.features import ProbeFeatures, probe_features, similar_groups
 from zoo.advice.frozen_backbone import named_run, with_backbone_of
-from zoo.advice.label_check import Judged, LabelCheck
+from zoo.advice.label_check import JudgedLabels, LabelCheck
 from zoo.advice.labels_page import render
 from zoo.advice.suspects import Suspect, suspects_csv
 from zoo.data.dataset import FEW_IMAGES
@@ -137,7 +137,7 @@ def _different(labels: Iterable[int], groups: Iterable[int]) -> Counter[int]:
 
 def _judge(
     found: ProbeFeatures, groups: Sequence[int], rows: list[int], kept: list[int], report: Report
-) -> tuple[Judged, tuple[Suspect, ...], float]:
+) -> tuple[JudgedLabels, tuple[Suspect, ...], float]:
     """Return the judged images, the suspects in order, and the estimated number of wrong labels."""
     number = {label: index for index, label in enumerate(kept)}
     labels = torch.tensor([number[label] for label in found.targets[rows].tolist()])
@@ -149,7 +149,7 @@ def _judge(
     probabilities = out_of_fold(features, labels, len(kept), of_rows, progress=progress)
     margins, issues = label_margins(probabilities, labels), label_issues(probabilities, labels)
     order = torch.sort(margins, stable=True).indices
-    judged = Judged(
+    judged = JudgedLabels(
         files=tuple(found.files[row] for row in rows),
         features=features,
         labels=labels,
@@ -183,7 +183,7 @@ def _conflicts(found: ProbeFeatures, groups: Sequence[int]) -> tuple[tuple[tuple
     return tuple(tuple(each) for each in members.values() if len({name for _, name in each}) > 1)
 
 
-def _write(check: LabelCheck, judged: Judged, out: Path, report: Report) -> LabelCheck:
+def _write(check: LabelCheck, judged: JudgedLabels, out: Path, report: Report) -> LabelCheck:
     with clear_write_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
     with new_folder(out) as draft:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from zoo.advice.label_check import Judged, LabelCheck
+from zoo.advice.label_check import JudgedLabels, LabelCheck
 from zoo.advice.suspects import Suspect
 from zoo.data.dataset import ImageFile
 from zoo.data.decode import decode
@@ -41,7 +41,7 @@ class Shown:
     of_suggested: tuple[Picture, ...]
 
 
-def render(check: LabelCheck, judged: Judged, report: Report) -> str:
+def render(check: LabelCheck, judged: JudgedLabels, report: Report) -> str:
     """The page as HTML that loads nothing from outside. The same check gives the same text."""
     rows = judged.ranked[:SHOWN]
     pictures: dict[int, Picture] = {}
@@ -69,7 +69,7 @@ def directions(features: Tensor) -> Tensor:
     return torch.nn.functional.normalize(features.double() - features.double().mean(0), dim=1)
 
 
-def nearest_of_class(judged: Judged, pulled: Tensor, row: int, label: int) -> list[int]:
+def nearest_of_class(judged: JudgedLabels, pulled: Tensor, row: int, label: int) -> list[int]:
     """Return the rows of the images labelled `label` that are nearest to an image, neither itself nor its copies.
 
     Images whose own label confident learning counts as wrong come after all others, for they show another class.

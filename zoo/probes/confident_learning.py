@@ -110,7 +110,7 @@ def label_margins(probabilities: Tensor, labels: Tensor) -> Tensor:
     """Return ln(probability of the given class / that of the most probable other one), margins[N], float64.
 
     Sorted upwards they rank labels, the likeliest to be wrong first. A difference of probabilities hardly tells 0.01
-    from 0.0001 for the given class; their ratio does, and found more exchanged labels on three sets and four networks.
+    from 0.0001 for the given class; their ratio does, and found more of the labels that were exchanged on purpose.
 
     Args:
         probabilities: probabilities[N, classes], out of sample.
