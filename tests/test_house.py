@@ -49,6 +49,7 @@ NAMES = {
     "cache": "the cache folder; the commands on it",
     "compare": "runs compared; tensors compared by the kit; the command",
     "data": "what a data source declares; the commands on data",
+    "labels": "the check; the command",
     "measure": "what building a backbone tells; what a few steps take",
     "options": "of a head; of the command line",
     "page": "the report; a comparison",

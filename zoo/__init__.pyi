@@ -1,7 +1,12 @@
 """The public names of zoo, and where each is defined. `zoo/__init__.py` loads a name when it is first used."""
 
+from .advice.label_check import LabelCheck as LabelCheck
 from .advice.ranking import Shortlist as Shortlist
+from .advice.relabel import Relabelled as Relabelled
+from .advice.suspects import Suspect as Suspect
+from .api import apply_suspects as apply_suspects
 from .api import check_data as check_data
+from .api import check_labels as check_labels
 from .api import compare as compare
 from .api import create_model as create_model
 from .api import evaluate as evaluate

@@ -19,7 +19,9 @@ from zoo.specs.data import DataSourceSpec
 from zoo.specs.head import HeadSpec
 
 if TYPE_CHECKING:
+    from zoo.advice.label_check import LabelCheck
     from zoo.advice.ranking import Shortlist
+    from zoo.advice.relabel import Relabelled
     from zoo.artefact.classifier import Classifier
     from zoo.artefact.evaluate import Evaluation
     from zoo.comparing.comparison import Comparison
@@ -734,6 +736,86 @@ def check_data(
 
     known = registry or default_registry()
     return check(Path(path).expanduser(), seed=seed, workers=workers, report=report, registry=known)
+
+
+def check_labels(
+    path: str | Path,
+    backbone: str | Path,
+    *,
+    weights: str = "default",
+    out: str | Path | None = None,
+    input_size: tuple[int, int] | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    precision: str = "auto",
+    workers: int | None = None,
+    offline: bool = False,
+    report: Report = silent,
+    registry: Registry | None = None,
+) -> LabelCheck:
+    """Find labels that are likely wrong: each image is judged by probes that were fitted without it. docs/labels.md.
+
+    `.suspects` are images of which another class is more probable than the given one, the likeliest to be wrong first.
+
+    Args:
+        path: A folder, or other data, as for `finetune`. All splits are judged.
+        backbone: `[provider/]architecture[.tag]`, or the folder of a finished run: its backbone and weights.
+        weights: `default`, a tag, `random`, or the path of a file.
+        out: A new folder for `suspects.csv` and a page of pictures. Default: nothing is written.
+        input_size: (height, width) in pixels. Default: that of the weights.
+        seed: Random seed of the split that is drawn where there is no `val/`, as for `finetune`.
+        device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
+        precision: `float32`, `bfloat16`, or `auto`, as for `finetune`.
+        workers: Number of decoding threads. Default: one per core, at most eight.
+        offline: Do not touch the network. Weights that are not on this machine are an error then.
+
+    Raises:
+        Refused: `out` exists, or the backbone is that of a run that was trained on these images.
+        DataError: Fewer than two classes have five different images.
+        ZooError: Something else cannot be done as asked.
+    """
+    from zoo.advice.labels import check_labels as look
+
+    request = make_request(
+        backbone=str(backbone),
+        weights=weights,
+        data=path,
+        input_size=input_size,
+        seed=seed,
+        device=device,
+        precision=precision,
+        workers=workers,
+        offline=offline,
+    )
+    return look(request, registry or default_registry(), report, out=None if out is None else Path(out).expanduser())
+
+
+def apply_suspects(
+    path: str | Path,
+    suspects: str | Path,
+    out: str | Path,
+    *,
+    report: Report = silent,
+    registry: Registry | None = None,
+) -> Relabelled:
+    """Write a new table of a data set with the suggestions of `check_labels` that you accepted. Imports no torch.
+
+    No image changes. `finetune` reads the table as `data`.
+
+    Args:
+        path: The data that were checked.
+        suspects: The `suspects.csv` of the check, with `yes` in its column `accept` where the suggestion is right,
+            and `drop` where an image is to be left out.
+        out: The new table, a `.csv`.
+
+    Raises:
+        Refused: `out` exists, nothing was accepted, a class is unknown, or the images are inside an archive.
+        DataError: `suspects` is of other data.
+    """
+    from zoo.advice.relabel import apply_suspects as write
+
+    data, file, table = (Path(each).expanduser() for each in (path, suspects, out))
+    return write(data, file, table, registry or default_registry(), report)
 
 
 def push(artefact: str | Path, repo: str, *, private: bool = False, revision: str | None = None) -> str:

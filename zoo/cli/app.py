@@ -16,6 +16,7 @@ from zoo.cli.command_group import Commands
 from zoo.cli.console import Verbosity
 from zoo.cli.data import data_app
 from zoo.cli.document import print_document
+from zoo.cli.labels import check_labels
 from zoo.cli.options import (
     LIST_KINDS,
     Artefact,
@@ -58,6 +59,7 @@ app = typer.Typer(
     epilog="Start with: zoo finetune --backbone resnet18 --classes 5",
 )
 
+data_app.command("labels")(check_labels)
 app.add_typer(data_app, name="data")
 app.add_typer(plugins_app, name="plugins")
 app.add_typer(weights_app, name="weights")
