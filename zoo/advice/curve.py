@@ -50,9 +50,7 @@ class CurveReport:
         }
 
 
-def probe_curve(
-    request: Request, registry: Registry, report: Report, *, dataset: Dataset | None = None
-) -> CurveReport:
+def probe_curve(request: Request, registry: Registry, report: Report, *, dataset: Dataset | None = None) -> CurveReport:
     """Make the learning curve of a linear probe on the training images of a request's data.
 
     Args:
@@ -96,13 +94,15 @@ def _notes(found: ProbeFeatures, curve: LearningCurve) -> tuple[str, ...]:
     images = Counter(found.targets.tolist())
     small = [f"{name} ({images[label]})" for label, name in enumerate(found.classes) if images[label] < MOST_FOLDS]
     if small:
-        notes.append(f"Classes with fewer images than folds ({MOST_FOLDS}), which fits may never have seen: {some(small)}.")
+        notes.append(f"Classes with fewer images than folds ({MOST_FOLDS}), : {some(small)}.")
     unjudged = len(curve.targets) - curve.images
     if unjudged:
         notes.append(f"{counted(unjudged, 'image')} alone in a class: fitted to, but judged by none.")
     copies = len(curve.groups) - len(set(curve.groups))
     if copies:
-        notes.append(f"{counted(copies, 'copy or near-duplicate', 'copies and near-duplicates')}: never apart from the original.")
+        notes.append(
+            f"{counted(copies, 'copy or near-duplicate', 'copies and near-duplicates')}: never in another fold than the original."
+        )
     if found.unreadable:
         notes.append(f"Left out, because they cannot be read: {some(found.unreadable)}.")
     return tuple(notes)

@@ -86,13 +86,17 @@ def print_curve(report: CurveReport, verbosity: Verbosity) -> None:
     columns = ["class", "images", "recall %", "gain with twice as many", "80 % interval"]
     console.show(screen, console.table(None, columns, classes, right=columns[1:]))
     screen.print()
-    screen.print("Shares up to 100 % are measured (95 % intervals), above extrapolated (80 %). A probe is not fine-tuning.")
+    screen.print("Up to 100 %: measured, with 95 % intervals. Above: extrapolated, 80 %. A probe is not fine-tuning.")
     for note in report.notes:
         screen.print(note)
 
 
 def _percent(found: Range | None) -> list[str]:
-    return ["-", "-"] if found is None else [f"{100 * found.value:.1f}", f"{100 * found.low:.1f} to {100 * found.high:.1f}"]
+    return (
+        ["-", "-"]
+        if found is None
+        else [f"{100 * found.value:.1f}", f"{100 * found.low:.1f} to {100 * found.high:.1f}"]
+    )
 
 
 def _points(found: Range | None) -> list[str]:

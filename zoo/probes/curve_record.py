@@ -108,9 +108,10 @@ def record_of(curve: LearningCurve, classes: Sequence[str], *, of: int | None = 
 
 def _measured(value: float, images: int, chance: float) -> Range:
     """An accuracy with its 95 % interval: Wilson's, of independent images, widened by the chance of draws."""
-    share = wilson_interval(value * images, images)
-    low, high = (share.low, share.high) if share else (0.0, 1.0)
-    below, above = math.hypot(value - low, Z95 * chance), math.hypot(high - value, Z95 * chance)
+    share = wilson_interval(round(value * images), images)
+    if share is None:
+        return Range(value=value, low=0.0, high=1.0)
+    below, above = (math.hypot(each, Z95 * chance) for each in (share.value - share.low, share.high - share.value))
     return Range(value=value, low=max(0.0, value - below), high=min(1.0, value + above))
 
 

@@ -1,8 +1,8 @@
 """The learning curve of a linear probe: how accurate it is when it is fitted to a share of the images.
 
-A draw puts the images in an order, of which every beginning is a subset with the classes in about their proportion, and
-divides them into folds. At each share, every image is judged by a fit to those images of the subset that are not in its
-fold. So subsets are nested, the same images judge at every share, and at 100 % it is the cross-validation of all images.
+A draw puts the images in an order, of which every beginning is a subset with the classes in about their proportion,
+and divides them into folds. At each share, every image is judged by a fit to those images of the subset that are not in
+its fold. So subsets are nested, the same images judge at every share, and 100 % is cross-validation of all images.
 """
 
 from __future__ import annotations

@@ -111,7 +111,7 @@ def resampled(curve: LearningCurve, images: Tensor) -> Tensor:
     """
     generator = torch.Generator().manual_seed(0)
     groups = torch.tensor(curve.groups)
-    members = groups[images].unique()
+    members = torch.tensor(sorted(set(groups[images].tolist())))
     drawn = torch.randint(len(members), (RESAMPLES, len(members)), generator=generator)
     counts = torch.zeros(RESAMPLES, int(groups.max()) + 1, dtype=torch.float64)
     counts.scatter_add_(1, members[drawn], torch.ones(drawn.shape, dtype=torch.float64))

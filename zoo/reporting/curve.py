@@ -111,7 +111,9 @@ def _chart(record: Mapping[str, Any], size: str, width: float) -> Markup:
     frame = Frame(40, 30, width - 22, height - 42, x=_across(everything), y=(low, 1.0))
     parts = axes(frame, x_label="images (each step doubles)", y_label="accuracy", x_ticks=[], y_ticks=ticks(low, 1.0))
     shown = everything if size == "wide" else everything[::-2][::-1]
-    parts += [text(frame.at_x(math.log2(count)), frame.bottom + 17, f"{count:,}", anchor="middle") for count, _ in shown]
+    parts += [
+        text(frame.at_x(math.log2(count)), frame.bottom + 17, f"{count:,}", anchor="middle") for count, _ in shown
+    ]
     parts += _measured(frame, points)
     for begin, end in zip([points[-1], *ahead], ahead, strict=False):
         parts.append(path([_place(frame, begin), _place(frame, end)], "line c2 dashed"))

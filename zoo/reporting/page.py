@@ -18,6 +18,7 @@ from zoo.registry.registry import Registry
 from zoo.reporting import charts
 from zoo.reporting.command import RECIPE_FILE, as_lines, command_of
 from zoo.reporting.confusions import frequent_confusions, shown_matrix
+from zoo.reporting.curve import shown_curve
 from zoo.reporting.examples import Examples, gather
 from zoo.reporting.record import RunRecord, read_run
 from zoo.specs.run_result import kept_in_words, named_in_words, optimism_in_words
@@ -87,6 +88,7 @@ def render(record: RunRecord, examples: Examples, registry: Registry) -> str:
         confusions=frequent_confusions(confusion, names) if confusion is not None else [],
         loss=charts.loss_curves(record.history, kept) if record.history else None,
         accuracy=charts.accuracy_curve(record.history, kept) if record.history else None,
+        curve=shown_curve(record.curve) if record.curve is not None else None,
         bars=charts.class_bars(assessed["classes"]) if assessed else None,
         bars_shown=charts.CLASSES_SHOWN,
         reliability=charts.reliability_chart(assessed["reliability"]) if assessed else None,
