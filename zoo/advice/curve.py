@@ -100,9 +100,8 @@ def _notes(found: ProbeFeatures, curve: LearningCurve) -> tuple[str, ...]:
         notes.append(f"{counted(unjudged, 'image')} alone in a class: fitted to, but judged by none.")
     copies = len(curve.groups) - len(set(curve.groups))
     if copies:
-        notes.append(
-            f"{counted(copies, 'copy or near-duplicate', 'copies and near-duplicates')}: never in another fold than the original."
-        )
+        alike = counted(copies, "copy or near-duplicate", "copies and near-duplicates")
+        notes.append(f"{alike}: never in another fold than the original.")
     if found.unreadable:
         notes.append(f"Left out, because they cannot be read: {some(found.unreadable)}.")
     return tuple(notes)

@@ -30,6 +30,8 @@ def curve_sentences(record: Mapping[str, Any]) -> tuple[str, ...]:
     whole = record["of"] == record["images"]
     judged = f"{record['images']:,} images" if whole else f"{record['images']:,} of {record['of']:,} images"
     sentences = [f"A linear probe classifies {100 * last['value']:.1f} % {interval(last)} of {judged} correctly."]
+    if not whole:
+        sentences.append("The curve is of this part, and so is what follows; zoo data curve takes all images.")
     sentences += [_forecast(each) for each in record["forecasts"]]
     if record["forecasts"] and record["forecasts"][0]["gain"] is not None:
         sentences.append(_of_classes(record))

@@ -20,8 +20,8 @@ from zoo.specs.plan import StagePlan
 
 LEAST_WORK = 30_000_000
 """Images * the smaller of images and columns * classes * draws: about two seconds on one core."""
-IMAGES_OF_LEAST_WORK = 1_000
-"""The work grows in proportion where there are more images: their features took longer, too."""
+IMAGES_OF_LEAST_WORK, LARGEST_GROWTH = 1_000, 5
+"""The work grows in proportion where there are more images, as their features took longer, too; up to so many times."""
 _SMALLEST = 8
 
 
@@ -76,7 +76,7 @@ def kept_images(labels: Sequence[int], groups: Sequence[Hashable], *, width: int
     Empty where the part would have too few of each class for a curve.
     """
     count = len(labels)
-    budget = LEAST_WORK * max(1.0, count / IMAGES_OF_LEAST_WORK)
+    budget = LEAST_WORK * min(LARGEST_GROWTH, max(1.0, count / IMAGES_OF_LEAST_WORK))
     parts = 1
     while _work(count / parts, width, classes) > budget:
         parts += 1
