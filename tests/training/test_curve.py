@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import zoo
+from zoo.errors import RunError
 from zoo.reporting.record import read_run
 from zoo.training.curve import IMAGES_OF_LEAST_WORK, kept_images
 
@@ -22,6 +23,9 @@ def test_a_run_that_begins_with_a_head_keeps_its_curve_and_shows_it(shapes: Path
     assert record["images"] == record["of"] == 36 and record["points"][-1]["images"] == 36
     report = zoo.report(runs[0].path)
     assert "Would more images help?" in report.read_text("utf-8")
+    (runs[0].path / "curve.json").write_text('{"points": []}', "utf-8")
+    with pytest.raises(RunError, match=r"curve\.json cannot be read"):
+        zoo.report(runs[0].path)
     # A run of an older zoo has none.
     (runs[0].path / "curve.json").unlink()
     assert read_run(runs[0].path).curve is None

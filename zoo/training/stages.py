@@ -150,7 +150,7 @@ class StageRunner:
         """Write the learning curve of the features, where the first stage has them. It is no part of the stage."""
         if self._folder is None:
             return
-        with self._context.clock.measure("curve"), self._stage_clock.paused():
+        with self._context.clock.measure("evaluate"), self._stage_clock.paused():
             curve = run_curve(self._context, stage, inputs)
         if curve is not None:
             self._folder.write_curve(curve.to_dict())
