@@ -34,6 +34,7 @@ def test_the_public_names_are_these() -> None:
             "evaluate",
             "export",
             "load",
+            "learning_curve",
             "report",
             "shortlist",
             "soup",

@@ -24,6 +24,7 @@ LOOSE = {
 SIZES = {
     "zoo.__main__": "an entry point",
     "zoo.api": "every public function with every argument and what it means",
+    "zoo.advice.curve_page": "writing, apart from what is written",
     "zoo.exporting.formats": "the one table of formats, light enough for `zoo --help`",
     "zoo.exporting.pt2": "one file for each format",
     "zoo.planning.batch_norm": "one decision, with the number that it turns on",
@@ -48,6 +49,7 @@ PLUGIN_SIZES = {
 NAMES = {
     "cache": "the cache folder; the commands on it",
     "compare": "runs compared; tensors compared by the kit; the command",
+    "curve": "what more images would bring: computed; of a run; the picture; the command's text",
     "data": "what a data source declares; the commands on data",
     "labels": "the check; the command",
     "measure": "what building a backbone tells; what a few steps take",

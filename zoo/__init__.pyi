@@ -14,6 +14,7 @@ from .api import export as export
 from .api import fetch_weights as fetch_weights
 from .api import finetune as finetune
 from .api import import_weights as import_weights
+from .api import learning_curve as learning_curve
 from .api import list_backbones as list_backbones
 from .api import list_data_sources as list_data_sources
 from .api import list_heads as list_heads

@@ -19,6 +19,7 @@ from zoo.specs.data import DataSourceSpec
 from zoo.specs.head import HeadSpec
 
 if TYPE_CHECKING:
+    from zoo.advice.curve import CurveReport
     from zoo.advice.label_check import LabelCheck
     from zoo.advice.ranking import Shortlist
     from zoo.advice.relabel import Relabelled
@@ -816,6 +817,61 @@ def apply_suspects(
 
     data, file, table = (Path(each).expanduser() for each in (path, suspects, out))
     return write(data, file, table, registry or default_registry(), report)
+
+
+def learning_curve(
+    path: str | Path,
+    *,
+    backbone: str,
+    weights: str | Path = "default",
+    seed: int = 0,
+    html: str | Path | None = None,
+    device: str = "auto",
+    workers: int | None = None,
+    offline: bool = False,
+    report: Report = silent,
+    registry: Registry | None = None,
+) -> CurveReport:
+    """Measure how the accuracy of a linear probe grows with the number of training images, and extrapolate it.
+
+    `.sentences` says what twice and four times as many images would bring, or that it cannot be said; `.record` has the
+    points, the forecasts with the intervals that backtests earn, and every class. docs/curve.md explains them.
+
+    Args:
+        path: The images, as `data` of `finetune`. Only the training images are used.
+        backbone: `[provider/]architecture[.tag]`; it stays frozen.
+        weights: As for `finetune`.
+        seed: Random seed of the split, where one is drawn, of folds and of draws.
+        html: Path of a page with the chart, which must not exist. Default: no page.
+        device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
+        workers: Number of decoding threads. Default: one per core, at most eight.
+        offline: Use no network.
+        report: Called with every event of `zoo.events`.
+
+    Raises:
+        Refused: Names that do not exist, or `html` exists.
+        DataError: No images, fewer than two classes, or no class with two different training images.
+        WeightsError: The weights cannot be had.
+    """
+    from zoo.advice.curve import probe_curve
+    from zoo.advice.curve_page import refuse_existing_page, write_curve_page
+
+    page = None if html is None else Path(html).expanduser()
+    if page is not None:
+        refuse_existing_page(page)
+    request = make_request(
+        backbone=backbone,
+        data=path,
+        weights=str(weights),
+        seed=seed,
+        device=device,
+        workers=workers,
+        offline=offline,
+    )
+    found = probe_curve(request, registry or default_registry(), report)
+    if page is not None:
+        write_curve_page(found, page)
+    return found
 
 
 def push(artefact: str | Path, repo: str, *, private: bool = False, revision: str | None = None) -> str:

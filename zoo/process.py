@@ -112,6 +112,19 @@ def share_the_processor() -> None:
         os.environ["GOMP_SPINCOUNT"] = _SPINS
 
 
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Inside, torch computes with one thread: small matrices are no faster with more, and bits do not depend on it."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def use_threads(count: int) -> None:
     """Let torch compute with so many threads: the number changes bits."""
     import torch

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import hashlib
 import re
 import sys
 import types
@@ -466,6 +467,8 @@ def test_no_misspelling_of_any_name_is_left_out(name: str, place: Path, capsys: 
 
 # Where the product suggests something -> the vocabularies above that provoke it, or the test that does.
 PLACES = {
+    "zoo.advice.relabel._refuse_other_data": "test_a_word_in_a_table_of_suspects_is_answered_with_one_that_it_takes",
+    "zoo.advice.suspects._decision": "test_a_word_in_a_table_of_suspects_is_answered_with_one_that_it_takes",
     "zoo.advice.candidate_backbones._check_licence": "shortlist: licences",
     "zoo.artefact.read.find_artefact": "test_a_saved_classifier_is_suggested_by_its_path",
     "zoo.cli.command_group.resolve_command": "commands",
@@ -698,6 +701,30 @@ def test_a_column_of_a_table_is_answered_with_a_column_that_is_there(place: Path
         # The next step: to name the column label.
         path.write_text(path.read_text().replace(wrong, "label"))
         zoo.check_data(path)
+
+
+@pytest.mark.parametrize("column", ["accept", "suggested"])
+def test_a_word_in_a_table_of_suspects_is_answered_with_one_that_it_takes(column: str, tmp_path: Path) -> None:
+    classes = ("ants", "bees")
+    data, table = tmp_path / "data", tmp_path / "suspects.csv"
+    write_pictures(data, pictures_of(*(f"{split}/{each}" for split in ("train", "val") for each in classes), count=3))
+    name = next(path for path in sorted(data.rglob("train/ants/*")))
+    digest = hashlib.sha256(name.read_bytes()).hexdigest()
+
+    def use(word: str) -> None:
+        cells = {"accept": "yes", "suggested": "bees", column: word}
+        row = f"{name.relative_to(data).as_posix()},ants,{cells['suggested']},{cells['accept']},{digest}"
+        table.write_text(f"file,given,suggested,accept,sha256\n{row}\n")
+        out = tmp_path / "new.csv"
+        out.unlink(missing_ok=True)
+        try:
+            zoo.apply_suspects(data, table, out)
+        except zoo.ZooError as error:
+            if "No suggestion is accepted" not in str(error):  # `no`, or the given class, is a word that it takes
+                raise
+
+    made, refused = refused_suggestions(use, ["yes", "drop"] if column == "accept" else classes, every=2)
+    assert made and refused == []
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import typer
 
 from zoo.cli import console
 from zoo.cli.console import Verbosity
+from zoo.cli.curve import data_curve
 from zoo.cli.document import print_document
 from zoo.cli.options import Json
 from zoo.errors import FAULT_FOUND
@@ -51,6 +52,9 @@ def check_data(
         _print_report(report, ctx.obj)
     if not report.passed:
         raise typer.Exit(FAULT_FOUND)
+
+
+data_app.command("curve")(data_curve)
 
 
 def _print_report(report: DataReport, verbosity: Verbosity) -> None:

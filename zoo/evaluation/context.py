@@ -36,6 +36,15 @@ class Clock:
         finally:
             self._parts[part] = self._parts.get(part, 0.0) + time.perf_counter() - began
 
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Count the time inside the `with` block for nothing."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._began += time.perf_counter() - began
+
     def add(self, seconds: Mapping[str, float]) -> None:
         """Add what an earlier process of the same run took, as its clock's `seconds` returned it."""
         for part, value in seconds.items():

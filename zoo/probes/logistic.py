@@ -179,6 +179,11 @@ class LogisticProblem:
         """Logits[M, classes] of the M images of a mask images[N], bool, with parameters[R + 1, classes] of a fit."""
         return self._rows[images].float() @ parameters[:-1] + parameters[-1]
 
+    def rows_of(self, features: Tensor) -> Tensor:
+        """features[M, F] of any images -> rows[M, R], standardised and turned as those of this problem."""
+        standardised = (features.double() - self.columns.mean) / self.columns.divisor
+        return (standardised if self._turn is None else standardised @ self._turn).float()
+
     def losses(self, logits: Tensor) -> Tensor:
         """logits[N, classes] -> log loss[N] in nats; nan for images whose logits are."""
         return torch.nn.functional.cross_entropy(logits.double(), self.targets, reduction="none")

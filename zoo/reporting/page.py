@@ -13,17 +13,19 @@ from typing import Any
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from zoo.errors import RunError
 from zoo.events import Note, Report
 from zoo.registry.registry import Registry
 from zoo.reporting import charts
 from zoo.reporting.command import RECIPE_FILE, as_lines, command_of
 from zoo.reporting.confusions import frequent_confusions, shown_matrix
+from zoo.reporting.curve import ShownCurve, shown_curve
 from zoo.reporting.examples import Examples, gather
 from zoo.reporting.record import RunRecord, read_run
 from zoo.specs.run_result import JUDGED_IN_WORDS, kept_in_words, named_in_words, optimism_in_words
 from zoo.storage.atomic import write_text
 from zoo.text import points, shell_word
-from zoo.training.run_folder import has_result
+from zoo.training.run_folder import CURVE, has_result
 
 REPORT = "report.html"
 _EVIDENCE_MOST = 6000
@@ -89,6 +91,7 @@ def render(record: RunRecord, examples: Examples, registry: Registry) -> str:
         judged_in_words=JUDGED_IN_WORDS,
         loss=charts.loss_curves(record.history, kept, judged=judged) if record.history else None,
         accuracy=charts.accuracy_curve(record.history, kept, judged=judged) if record.history else None,
+        curve=_curve(record),
         bars=charts.class_bars(assessed["classes"]) if assessed else None,
         bars_shown=charts.CLASSES_SHOWN,
         reliability=charts.reliability_chart(assessed["reliability"]) if assessed else None,
@@ -132,6 +135,16 @@ def seconds(value: float) -> str:
         return f"{value:.1f} s"
     minutes, rest = divmod(round(value), 60)
     return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min {rest:02d} s"
+
+
+def _curve(record: RunRecord) -> ShownCurve | None:
+    """The learning curve; None where the run has none. Raises RunError for a record that is damaged."""
+    if record.curve is None:
+        return None
+    try:
+        return shown_curve(record.curve)
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        raise RunError(f"{record.path / CURVE} cannot be read: {type(error).__name__} {error}.") from None
 
 
 def _evidence(content: Any) -> str:

@@ -13,7 +13,7 @@ from zoo.specs.plan import Plan
 from zoo.specs.run_result import judged_on
 from zoo.storage.atomic import parse_json
 from zoo.text import shell_word
-from zoo.training.run_folder import EVALUATION, HISTORY, PREDICTIONS, PROOF, RESULT
+from zoo.training.run_folder import CURVE, EVALUATION, HISTORY, PREDICTIONS, PROOF, RESULT
 from zoo.training.stored_plan import read_plan
 
 
@@ -33,6 +33,8 @@ class RunRecord:
     """Split -> assessment. Empty for a run of an older zoo, which wrote none."""
     predictions: tuple[ImagePrediction, ...]
     """One per image of every evaluated split. Empty for a run of an older zoo."""
+    curve: dict[str, Any] | None = None
+    """The learning curve of the head's features; None for a run of an older zoo, or one without such a stage."""
 
     @property
     def split(self) -> str:
@@ -83,6 +85,7 @@ def read_run(path: Path) -> RunRecord:
         history=[_parsed(line, path / HISTORY) for line in _text(path / HISTORY).splitlines()],
         evaluation=_json(path / EVALUATION) if (path / EVALUATION).exists() else {},
         predictions=predictions,
+        curve=_json(path / CURVE) if (path / CURVE).exists() else None,
     )
 
 

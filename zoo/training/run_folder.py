@@ -39,6 +39,8 @@ from zoo.training.proof import overall_verdict
 
 PLAN, HISTORY, PROOF, RESULT = "plan.json", "history.jsonl", "proof.json", "result.json"
 EVALUATION, PREDICTIONS = "evaluation.json", "predictions.csv"
+CURVE = "curve.json"
+"""The learning curve, in runs that begin with a head on plain cached features."""
 SOUP = "soup.json"
 """In a folder of `zoo soup`, in place of plan and result."""
 RUNS = Path("runs")
@@ -155,6 +157,10 @@ class RunFolder:
     def remove_checkpoint(self) -> None:
         """Remove the checkpoint of a finished run."""
         shutil.rmtree(self.checkpoint.folder, ignore_errors=True)
+
+    def write_curve(self, curve: dict[str, Any]) -> None:
+        """Write `curve.json`."""
+        write_text(self.path / CURVE, json_text(curve))
 
     def write_proof(self, checks: Sequence[Check]) -> None:
         """Write `proof.json`: the verdict, and every check with its evidence."""

@@ -23,6 +23,7 @@ from zoo.storage.tensors import tensors_digest
 from zoo.training.abandon import Rival, given_up, stage_gain
 from zoo.training.candidates import Candidate, Candidates, Offered
 from zoo.training.checkpoint import Moment, Saved
+from zoo.training.curve import run_curve
 from zoo.training.learning_rate import RATES, ChosenRate, choose_rate, with_rate
 from zoo.training.objective import anchors_of, objective_for
 from zoo.training.out_of_fold import JudgedInFolds
@@ -145,6 +146,8 @@ class StageRunner:
             watch = StageWatch(self._model, stage)
             try:
                 inputs = self._inputs(stage)
+                if number == 1:
+                    self._write_curve(stage, inputs)
                 end = self._train_stage(self._with_number_as_rate(stage, inputs, watch), inputs, watch, stop_after)
             finally:
                 self.checks += watch.checks()
@@ -156,6 +159,15 @@ class StageRunner:
             # While adapters were in, the inputs may have held on to layers that are gone now.
             inputs = self._inputs(stage)
         self._finish_stage(stage, end, watch, inputs)
+
+    def _write_curve(self, stage: StagePlan, inputs: Inputs) -> None:
+        """Write the learning curve of the features, where the first stage has them. It is no part of the stage."""
+        if self._folder is None:
+            return
+        with self._context.clock.measure("evaluate"), self._stage_clock.paused():
+            curve = run_curve(self._context, stage, inputs)
+        if curve is not None:
+            self._folder.write_curve(curve.to_dict())
 
     def _train_stage(
         self, stage: StagePlan, inputs: Inputs, watch: StageWatch, stop_after: int | None

@@ -1,0 +1,107 @@
+"""How accuracy grows with the number of images, and what more of them would bring: for the training images of a set."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from zoo.advice.features import ProbeFeatures, probe_features, similar_groups
+from zoo.data.dataset import Dataset
+from zoo.errors import DataError
+from zoo.events import Progress, Report
+from zoo.planning.request import Request
+from zoo.probes.curve_record import CurveRecord, record_of
+from zoo.probes.folds import MOST_FOLDS
+from zoo.probes.learning_curve import LearningCurve, learning_curve
+from zoo.registry.registry import Registry
+from zoo.reporting.curve import curve_sentences
+from zoo.text import counted, some
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CurveReport:
+    """The learning curve of a linear probe on one backbone's features of the training images."""
+
+    data: str
+    """The folder or file that holds the images."""
+    backbone: str
+    weights: str
+    classes: tuple[str, ...]
+    record: CurveRecord
+    notes: tuple[str, ...]
+    """What limits the curve: small classes, near-duplicates, files that cannot be read."""
+    seconds: dict[str, float]
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """What the curve says, and what it cannot say."""
+        return curve_sentences(self.record.to_dict())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types. Without times, so that the same images give the same bytes."""
+        return {
+            "data": self.data,
+            "backbone": self.backbone,
+            "weights": self.weights,
+            "notes": list(self.notes),
+            "conclusion": list(self.sentences),
+            **self.record.to_dict(),
+        }
+
+
+def probe_curve(request: Request, registry: Registry, report: Report, *, dataset: Dataset | None = None) -> CurveReport:
+    """Make the learning curve of a linear probe on the training images of a request's data.
+
+    Args:
+        request: Names the backbone, weights, data, seed; what it says of head and recipe is not used.
+        registry: Where names are looked up.
+        report: Called with every event.
+        dataset: Images that were found already, in place of those that the request names.
+
+    Raises:
+        DataError: No class has two different training images.
+        ZooError: As `zoo.finetune` with the same request, before it trains.
+    """
+    found = probe_features(request, registry, report, splits=("train",), dataset=dataset)
+    groups = similar_groups(found.files, report, workers=request.workers)
+
+    def progress(done: int, total: int) -> None:
+        report(Progress(task="learning curve", done=done, total=total, unit="fits"))
+
+    curve = learning_curve(
+        found.features, found.targets, len(found.classes), groups=groups, seed=request.seed, progress=progress
+    )
+    if not bool(curve.judged.any()):
+        raise DataError(
+            f"No class has two different training images, so there are none to judge a fit by "
+            f"({counted(len(found.files), 'image')}, {counted(len(found.classes), 'class', 'classes')}).\n"
+            "Next: add images; a curve begins to say something at about 20 of each class."
+        )
+    return CurveReport(
+        data=found.plan.data.source,
+        backbone=found.plan.backbone.name,
+        weights=found.plan.weights.label,
+        classes=found.classes,
+        record=record_of(curve, found.classes),
+        notes=_notes(found, curve),
+        seconds=found.seconds,
+    )
+
+
+def _notes(found: ProbeFeatures, curve: LearningCurve) -> tuple[str, ...]:
+    notes = []
+    images = Counter(found.targets.tolist())
+    small = [f"{name} ({images[label]})" for label, name in enumerate(found.classes) if images[label] < MOST_FOLDS]
+    if small:
+        notes.append(f"Classes with fewer images than folds ({MOST_FOLDS}), : {some(small)}.")
+    unjudged = len(curve.targets) - curve.images
+    if unjudged:
+        notes.append(f"{counted(unjudged, 'image')} alone in a class: fitted to, but judged by none.")
+    copies = len(curve.groups) - len(set(curve.groups))
+    if copies:
+        alike = counted(copies, "copy or near-duplicate", "copies and near-duplicates")
+        notes.append(f"{alike}: never in another fold than the original.")
+    if found.unreadable:
+        notes.append(f"Left out, because they cannot be read: {some(found.unreadable)}.")
+    return tuple(notes)
