@@ -351,6 +351,7 @@ def trained_run(others: Path, tmp_path_factory: pytest.TempPathFactory) -> zoo.R
     )
 
 
+@pytest.mark.long
 def test_a_run_that_trained_its_head_alone_lends_its_pretrained_backbone(
     head_run: zoo.Result, noisy: Path, tmp_path: Path
 ) -> None:

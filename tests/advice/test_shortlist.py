@@ -139,6 +139,7 @@ def test_what_cannot_be_is_refused_with_the_nearest_that_can(
 
 
 @pytest.mark.parametrize("limit", ["max_params", "max_latency"])
+@pytest.mark.long
 def test_the_limit_that_a_message_offers_leaves_something(limit: str, shapes: Path) -> None:
     with pytest.raises(OptionError) as refused:
         zoo.shortlist(shapes, backbones=TWO, **{limit: 10 if limit == "max_params" else "0.0001ms"})

@@ -273,6 +273,7 @@ def test_version(zoo_command: Zoo) -> None:
     assert zoo_command("--version").stdout == f"zoo {zoo.__version__}\n"  # type: ignore[attr-defined]
 
 
+@pytest.mark.long
 def test_a_full_disk_says_so_and_leaves_no_half_artefact(zoo_command: Zoo, shapes: Path, tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()

@@ -92,6 +92,7 @@ def close(ours: Tensor, theirs: Tensor) -> bool:
     return torch.allclose(ours, theirs, atol=1e-6, rtol=1e-5)
 
 
+@pytest.mark.long
 def test_plain_timm_loads_the_artefact_by_the_document_and_the_export_with_labels(
     of_timm: Path, tmp_path: Path
 ) -> None:

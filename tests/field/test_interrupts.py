@@ -117,6 +117,7 @@ def test_while_it_starts(words: list[str], delay: float, tmp_path: Path) -> None
         ["finetune", *TINY, "--data", "DATA"],
     ],
 )
+@pytest.mark.long
 def test_while_threads_are_busy_that_python_would_wait_for(words: list[str], few: Path, tmp_path: Path) -> None:
     with started(tmp_path, *[str(few) if word == "DATA" else word for word in words], code=SLOW) as process:
         wait_until((tmp_path / "decoding").exists, process)
@@ -175,6 +176,7 @@ run()
     assert zoo_inside("report", "run").returncode == 0 and (tmp_path / "run" / "report.html").exists()
 
 
+@pytest.mark.long
 def test_what_hears_no_ctrl_c_stays_deaf(few: Path, tmp_path: Path) -> None:
     """`nohup zoo ... &` of a shell without job control: the neighbour that must stay as it is."""
     words = [sys.executable, "-m", "zoo", "plan", *TINY, "--data", str(few), "--json"]

@@ -117,6 +117,7 @@ def test_files_that_predict_leaves_out_leave_its_list_whole(zoo_inside: Zoo, run
     assert done.returncode == 1 and [Path(each["source"]).name for each in json.loads(done.stdout)] == ["good.jpg"]
 
 
+@pytest.mark.long
 def test_a_list_that_breaks_off_ends_with_the_error(run_folder: Path, tmp_path: Path) -> None:
     write_pictures(tmp_path, ["pic.jpg"])
     words = [sys.executable, "-m", "zoo", "predict", str(run_folder), "-", "--json"]

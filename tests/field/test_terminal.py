@@ -78,7 +78,7 @@ def words_of(text: str) -> set[str]:
     return set(text.split())
 
 
-@pytest.mark.parametrize("columns", [60, 40])
+@pytest.mark.parametrize("columns", [pytest.param(60, marks=pytest.mark.long), 40])
 @pytest.mark.parametrize("words", SHOWN)
 def test_it_fits_and_no_word_is_broken(words: str, columns: int, terminal: Zoo, tmp_path: Path) -> None:
     page = f" --html {tmp_path / 'page.html'}"

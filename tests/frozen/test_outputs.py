@@ -125,7 +125,14 @@ def test_adapters_behind_a_cut_do_not_change_what_is_before_it() -> None:
 # Training on it
 
 
-@pytest.mark.parametrize("backbone", ["timm/test_resnet", "timm/test_vit", "timm/test_convnext"])
+@pytest.mark.parametrize(
+    "backbone",
+    [
+        "timm/test_resnet",
+        pytest.param("timm/test_vit", marks=pytest.mark.long),
+        pytest.param("timm/test_convnext", marks=pytest.mark.long),
+    ],
+)
 def test_a_kept_prefix_ends_where_the_whole_backbone_ends(
     few: Path, tmp_path: Path, recipe: str, backbone: str
 ) -> None:
@@ -165,6 +172,7 @@ def test_when_memory_runs_out_all_rows_are_made_in_smaller_pieces(
     assert computed(events) > 0
 
 
+@pytest.mark.long
 def test_a_moving_average_is_judged_by_its_own_backbone(few: Path, tmp_path: Path, recipe: str) -> None:
     """A cut calls the modules of the model that was cut, and an average is a copy."""
     settings = ["last.ema=0.5", "last.lr=0.05"]
@@ -308,7 +316,13 @@ def test_another_head_begins_with_what_the_first_left(few: Path, tmp_path: Path,
 
 
 @pytest.mark.parametrize(
-    "change", [{"input_size": (96, 96)}, {"precision": "bfloat16"}, {"seed": 1}], ids=["size", "precision", "weights"]
+    "change",
+    [
+        {"input_size": (96, 96)},
+        pytest.param({"precision": "bfloat16"}, marks=pytest.mark.long),
+        pytest.param({"seed": 1}, marks=pytest.mark.long),
+    ],
+    ids=["size", "precision", "weights"],
 )
 def test_whatever_changes_the_features_is_another_subject(
     few: Path, tmp_path: Path, cold: Path, change: dict[str, Any]
@@ -320,6 +334,7 @@ def test_whatever_changes_the_features_is_another_subject(
     assert computed(events) > 0 and len(entries(features_folder())) == 2
 
 
+@pytest.mark.long
 def test_rows_mapped_from_files_train_to_the_same_bytes_as_those_in_memory(
     shapes: Path, tmp_path: Path, recipe: str, cold: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -349,6 +364,7 @@ def test_the_plan_keeps_nothing_beyond_the_limit(few: Path, recipe: str, monkeyp
     assert stage.inputs == "images" and "over the cache's limit of 1.0 kB" in stage.why
 
 
+@pytest.mark.long
 def test_a_run_stopped_in_a_stage_with_a_kept_prefix_goes_on_to_the_same_bytes(
     few: Path, tmp_path: Path, recipe: str, cold: Path
 ) -> None:
@@ -439,6 +455,7 @@ def test_a_limit_that_is_no_size_is_refused_before_anything_is_looked_at(
         zoo.plan(**TINY, data=tmp_path / "not there")
 
 
+@pytest.mark.long
 def test_validation_behind_a_cut_goes_in_smaller_pieces_where_memory_runs_out(
     shapes: Path, tmp_path: Path, recipe: str, cold: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -151,6 +151,7 @@ def test_weight_decay_follows_the_rate_of_the_group_that_it_acts_on(
 
 
 @pytest.mark.parametrize(("optimizer", "schedule"), [("adamw", "cosine"), ("sgd", "linear")])
+@pytest.mark.long
 def test_a_run_uses_the_rates_of_its_plan(optimizer: str, schedule: str, few: Path, tmp_path: Path) -> None:
     settings = {
         "train": "head,first:1,last:1",

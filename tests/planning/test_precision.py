@@ -71,6 +71,7 @@ def test_a_measurement_is_made_once_and_used_again(few: Path, tmp_path: Path, mo
 
 @pytest.mark.parametrize("backbone", ["timm/test_resnet", "timm/test_vit"])
 @pytest.mark.parametrize("compute", [LAYOUT, HALF])
+@pytest.mark.long
 def test_the_saved_classifier_computes_as_the_run_did(
     backbone: str, compute: Compute, few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -97,6 +97,7 @@ def test_a_run_that_goes_on_is_one_run_and_the_next_is_another(few: Path, tmp_pa
     assert len(_runs(tmp_path)) == 2
 
 
+@pytest.mark.long
 def test_without_the_package_the_run_is_refused_with_the_way_to_get_it(few: Path, tmp_path: Path) -> None:
     code = (
         "import sys; sys.modules['mlflow'] = None\n"

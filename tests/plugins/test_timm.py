@@ -174,6 +174,7 @@ def test_another_timm_is_asked_once_and_its_answer_cached(
     assert timm.__version__ in cached.name
 
 
+@pytest.mark.long
 def test_a_damaged_cached_index_is_rebuilt(another_timm: None, tmp_path: Path) -> None:
     zoo_timm.architectures()
     (cached,) = (tmp_path / "cache" / "kept").iterdir()

@@ -112,6 +112,7 @@ def test_every_entry_resolves() -> None:
     index.installed_version() != catalogue.index()["torchvision"],
     reason="the shipped index describes another torchvision",
 )
+@pytest.mark.long
 def test_a_rebuilt_sample_equals_the_shipped_index() -> None:
     shipped = catalogue.index()["architectures"]
     assert upstream.names() == sorted(shipped)
@@ -284,6 +285,7 @@ OLDER_NAMES = {
 
 
 @pytest.mark.parametrize(("architecture", "parts"), OLDER_NAMES.items())
+@pytest.mark.long
 def test_older_names_load(architecture: str, parts: dict[str, str]) -> None:
     state = whole_model(architecture).state_dict()
     old = {name: tensor for name, tensor in state.items() if not name.endswith("num_batches_tracked")}

@@ -155,6 +155,7 @@ def record(whole: nn.Module, name: str, *, output: bool = False) -> list[Tensor]
 
 
 @pytest.mark.parametrize("architecture", FAMILIES)
+@pytest.mark.long
 def test_the_map_is_what_the_original_pools(architecture: str) -> None:
     case = FAMILIES[architecture]
     whole = upstream(architecture, **dict(case.arguments))

@@ -51,7 +51,7 @@ def start_of(backbone: str) -> ZooModel:
 @pytest.mark.parametrize(
     ("recipe", "backbone"),
     [
-        pair if "timm/" in pair[1] or pair[0] in ("norms", "staged") else pytest.param(*pair, marks=pytest.mark.long)
+        pair if "timm/test_resnet" in pair[1] or pair[0] == "norms" else pytest.param(*pair, marks=pytest.mark.long)
         for pair in PAIRS
     ],
 )

@@ -96,7 +96,13 @@ def test_backbones_of_both_providers_pass(name: str) -> None:
     assert skipped(report) == NO_CUDA and len(report.checks) == 17
 
 
-@pytest.mark.parametrize("name", OWN_RECIPES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name.endswith(("/staged", "/lora")) else pytest.param(name, marks=pytest.mark.long)
+        for name in OWN_RECIPES
+    ],
+)
 def test_zoos_own_recipes_pass(name: str) -> None:
     report = check_recipe(name)
     assert skipped(report) == NO_CUDA and len(report.checks) == 13

@@ -10,12 +10,18 @@ import pytest
 import zoo
 from zoo.errors import RunError
 from zoo.reporting.record import read_run
+from zoo.training import curve
 from zoo.training.curve import IMAGES_OF_LEAST_WORK, kept_images
 
 USUAL: dict[str, Any] = {"backbone": "timm/test_resnet", "weights": "random", "recipe": "head_only", "tune": False}
 
 
-def test_a_run_that_begins_with_a_head_keeps_its_curve_and_shows_it(shapes: Path, tmp_path: Path) -> None:
+def test_a_run_that_begins_with_a_head_keeps_its_curve_and_shows_it(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = zoo.finetune(**USUAL, data=shapes, out=tmp_path / "few", page=False)
+    assert not (few.path / "curve.json").exists(), "of 36 images nothing could be said"
+    monkeypatch.setattr(curve, "FEWEST", 36)
     runs = [zoo.finetune(**USUAL, data=shapes, out=tmp_path / name) for name in ("one", "two")]
     first, second = ((run.path / "curve.json").read_bytes() for run in runs)
     assert first == second

@@ -235,6 +235,7 @@ def test_a_stopped_run_is_resumed_to_the_same_bytes(meaningless: Path, tmp_path:
     assert not (resumed.path / "checkpoint").exists()
 
 
+@pytest.mark.long
 def test_a_run_in_folds_is_verified_reported_and_compared(meaningless: Path, tmp_path: Path) -> None:
     others = [run(meaningless, tmp_path / name, page=True, seed=seed) for name, seed in (("one", 0), ("two", 1))]
     assert zoo.verify(others[0].path).passed

@@ -164,6 +164,7 @@ def test_clipping_and_l2_sp_keep_the_weights_near_their_start(few: Path, tmp_pat
     ("policy", "statistics_move", "scales_move"),
     [("train", True, True), ("adapt", True, False), ("frozen", False, False)],
 )
+@pytest.mark.long
 def test_batch_norms_do_as_they_are_told(
     policy: str, statistics_move: bool, scales_move: bool, few: Path, tmp_path: Path
 ) -> None:

@@ -34,7 +34,6 @@ def test_a_run_leaves_exactly_the_files_that_are_promised(staged: zoo.Result) ->
         "history.jsonl",
         "proof.json",
         "result.json",
-        "curve.json",
         "evaluation.json",
         "predictions.csv",
         "report.html",

@@ -59,6 +59,7 @@ def test_a_run_verifies_and_nothing_is_written(run: Path) -> None:
         {"recipe": "full", "epochs": 1, "set": ["all.augment=rand", "all.mixup=0.2"]},
     ],
 )
+@pytest.mark.long
 def test_other_kinds_of_first_stages_verify(arguments: dict[str, Any], few: Path, tmp_path: Path) -> None:
     run = zoo.finetune(**{**USUAL, **arguments}, data=few, out=tmp_path / "run").path
     assert verdicts(run) == {"plan": "passed", "first_steps": "passed", **ARTEFACT_PASSED, "plan_classes": "passed"}

@@ -23,6 +23,8 @@ LEAST_WORK = 30_000_000
 IMAGES_OF_LEAST_WORK, LARGEST_GROWTH = 1_000, 5
 """The work grows in proportion where there are more images, as their features took longer, too; up to so many times."""
 _SMALLEST = 8
+FEWEST = 100
+"""Fewest training images for a curve: of fewer, each counts for a point or more, and nothing could be said."""
 
 
 def run_curve(context: RunContext, stage: StagePlan, inputs: Inputs) -> CurveRecord | None:
@@ -36,11 +38,11 @@ def run_curve(context: RunContext, stage: StagePlan, inputs: Inputs) -> CurveRec
         inputs: What that stage trains on.
 
     Returns:
-        None where the stage does not fit a head to plain features, one row an image, or where no curve can be made.
+        None where the stage does not fit a head to plain features, one row an image, or where there are too few images.
     """
     if not (stage.head_alone and stage.inputs == "features" and isinstance(inputs, CachedInputs)):
         return None
-    if stage.views or len(inputs.views) != 1 or not len(context.train):
+    if stage.views or len(inputs.views) != 1 or len(context.train) < FEWEST:
         return None
     table = inputs.views[0]
     first = table.rows([0])

@@ -419,6 +419,7 @@ def test_chance_is_rarely_taken_for_a_shortcut() -> None:
 
 
 @pytest.mark.data
+@pytest.mark.long
 def test_the_placeholder_among_the_ants_is_named(real_data: Path, zoo_inside: Zoo) -> None:
     done = zoo_inside("data", "check", real_data / "data" / "hymenoptera")
     assert done.returncode == 0 and "397 images, 2 classes, 2 splits: 1 warning" in done.stdout
