@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.errors import OptionError
 from zoo.events import Report, silent
-from zoo.planning.request import AUTO, Request, check_input_size, given_arguments, make_request, parse_duration
+from zoo.planning.request import (
+    AUTO,
+    Request,
+    check_input_size,
+    given_arguments,
+    make_request,
+    parse_count,
+    parse_duration,
+)
 from zoo.registry.catalogue import Filter, Listed, find_backbones
 from zoo.registry.registry import Registry, default_registry
 from zoo.specs.data import DataSourceSpec
@@ -43,7 +51,7 @@ def list_backbones(
     tag_pattern: str | None = None,
     provider: str | None = None,
     pretrained: bool = False,
-    max_params: int | None = None,
+    max_params: int | str | None = None,
     max_gmacs: float | None = None,
     licence: str | None = None,
     input_size: tuple[int, int] | None = None,
@@ -58,7 +66,7 @@ def list_backbones(
         tag_pattern: The same for names of weights, `[provider/]architecture.tag`. Only these weights are listed.
         provider: `torchvision`, `timm` or another one that is installed.
         pretrained: Only backbones with published weights.
-        max_params: Largest number of parameters, without the classifier.
+        max_params: Largest number of parameters, without the classifier, or a text such as `25M`.
         max_gmacs: Largest number of billion multiply-adds for one image of the default weights' size.
         licence: Only weights of this licence, as upstream states it; `unstated` for weights without one.
         input_size: Only weights made for (height, width) in pixels.
@@ -75,7 +83,7 @@ def list_backbones(
         tag_pattern=tag_pattern,
         provider=provider,
         pretrained=pretrained,
-        max_params=max_params,
+        max_params=None if max_params is None else parse_count("--max-params", max_params),
         max_gmacs=max_gmacs,
         licence=licence.lower() if licence is not None else None,
         input_size=None if input_size is None else check_input_size(input_size),
@@ -177,7 +185,7 @@ def shortlist(
     *,
     backbones: str | Sequence[str] = (),
     budget: str | float | None = None,
-    max_params: int | None = None,
+    max_params: int | str | None = None,
     max_latency: str | float | None = None,
     licence: str | None = None,
     head: str = "dropout_linear",
@@ -204,7 +212,7 @@ def shortlist(
             time.
         budget: Seconds, or a text such as `10m`. Default: a fifth of what fine-tuning is estimated to take, at least
             a minute.
-        max_params: Largest number of parameters, without the classifier.
+        max_params: Largest number of parameters, without the classifier, or a text such as `25M`.
         max_latency: Most milliseconds for one image on this machine, or a text such as `20ms`.
         licence: `permissive`, or a licence of weights as upstream states it.
         head: The head that a run is to have: candidates that cannot take it are left out. The probe stays linear.
@@ -233,12 +241,13 @@ def shortlist(
     if page is not None:
         refuse_existing_page(page)
     names = [backbones] if isinstance(backbones, str) else backbones
+    largest = None if max_params is None else parse_count("--max-params", max_params)
     latency = max_latency if max_latency is None or isinstance(max_latency, str) else f"{max_latency}ms"
     longest = None if latency is None else parse_duration("--max-latency", latency, unit="", example="20ms or 0.5s")
     wanted = Wanted(
         backbones=tuple(name.strip() for each in names for name in each.split(",") if name.strip()),
         budget=None if budget is None else parse_duration("--budget", budget),
-        limits=Limits(max_params=max_params, licence=licence, head=head),
+        limits=Limits(max_params=largest, licence=licence, head=head),
         max_latency=None if longest is None else 1000 * longest,
     )
     request = make_request(

@@ -127,6 +127,7 @@ def test_ctrl_c_gives_the_ranking_so_far(shapes: Path) -> None:
         ({"backbones": TWO, "max_latency": "20"}, OptionError, "write 20ms or 0.5s"),
         ({"backbones": TWO, "licence": "apach-2.0"}, UnknownName, "apache-2.0"),
         ({"backbones": TWO, "head": "linaer"}, UnknownName, "linear"),
+        ({"backbones": TWO, "max_params": "3 big"}, OptionError, "write 25M, 1.5B, 300k or 25000000"),
         ({"backbones": TWO, "max_params": 10}, OptionError, "The limits leave none of 2 candidates"),
         ({"backbones": TWO, "max_latency": "0.0001ms"}, OptionError, "over --max-latency 0.0001 ms"),
     ],

@@ -5,44 +5,29 @@ The columns are printed without rich: its table takes most of a second for 1,451
 
 from __future__ import annotations
 
-import re
 import shutil
 import sys
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 from zoo import api
 from zoo.cli.console import Verbosity, hint
 from zoo.cli.wrapping import say
 from zoo.errors import OptionError, UnknownName
-from zoo.planning.request import parse_input_size
+from zoo.planning.request import parse_count, parse_input_size
 from zoo.registry.catalogue import UNSTATED, Listed
 from zoo.registry.registry import Registry
 from zoo.specs.backbone import BackboneSpec
 
-_UNITS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9}
 _GAP = "  "
 """Between two columns."""
-
-Value = TypeVar("Value", int, float)
-
-
-def parse_count(option: str, text: str) -> int:
-    """`25M`, `1.5b`, `300000` -> a number. `option` is named in the error. Raises OptionError."""
-    parsed = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmbg]?)", text.strip().replace("_", "").lower())
-    if parsed is None:
-        raise OptionError(f"{option} {text!r} is not a count: write 25M, 1.5B, 300k or 25000000.")
-    return _positive(option, text, round(float(parsed.group(1)) * _UNITS[parsed.group(2)]))
 
 
 def _parse_number(option: str, text: str) -> float:
     try:
-        return _positive(option, text, float(text))
+        value = float(text)
     except ValueError:
         raise OptionError(f"{option} {text!r} is not a number: write 4 or 0.5.") from None
-
-
-def _positive(option: str, text: str, value: Value) -> Value:
     if not value > 0:
         raise OptionError(f"{option} must be above 0, got {text}.")
     return value

@@ -69,16 +69,14 @@ def shortlist(
     start_computing("zoo.advice.shortlist")
     from zoo import api
     from zoo.cli.display import RunDisplay
-    from zoo.cli.list_backbones import parse_count
 
-    largest = None if max_params is None else parse_count("--max-params", max_params)
     # After Ctrl-C the ranking so far is still to be made; a second one ends the process at once.
     with RunDisplay(ctx.obj, as_json=as_json) as display, finishing():
         found = api.shortlist(
             data,
             backbones=backbones or (),
             budget=budget,
-            max_params=largest,
+            max_params=max_params,
             max_latency=max_latency,
             licence=licence,
             head=head,

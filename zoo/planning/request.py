@@ -15,6 +15,7 @@ SAMPLE_CLASSES = 5
 AUTO = "auto"
 """The backbone of a request that leaves the choice to zoo."""
 _INPUTS = range(8, 8193)
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9}
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 DEFAULT_RECIPE, CLOSED_FORM_RECIPE = "staged", "head_only"
 
@@ -103,6 +104,17 @@ def parse_input_size(text: str) -> tuple[int, int]:
     if len(sides) > 2 or not all(side.strip().isdecimal() and int(side) in _INPUTS for side in sides):
         raise _no_size(text)
     return int(sides[0]), int(sides[-1])
+
+
+def parse_count(option: str, text: str | int) -> int:
+    """`25M`, `1.5b`, `300000` -> a number. `option` is named in the error. Raises OptionError."""
+    parsed = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmbg]?)", str(text).strip().replace("_", "").lower())
+    if parsed is None:
+        raise OptionError(f"{option} {str(text)!r} is not a count: write 25M, 1.5B, 300k or 25000000.")
+    count = round(float(parsed.group(1)) * _UNITS[parsed.group(2)])
+    if not count > 0:
+        raise OptionError(f"{option} must be above 0, got {text}.")
+    return count
 
 
 def parse_duration(option: str, text: str | float, *, unit: str = "s", example: str = "90s, 10m or 2h") -> float:
