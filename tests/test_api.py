@@ -70,7 +70,7 @@ def test_the_public_names_are_these() -> None:
             "EpochFinished",
         ),
         *("CheckpointSaved", "StageFinished", "RunFinished", "RunStopped"),
-        *("LabelCheck", "Relabelled", "Suspect", "apply_suspects", "check_labels"),
+        *("CurveReport", "LabelCheck", "Relabelled", "Suspect", "apply_suspects", "check_labels"),
         *("DataError", "DataSourceSpec", "Skipped", "SourceImage", "SourceListing", "is_image_name", "split_named"),
         *("ClassFolders", "EmptyClass", "FolderFile", "passed_over"),
         *("BackboneFacts", "cached_json", "draw_confusion", "kept_json", "measure", "skip_init", "undrawn"),

@@ -1,5 +1,6 @@
 """The public names of zoo, and where each is defined. `zoo/__init__.py` loads a name when it is first used."""
 
+from .advice.curve import CurveReport as CurveReport
 from .advice.label_check import LabelCheck as LabelCheck
 from .advice.ranking import Shortlist as Shortlist
 from .advice.relabel import Relabelled as Relabelled

@@ -201,8 +201,8 @@ def shortlist(
 ) -> Shortlist:
     """Rank backbones for your images: the accuracy of a cross-validated probe, beside latency, size and licence.
 
-    The probe is L2 logistic regression on pooled features, which are computed once and cached: a run with the backbone
-    that wins finds them there. Only training images are looked at. What cannot win any more is dropped on the way
+    The probe is L2 logistic regression on pooled features, which are computed once and cached; up to 512 images a run
+    with the backbone that wins finds them there. Only training images are looked at. What cannot win any more is dropped on the way
     (arXiv:1502.07943), by a paired test. docs/choose.md says what a probe can say and what not.
 
     Args:
@@ -242,13 +242,16 @@ def shortlist(
         refuse_existing_page(page)
     names = [backbones] if isinstance(backbones, str) else backbones
     largest = None if max_params is None else parse_count("--max-params", max_params)
-    latency = max_latency if max_latency is None or isinstance(max_latency, str) else f"{max_latency}ms"
-    longest = None if latency is None else parse_duration("--max-latency", latency, unit="", example="20ms or 0.5s")
+    longest: float | None = None
+    if isinstance(max_latency, str):
+        longest = 1000 * parse_duration("--max-latency", max_latency, unit="", example="20ms or 0.5s")
+    elif max_latency is not None:
+        longest = 1000 * parse_duration("--max-latency", f"{max_latency / 1000:f}")
     wanted = Wanted(
         backbones=tuple(name.strip() for each in names for name in each.split(",") if name.strip()),
         budget=None if budget is None else parse_duration("--budget", budget),
         limits=Limits(max_params=largest, licence=licence, head=head),
-        max_latency=None if longest is None else 1000 * longest,
+        max_latency=longest,
     )
     request = make_request(
         backbone="auto",
@@ -830,8 +833,8 @@ def apply_suspects(
 
 def learning_curve(
     path: str | Path,
-    *,
     backbone: str,
+    *,
     weights: str | Path = "default",
     seed: int = 0,
     html: str | Path | None = None,

@@ -14,6 +14,7 @@ import torch
 import zoo
 from safetensors.torch import save_file
 from tests.conftest import Zoo
+from zoo.advice import rounds
 from zoo.errors import DataError, OptionError, Refused, UnknownName, WeightsError
 from zoo.events import Event, Progress
 
@@ -43,6 +44,12 @@ def held(empty_machine: Path) -> Iterator[Path]:
     state = {name: tensor.contiguous() for name, tensor in model.backbone.state_dict().items()}
     save_file({**state, "fc.weight": torch.zeros(1000, 512), "fc.bias": torch.zeros(1000)}, file)
     yield empty_machine
+
+
+def small_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the first round have 12 images."""
+    for name, value in (("FIRST", 12), ("OF_A_CLASS", 4), ("BLOCK", 12)):
+        monkeypatch.setattr(rounds, name, value)
 
 
 def test_backbones_are_ranked_on_the_training_images_and_a_second_call_reads_the_cache(shapes: Path) -> None:
@@ -84,9 +91,7 @@ def test_the_command_of_the_winner_runs(shapes: Path, tmp_path: Path, zoo_inside
 def test_on_large_sets_samples_grow_and_what_cannot_win_goes_no_further(
     shapes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from zoo.advice import rounds
-
-    monkeypatch.setattr(rounds, "FIRST", 12)
+    small_rounds(monkeypatch)
     found = zoo.shortlist(shapes, backbones=TWO, budget="5m")
     assert {each.images for each in found.ranked if not each.out} == {36}
     monkeypatch.setattr(rounds, "DROPPED_BELOW", 1.1)  # whoever is behind is dropped
@@ -122,7 +127,6 @@ def test_ctrl_c_gives_the_ranking_so_far(shapes: Path) -> None:
         ({"backbones": "resnet18=nowhere.safetensors"}, WeightsError, "nowhere.safetensors"),
         ({"backbones": "test_res*=random"}, OptionError, "gives weights to a pattern"),
         ({"backbones": "nothing_like_*"}, OptionError, "No backbone with published weights matches"),
-        ({"backbones": f"{TWO},timm/test_vit=random"}, OptionError, "names timm/test_vit=random twice"),
         ({"backbones": TWO, "budget": "soon"}, OptionError, "write 90s, 10m or 2h"),
         ({"backbones": TWO, "max_latency": "20"}, OptionError, "write 20ms or 0.5s"),
         ({"backbones": TWO, "licence": "apach-2.0"}, UnknownName, "apache-2.0"),
@@ -235,3 +239,53 @@ def test_real_networks_are_told_from_a_random_one_on_real_images(real_data: Path
     *pretrained, last = found.ranked
     assert last.candidate.random and not last.as_good
     assert all(last.accuracy.high < each.accuracy.low for each in pretrained)
+
+
+def test_patterns_may_overlap_and_a_missing_file_is_named_by_its_option(shapes: Path) -> None:
+    found = zoo.shortlist(shapes, backbones=f"{TWO},timm/test_vit=random", budget="5m")
+    assert len(found.ranked) == 2
+    with pytest.raises(WeightsError, match=r"in --backbones resnet18=nowhere\.safetensors"):
+        zoo.shortlist(shapes, backbones="resnet18=nowhere.safetensors")
+
+
+def test_one_candidate_that_fails_costs_only_itself(shapes: Path, tmp_path: Path) -> None:
+    state = zoo.create_model("timm/test_resnet", classes=2, weights="random").backbone.state_dict()
+    broken = {name: tensor * float("nan") if tensor.is_floating_point() else tensor for name, tensor in state.items()}
+    save_file({name: tensor.contiguous() for name, tensor in broken.items()}, tmp_path / "nan.safetensors")
+    found = zoo.shortlist(
+        shapes, backbones=f"timm/test_vit=random,timm/test_resnet={tmp_path / 'nan.safetensors'}", budget="5m"
+    )
+    assert [each.name for each in found.ranked] == ["timm/test_vit=random"]
+    assert "not finite" in found.left_out[0].reason
+
+
+def test_rare_classes_are_in_every_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from zoo.data.sample import sample_image
+
+    for index, (name, count) in enumerate((("many", 30), ("more", 30), ("rare", 3))):
+        for split, images in (("train", count), ("val", 2)):
+            (tmp_path / split / name).mkdir(parents=True)
+            for number in range(images):
+                sample_image(index, 3, split, number).save(tmp_path / split / name / f"{number}.png")
+    small_rounds(monkeypatch)
+    found = zoo.shortlist(tmp_path, backbones="timm/test_vit=random", budget="5m")
+    assert [each.images for each in found.ranked] == [63]
+
+
+def test_random_weights_are_not_as_good_as_pretrained_ones_however_few_images_there_are(
+    shapes: Path, held: Path
+) -> None:
+    names = "timm/test_resnet.r160_in1k,timm/test_vit=random"
+    found = zoo.shortlist(shapes, backbones=names, offline=True, budget="5m")
+    if not found.best.candidate.random:
+        assert not next(each for each in found.ranked if each.candidate.random).as_good
+    assert found.smallest_shown is not None and found.smallest_shown > 0.05
+
+
+def test_auto_in_folds_warns_that_the_images_that_judge_chose(shapes: Path, held: Path, tmp_path: Path) -> None:
+    usual: dict[str, Any] = {"data": shapes, "recipe": "head_only", "offline": True, "folds": 2}
+    assert not [each for each in zoo.plan(backbone="auto", **usual).warnings if "folds judge" in each], "one candidate"
+    with pytest.raises(zoo.ZooError, match="exist"):
+        zoo.finetune(backbone="auto", **{**usual, "offline": False}, out=shapes)
+    with pytest.raises(UnknownName, match="head_only"):
+        zoo.plan(backbone="auto", data=shapes, recipe="head_onyl")

@@ -60,3 +60,14 @@ def test_an_image_alone_in_its_class_is_not_judged() -> None:
     targets = torch.cat([targets, torch.tensor([3])])
     curve = learning_curve(torch.cat([features, features[:1] + 1]), targets, 4, draws=1)
     assert curve.images == 30 and not bool(curve.judged[-1])
+
+
+def test_subsets_that_are_copies_of_one_picture_are_survived() -> None:
+    """A class of a few pictures, each there many times: a small subset may lie in one fold as a whole."""
+    draw = torch.Generator().manual_seed(2)
+    pictures = torch.randn(4, 8, generator=draw)
+    for seed in range(6):
+        of = [0] * 15 + [1] * 15 + [2] * 10 + [3] * 10
+        targets = torch.tensor([0] * 30 + [1] * 20)
+        curve = learning_curve(pictures[torch.tensor(of)], targets, 2, groups=of, seed=seed)
+        assert all(0 <= each <= 1 for each in curve.accuracies)

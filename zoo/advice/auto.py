@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from zoo.advice.candidate_backbones import Limits
+from zoo.advice.candidate_backbones import Limits, grouped
 from zoo.advice.ranking import Ranked, Shortlist
 from zoo.advice.shortlist import Wanted, make_shortlist
 from zoo.errors import OptionError
 from zoo.events import Note, Report
 from zoo.planning.request import AUTO, Request
+from zoo.planning.resolve import find_recipe
 from zoo.registry.registry import Registry
 from zoo.specs.plan import ShortlistedBackbone, ShortlistPlan
-from zoo.text import duration
+from zoo.text import counted, duration
+from zoo.training.run_folder import refuse_unusable
 
 MOST_KEPT = 20
 """Most backbones whose figures a plan holds: the best ones."""
@@ -39,18 +41,26 @@ def choose_backbone(request: Request, registry: Registry, report: Report) -> tup
             f"--backbone {AUTO} chooses the weights too, and --weights says {request.weights!r}.\n"
             "Next: leave --weights out, or name the backbone; zoo shortlist --backbones NAME=FILE compares files."
         )
+    _refuse_early(request, registry)
     wanted = Wanted(budget=request.budget, limits=Limits(head=request.head))
     found = make_shortlist(request, wanted, registry, report)
     if found.interrupted:
         raise KeyboardInterrupt
     best = found.best.candidate
+    others = f"; left out: {grouped(found.left_out)}" if found.left_out else ""
     report(
         Note(
-            text=f"Chosen of {len(found.ranked)} backbones in {duration(found.seconds)}: {best.name}, probe accuracy "
-            f"{found.best.accuracy.value:.3f}"
+            text=f"Chosen of {counted(len(found.ranked), 'backbone')} in {duration(found.seconds)}: {best.name}, probe "
+            f"accuracy {found.best.accuracy.value:.3f}{others}"
         )
     )
     return replace(request, backbone=best.backbone, weights=best.weights, budget=None), _record(found)
+
+
+def _refuse_early(request: Request, registry: Registry) -> None:
+    """Refuse what the run would refuse anyway, before minutes are spent on its backbone."""
+    refuse_unusable(request.out)
+    find_recipe(request, registry, registry.head(request.head))
 
 
 def _record(found: Shortlist) -> ShortlistPlan:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,6 +24,7 @@ PERMISSIVE_LICENCES = ("apache-2.0", "mit", "bsd-3-clause", "bsd-2-clause", "cc-
 """Licences that allow every use, commercial use and changes included, if the authors are named."""
 _BYTES = 4
 """Of a parameter in a file of weights."""
+_KINDS = 4
 _CHANCE = 0.1
 """ImageNet top-1 accuracy of random weights, in percent."""
 
@@ -47,8 +49,10 @@ class CandidateBackbone:
     """The same, or what backbones with as much compute have in the mean; for random weights that of chance."""
     licence: str | None
     """Licence of the weights as upstream states it; None for random weights, which need none, and for a user's file."""
+    here: bool
+    """Whether nothing has to be downloaded."""
     download_bytes: int
-    """About how many bytes are still to be downloaded; 0 where the weights are on this machine."""
+    """About how many bytes are still to be downloaded; 0 where nothing is, and where nobody knows."""
 
     @property
     def label(self) -> str:
@@ -68,6 +72,14 @@ class LeftOut:
 
     name: str
     reason: str
+
+
+def grouped(left_out: Sequence[LeftOut]) -> str:
+    """How many were left out for which kind of reason: `900 no time, 12 too slow for this budget`."""
+    kinds = Counter(each.reason.partition(":")[0] for each in left_out)
+    listed = [f"{count:,} {kind}" for kind, count in kinds.most_common(_KINDS)]
+    rest = sum(kinds.values()) - sum(count for _, count in kinds.most_common(_KINDS))
+    return ", ".join([*listed, f"{rest:,} for other reasons"] if rest else listed)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -116,7 +128,11 @@ class _Finder:
                 )
             return self._matching(name)
         backbone = self.registry.backbone(name)
-        return [self._candidate(backbone, choose_weights(backbone, weights or "default"))]
+        try:
+            choice = choose_weights(backbone, weights or "default")
+        except WeightsError as error:
+            raise WeightsError(str(error).replace("given to --weights", f"in --backbones {text}")) from None
+        return [self._candidate(backbone, choice)]
 
     def _matching(self, pattern: str) -> list[CandidateBackbone]:
         found = find_backbones(self.registry, Filter(pattern=pattern, pretrained=True))
@@ -162,6 +178,7 @@ class _Finder:
             top1=published.top1 if published else None,
             prior=self._prior(choice, facts, published),
             licence=published.licence or UNSTATED if published else None,
+            here=there,
             download_bytes=0 if there else _BYTES * (facts.parameters if facts else 0),
         )
 
@@ -215,7 +232,7 @@ def find_candidates(registry: Registry, named: Sequence[str], limits: Limits, *,
 
     Raises:
         UnknownName: No such backbone, tag, licence or head.
-        OptionError: A word that cannot be read, a candidate that is named twice, or limits that leave nothing.
+        OptionError: A word that cannot be read, or limits that leave nothing.
         WeightsError: A file that is not there, or no pretrained weights at all on this machine while offline.
     """
     finder = _Finder(registry, limits)
@@ -226,23 +243,23 @@ def find_candidates(registry: Registry, named: Sequence[str], limits: Limits, *,
             "Next: on a machine with a network, zoo weights fetch NAME --out FOLDER; then here, zoo weights import "
             "FOLDER. Or name files: --backbones NAME=FILE"
         )
-    _refuse_twice(found)
+    found = list({each.name: each for each in found}.values())  # patterns may overlap
     passing = [each for each in found if finder.passes(each)]
     if not passing:
         raise OptionError(_nothing_left(found, finder.left_out, limits))
     if offline:
         passing = _without_downloads(passing, finder.left_out)
     # What is here costs no download, so that it comes first.
-    ordered = sorted(passing, key=lambda each: (each.download_bytes > 0, -each.prior, each.name))
+    ordered = sorted(passing, key=lambda each: (not each.here, -each.prior, each.name))
     return CandidateBackbones(tuple(ordered), tuple(finder.left_out))
 
 
 def _without_downloads(candidates: list[CandidateBackbone], left_out: list[LeftOut]) -> list[CandidateBackbone]:
-    there = [each for each in candidates if not each.download_bytes]
+    there = [each for each in candidates if each.here]
     left_out += [
         LeftOut(each.name, f"not on this machine ({in_bytes(each.download_bytes)}), and --offline")
         for each in candidates
-        if each.download_bytes
+        if not each.here
     ]
     if not there:
         names = ", ".join(each.name for each in candidates[:5])
@@ -251,14 +268,6 @@ def _without_downloads(candidates: list[CandidateBackbone], left_out: list[LeftO
             f"(--offline): {names}.\nNext: zoo weights fetch {candidates[0].backbone}, or give files: NAME=FILE"
         )
     return there
-
-
-def _refuse_twice(candidates: Iterable[CandidateBackbone]) -> None:
-    seen: set[str] = set()
-    for each in candidates:
-        if each.name in seen:
-            raise OptionError(f"--backbones names {each.name} twice.\nNext: leave one of them out.")
-        seen.add(each.name)
 
 
 def _nothing_left(found: Sequence[CandidateBackbone], left_out: Sequence[LeftOut], limits: Limits) -> str:

@@ -80,7 +80,7 @@ def probe_curve(request: Request, registry: Registry, report: Report, *, dataset
         )
     return CurveReport(
         data=found.plan.data.source,
-        backbone=found.plan.backbone.name,
+        backbone=found.backbone,
         weights=found.plan.weights.label,
         classes=found.classes,
         record=record_of(curve, found.classes),
@@ -94,7 +94,7 @@ def _notes(found: ProbeFeatures, curve: LearningCurve) -> tuple[str, ...]:
     images = Counter(found.targets.tolist())
     small = [f"{name} ({images[label]})" for label, name in enumerate(found.classes) if images[label] < MOST_FOLDS]
     if small:
-        notes.append(f"Classes with fewer images than folds ({MOST_FOLDS}), : {some(small)}.")
+        notes.append(f"Classes with fewer images than the {MOST_FOLDS} folds, of which little is known: {some(small)}.")
     unjudged = len(curve.targets) - curve.images
     if unjudged:
         notes.append(f"{counted(unjudged, 'image')} alone in a class: fitted to, but judged by none.")

@@ -1,6 +1,7 @@
 """Pooled features of a data set under one frozen backbone: what every probe is fitted to.
 
-They are computed exactly as a run computes them, and kept in the same cache: a run that follows finds them there.
+They are computed exactly as a run computes them, and kept in the same cache: a run on the same images in the same order
+finds them there.
 """
 
 from __future__ import annotations
@@ -48,6 +49,14 @@ class ProbeFeatures:
     """Files that were left out."""
     seconds: dict[str, float]
     """What took how long: `data`, `features`, `total`."""
+
+    @property
+    def backbone(self) -> str:
+        """The backbone with the weights that were used: `provider/architecture.tag`, `=FILE` or `=random`."""
+        weights, name = self.plan.weights, self.plan.backbone.name
+        tag = self.plan.backbone.tag
+        bare = name.removesuffix(f".{tag}") if tag else name
+        return name if weights.kind == "tag" else f"{bare}={weights.label.removeprefix('file:')}"
 
 
 def probe_features(

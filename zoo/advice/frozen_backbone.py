@@ -13,6 +13,7 @@ from zoo.comparing.pairing import Contents
 from zoo.data.dataset import ImageFile
 from zoo.errors import OptionError, Refused, WeightsError
 from zoo.planning.request import Request
+from zoo.registry.registry import Registry
 from zoo.reporting.record import RunRecord, read_run
 from zoo.specs.plan import Plan
 from zoo.storage.tensors import file_digest
@@ -31,7 +32,7 @@ def named_run(backbone: str) -> Path | None:
     return None
 
 
-def with_backbone_of(request: Request, run: Path, files: Sequence[ImageFile]) -> Request:
+def with_backbone_of(request: Request, run: Path, files: Sequence[ImageFile], registry: Registry) -> Request:
     """Return the request with the backbone, weights and input size of a run in place of its path.
 
     The backbone as the run kept it: the pretrained one where it trained the head alone; else the trained one, which
@@ -41,6 +42,7 @@ def with_backbone_of(request: Request, run: Path, files: Sequence[ImageFile]) ->
         request: Its `backbone` is the run's path.
         run: That path: a run folder, or the folder `model` in it.
         files: The images that the backbone is to be used on.
+        registry: The data sources.
 
     Raises:
         Refused: It was trained on some of these images, or nobody can know, or weights are given beside the run.
@@ -57,7 +59,7 @@ def with_backbone_of(request: Request, run: Path, files: Sequence[ImageFile]) ->
     _, height, width = plan.preprocessing["input_size"]
     trained = _backbone_trained(record)
     if trained:
-        _refuse_seen(record, files, trained)
+        _refuse_seen(record, files, trained, registry)
         weights = str(record.path / str(record.result["artefact"]) / TENSORS)
     else:
         weights = _pretrained(record.path, plan)
@@ -95,9 +97,9 @@ def _backbone_trained(record: RunRecord) -> str:
     return ""
 
 
-def _refuse_seen(record: RunRecord, files: Sequence[ImageFile], stage: str) -> None:
+def _refuse_seen(record: RunRecord, files: Sequence[ImageFile], stage: str, registry: Registry) -> None:
     plan = record.plan
-    seen = Contents().of(plan)
+    seen = Contents(registry).of(plan)
     step = f"Next: --backbone {plan.backbone.name}, the pretrained backbone, which knows no label of yours."
     if seen is None:
         raise Refused(

@@ -60,7 +60,7 @@ def check_labels(request: Request, registry: Registry, report: Report, *, out: P
     every = [file for files in dataset.splits.values() for file in files]
     _refuse_few(dataset.source, dataset.classes, Counter(file.label for file in every))
     run = named_run(request.backbone)
-    asked = request if run is None else with_backbone_of(request, run, every)
+    asked = request if run is None else with_backbone_of(request, run, every, registry)
     found = probe_features(asked, registry, report, dataset=dataset)
     groups = similar_groups(found.files, report, workers=asked.workers)
     rows, kept = judged_rows(found.targets.tolist(), groups, len(found.classes))
@@ -71,7 +71,7 @@ def check_labels(request: Request, registry: Registry, report: Report, *, out: P
     check = LabelCheck(
         data=dataset.source,
         data_digest=found.plan.data.digest,
-        backbone=found.plan.backbone.name,
+        backbone=found.backbone,
         weights=found.plan.weights.label,
         images=len(rows),
         classes=judged.classes,

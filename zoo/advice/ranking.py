@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 from zoo.advice.candidate_backbones import CandidateBackbone, LeftOut
 from zoo.advice.latency import Latency
 from zoo.advice.rounds import outcomes, p_value
-from zoo.comparing.significance import ALPHA, Interval, bootstrap, holm
+from zoo.comparing.significance import ALPHA, Interval, bootstrap, holm, smallest_shown
 from zoo.data.dataset import Dataset
 from zoo.evaluation.metrics import Share, wilson_interval
 from zoo.planning.request import Request
@@ -70,6 +71,11 @@ class Ranked:
     command: str
     """The command that fine-tunes it."""
 
+    @property
+    def name(self) -> str:
+        """The candidate's."""
+        return self.candidate.name
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
         return {**asdict(self.candidate), **{key: value for key, value in asdict(self).items() if key != "candidate"}}
@@ -95,6 +101,10 @@ class Shortlist:
     """The best first. Those that were compared on all images come before those that were dropped."""
     left_out: tuple[LeftOut, ...]
     """What was not compared at all, and why."""
+    notes: tuple[str, ...] = ()
+    """How the training images were set apart from others, where that was drawn."""
+    smallest_shown: float | None = None
+    """The smallest difference in accuracy between the first two that these images could have shown; None for one."""
 
     @property
     def best(self) -> Ranked:
@@ -122,6 +132,8 @@ class Shortlist:
             "cheapest_as_good": self.cheapest_as_good.candidate.name,
             "ranked": [each.to_dict() for each in self.ranked],
             "left_out": [asdict(each) for each in self.left_out],
+            "notes": list(self.notes),
+            "smallest_shown": self.smallest_shown,
         }
 
 
@@ -167,6 +179,9 @@ def ranked(
         seconds: Seconds that it took.
         interrupted: Whether it was stopped.
     """
+    size = _decisive(found)
+    found = [replace(each, probes={n: probe for n, probe in each.probes.items() if n <= size}) for each in found]
+    found = [each for each in found if each.probes]
     order = sorted(
         found,
         key=lambda each: (-max(each.probes), -each.last.accuracy.value, each.last.loss, each.candidate.name),
@@ -194,14 +209,28 @@ def ranked(
                 difference=row[0],
                 interval=row[1],
                 p=p,
-                as_good=p >= ALPHA and not each.beaten,
+                as_good=_as_good(each, row, p, first),
                 out=each.out,
                 command=command(each.candidate, request, head),
             )
             for each, row, p in zip(order, rows, corrected, strict=True)
         ),
         left_out=tuple(left_out),
+        notes=dataset.notes,
+        smallest_shown=_smallest_shown(first, order[1]) if len(order) > 1 else None,
     )
+
+
+def _as_good(found: Found, row: tuple[float, Interval | None], p: float, first: Found) -> bool:
+    """Whether the images do not tell a candidate from the first: neither the test nor the interval does.
+
+    Random weights are not as good as pretrained ones, however few images there are.
+    """
+    difference, interval = row
+    if found is first or difference > 0:
+        return True
+    told = p < ALPHA or (interval is not None and interval.high < 0)
+    return not (told or found.beaten or (found.candidate.random and not first.candidate.random))
 
 
 def command(candidate: CandidateBackbone, request: Request, head: str) -> str:
@@ -218,15 +247,41 @@ def command(candidate: CandidateBackbone, request: Request, head: str) -> str:
     return " ".join(words)
 
 
+def in_common(probes: Mapping[str, Probe]) -> dict[str, Tensor]:
+    """Return which images each probe classified correctly, bool[N] of each, on the N images that all of them judged.
+
+    They may differ by files that one preprocessing can read and another cannot.
+    """
+    every = list(probes.values())
+    common = set(every[0].files).intersection(*(each.files for each in every[1:]))
+    order = [name for name in every[0].files if name in common]
+    found = {}
+    for name, each in probes.items():
+        places = {file: index for index, file in enumerate(each.files)}
+        found[name] = each.right[torch.tensor([places[file] for file in order], dtype=torch.long)]
+    return found
+
+
 def _paired(first: Found, other: Found) -> tuple[float, Interval, float]:
     """-> (difference in accuracy, its interval, p-value), on the largest sample of both."""
     size = max(first.probes.keys() & other.probes.keys())
-    one, two = first.probes[size], other.probes[size]
-    if one.files != two.files:
-        # A file that one preprocessing can read and another cannot.
-        common = set(one.files) & set(two.files)
-        rights = [each.right[torch.tensor([name in common for name in each.files])] for each in (one, two)]
-    else:
-        rights = [one.right, two.right]
-    counted = outcomes(*rights)
-    return counted.difference, bootstrap(counted), p_value(*rights)
+    one, two = in_common({"first": first.probes[size], "other": other.probes[size]}).values()
+    counted = outcomes(one, two)
+    return counted.difference, bootstrap(counted), p_value(one, two)
+
+
+def _smallest_shown(first: Found, other: Found) -> float | None:
+    size = max(first.probes.keys() & other.probes.keys())
+    return smallest_shown(outcomes(*in_common({"first": first.probes[size], "other": other.probes[size]}).values()))
+
+
+def _decisive(found: Sequence[Found]) -> int:
+    """The largest sample on which the best of every smaller one was judged too: what went further without it says
+    nothing about who is first."""
+    sizes = sorted({size for each in found for size in each.probes})
+    for size, following in pairwise(sizes):
+        there = [each for each in found if size in each.probes]
+        best = max(there, key=lambda each: each.probes[size].accuracy.value)
+        if following not in best.probes:
+            return size
+    return sizes[-1]

@@ -16,14 +16,18 @@ from zoo.comparing.significance import Outcomes, mcnemar
 FIRST, GROWTH = 512, 4
 """Images of the first round, and how many times as many the next ones have. Both keep samples whole blocks of the cache
 of features, so that what a round computed serves the next."""
+OF_A_CLASS, BLOCK = 10, 128
+"""Images of a class in the first round, on average at least; and of how many images its size is a multiple."""
+_KNOWN = 2
+"""Images of each class that come first."""
 DROPPED_BELOW = 0.01
 """A candidate whose McNemar p-value against the best of a round is below this goes no further."""
 
 
-def sample_sizes(images: int) -> list[int]:
-    """The number of images in each round. The last one has them all."""
+def sample_sizes(images: int, classes: int) -> list[int]:
+    """The number of images in each round: at first ten of a class on average, or more. The last round has them all."""
     sizes = []
-    size = FIRST
+    size = max(FIRST, -(-OF_A_CLASS * classes // BLOCK) * BLOCK)
     while size < images:
         sizes.append(size)
         size *= GROWTH
@@ -31,12 +35,17 @@ def sample_sizes(images: int) -> list[int]:
 
 
 def sample_order(labels: Sequence[int], seed: int) -> list[int]:
-    """An order of the images such that the first N of it, for every N, hold each class in its share; drawn by seed."""
+    """Put images in an order that is drawn by seed: first two of each class, so that a probe knows all classes.
+
+    Then come the others, such that every beginning of them holds each class in its share.
+    """
     places: list[tuple[float, int, int]] = []
     for label in sorted(set(labels)):
         members = [index for index, each in enumerate(labels) if each == label]
         random.Random(f"sample/{seed}/{label}").shuffle(members)
-        places += [((rank + 0.5) / len(members), label, index) for rank, index in enumerate(members)]
+        places += [(float(rank - _KNOWN), label, index) for rank, index in enumerate(members[:_KNOWN])]
+        rest = members[_KNOWN:]
+        places += [((rank + 0.5) / len(rest), label, index) for rank, index in enumerate(rest)]
     return [index for _, _, index in sorted(places)]
 
 

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from zoo.advice.candidate_backbones import CandidateBackbone, LeftOut, Limits, find_candidates
-from zoo.advice.features import ProbeFeatures, probe_features, similar_groups
+from zoo.advice.candidate_backbones import CandidateBackbone, LeftOut, Limits, find_candidates, grouped
+from zoo.advice.features import ProbeFeatures, probe_features
 from zoo.advice.latency import Latency, latency_of
-from zoo.advice.ranking import Found, Probe, Shortlist, ranked
+from zoo.advice.ranking import Found, Probe, Shortlist, in_common, ranked
 from zoo.advice.rounds import cannot_win, sample_order, sample_sizes
+from zoo.data.check.similar import Looks, joined_groups, looks_of
 from zoo.data.dataset import Dataset
 from zoo.errors import DataError, Offline, OptionError, Unreachable, ZooError, first_line
 from zoo.events import Event, Note, Progress, Report
@@ -23,7 +24,7 @@ from zoo.probes.cross_validation import cross_validate
 from zoo.probes.folds import make_folds
 from zoo.registry.registry import Registry
 from zoo.specs.plan import Plan
-from zoo.text import duration
+from zoo.text import counted, duration
 from zoo.weights.offline import switched_off
 
 LEAST_BUDGET, SHARE_OF_RUN = 60.0, 0.2
@@ -34,8 +35,8 @@ _RATE = {"cpu": 50.0, "cuda": 2000.0}
 """Billions of multiply-adds a second that are assumed before anything was measured."""
 _DOWNLOAD = 5e6
 """Bytes a second that are assumed before anything was downloaded."""
-_MOST_OF_BUDGET = 0.25
-"""A candidate that nobody named is not tried where its first round would take more of the budget than this."""
+_MOST = 0.25
+"""A candidate that nobody named is not tried where its first round would take a larger share of the budget."""
 _FEW = 2
 
 
@@ -69,13 +70,20 @@ class _State:
     probes: dict[int, Probe] = field(default_factory=dict)
     """By number of images."""
     images_per_second: float = 0.0
-    plan: Plan | None = None
+    """Of the features."""
+    probe_seconds: float = 0.0
+    """For an image, of the last probe."""
     out: str = ""
     """Why it goes no further; empty while it does."""
     beaten: bool = False
     """Whether that is because others are better, not because of time."""
-    cut_off: bool = False
-    """Whether the time was over in the middle of it."""
+    late: bool = False
+    """Whether it is because of time."""
+
+    @property
+    def judged_on(self) -> int:
+        """The most images that it was judged on."""
+        return max(self.probes, default=0)
 
 
 def make_shortlist(request: Request, wanted: Wanted, registry: Registry, report: Report) -> Shortlist:
@@ -132,12 +140,12 @@ class _Work:
         self._states = list(states)
         self._budget = wanted.budget or LEAST_BUDGET
         self._files = dataset.splits["train"]
-        self._sizes = sample_sizes(len(self._files))
+        self._sizes = sample_sizes(len(self._files), len(dataset.classes))
         whole = len(self._sizes) == 1  # in the order of a run, whose cache of features then serves as well
         labels = [file.label for file in self._files]
         self._order = list(range(len(labels))) if whole else sample_order(labels, request.seed)
-        self._groups: dict[str, int] = {}
-        self._fractions: tuple[int, int] = (0, 1)
+        self._looks: dict[str, Looks] = {}
+        self._features_done: tuple[int, int] = (0, 1)
         self._unreachable: set[str] = set()
         self._interrupted = False
 
@@ -145,10 +153,17 @@ class _Work:
     def _seconds(self) -> float:
         return time.monotonic() - self._began
 
+    @property
+    def _known(self) -> bool:
+        """Whether anything is known of any candidate."""
+        return any(state.probes for state in self._states)
+
     def run(self, left_out: Sequence[LeftOut]) -> Shortlist:
+        """Carry out the rounds, as far as time goes."""
         try:
             for size in self._sizes:
-                self._round(size)
+                if not self._round(size):
+                    break
         except KeyboardInterrupt:
             # Every state is whole at any moment; a candidate under way has no probe of this size.
             self._interrupted = True
@@ -156,6 +171,9 @@ class _Work:
                 raise
         if not self._known:
             raise self._nothing_to_show(left_out)
+        for state in self._states:
+            if not state.out and state.judged_on < self._sizes[-1]:
+                state.out = "interrupted" if self._interrupted else "the time was over before its turn"
         return ranked(
             [
                 Found(state.candidate, state.latency, state.probes, out=state.out, beaten=state.beaten)
@@ -174,17 +192,36 @@ class _Work:
             interrupted=self._interrupted,
         )
 
-    def _round(self, size: int) -> None:
-        going = [state for state in self._states if not state.out]
-        # The best so far first: where the time ends, those that matter are done.
-        before = max((each for state in going for each in state.probes), default=0)
-        going.sort(key=lambda state: -state.probes[before].accuracy.value if before in state.probes else 0.0)
+    def _round(self, size: int) -> bool:
+        """Judge all that are left on the first `size` images -> whether another round makes sense."""
+        going = self._in_order([state for state in self._states if not state.out])
+        best = going[0] if going and going[0].probes else None
         for number, state in enumerate(going):
             self._tell(number, len(going), size)
             if self._has_time(state, size):
                 self._probe(state, size)
+            if state is best and size not in best.probes:
+                return False  # the others would be compared with one another, and not with the best
         self._tell(len(going), len(going), size)
         self._drop(size)
+        return any(size in state.probes for state in going)
+
+    def _in_order(self, going: list[_State]) -> list[_State]:
+        """The best so far first: where the time ends, those that matter are done. At first in the order of the prior.
+
+        Where nobody named a candidate, the quickest of those on this machine comes first: it shows how fast this
+        machine is, and how much time there is.
+        """
+        before = max((state.judged_on for state in going), default=0)
+        if before:
+            return sorted(
+                going, key=lambda state: -state.probes[before].accuracy.value if before in state.probes else 0
+            )
+        if self._wanted.backbones or not going:
+            return going
+        here = [state for state in going if state.candidate.here] or going
+        scout = min(here, key=lambda state: self._expected(state, self._sizes[0]))
+        return [scout, *(state for state in going if state is not scout)]
 
     def _tell(self, done: int, total: int, size: int) -> None:
         self._report(Progress(task=f"backbones on {size:,} images", done=done, total=total, unit="backbones"))
@@ -192,81 +229,81 @@ class _Work:
     def _has_time(self, state: _State, size: int) -> bool:
         """Whether the candidate is expected to be done within the budget.
 
-        Of those that the user named, the first is always tried. Of those that nobody named none may take most of it.
+        The first one is always tried. Of those that nobody named none may take most of the time.
         """
         expected = self._expected(state, size)
-        named = bool(self._wanted.backbones)
-        if self._seconds + expected > self._budget and (self._known or not named):
-            left = max(0.0, self._budget - self._seconds)
+        left = max(0.0, self._budget - self._seconds)
+        first = not self._known and not any(each.late for each in self._states)
+        if expected > left and not first:
+            state.late = True
             state.out = (
                 f"no time: {size:,} images would take about {duration(expected)}, {duration(left)} of "
                 f"{duration(self._budget)} were left"
             )
-        elif not named and not state.probes and expected > _MOST_OF_BUDGET * self._budget:
+        elif not self._wanted.backbones and self._known and not state.probes and expected > _MOST * self._budget:
+            state.late = True
             state.out = f"too slow for this budget: {size:,} images would take about {duration(expected)}"
         return not state.out
 
-    @property
-    def _known(self) -> bool:
-        """Whether anything is known of any candidate."""
-        return any(state.probes for state in self._states)
-
     def _expected(self, state: _State, size: int) -> float:
-        """Seconds that a candidate is expected to take for a round."""
-        left = size - max(state.probes, default=0)
+        """Seconds that a candidate is expected to take for a round: download, features, probe."""
+        left = size - state.judged_on
+        probes = sorted(each.probe_seconds for each in self._states if each.probe_seconds)
+        probe = size * (state.probe_seconds or (probes[len(probes) // 2] if probes else 0.0))
         if state.images_per_second:
-            return left / state.images_per_second
+            return left / state.images_per_second + probe
         gmacs = state.candidate.gmacs or 1.0
         rates = [each.images_per_second * (each.candidate.gmacs or 1.0) for each in self._states]
         known = sorted(rate for rate in rates if rate)
         kind = "cuda" if torch.cuda.is_available() and self._request.device != "cpu" else "cpu"
         rate = known[len(known) // 2] if known else _RATE[kind]
-        return left * gmacs / rate + state.candidate.download_bytes / _DOWNLOAD
+        return left * gmacs / rate + probe + state.candidate.download_bytes / _DOWNLOAD
 
     def _probe(self, state: _State, size: int) -> None:
         """Compute features of the first `size` images and cross-validate a probe, or note why that cannot be."""
-        candidate = state.candidate
-        host = candidate.name.partition("/")[0] if candidate.download_bytes else ""
+        host = "" if state.candidate.here else state.candidate.name.partition("/")[0]
         if host in self._unreachable:
             state.out = f"its weights cannot be downloaded: nothing of {host} could be reached"
             return
-        sample = self._order[:size]
-        dataset = replace(self._dataset, splits={"train": tuple(self._files[index] for index in sample)})
-        asked = replace(self._request, backbone=candidate.backbone, weights=candidate.weights)
-        began = time.monotonic()
         try:
-            found = probe_features(
-                asked,
-                self._registry,
-                self._timed,
-                splits=("train",),
-                dataset=dataset,
-                accept=self._accepting(state),
-            )
+            self._judge(state, size)
         except _OutOfTime:
-            state.cut_off = True
+            state.late = True
             state.out = f"the budget of {duration(self._budget)} was spent in the middle of it"
-            return
         except _TooSlow as error:
             state.out = str(error)
-            return
         except (Unreachable, Offline) as error:
-            self._unreachable.add(host)
+            if host:
+                self._unreachable.add(host)
             state.out = first_line(error)
-            return
-        except DataError:
-            raise  # it is the same for all
+        except DataError as error:
+            if not self._known:
+                raise  # it is the same for all
+            state.out = first_line(error)
         except ZooError as error:
             state.out = first_line(error)
-            return
-        took = time.monotonic() - began
-        state.images_per_second = (size - max(state.probes, default=0)) / max(took, 1e-3)
-        state.probes[size] = self._fitted(found)
+        except Exception as error:
+            # A provider's code may raise anything; the others are compared all the same.
+            state.out = f"{type(error).__name__}: {first_line(error)}"
+
+    def _judge(self, state: _State, size: int) -> None:
+        sample = self._order[:size]
+        dataset = replace(self._dataset, splits={"train": tuple(self._files[index] for index in sample)})
+        candidate, began = state.candidate, time.monotonic()
+        asked = replace(self._request, backbone=candidate.backbone, weights=candidate.weights)
+        found = probe_features(
+            asked, self._registry, self._timed, splits=("train",), dataset=dataset, accept=self._accepting(state)
+        )
+        groups = self._groups_of(found)
+        state.images_per_second = (size - state.judged_on) / max(time.monotonic() - began, 1e-3)
+        began = time.monotonic()
+        probe = self._fitted(found, groups)
+        state.probe_seconds = (time.monotonic() - began) / size
+        state.probes[size] = probe
         self._stretch_budget(state)
 
     def _accepting(self, state: _State) -> Callable[[ZooModel, Plan], None]:
         def accept(model: ZooModel, plan: Plan) -> None:
-            state.plan = plan
             if state.latency is None:
                 state.latency = latency_of(model, plan)
             most = self._wanted.max_latency
@@ -279,70 +316,76 @@ class _Work:
         """Pass an event on, unless the time is over; then leave the candidate. What was computed is in the cache."""
         if isinstance(event, Progress):
             if event.task.startswith("features"):
-                self._fractions = (event.done, event.total or 1)
+                self._features_done = (event.done, event.total or 1)
             # Without a budget of the user's the first candidate decides how much there is.
             if self._seconds > _OVER * self._budget and (self._known or self._wanted.budget is not None):
                 raise _OutOfTime
         if not isinstance(event, Note) or event.loud:
             self._report(event)
 
-    def _fitted(self, found: ProbeFeatures) -> Probe:
-        groups = self._groups_of(found)
+    def _fitted(self, found: ProbeFeatures, groups: Sequence[int]) -> Probe:
         folds = make_folds(found.targets.tolist(), groups, seed=self._request.seed)
         if not folds.count:
             raise DataError(
                 "All images of a class are copies of one another, in every class, so none can judge a probe.\n"
                 "Next: zoo data check lists the copies."
             )
-        judged = cross_validate(found.features, found.targets, len(found.classes), folds)
+
+        def progress(done: int, total: int) -> None:
+            self._timed(Progress(task="probe", done=done, total=total, unit="strengths"))
+
+        judged = cross_validate(found.features, found.targets, len(found.classes), folds, progress=progress)
         return Probe.of(judged, found.targets, [file.relative for file in found.files])
 
-    def _groups_of(self, found: ProbeFeatures) -> list[int]:
-        """Groups of near-duplicates. Every image is opened once for all candidates, when a round first has it."""
-        if any(file.relative not in self._groups for file in found.files):
-            numbers = similar_groups(found.files, self._report, workers=self._request.workers)
-            self._groups = {file.relative: number for file, number in zip(found.files, numbers, strict=True)}
-        return [self._groups[file.relative] for file in found.files]
+    def _groups_of(self, found: ProbeFeatures) -> Sequence[int]:
+        """Groups of near-duplicates. Every image is opened once for all candidates and rounds."""
+        new = [file for file in found.files if file.relative not in self._looks]
+
+        def progress(done: int, total: int) -> None:
+            self._timed(Progress(task="compare images", done=done, total=total))
+
+        looks = looks_of(new, workers=self._request.workers, progress=progress)
+        self._looks |= {file.relative: each for file, each in zip(new, looks, strict=True)}
+        of_files = [self._looks[file.relative] for file in found.files]
+        return joined_groups([each.pixels for each in of_files], [each.hash for each in of_files])
 
     def _stretch_budget(self, state: _State) -> None:
         """Without a budget of the user's: allow a fifth of what fine-tuning with the first candidate would take."""
         if self._wanted.budget is None and sum(bool(each.probes) for each in self._states) == 1:
-            self._budget = max(
-                LEAST_BUDGET, SHARE_OF_RUN * estimated_seconds(len(self._files), state.images_per_second)
-            )
+            run = estimated_seconds(len(self._files), state.images_per_second)
+            self._budget = max(LEAST_BUDGET, SHARE_OF_RUN * run)
 
     def _drop(self, size: int) -> None:
-        if size == self._sizes[-1]:
+        """Let those go that cannot win any more, by the images that all could read."""
+        by_name = {state.candidate.name: state for state in self._states if size in state.probes}
+        if size == self._sizes[-1] or not by_name:
             return
-        right = {state.candidate.name: state.probes[size].right for state in self._states if size in state.probes}
-        if not right:
-            return
-        by_name = {state.candidate.name: state for state in self._states}
+        right = in_common({name: state.probes[size] for name, state in by_name.items()})
         prior = max(right, key=lambda name: by_name[name].candidate.prior)
         for name, p in cannot_win(right, stays=prior).items():
-            state = by_name[name]
-            state.beaten = True
-            state.out = f"cannot win: behind the best on {size:,} images, paired p = {p:.1g}"
+            by_name[name].beaten = True
+            by_name[name].out = f"cannot win: behind the best on {size:,} images, paired p = {p:.1g}"
 
     def _nothing_to_show(self, left_out: Sequence[LeftOut]) -> ZooError:
-        stopped = [state for state in self._states if state.cut_off]
-        if stopped:
-            done, total = self._fractions
-            need = self._seconds * total / done if done else 10 * self._seconds
+        late = [state for state in self._states if state.late]
+        if late:
+            done, total = self._features_done
+            need = self._seconds * total / done if done else max(self._seconds, self._expected(late[0], self._sizes[0]))
             return OptionError(
-                f"A budget of {duration(self._budget)} is too small for one candidate: {total:,} images with "
-                f"{stopped[0].candidate.name} would take about {duration(need)} here.\n"
+                f"A budget of {duration(self._budget)} is too small for one candidate: "
+                f"{counted(min(self._sizes[0], len(self._files)), 'image')} with "
+                f"{late[0].candidate.name} would take about {duration(need)} here.\n"
                 f"Next: --budget {_rounded(1.5 * need)}, which also pays for comparing it with others."
             )
         reasons = [*left_out, *(LeftOut(state.candidate.name, state.out) for state in self._states)]
         listed = "\n".join(f"  {each.name}: {each.reason}" for each in reasons[:10])
-        more = f"\n  and {len(reasons) - 10:,} more" if len(reasons) > 10 else ""
+        more = f"\n  and {len(reasons) - 10:,} more; of all: {grouped(reasons)}" if len(reasons) > 10 else ""
         slow = self._wanted.max_latency is not None and any(state.latency for state in self._states)
         if slow:
             fastest = min((state.latency.alone, state.candidate.name) for state in self._states if state.latency)
             step = f"--max-latency {fastest[0] * 1.05:.1f}ms, which {fastest[1]} keeps here."
         else:
-            step = "other candidates, --backbones A,B; or import weights: zoo weights import FOLDER"
+            step = "import weights (zoo weights import FOLDER), or name candidates: zoo shortlist --backbones NAME=FILE"
         return OptionError(f"No candidate could be compared:\n{listed}{more}\nNext: {step}")
 
 

@@ -162,11 +162,11 @@ class RunDisplay:
             self._console.print(f"  given up after {console.seconds(stage.seconds)}: {stage.abandoned}")
             return
         last = self._last_epoch
-        loss = f"train loss {last.train_loss:.4f}, " if last else ""
-        self._console.print(
-            f"  done in {console.seconds(stage.seconds)}: {loss}{self._judged} loss {stage.val['loss']:.4f}, "
-            f"{self._judged} accuracy {stage.val['accuracy']:.3f}"
-        )
+        said = [f"train loss {last.train_loss:.4f}"] if last else []
+        if stage.val:
+            said.append(f"{self._judged} loss {stage.val['loss']:.4f}")
+            said.append(f"{self._judged} accuracy {stage.val['accuracy']:.3f}")
+        self._console.print(f"  done in {console.seconds(stage.seconds)}: {', '.join(said)}")
 
     def _scores(self, val: Mapping[str, float]) -> str:
         """What an epoch was judged by; nothing where only the end of the stage is, as in folds."""

@@ -31,13 +31,14 @@ from zoo.cli.options import (
 from zoo.errors import INTERRUPTED
 from zoo.process import finishing, start_computing
 from zoo.storage.atomic import json_text
-from zoo.text import duration, points, size
+from zoo.text import duration, size
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from zoo.advice.candidate_backbones import LeftOut
     from zoo.advice.ranking import Ranked, Shortlist
+    from zoo.comparing.significance import Interval
 
 _LEFT_OUT = 10
 
@@ -108,8 +109,8 @@ def _print(shortlist: Shortlist, verbosity: Verbosity, *, as_json: bool, top: in
         print_document(json_text(shortlist.to_dict()))
         return
     screen = console.out()
-    columns = ["backbone", "probe accuracy", "95 % interval", "to the first", "as good", "ms", "ms in 32", "params"]
-    columns += ["licence", "download"]
+    columns = ["backbone", "probe accuracy", "95 % interval", "points to the first", "as good", "ms", "ms in 32"]
+    columns += ["params", "licence", "download"]
     rows = [_row(row, first=row is shortlist.best) for row in shortlist.ranked[:top]]
     images = console.count(shortlist.images, "training image")
     console.show(screen, console.table(f"Shortlist for {images}", columns, rows, right=[*columns[1:4], *columns[5:8]]))
@@ -132,6 +133,11 @@ def _print_remarks(shortlist: Shortlist, screen: Console, verbosity: Verbosity) 
         if row.out:
             screen.print(f"{row.candidate.label} was judged on {row.images:,} images: {row.out}")
     _print_left_out(shortlist.left_out, screen, verbosity)
+    for note in shortlist.notes:
+        screen.print(note)
+    if shortlist.smallest_shown is not None:
+        shown = f"{100 * shortlist.smallest_shown:.1f} points"
+        screen.print(f"between the first two, these images could only have shown a difference of {shown} or more")
     stopped = ", interrupted: the same command goes on from the cache" if shortlist.interrupted else ""
     screen.print(f"time: {duration(shortlist.seconds)} of {duration(shortlist.budget)}{stopped}")
     screen.print(
@@ -148,6 +154,11 @@ def _print_left_out(left_out: tuple[LeftOut, ...], screen: Console, verbosity: V
         screen.print(f"left out: {len(left_out) - len(shown):,} more; zoo -v and --json list them all")
 
 
+def _difference(value: float, interval: Interval) -> str:
+    """`-1.2 [-3.0, +0.6]`, in points."""
+    return f"{100 * value:+.1f} [{100 * interval.low:+.1f}, {100 * interval.high:+.1f}]"
+
+
 def _row(row: Ranked, *, first: bool) -> list[str]:
     interval, latency = row.accuracy, row.latency
     download = row.candidate.download_bytes
@@ -155,7 +166,7 @@ def _row(row: Ranked, *, first: bool) -> list[str]:
         row.candidate.label,
         f"{interval.value:.3f}",
         f"{interval.low:.3f} to {interval.high:.3f}",
-        "first" if first else points(row.difference),
+        "first" if first or row.interval is None else _difference(row.difference, row.interval),
         "" if first else "yes" if row.as_good else "no",
         "-" if latency is None else f"{latency.alone:.1f}",
         "-" if latency is None else f"{latency.in_batch:.1f}",

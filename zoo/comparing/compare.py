@@ -37,7 +37,7 @@ def compare_runs(paths: Sequence[Path], registry: Registry) -> Comparison:
         for letter, name, record in zip(_LETTERS, _names(paths), records, strict=False)
     ]
     # Shared by all pairs, so that the files of the first run are read once.
-    contents = Contents()
+    contents = Contents(registry)
     pairs = [pairs_of(records[0], record, contents) for record in records[1:]]
     against = tuple(
         _against(runs[0], run, tested, registry, contents) for run, tested in zip(runs[1:], _tested(pairs), strict=True)

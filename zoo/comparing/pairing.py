@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from zoo.comparing.significance import Outcomes
-from zoo.data.folder import read_folder
-from zoo.errors import DataError, Refused
+from zoo.data.dataset import ImageFile
+from zoo.data.sources import DataLocation, read_dataset
+from zoo.errors import Refused, ZooError
 from zoo.evaluation.predictions import ImagePrediction
+from zoo.registry.registry import Registry
 from zoo.reporting.record import RunRecord
+from zoo.specs.data import FOLDER
 from zoo.specs.plan import Plan
 from zoo.specs.run_result import OUT_OF_FOLD
 
@@ -34,8 +37,9 @@ class Contents:
     they give the plan's digest.
     """
 
-    def __init__(self) -> None:
-        self._digests: dict[Path, str] = {}
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._digests: dict[tuple[Path, str], str] = {}
         self._of_plan: dict[tuple[str, str, int], dict[str, str] | None] = {}
 
     def of(self, plan: Plan) -> dict[str, str] | None:
@@ -48,22 +52,25 @@ class Contents:
 
     def _read(self, plan: Plan) -> dict[str, str] | None:
         try:
-            dataset = read_folder(Path(plan.data.path), seed=plan.seed, folds=plan.folds is not None)
+            path, reader = Path(plan.data.path), plan.data.reader
+            source = None if reader == FOLDER else self._registry.data_source(reader)
+            location = DataLocation(str(path), path, source)
+            dataset = read_dataset(location, seed=plan.seed, folds=plan.folds is not None)
             # The plan's digest covers readable files only.
             dataset = dataset.without(
                 {file: detail for file, reason, detail in plan.data.skipped if reason == "unreadable"}
             )
             files = [file for split in dataset.splits.values() for file in split]
-            contents = {file.relative: self._digest(file.path) for file in files}
-        except (DataError, OSError):
+            contents = {file.relative: self._digest(file) for file in files}
+        except (ZooError, OSError):
             return None
         return contents if dataset.digest(contents) == plan.data.digest else None
 
-    def _digest(self, path: Path) -> str:
-        if path not in self._digests:
-            with path.open("rb") as file:
-                self._digests[path] = hashlib.file_digest(file, "sha256").hexdigest()
-        return self._digests[path]
+    def _digest(self, file: ImageFile) -> str:
+        place = file.path, file.relative if file.reader else ""
+        if place not in self._digests:
+            self._digests[place] = hashlib.sha256(file.content()).hexdigest()
+        return self._digests[place]
 
 
 def pairs_of(first: RunRecord, second: RunRecord, contents: Contents) -> dict[str, tuple[Pair, ...]]:

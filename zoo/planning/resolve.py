@@ -85,7 +85,7 @@ def resolve(
         weights=request.weights,
         input_size=request.input_size,
     )
-    chosen, recipe_name, asked = (*recipe, {}) if recipe else _recipe(request, registry, model.head)
+    chosen, recipe_name, asked = (*recipe, {}) if recipe else find_recipe(request, registry, model.head)
     _refuse_bad_numbers(request)
     device = choose_device(request.device)
     dataset = dataset or dataset_of(request, registry, report)
@@ -112,7 +112,7 @@ def resolve(
     )
 
 
-def _recipe(
+def find_recipe(
     request: Request, registry: Registry, head: Contribution[HeadSpec]
 ) -> tuple[RecipeSpec, str, dict[str, str]]:
     """-> (recipe with the options applied, its name, what asks for gradient steps in which stage)."""

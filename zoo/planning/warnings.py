@@ -212,8 +212,8 @@ def _unequal_classes(plan: Plan, *, own_loss: bool) -> Iterator[str]:
     counts = plan.data.images["train"]
     most, least = max(counts), min(counts)
     as_they_come = [stage.settings for stage in plan.stages if not _evened_out(stage.settings)]
-    if most <= IMBALANCE_RATIO * least or not as_they_come:
-        return
+    if not least or most <= IMBALANCE_RATIO * least or not as_they_come:
+        return  # a sample of a data set may lack a class
     large, small = plan.classes[counts.index(most)], plan.classes[counts.index(least)]
     if plan.head.closed_form:
         remedy = f"add images of {small}, or a head that is trained, such as --head linear"

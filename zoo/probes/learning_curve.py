@@ -140,24 +140,29 @@ def _judge(features: Tensor, targets: Tensor, classes: int, folds: Tensor, count
     """
     problem = LogisticProblem(features[kept], targets[kept], classes)
     rows = problem.rows_of(features)
-    masks = torch.stack([folds[kept] == fold for fold in range(count)])
+    right = torch.zeros(len(targets), dtype=torch.bool)
+    # A small subset may be copies of one picture, all in one fold: a fit without them knows nothing.
+    fitted = [fold for fold in range(count) if bool((folds[kept] != fold).any())]
+    if not fitted:
+        return right
+    masks = torch.stack([folds[kept] == fold for fold in fitted])
     logits: list[Tensor] = []
     losses: list[Tensor] = []
     start: Tensor | None = None
     for strength in STRENGTHS:
         start = problem.fit_without(strength, masks, start)
         found = torch.full((len(targets), classes), torch.nan)
-        for fold, parameters in enumerate(start):
+        for fold, parameters in zip(fitted, start, strict=True):
             images = folds == fold
             found[images] = rows[images] @ parameters[:-1] + parameters[-1]
         logits.append(found)
         losses.append(torch.nn.functional.cross_entropy(found.double(), targets, reduction="none"))
         if rises([float(each.nanmean()) for each in losses]):
             break
-    right = torch.zeros(len(targets), dtype=torch.bool)
-    for fold in range(count):
+    for fold in fitted:
         images = folds == fold
-        chosen = _strongest([each[(folds >= 0) & ~images] for each in losses])
+        others = torch.isin(folds, torch.tensor(fitted)) & ~images
+        chosen = _strongest([each[others if bool(others.any()) else images] for each in losses])
         right[images] = logits[chosen][images].argmax(1) == targets[images]
     return right
 

@@ -169,6 +169,8 @@ class LogisticProblem:
         for begin in range(0, len(kept), together):
             part = slice(begin, begin + together)
             totals = kept[part].double() @ self.image_weights
+            if not bool((totals > 0).all()):
+                raise FeaturesError("A fit without one of the folds has no image left.\nNext: add images.")
             weights = (kept[part] / totals[:, None]).float()
             problem = _Joint(rows, self._shares.float(), weights, strength)
             fitted, _ = problem.minimise(parameters[part], LOOSE)

@@ -9,9 +9,9 @@ from collections.abc import Hashable, Sequence
 
 import torch
 
-from zoo.errors import FeaturesError
+from zoo.errors import first_line
 from zoo.evaluation.context import RunContext
-from zoo.events import Progress
+from zoo.events import Note, Progress
 from zoo.frozen.inputs import CachedInputs, Inputs
 from zoo.probes.curve_record import CurveRecord, record_of
 from zoo.probes.folds import make_folds
@@ -65,8 +65,10 @@ def run_curve(context: RunContext, stage: StagePlan, inputs: Inputs) -> CurveRec
             groups=[digests[index] for index in kept],
             progress=progress,
         )
-    except FeaturesError:
-        return None  # the stage itself says so
+    except Exception as error:
+        # Nothing in a run depends on its curve, so nothing that is wrong with it may stop the run.
+        context.report(Note(text=f"No learning curve was made: {first_line(error)}"))
+        return None
     if not bool(curve.judged.any()):
         return None
     return record_of(curve, context.plan.classes, of=len(context.train))

@@ -73,7 +73,7 @@ def make_plan(
     """
     refuse_unusable(request.out)
     with prepare(request, registry, report, load="random" if measured else "nothing", trains=False) as prepared:
-        plan = prepared.plan.model_copy(update={"shortlist": shortlist})
+        plan = _with_shortlist(prepared.plan, shortlist)
         if not measured:
             return plan
         shape = prepared.resolved.feature_shape
@@ -104,7 +104,7 @@ def finetune(
     """
     refuse_unusable(request.out)
     with prepare(request, registry, report) as prepared:
-        plan = prepared.plan.model_copy(update={"shortlist": shortlist})
+        plan = _with_shortlist(prepared.plan, shortlist)
         report(PlanReady(plan=plan))
         folder = RunFolder.create(plan, request.out)
         report(
@@ -112,6 +112,18 @@ def finetune(
         )
         report(RunStarted(run=folder.path, plan=plan, resumed=False))
         return execute(prepared, plan, folder, registry, finished)
+
+
+def _with_shortlist(plan: Plan, shortlist: ShortlistPlan | None) -> Plan:
+    if shortlist is None:
+        return plan
+    warnings = plan.warnings
+    if plan.folds is not None and shortlist.compared > 1:
+        warnings += (
+            f"The backbone was chosen among {shortlist.compared} on the same images that the folds judge, so the score "
+            "out of fold is somewhat too high. Next: to judge it fairly, keep a test split aside.",
+        )
+    return plan.model_copy(update={"shortlist": shortlist, "warnings": warnings})
 
 
 def execute(

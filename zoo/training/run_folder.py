@@ -105,6 +105,8 @@ class RunFolder:
         `resumed_as`: the run that messages say to resume; by default this one.
         """
         self.path = path
+        self.of_fold = resumed_as is not None
+        """Whether it is a part of another run's folder."""
         self.checkpoint = Checkpoint(path, resumed_as=resumed_as)
         with clear_write_errors(path):
             self.checkpoint.folder.mkdir(exist_ok=True)

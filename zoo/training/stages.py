@@ -162,7 +162,7 @@ class StageRunner:
 
     def _write_curve(self, stage: StagePlan, inputs: Inputs) -> None:
         """Write the learning curve of the features, where the first stage has them. It is no part of the stage."""
-        if self._folder is None:
+        if self._folder is None or self._folder.of_fold:
             return
         with self._context.clock.measure("evaluate"), self._stage_clock.paused():
             curve = run_curve(self._context, stage, inputs)
@@ -208,7 +208,9 @@ class StageRunner:
         content = _stage_content(stage, end, seconds, self._rate, digest, judged_on=self._plan.judged_on)
         record = {**content, **(stage_gain(end.scores, before) if end.epochs else {}), **given_up(end.abandoned)}
         self.stages.append({**record, "blends": blends} if blends else record)
-        val = end.scores.to_dict() if end.epochs else {}
+        # In folds without what the folds said, the scores are those of the training images, and no validation.
+        unjudged = self._plan.folds is not None and self._out_of_fold is None
+        val = end.scores.to_dict() if end.epochs and not unjudged else {}
         self._context.report(StageFinished(stage=name, seconds=seconds, val=val, abandoned=end.abandoned))
         if end.abandoned and self.best is not None:
             # The next stage begins from the best one: what was given up is a worse beginning.

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 
 from zoo.data.check.duplicates import ALIKE
-from zoo.data.check.facts import FileFacts, read_facts
+from zoo.data.check.facts import read_facts
 from zoo.data.dataset import ImageFile
 from zoo.data.prefetch import prefetch, resolve_workers
 
@@ -32,13 +33,31 @@ def similar_images(
         workers: Number of threads. None: one per core, at most eight.
         progress: Called with (done, total).
     """
+    looks = looks_of(files, workers=workers, progress=progress)
+    return joined_groups([each.pixels for each in looks], [each.hash for each in looks])
+
+
+@dataclass(frozen=True, slots=True)
+class Looks:
+    """What a picture is compared by."""
+
+    pixels: str
+    """A digest of size and pixels; empty for a file that cannot be decoded."""
+    hash: int | None
+    """Perceptual hash, 64 bits; None where it has none."""
+
+
+def looks_of(
+    files: Sequence[ImageFile], *, workers: int | None = None, progress: Callable[[int, int], None]
+) -> list[Looks]:
+    """Open each file once, and return what it is compared by. The arguments are those of `similar_images`."""
     threads = resolve_workers(workers)
+    found: list[Looks] = []
     with ThreadPoolExecutor(max_workers=threads, thread_name_prefix="zoo-check") as pool:
-        facts: list[FileFacts] = []
-        for each in prefetch(pool, read_facts, files, ahead=4 * threads):
-            facts.append(each)
-            progress(len(facts), len(files))
-    return joined_groups([each.pixels for each in facts], [each.fingerprint for each in facts])
+        for facts in prefetch(pool, read_facts, files, ahead=4 * threads):
+            found.append(Looks(facts.pixels, facts.fingerprint))
+            progress(len(found), len(files))
+    return found
 
 
 def joined_groups(pixels: Sequence[str], hashes: Sequence[int | None]) -> tuple[int, ...]:
@@ -55,23 +74,29 @@ def joined_groups(pixels: Sequence[str], hashes: Sequence[int | None]) -> tuple[
             parents[member] = member = parents[parents[member]]
         return member
 
-    for one, other in [*_same(pixels), *_alike(hashes)]:
-        low, high = sorted((root(one), root(other)))
-        parents[high] = low
+    for pairs in (_same(pixels), _same(hashes), _alike(hashes)):
+        for one, other in pairs:
+            low, high = sorted((root(one), root(other)))
+            parents[high] = low
     numbers: dict[int, int] = {}
     return tuple(numbers.setdefault(root(member), len(numbers)) for member in range(len(parents)))
 
 
-def _same(pixels: Sequence[str]) -> Iterator[tuple[int, int]]:
-    first: dict[str, int] = {}
-    for index, digest in enumerate(pixels):
-        if digest:
-            yield first.setdefault(digest, index), index
+def _same(values: Sequence[str | int | None]) -> Iterator[tuple[int, int]]:
+    """Yield (first, index) for all that have the same value; an empty text or None is no value."""
+    first: dict[str | int, int] = {}
+    for index, value in enumerate(values):
+        if value not in ("", None):
+            yield first.setdefault(value, index), index
 
 
 def _alike(hashes: Sequence[int | None]) -> Iterator[tuple[int, int]]:
-    """Yield (earlier, later) for all pairs of hashes that differ in few bits."""
-    known = [index for index, value in enumerate(hashes) if value is not None]
+    """Yield (earlier, later) for all pairs of different hashes that differ in few bits, by the first that has each."""
+    firsts: dict[int, int] = {}
+    for index, value in enumerate(hashes):
+        if value is not None:
+            firsts.setdefault(value, index)
+    known = list(firsts.values())
     values = np.array([hashes[index] for index in known], np.uint64)
     size = max(1, _BLOCK // max(1, len(values)))
     for start in range(0, len(values), size):
