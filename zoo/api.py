@@ -202,8 +202,8 @@ def shortlist(
     """Rank backbones for your images: the accuracy of a cross-validated probe, beside latency, size and licence.
 
     The probe is L2 logistic regression on pooled features, which are computed once and cached; up to 512 images a run
-    with the backbone that wins finds them there. Only training images are looked at. What cannot win any more is dropped on the way
-    (arXiv:1502.07943), by a paired test. docs/choose.md says what a probe can say and what not.
+    with the backbone that wins finds them there. Only training images are looked at. What cannot win any more is
+    dropped on the way (arXiv:1502.07943), by a paired test. docs/choose.md says what a probe can say and what not.
 
     Args:
         data: As for `finetune`.
