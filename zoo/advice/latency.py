@@ -20,7 +20,7 @@ from zoo.storage.cache import cache_folder
 
 BATCH = 32
 _FOLDER = "kept"
-_LEAST, _MOST, _LONG = 2, 10, 0.5
+_LEAST, _MOST, _LONG = 2, 10, 0.2
 """Fewest and most passes that are timed, and the seconds after which there are no more than the fewest. A first pass
 that takes longer than this alone is the only one."""
 
