@@ -24,7 +24,6 @@ LOOSE = {
 SIZES = {
     "zoo.__main__": "an entry point",
     "zoo.api": "every public function with every argument and what it means",
-    "zoo.advice.curve_page": "writing, apart from what is written",
     "zoo.exporting.formats": "the one table of formats, light enough for `zoo --help`",
     "zoo.exporting.pt2": "one file for each format",
     "zoo.planning.batch_norm": "one decision, with the number that it turns on",

@@ -235,11 +235,11 @@ def shortlist(
     from zoo.advice.candidate_backbones import Limits
     from zoo.advice.shortlist import Wanted, make_shortlist
     from zoo.advice.shortlist_page import write_shortlist_page
-    from zoo.comparing.page import refuse_existing_page
+    from zoo.storage.atomic import refuse_existing
 
     page = None if html is None else Path(html).expanduser()
     if page is not None:
-        refuse_existing_page(page)
+        refuse_existing(page)
     names = [backbones] if isinstance(backbones, str) else backbones
     largest = None if max_params is None else parse_count("--max-params", max_params)
     longest: float | None = None
@@ -557,11 +557,12 @@ def compare(*runs: str | Path, html: str | Path | None = None, registry: Registr
         RunError: A folder is not a finished run, or cannot be read.
     """
     from zoo.comparing.compare import compare_runs
-    from zoo.comparing.page import refuse_existing_page, write_page
+    from zoo.comparing.page import write_page
+    from zoo.storage.atomic import refuse_existing
 
     page = None if html is None else Path(html).expanduser()
     if page is not None:
-        refuse_existing_page(page)
+        refuse_existing(page)
     found = compare_runs([Path(run).expanduser() for run in runs], registry or default_registry())
     if page is not None:
         write_page(found, page)
@@ -865,12 +866,12 @@ def learning_curve(
         DataError: No images, fewer than two classes, or no class with two different training images.
         WeightsError: The weights cannot be had.
     """
-    from zoo.advice.curve import probe_curve
-    from zoo.advice.curve_page import refuse_existing_page, write_curve_page
+    from zoo.advice.curve import probe_curve, write_curve_page
+    from zoo.storage.atomic import refuse_existing
 
     page = None if html is None else Path(html).expanduser()
     if page is not None:
-        refuse_existing_page(page)
+        refuse_existing(page)
     request = make_request(
         backbone=backbone,
         data=path,

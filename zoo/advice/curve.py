@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from zoo.advice.features import ProbeFeatures, probe_features, similar_groups
@@ -15,8 +16,10 @@ from zoo.probes.curve_record import CurveRecord, record_of
 from zoo.probes.folds import MOST_FOLDS
 from zoo.probes.learning_curve import LearningCurve, learning_curve
 from zoo.registry.registry import Registry
-from zoo.reporting.curve import curve_sentences
-from zoo.text import counted, some
+from zoo.reporting.curve import IN_WORDS, curve_sentences, shown_curve
+from zoo.reporting.page import environment, styles
+from zoo.storage.atomic import new_path
+from zoo.text import counted, escaping_errors, some
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -105,3 +108,24 @@ def _notes(found: ProbeFeatures, curve: LearningCurve) -> tuple[str, ...]:
     if found.unreadable:
         notes.append(f"Left out, because they cannot be read: {some(found.unreadable)}.")
     return tuple(notes)
+
+
+def write_curve_page(report: CurveReport, path: Path) -> None:
+    """Write the page. Raises Refused if `path` exists, RunError if it cannot be written."""
+    templates = environment("zoo.advice")
+    text = templates.get_template("curve.html").render(
+        css=styles(templates),
+        report=report,
+        curve=shown_curve(report.record.to_dict()),
+        title=_title(report),
+        data=report.data,
+    )
+    with new_path(path) as draft:
+        draft.write_text(text, "utf-8", errors=escaping_errors())
+
+
+def _title(report: CurveReport) -> str:
+    twice = report.record.forecasts[0]
+    if twice.gain is None:
+        return f"What {IN_WORDS[2].lower()} as many images would bring cannot be said"
+    return f"{IN_WORDS[2]} as many images would bring {100 * twice.gain.value:.1f} points"

@@ -173,7 +173,7 @@ class _Work:
             raise self._nothing_to_show(left_out)
         for state in self._states:
             if not state.out and state.judged_on < self._sizes[-1]:
-                state.out = "interrupted" if self._interrupted else "the time was over before its turn"
+                state.out = "interrupted" if self._interrupted else "the best of the round before went no further"
         return ranked(
             [
                 Found(state.candidate, state.latency, state.probes, out=state.out, beaten=state.beaten)

@@ -44,10 +44,11 @@ def compare_and_print(runs: Sequence[Path], *, html: Path | None, as_json: bool)
 
     Raises Refused for a page that exists, RunError for a run that cannot be read.
     """
-    from zoo.comparing.page import refuse_existing_page, write_page
+    from zoo.comparing.page import write_page
+    from zoo.storage.atomic import refuse_existing
 
     if html is not None:
-        refuse_existing_page(html)
+        refuse_existing(html)
     with prints_to_stderr():  # plugins are asked for recipes and input sizes, and may print
         comparison = api.compare(*runs)
     if as_json:

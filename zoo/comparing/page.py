@@ -11,7 +11,6 @@ from markupsafe import Markup
 
 from zoo.comparing.comparison import ComparedRun, Comparison, PairedTest, RunPair
 from zoo.comparing.conclusion import SPLIT_WORDS, p_value_text, points
-from zoo.errors import Refused
 from zoo.reporting.charts import in_both_widths
 from zoo.reporting.page import environment, styles
 from zoo.reporting.svg import Frame, axes, box, dot, drawing, last_value, line, path, text, ticks
@@ -34,12 +33,6 @@ def write_page(comparison: Comparison, path: Path | None = None) -> Path:
     with new_path(place) as draft:
         draft.write_text(text, "utf-8", errors=escaping_errors())
     return place
-
-
-def refuse_existing_page(path: Path) -> None:
-    """Raise Refused if `path` exists. Called before anything is compared, so that no work is lost."""
-    if path.exists() or path.is_symlink():
-        raise Refused(f"{path} exists, and zoo overwrites nothing.\nNext: choose another path, or remove the file.")
 
 
 def render(comparison: Comparison) -> str:
