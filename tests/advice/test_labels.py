@@ -21,6 +21,8 @@ from zoo.advice.labels_page import NEIGHBOURS, directions, nearest_of_class
 from zoo.data.sample import sample_image
 from zoo.errors import DataError, OptionError, Refused, WeightsError
 from zoo.probes.confident_learning import label_margins
+from zoo.probes.cross_validation import cross_validate
+from zoo.probes.folds import make_folds
 
 CHROMIUM = next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), ""
@@ -187,6 +189,17 @@ def test_what_can_be_judged_is_judged_and_by_fits_that_have_not_seen_it(seed: in
     said = out_of_fold(features, targets, len(kept), of_rows, draws=1)
     assert bool(said.isfinite().all())
     assert torch.allclose(said.sum(1), torch.ones(len(rows), dtype=torch.float64))
+
+
+def test_several_draws_of_folds_are_averaged() -> None:
+    generator = torch.Generator().manual_seed(4)
+    features, labels = torch.randn(40, 6, generator=generator), torch.arange(40) % 2
+    draws = [
+        cross_validate(features, labels, 2, make_folds(labels.tolist(), list(range(40)), seed=seed)).probabilities()
+        for seed in (0, 1)
+    ]
+    said = out_of_fold(features, labels, 2, list(range(40)), draws=2)
+    assert torch.allclose(said, (draws[0] + draws[1]) / 2) and not torch.allclose(draws[0], draws[1], atol=1e-3)
 
 
 def test_labels_that_carry_no_information_are_not_learned_from_the_image_itself() -> None:

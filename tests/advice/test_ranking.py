@@ -66,6 +66,10 @@ def test_as_good_is_what_neither_the_test_nor_the_interval_tells_apart() -> None
     made = shortlist(first, close, far)
     assert [each.as_good for each in made.ranked] == [True, True, False]
     assert made.smallest_shown is not None and 0.05 < made.smallest_shown < 0.3
+    # Of 40 images five went one way and none the other: p is 0.06, and the interval leaves out 0.
+    perfect = found("perfect", {40: probe(40, 40)})
+    behind = shortlist(perfect, found("behind", {40: probe(35, 40)})).ranked[1]
+    assert behind.p > 0.05 and behind.interval is not None and behind.interval.high < 0 and not behind.as_good
     assert not shortlist(first, found("random", {40: probe(37, 40)}, random=True)).ranked[1].as_good
     assert not shortlist(first, found("beaten", {40: probe(37, 40)}, beaten=True)).ranked[1].as_good
     assert shortlist(first).smallest_shown is None

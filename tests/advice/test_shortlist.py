@@ -5,18 +5,17 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import zoo
 from safetensors.torch import save_file
 from tests.conftest import Zoo
 from zoo.advice import rounds
 from zoo.errors import DataError, OptionError, Refused, UnknownName, WeightsError
 from zoo.events import Event, Progress
+from zoo.registry.registry import default_registry
 
 TWO = "timm/test_resnet=random,timm/test_vit=random"
 
@@ -33,17 +32,23 @@ def empty_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def held(empty_machine: Path) -> Iterator[Path]:
+def held(empty_machine: Path) -> Path:
     """A machine with weights of one backbone in the hub's cache."""
-    model = zoo.create_model("timm/test_resnet", classes=2, weights="random")
-    folder = empty_machine / "hub" / "models--timm--test_resnet.r160_in1k"
+    hold(empty_machine, "timm/test_resnet")
+    return empty_machine
+
+
+def hold(machine: Path, name: str) -> None:
+    """Put random weights into the hub's cache in place of a backbone's published ones."""
+    source = default_registry().backbone(name).spec.weights[0].source
+    assert isinstance(source, zoo.HubFile)
+    folder = machine / "hub" / f"models--{source.repo_id.replace('/', '--')}"
     file = folder / "snapshots" / "0123" / "model.safetensors"
     file.parent.mkdir(parents=True)
     (folder / "refs").mkdir()
     (folder / "refs" / "main").write_text("0123")
-    state = {name: tensor.contiguous() for name, tensor in model.backbone.state_dict().items()}
-    save_file({**state, "fc.weight": torch.zeros(1000, 512), "fc.bias": torch.zeros(1000)}, file)
-    yield empty_machine
+    state = zoo.create_model(name, classes=2, weights="random").backbone.state_dict()
+    save_file({key: tensor.contiguous() for key, tensor in state.items()}, file)
 
 
 def small_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -280,6 +285,15 @@ def test_random_weights_are_not_as_good_as_pretrained_ones_however_few_images_th
     if not found.best.candidate.random:
         assert not next(each for each in found.ranked if each.candidate.random).as_good
     assert found.smallest_shown is not None and found.smallest_shown > 0.05
+
+
+def test_auto_in_folds_warns_where_there_was_a_choice(shapes: Path, held: Path) -> None:
+    hold(held, "timm/test_vit")
+    usual: dict[str, Any] = {"data": shapes, "recipe": "head_only", "offline": True}
+    plan = zoo.plan(backbone="auto", folds=2, **usual)
+    assert plan.shortlist is not None and plan.shortlist.compared == 2
+    assert [each for each in plan.warnings if "chosen among 2 on the same images that the folds judge" in each]
+    assert not [each for each in zoo.plan(backbone="auto", **usual).warnings if "folds judge" in each]
 
 
 def test_auto_in_folds_warns_that_the_images_that_judge_chose(shapes: Path, held: Path, tmp_path: Path) -> None:

@@ -58,6 +58,25 @@ def staged(shapes: Path, folder: Path) -> Path:
     return train(shapes, folder / "staged", recipe="lp_ft", head="mlp", batch_size=8, seed=3)
 
 
+def test_runs_on_two_tables_are_compared_on_the_pictures_that_both_have(shapes: Path, tmp_path: Path) -> None:
+    pictures = shutil.copytree(shapes, tmp_path / "pictures")
+    files = sorted(path.relative_to(tmp_path) for path in pictures.rglob("*.jpg"))
+    rows = [f"{file},{file.parts[-2]},{file.parts[-3]}" for file in files]
+    runs = []
+    for name, left_out in (("all", ()), ("fewer", ("/train/red/0.jpg", "/val/red/0.jpg"))):
+        table = tmp_path / f"{name}.csv"
+        table.write_text(
+            "\n".join(["path,label,split", *(row for row in rows if not any(f"{each}," in row for each in left_out))])
+        )
+        runs.append(train(table, tmp_path / name))
+    tested = {each.split: each.outcomes.images for each in zoo.compare(*runs).against[0].tested}
+    assert tested == {"test": 12, "val": 17}
+    # Where a table is gone, it says so.
+    (tmp_path / "fewer.csv").unlink()
+    with pytest.raises(Refused, match="are gone or have changed"):
+        zoo.compare(*runs)
+
+
 @pytest.fixture
 def copied(first: Path, tmp_path: Path) -> Callable[..., Path]:
     """Copies of the first run with some of its predictions changed."""

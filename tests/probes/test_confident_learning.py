@@ -41,6 +41,13 @@ def test_four_images_are_counted_as_by_hand() -> None:
     assert label_margins(probabilities, labels).argsort().tolist() == [3, 1, 2, 0]
 
 
+def test_a_label_that_is_the_most_probable_is_no_issue_though_another_class_alone_reaches_its_threshold() -> None:
+    probabilities = torch.tensor([[0.95, 0.05], [0.95, 0.05], [0.55, 0.45], [0.60, 0.40], [0.65, 0.35]])
+    labels = torch.tensor([0, 0, 0, 1, 1])
+    assert class_thresholds(probabilities, labels).tolist() == pytest.approx([0.8167, 0.375], abs=1e-3)
+    assert label_issues(probabilities, labels).tolist() == [False, False, False, False, False]
+
+
 @pytest.mark.parametrize(("images", "classes"), SIZES)
 def test_counts_and_scores_are_those_of_cleanlab(images: int, classes: int) -> None:
     count = pytest.importorskip("cleanlab.count", reason="cleanlab is not installed: pip install 'zoo-registry[test]'")

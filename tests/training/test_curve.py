@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import zoo
 from zoo.errors import RunError
+from zoo.events import Event, Note
 from zoo.reporting.record import read_run
 from zoo.training import curve
 from zoo.training.curve import IMAGES_OF_LEAST_WORK, kept_images
@@ -36,6 +37,20 @@ def test_a_run_that_begins_with_a_head_keeps_its_curve_and_shows_it(
     (runs[0].path / "curve.json").unlink()
     assert read_run(runs[0].path).curve is None
     assert "Would more images help?" not in zoo.report(runs[0].path).read_text("utf-8")
+
+
+def test_a_curve_that_cannot_be_made_does_not_stop_the_run(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*arguments: Any, **rest: Any) -> Any:
+        raise RuntimeError("no numbers\nat all")
+
+    monkeypatch.setattr(curve, "FEWEST", 36)
+    monkeypatch.setattr(curve, "learning_curve", fails)
+    events: list[Event] = []
+    run = zoo.finetune(**USUAL, data=shapes, out=tmp_path / "run", report=events.append)
+    assert run.proof == "passed" and not (run.path / "curve.json").exists()
+    assert "No learning curve was made: no numbers" in [event.text for event in events if isinstance(event, Note)]
 
 
 def test_a_run_whose_head_sees_augmented_views_or_images_has_none(few: Path, tmp_path: Path) -> None:

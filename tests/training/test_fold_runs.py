@@ -16,7 +16,7 @@ import zoo
 from PIL import Image
 from torch import Tensor, nn
 from zoo.errors import DataError, OptionError, Refused
-from zoo.events import Event, Note, Progress, silent
+from zoo.events import Event, Note, Progress, StageFinished, silent
 from zoo.frozen.outputs import FrozenOutputs
 from zoo.planning.request import make_request
 from zoo.probes.folds import make_folds
@@ -238,7 +238,10 @@ def test_a_stopped_run_is_resumed_to_the_same_bytes(meaningless: Path, tmp_path:
 @pytest.mark.long
 def test_a_run_in_folds_is_verified_reported_and_compared(meaningless: Path, tmp_path: Path) -> None:
     others = [run(meaningless, tmp_path / name, page=True, seed=seed) for name, seed in (("one", 0), ("two", 1))]
-    assert zoo.verify(others[0].path).passed
+    events: list[Event] = []
+    assert zoo.verify(others[0].path, report=events.append).passed
+    # Its last fit has no validation images, and the scores of those that it was trained on are none.
+    assert [event.val for event in events if isinstance(event, StageFinished)] == [{}]
     page = (others[0].path / "report.html").read_text("utf-8")
     assert "out of fold</h1>" in page or "images correctly, out of fold" in page
     assert "has changed since the run" not in page and "No overlays: these are predictions of the fits" in page
