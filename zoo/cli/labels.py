@@ -158,7 +158,7 @@ def _print_check(check: LabelCheck, path: Path, verbosity: Verbosity) -> None:
         screen.print(f"not readable, so not judged: {some(list(check.unreadable))}", style="yellow")
     most = None if verbosity.verbose else _SHOWN
     if check.suspects and not verbosity.quiet:
-        columns = ["file", "given", "suggested", "p given", "p suggested"]
+        columns = ["file", "given", "suggested", "p given", "p suggested", "counted as wrong"]
         rows = [
             [
                 each.file,
@@ -166,11 +166,12 @@ def _print_check(check: LabelCheck, path: Path, verbosity: Verbosity) -> None:
                 each.suggested,
                 f"{each.probability_given:.3f}",
                 f"{each.probability_suggested:.3f}",
+                "yes" if each.issue else "",
             ]
             for each in check.suspects[:most]
         ]
         screen.print()
-        console.show(screen, console.table(None, columns, rows, right=columns[3:]))
+        console.show(screen, console.table(None, columns, rows, right=columns[3:5]))
         if len(rows) < len(check.suspects):
             screen.print(f"and {len(check.suspects) - len(rows):,} more in {check.csv}")
     for group in check.conflicts[:most]:
@@ -195,8 +196,10 @@ def _print_table(made: Relabelled, verbosity: Verbosity) -> None:
     screen.print(f"{changed} changed{dropped}: {console.count(made.images, 'image')} in the table", style="bold")
     for file, given, label in made.changes[: None if verbosity.verbose else _SHOWN]:
         screen.print(f"  {file}: {given} is now {label}")
-    if not verbosity.verbose and len(made.changes) > _SHOWN:
-        screen.print(f"  and {len(made.changes) - _SHOWN:,} more; zoo -v and --json list them all")
+    for file, given in made.dropped[: None if verbosity.verbose else _SHOWN]:
+        screen.print(f"  {file}, {given}, is left out")
+    if not verbosity.verbose and max(len(made.changes), len(made.dropped)) > _SHOWN:
+        screen.print("  and more; zoo -v and --json list them all")
     screen.print(f"table: {made.table}")
     if not verbosity.quiet:
         screen.print(f"next: zoo finetune --backbone NAME --data {shell_word(made.table)}")
