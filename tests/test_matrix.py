@@ -27,6 +27,7 @@ def test_every_backbone_and_every_head_is_in_it() -> None:
 
 
 @pytest.mark.parametrize("name", DRAWN)
+@pytest.mark.long
 def test_every_head_works_on_it_or_says_why_not_and_the_document_says_the_same(name: str) -> None:
     row = matrix.examine(REGISTRY.backbone(name).spec, HEADS)
     assert row.faults == []

@@ -30,6 +30,7 @@ def test_the_command_says_what_more_images_would_bring_and_writes_a_page_once(
     assert again.returncode == 2 and f"{page} exists" in again.stderr and page.read_text("utf-8") == html
 
 
+@pytest.mark.long
 def test_json_is_the_same_again_and_another_seed_draws_anew(zoo_inside: Zoo, shapes: Path) -> None:
     first, again, other = (
         zoo_inside("data", "curve", shapes, *WORDS, "--json", "--seed", seed).stdout for seed in ("0", "0", "1")

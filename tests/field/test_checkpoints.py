@@ -355,6 +355,7 @@ def test_a_run_with_the_average_is_resumed_with_it(few: Path, tmp_path: Path) ->
     assert same(zoo.load(resumed.path).model.backbone.state_dict(), EMA)
 
 
+@pytest.mark.long
 def test_features_of_the_raw_weights_are_not_used_for_the_average(
     few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

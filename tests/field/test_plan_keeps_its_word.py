@@ -183,6 +183,7 @@ def test_without_a_network_missing_weights_are_refused_by_both(
 
 @pytest.mark.parametrize("backbone", [NAME, TORCHVISION])
 @pytest.mark.parametrize("estimate", [False, True])
+@pytest.mark.long
 def test_with_a_network_the_plan_says_what_is_still_to_be_downloaded(
     backbone: str, estimate: bool, usual: dict[str, Any], host: FileHost
 ) -> None:

@@ -61,6 +61,7 @@ def test_groups_that_train_as_a_whole_need_no_adapters(few: Path) -> None:
 
 
 @pytest.mark.parametrize("how", [["adapters.ema=0.5"], ["adapters.keep_epoch=best", "adapters.accumulate=2"]])
+@pytest.mark.long
 def test_averages_the_best_epoch_and_accumulation_work_with_adapters(how: list[str], few: Path, tmp_path: Path) -> None:
     usual = ["adapters.lr=1e-2", "adapters.batch_size=4", "keep=last", "adapters.train=head,adapters,bias"]
     result = zoo.finetune(

@@ -8,7 +8,7 @@ from torch import Tensor
 from zoo.probes.cross_validation import cross_validate
 from zoo.probes.folds import Folds, make_folds
 from zoo.probes.logistic import LogisticProblem
-from zoo.probes.strength import STRENGTHS, choose_by, compare_strengths
+from zoo.probes.strength import choose_by, compare_strengths
 
 CLASSES = 3
 
@@ -35,19 +35,20 @@ def test_labels_that_mean_nothing_are_guessed_out_of_fold_however_many_columns_t
 def test_it_is_the_nested_cross_validation_that_is_done_one_fold_at_a_time() -> None:
     features, targets = clusters(90, 12, spread=1.6)
     folds = make_folds(targets.tolist(), seed=3)
-    judged = cross_validate(features, targets, CLASSES, folds)
+    strengths = (1.0, 0.1, 0.01, 0.001)
+    judged = cross_validate(features, targets, CLASSES, folds, strengths=strengths)
     of_rows = torch.tensor(folds.of_rows)
     problem = LogisticProblem(features, targets, CLASSES)
     for fold in range(folds.count):
         losses = []
-        for strength in STRENGTHS:
+        for strength in strengths:
             logits = torch.full((90, CLASSES), torch.nan)
             for other in set(range(folds.count)) - {fold}:
                 images = of_rows == other
                 (found,) = problem.fit_without(strength, (images | (of_rows == fold))[None])
                 logits[images] = problem.logits_of(found, images)
             losses.append(problem.losses(logits))
-        chosen = STRENGTHS[choose_by("one_se", compare_strengths(problem, STRENGTHS, losses))]
+        chosen = strengths[choose_by("one_se", compare_strengths(problem, strengths, losses))]
         assert judged.strengths[fold] == chosen
         images = of_rows == fold
         (found,) = problem.fit_without(chosen, images[None])

@@ -186,6 +186,7 @@ class Stopping:
         *(pytest.param(*where, marks=pytest.mark.long) for where in (("spoils", 0), ("all", 0), ("all", 3))),
     ],
 )
+@pytest.mark.long
 def test_a_run_stopped_in_or_after_such_a_stage_is_resumed_to_the_same_bytes(
     stage: str,
     number: int,

@@ -149,6 +149,7 @@ def run(data: Path, out: Path, *settings: str) -> tuple[float, dict[str, Tensor]
 
 
 @pytest.mark.parametrize("knobs", [("all.mixup=1",), ("all.cutmix=1", "all.class_weights=balanced")])
+@pytest.mark.long
 def test_runs_train_on_mixed_images_and_can_be_repeated(knobs: tuple[str, ...], few: Path, tmp_path: Path) -> None:
     plain, before = run(few, tmp_path / "plain")
     mixed, state = run(few, tmp_path / "mixed", *knobs)

@@ -95,6 +95,7 @@ def test_an_observer_gets_every_stage_epoch_batch_and_checkpoint(watch: Watch) -
 
 
 @pytest.mark.parametrize("observers", [["recorder"], ["meddler", "quitter", "recorder"]])
+@pytest.mark.long
 def test_a_run_comes_to_the_same_bytes_with_and_without_observers(
     observers: Sequence[str], watch: Watch, alone: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -462,6 +462,7 @@ def test_the_random_state_of_torch_does_not_affect_a_resumed_run(
     assert digest(tmp_path / "run") == digest(unbroken.path)
 
 
+@pytest.mark.long
 def test_a_terminated_run_says_how_to_resume_it(pictures: Path, tmp_path: Path) -> None:
     killing = Killing(data=pictures, folder=tmp_path)
     run = tmp_path / "run"

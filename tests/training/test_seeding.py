@@ -176,6 +176,7 @@ def test_views_are_named_apart_from_epochs_and_from_other_stages(shapes: Path) -
     assert len({*keys, *epochs}) == 16 and plans[0][1].view_keys(0) == ()
 
 
+@pytest.mark.long
 def test_a_head_trained_on_views_sees_other_images_in_every_epoch(few: Path, tmp_path: Path) -> None:
     losses = {}
     for name, views in (("one", 1), ("three", 3), ("four", 4)):
@@ -221,6 +222,7 @@ def no_room_for_features(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("zoo.frozen.decision.MEMORY_BUDGET", 0)
 
 
+@pytest.mark.long
 def test_views_that_do_not_fit_in_memory_are_run_through_again_to_the_same_end(
     few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

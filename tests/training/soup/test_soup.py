@@ -139,6 +139,7 @@ def test_a_stage_of_the_head_alone_records_the_head_that_it_ends_with(data: Path
     assert run.content["stages"][0]["head_digest"] == tensors_digest(head)
 
 
+@pytest.mark.long
 def test_it_is_the_same_whatever_comes_after_and_other_with_another_seed(
     kept: Path, more: Path, data: Path, tmp_path: Path
 ) -> None:
@@ -376,6 +377,7 @@ def test_runs_that_are_no_ingredients(
     assert not (tmp_path / "soup").exists()
 
 
+@pytest.mark.long
 def test_another_head_names_what_trained_it_and_training_again_helps(
     kept: Path, more: Path, data: Path, tmp_path: Path
 ) -> None:
