@@ -1,7 +1,9 @@
-"""Export to a folder that `timm.create_model("local-dir:PATH", pretrained=True)` loads."""
+"""Export to a folder that timm loads, with `timm.create_model("local-dir:PATH", pretrained=True)`, and transformers."""
 
 from __future__ import annotations
 
+import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,7 @@ def write(source: ExportSource, path: Path) -> Written:
     """
     linear = linear_of(source, LIBRARY)
     refuse_provider(source, LIBRARY)
+    data_config = describe_to_timm(source.model.preprocessing)
     whole = _create_whole(source)
     state = upstream_state(source, whole, linear, LIBRARY)
     whole.load_state_dict(state, assign=True)
@@ -42,8 +45,9 @@ def write(source: ExportSource, path: Path) -> Written:
         str(path),
         model_config={"label_names": list(source.config.classes)},
         safe_serialization=True,
-        data_config=_data_config(source.model.preprocessing),
+        data_config=data_config,
     )
+    _leave_the_number_of_classes_once(path / "config.json")
     with skip_init():
         module: nn.Module = timm.create_model(f"local-dir:{path}", pretrained=True).eval()
     _refuse_other_preprocessing(source, module)
@@ -81,30 +85,67 @@ def _outline(name: str, **arguments: Any) -> nn.Module:
     return module
 
 
-def _data_config(preprocessing: Preprocessing) -> dict[str, Any]:
-    _, height, _ = preprocessing.input_size
-    target = preprocessing.resize_size[0]
-    # timm resizes to size / crop_pct, rounded down. Where the division's own rounding would lose a pixel, half a pixel
-    # more is safe.
-    exact = height / target
+def _leave_the_number_of_classes_once(config: Path) -> None:
+    """Take the number of classes out of `model_args`: both libraries read it at the top level, where it stays.
+
+    transformers hands timm that number beside `model_args`, and Python refuses an argument that comes twice.
+    """
+    content = json.loads(config.read_text("utf-8"))
+    content.get("model_args", {}).pop("num_classes", None)
+    config.write_text(json.dumps(content, indent=2), "utf-8")
+
+
+def describe_to_timm(preprocessing: Preprocessing) -> dict[str, Any]:
+    """Return the preprocessing in the keys of timm's config, from which transformers reads it as well.
+
+    Raises Refused where no share of the crop gives the size that images are resized to.
+    """
     return {
         "input_size": preprocessing.input_size,
         "interpolation": preprocessing.interpolation,
         "mean": preprocessing.mean,
         "std": preprocessing.std,
-        "crop_pct": exact if int(height / exact) == target else height / (target + 0.5),
+        "crop_pct": _crop_share(preprocessing),
         "crop_mode": _CROP_MODES[preprocessing.resize],
     }
 
 
+def _crop_share(preprocessing: Preprocessing) -> float:
+    """Return the number by which timm divides height and width, rounding down, to find the size to resize to.
+
+    Where the division's own rounding would lose a pixel, half a pixel more is safe. A height and a width in different
+    proportions to their targets leave a narrow range, or none.
+    """
+    sides = tuple(zip(preprocessing.input_size[1:], preprocessing.resize_size, strict=True))
+    for more in (0.0, 0.5):
+        for side, target in sides:
+            share = side / (target + more)
+            if all(math.floor(other / share) == wanted for other, wanted in sides):
+                return share
+    raise _cannot_describe(preprocessing)
+
+
+def _cannot_describe(preprocessing: Preprocessing) -> Refused:
+    return Refused(f"timm's config cannot describe this preprocessing ({preprocessing.describe()}).\n{WHAT_WORKS}")
+
+
 def _refuse_other_preprocessing(source: ExportSource, module: nn.Module) -> None:
-    """Raise Refused where timm's transform, made from the written config, gives other bits on the test pictures."""
+    """Raise Refused where timm's transform, made from the written config, gives other bits on pictures of any shape."""
+    preprocessing = source.model.preprocessing
     config: Any = resolve_model_data_config(module)  # type: ignore[no-untyped-call]
     transform: Any = create_transform(**config, is_training=False)
-    arrays = source.pictures.permute(0, 2, 3, 1).contiguous().numpy()
-    theirs = torch.stack([transform(Image.fromarray(array)) for array in arrays])
-    if not torch.equal(theirs, preprocess(source.pictures, source.model.preprocessing)):
-        raise Refused(
-            f"timm's config cannot describe this preprocessing ({source.model.preprocessing.describe()}).\n"
-            + WHAT_WORKS
-        )
+    for pictures in (source.pictures, *_of_other_shapes(source.pictures, preprocessing)):
+        arrays = pictures.permute(0, 2, 3, 1).contiguous().numpy()
+        theirs = torch.stack([transform(Image.fromarray(array)) for array in arrays])
+        if not torch.equal(theirs, preprocess(pictures, preprocessing)):
+            raise _cannot_describe(preprocessing)
+
+
+def _of_other_shapes(pictures: Tensor, preprocessing: Preprocessing) -> list[Tensor]:
+    """Return parts of pictures[N, 3, h, w] that are wide, high, or smaller than the input, each uint8[1, 3, h', w'].
+
+    The pictures all have one shape, which cannot tell every way to resize from every other.
+    """
+    _, height, width = preprocessing.input_size
+    shapes = ((60, pictures.shape[3]), (pictures.shape[2], 50), (max(1, height // 3), max(1, width // 4)))
+    return [pictures[:1, :, :high, :wide] for high, wide in shapes]

@@ -1,0 +1,235 @@
+"""Every export gives zoo's answers in the hands of those who open it in real life: their newest versions, without zoo.
+
+`constraints.txt` has the versions. What is compared: class names, images after preprocessing, logits or probabilities.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import zoo
+from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor
+from zoo.data.transform import transform
+from zoo.errors import Refused
+from zoo.exporting.timm_folder import describe_to_timm
+from zoo.specs.preprocessing import Preprocessing
+
+SIZES = ((150, 61), (47, 180), (33, 40), (64, 64))
+"""Width and height in pixels of pictures to predict: wide, high, smaller than the input, square."""
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Files that every client decodes as zoo does: PNG in RGB and grey, and a JPEG that lies on its side."""
+    folder = tmp_path_factory.mktemp("pictures")
+    generator = np.random.default_rng(0)
+    paths = []
+    for index, (width, height) in enumerate(SIZES):
+        image = Image.fromarray(generator.integers(0, 256, (height, width, 3), dtype=np.uint8))
+        paths.append(folder / f"{index}.png")
+        image.save(paths[-1])
+    image.convert("L").save(folder / "grey.png")
+    sideways = Image.Exif()
+    sideways[0x0112] = 6
+    Image.open(paths[0]).save(folder / "sideways.jpg", exif=sideways)
+    return [*paths, folder / "grey.png", folder / "sideways.jpg"]
+
+
+DOCUMENT = (Path(__file__).parents[2] / "docs" / "artefact.md").read_text("utf-8")
+
+
+def trained(few: Path, out: Path, **arguments: Any) -> Path:
+    usual: dict[str, Any] = {"weights": "random", "recipe": "head_only", "head": "linear", "epochs": 1, "tune": False}
+    return zoo.finetune(**{**usual, **arguments}, data=few, out=out).path
+
+
+def with_client(code: str, folder: Path) -> dict[str, Tensor]:
+    """Run `code` in a process without zoo or a network, and return its dictionary of tensors, `found`."""
+    ending = f"""
+import sys
+from safetensors.torch import save_file
+assert not any(name.split(".")[0].startswith("zoo") for name in sys.modules)
+save_file({{name: tensor.contiguous() for name, tensor in found.items()}}, {str(folder / "found.safetensors")!r})
+"""
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run([sys.executable, "-c", code + ending], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    return load_file(folder / "found.safetensors")
+
+
+def as_tensor(predictions: list[Any]) -> Tensor:
+    """Probabilities[N, classes] in the order of the class names `a`, `b`."""
+    return torch.tensor([[dict(prediction.top)[name] for name in ("a", "b")] for prediction in predictions])
+
+
+def zoos_answers(run: Path, pictures: list[Path]) -> tuple[Tensor, Tensor]:
+    """Images[N, 3, H, W] and probabilities[N, classes] by zoo."""
+    stored = json.loads((run / "model" / "config.json").read_text("utf-8"))["preprocessing"]
+    upright = [Image.open(path).convert("RGB") for path in pictures[:-1]]
+    upright.append(Image.open(pictures[-1]).transpose(Image.Transpose.ROTATE_270))
+    images = torch.stack([transform(picture, Preprocessing.from_dict(stored)) for picture in upright])
+    return images, as_tensor(zoo.load(run).predict(pictures))
+
+
+TRANSFORMERS = """
+import torch
+from transformers import AutoImageProcessor, AutoModelForImageClassification, pipeline
+from transformers.image_utils import load_image
+processor = AutoImageProcessor.from_pretrained(folder)
+model = AutoModelForImageClassification.from_pretrained(folder)
+assert model.config.id2label == {0: "a", 1: "b"} and model.config.label2id == {"a": 0, "b": 1}
+images = processor([load_image(path) for path in pictures])["pixel_values"]
+with torch.inference_mode():
+    logits = model(images).logits
+answers = pipeline("image-classification", model=folder)(pictures)
+by_name = [{each["label"]: each["score"] for each in answer} for answer in answers]
+scores = torch.tensor([[each["a"], each["b"]] for each in by_name])
+found = {"images": images, "logits": logits, "scores": scores}
+"""
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"backbone": "timm/test_resnet"},
+        {"backbone": "timm/test_vit", "input_size": (96, 96)},
+        {"backbone": "timm/test_resnet", "input_size": (64, 48)},
+        {"backbone": "timm/test_resnet", "precision": "bfloat16"},
+    ],
+    ids=["convolutions", "a_transformer_at_another_size", "not_square", "trained_in_bfloat16"],
+)
+def test_transformers_gives_zoos_answers(
+    few: Path, pictures: list[Path], tmp_path: Path, arguments: dict[str, Any]
+) -> None:
+    run = trained(few, tmp_path / "run", **arguments)
+    folder = zoo.export(run, to="timm").path
+    paths = [str(path) for path in pictures]
+    found = with_client(f"folder, pictures = {str(folder)!r}, {paths!r}\n{TRANSFORMERS}", tmp_path)
+    images, probabilities = zoos_answers(run, pictures)
+    assert torch.equal(found["images"], images)
+    tolerance = 1e-6 if "precision" not in arguments else 1e-2  # the export is in float32, zoo predicts as it trained
+    torch.testing.assert_close(found["scores"], probabilities, atol=tolerance, rtol=0)
+    torch.testing.assert_close(found["logits"].softmax(1), found["scores"], atol=1e-6, rtol=0)
+
+
+@pytest.mark.long
+def test_timm_gives_zoos_answers(few: Path, pictures: list[Path], tmp_path: Path) -> None:
+    run = trained(few, tmp_path / "run", backbone="timm/test_resnet")
+    folder = zoo.export(run, to="timm").path
+    code = f"""
+import timm, torch
+from PIL import Image, ImageOps
+model = timm.create_model("local-dir:{folder}", pretrained=True).eval()
+assert model.pretrained_cfg["label_names"] == ["a", "b"] and model.num_classes == 2
+transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model), is_training=False)
+opened = [ImageOps.exif_transpose(Image.open(path)).convert("RGB") for path in {[str(path) for path in pictures]!r}]
+images = torch.stack([transform(picture) for picture in opened])
+with torch.inference_mode():
+    found = {{"images": images, "scores": model(images).softmax(1)}}
+"""
+    found = with_client(code, tmp_path)
+    images, probabilities = zoos_answers(run, pictures)
+    assert torch.equal(found["images"], images)
+    torch.testing.assert_close(found["scores"], probabilities, atol=1e-6, rtol=0)
+
+
+def documented(made: Path, to: str, pictures: list[Path]) -> str:
+    """The document's code that opens an ONNX file, or the same for a file of another format."""
+    (code,) = [each for each in re.findall(r"```python\n(.*?)```", DOCUMENT, re.DOTALL) if "onnxruntime" in each]
+    before, opened, after = re.split(r"(?m)^(?=session = |size = )", code)
+    stand_in = {
+        "onnx": opened.replace("runs/flowers/model.onnx", str(made)),
+        "pt2": f"""
+files = {{"zoo.json": ""}}
+model = torch.export.load({str(made)!r}, extra_files=files).module()
+described = json.loads(files["zoo.json"])
+""",
+        "torchvision": f"""
+import torchvision
+from safetensors import safe_open
+from safetensors.torch import load_file
+with safe_open({str(made)!r}, framework="pt") as file:
+    described = json.loads(file.metadata()["zoo"])
+model = torchvision.models.resnet18(num_classes=len(described["classes"]))
+model.load_state_dict(load_file({str(made)!r}))
+model.eval()
+""",
+    }[to]
+    if to != "onnx":
+        before = before.replace("import onnxruntime\n", "")
+        stand_in += 'classes, preparation = described["classes"], described["preprocessing"]\n'
+        after = after.partition("(logits,)")[0] + "with torch.inference_mode():\n    logits = model(images)\n"
+    ending = """
+assert classes == ["a", "b"], classes
+found = {"images": images, "scores": torch.as_tensor(logits).softmax(1)}
+"""
+    upright = f"paths = {[str(path) for path in pictures]!r}\n"
+    return upright + before + stand_in + after + ending
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("to", ["onnx", "pt2", "torchvision"])
+def test_what_the_document_shows_gives_zoos_answers(few: Path, pictures: list[Path], tmp_path: Path, to: str) -> None:
+    plain = pictures[:-1]  # the document's code turns no picture upright
+    run = trained(few, tmp_path / "run", backbone="torchvision/resnet18", input_size=(64, 64))
+    made = zoo.export(run, to=to).path
+    found = with_client(documented(made, to, plain), tmp_path)
+    images, probabilities = zoos_answers(run, pictures)
+    assert torch.equal(found["images"], images[: len(plain)])
+    torch.testing.assert_close(found["scores"], probabilities[: len(plain)], atol=1e-6, rtol=0)
+
+
+def test_the_number_of_classes_stands_where_transformers_and_timm_read_it_and_nowhere_twice(
+    few: Path, tmp_path: Path
+) -> None:
+    run = trained(few, tmp_path / "run", backbone="timm/test_resnet")
+    config = json.loads((zoo.export(run, to="timm").path / "config.json").read_text("utf-8"))
+    assert config["num_classes"] == 2 and config["label_names"] == ["a", "b"]
+    # Each of them creates `architecture` with these arguments, and with the number of classes beside them.
+    assert "num_classes" not in config["model_args"]
+
+
+KINDS: tuple[dict[str, Any], ...] = (
+    {"resize": "shorter", "resize_size": (73, 73)},
+    {"resize": "shorter", "resize_size": (64, 64), "interpolation": "bilinear"},
+    {"resize": "shorter", "resize_size": (57, 57), "interpolation": "lanczos"},
+    {"resize": "exact", "resize_size": (64, 64)},
+    {"resize": "exact", "resize_size": (73, 54), "input_size": (3, 64, 48)},
+    {"resize": "cover", "resize_size": (85, 64), "input_size": (3, 64, 48)},
+    {"resize": "cover", "resize_size": (54, 73), "input_size": (3, 48, 64)},
+    {"resize": "longest", "resize_size": (64, 64), "fill": (128, 128, 128), "mean": (0.5, 0.5, 0.5)},
+)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: f"{kind['resize']}-{kind['resize_size']}")
+def test_what_timms_config_says_of_the_preprocessing_gives_zoos_pixels(kind: dict[str, Any]) -> None:
+    from timm.data import create_transform, resolve_data_config
+
+    usual = {"mean": (0.485, 0.456, 0.406), "std": (0.2, 0.25, 0.3), "interpolation": "bicubic"}
+    preprocessing = Preprocessing(**{"input_size": (3, 64, 64), **usual, **kind})
+    stored = json.loads(json.dumps(describe_to_timm(preprocessing)))
+    theirs = create_transform(**resolve_data_config(stored), is_training=False)
+    generator = np.random.default_rng(0)
+    for width, height in SIZES:
+        picture = Image.fromarray(generator.integers(0, 256, (height, width, 3), dtype=np.uint8))
+        assert torch.equal(theirs(picture), transform(picture, preprocessing)), (width, height)
+
+
+def test_a_height_and_a_width_that_no_share_gives_are_refused() -> None:
+    size = Preprocessing(
+        input_size=(3, 224, 160), resize_size=(248, 178), resize="cover", mean=(0, 0, 0), std=(1, 1, 1)
+    )
+    with pytest.raises(Refused, match=r"cannot describe this preprocessing \(resize cover to 248x178(?s:.*)--to onnx"):
+        describe_to_timm(size)
