@@ -25,8 +25,8 @@ from zoo.specs.backbone import BackboneProvider
 from zoo.specs.data import DataSourceSpec
 from zoo.specs.head import HeadSpec
 
-_Known = TypeVar("Known", bound="Registry")
-_Found = TypeVar("Found")
+_Known = TypeVar("_Known", bound="Registry")
+_Found = TypeVar("_Found")
 
 
 def _to_stderr(message: str) -> None:
@@ -36,11 +36,11 @@ def _to_stderr(message: str) -> None:
 def _once(method: Callable[[_Known], _Found]) -> Callable[[_Known], _Found]:
     """Call a method without arguments once for each object, which holds what it returned."""
     # Not functools.cache, which would keep every registry, and the images that a session holds, until the process ends.
-    name = f"{method.__name__} found"
+    name = f"_once_{method.__name__}"
 
     @functools.wraps(method)
     def find_once(self: _Known) -> _Found:
-        held = vars(self)
+        held = self.__dict__
         if name not in held:
             held[name] = method(self)
         found: _Found = held[name]
