@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import importlib.util
+import inspect
 import re
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import zoo
 from tests.commands import fault_of
 from zoo.specs.recipe import Stage
 
@@ -68,6 +72,29 @@ def test_every_command_and_option_that_is_named_exists(path: Path) -> None:
     lines = re.findall(r"`zoo ([a-z][^`]*)`", text) + re.findall(r"^(?:.*&& )?zoo ([a-z].*)$", fenced, re.MULTILINE)
     assert {line: fault for line in lines if (fault := fault_of(line))} == {}
     assert lines or path != ROOT / "README.md"
+
+
+@pytest.mark.parametrize("path", USED, ids=name_of)
+def test_python_in_documents_can_be_read_and_calls_what_zoo_has(path: Path) -> None:
+    for block in re.findall(r"^```python\n(.*?)^```", path.read_text("utf-8"), re.MULTILINE | re.DOTALL):
+        assert list(wrong_uses_of_zoo(block)) == [], block
+
+
+def wrong_uses_of_zoo(block: str) -> Iterator[str]:
+    """Names of `zoo` that do not exist, and arguments that its functions do not take."""
+    for node in ast.walk(ast.parse(block)):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "zoo":
+            if not exists(f"zoo.{node.attr}"):
+                yield f"zoo.{node.attr}"
+        elif isinstance(node, ast.Call) and (name := ast.unparse(node.func)).startswith("zoo.") and exists(name):
+            taken = inspect.signature(getattr(zoo, name.removeprefix("zoo."))).parameters
+            if not any(each.kind is each.VAR_KEYWORD for each in taken.values()):
+                yield from (f"{name}({each.arg}=)" for each in node.keywords if each.arg and each.arg not in taken)
+
+
+def test_a_name_and_an_argument_that_do_not_exist_would_be_found() -> None:
+    wrong = "zoo.finetun('a')\nzoo.load('a', hed=1)\nzoo.load('a')"
+    assert sorted(wrong_uses_of_zoo(wrong)) == ["zoo.finetun", "zoo.load(hed=)"]
 
 
 @pytest.mark.parametrize("path", PAGES, ids=name_of)

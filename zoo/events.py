@@ -148,7 +148,7 @@ class RunFinished:
     result: RunResult
     """The result that `finetune` returns, also where a check of the proof failed."""
     confusion: Sequence[Sequence[int]]
-    """Validation images by [true class][predicted class], in the order of `result.classes`; of a run in folds all
+    """Validation images by `[true class][predicted class]`, in the order of `result.classes`; of a run in folds all
     images, out of fold. Up to 200 classes a tuple of tuples. Of more it reads the same, but makes a row when it is
     asked for; its attribute `cells` has what is not zero, as (true class, predicted class, images)."""
 

@@ -22,7 +22,7 @@ def draw_confusion(counts: ConfusionMatrix, classes: Sequence[str]) -> NDArray[n
     """Draw a confusion matrix, for observers that show pictures. A darker cell is a greater share of its true class.
 
     Args:
-        counts: Images by [true class][predicted class], as in `RunFinished.confusion`.
+        counts: Images by `[true class][predicted class]`, as in `RunFinished.confusion`.
         classes: The class names in that order. Names and counts are written for at most 40 classes. Of more than 200,
             the 40 most confused are drawn, and a line above says so.
 
