@@ -95,6 +95,14 @@ def test_every_recipe_has_a_page_with_its_stages(specs: ModuleType) -> None:
         assert [trains.count("`") // 2 for _, trains, *_ in stages] == [len(stage.train) for stage in recipe.stages]
 
 
+def test_the_first_page_claims_what_was_measured() -> None:
+    text = (ROOT / "docs" / "index.md").read_text("utf-8")
+    measured = (ROOT / "docs" / "measurements.md").read_text("utf-8")
+    seconds = re.findall(r"\b\d+ s\b", text)
+    assert len(seconds) >= 2 and [claim for claim in seconds if claim not in measured] == []
+    assert f"{len(zoo.list_backbones()):,} backbones, ten heads" in text
+
+
 @pytest.mark.parametrize(
     ("page", "written", "read"),
     [
@@ -143,16 +151,20 @@ cli(sys.argv[1:])
 """
 
 
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("site") / "site"
-    done = subprocess.run(
-        [sys.executable, "-c", OFFLINE, "build", "--strict", "--site-dir", str(folder)],
+def build(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", OFFLINE, "build", "--strict", "--site-dir", str(folder), *words],
         cwd=ROOT,
         env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
         capture_output=True,
         text=True,
     )
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("site") / "site"
+    done = build(folder)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
 
@@ -190,6 +202,23 @@ def test_the_site_has_every_guide_head_recipe_and_name(site: Path) -> None:
     assert wanted | {"heads/linear.html", "contributing.html", "changelog.html"} <= linked
     text = "".join(path.read_text("utf-8") for path in (site / "reference").glob("*.html"))
     assert [name for name in zoo.__all__ if name != "__version__" and f'id="zoo.{name}"' not in text] == []
+
+
+@with_mkdocs
+@pytest.mark.long
+def test_a_link_that_leads_nowhere_and_a_guide_without_a_place_stop_the_build(tmp_path: Path) -> None:
+    copied = Path(shutil.copytree(ROOT / "docs", tmp_path / "docs"))
+    with (copied / "choose.md").open("a") as file:
+        file.write("\n[far](nowhere.md) [near](data.md#nowhere)\n")
+    (copied / "decisions" / "unplaced.md").write_text("# Unplaced\n")
+    settings = (ROOT / "mkdocs.yml").read_text("utf-8")
+    settings = settings.replace("docs_dir: docs", f"docs_dir: {copied}").replace("paths: [.,", f"paths: [{ROOT},")
+    settings = settings.replace("  - website/hooks.py", f"  - {ROOT / 'website' / 'hooks.py'}")
+    (tmp_path / "mkdocs.yml").write_text(settings, "utf-8")
+    done = build(tmp_path / "site", "--config-file", str(tmp_path / "mkdocs.yml"))
+    assert done.returncode == 1
+    for said in ("a link 'nowhere.md'", "a link 'data.md#nowhere'", "unplaced.md", "Aborted with 3 warnings"):
+        assert said in done.stderr + done.stdout, done.stderr
 
 
 MEASURED = """<!doctype html><title>waiting</title>

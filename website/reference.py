@@ -37,14 +37,21 @@ GROUPS = {
     "judge": Group(
         title="Judge",
         introduction="How good a classifier is, whether it is unchanged, and which of several is better.",
-        names=("evaluate", "compare", "report", "verify"),
+        names=("evaluate", "compare", "report", "verify", "Evaluation", "Comparison", "Verification"),
         modules=("comparing", "evaluation", "reporting", "artefact.verify", "training.verify"),
     ),
     "use": Group(
         title="Use",
         introduction="Predict with a classifier, share it, and take it elsewhere.",
-        names=("load", "Classifier", "Prediction", "export", "push", "pull"),
-        modules=("artefact", "exporting", "api.classifiers", "errors"),
+        names=("load", "Classifier", "Prediction", "export", "Exported", "push", "pull"),
+        modules=("artefact", "exporting", "api.classifiers"),
+    ),
+    "errors": Group(
+        title="Mend",
+        introduction="What is raised, and when. Each message says what was asked, what was found, and the next step; "
+        "the same kinds are in `--json` ([the command](../command.md)).",
+        names=("ZooError",),
+        modules=("errors",),
     ),
     "extend": Group(
         title="Extend",
@@ -65,8 +72,8 @@ def pages() -> dict[str, str]:
         for key, group in GROUPS.items()
     ]
     first = (
-        "# Python\n\nEvery command is a function of `zoo` with the same name and the same words. `import zoo` takes "
-        "no time and loads no torch; a name is loaded when it is first used.\n\n"
+        "# Python\n\nEvery command has a function in `zoo` that takes the same words. `import zoo` loads no torch; "
+        "a name is loaded when it is first used.\n\n"
         "| to | names |\n|---|---|\n" + "\n".join(rows) + "\n"
     )
     texts = {f"reference/{key}.md": page(group, named[key]) for key, group in GROUPS.items()}
