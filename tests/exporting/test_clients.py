@@ -20,6 +20,7 @@ import zoo
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
+from zoo.data.decode import read_image
 from zoo.data.transform import transform
 from zoo.errors import Refused
 from zoo.exporting.timm_folder import describe_to_timm
@@ -44,6 +45,35 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     sideways[0x0112] = 6
     Image.open(paths[0]).save(folder / "sideways.jpg", exif=sideways)
     return [*paths, folder / "grey.png", folder / "sideways.jpg"]
+
+
+def written(folder: Path, kind: str) -> Path:
+    """A file of random pixels: of a mode that Pillow has, or `orientation`."""
+    generator = np.random.default_rng(0)
+    path = folder / (f"{kind}.jpg" if kind in ("CMYK", "orientation") else f"{kind}.tif")
+    picture = Image.fromarray(generator.integers(0, 256, (20, 30, 3), dtype=np.uint8))
+    if kind == "orientation":
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        picture.save(path, exif=exif)
+    elif kind == "RGBA":
+        Image.fromarray(generator.integers(0, 256, (20, 30, 4), dtype=np.uint8)).save(path)
+    elif kind == "I;16":
+        Image.fromarray(generator.integers(0, 65536, (20, 30), dtype=np.uint16)).save(path)
+    elif kind == "F":
+        Image.fromarray(generator.random((20, 30), dtype=np.float32)).save(path)
+    else:
+        picture.convert(kind).save(path)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["L", "RGB", "P", "CMYK", "YCbCr", "LAB", "RGBA", "I;16", "F", "orientation"])
+def test_a_client_that_converts_files_itself_gets_zoos_pixels_from_those_that_the_document_names(
+    kind: str, tmp_path: Path
+) -> None:
+    path = written(tmp_path, kind)
+    same = np.array_equal(np.asarray(Image.open(path).convert("RGB")), np.asarray(read_image(path)))
+    assert same == (kind not in ("RGBA", "I;16", "F", "orientation"))
 
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "artefact.md").read_text("utf-8")
