@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import json
 import os
 import re
@@ -61,6 +62,23 @@ def test_every_public_name_is_in_one_group_of_the_reference(reference: ModuleTyp
     # What is listed by hand exists: a name that was taken away would leave a group without a word.
     assert {name for group in reference.GROUPS.values() for name in group.names} <= set(names)
     assert "::: zoo.finetune\n" in reference.pages()["reference/train.md"]
+
+
+def described_arguments(function: Any) -> set[str]:
+    """Names in the section `Args` of a docstring, as the reference reads it."""
+    section = (inspect.getdoc(function) or "").partition("\nArgs:\n")[2].partition("\n\n")[0]
+    return set(re.findall(r"^    ([^ :][^:]*):", section, re.MULTILINE))
+
+
+def test_every_argument_that_a_docstring_describes_is_one() -> None:
+    functions = [getattr(zoo, name) for name in zoo.__all__ if name.islower() and callable(getattr(zoo, name))]
+    assert len(functions) > 20 and sum(len(described_arguments(function)) for function in functions) > 60
+    wrong = {
+        function.__name__: found
+        for function in functions
+        if (found := described_arguments(function) - set(inspect.signature(function).parameters))
+    }
+    assert wrong == {}, "the strict build of the site refuses these: one line for each name"
 
 
 def test_a_name_that_no_group_knows_is_not_lost(reference: ModuleType) -> None:
