@@ -31,6 +31,7 @@ from zoo.events import Note, Report
 from zoo.model.model import ZooModel
 from zoo.planning.resolved_model import resolve_model
 from zoo.registry.registry import Registry
+from zoo.registry.session import missing_objects, of_session
 from zoo.specs.plan import Compute
 from zoo.specs.preprocessing import Preprocessing
 from zoo.storage.atomic import parse_json
@@ -123,11 +124,15 @@ def read_model(folder: Path, registry: Registry) -> tuple[ZooModel, ArtefactConf
 def check_versions(model: ZooModel, folder: Path, config: ArtefactConfig, registry: Registry, report: Report) -> None:
     """Report plugins of another version than the artefact was made with, and check the golden logits with them.
 
-    Nothing is computed if all versions are the same. `model` is the artefact's own, on any device.
+    Nothing is computed if all versions are the same, unless a part is an object, which has none. `model` is the
+    artefact's own, on any device.
 
     Raises:
         ArtefactError: The logits differ by more than the tolerance: the classifier is not the one that was evaluated.
     """
+    if of_session(config.backbone.name) or of_session(config.head.name):
+        _check_objects(model, folder, config, report)
+        return
     changed = _changed_versions(config, registry)
     if not changed:
         return
@@ -148,6 +153,24 @@ def check_versions(model: ZooModel, folder: Path, config: ArtefactConfig, regist
     report(Note(text=f"{origin}. Its golden logits {outcome}.", loud=not exact))
 
 
+def _check_objects(model: ZooModel, folder: Path, config: ArtefactConfig, report: Report) -> None:
+    """Check the golden logits with the objects that were given in place of those that the artefact was made with."""
+    parts = {"backbone": config.backbone.name, "head": config.head.name}
+    given = " and ".join(f"{kind} {name}" for kind, name in parts.items() if of_session(name))
+    golden = read_golden(folder, config)
+    if golden is None:
+        report(
+            Note(text=f"{folder} has no golden logits, so whether its {given} is the one given is unknown.", loud=True)
+        )
+        return
+    difference = compare_logits(model, golden, config)
+    if difference.match == "other":
+        raise ArtefactError(
+            f"{folder} gives other logits with this {given} than when it was made: {difference}.\n"
+            "Next: give the object that it was trained with."
+        )
+
+
 def _read_shapes(path: Path) -> dict[str, list[int]]:
     """The shape of every tensor, from the file's header."""
     try:
@@ -161,6 +184,15 @@ def _read_shapes(path: Path) -> dict[str, list[int]]:
 
 def _build(config: ArtefactConfig, registry: Registry) -> ZooModel:
     """The model that the config describes, with random weights."""
+    missing = missing_objects(
+        registry,
+        backbone=config.backbone.name,
+        head=config.head.name,
+        whose="This classifier",
+        call="zoo.load(PATH",
+    )
+    if missing:
+        raise ArtefactError(missing)
     # Looked up by themselves first, for a message that names the distribution to install.
     try:
         registry.backbone(config.backbone.name)

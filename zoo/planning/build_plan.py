@@ -10,6 +10,7 @@ from zoo.data.dataset import Dataset
 from zoo.data.store import ImageStore
 from zoo.events import Report
 from zoo.planning.examine import Examined
+from zoo.planning.object_version import backbone_version, head_version
 from zoo.planning.precision import ComputeChoice, choose_compute
 from zoo.planning.resolve import Resolved
 from zoo.planning.stages import count_parameters, plan_stage
@@ -139,7 +140,7 @@ def _head(resolved: Resolved) -> HeadPlan:
         closed_form=resolved.outline.closed_form,
         parameters=count_parameters(resolved.outline.head.parameters()),
         distribution=head.plugin.distribution,
-        version=head.plugin.version,
+        version=head_version(resolved.model, resolved.outline.shape, len(resolved.dataset.classes)),
     )
 
 
@@ -157,8 +158,10 @@ def _data(resolved: Resolved, dataset: Dataset, digest: str) -> DataPlan:
 
 
 def _warnings(resolved: Resolved, examined: Examined, plan: Plan) -> tuple[str, ...]:
-    _, height, width = resolved.model.backbone.spec.preprocessing_for(plan.backbone.tag).input_size
+    spec = resolved.model.backbone.spec
+    _, height, width = spec.preprocessing_for(plan.backbone.tag).input_size
     return (
+        *([spec.warning] if spec.warning else []),
         *duplicate_warnings(examined.dataset, examined.contents),
         *loss_warnings(examined.dataset, examined.losses),
         *plan_warnings(plan, native=(height, width), own_loss=resolved.outline.own_loss),
@@ -180,7 +183,7 @@ def _backbone(resolved: Resolved, choice: WeightsChoice) -> BackbonePlan:
         ),
         licence=published.licence if published and choice.kind == "tag" else None,
         distribution=resolved.model.backbone.plugin.distribution,
-        version=resolved.model.backbone.plugin.version,
+        version=backbone_version(resolved.model),
         also=resolved.model.backbone.also,
         idle=tuple(sorted(resolved.outline.idle)),
     )

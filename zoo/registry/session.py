@@ -31,6 +31,35 @@ def of_session(name: str) -> bool:
     return name.startswith(f"{SESSION}/")
 
 
+def missing_objects(registry: Registry, *, backbone: str, head: str, whose: str, call: str) -> str | None:
+    """The sentence for what was stored with objects that nobody gave; None where all of them are there.
+
+    Args:
+        registry: Where they would be found.
+        backbone: The stored name of the backbone.
+        head: The stored name of the head.
+        whose: What they belong to: `This classifier`.
+        call: The function that takes them, with its first argument: `zoo.load(PATH`.
+    """
+    missing = {}
+    if of_session(backbone) and not registry.backbones().accepts(backbone):
+        missing["backbone"] = _bare(backbone)
+    if of_session(head) and not any(
+        each.plugin.name == SESSION and each.spec.name == _bare(head) for each in registry.heads()
+    ):
+        missing["head"] = _bare(head)
+    if not missing:
+        return None
+    names = " and ".join(f"{kind} `{name}`" for kind, name in missing.items())
+    were = "were objects" if len(missing) > 1 else "was an object"
+    arguments = ", ".join(f"{kind}={name.replace('-', '_')}" for kind, name in missing.items())
+    return f"{whose}'s {names} {were}, which no package provides.\nNext: {call}, {arguments})"
+
+
+def _bare(stored: str) -> str:
+    return stored.removeprefix(f"{SESSION}/").partition(".")[0]
+
+
 def session_plugin() -> Plugin:
     """A plugin that no distribution holds."""
     return Plugin(name=SESSION, distribution="this session", version="0", target="objects of this process")
