@@ -29,7 +29,6 @@ from zoo.specs.preprocessing import Preprocessing
 from zoo.specs.validation import NAME, check_name, fit_name
 from zoo.weights.state import load_weights
 
-
 Groups = Sequence[Group] | Mapping[str, str | Sequence[str]]
 """Groups from input to output, or their names with the dotted names of what is in them."""
 _HOW = (
