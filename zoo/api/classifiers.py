@@ -272,7 +272,7 @@ def _with_objects(
 
     config = read_config(find_artefact(path))
     given = (config.backbone.name, backbone), (config.head.name, head)
-    return stand_in(known, backbone=given[0], head=given[1], what="this classifier")
+    return stand_in(known, backbone=given[0], head=given[1], what="this classifier", preprocessing=config.preprocessing)
 
 
 def _artefact(path: str | Path) -> Path:

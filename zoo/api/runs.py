@@ -166,7 +166,7 @@ def resume(
     if backbone is not None or head is not None:
         stored = read_plan(folder, finished=False)
         given = (stored.backbone.name, backbone), (stored.head.name, head)
-        known = stand_in(known, backbone=given[0], head=given[1], what="this run")
+        known = stand_in(known, backbone=given[0], head=given[1], what="this run", preprocessing=stored.preprocessing)
     finished = _report_writer(known, on_event) if report else _nothing
     if report and lacks_report(folder):
         return finish(folder, on_event, finished)

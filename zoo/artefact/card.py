@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 from zoo.artefact.config import ArtefactConfig
-from zoo.registry.session import of_session
+from zoo.registry.session import object_arguments, of_session, were_objects
 from zoo.specs.plan import Plan
 from zoo.specs.preprocessing import Preprocessing
 from zoo.specs.run_result import JUDGED_IN_WORDS, OUT_OF_FOLD, judged_on
@@ -66,22 +66,15 @@ def model_card(config: ArtefactConfig, plan: Plan, kept: str = "") -> str:
 
 def _use(config: ArtefactConfig) -> list[str]:
     """How the classifier is used: by name, or with the objects that it was made with."""
-    objects = {
-        kind: part.name.partition("/")[2].partition(".")[0]
-        for kind, part in (("backbone", config.backbone), ("head", config.head))
-        if of_session(part.name)
-    }
+    names = {"backbone": config.backbone.name, "head": config.head.name}
+    objects = {kind: name for kind, name in names.items() if of_session(name)}
     if not objects:
         return ["```", "zoo predict . IMAGE", "```"]
-    names = " and ".join(f"{kind} `{name}`" for kind, name in objects.items())
-    were = "were objects" if len(objects) > 1 else "was an object"
-    arguments = ", ".join(f"{kind}={name.replace('-', '_')}" for kind, name in objects.items())
     return [
-        f"Its {names} {were}, which no package provides: loading needs the same {'ones' if len(objects) > 1 else 'one'}"
-        " again.",
+        f"Its {were_objects(objects)}, which no package provides. Loading needs the same again:",
         "",
         "```python",
-        f'zoo.load(".", {arguments}).predict("IMAGE")',
+        f'zoo.load("."{object_arguments(objects)}).predict("IMAGE")',
         "```",
     ]
 

@@ -38,6 +38,8 @@ from zoo.storage.atomic import parse_json
 from zoo.storage.tensors import file_digest
 from zoo.weights.state import load_weights
 
+_GIVE = "\nNext: give the object that it was trained with."
+
 
 def find_artefact(path: Path) -> Path:
     """The artefact's folder: `path` itself, or the `model` folder of a run. Raises ArtefactError if neither is one."""
@@ -116,6 +118,7 @@ def read_model(folder: Path, registry: Registry) -> tuple[ZooModel, ArtefactConf
             f"{path} does not fit {config.backbone.name} with head {config.head.name}: "
             f"{len(differing)} tensors differ, first {first}: "
             f"{shapes.get(first, 'absent')} in the file, {own.get(first, 'absent')} in the model."
+            f"{_GIVE if of_session(config.backbone.name) or of_session(config.head.name) else ''}"
         )
     load_weights(model, load_file(path), architecture=config.backbone.name)
     return model.compute_as(Compute(config.precision, config.memory_format)).eval(), config
@@ -166,8 +169,7 @@ def _check_objects(model: ZooModel, folder: Path, config: ArtefactConfig, report
     difference = compare_logits(model, golden, config)
     if difference.match == "other":
         raise ArtefactError(
-            f"{folder} gives other logits with this {given} than when it was made: {difference}.\n"
-            "Next: give the object that it was trained with."
+            f"{folder} gives other logits with this {given} than when it was made: {difference}.{_GIVE}"
         )
 
 

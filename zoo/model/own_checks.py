@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -212,13 +213,18 @@ def classifier_warning(module: nn.Module, layout: Layout, label: str) -> str:
         return ""
     if layout.width not in _CLASSIFIERS and getattr(module, "num_classes", None) != layout.width:
         return ""
-    step = f"module.{name} = torch.nn.Identity()" if name else "pass the part before it"
+    step = f"module.{_written(name)} = torch.nn.Identity()" if name else "pass the part before it"
     if callable(getattr(module, "reset_classifier", None)):
         step = "module.reset_classifier(0)"
     return (
         f"The module {label} looks like a whole classifier: its last layer {name!r} gives {layout.width} classes, and "
         f"the head gets these in place of the {last.in_features} features before it. Next: {step}, then pass it."
     )
+
+
+def _written(name: str) -> str:
+    """`classifier.3` as Python writes it: `classifier[3]`."""
+    return re.sub(r"\.(\d+)", r"[\1]", name)
 
 
 def frozen_warning(module: nn.Module, label: str) -> str:

@@ -17,6 +17,7 @@ from zoo.registry.registry import Registry
 from zoo.registry.session import SESSION, SessionRegistry, of_session
 from zoo.specs.backbone import BackboneSpec
 from zoo.specs.head import HeadCallable, HeadSpec
+from zoo.specs.preprocessing import Preprocessing
 from zoo.specs.recipe import RecipeSpec, validated
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ def stand_in(
     backbone: tuple[str, str | BackboneSpec | nn.Module | None],
     head: tuple[str, str | HeadSpec | HeadCallable | None],
     what: str,
+    preprocessing: Mapping[str, Any],
 ) -> Registry:
     """A registry in which the objects that were stored as `session/NAME` are found again under these names.
 
@@ -83,6 +85,7 @@ def stand_in(
         backbone: (stored name, object or name that is to stand for it; None where none was given).
         head: The same of the head.
         what: What is opened, for messages: `this classifier`.
+        preprocessing: What was stored of it; a module given for the backbone needs to state none.
 
     Raises OptionError where an object is given for what an installed plugin provides.
     """
@@ -95,7 +98,7 @@ def stand_in(
                 f"Next: leave {kind} out."
             )
     if (given_backbone := backbone[1]) is not None:
-        spec = _backbone_spec(given_backbone, registry)
+        spec = _backbone_spec(given_backbone, registry, preprocessing)
         architecture, _, _ = _bare(backbone[0]).partition(".")
         backbones.append(replace(spec, provider=SESSION, architecture=architecture))
     if (given_head := head[1]) is not None:
@@ -115,14 +118,17 @@ def _backbone(given: BackboneSpec | nn.Module, registry: Registry) -> tuple[list
     return [spec], spec.name
 
 
-def _backbone_spec(given: str | BackboneSpec | nn.Module, registry: Registry) -> BackboneSpec:
+def _backbone_spec(
+    given: str | BackboneSpec | nn.Module, registry: Registry, preprocessing: Mapping[str, Any] | None = None
+) -> BackboneSpec:
     if isinstance(given, BackboneSpec):
         return given
     if isinstance(given, str):
         return registry.backbone(given).spec
     from zoo.planning.own_module import module_backbone
 
-    return module_backbone(given)
+    stored = None if preprocessing is None else Preprocessing.from_dict(dict(preprocessing))
+    return module_backbone(given, preprocessing=stored)
 
 
 def _head(given: HeadSpec | HeadCallable, registry: Registry) -> tuple[list[HeadSpec], str]:

@@ -32,10 +32,9 @@ from zoo.weights.state import load_weights
 Groups = Sequence[Group] | Mapping[str, str | Sequence[str]]
 """Groups from input to output, or their names with the dotted names of what is in them."""
 _HOW = (
-    "preprocessing=zoo.Preprocessing(input_size=(3, 224, 224), resize_size=(256, 256), mean=(0.485, 0.456, 0.406), "
-    "std=(0.229, 0.224, 0.225)), with the numbers that the module was trained with"
+    "zoo.module_backbone(module, preprocessing=zoo.Preprocessing(input_size=(3, 224, 224), resize_size=(256, 256), "
+    "mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))), with the numbers that the module was trained with"
 )
-_HOW_GROUPS = 'groups={"stem": ["conv1", "bn1"], "body": ["layer1"]}, from input to output, with every part in one'
 
 
 def module_backbone(
@@ -77,14 +76,18 @@ def module_backbone(
     refuse_unfit(kept, label)
     layout = output_layout(kept, stated, label)
     chosen = _given_groups(kept, groups, label) if groups is not None else _measured_groups(kept, stated, label)
-    warnings = (frozen_warning(module, label), classifier_warning(kept, layout, label), untrained_warning(kept, label))
+    warnings = (frozen_warning(module, label), classifier_warning(kept, layout, label))
     return BackboneSpec(
         provider=SESSION,
         architecture=label,
         build=functools.partial(_build, kept, layout, chosen),
         preprocessing=stated,
         summary=f"A module of the class {type(module).__name__}, passed as an object; {layout.words}.",
-        own=OwnWeights(state=functools.partial(_state, kept), not_drawn=not_drawn(kept)),
+        own=OwnWeights(
+            state=functools.partial(_state, kept),
+            not_drawn=not_drawn(kept),
+            warning=untrained_warning(kept, label),
+        ),
         warning=" ".join(filter(None, warnings)),
     )
 
@@ -130,9 +133,19 @@ def _measured_groups(kept: nn.Module, stated: Preprocessing, label: str) -> tupl
     except NoChain as error:
         raise OptionError(
             f"Without groups, the parts of a module are its groups, where data flow through them in a chain. "
-            f"Of {label} was seen that {error}.\nNext: {_HOW_GROUPS}."
+            f"Of {label} was seen that {error}.\n"
+            f"Next: zoo.module_backbone(module, groups={_example(kept)}), or more of them, from input to output."
         ) from error
     return tuple(Group(name=part, members=(part,)) for part in chain)
+
+
+def _example(module: nn.Module) -> dict[str, list[str]]:
+    """Two groups that cover a module, as one could write them: the beginning, and the rest."""
+    own, parts = _parts(module)
+    if own and parts:
+        return {"stem": [*own, parts[0]], **({"body": parts[1:]} if parts[1:] else {})}
+    first, *rest = own or parts
+    return {"stem": [first], **({"body": rest} if rest else {})}
 
 
 def _given_groups(kept: nn.Module, groups: Groups, label: str) -> tuple[Group, ...]:
@@ -148,7 +161,7 @@ def _given_groups(kept: nn.Module, groups: Groups, label: str) -> tuple[Group, .
             raise TypeError("groups are zoo.Group objects, or a dictionary of names and members")
         partition(kept, given, backbone=label)
     except (PluginError, TypeError, ValueError) as error:
-        parts = _parts(kept)
+        parts = ", ".join(name for names in reversed(_parts(kept)) for name in names)
         raise OptionError(
             f"These groups do not divide the module: {str(error).rstrip('.')}.\n"
             f"Next: name each of its parts in one group, from input to output. They are: {parts}."
@@ -156,10 +169,10 @@ def _given_groups(kept: nn.Module, groups: Groups, label: str) -> tuple[Group, .
     return given
 
 
-def _parts(module: nn.Module) -> str:
-    """The names of the top-level parts and parameters that groups have to cover."""
-    parts = [name for name, part in module.named_children() if any(True for _ in part.parameters())]
-    return ", ".join([*parts, *(name for name, _ in module.named_parameters(recurse=False))])
+def _parts(module: nn.Module) -> tuple[list[str], list[str]]:
+    """(a module's own parameters, its top-level parts that hold parameters): what groups have to cover."""
+    own = [name for name, _ in module.named_parameters(recurse=False)]
+    return own, [name for name, part in module.named_children() if any(True for _ in part.parameters())]
 
 
 def _name(module: nn.Module, name: str | None) -> str:

@@ -6,7 +6,8 @@ after works by names as for an installed plugin. What is stored names it as well
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import keyword
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,17 +44,36 @@ def missing_objects(registry: Registry, *, backbone: str, head: str, whose: str,
     """
     missing = {}
     if of_session(backbone) and not registry.backbones().accepts(backbone):
-        missing["backbone"] = _bare(backbone)
-    if of_session(head) and not any(
-        each.plugin.name == SESSION and each.spec.name == _bare(head) for each in registry.heads()
-    ):
-        missing["head"] = _bare(head)
+        missing["backbone"] = backbone
+    if of_session(head) and all(_qualified(each) != head for each in registry.heads()):
+        missing["head"] = head
     if not missing:
         return None
-    names = " and ".join(f"{kind} `{name}`" for kind, name in missing.items())
-    were = "were objects" if len(missing) > 1 else "was an object"
-    arguments = ", ".join(f"{kind}={name.replace('-', '_')}" for kind, name in missing.items())
-    return f"{whose}'s {names} {were}, which no package provides.\nNext: {call}, {arguments})"
+    return f"{whose}'s {were_objects(missing)}, which no package provides.\nNext: {call}{object_arguments(missing)})"
+
+
+def were_objects(names: Mapping[str, str]) -> str:
+    """`head `mine` was an object`: what was stored under names of a session, `names` by kind."""
+    listed = " and ".join(f"{kind} `{_bare(name)}`" for kind, name in names.items())
+    return f"{listed} {'were objects' if len(names) > 1 else 'was an object'}"
+
+
+def object_arguments(names: Mapping[str, str]) -> str:
+    """`, head=mine`: the arguments that give the objects again, for those of `names`, by kind, that are of a session.
+
+    The variables are guessed from the names; what cannot be a variable, as `lambda`, is called `my_head`.
+    """
+    return "".join(f", {kind}={_variable(kind, name)}" for kind, name in names.items() if of_session(name))
+
+
+def _variable(kind: str, stored: str) -> str:
+    name = _bare(stored).replace("-", "_")
+    name = name.lower() if kind == "backbone" else name  # of a module, the name is that of its class
+    return name if name.isidentifier() and not keyword.iskeyword(name) else f"my_{kind}"
+
+
+def _qualified(held: Contribution[Any]) -> str:
+    return f"{held.plugin.name}/{held.spec.name}"
 
 
 def _bare(stored: str) -> str:

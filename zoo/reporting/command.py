@@ -9,6 +9,7 @@ from typing import Any
 
 from zoo.errors import ZooError
 from zoo.registry.registry import Registry
+from zoo.registry.session import object_arguments
 from zoo.specs.plan import Plan
 from zoo.specs.recipe import SET_AS_A_WHOLE, RecipeSpec, recipe_from_file
 from zoo.specs.solver import settled
@@ -52,6 +53,57 @@ def as_lines(words: list[str]) -> str:
         else:
             lines.append(word)
     return " \\\n  ".join(lines).replace("zoo finetune \\\n  --backbone", "zoo finetune --backbone", 1)
+
+
+def as_python(words: list[str], plan: Plan) -> str:
+    """The call of `zoo.finetune` that the words of a command stand for, for a run that began with objects.
+
+    They stand in it as variables named after them.
+    """
+    lines: list[str] = []
+    options: dict[str, Any] = {}
+    several: dict[str, list[str]] = {"set": []}
+    for option, value in _pairs(words):
+        if option == "head_option":
+            key, _, text = value.partition("=")
+            options[key] = plan.head.options.get(key, text)
+        elif option == "set":
+            several["set"].append(value)
+        elif option == "backbone":
+            lines.insert(0, _object("backbone", value) or repr(value))
+        elif option == "weights" and plan.weights.kind == "own":
+            continue  # the values that the module has
+        else:
+            lines.append(f"{option.removeprefix('no_')}={_argument(option, value)}")
+    lines += [f"head_options={options!r}"] if options else []
+    lines += [f"set={several['set']!r}"] if several["set"] else []
+    return "zoo.finetune(\n    " + ",\n    ".join(lines) + ",\n)"
+
+
+def _pairs(words: list[str]) -> list[tuple[str, str]]:
+    """`--seed 0 --no-tune` -> (`seed`, `0`), (`no_tune`, ``)."""
+    found: list[tuple[str, str]] = []
+    for word in words[2:]:
+        if word.startswith("--"):
+            found.append((word.removeprefix("--").replace("-", "_"), ""))
+        else:
+            found[-1] = (found[-1][0], word)
+    return found
+
+
+def _argument(option: str, value: str) -> str:
+    if not value:
+        return str(not option.startswith("no_"))
+    if option in ("classes", "folds", "seed", "workers"):
+        return value
+    if option == "input_size":
+        return str(tuple(int(side) for side in value.split("x")))
+    return _object(option, value) or repr(value)
+
+
+def _object(kind: str, name: str) -> str:
+    """The variable that stands for an object of the session; empty for a name that is found."""
+    return object_arguments({kind: name}).partition("=")[2]
 
 
 def named_recipe(plan: Plan, registry: Registry) -> RecipeSpec | None:

@@ -185,6 +185,8 @@ class OwnWeights:
     """Takes nothing -> the tensors, of any shape and by their names in the backbone's module."""
     not_drawn: str = ""
     """Why initial values cannot be drawn anew, as the end of a sentence; empty where they can."""
+    warning: str = ""
+    """What is likely to harm a run that starts from them, a sentence with the next step."""
 
 
 @dataclass(frozen=True, kw_only=True)
