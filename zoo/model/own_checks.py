@@ -64,16 +64,19 @@ def on_meta(module: nn.Module) -> nn.Module:
 def refuse_unfit(module: nn.Module, label: str) -> None:
     """Raise OptionError for what could not be trained in float32, or not be saved and read again."""
     for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
-        if isinstance(tensor, (UninitializedParameter, UninitializedBuffer)):
-            raise OptionError(
-                f"The module {label} is lazy: {name!r} has no shape yet.\nNext: run it once on images, then pass it."
-            )
         if tensor.is_floating_point() and tensor.dtype != torch.float32:
             raise OptionError(
                 f"{name!r} of the module {label} is {tensor.dtype}, and zoo trains in float32.\n"
                 "Next: pass module.float(); precision='bfloat16' computes faster where that pays."
             )
     refuse_unsaved(module, f"The module {label}")
+
+
+def refuse_lazy(module: nn.Module, what: str, step: str) -> None:
+    """Raise OptionError where a tensor has no shape yet; `what` begins the sentence, and `step` ends it."""
+    for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
+        if isinstance(tensor, (UninitializedParameter, UninitializedBuffer)):
+            raise OptionError(f"{what} is lazy: {name!r} has no shape yet.\nNext: {step}.")
 
 
 def refuse_unsaved(module: nn.Module, what: str) -> None:
@@ -213,7 +216,7 @@ def classifier_warning(module: nn.Module, layout: Layout, label: str) -> str:
         return ""
     if layout.width not in _CLASSIFIERS and getattr(module, "num_classes", None) != layout.width:
         return ""
-    step = f"module.{_written(name)} = torch.nn.Identity()" if name else "pass the part before it"
+    step = f"{_written(name)} = torch.nn.Identity()" if name else "pass the part before it"
     if callable(getattr(module, "reset_classifier", None)):
         step = "module.reset_classifier(0)"
     return (
@@ -223,8 +226,8 @@ def classifier_warning(module: nn.Module, layout: Layout, label: str) -> str:
 
 
 def _written(name: str) -> str:
-    """`classifier.3` as Python writes it: `classifier[3]`."""
-    return re.sub(r"\.(\d+)", r"[\1]", name)
+    """`classifier.3` as Python writes it: `module.classifier[3]`."""
+    return re.sub(r"\.(\d+)", r"[\1]", f"module.{name}")
 
 
 def frozen_warning(module: nn.Module, label: str) -> str:

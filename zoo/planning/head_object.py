@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.errors import OptionError, Refused, first_line
-from zoo.model.own_checks import refuse_unsaved
+from zoo.model.own_checks import refuse_lazy, refuse_unsaved
 from zoo.specs.backbone import FeatureShape
 from zoo.specs.head import HeadCallable, HeadSpec
 from zoo.specs.validation import fit_name
@@ -117,6 +117,7 @@ def _made(
         raise OptionError(
             f"The head {name} was called with {asked} and returned {what}, not a torch module.\nNext: {HOW}."
         )
+    refuse_lazy(module, f"The head {name}", f"give it shape.pooled inputs: {HOW}")
     return module
 
 
@@ -135,8 +136,7 @@ def _try(
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         module = _copied(name, _made(name, build, shape, classes, options)).cpu().eval()
         features = features_for(spec, shape)
-        if spec.fit is None and not any(True for _ in module.parameters()):
-            raise OptionError(f"The head {name} has no parameters, so there is nothing to train.\nNext: {HOW}.")
+        _refuse_untrainable(name, spec, module)
         seen = f"features {list(features.shape)}"
         try:
             with torch.no_grad():
@@ -157,6 +157,18 @@ def _try(
             f"Next: let its last layer give one logit a class: torch.nn.Linear(..., classes)."
         )
     refuse_unsaved(module, f"The head {name}")
+
+
+def _refuse_untrainable(name: str, spec: HeadSpec, module: nn.Module) -> None:
+    parameters = dict(module.named_parameters())
+    if spec.fit is None and not parameters:
+        raise OptionError(f"The head {name} has no parameters, so there is nothing to train.\nNext: {HOW}.")
+    frozen = [each for each, parameter in parameters.items() if not parameter.requires_grad]
+    if frozen:
+        raise OptionError(
+            f"The head {name} has requires_grad=False on {frozen[0]!r}, and every parameter of a head is trained.\n"
+            "Next: make what stays as it is a buffer: module.register_buffer(...)."
+        )
 
 
 def _copied(name: str, module: nn.Module) -> nn.Module:

@@ -18,6 +18,7 @@ from zoo.model.own_checks import (
     frozen_warning,
     on_meta,
     output_layout,
+    refuse_lazy,
     refuse_unfit,
     untrained_warning,
 )
@@ -72,6 +73,7 @@ def module_backbone(
     if not isinstance(stated, Preprocessing):
         what = "says nothing of its preprocessing" if stated is None else f"was given the preprocessing {stated!r}"
         raise OptionError(f"The module {label} {what}, and images need one.\nNext: {_HOW}.")
+    refuse_lazy(module, f"The module {label}", "run it once on images, then pass it")
     kept = _copied(module, label)
     refuse_unfit(kept, label)
     layout = output_layout(kept, stated, label)
@@ -183,7 +185,7 @@ def _name(module: nn.Module, name: str | None) -> str:
     try:
         check_name("backbone", name, NAME)
     except ValueError as error:
-        raise OptionError(f"The name of a module: {error}.\nNext: name={fit_name(str(name))!r}") from None
+        raise OptionError(f"{error}.\nNext: name={fit_name(str(name))!r}") from None
     return name
 
 
