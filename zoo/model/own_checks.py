@@ -23,7 +23,7 @@ _CLASSIFIERS = (1000, 1001, 11821, 21841, 21843)
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class ModuleOutput:
     """What a module returns, and how features are made of it."""
 
     width: int
@@ -99,7 +99,7 @@ def refuse_unsaved(module: nn.Module, what: str) -> None:
         seen[memory] = name
 
 
-def output_layout(module: nn.Module, preprocessing: Preprocessing, label: str) -> Layout:
+def output_layout(module: nn.Module, preprocessing: Preprocessing, label: str) -> ModuleOutput:
     """Run a module on two random images, see what it returns, and how features are made of that.
 
     Raises OptionError where that cannot be told, or does not depend on the images alone.
@@ -118,7 +118,7 @@ def output_layout(module: nn.Module, preprocessing: Preprocessing, label: str) -
     shape = tuple(output.shape)
     _refuse_no_shapes(module, size, shape, label)
     if len(shape) == 2:
-        return Layout(shape[1], call, None, "its output has no positions", f"it returns features[N, {shape[1]}]")
+        return ModuleOutput(shape[1], call, None, "its output has no positions", f"it returns features[N, {shape[1]}]")
     if len(shape) == 4:
         return _map_layout(module, size, shape, label)
     raise OptionError(
@@ -170,7 +170,7 @@ def _refuse_no_shapes(module: nn.Module, size: tuple[int, int, int], shape: tupl
         )
 
 
-def _map_layout(module: nn.Module, size: tuple[int, int, int], shape: tuple[int, ...], label: str) -> Layout:
+def _map_layout(module: nn.Module, size: tuple[int, int, int], shape: tuple[int, ...], label: str) -> ModuleOutput:
     grows = _growing(module, size)
     channels_first = grows <= {2, 3} if grows is not None else shape[2] == shape[3] != shape[1]
     if grows is None and size[1] != size[2]:
@@ -186,11 +186,11 @@ def _map_layout(module: nn.Module, size: tuple[int, int, int], shape: tuple[int,
         )
     width = shape[1]
     if shape[2:] == (1, 1) and not grows:
-        return Layout(
+        return ModuleOutput(
             width, pool_mean, None, "its output is a single position", f"it returns features[N, {width}, 1, 1]"
         )
     words = f"it returns a map[N, {width}, H, W], and the pooled features are its mean over the positions"
-    return Layout(width, pool_mean, call, "", words)
+    return ModuleOutput(width, pool_mean, call, "", words)
 
 
 def _growing(module: nn.Module, size: tuple[int, int, int]) -> set[int] | None:
@@ -208,7 +208,7 @@ def _growing(module: nn.Module, size: tuple[int, int, int]) -> set[int] | None:
     return {number for number, (one, two) in enumerate(zip(*shapes, strict=True)) if one != two}
 
 
-def classifier_warning(module: nn.Module, layout: Layout, label: str) -> str:
+def classifier_warning(module: nn.Module, layout: ModuleOutput, label: str) -> str:
     """A sentence where the module looks like a whole classifier, whose output a head would get; else empty."""
     linears = [(name, part) for name, part in module.named_modules() if isinstance(part, nn.Linear)]
     name, last = linears[-1] if linears else ("", None)

@@ -13,7 +13,7 @@ from zoo.errors import OptionError, PluginError, first_line
 from zoo.model.data_flow import NoChain, find_chain
 from zoo.model.groups import partition
 from zoo.model.own_checks import (
-    Layout,
+    ModuleOutput,
     classifier_warning,
     frozen_warning,
     on_meta,
@@ -95,7 +95,12 @@ def module_backbone(
 
 
 def _build(
-    kept: nn.Module, layout: Layout, groups: tuple[Group, ...], *, tag: str | None, state: Mapping[str, Tensor] | None
+    kept: nn.Module,
+    layout: ModuleOutput,
+    groups: tuple[Group, ...],
+    *,
+    tag: str | None,
+    state: Mapping[str, Tensor] | None,
 ) -> Backbone:
     """A copy of the module on the current default device, with the tensors of any shape in `state`.
 
