@@ -136,7 +136,8 @@ def _copied(module: nn.Module, label: str) -> nn.Module:
 
 def _measured_groups(kept: nn.Module, stated: Preprocessing, label: str) -> tuple[Group, ...]:
     try:
-        chain = find_chain(copy.deepcopy(kept), torch.zeros(2, *stated.input_size))
+        with torch.device("meta"):  # which data depend on which shows without values
+            chain = find_chain(on_meta(kept), torch.zeros(2, *stated.input_size))
     except NoChain as error:
         raise OptionError(
             f"Without groups, the parts of a module are its groups, where data flow through them in a chain. "
