@@ -39,7 +39,7 @@ class Named:
 def name_objects(
     registry: Registry,
     *,
-    backbone: str | BackboneSpec | nn.Module | None = None,
+    backbone: str | PathLike[str] | BackboneSpec | nn.Module | None = None,
     head: str | HeadSpec | HeadCallable = "",
     recipe: str | PathLike[str] | RecipeSpec | Mapping[str, Any] | None = None,
 ) -> Named:
@@ -47,7 +47,7 @@ def name_objects(
 
     Args:
         registry: The plugins.
-        backbone: A name, a spec, or a module that states its preprocessing.
+        backbone: A name, a path where one is taken, a spec, or a module that states its preprocessing.
         head: A name, a spec, or a function (shape, classes) -> module.
         recipe: A name, the path of a file, a spec, or the content of a recipe file as a dictionary.
 
@@ -56,6 +56,8 @@ def name_objects(
     backbones: list[BackboneSpec] = []
     heads: list[HeadSpec] = []
     recipes: list[RecipeSpec] = []
+    if isinstance(backbone, PathLike):
+        backbone = str(backbone)
     if backbone is not None and not isinstance(backbone, str):
         found, name = _backbone(backbone, registry)
         backbones, backbone = found, name
