@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
 import zoo
 from torch import Tensor, nn
@@ -94,6 +95,13 @@ def test_what_an_installed_plugin_has_keeps_its_name() -> None:
     changed = replace(base.backbone("timm/test_resnet").spec, summary="Another one.")
     named = name_objects(base, backbone=changed, head=other)
     assert (named.backbone, named.head) == ("session/test_resnet", "session/linear")
+
+
+def test_a_module_that_states_its_preprocessing_needs_nothing_else() -> None:
+    module = timm.create_model("test_resnet", num_classes=0)
+
+    assert name_objects(default_registry(), backbone=module).backbone == "session/test_resnet"
+    assert zoo.create_model(module, classes=2)(torch.zeros(2, 3, 64, 64)).shape == (2, 2)
 
 
 def test_a_head_is_built_as_a_copy_and_never_draws_the_runs_random_numbers() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from tests.conftest import Zoo
 from torch import Tensor, nn
 from zoo.errors import ArtefactError, OptionError, Refused
 from zoo.events import Event, StageFinished
+from zoo.registry.registry import default_registry
 from zoo.reporting.command import as_python, command_of
 from zoo.specs.plan import Plan
 
@@ -160,8 +162,6 @@ def test_it_is_exported_reported_and_compared(run: Path, few: Path, tmp_path: Pa
 
 
 def test_the_call_in_the_report_makes_the_same_plan(run: Path, few: Path) -> None:
-    from zoo.registry.registry import default_registry
-
     plan = plan_of(run)
     text = as_python(command_of(plan, default_registry()), plan).replace("'recipe.toml'", "RECIPE")
     net = zoo.module_backbone(Net(), preprocessing=SIZE)
@@ -170,6 +170,15 @@ def test_the_call_in_the_report_makes_the_same_plan(run: Path, few: Path) -> Non
         {"zoo": zoo, "net": net, "my_head": my_head, "RECIPE": plan.recipe_spec()},
     )
     assert again.stages == plan.stages and again.backbone == plan.backbone and again.head == plan.head
+
+
+def test_what_was_an_object_is_opened_by_the_name_of_its_plugin_later(few: Path, tmp_path: Path) -> None:
+    changed = replace(default_registry().head("linear").spec, summary="As I had it in my notebook.")
+    backbone = zoo.module_backbone(Net(), preprocessing=SIZE)
+    result = zoo.finetune(backbone, head=changed, data=few, recipe="head_only", out=tmp_path / "run", report=False)
+
+    assert result.content["head"] == "session/linear"
+    assert zoo.load(result.path, backbone=Net(), head="heads/linear").classes == ("a", "b")
 
 
 class Stopped(Exception):

@@ -99,9 +99,7 @@ def _front_matter(config: ArtefactConfig, plan: Plan) -> str:
 
     licence, licence_name = _hub_licence(plan)
     data = ModelCardData(
-        base_model=config.backbone.name
-        if plan.weights.kind == "tag" and not of_session(config.backbone.name)
-        else None,
+        base_model=None if plan.weights.kind != "tag" or of_session(config.backbone.name) else config.backbone.name,
         license=licence,
         license_name=licence_name,
         library_name="zoo",

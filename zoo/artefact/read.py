@@ -134,7 +134,7 @@ def check_versions(model: ZooModel, folder: Path, config: ArtefactConfig, regist
         ArtefactError: The logits differ by more than the tolerance: the classifier is not the one that was evaluated.
     """
     if of_session(config.backbone.name) or of_session(config.head.name):
-        _check_objects(model, folder, config, report)
+        _check_objects(model, folder, config, _changed_versions(config, registry), report)
         return
     changed = _changed_versions(config, registry)
     if not changed:
@@ -156,8 +156,11 @@ def check_versions(model: ZooModel, folder: Path, config: ArtefactConfig, regist
     report(Note(text=f"{origin}. Its golden logits {outcome}.", loud=not exact))
 
 
-def _check_objects(model: ZooModel, folder: Path, config: ArtefactConfig, report: Report) -> None:
-    """Check the golden logits with the objects that were given in place of those that the artefact was made with."""
+def _check_objects(model: ZooModel, folder: Path, config: ArtefactConfig, changed: list[str], report: Report) -> None:
+    """Check the golden logits with the objects that were given in place of those that the artefact was made with.
+
+    `changed`: plugins of another version than the artefact was made with, which may be the reason as well.
+    """
     parts = {"backbone": config.backbone.name, "head": config.head.name}
     given = " and ".join(f"{kind} {name}" for kind, name in parts.items() if of_session(name))
     golden = read_golden(folder, config)
@@ -168,8 +171,9 @@ def _check_objects(model: ZooModel, folder: Path, config: ArtefactConfig, report
         return
     difference = compare_logits(model, golden, config)
     if difference.match == "other":
+        made = f" It was made with {' and '.join(changed)}." if changed else ""
         raise ArtefactError(
-            f"{folder} gives other logits with this {given} than when it was made: {difference}.{_GIVE}"
+            f"{folder} gives other logits with this {given} than when it was made: {difference}.{made}{_GIVE}"
         )
 
 
@@ -242,6 +246,6 @@ def _changed_versions(config: ArtefactConfig, registry: Registry) -> list[str]:
     changed = [
         f"{part.distribution} {part.version} (here is {plugin.distribution} {plugin.version})"
         for part, plugin in parts
-        if (part.distribution, part.version) != (plugin.distribution, plugin.version)
+        if not of_session(part.name) and (part.distribution, part.version) != (plugin.distribution, plugin.version)
     ]
     return list(dict.fromkeys(changed))

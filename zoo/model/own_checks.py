@@ -63,6 +63,11 @@ def on_meta(module: nn.Module) -> nn.Module:
 
 def refuse_unfit(module: nn.Module, label: str) -> None:
     """Raise OptionError for what could not be trained in float32, or not be saved and read again."""
+    if not any(True for _ in module.parameters()):
+        raise OptionError(
+            f"The module {label} has no parameters, so it learned nothing and has nothing to train.\n"
+            "Next: pass a module with layers that have some."
+        )
     for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
         if tensor.is_floating_point() and tensor.dtype != torch.float32:
             raise OptionError(

@@ -76,7 +76,7 @@ def module_backbone(
     refuse_lazy(module, f"The module {label}", "run it once on images, then pass it")
     kept = _copied(module, label)
     refuse_unfit(kept, label)
-    layout = output_layout(kept, stated, label)
+    layout = output_layout(copy.deepcopy(kept), stated, label)  # running may change what a module counts
     chosen = _given_groups(kept, groups, label) if groups is not None else _measured_groups(kept, stated, label)
     warnings = (frozen_warning(module, label), classifier_warning(kept, layout, label))
     return BackboneSpec(
