@@ -144,7 +144,9 @@ def test_it_is_exported_reported_and_compared(run: Path, few: Path, tmp_path: Pa
     exported = zoo.export(run, to="pt2", out=tmp_path / "net.pt2", backbone=Net(), head=my_head)
     assert exported.largest_difference <= exported.tolerance * exported.largest_logit
 
+    written = (run / "report.html").read_text("utf-8")
     page = zoo.report(run).read_text("utf-8")
+    assert page.partition('id="repeat"')[2] == written.partition('id="repeat"')[2]
     assert "zoo.finetune(\n    net,\n    head=my_head" in page.replace("&#39;", "'")
 
     def renamed(shape: zoo.FeatureShape, classes: int) -> nn.Module:

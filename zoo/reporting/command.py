@@ -9,7 +9,7 @@ from typing import Any
 
 from zoo.errors import ZooError
 from zoo.registry.registry import Registry
-from zoo.registry.session import object_arguments
+from zoo.registry.session import object_arguments, of_session
 from zoo.specs.plan import Plan
 from zoo.specs.recipe import SET_AS_A_WHOLE, RecipeSpec, recipe_from_file
 from zoo.specs.solver import settled
@@ -107,7 +107,12 @@ def _object(kind: str, name: str) -> str:
 
 
 def named_recipe(plan: Plan, registry: Registry) -> RecipeSpec | None:
-    """The recipe that the plan names, without any `--set`; None if it is missing or now has other stages."""
+    """The recipe that the plan names, without any `--set`; None if it is missing or now has other stages.
+
+    What was passed as an object counts as missing: the page of a run is the same with the object at hand and without.
+    """
+    if of_session(plan.recipe):
+        return None
     try:
         named = recipe_from_file(plan.recipe) if plan.recipe.endswith(".toml") else registry.recipe(plan.recipe).spec
     except ZooError:
@@ -118,6 +123,8 @@ def named_recipe(plan: Plan, registry: Registry) -> RecipeSpec | None:
 
 def native_size(plan: Plan, registry: Registry) -> tuple[int, int] | None:
     """The weights' own input size (height, width) in pixels; None if the backbone is not installed."""
+    if of_session(plan.backbone.name):
+        return None
     try:
         spec = registry.backbone(plan.backbone.name).spec
     except ZooError:
@@ -149,6 +156,8 @@ def _recipe(plan: Plan, registry: Registry) -> list[str]:
 
 def _head_options(plan: Plan, registry: Registry) -> dict[str, Any]:
     """The options that differ from their defaults, or all of them if the head is not installed."""
+    if of_session(plan.head.name):
+        return plan.head.options
     try:
         default = registry.head(plan.head.name).spec.options()
     except ZooError:
