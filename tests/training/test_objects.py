@@ -145,6 +145,9 @@ def test_it_is_exported_reported_and_compared(run: Path, few: Path, tmp_path: Pa
     assert exported.largest_difference <= exported.tolerance * exported.largest_logit
 
     written = (run / "report.html").read_text("utf-8")
+    assert zoo.report(run, backbone=Net(), head=my_head).read_text("utf-8") == written
+    of_another = zoo.report(run, backbone=Net(), head=bent_head).read_text("utf-8")
+    assert "No overlays: the classifier cannot be opened" in of_another and "gives other logits" in of_another
     page = zoo.report(run).read_text("utf-8")
     assert page.partition('id="repeat"')[2] == written.partition('id="repeat"')[2]
     assert "zoo.finetune(\n    net,\n    head=my_head" in page.replace("&#39;", "'")

@@ -155,18 +155,13 @@ def resume(
         RunError: `run` is not a run folder, or another process writes it.
         ZooError: As `finetune`.
     """
-    from zoo.planning.objects import stand_in
     from zoo.reporting.page import lacks_report
     from zoo.training.observers import observed
     from zoo.training.resume import finish
     from zoo.training.resume import resume as go_on
-    from zoo.training.stored_plan import read_plan
 
     folder, known = Path(run).expanduser(), registry or default_registry()
-    if backbone is not None or head is not None:
-        stored = read_plan(folder, finished=False)
-        given = (stored.backbone.name, backbone), (stored.head.name, head)
-        known = stand_in(known, backbone=given[0], head=given[1], what="this run", preprocessing=stored.preprocessing)
+    known = _with_objects(folder, known, backbone, head, finished=False)
     finished = _report_writer(known, on_event) if report else _nothing
     if report and lacks_report(folder):
         return finish(folder, on_event, finished)
@@ -299,6 +294,28 @@ def _asked(
     return make_request(**{**arguments, **names}), named.registry
 
 
+def _with_objects(
+    run: Path,
+    registry: Registry,
+    backbone: str | BackboneSpec | nn.Module | None,
+    head: str | HeadSpec | HeadCallable | None,
+    *,
+    finished: bool = True,
+) -> Registry:
+    """The registry in which the names of a run's plan are found, those of objects too, where these were given.
+
+    Raises RunError where there is no run, OptionError for an object that it does not need.
+    """
+    if backbone is None and head is None:
+        return registry
+    from zoo.planning.objects import stand_in
+    from zoo.training.stored_plan import read_plan
+
+    plan = read_plan(run, finished=finished)
+    given = (plan.backbone.name, backbone), (plan.head.name, head)
+    return stand_in(registry, backbone=given[0], head=given[1], what="this run", preprocessing=plan.preprocessing)
+
+
 def _with_backbone(request: Request, registry: Registry, report: Report) -> tuple[Request, ShortlistPlan | None]:
     """The request with the best backbone of a shortlist in place of `auto`, and what was compared."""
     if request.backbone != AUTO and request.budget is None:
@@ -324,15 +341,23 @@ def _nothing(run: Path) -> None:
 
 
 @checked_arguments()
-def report(run: str | Path, *, registry: Registry | None = None) -> Path:
+def report(
+    run: str | Path,
+    *,
+    backbone: str | BackboneSpec | nn.Module | None = None,
+    head: str | HeadSpec | HeadCallable | None = None,
+    registry: Registry | None = None,
+) -> Path:
     """Write `report.html` of a finished run again and return its path.
 
     It is built from the run's folder and from its images, where they still exist. Nothing else in the folder changes.
+    Objects that the run began with, `backbone` and `head`, are needed for overlays on the images alone.
     Raises RunError for anything but a finished run.
     """
     from zoo.reporting.page import write_report
 
-    return write_report(Path(run).expanduser(), registry or default_registry())
+    folder = Path(run).expanduser()
+    return write_report(folder, _with_objects(folder, registry or default_registry(), backbone, head))
 
 
 @checked_arguments()
