@@ -82,6 +82,7 @@ def test_the_public_names_are_these() -> None:
         *("CurveReport", "LabelCheck", "Relabelled", "Suspect", "apply_suspects", "check_labels"),
         *("DataSourceSpec", "Skipped", "SourceImage", "SourceListing", "is_image_name", "split_named"),
         *("ClassFolders", "EmptyClass", "FolderFile", "passed_over"),
+        *("module_backbone", "OwnWeights"),
         *("BackboneFacts", "cached_json", "draw_confusion", "kept_json", "measure", "skip_init", "undrawn"),
         *("NoOptions", "Preprocessing", "RecipeSpec", "UrlFile", "WeightsSpec", "load_weights", "recipe_from_toml"),
     }

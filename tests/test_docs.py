@@ -138,3 +138,18 @@ def _default(rows: list[tuple[str, str]], name: str) -> str:
         return written if float(written) == field.default else repr(field.default)
     except ValueError:
         return repr(field.default)
+
+
+def test_the_page_about_objects_runs_as_it_is_printed(
+    few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (ROOT / "docs" / "objects.md").read_text("utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    (tmp_path / "photos").symlink_to(few)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    for block in blocks:
+        # Random weights of a tiny backbone, for the pretrained ones need a network.
+        exec(block.replace('"resnet18",', '"timm/test_resnet", weights="random",'), names)
+    assert len(blocks) == 5 and names["logits"].shape == (2, 2) and names["result"].proof == "passed"
+    assert names["classifier"].config.backbone.name == "session/Net"

@@ -23,11 +23,15 @@ LOOSE = {
 }
 SIZES = {
     "zoo.__main__": "an entry point",
+    "zoo.api.runs": "every argument of a run and what it means, three times",
     "zoo.exporting.formats": "the one table of formats, light enough for `zoo --help`",
     "zoo.exporting.pt2": "one file for each format",
+    "zoo.model.redraw": "one question and its answer",
+    "zoo.model.stated_preprocessing": "what one other library states",
     "zoo.plugin": "its names stand in the stub beside it",
     "zoo.planning.batch_norm": "one decision, with the number that it turns on",
     "zoo.planning.batch_sizes": "pure arithmetic that light modules and the training loop share",
+    "zoo.planning.object_version": "one digest, of a head and of a backbone",
     "zoo.planning.versions": "must stay free of torch",
     "zoo.registry.hooks": "the whole extension surface on one screen",
     "zoo.specs.validation": "checks that all specs share",

@@ -71,6 +71,7 @@ from .exporting.export import Exported as Exported
 from .model.build import skip_init as skip_init
 from .model.build import undrawn as undrawn
 from .model.measure import measure as measure
+from .planning.own_module import module_backbone as module_backbone
 from .planning.request import Request as Request
 from .registry.hooks import hookimpl as hookimpl
 from .registry.registry import Registry as Registry
@@ -81,6 +82,7 @@ from .specs.backbone import BackboneSpec as BackboneSpec
 from .specs.backbone import FeatureShape as FeatureShape
 from .specs.backbone import Group as Group
 from .specs.backbone import HubFile as HubFile
+from .specs.backbone import OwnWeights as OwnWeights
 from .specs.backbone import UrlFile as UrlFile
 from .specs.backbone import WeightsSpec as WeightsSpec
 from .specs.data import ClassFolders as ClassFolders

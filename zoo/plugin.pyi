@@ -29,6 +29,7 @@ from .specs.backbone import BackboneSpec as BackboneSpec
 from .specs.backbone import FeatureShape as FeatureShape
 from .specs.backbone import Group as Group
 from .specs.backbone import HubFile as HubFile
+from .specs.backbone import OwnWeights as OwnWeights
 from .specs.backbone import UrlFile as UrlFile
 from .specs.backbone import WeightsSpec as WeightsSpec
 from .specs.data import ClassFolders as ClassFolders

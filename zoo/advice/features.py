@@ -56,7 +56,7 @@ class ProbeFeatures:
         weights, name = self.plan.weights, self.plan.backbone.name
         tag = self.plan.backbone.tag
         bare = name.removesuffix(f".{tag}") if tag else name
-        return name if weights.kind == "tag" else f"{bare}={weights.label.removeprefix('file:')}"
+        return name if weights.kind in ("tag", "own") else f"{bare}={weights.label.removeprefix('file:')}"
 
 
 def probe_features(

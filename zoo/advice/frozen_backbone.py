@@ -14,6 +14,7 @@ from zoo.data.dataset import ImageFile
 from zoo.errors import OptionError, Refused, WeightsError
 from zoo.planning.request import Request
 from zoo.registry.registry import Registry
+from zoo.registry.session import of_session
 from zoo.reporting.record import RunRecord, read_run
 from zoo.specs.plan import Plan
 from zoo.storage.tensors import file_digest
@@ -56,6 +57,11 @@ def with_backbone_of(request: Request, run: Path, files: Sequence[ImageFile], re
         )
     record = read_run(_run_of(run))
     plan = record.plan
+    if of_session(plan.backbone.name):
+        raise Refused(
+            f"The backbone of {run} was passed as an object, which no package provides.\n"
+            "Next: name an installed backbone in its place; zoo list backbones"
+        )
     _, height, width = plan.preprocessing["input_size"]
     trained = _backbone_trained(record)
     if trained:

@@ -13,18 +13,22 @@ from zoo.planning.request import check_input_size
 from zoo.registry.registry import Registry, default_registry
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from zoo.artefact.classifier import Classifier
     from zoo.artefact.evaluate import Evaluation
     from zoo.exporting.export import Exported
     from zoo.model.model import ZooModel
+    from zoo.specs.backbone import BackboneSpec
+    from zoo.specs.head import HeadCallable, HeadSpec
     from zoo.training.verify import Verification
 
 
 @checked_arguments()
 def create_model(
-    backbone: str,
+    backbone: str | BackboneSpec | nn.Module,
     *,
-    head: str = "dropout_linear",
+    head: str | HeadSpec | HeadCallable = "dropout_linear",
     classes: int | Sequence[str],
     weights: str = "default",
     head_options: Mapping[str, Any] | None = None,
@@ -37,8 +41,8 @@ def create_model(
     With `weights="random"` it honours `with torch.device("meta")`. The model carries `.preprocessing`.
 
     Args:
-        backbone: `[provider/]architecture[.tag]`.
-        head: `[plugin/]name`.
+        backbone: `[provider/]architecture[.tag]`, a `BackboneSpec`, or a torch module as for `finetune`.
+        head: `[plugin/]name`, a `HeadSpec`, or a function `(shape, classes)` that returns a torch module.
         classes: Number of classes, or their names in order.
         weights: `default`, a tag, `random`, or the path of a file. Of a training checkpoint that holds a moving average
             beside the raw weights, the average is taken.
@@ -50,16 +54,20 @@ def create_model(
         ZooError: An unknown name, an option that cannot be, a head that this backbone cannot take, or weights that
             cannot be downloaded or do not fit.
     """
+    from zoo.planning.objects import name_objects
     from zoo.planning.resolved_model import resolve_model
     from zoo.weights.obtain import obtain_weights
 
     names = tuple(f"class{index}" for index in range(classes)) if isinstance(classes, int) else tuple(classes)
     if len(names) < 2 or len(set(names)) < len(names):
         raise OptionError(f"classes must be at least two different names, got {names!r}.")
+    named = name_objects(registry or default_registry(), backbone=backbone, head=head)
+    if not named.backbone:
+        raise OptionError("A backbone is needed: [provider/]architecture[.tag].\nNext: zoo list backbones")
     model = resolve_model(
-        registry or default_registry(),
-        backbone,
-        head,
+        named.registry,
+        named.backbone,
+        named.head,
         head_options=head_options or {},
         weights=weights,
         input_size=None if input_size is None else check_input_size(input_size),
@@ -74,6 +82,8 @@ def create_model(
 def load(
     path: str | Path,
     *,
+    backbone: str | BackboneSpec | nn.Module | None = None,
+    head: str | HeadSpec | HeadCallable | None = None,
     device: str = "auto",
     precision: str | None = None,
     compile: bool = False,
@@ -84,6 +94,8 @@ def load(
 
     Args:
         path: An artefact folder, a finished run, or `hf://OWNER/NAME[@REVISION]` on the Hugging Face hub.
+        backbone: The object that it was made with, where its backbone was one: no package provides that.
+        head: The same of its head. The golden logits tell whether it is the one.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
         precision: `float32`, `bfloat16`, or `auto`: the precision and memory layout that were measured to be at least
             1.2 times faster on this machine, with batch norms folded into convolutions. Default: what it was trained
@@ -92,13 +104,14 @@ def load(
         on_event: Called with every event of `zoo.events`.
 
     Raises:
-        ZooError: Not an artefact, a damaged one, or no such device or precision.
+        ZooError: Not an artefact, a damaged one, one whose objects were not given or are others, or no such device or
+            precision.
     """
     from zoo.artefact.classifier import Classifier
 
-    return Classifier.load(
-        _artefact(path), device=device, precision=precision, compile=compile, report=on_event, registry=registry
-    )
+    folder = _artefact(path)
+    known = _with_objects(folder, registry, backbone, head)
+    return Classifier.load(folder, device=device, precision=precision, compile=compile, report=on_event, registry=known)
 
 
 @checked_arguments({"report": "on_event"})
@@ -107,6 +120,8 @@ def export(
     *,
     to: str,
     out: str | Path | None = None,
+    backbone: str | BackboneSpec | nn.Module | None = None,
+    head: str | HeadSpec | HeadCallable | None = None,
     on_event: Report = silent,
     registry: Registry | None = None,
 ) -> Exported:
@@ -124,6 +139,8 @@ def export(
             `torchvision`: a state dict for `torchvision.models.NAME(num_classes=N)`.
             The last two are for that library's backbones with a head of one linear layer.
         out: Path to write, which must not exist. Default: beside the artefact.
+        backbone: As for `load`.
+        head: As for `load`.
 
     Raises:
         Refused: The format cannot hold this classifier, `out` exists, or a package of the extra `export` is missing.
@@ -134,7 +151,8 @@ def export(
     from zoo.exporting.export import export as write
 
     place = None if out is None else Path(out).expanduser()
-    return write(_artefact(path), to, place, registry or default_registry(), on_event)
+    folder = _artefact(path)
+    return write(folder, to, place, _with_objects(folder, registry, backbone, head), on_event)
 
 
 @checked_arguments({"report": "on_event"})
@@ -142,6 +160,8 @@ def evaluate(
     artefact: str | Path,
     *,
     data: str | Path,
+    backbone: str | BackboneSpec | nn.Module | None = None,
+    head: str | HeadSpec | HeadCallable | None = None,
     device: str = "auto",
     precision: str | None = None,
     compile: bool = False,
@@ -151,12 +171,19 @@ def evaluate(
 ) -> Evaluation:
     """Score a saved classifier on labelled images: the `test` split, else `val`, else all of them.
 
-    `data` is given as for `finetune`, `precision` and `compile` as for `load`. Raises ArtefactError, DataError.
+    `data` is given as for `finetune`, all others as for `load`. Raises ArtefactError, DataError.
     """
     from zoo.artefact.evaluate import evaluate as score_folder
 
     classifier = load(
-        artefact, device=device, precision=precision, compile=compile, on_event=on_event, registry=registry
+        artefact,
+        backbone=backbone,
+        head=head,
+        device=device,
+        precision=precision,
+        compile=compile,
+        on_event=on_event,
+        registry=registry,
     )
     known = registry or default_registry()
     return score_folder(classifier, Path(data).expanduser(), on_event, workers=workers, registry=known)
@@ -164,7 +191,13 @@ def evaluate(
 
 @checked_arguments({"report": "on_event"})
 def verify(
-    path: str | Path, *, offline: bool = False, on_event: Report = silent, registry: Registry | None = None
+    path: str | Path,
+    *,
+    backbone: str | BackboneSpec | nn.Module | None = None,
+    head: str | HeadSpec | HeadCallable | None = None,
+    offline: bool = False,
+    on_event: Report = silent,
+    registry: Registry | None = None,
 ) -> Verification:
     """Check that a saved classifier, an artefact folder or a finished run, is unchanged since it was made.
 
@@ -175,13 +208,14 @@ def verify(
 
     Of a run, the first steps are repeated from its plan as well. Their losses must be equal, on another machine within
     1e-3. Where data or weights no longer exist, a warning says so; with `offline`, weights that are not on this machine
-    count as such. Nothing is written.
+    count as such. Nothing is written. `backbone` and `head` are given as for `load`.
 
     Raises RunError for a run that is not finished, ArtefactError for anything else that is not an artefact.
     """
     from zoo.training.verify import verify as look_again
 
-    return look_again(_artefact(path), registry or default_registry(), on_event, offline=offline)
+    folder = _artefact(path)
+    return look_again(folder, _with_objects(folder, registry, backbone, head), on_event, offline=offline)
 
 
 @checked_arguments()
@@ -218,6 +252,27 @@ def pull(repo: str, out: str | Path, *, revision: str | None = None) -> Path:
     from zoo.artefact.hub import pull as fetch
 
     return fetch(repo, Path(out).expanduser(), revision=revision)
+
+
+def _with_objects(
+    path: Path,
+    registry: Registry | None,
+    backbone: str | BackboneSpec | nn.Module | None,
+    head: str | HeadSpec | HeadCallable | None,
+) -> Registry:
+    """The registry in which an artefact's names are found, those of objects too, where these were given.
+
+    Raises ArtefactError where there is no artefact, OptionError for an object that it does not need.
+    """
+    known = registry or default_registry()
+    if backbone is None and head is None:
+        return known
+    from zoo.artefact.read import find_artefact, read_config
+    from zoo.planning.objects import stand_in
+
+    config = read_config(find_artefact(path))
+    given = (config.backbone.name, backbone), (config.head.name, head)
+    return stand_in(known, backbone=given[0], head=given[1], what="this classifier", preprocessing=config.preprocessing)
 
 
 def _artefact(path: str | Path) -> Path:

@@ -11,9 +11,12 @@ from zoo.planning.request import make_request
 from zoo.registry.registry import Registry, default_registry
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from zoo.advice.label_check import LabelCheck
     from zoo.advice.relabel import Relabelled
     from zoo.data.check.report import DataReport
+    from zoo.specs.backbone import BackboneSpec
 
 
 @checked_arguments({"report": "on_event"})
@@ -49,7 +52,7 @@ def check_data(
 @checked_arguments({"report": "on_event"})
 def check_labels(
     path: str | Path,
-    backbone: str | Path,
+    backbone: str | Path | BackboneSpec | nn.Module,
     *,
     weights: str = "default",
     out: str | Path | None = None,
@@ -68,7 +71,8 @@ def check_labels(
 
     Args:
         path: A folder, or other data, as for `finetune`. All splits are judged.
-        backbone: `[provider/]architecture[.tag]`, or the folder of a finished run: its backbone and weights.
+        backbone: `[provider/]architecture[.tag]`, the folder of a finished run: its backbone and weights; or an object
+            as for `finetune`.
         weights: `default`, a tag, `random`, or the path of a file.
         out: A new folder for `suspects.csv` and a page of pictures. Default: nothing is written.
         input_size: (height, width) in pixels. Default: that of the weights.
@@ -84,9 +88,11 @@ def check_labels(
         ZooError: Something else cannot be done as asked.
     """
     from zoo.advice.labels import check_labels as look
+    from zoo.planning.objects import name_objects
 
+    named = name_objects(registry or default_registry(), backbone=backbone)
     request = make_request(
-        backbone=str(backbone),
+        backbone=named.backbone,
         weights=weights,
         data=path,
         input_size=input_size,
@@ -96,7 +102,7 @@ def check_labels(
         workers=workers,
         offline=offline,
     )
-    return look(request, registry or default_registry(), on_event, out=None if out is None else Path(out).expanduser())
+    return look(request, named.registry, on_event, out=None if out is None else Path(out).expanduser())
 
 
 @checked_arguments({"report": "on_event"})

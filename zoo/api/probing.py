@@ -12,8 +12,11 @@ from zoo.planning.request import make_request, parse_count, parse_duration
 from zoo.registry.registry import Registry, default_registry
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from zoo.advice.curve import CurveReport
     from zoo.advice.ranking import Shortlist
+    from zoo.specs.backbone import BackboneSpec
 
 
 @checked_arguments({"report": "on_event"})
@@ -109,7 +112,7 @@ def shortlist(
 @checked_arguments({"report": "on_event"})
 def learning_curve(
     path: str | Path,
-    backbone: str,
+    backbone: str | BackboneSpec | nn.Module,
     *,
     weights: str | Path = "default",
     seed: int = 0,
@@ -127,7 +130,7 @@ def learning_curve(
 
     Args:
         path: The images, as `data` of `finetune`. Only the training images are used.
-        backbone: `[provider/]architecture[.tag]`; it stays frozen.
+        backbone: `[provider/]architecture[.tag]`, or an object as for `finetune`; it stays frozen.
         weights: As for `finetune`.
         seed: Random seed of the split, where one is drawn, of folds and of draws.
         html: Path of a page with the chart, which must not exist. Default: no page.
@@ -142,13 +145,15 @@ def learning_curve(
         WeightsError: The weights cannot be had.
     """
     from zoo.advice.curve import probe_curve, write_curve_page
+    from zoo.planning.objects import name_objects
     from zoo.storage.atomic import refuse_existing
 
     page = None if html is None else Path(html).expanduser()
     if page is not None:
         refuse_existing(page)
+    named = name_objects(registry or default_registry(), backbone=backbone)
     request = make_request(
-        backbone=backbone,
+        backbone=named.backbone,
         data=path,
         weights=str(weights),
         seed=seed,
@@ -156,7 +161,7 @@ def learning_curve(
         workers=workers,
         offline=offline,
     )
-    found = probe_curve(request, registry or default_registry(), on_event)
+    found = probe_curve(request, named.registry, on_event)
     if page is not None:
         write_curve_page(found, page)
     return found

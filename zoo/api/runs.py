@@ -14,19 +14,24 @@ from zoo.planning.request import AUTO, Request, given_arguments, make_request
 from zoo.registry.registry import Registry, default_registry
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from zoo.comparing.comparison import Comparison
+    from zoo.specs.backbone import BackboneSpec
+    from zoo.specs.head import HeadCallable, HeadSpec
     from zoo.specs.plan import Plan, ShortlistPlan
+    from zoo.specs.recipe import RecipeSpec
     from zoo.training.result import Result
     from zoo.training.soup.outcome import Soup
 
 
 @checked_arguments({"report": "on_event"})
 def plan(
-    backbone: str | Request,
+    backbone: str | BackboneSpec | nn.Module | Request,
     *,
-    head: str = "dropout_linear",
+    head: str | HeadSpec | HeadCallable = "dropout_linear",
     classes: int | None = None,
-    recipe: str | None = None,
+    recipe: str | Path | RecipeSpec | Mapping[str, Any] | None = None,
     data: str | Path | None = None,
     weights: str = "default",
     head_options: Mapping[str, Any] = MappingProxyType({}),
@@ -52,11 +57,14 @@ def plan(
 
     Args:
         backbone: `[provider/]architecture[.tag]`. `auto`: the best of a shortlist of all weights on this machine and,
-            unless `offline`, of what can be fetched in time. The plan says what was compared. A `Request` holds the
-            arguments up to `offline` as one object, instead of them.
-        head: `[plugin/]name`.
+            unless `offline`, of what can be fetched in time. The plan says what was compared. Also a `BackboneSpec`, or
+            a torch module that states its preprocessing, as timm's do; `zoo.module_backbone` takes any other. A
+            `Request` holds the arguments up to `offline` as one object, instead of them.
+        head: `[plugin/]name`, a `HeadSpec`, or a function `(shape, classes)` that returns a torch module, which maps
+            pooled `features[N, shape.pooled]` to `logits[N, classes]`. docs/objects.md says more.
         classes: Number of classes, which must agree with the data. Default: as many as there are.
-        recipe: A registered name, or the path of a TOML file. Default: `staged`, or `head_only` for a closed-form head.
+        recipe: A registered name, the path of a TOML file, a `RecipeSpec`, or the content of such a file as a
+            dictionary. Default: `staged`, or `head_only` for a closed-form head.
         data: A folder of class folders, or what a data source reads (`list_data_sources`): a table, tar shards, a zip,
             a saved Hugging Face data set. `NAME:PATH` says which source reads it. Default: the generated sample set.
         weights: `default`, a tag, `random`, or the path of a file.
@@ -111,8 +119,8 @@ def plan(
         "budget": budget,
         "offline": offline,
     }
-    known = registry or default_registry()
-    asked, compared = _with_backbone(_asked(backbone, arguments), known, on_event)
+    asked, known = _asked(backbone, arguments, registry or default_registry())
+    asked, compared = _with_backbone(asked, known, on_event)
     return make_plan(asked, known, on_event, measured=estimate, shortlist=compared)
 
 
@@ -120,6 +128,8 @@ def plan(
 def resume(
     run: str | Path,
     *,
+    backbone: str | BackboneSpec | nn.Module | None = None,
+    head: str | HeadSpec | HeadCallable | None = None,
     offline: bool = False,
     report: bool = True,
     observers: Sequence[str] = (),
@@ -132,6 +142,8 @@ def resume(
 
     Args:
         run: The folder of the stopped run.
+        backbone: The object that the run began with, where its backbone was one.
+        head: The object that the run began with, where its head was one. A recipe is in the plan.
         offline: Do not touch the network. Weights that are not on this machine are an error then.
         report: Whether `report.html` is written at the end. Where that fails, an event says so and the run stands.
         observers: Names of observers, `[plugin/]name`, that are told how the run goes.
@@ -149,6 +161,7 @@ def resume(
     from zoo.training.resume import resume as go_on
 
     folder, known = Path(run).expanduser(), registry or default_registry()
+    known = _with_objects(folder, known, backbone, head, finished=False)
     finished = _report_writer(known, on_event) if report else _nothing
     if report and lacks_report(folder):
         return finish(folder, on_event, finished)
@@ -158,11 +171,11 @@ def resume(
 
 @checked_arguments({"report": "on_event", "page": "report"}, moved={"resume": resume})
 def finetune(
-    backbone: str | Request,
+    backbone: str | BackboneSpec | nn.Module | Request,
     *,
-    head: str = "dropout_linear",
+    head: str | HeadSpec | HeadCallable = "dropout_linear",
     classes: int | None = None,
-    recipe: str | None = None,
+    recipe: str | Path | RecipeSpec | Mapping[str, Any] | None = None,
     data: str | Path | None = None,
     weights: str = "default",
     head_options: Mapping[str, Any] = MappingProxyType({}),
@@ -189,11 +202,14 @@ def finetune(
 
     Args:
         backbone: `[provider/]architecture[.tag]`. `auto`: the best of a shortlist of all weights on this machine and,
-            unless `offline`, of what can be fetched in time. The plan says what was compared. A `Request` holds the
-            arguments up to `offline` as one object, instead of them.
-        head: `[plugin/]name`.
+            unless `offline`, of what can be fetched in time. The plan says what was compared. Also a `BackboneSpec`, or
+            a torch module that states its preprocessing, as timm's do; `zoo.module_backbone` takes any other. A
+            `Request` holds the arguments up to `offline` as one object, instead of them.
+        head: `[plugin/]name`, a `HeadSpec`, or a function `(shape, classes)` that returns a torch module, which maps
+            pooled `features[N, shape.pooled]` to `logits[N, classes]`. docs/objects.md says more.
         classes: Number of classes, which must agree with the data. Default: as many as there are.
-        recipe: A registered name, or the path of a TOML file. Default: `staged`, or `head_only` for a closed-form head.
+        recipe: A registered name, the path of a TOML file, a `RecipeSpec`, or the content of such a file as a
+            dictionary. Default: `staged`, or `head_only` for a closed-form head.
         data: A folder of class folders, or what a data source reads (`list_data_sources`): a table, tar shards, a zip,
             a saved Hugging Face data set. `NAME:PATH` says which source reads it. Default: the generated sample set.
         weights: `default`, a tag, `random`, or the path of a file.
@@ -251,20 +267,53 @@ def finetune(
     from zoo.training.observers import observed
     from zoo.training.run import finetune as carry_out
 
-    known = registry or default_registry()
-    asked, compared = _with_backbone(_asked(backbone, arguments), known, on_event)
+    asked, known = _asked(backbone, arguments, registry or default_registry())
+    asked, compared = _with_backbone(asked, known, on_event)
     finished = _report_writer(known, on_event) if report else _nothing
     with observed(observers, known, on_event) as told:
         return carry_out(asked, known, told, finished=finished, shortlist=compared)
 
 
-def _asked(backbone: str | Request, arguments: Mapping[str, Any]) -> Request:
-    """The request, or the one that the arguments make. Raises OptionError for both."""
-    if not isinstance(backbone, Request):
-        return make_request(backbone=backbone, **arguments)
-    if given := given_arguments(arguments):
-        raise OptionError(f"A request goes alone; also given: {', '.join(given)}.\nNext: put them into the request.")
-    return backbone
+def _asked(
+    backbone: str | BackboneSpec | nn.Module | Request, arguments: Mapping[str, Any], registry: Registry
+) -> tuple[Request, Registry]:
+    """The request, or the one that the arguments make, and the registry in which its names mean something.
+
+    Raises OptionError for both a request and arguments, and for objects that cannot stand in place of names.
+    """
+    if isinstance(backbone, Request):
+        if given := given_arguments(arguments):
+            raise OptionError(
+                f"A request goes alone; also given: {', '.join(given)}.\nNext: put them into the request."
+            )
+        return backbone, registry
+    from zoo.planning.objects import name_objects
+
+    named = name_objects(registry, backbone=backbone, head=arguments["head"], recipe=arguments["recipe"])
+    names = {"backbone": named.backbone, "head": named.head, "recipe": named.recipe}
+    return make_request(**{**arguments, **names}), named.registry
+
+
+def _with_objects(
+    run: Path,
+    registry: Registry,
+    backbone: str | BackboneSpec | nn.Module | None,
+    head: str | HeadSpec | HeadCallable | None,
+    *,
+    finished: bool = True,
+) -> Registry:
+    """The registry in which the names of a run's plan are found, those of objects too, where these were given.
+
+    Raises RunError where there is no run, OptionError for an object that it does not need.
+    """
+    if backbone is None and head is None:
+        return registry
+    from zoo.planning.objects import stand_in
+    from zoo.training.stored_plan import read_plan
+
+    plan = read_plan(run, finished=finished)
+    given = (plan.backbone.name, backbone), (plan.head.name, head)
+    return stand_in(registry, backbone=given[0], head=given[1], what="this run", preprocessing=plan.preprocessing)
 
 
 def _with_backbone(request: Request, registry: Registry, report: Report) -> tuple[Request, ShortlistPlan | None]:
@@ -292,15 +341,23 @@ def _nothing(run: Path) -> None:
 
 
 @checked_arguments()
-def report(run: str | Path, *, registry: Registry | None = None) -> Path:
+def report(
+    run: str | Path,
+    *,
+    backbone: str | BackboneSpec | nn.Module | None = None,
+    head: str | HeadSpec | HeadCallable | None = None,
+    registry: Registry | None = None,
+) -> Path:
     """Write `report.html` of a finished run again and return its path.
 
     It is built from the run's folder and from its images, where they still exist. Nothing else in the folder changes.
+    Objects that the run began with, `backbone` and `head`, are needed for overlays on the images alone.
     Raises RunError for anything but a finished run.
     """
     from zoo.reporting.page import write_report
 
-    return write_report(Path(run).expanduser(), registry or default_registry())
+    folder = Path(run).expanduser()
+    return write_report(folder, _with_objects(folder, registry or default_registry(), backbone, head))
 
 
 @checked_arguments()

@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 from zoo.artefact.config import ArtefactConfig
+from zoo.registry.session import object_arguments, of_session, were_objects
 from zoo.specs.plan import Plan
 from zoo.specs.preprocessing import Preprocessing
 from zoo.specs.run_result import JUDGED_IN_WORDS, OUT_OF_FOLD, judged_on
@@ -57,12 +58,25 @@ def model_card(config: ArtefactConfig, plan: Plan, kept: str = "") -> str:
         f"| preprocessing | {Preprocessing.from_dict(config.preprocessing).describe()} |",
         "",
         *(_test(config) if "test" in config.metrics else []),
-        "```",
-        "zoo predict . IMAGE",
-        "```",
+        *_use(config),
         "",
     ]
     return "\n".join(lines)
+
+
+def _use(config: ArtefactConfig) -> list[str]:
+    """How the classifier is used: by name, or with the objects that it was made with."""
+    names = {"backbone": config.backbone.name, "head": config.head.name}
+    objects = {kind: name for kind, name in names.items() if of_session(name)}
+    if not objects:
+        return ["```", "zoo predict . IMAGE", "```"]
+    return [
+        f"Its {were_objects(objects)}, which no package provides. Loading needs the same again:",
+        "",
+        "```python",
+        f'zoo.load("."{object_arguments(objects)}).predict("IMAGE")',
+        "```",
+    ]
 
 
 def _of_folds(plan: Plan) -> str:
@@ -85,7 +99,7 @@ def _front_matter(config: ArtefactConfig, plan: Plan) -> str:
 
     licence, licence_name = _hub_licence(plan)
     data = ModelCardData(
-        base_model=config.backbone.name if plan.weights.kind == "tag" else None,
+        base_model=None if plan.weights.kind != "tag" or of_session(config.backbone.name) else config.backbone.name,
         license=licence,
         license_name=licence_name,
         library_name="zoo",
@@ -141,6 +155,8 @@ def _licence(plan: Plan) -> str:
         return "none: training started from random weights"
     if plan.weights.kind == "file":
         return "unknown: they came from a file"
+    if plan.weights.kind == "own":
+        return "unknown: they were the values of a module that was passed as an object"
     return plan.backbone.licence or "not stated by their publisher"
 
 

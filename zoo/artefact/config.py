@@ -46,7 +46,8 @@ class BackboneConfig(_ConfigPart):
     name: str
     """Qualified name, with the tag that its configuration and preprocessing come from."""
     weights: str
-    """The weights that training started from: the tag, `random`, or `file:NAME`."""
+    """The weights that training started from: the tag, `random`, `file:NAME`, or `own`: the values of a module that was
+    passed as the backbone."""
     weights_digest: str | None = None
     """SHA-256 of their file; None for random weights."""
     licence: str | None = None

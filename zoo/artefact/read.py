@@ -31,11 +31,14 @@ from zoo.events import Note, Report
 from zoo.model.model import ZooModel
 from zoo.planning.resolved_model import resolve_model
 from zoo.registry.registry import Registry
+from zoo.registry.session import missing_objects, of_session
 from zoo.specs.plan import Compute
 from zoo.specs.preprocessing import Preprocessing
 from zoo.storage.atomic import parse_json
 from zoo.storage.tensors import file_digest
 from zoo.weights.state import load_weights
+
+_GIVE = "\nNext: give the object that it was trained with."
 
 
 def find_artefact(path: Path) -> Path:
@@ -115,6 +118,7 @@ def read_model(folder: Path, registry: Registry) -> tuple[ZooModel, ArtefactConf
             f"{path} does not fit {config.backbone.name} with head {config.head.name}: "
             f"{len(differing)} tensors differ, first {first}: "
             f"{shapes.get(first, 'absent')} in the file, {own.get(first, 'absent')} in the model."
+            f"{_GIVE if of_session(config.backbone.name) or of_session(config.head.name) else ''}"
         )
     load_weights(model, load_file(path), architecture=config.backbone.name)
     return model.compute_as(Compute(config.precision, config.memory_format)).eval(), config
@@ -123,11 +127,15 @@ def read_model(folder: Path, registry: Registry) -> tuple[ZooModel, ArtefactConf
 def check_versions(model: ZooModel, folder: Path, config: ArtefactConfig, registry: Registry, report: Report) -> None:
     """Report plugins of another version than the artefact was made with, and check the golden logits with them.
 
-    Nothing is computed if all versions are the same. `model` is the artefact's own, on any device.
+    Nothing is computed if all versions are the same, unless a part is an object, which has none. `model` is the
+    artefact's own, on any device.
 
     Raises:
         ArtefactError: The logits differ by more than the tolerance: the classifier is not the one that was evaluated.
     """
+    if of_session(config.backbone.name) or of_session(config.head.name):
+        _check_objects(model, folder, config, _changed_versions(config, registry), report)
+        return
     changed = _changed_versions(config, registry)
     if not changed:
         return
@@ -148,6 +156,27 @@ def check_versions(model: ZooModel, folder: Path, config: ArtefactConfig, regist
     report(Note(text=f"{origin}. Its golden logits {outcome}.", loud=not exact))
 
 
+def _check_objects(model: ZooModel, folder: Path, config: ArtefactConfig, changed: list[str], report: Report) -> None:
+    """Check the golden logits with the objects that were given in place of those that the artefact was made with.
+
+    `changed`: plugins of another version than the artefact was made with, which may be the reason as well.
+    """
+    parts = {"backbone": config.backbone.name, "head": config.head.name}
+    given = " and ".join(f"{kind} {name}" for kind, name in parts.items() if of_session(name))
+    golden = read_golden(folder, config)
+    if golden is None:
+        report(
+            Note(text=f"{folder} has no golden logits, so whether its {given} is the one given is unknown.", loud=True)
+        )
+        return
+    difference = compare_logits(model, golden, config)
+    if difference.match == "other":
+        made = f" It was made with {' and '.join(changed)}." if changed else ""
+        raise ArtefactError(
+            f"{folder} gives other logits with this {given} than when it was made: {difference}.{made}{_GIVE}"
+        )
+
+
 def _read_shapes(path: Path) -> dict[str, list[int]]:
     """The shape of every tensor, from the file's header."""
     try:
@@ -161,6 +190,15 @@ def _read_shapes(path: Path) -> dict[str, list[int]]:
 
 def _build(config: ArtefactConfig, registry: Registry) -> ZooModel:
     """The model that the config describes, with random weights."""
+    missing = missing_objects(
+        registry,
+        backbone=config.backbone.name,
+        head=config.head.name,
+        whose="This classifier",
+        call="zoo.load(PATH",
+    )
+    if missing:
+        raise ArtefactError(missing)
     # Looked up by themselves first, for a message that names the distribution to install.
     try:
         registry.backbone(config.backbone.name)
@@ -208,6 +246,6 @@ def _changed_versions(config: ArtefactConfig, registry: Registry) -> list[str]:
     changed = [
         f"{part.distribution} {part.version} (here is {plugin.distribution} {plugin.version})"
         for part, plugin in parts
-        if (part.distribution, part.version) != (plugin.distribution, plugin.version)
+        if not of_session(part.name) and (part.distribution, part.version) != (plugin.distribution, plugin.version)
     ]
     return list(dict.fromkeys(changed))

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from zoo.registry.registry import Registry
+from zoo.registry.session import of_session
 from zoo.reporting.command import named_recipe, native_size
 from zoo.specs.assignments import FOR_CHOOSING
-from zoo.specs.plan import Plan
+from zoo.specs.plan import BackbonePlan, HeadPlan, Plan
 from zoo.specs.recipe import SET_AS_A_WHOLE, Stage
 from zoo.specs.solver import GRADIENT_KNOBS, longest_by_epochs
 
@@ -86,7 +87,7 @@ def _values(plan: Plan) -> dict[str, str]:
     return {
         "backbone": _architecture(plan),
         "weights": _weights(plan),
-        "head": _short(plan.head.name),
+        "head": _head_name(plan),
         "recipe": f"{_short(plan.recipe)} ({', '.join(stages)})",
         **{key: getattr(plan, key) for key in SET_AS_A_WHOLE},
         "input_size": f"{height} x {width}",
@@ -113,7 +114,7 @@ def _backbone(first: Plan, second: Plan) -> Iterator[str]:
 
 
 def _head(first: Plan, second: Plan) -> Iterator[str]:
-    if first.head.name != second.head.name:
+    if _head_name(first) != _head_name(second):
         yield "head"
         return
     for key in dict.fromkeys([*first.head.options, *second.head.options]):
@@ -234,16 +235,27 @@ def _surroundings(first: Plan, second: Plan) -> Iterator[str]:
 
 
 def _versions(plan: Plan) -> dict[str, str]:
-    plugins = {plugin.distribution: plugin.version for plugin in (plan.backbone, plan.head)}
+    parts = [part for part in (plan.backbone, plan.head) if not of_session(part.name)]
+    plugins = {part.distribution: part.version for part in parts}
     return {**plugins, **plan.versions}
 
 
 def _architecture(plan: Plan) -> str:
-    return plan.backbone.name.removesuffix(f".{plan.backbone.tag}") if plan.backbone.tag else plan.backbone.name
+    name = plan.backbone.name.removesuffix(f".{plan.backbone.tag}") if plan.backbone.tag else plan.backbone.name
+    return f"{name}{_version_of_object(plan.backbone)}"
+
+
+def _head_name(plan: Plan) -> str:
+    return f"{_short(plan.head.name)}{_version_of_object(plan.head)}"
+
+
+def _version_of_object(part: BackbonePlan | HeadPlan) -> str:
+    """What tells an object from another one of the same name; empty for what a plugin provides."""
+    return f" ({part.version})" if of_session(part.name) else ""
 
 
 def _weights(plan: Plan) -> str:
-    if plan.weights.kind == "file":
+    if plan.weights.kind in ("file", "own"):
         taken = f": {plan.weights.taken}" if plan.weights.taken else ""
         return f"{plan.weights.label} ({(plan.weights.digest or '')[:12]}){taken}"
     # With random weights, the tag still says whose preprocessing is used.

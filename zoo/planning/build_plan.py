@@ -10,12 +10,15 @@ from zoo.data.dataset import Dataset
 from zoo.data.store import ImageStore
 from zoo.events import Report
 from zoo.planning.examine import Examined
+from zoo.planning.object_version import backbone_version, head_version
 from zoo.planning.precision import ComputeChoice, choose_compute
 from zoo.planning.resolve import Resolved
+from zoo.planning.resolved_model import ResolvedModel
 from zoo.planning.stages import count_parameters, plan_stage
 from zoo.planning.versions import versions
 from zoo.planning.warnings import duplicate_warnings, loss_warnings, plan_warnings
 from zoo.registry.names import qualified_name
+from zoo.registry.session import of_session
 from zoo.specs.options import options_to_dict
 from zoo.specs.plan import BackbonePlan, DataPlan, FoldsPlan, GroupPlan, HeadPlan, Plan, StagePlan, WeightsPlan
 from zoo.weights.obtain import Weights, WeightsChoice
@@ -95,13 +98,19 @@ def measure(resolved: Resolved, report: Report) -> ComputeChoice:
     _, height, width = resolved.outline.preprocessing.input_size
     return choose_compute(
         model.headless,
-        name=f"{model.backbone.spec.name}.{model.weights.tag} {height}x{width} {model.head.spec.needs}",
+        name=f"{_measured_name(model)} {height}x{width} {model.head.spec.needs}",
         device=resolved.device,
         trains=any(selection.backbone for selection in resolved.selections),
         precision=request.precision,
         tune=request.tune,
         report=report,
     )
+
+
+def _measured_name(model: ResolvedModel) -> str:
+    """What speeds are remembered under: an object by what it computes, for another one may have its name."""
+    name = f"{model.backbone.spec.name}.{model.weights.tag}"
+    return f"{name} {backbone_version(model)}" if of_session(model.backbone.spec.name) else name
 
 
 def _bytes(backbone: nn.Module) -> int:
@@ -139,7 +148,7 @@ def _head(resolved: Resolved) -> HeadPlan:
         closed_form=resolved.outline.closed_form,
         parameters=count_parameters(resolved.outline.head.parameters()),
         distribution=head.plugin.distribution,
-        version=head.plugin.version,
+        version=head_version(resolved.model, resolved.outline.shape, len(resolved.dataset.classes)),
     )
 
 
@@ -157,8 +166,11 @@ def _data(resolved: Resolved, dataset: Dataset, digest: str) -> DataPlan:
 
 
 def _warnings(resolved: Resolved, examined: Examined, plan: Plan) -> tuple[str, ...]:
-    _, height, width = resolved.model.backbone.spec.preprocessing_for(plan.backbone.tag).input_size
+    spec = resolved.model.backbone.spec
+    _, height, width = spec.preprocessing_for(plan.backbone.tag).input_size
     return (
+        *([spec.warning] if spec.warning else []),
+        *([spec.own.warning] if spec.own and spec.own.warning and plan.weights.kind == "own" else []),
         *duplicate_warnings(examined.dataset, examined.contents),
         *loss_warnings(examined.dataset, examined.losses),
         *plan_warnings(plan, native=(height, width), own_loss=resolved.outline.own_loss),
@@ -180,7 +192,7 @@ def _backbone(resolved: Resolved, choice: WeightsChoice) -> BackbonePlan:
         ),
         licence=published.licence if published and choice.kind == "tag" else None,
         distribution=resolved.model.backbone.plugin.distribution,
-        version=resolved.model.backbone.plugin.version,
+        version=backbone_version(resolved.model),
         also=resolved.model.backbone.also,
         idle=tuple(sorted(resolved.outline.idle)),
     )

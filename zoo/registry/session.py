@@ -6,7 +6,8 @@ after works by names as for an installed plugin. What is stored names it as well
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import keyword
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,54 @@ SESSION = "session"
 def of_session(name: str) -> bool:
     """Whether a qualified name, `plugin/name` or `provider/architecture`, is that of an object of some process."""
     return name.startswith(f"{SESSION}/")
+
+
+def missing_objects(registry: Registry, *, backbone: str, head: str, whose: str, call: str) -> str | None:
+    """The sentence for what was stored with objects that nobody gave; None where all of them are there.
+
+    Args:
+        registry: Where they would be found.
+        backbone: The stored name of the backbone.
+        head: The stored name of the head.
+        whose: What they belong to: `This classifier`.
+        call: The function that takes them, with its first argument: `zoo.load(PATH`.
+    """
+    missing = {}
+    if of_session(backbone) and not registry.backbones().accepts(backbone):
+        missing["backbone"] = backbone
+    if of_session(head) and all(_qualified(each) != head for each in registry.heads()):
+        missing["head"] = head
+    if not missing:
+        return None
+    return f"{whose}'s {were_objects(missing)}, which no package provides.\nNext: {call}{object_arguments(missing)})"
+
+
+def were_objects(names: Mapping[str, str]) -> str:
+    """`head `mine` was an object`: what was stored under names of a session, `names` by kind."""
+    listed = " and ".join(f"{kind} `{_bare(name)}`" for kind, name in names.items())
+    return f"{listed} {'were objects' if len(names) > 1 else 'was an object'}"
+
+
+def object_arguments(names: Mapping[str, str]) -> str:
+    """`, head=mine`: the arguments that give the objects again, for those of `names`, by kind, that are of a session.
+
+    The variables are guessed from the names; what cannot be a variable, as `lambda`, is called `my_head`.
+    """
+    return "".join(f", {kind}={_variable(kind, name)}" for kind, name in names.items() if of_session(name))
+
+
+def _variable(kind: str, stored: str) -> str:
+    name = _bare(stored).replace("-", "_")
+    name = name.lower() if kind == "backbone" else name  # of a module, the name is that of its class
+    return name if name.isidentifier() and not keyword.iskeyword(name) else f"my_{kind}"
+
+
+def _qualified(held: Contribution[Any]) -> str:
+    return f"{held.plugin.name}/{held.spec.name}"
+
+
+def _bare(stored: str) -> str:
+    return stored.removeprefix(f"{SESSION}/").partition(".")[0]
 
 
 def session_plugin() -> Plugin:

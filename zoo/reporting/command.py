@@ -9,6 +9,7 @@ from typing import Any
 
 from zoo.errors import ZooError
 from zoo.registry.registry import Registry
+from zoo.registry.session import object_arguments, of_session
 from zoo.specs.plan import Plan
 from zoo.specs.recipe import SET_AS_A_WHOLE, RecipeSpec, recipe_from_file
 from zoo.specs.solver import settled
@@ -54,8 +55,64 @@ def as_lines(words: list[str]) -> str:
     return " \\\n  ".join(lines).replace("zoo finetune \\\n  --backbone", "zoo finetune --backbone", 1)
 
 
+def as_python(words: list[str], plan: Plan) -> str:
+    """The call of `zoo.finetune` that the words of a command stand for, for a run that began with objects.
+
+    They stand in it as variables named after them.
+    """
+    lines: list[str] = []
+    options: dict[str, Any] = {}
+    several: dict[str, list[str]] = {"set": []}
+    for option, value in _pairs(words):
+        if option == "head_option":
+            key, _, text = value.partition("=")
+            options[key] = plan.head.options.get(key, text)
+        elif option == "set":
+            several["set"].append(value)
+        elif option == "backbone":
+            lines.insert(0, _object("backbone", value) or repr(value))
+        elif option == "weights" and plan.weights.kind == "own":
+            continue  # the values that the module has
+        else:
+            lines.append(f"{option.removeprefix('no_')}={_argument(option, value)}")
+    lines += [f"head_options={options!r}"] if options else []
+    lines += [f"set={several['set']!r}"] if several["set"] else []
+    return "zoo.finetune(\n    " + ",\n    ".join(lines) + ",\n)"
+
+
+def _pairs(words: list[str]) -> list[tuple[str, str]]:
+    """`--seed 0 --no-tune` -> (`seed`, `0`), (`no_tune`, ``)."""
+    found: list[tuple[str, str]] = []
+    for word in words[2:]:
+        if word.startswith("--"):
+            found.append((word.removeprefix("--").replace("-", "_"), ""))
+        else:
+            found[-1] = (found[-1][0], word)
+    return found
+
+
+def _argument(option: str, value: str) -> str:
+    if not value:
+        return str(not option.startswith("no_"))
+    if option in ("classes", "folds", "seed", "workers"):
+        return value
+    if option == "input_size":
+        return str(tuple(int(side) for side in value.split("x")))
+    return _object(option, value) or repr(value)
+
+
+def _object(kind: str, name: str) -> str:
+    """The variable that stands for an object of the session; empty for a name that is found."""
+    return object_arguments({kind: name}).partition("=")[2]
+
+
 def named_recipe(plan: Plan, registry: Registry) -> RecipeSpec | None:
-    """The recipe that the plan names, without any `--set`; None if it is missing or now has other stages."""
+    """The recipe that the plan names, without any `--set`; None if it is missing or now has other stages.
+
+    What was passed as an object counts as missing: the page of a run is the same with the object at hand and without.
+    """
+    if of_session(plan.recipe):
+        return None
     try:
         named = recipe_from_file(plan.recipe) if plan.recipe.endswith(".toml") else registry.recipe(plan.recipe).spec
     except ZooError:
@@ -66,6 +123,8 @@ def named_recipe(plan: Plan, registry: Registry) -> RecipeSpec | None:
 
 def native_size(plan: Plan, registry: Registry) -> tuple[int, int] | None:
     """The weights' own input size (height, width) in pixels; None if the backbone is not installed."""
+    if of_session(plan.backbone.name):
+        return None
     try:
         spec = registry.backbone(plan.backbone.name).spec
     except ZooError:
@@ -97,6 +156,8 @@ def _recipe(plan: Plan, registry: Registry) -> list[str]:
 
 def _head_options(plan: Plan, registry: Registry) -> dict[str, Any]:
     """The options that differ from their defaults, or all of them if the head is not installed."""
+    if of_session(plan.head.name):
+        return plan.head.options
     try:
         default = registry.head(plan.head.name).spec.options()
     except ZooError:

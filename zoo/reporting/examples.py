@@ -15,13 +15,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from zoo.artefact.read import read_model
+from zoo.artefact.read import check_versions, read_model
 from zoo.data.dataset import ImageFile
 from zoo.data.decode import decode
 from zoo.data.sources import read_again
 from zoo.data.transform import transform
 from zoo.errors import DataError, ZooError
 from zoo.evaluation.predictions import ImagePrediction
+from zoo.events import silent
 from zoo.model.model import ZooModel
 from zoo.registry.registry import Registry
 from zoo.reporting.gradcam import Relevance, grad_cam, with_heat
@@ -165,10 +166,12 @@ def _relevance(record: RunRecord, registry: Registry, images: Sequence[Tensor]) 
         return Relevance(logits=no_logits, heat=None, reason=reason)
     model: ZooModel
     try:
-        model, _ = read_model(record.path / str(record.result["artefact"]), registry)
+        folder = record.path / str(record.result["artefact"])
+        model, config = read_model(folder, registry)
+        check_versions(model, folder, config, registry, silent)  # another plugin or object may look elsewhere
     except ZooError as error:
         first = str(error).splitlines()[0]
-        return Relevance(logits=no_logits, heat=None, reason=f"the classifier cannot be opened: {first}")
+        return Relevance(logits=no_logits, heat=None, reason=f"the classifier cannot be opened: {first.rstrip('.')}")
     return grad_cam(model, torch.stack(list(images)))
 
 

@@ -16,12 +16,14 @@ from markupsafe import Markup
 from zoo.errors import RunError
 from zoo.events import Note, Report
 from zoo.registry.registry import Registry
+from zoo.registry.session import object_arguments
 from zoo.reporting import charts
-from zoo.reporting.command import RECIPE_FILE, as_lines, command_of
+from zoo.reporting.command import RECIPE_FILE, as_lines, as_python, command_of
 from zoo.reporting.confusions import frequent_confusions, shown_matrix
 from zoo.reporting.curve import ShownCurve, shown_curve
 from zoo.reporting.examples import Examples, gather
 from zoo.reporting.record import RunRecord, read_run
+from zoo.specs.plan import Plan
 from zoo.specs.run_result import JUDGED_IN_WORDS, kept_in_words, named_in_words, optimism_in_words
 from zoo.storage.atomic import write_text
 from zoo.text import points, shell_word
@@ -97,10 +99,17 @@ def render(record: RunRecord, examples: Examples, registry: Registry) -> str:
         reliability=charts.reliability_chart(assessed["reliability"]) if assessed else None,
         time=charts.time_bar(result["seconds"]),
         time_shares=charts.shares_of_time(result["seconds"]),
-        command=as_lines(command_of(plan, registry)),
+        command=_command(plan, registry),
+        objects=object_arguments({"backbone": plan.backbone.name, "head": plan.head.name}),
         recipe_text=plan.recipe_spec().to_toml(),
         recipe_file=RECIPE_FILE,
     )
+
+
+def _command(plan: Plan, registry: Registry) -> str:
+    words = command_of(plan, registry)
+    by_object = object_arguments({"backbone": plan.backbone.name, "head": plan.head.name})
+    return as_python(words, plan) if by_object else as_lines(words)
 
 
 @functools.cache

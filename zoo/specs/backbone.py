@@ -178,6 +178,18 @@ class WeightsSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class OwnWeights:
+    """The tensors that a backbone of this process brings along, where nobody publishes a file of them."""
+
+    state: Callable[[], Mapping[str, Tensor]]
+    """Takes nothing -> the tensors, of any shape and by their names in the backbone's module."""
+    not_drawn: str = ""
+    """Why initial values cannot be drawn anew, as the end of a sentence; empty where they can."""
+    warning: str = ""
+    """What is likely to harm a run that starts from them, a sentence with the next step."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class BackboneSpec:
     """An architecture and its pretrained weights."""
 
@@ -193,6 +205,10 @@ class BackboneSpec:
     """None where they are not known before building. Then `zoo show` measures them."""
     reference: Callable[[str | None], Callable[[Image], Tensor]] | None = None
     """tag -> upstream's own transform from an RGB PIL image to image[3, H, W]. The proof compares zoo's with it."""
+    own: OwnWeights | None = None
+    """What training starts from by default, where no weights are published and a module was passed with values."""
+    warning: str = ""
+    """What is likely to harm a result, a sentence with the next step; every plan with this backbone shows it."""
 
     def __post_init__(self) -> None:
         check_name("provider", self.provider, NAME)

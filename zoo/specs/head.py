@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 Needs = Literal["pooled", "map", "layers"]
+HeadCallable = Callable[[FeatureShape, int], "nn.Module"]
+"""(shape, classes) -> module, which maps pooled features[N, F] to logits[N, classes]: a head without a spec."""
 
 
 def meets(needs: Needs, facts: BackboneFacts | None) -> bool:

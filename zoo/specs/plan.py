@@ -79,11 +79,11 @@ class WeightsPlan(_PlanPart):
     """The weights that the run starts from."""
 
     label: str
-    """The tag, `random`, or `file:NAME`."""
-    kind: Literal["tag", "random", "file"]
+    """The tag, `random`, `file:NAME`, or `own`: the values of a module that was passed as the backbone."""
+    kind: Literal["tag", "random", "file", "own"]
     path: str | None = None
     digest: str | None = None
-    """SHA-256 of the file; None for random weights, and in a dry run."""
+    """SHA-256 of the file, or over the module's tensors; None for random weights, and in a dry run."""
     fallback: str | None = None
     """The reason where random weights stand in for those that were asked for."""
     taken: str | None = None

@@ -17,6 +17,11 @@ def check_name(kind: str, name: object, pattern: re.Pattern[str]) -> None:
         raise ValueError(f"{name!r} is no {kind} name: letters, digits, {signs}, a letter or digit first")
 
 
+def fit_name(text: str) -> str:
+    """A text made fit for the rules of names: `<lambda>` becomes `lambda`, and a text without any letter `object`."""
+    return re.sub(r"[^A-Za-z0-9_\-]+", "-", text).strip("-_") or "object"
+
+
 def check_callables(spec: object, *fields: str) -> None:
     """Raise TypeError for a field that cannot be called."""
     for field in fields:

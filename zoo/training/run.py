@@ -25,6 +25,7 @@ from zoo.frozen.outputs import FrozenOutputs
 from zoo.planning.request import Request
 from zoo.planning.resolve import Resolved
 from zoo.registry.registry import Registry
+from zoo.registry.session import object_arguments
 from zoo.specs.plan import Plan, ShortlistPlan
 from zoo.specs.run_result import Check, named_in_words
 from zoo.text import shell_word
@@ -107,9 +108,7 @@ def finetune(
         plan = _with_shortlist(prepared.plan, shortlist)
         report(PlanReady(plan=plan))
         folder = RunFolder.create(plan, request.out)
-        report(
-            Note(text=f"Run folder: {folder.path}\nIf it is stopped: zoo finetune --resume {shell_word(folder.path)}")
-        )
+        report(Note(text=f"Run folder: {folder.path}\nIf it is stopped: {_resuming(folder.path, plan)}"))
         report(RunStarted(run=folder.path, plan=plan, resumed=False))
         return execute(prepared, plan, folder, registry, finished)
 
@@ -131,7 +130,7 @@ def execute(
 ) -> Result:
     """Train, check and save a prepared run, from the folder's checkpoint where it has one. Raises as `finetune`."""
     context = prepared.context(plan)
-    with RunLock(folder.checkpoint.folder, run=folder.path), _resume_hint(folder, context.report):
+    with RunLock(folder.checkpoint.folder, run=folder.path), _resume_hint(folder, plan, context.report):
         # Again, now that the lock is held: the process that held it may have finished the run.
         refuse_finished(folder.path)
         folder.remove_leftovers()
@@ -153,17 +152,23 @@ def execute(
 
 
 @contextlib.contextmanager
-def _resume_hint(folder: RunFolder, report: Report) -> Iterator[None]:
+def _resume_hint(folder: RunFolder, plan: Plan, report: Report) -> Iterator[None]:
     """Whatever stops the run before its verdict, tell how to resume it."""
     try:
         yield
     except CheckFailed:
         raise
     except (KeyboardInterrupt, SystemExit, ZooError) as error:
-        command = f"zoo finetune --resume {shell_word(folder.path)}"
+        command = _resuming(folder.path, plan)
         if command not in str(error):
             report(Note(text=f"Stopped. To resume: {command}", loud=True, parting=True))
         raise
+
+
+def _resuming(run: Path, plan: Plan) -> str:
+    """How a run is resumed: by a command, or in Python where it needs objects again."""
+    objects = object_arguments({"backbone": plan.backbone.name, "head": plan.head.name})
+    return f"zoo.resume({str(run)!r}{objects})" if objects else f"zoo finetune --resume {shell_word(run)}"
 
 
 class _Run:

@@ -17,6 +17,7 @@ from zoo.planning.request import Request
 from zoo.planning.resolve import Resolved, resolve
 from zoo.process import use_threads
 from zoo.registry.registry import Registry
+from zoo.registry.session import missing_objects
 from zoo.specs.plan import FORMAT, Plan
 from zoo.storage.atomic import parse_json
 from zoo.text import shell_word
@@ -81,6 +82,15 @@ def resolve_again(plan: Plan, registry: Registry, report: Report, *, offline: bo
     `offline` is not stored in a plan: it says whether the network may be used now. Raises ZooError.
     """
     use_threads(plan.threads)
+    missing = missing_objects(
+        registry,
+        backbone=plan.backbone.name,
+        head=plan.head.name,
+        whose="This run",
+        call="zoo.resume(RUN",
+    )
+    if missing:
+        raise Refused(missing)
     resolved = resolve(_request(plan, offline), registry, report, recipe=(plan.recipe_spec(), plan.recipe))
     # A plan that does not say what was taken is of a file without a choice, or was made when raw weights came first.
     weights = replace(resolved.model.weights, averages_first=plan.weights.taken is not None)
@@ -155,7 +165,9 @@ def _suggestion(run: Path, finished: bool) -> str:
 
 
 def _request(plan: Plan, offline: bool) -> Request:
-    weights = {"tag": plan.weights.label, "random": "random", "file": plan.weights.path or ""}[plan.weights.kind]
+    weights = {"tag": plan.weights.label, "random": "random", "file": plan.weights.path or "", "own": "default"}[
+        plan.weights.kind
+    ]
     _, height, width = plan.preprocessing["input_size"]
     # Not by `make_request`: the values were checked when the run began, and a native size may be outside its range.
     return Request(

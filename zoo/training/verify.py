@@ -17,7 +17,9 @@ from zoo.artefact.verify import artefact_checks
 from zoo.data.sources import data_exists
 from zoo.errors import ArtefactError, DataError, OptionError, RunError, ZooError
 from zoo.events import Report
+from zoo.planning.object_version import OBJECT
 from zoo.registry.registry import Registry
+from zoo.registry.session import missing_objects
 from zoo.specs.plan import Plan
 from zoo.specs.run_result import Check, Verdict
 from zoo.storage.atomic import parse_json
@@ -68,9 +70,11 @@ def verify(path: Path, registry: Registry, report: Report, *, offline: bool = Fa
     """
     if not (path / PLAN).exists():
         folder = find_artefact(path)
+        _refuse_missing(folder, registry)
         return Verification(folder, tuple(artefact_checks(folder, registry)))
     stored = read_plan(path)
     result, proof = _read(path / RESULT, path), _read(path / PROOF, path)
+    _refuse_missing(path / FOLDER, registry)
     saved = [*artefact_checks(path / FOLDER, registry), *_check_class_names(path, stored)]
     try:
         repeated = _repeat(stored, result, proof, registry, report, offline=offline)
@@ -80,6 +84,23 @@ def verify(path: Path, registry: Registry, report: Report, *, offline: bool = Fa
         verdict: Verdict = "failed" if changed else "warning"
         repeated = [Check(name="first_steps", verdict=verdict, summary=f"could not be repeated: {error}")]
     return Verification(path, (*repeated, *saved))
+
+
+def _refuse_missing(folder: Path, registry: Registry) -> None:
+    """Raise ArtefactError where the classifier was made with objects that nobody gave: nothing is known of it then."""
+    try:
+        config = read_config(folder)
+    except ArtefactError:
+        return  # one of the artefact's own checks reports it
+    missing = missing_objects(
+        registry,
+        backbone=config.backbone.name,
+        head=config.head.name,
+        whose="This classifier",
+        call="zoo.verify(PATH",
+    )
+    if missing:
+        raise ArtefactError(missing)
 
 
 def _repeat(
@@ -121,7 +142,9 @@ def _read(path: Path, run: Path) -> dict[str, Any]:
 
 def _check_plan(differing: Sequence[str]) -> Check:
     # Other versions alone are a warning: the same run on another machine is what verifying is for.
-    of_results = [line for line in differing if not line.startswith("versions.")]
+    # So is what an object computes, by which its version goes: its last bits differ there.
+    elsewhere = ("versions.", f'head.version: "{OBJECT}', f'backbone.version: "{OBJECT}')
+    of_results = [line for line in differing if not line.startswith(elsewhere)]
     verdict: Verdict = "failed" if of_results else "warning" if differing else "passed"
     shown = "; ".join((of_results or differing)[:_SHOWN])
     return Check(

@@ -13,7 +13,7 @@ from torch import Tensor
 from zoo.errors import PluginError, Refused, UnknownName, WeightsError
 from zoo.registry.names import ResolvedBackbone
 from zoo.specs.backbone import WeightsSpec
-from zoo.storage.tensors import file_digest
+from zoo.storage.tensors import file_digest, tensors_digest
 from zoo.weights.download import Download, OnBytes
 from zoo.weights.fetch import available, fetch
 from zoo.weights.fitting import Architecture, fit
@@ -24,7 +24,8 @@ from zoo.weights.state import check_weights_file, read_content, read_state
 class WeightsChoice:
     """Which weights a run starts from."""
 
-    kind: Literal["tag", "random", "file"]
+    kind: Literal["tag", "random", "file", "own"]
+    """`own`: the values of a module that was passed as the backbone."""
     tag: str | None
     """The tag of the weights; for `random` and `file`, the tag whose configuration and preprocessing are used."""
     path: Path | None = None
@@ -35,10 +36,10 @@ class WeightsChoice:
 
     @property
     def label(self) -> str:
-        """The tag, `random`, or `file:NAME`."""
+        """The tag, `random`, `own`, or `file:NAME`."""
         if self.kind == "file" and self.path is not None:
             return f"file:{self.path.name}"
-        return "random" if self.kind == "random" else str(self.tag)
+        return str(self.tag) if self.kind == "tag" else self.kind
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,7 +50,8 @@ class Weights:
     state: Mapping[str, Tensor] | None
     """Tensors of any shape by name, as upstream names them; None for random weights."""
     digest: str | None
-    """SHA-256 of the file that they were read from; None for random weights, and where nothing was read."""
+    """SHA-256 of the file that they were read from, or over a module's own tensors; None for random weights, and where
+    nothing was read."""
     taken: str | None = None
     """What was taken from a user's file; None: the tensors at the top, as they are."""
     note: str = ""
@@ -72,6 +74,8 @@ def choose_weights(backbone: ResolvedBackbone, asked: str) -> WeightsChoice:
     if asked == "random":
         return WeightsChoice(kind="random", tag=tag)
     if asked == "default":
+        if tag is None and backbone.spec.own is not None:
+            return WeightsChoice(kind="own", tag=None)
         if tag is None:
             raise Refused(
                 f"Nobody published weights for {backbone.spec.name}.\n"
@@ -92,7 +96,7 @@ def choose_weights(backbone: ResolvedBackbone, asked: str) -> WeightsChoice:
     tags = ", ".join(backbone.spec.tags) or "none"
     hint = f"{backbone.spec.name} has: {tags}. A file is given by its path, random weights by 'random'."
     # Where the name of the backbone holds a tag, no other one is accepted.
-    usable = [*([named] if named else backbone.spec.tags), *(["default"] if tag else []), "random"]
+    usable = [*([named] if named else backbone.spec.tags), *(["default"] if tag or backbone.spec.own else []), "random"]
     raise UnknownName("weights tag", asked, usable, hint=hint)
 
 
@@ -116,10 +120,14 @@ def obtain_weights(
         progress: Called as bytes arrive.
 
     Raises:
+        Refused: Random weights are asked for, and initial values cannot be drawn anew.
         WeightsError: They cannot be downloaded or read, or are not for this architecture; Unreachable, Offline.
     """
     if choice.kind == "random":
+        _refuse_undrawn(backbone)
         return Weights(choice=choice, state=None, digest=None)
+    if choice.kind == "own":
+        return _own(backbone, choice)
     if choice.path is not None:
         return replace(_fitted(choice, choice.path, architecture, values=True), digest=file_digest(choice.path))
     spec = _published(backbone, choice)
@@ -140,11 +148,15 @@ def examine_weights(
     """What `obtain_weights` would give, without the tensors. Nothing is downloaded, and no more is read than needed.
 
     Raises:
+        Refused: As `obtain_weights`.
         WeightsError: They cannot be read, or are not for this architecture; Offline where they are not on this machine
             and the network is switched off.
     """
     if choice.kind == "random":
+        _refuse_undrawn(backbone)
         return Weights(choice=choice, state=None, digest=None)
+    if choice.kind == "own":
+        return replace(_own(backbone, choice), state=None)
     if choice.path is not None:
         return _examined(choice, choice.path, architecture)
     spec = _published(backbone, choice)
@@ -152,6 +164,21 @@ def examine_weights(
     if isinstance(place, Path):
         read_content(place, values=False)
     return Weights(choice=choice, state=None, digest=None, download=place if isinstance(place, str) else None)
+
+
+def _own(backbone: ResolvedBackbone, choice: WeightsChoice) -> Weights:
+    assert backbone.spec.own is not None, "chosen because the backbone has them"
+    state = backbone.spec.own.state()
+    return Weights(choice=choice, state=state, digest=tensors_digest(state))
+
+
+def _refuse_undrawn(backbone: ResolvedBackbone) -> None:
+    own = backbone.spec.own
+    if own is not None and own.not_drawn:
+        raise Refused(
+            f"Random weights for {backbone.spec.name} cannot be drawn: {own.not_drawn}.\n"
+            "Next: build the module anew and leave weights out. Training starts from the values that it has."
+        )
 
 
 def _fitted(choice: WeightsChoice, path: Path, architecture: Architecture, *, values: bool) -> Weights:

@@ -14,6 +14,7 @@ from zoo.artefact.read import check_files
 from zoo.data.splits import split_note
 from zoo.errors import Refused, RunError
 from zoo.evaluation.metrics import Scores
+from zoo.registry.session import of_session
 from zoo.specs.plan import Plan, StagePlan
 from zoo.specs.recipe import Stage
 from zoo.storage.atomic import parse_json
@@ -102,6 +103,12 @@ def _refuse_repeated(paths: Sequence[Path]) -> None:
 def _read(path: Path, name: str) -> Ingredient:
     _refuse_no_run(path)
     plan = read_plan(path)
+    for kind, named in (("backbone", plan.backbone.name), ("head", plan.head.name)):
+        if of_session(named):
+            raise Refused(
+                f"The {kind} of {path} was passed as an object, {named}: whether other runs have the same is unknown.\n"
+                "Next: make it a plugin (docs/plugins.md), and train the runs with its name."
+            )
     if not has_result(path):
         raise Refused(f"{path} is not finished: it has no {RESULT}.\nNext: zoo finetune --resume {shell_word(path)}")
     if plan.folds is not None:
