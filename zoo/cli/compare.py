@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zoo import api
+import zoo
 from zoo.cli import console
 from zoo.cli.document import print_document
 from zoo.comparing.conclusion import SPLIT_WORDS, p_value_text, points
@@ -50,7 +50,7 @@ def compare_and_print(runs: Sequence[Path], *, html: Path | None, as_json: bool)
     if html is not None:
         refuse_existing(html)
     with prints_to_stderr():  # plugins are asked for recipes and input sizes, and may print
-        comparison = api.compare(*runs)
+        comparison = zoo.compare(*runs)
     if as_json:
         page = write_page(comparison, html) if html is not None else None
         print_document(json_text({**comparison.to_dict(), "page": str(page) if page else None}))
