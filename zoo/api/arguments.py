@@ -1,4 +1,4 @@
-"""The arguments of the public functions: names that had another one before, and names that do not exist."""
+"""The arguments of the public functions: names that had another one before, names that do not exist, and objects."""
 
 from __future__ import annotations
 
@@ -6,10 +6,15 @@ import functools
 import inspect
 import warnings
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ParamSpec, TypeVar
 
-from zoo.errors import either, nearest
+from zoo.errors import DataError, OptionError, either, nearest
+from zoo.events import Report
+from zoo.registry.registry import Registry
+from zoo.registry.session import of_session
+from zoo.specs.data import DataLike
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -52,6 +57,70 @@ def checked_arguments(
         return call
 
     return decorate
+
+
+def with_data(
+    data: DataLike | None,
+    registry: Registry,
+    on_event: Report,
+    *,
+    image: str | None = None,
+    label: str | None = None,
+    split: str | None = None,
+) -> tuple[Path | None, Registry]:
+    """Return the path of data, or the name of an object, and a registry in which that is found.
+
+    `image`, `label` and `split` name columns of a table in memory. Raises DataError for an object that is no data,
+    OptionError for a column that does not exist.
+    """
+    named = data is None or isinstance(data, (str, Path))
+    if named and image is label is split is None:
+        return None if data is None else Path(str(data)).expanduser(), registry
+    from zoo.data.memory.objects import register, with_columns
+
+    return register(with_columns(data, image=image, label=label, split=split), registry, on_event)
+
+
+def with_data_of_run(
+    run: Path, data: DataLike | None, registry: Registry, on_event: Report, *, compared: bool = False
+) -> Registry:
+    """Return a registry in which the data of a run are found: an object, if it was trained on one.
+
+    Args:
+        run: The run folder.
+        data: The same object as then. None: the data have a path.
+        registry: Where all other names are looked up.
+        on_event: Called with every event.
+        compared: Whether nothing later compares the images with those of the plan, so that it is done here.
+
+    Raises:
+        OptionError: Data are given for a run that finds its own, or a path in place of an object.
+        DataError: They are no data, or others than the run's.
+    """
+    if data is None:
+        return registry
+    from zoo.comparing.pairing import Contents
+    from zoo.data.memory.objects import register
+    from zoo.training.stored_plan import read_plan
+
+    plan = read_plan(run)
+    if not of_session(plan.data.reader):
+        raise OptionError(
+            f"{run} was trained on {plan.data.source}, which is found by its path.\n"
+            "Next: leave data out; it is for runs on an object in Python."
+        )
+    if isinstance(data, (str, Path)):
+        raise OptionError(
+            f"{run} was trained on an object in Python, {plan.data.path}, and data is the path {str(data)!r}.\n"
+            "Next: give the same object again."
+        )
+    _, found = register(data, registry, on_event, described_as=plan.data.path)
+    if compared and Contents(found).of(plan) is None:
+        raise DataError(
+            f"These are not the images of {run}, {plan.data.path}: their digest is another than "
+            f"{plan.data.digest[:12]}.\nNext: give the same images, with the same labels, in the same order."
+        )
+    return found
 
 
 def _rename(called: str, given: dict[str, Any], old: str, new: str) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.api.arguments import checked_arguments
+from zoo.api.arguments import checked_arguments, with_data, with_data_of_run
 from zoo.errors import OptionError
 from zoo.events import Report, silent
 from zoo.planning.request import check_input_size
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from zoo.artefact.evaluate import Evaluation
     from zoo.exporting.export import Exported
     from zoo.model.model import ZooModel
+    from zoo.specs.data import DataLike
     from zoo.training.verify import Verification
 
 
@@ -141,7 +142,7 @@ def export(
 def evaluate(
     artefact: str | Path,
     *,
-    data: str | Path,
+    data: DataLike,
     device: str = "auto",
     precision: str | None = None,
     compile: bool = False,
@@ -151,20 +152,28 @@ def evaluate(
 ) -> Evaluation:
     """Score a saved classifier on labelled images: the `test` split, else `val`, else all of them.
 
-    `data` is given as for `finetune`, `precision` and `compile` as for `load`. Raises ArtefactError, DataError.
+    `data` is given as for `finetune`, an object in memory as well; `precision` and `compile` as for `load`.
+    Raises ArtefactError, DataError.
     """
     from zoo.artefact.evaluate import evaluate as score_folder
 
+    place, known = with_data(data, registry or default_registry(), on_event)
+    if place is None:
+        raise OptionError("evaluate needs data: labelled images that the classifier has not seen.")
     classifier = load(
         artefact, device=device, precision=precision, compile=compile, on_event=on_event, registry=registry
     )
-    known = registry or default_registry()
-    return score_folder(classifier, Path(data).expanduser(), on_event, workers=workers, registry=known)
+    return score_folder(classifier, place, on_event, workers=workers, registry=known)
 
 
 @checked_arguments({"report": "on_event"})
 def verify(
-    path: str | Path, *, offline: bool = False, on_event: Report = silent, registry: Registry | None = None
+    path: str | Path,
+    *,
+    data: DataLike | None = None,
+    offline: bool = False,
+    on_event: Report = silent,
+    registry: Registry | None = None,
 ) -> Verification:
     """Check that a saved classifier, an artefact folder or a finished run, is unchanged since it was made.
 
@@ -175,13 +184,15 @@ def verify(
 
     Of a run, the first steps are repeated from its plan as well. Their losses must be equal, on another machine within
     1e-3. Where data or weights no longer exist, a warning says so; with `offline`, weights that are not on this machine
-    count as such. Nothing is written.
+    count as such. Nothing is written. For a run on an object in memory, `data` is the same object again.
 
     Raises RunError for a run that is not finished, ArtefactError for anything else that is not an artefact.
     """
     from zoo.training.verify import verify as look_again
 
-    return look_again(_artefact(path), registry or default_registry(), on_event, offline=offline)
+    folder = _artefact(path)
+    known = with_data_of_run(folder, data, registry or default_registry(), on_event)
+    return look_again(folder, known, on_event, offline=offline)
 
 
 @checked_arguments()

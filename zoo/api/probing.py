@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zoo.api.arguments import checked_arguments
+from zoo.api.arguments import checked_arguments, with_data
 from zoo.events import Report, silent
 from zoo.planning.request import make_request, parse_count, parse_duration
 from zoo.registry.registry import Registry, default_registry
@@ -14,11 +14,12 @@ from zoo.registry.registry import Registry, default_registry
 if TYPE_CHECKING:
     from zoo.advice.curve import CurveReport
     from zoo.advice.ranking import Shortlist
+    from zoo.specs.data import DataLike
 
 
 @checked_arguments({"report": "on_event"})
 def shortlist(
-    data: str | Path | None = None,
+    data: DataLike | None = None,
     *,
     backbones: str | Sequence[str] = (),
     budget: str | float | None = None,
@@ -90,9 +91,10 @@ def shortlist(
         limits=Limits(max_params=largest, licence=licence, head=head),
         max_latency=longest,
     )
+    place, known = with_data(data, registry or default_registry(), on_event)
     request = make_request(
         backbone="auto",
-        data=data,
+        data=place,
         seed=seed,
         device=device,
         precision=precision,
@@ -100,7 +102,7 @@ def shortlist(
         workers=workers,
         offline=offline,
     )
-    found = make_shortlist(request, wanted, registry or default_registry(), on_event)
+    found = make_shortlist(request, wanted, known, on_event)
     if page is not None:
         write_shortlist_page(found, page)
     return found
@@ -108,7 +110,7 @@ def shortlist(
 
 @checked_arguments({"report": "on_event"})
 def learning_curve(
-    path: str | Path,
+    path: DataLike,
     backbone: str,
     *,
     weights: str | Path = "default",
@@ -147,16 +149,17 @@ def learning_curve(
     page = None if html is None else Path(html).expanduser()
     if page is not None:
         refuse_existing(page)
+    place, known = with_data(path, registry or default_registry(), on_event)
     request = make_request(
         backbone=backbone,
-        data=path,
+        data=place,
         weights=str(weights),
         seed=seed,
         device=device,
         workers=workers,
         offline=offline,
     )
-    found = probe_curve(request, registry or default_registry(), on_event)
+    found = probe_curve(request, known, on_event)
     if page is not None:
         write_curve_page(found, page)
     return found

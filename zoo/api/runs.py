@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from zoo.api.arguments import checked_arguments
+from zoo.api.arguments import checked_arguments, with_data, with_data_of_run
 from zoo.errors import OptionError
 from zoo.events import Report, silent
 from zoo.planning.request import AUTO, Request, given_arguments, make_request
@@ -15,6 +16,7 @@ from zoo.registry.registry import Registry, default_registry
 
 if TYPE_CHECKING:
     from zoo.comparing.comparison import Comparison
+    from zoo.specs.data import DataLike
     from zoo.specs.plan import Plan, ShortlistPlan
     from zoo.training.result import Result
     from zoo.training.soup.outcome import Soup
@@ -27,7 +29,10 @@ def plan(
     head: str = "dropout_linear",
     classes: int | None = None,
     recipe: str | None = None,
-    data: str | Path | None = None,
+    data: DataLike | None = None,
+    image: str | None = None,
+    label: str | None = None,
+    split: str | None = None,
     weights: str = "default",
     head_options: Mapping[str, Any] = MappingProxyType({}),
     set: Sequence[str] = (),
@@ -58,7 +63,12 @@ def plan(
         classes: Number of classes, which must agree with the data. Default: as many as there are.
         recipe: A registered name, or the path of a TOML file. Default: `staged`, or `head_only` for a closed-form head.
         data: A folder of class folders, or what a data source reads (`list_data_sources`): a table, tar shards, a zip,
-            a saved Hugging Face data set. `NAME:PATH` says which source reads it. Default: the generated sample set.
+            a saved Hugging Face data set. `NAME:PATH` says which source reads it. Or an object in memory: a table of
+            pandas or polars, a list of (image, label), a Hugging Face or torch data set, `(train, val)` or a
+            dictionary of splits (docs/data.md). Default: the generated sample set.
+        image: The column of images of a table in memory. Default: `image`.
+        label: Its column of labels. Default: `label`.
+        split: Its column of splits. Default: `split`, where there is one.
         weights: `default`, a tag, `random`, or the path of a file.
         head_options: The head's options by name; the rest have their defaults.
         set: `STAGE.KEY=VALUE`, each over a value of the recipe.
@@ -89,11 +99,13 @@ def plan(
     """
     from zoo.training.run import make_plan
 
+    known = registry or default_registry()
+    backbone, place, known = _found(backbone, data, known, on_event, image=image, label=label, split=split)
     arguments: dict[str, Any] = {
         "head": head,
         "classes": classes,
         "recipe": recipe,
-        "data": data,
+        "data": place,
         "weights": weights,
         "head_options": head_options,
         "set": set,
@@ -111,7 +123,6 @@ def plan(
         "budget": budget,
         "offline": offline,
     }
-    known = registry or default_registry()
     asked, compared = _with_backbone(_asked(backbone, arguments), known, on_event)
     return make_plan(asked, known, on_event, measured=estimate, shortlist=compared)
 
@@ -120,6 +131,7 @@ def plan(
 def resume(
     run: str | Path,
     *,
+    data: DataLike | None = None,
     offline: bool = False,
     report: bool = True,
     observers: Sequence[str] = (),
@@ -132,6 +144,8 @@ def resume(
 
     Args:
         run: The folder of the stopped run.
+        data: For a run on an object in memory: the same images again, as for `finetune`; of a table whose columns were
+            named, a `TableData`. Default: they are found by their path.
         offline: Do not touch the network. Weights that are not on this machine are an error then.
         report: Whether `report.html` is written at the end. Where that fails, an event says so and the run stands.
         observers: Names of observers, `[plugin/]name`, that are told how the run goes.
@@ -148,9 +162,11 @@ def resume(
     from zoo.training.resume import finish
     from zoo.training.resume import resume as go_on
 
-    folder, known = Path(run).expanduser(), registry or default_registry()
+    folder = Path(run).expanduser()
+    only_report = report and lacks_report(folder)
+    known = with_data_of_run(folder, data, registry or default_registry(), on_event, compared=only_report)
     finished = _report_writer(known, on_event) if report else _nothing
-    if report and lacks_report(folder):
+    if only_report:
         return finish(folder, on_event, finished)
     with observed(observers, known, on_event) as told:
         return go_on(folder, known, told, offline=offline, finished=finished)
@@ -163,7 +179,10 @@ def finetune(
     head: str = "dropout_linear",
     classes: int | None = None,
     recipe: str | None = None,
-    data: str | Path | None = None,
+    data: DataLike | None = None,
+    image: str | None = None,
+    label: str | None = None,
+    split: str | None = None,
     weights: str = "default",
     head_options: Mapping[str, Any] = MappingProxyType({}),
     set: Sequence[str] = (),
@@ -195,7 +214,12 @@ def finetune(
         classes: Number of classes, which must agree with the data. Default: as many as there are.
         recipe: A registered name, or the path of a TOML file. Default: `staged`, or `head_only` for a closed-form head.
         data: A folder of class folders, or what a data source reads (`list_data_sources`): a table, tar shards, a zip,
-            a saved Hugging Face data set. `NAME:PATH` says which source reads it. Default: the generated sample set.
+            a saved Hugging Face data set. `NAME:PATH` says which source reads it. Or an object in memory: a table of
+            pandas or polars, a list of (image, label), a Hugging Face or torch data set, `(train, val)` or a
+            dictionary of splits (docs/data.md). Default: the generated sample set.
+        image: The column of images of a table in memory. Default: `image`.
+        label: Its column of labels. Default: `label`.
+        split: Its column of splits. Default: `split`, where there is one.
         weights: `default`, a tag, `random`, or the path of a file.
         head_options: The head's options by name; the rest have their defaults.
         set: `STAGE.KEY=VALUE`, each over a value of the recipe.
@@ -226,11 +250,13 @@ def finetune(
         ZooError: Something cannot be done as asked, or fails.
         CheckFailed: A check of the proof found a fault. Everything is written all the same.
     """
+    known = registry or default_registry()
+    backbone, place, known = _found(backbone, data, known, on_event, image=image, label=label, split=split)
     arguments: dict[str, Any] = {
         "head": head,
         "classes": classes,
         "recipe": recipe,
-        "data": data,
+        "data": place,
         "weights": weights,
         "head_options": head_options,
         "set": set,
@@ -251,11 +277,21 @@ def finetune(
     from zoo.training.observers import observed
     from zoo.training.run import finetune as carry_out
 
-    known = registry or default_registry()
     asked, compared = _with_backbone(_asked(backbone, arguments), known, on_event)
     finished = _report_writer(known, on_event) if report else _nothing
     with observed(observers, known, on_event) as told:
         return carry_out(asked, known, told, finished=finished, shortlist=compared)
+
+
+def _found(
+    backbone: str | Request, data: DataLike | None, registry: Registry, on_event: Report, **columns: str | None
+) -> tuple[str | Request, Path | None, Registry]:
+    """Find the data of a call, or of its request: (backbone or request, path of the data, registry)."""
+    if isinstance(backbone, Request) and data is None:
+        place, registry = with_data(backbone.data, registry, on_event, **columns)
+        return replace(backbone, data=place), None, registry
+    place, registry = with_data(data, registry, on_event, **columns)
+    return backbone, place, registry
 
 
 def _asked(backbone: str | Request, arguments: Mapping[str, Any]) -> Request:
@@ -292,15 +328,25 @@ def _nothing(run: Path) -> None:
 
 
 @checked_arguments()
-def report(run: str | Path, *, registry: Registry | None = None) -> Path:
+def report(run: str | Path, *, data: DataLike | None = None, registry: Registry | None = None) -> Path:
     """Write `report.html` of a finished run again and return its path.
 
     It is built from the run's folder and from its images, where they still exist. Nothing else in the folder changes.
-    Raises RunError for anything but a finished run.
+
+    Args:
+        run: The run folder.
+        data: For a run on an object in memory: the same images again, as for `resume`. Without them, the report has no
+            pictures.
+        registry: Where names are looked up. Default: the installed plugins.
+
+    Raises:
+        RunError: It is anything but a finished run.
+        DataError: The data are others than those of the run.
     """
     from zoo.reporting.page import write_report
 
-    return write_report(Path(run).expanduser(), registry or default_registry())
+    folder = Path(run).expanduser()
+    return write_report(folder, with_data_of_run(folder, data, registry or default_registry(), silent, compared=True))
 
 
 @checked_arguments()
@@ -337,7 +383,7 @@ def soup(
     runs: Sequence[str | Path],
     *,
     out: str | Path,
-    data: str | Path | None = None,
+    data: DataLike | None = None,
     device: str = "auto",
     workers: int | None = None,
     on_event: Report = silent,
@@ -354,7 +400,8 @@ def soup(
         runs: Two run folders or more: the same model, data and first stages that train the head alone, with the same
             outcome bit for bit. What comes after may differ.
         out: The folder to write, which must not exist.
-        data: Where the images of the runs are now. Default: where the runs found them. They must be the same images.
+        data: Where the images of the runs are now, or an object in memory, as for `finetune`. Default: where the runs
+            found them. They must be the same images.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
         workers: Number of decoding threads. Default: one per core, at most eight.
         on_event: Called with every event of `zoo.events`.
@@ -367,13 +414,14 @@ def soup(
     """
     from zoo.training.soup.make import make_soup
 
+    place, known = with_data(data, registry or default_registry(), on_event)
     several = [Path(run).expanduser() for run in ([runs] if isinstance(runs, (str, Path)) else runs)]
     return make_soup(
         several,
         Path(out).expanduser(),
-        registry or default_registry(),
+        known,
         on_event,
-        data=None if data is None else Path(data).expanduser(),
+        data=place,
         device=device,
         workers=workers,
     )

@@ -16,6 +16,7 @@ from zoo.planning.stages import count_parameters, plan_stage
 from zoo.planning.versions import versions
 from zoo.planning.warnings import duplicate_warnings, loss_warnings, plan_warnings
 from zoo.registry.names import qualified_name
+from zoo.registry.session import of_session
 from zoo.specs.options import options_to_dict
 from zoo.specs.plan import BackbonePlan, DataPlan, FoldsPlan, GroupPlan, HeadPlan, Plan, StagePlan, WeightsPlan
 from zoo.weights.obtain import Weights, WeightsChoice
@@ -146,7 +147,8 @@ def _head(resolved: Resolved) -> HeadPlan:
 def _data(resolved: Resolved, dataset: Dataset, digest: str) -> DataPlan:
     return DataPlan(
         source=dataset.source,
-        path=str(dataset.folder.absolute()),
+        # What an object was, in words, is no path.
+        path=str(dataset.folder if of_session(dataset.reader) else dataset.folder.absolute()),
         reader=dataset.reader,
         sample=resolved.request.data is None,
         digest=digest,

@@ -14,6 +14,9 @@ from zoo.specs.recipe import SET_AS_A_WHOLE, RecipeSpec, recipe_from_file
 from zoo.specs.solver import settled
 
 RECIPE_FILE = "recipe.toml"
+_SWITCHES = {"no_tune": "tune=False", "every_stage": "every_stage=True"}
+_NUMBERS = ("classes", "folds", "seed", "workers")
+"""Options whose values are numbers in Python."""
 
 
 def command_of(plan: Plan, registry: Registry) -> list[str]:
@@ -52,6 +55,35 @@ def as_lines(words: list[str]) -> str:
         else:
             lines.append(word)
     return " \\\n  ".join(lines).replace("zoo finetune \\\n  --backbone", "zoo finetune --backbone", 1)
+
+
+def as_call(words: list[str]) -> str:
+    """The command as a call in Python, for data that were an object: `data` stands for the object."""
+    given: dict[str, list[str]] = {}
+    for word in words[2:]:
+        if word.startswith("--"):
+            name = word.removeprefix("--").replace("-", "_")
+            given.setdefault(name, [])
+        else:
+            given[name].append(word)
+    (backbone,) = given.pop("backbone")
+    arguments = [repr(backbone), "data=data"]
+    for name, values in given.items():
+        if name == "data":
+            continue
+        if name == "head_option":
+            options = dict(value.split("=", 1) for value in values)
+            arguments.append(f"head_options={options!r}")
+        elif name == "set":
+            arguments.append(f"set={values!r}")
+        elif name == "input_size":
+            arguments.append(f"input_size=({values[0].replace('x', ', ')})")
+        elif name in _SWITCHES:
+            arguments.append(_SWITCHES[name])
+        else:
+            (value,) = values
+            arguments.append(f"{name}={value if name in _NUMBERS else repr(value)}")
+    return "zoo.finetune(\n    " + ",\n    ".join(arguments) + ",\n)"
 
 
 def named_recipe(plan: Plan, registry: Registry) -> RecipeSpec | None:

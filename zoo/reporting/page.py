@@ -16,8 +16,9 @@ from markupsafe import Markup
 from zoo.errors import RunError
 from zoo.events import Note, Report
 from zoo.registry.registry import Registry
+from zoo.registry.session import of_session
 from zoo.reporting import charts
-from zoo.reporting.command import RECIPE_FILE, as_lines, command_of
+from zoo.reporting.command import RECIPE_FILE, as_call, as_lines, command_of
 from zoo.reporting.confusions import frequent_confusions, shown_matrix
 from zoo.reporting.curve import ShownCurve, shown_curve
 from zoo.reporting.examples import Examples, gather
@@ -97,7 +98,7 @@ def render(record: RunRecord, examples: Examples, registry: Registry) -> str:
         reliability=charts.reliability_chart(assessed["reliability"]) if assessed else None,
         time=charts.time_bar(result["seconds"]),
         time_shares=charts.shares_of_time(result["seconds"]),
-        command=as_lines(command_of(plan, registry)),
+        command=(as_call if of_session(plan.data.reader) else as_lines)(command_of(plan, registry)),
         recipe_text=plan.recipe_spec().to_toml(),
         recipe_file=RECIPE_FILE,
     )

@@ -14,12 +14,12 @@ from zoo.data.memory.frames import frame_of, is_dataset_dict
 from zoo.data.memory.mapped import is_mapped, read_mapped
 from zoo.data.memory.pairs import is_pair, read_pairs
 from zoo.data.memory.pictures import described, is_array, is_tensor
-from zoo.data.memory.tables import Part, TableData, read_table
+from zoo.data.memory.tables import Part, read_table
 from zoo.errors import DataError, OptionError, meant
 from zoo.events import Report
 from zoo.registry.registry import Registry
 from zoo.registry.session import SESSION, SessionRegistry
-from zoo.specs.data import SPLIT_NAMES, DataSourceSpec, SourceImage, SourceListing, split_named
+from zoo.specs.data import SPLIT_NAMES, DataSourceSpec, SourceImage, SourceListing, TableData, split_named
 
 NAME = "data"
 """The name of the data source that an object becomes: `session/data`."""

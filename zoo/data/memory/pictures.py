@@ -110,11 +110,18 @@ def to_picture(value: Any) -> Image.Image:
     if fault := fault_of(value):
         raise DataError(f"it {fault}")
     if isinstance(value, Image.Image):
-        with _LOADING:
-            load_pixels(value)
-        return value
+        return _loaded(value)
     pixels = pixels_of(value)
     return Image.fromarray(np.ascontiguousarray(pixels[..., 0] if pixels.shape[2:] == (1,) else pixels))
+
+
+def _loaded(image: Image.Image) -> Image.Image:
+    try:
+        with _LOADING:
+            load_pixels(image)
+    except Exception as error:  # damaged files make Pillow's decoders raise nearly anything
+        raise DataError(str(error) or type(error).__name__) from None
+    return image
 
 
 def _of_pixels(pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> bytes:
@@ -126,8 +133,7 @@ def _of_pixels(pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> bytes:
 
 
 def _of_picture(image: Image.Image) -> bytes:
-    with _LOADING:
-        load_pixels(image)
+    _loaded(image)
     transparent = "transparency" in image.info
     if depth.is_deep(image):
         picture, content = to_upright_rgb(image), _tiff(upright(image, image))

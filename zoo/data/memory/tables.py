@@ -10,27 +10,12 @@ from zoo.data.memory.class_names import ClassNames, is_missing, refuse_missing
 from zoo.data.memory.contents import Item, content_of, refuse_missing_files
 from zoo.data.memory.frames import Frame
 from zoo.errors import DataError, OptionError, meant
-from zoo.specs.data import split_named
+from zoo.specs.data import TableData, split_named
 
 _PATHS_TOO = ("path", "file_name")
 """Columns that hold images where there is no column `image`: those of zoo's own tables in files."""
 _MOST_WORDS = 8
 """No column of splits holds more words."""
-
-
-@dataclass(frozen=True, slots=True)
-class TableData:
-    """A table of pandas, polars or Hugging Face datasets, and which of its columns hold what."""
-
-    frame: Any
-    """The table."""
-    image: str | None = None
-    """The column of images: paths, bytes, PIL images or arrays. Default: `image`, else `path` or `file_name`; of a
-    Hugging Face data set, the one of type Image."""
-    label: str | None = None
-    """The column of labels: texts or whole numbers. Default: `label`; of a Hugging Face data set, the ClassLabel."""
-    split: str | None = None
-    """The column of splits: `train`, `val`, `test`. Default: `split`, where there is one."""
 
 
 @dataclass(frozen=True, slots=True)
