@@ -111,13 +111,13 @@ def with_data_of_run(
         )
     if isinstance(data, (str, Path)):
         raise OptionError(
-            f"{run} was trained on an object in Python, {plan.data.path}, and data is the path {str(data)!r}.\n"
+            f"{run} was trained on an object in Python ({plan.data.path}), and data is the path {str(data)!r}.\n"
             "Next: give the same object again."
         )
     _, found = register(data, registry, on_event, described_as=plan.data.path)
     if compared and Contents(found).of(plan) is None:
         raise DataError(
-            f"These are not the images of {run}, {plan.data.path}: their digest is another than "
+            f"These are not the images of {run} ({plan.data.path}): their digest is another than "
             f"{plan.data.digest[:12]}.\nNext: give the same images, with the same labels, in the same order."
         )
     return found

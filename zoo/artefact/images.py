@@ -110,7 +110,7 @@ def _named(images: Iterable[Any]) -> Iterator[tuple[str, Any]]:
 
 def _refuse_no_image(image: Any, index: int, *, one: bool, known: bool = False) -> None:
     """Refuse what is no image. `known`: it is in a list, not in a stream, in which what cannot be read is left out."""
-    which = "The image" if one else f"image {index}"
+    which = "The image" if one else f"Image {index}"
     if isinstance(image, (str, os.PathLike)):
         if known and os.path.isdir(image):  # noqa: PTH112 - for every file of many
             count_images([Path(image)])

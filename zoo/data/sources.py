@@ -166,7 +166,7 @@ def _named(argument: str, registry: Registry) -> tuple[Contribution[DataSourceSp
 def object_missing(described: str) -> str:
     """The message for the data of a run that were an object in Python, and are not given again."""
     return (
-        f"The data were an object in Python, {described}, which cannot be found again by a name.\n"
+        f"The data were an object in Python ({described}), which no name finds again.\n"
         "Next: give the same object in Python: zoo.resume(RUN, data=...), zoo.verify(RUN, data=...) or "
         "zoo.report(RUN, data=...)."
     )

@@ -116,7 +116,7 @@ def gather(record: RunRecord, registry: Registry) -> Examples:
     if not pictures:
         reason = f"the images are no longer in {data.path}"
         if of_session(data.reader):
-            reason = f"the images were an object in Python, {data.path}; zoo.report(run, data=...) shows them"
+            reason = f"the images were an object in Python ({data.path}); zoo.report(run, data=...) shows them"
         return Examples(mistakes_in_all=mistakes_in_all, missing=missing, no_pictures=reason)
     inputs = {prediction: transform(picture, preprocessing) for prediction, picture in pictures.items()}
     shown = [prediction for prediction in [*mistakes, *hits] if prediction in inputs]

@@ -111,8 +111,10 @@ def shared_folder(items: Iterable[Item]) -> Path | None:
 
 
 def _hint(path: Path) -> str:
-    folder = path.parent
-    while not folder.is_dir():
-        path, folder = folder, folder.parent
-    close = nearest(path.name, (entry.name for entry in folder.iterdir()), count=1)
-    return f" Did you mean {str(folder / close[0])!r}?" if close else ""
+    """Ask whether the nearest name was meant; the rest of the path is kept where it exists below that."""
+    there = next(folder for folder in path.parents if folder.is_dir())
+    missing, *below = path.relative_to(there).parts
+    for name in nearest(missing, (entry.name for entry in there.iterdir())):
+        if (found := there.joinpath(name, *below)).is_file():
+            return f" Did you mean {str(found)!r}?"
+    return ""

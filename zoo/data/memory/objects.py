@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from zoo.data.listing import OtherAnswer
 from zoo.data.memory.class_names import ClassNames
 from zoo.data.memory.contents import Item, shared_folder
 from zoo.data.memory.frames import frame_of, is_dataset_dict
@@ -51,7 +52,12 @@ def register(data: Any, registry: Registry, report: Report, *, described_as: str
         OptionError: A column that is asked for does not exist.
         OtherAnswer: It gives other images each time that it is asked, as with random transforms.
     """
-    parts = list(_parts(data, ClassNames(), report))
+    try:
+        parts = list(_parts(data, ClassNames(), report))
+    except (DataError, OptionError, OtherAnswer) as error:
+        # Most begin with what the data are, in words.
+        text = str(error)
+        raise type(error)(text[:1].upper() + text[1:]) from error.__cause__
     listing = SourceListing(
         images=_images(parts), notes=tuple(dict.fromkeys(note for part in parts for note in part.notes))
     )

@@ -40,7 +40,7 @@ def images_of_plan(
     """
     if data is None and of_session(plan.data.reader):
         raise DataError(
-            f"{run} was trained on an object in Python, {plan.data.path}, which no name finds again.\n"
+            f"{run} was trained on an object in Python ({plan.data.path}), which no name finds again.\n"
             "Next: give the same object in Python: zoo.soup(RUNS, out=..., data=...)."
         )
     if data is None and not plan.data.sample and not data_exists(Path(plan.data.path)):
