@@ -23,6 +23,7 @@ LOOSE = {
 }
 SIZES = {
     "zoo.__main__": "an entry point",
+    "zoo.api.runs": "every argument of plan and finetune, with what it means, twice",
     "zoo.exporting.formats": "the one table of formats, light enough for `zoo --help`",
     "zoo.exporting.pt2": "one file for each format",
     "zoo.plugin": "its names stand in the stub beside it",

@@ -126,7 +126,7 @@ def _refuse_no_image(image: Any, index: int, *, one: bool, known: bool = False) 
     if (
         isinstance(image, (tuple, list))
         and len(image) == 2
-        and (is_picture(image[0]) or isinstance(image[0], (str, bytes)))
+        and (is_picture(image[0]) or isinstance(image[0], (str, bytes, os.PathLike)))
     ):
         raise DataError(
             f"{which} is a pair, as data to train on have them.\n"

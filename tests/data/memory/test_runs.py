@@ -12,7 +12,7 @@ import zoo
 from tests.conftest import Zoo
 from tests.data.memory.kinds import Mapped, without_paths
 from zoo.errors import DataError, OptionError, Refused
-from zoo.events import EpochFinished, Event
+from zoo.events import Event, StageStarted
 from zoo.registry.registry import default_registry
 from zoo.training.stored_plan import read_plan
 
@@ -91,33 +91,30 @@ def test_the_call_in_the_report_repeats_the_run(run: Path, pairs: Pairs, tmp_pat
 
 
 def test_commands_on_such_a_run_say_what_they_lack_and_do_not_fail(run: Path, zoo_inside: Zoo) -> None:
-    verified, reported, compared = (zoo_inside(*words) for words in (("verify", run), ("report", run), ("show", run)))
+    verified, reported = zoo_inside("verify", run), zoo_inside("report", run)
     assert verified.returncode == 0 and "zoo.verify(RUN, data=...)" in " ".join(verified.stdout.split())
     assert reported.returncode == 0
     refused = zoo_inside("plan", "--backbone", "timm/test_resnet", "--data", "session/data:a list")
     assert refused.returncode == 2 and "were an object in Python (a list)" in refused.stderr
-    del compared
 
 
 def test_a_stopped_run_goes_on_where_the_same_images_are_given(
     run: Path, pairs: Pairs, others: Pairs, tmp_path: Path
 ) -> None:
     def stop(event: Event) -> None:
-        if isinstance(event, EpochFinished):
+        if isinstance(event, StageStarted):
             raise KeyboardInterrupt
 
-    usual = {**USUAL, "recipe": None, "epochs": 1, "report": False}
-    for name in ("stopped", "other"):
-        with pytest.raises(KeyboardInterrupt):
-            zoo.finetune(**usual, data=pairs, out=tmp_path / name, on_event=stop)
+    stopped = tmp_path / "stopped"
+    with pytest.raises(KeyboardInterrupt):
+        zoo.finetune(**USUAL, data=pairs, out=stopped, on_event=stop)
     with pytest.raises(Refused, match=r"were an object in Python .*\nNext: give the same object in Python: zoo.resume"):
-        zoo.resume(tmp_path / "other")
+        zoo.resume(stopped)
     with pytest.raises(Refused, match=r"data\.digest"):
-        zoo.resume(tmp_path / "other", data=others)
-    whole = zoo.finetune(**usual, data=pairs, out=tmp_path / "whole")
-    resumed = zoo.resume(tmp_path / "stopped", data=pairs, report=False)
+        zoo.resume(stopped, data=others)
+    resumed = zoo.resume(stopped, data=pairs, report=False)
 
-    one, other = ((each.path / "model" / "model.safetensors").read_bytes() for each in (whole, resumed))
+    one, other = ((path / "model" / "model.safetensors").read_bytes() for path in (run, resumed.path))
     assert one == other
 
 
@@ -128,12 +125,16 @@ def test_a_run_on_a_folder_takes_no_object(few: Path, pairs: Pairs, tmp_path: Pa
 
 
 def test_every_function_that_takes_data_takes_objects(run: Path, pairs: Pairs) -> None:
-    train, val = pairs
+    _, val = pairs
     assert zoo.evaluate(run, data=val).split == "all"
     assert zoo.evaluate(run, data={"test": val}).split == "test"
     assert zoo.check_data(pairs).path == "train: a list of 8 images; val: a list of 4 images"
     request = zoo.Request(backbone="timm/test_resnet", weights="random", data=pairs)  # type: ignore[arg-type]
     assert zoo.plan(request).data.images == {"train": [4, 4], "val": [2, 2]}
+
+
+@pytest.mark.long
+def test_so_does_every_function_that_looks_at_data_before_a_run() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (24, 40, 40, 3), dtype=np.uint8)
     images = [(image, "ab"[index % 2]) for index, image in enumerate(noise)]
     assert zoo.check_labels(images, "timm/test_resnet", weights="random").data == "a list of 24 images"

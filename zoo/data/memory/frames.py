@@ -16,7 +16,7 @@ from zoo.text import counted
 _IMAGE, _LABEL = "image", "label"
 
 
-class Frame(Protocol):
+class ColumnTable(Protocol):
     """A table whose cells are read one by one."""
 
     rows: int
@@ -46,7 +46,7 @@ class Frame(Protocol):
         """The names of a column of numbers; None if there are none."""
 
 
-def frame_of(data: Any) -> Frame | None:
+def frame_of(data: Any) -> ColumnTable | None:
     """The table that an object is; None where it is none. Raises DataError for one that must be read otherwise."""
     if _is(data, "pandas", "DataFrame"):
         return PandasFrame(data)

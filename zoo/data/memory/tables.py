@@ -8,7 +8,7 @@ from typing import Any
 
 from zoo.data.memory.class_names import ClassNames, is_missing, refuse_missing
 from zoo.data.memory.contents import Item, content_of, refuse_missing_files
-from zoo.data.memory.frames import Frame
+from zoo.data.memory.frames import ColumnTable
 from zoo.errors import DataError, OptionError, meant
 from zoo.specs.data import TableData, split_named
 
@@ -29,7 +29,7 @@ class Part:
     """How it was read."""
 
 
-def read_table(table: TableData, frame: Frame, labels: ClassNames, *, key: str | None) -> Part:
+def read_table(table: TableData, frame: ColumnTable, labels: ClassNames, *, key: str | None) -> Part:
     """Read every row but its image.
 
     Args:
@@ -81,7 +81,7 @@ def _is_empty(value: Any) -> bool:
     return is_missing(value) or (isinstance(value, str) and not value)
 
 
-def _column(frame: Frame, kind: str, asked: str | None, by_type: Sequence[str], usual: Sequence[str]) -> str:
+def _column(frame: ColumnTable, kind: str, asked: str | None, by_type: Sequence[str], usual: Sequence[str]) -> str:
     """The column of one kind: the one asked for, else the only one of its type, else the first that is usual."""
     there = ", ".join(dict.fromkeys(frame.names))
     if asked is not None:
@@ -109,7 +109,7 @@ def _column(frame: Frame, kind: str, asked: str | None, by_type: Sequence[str], 
     return _once(frame, named[0])
 
 
-def _once(frame: Frame, name: str) -> str:
+def _once(frame: ColumnTable, name: str) -> str:
     if frame.names.count(name) > 1:
         raise DataError(f"{frame.what} has the column {name!r} more than once.\nNext: rename or drop one.")
     return name
@@ -122,7 +122,7 @@ def _refuse_one_column_twice(columns: dict[str, str | None]) -> None:
             raise OptionError(f"The column {name!r} cannot hold {other}s and {kind}s.\nNext: name two columns.")
 
 
-def _split_column(frame: Frame, asked: str | None, key: str | None) -> str | None:
+def _split_column(frame: ColumnTable, asked: str | None, key: str | None) -> str | None:
     if asked is not None and key is not None:
         raise OptionError(
             f"split={asked!r} names a column of splits, and this table is the split {key!r} as a whole.\n"
@@ -133,7 +133,7 @@ def _split_column(frame: Frame, asked: str | None, key: str | None) -> str | Non
     return _once(frame, "split") if "split" in frame.names else None
 
 
-def _splits(frame: Frame, split: str | None, key: str | None, *, used: Sequence[str]) -> list[str | None]:
+def _splits(frame: ColumnTable, split: str | None, key: str | None, *, used: Sequence[str]) -> list[str | None]:
     """The split of every row. Raises DataError where columns say that they are others than those that were read."""
     words = [] if split is None else list(frame.values(split))
     if split is None:
@@ -158,7 +158,7 @@ def _splits(frame: Frame, split: str | None, key: str | None, *, used: Sequence[
     return [str(word) for word in words]
 
 
-def _refuse_other_splits(frame: Frame, used: Sequence[str]) -> None:
+def _refuse_other_splits(frame: ColumnTable, used: Sequence[str]) -> None:
     """Refuse a column of another name that holds splits: the images of test would be trained on."""
     for name in dict.fromkeys(frame.names):
         if name in used or name in frame.image_columns() or frame.names.count(name) > 1:
