@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -73,9 +74,11 @@ def with_data(
     `image`, `label` and `split` name columns of a table in memory. Raises DataError for an object that is no data,
     OptionError for a column that does not exist.
     """
-    named = data is None or isinstance(data, (str, Path))
-    if named and image is label is split is None:
-        return None if data is None else Path(str(data)).expanduser(), registry
+    if image is label is split is None:
+        if data is None:
+            return None, registry
+        if isinstance(data, (str, os.PathLike)):
+            return Path(data).expanduser(), registry
     from zoo.data.memory.objects import register, with_columns
 
     return register(with_columns(data, image=image, label=label, split=split), registry, on_event)
@@ -109,7 +112,7 @@ def with_data_of_run(
             f"{run} was trained on {plan.data.source}, which is found by its path.\n"
             "Next: leave data out; it is for runs on an object in Python."
         )
-    if isinstance(data, (str, Path)):
+    if isinstance(data, (str, os.PathLike)):
         raise OptionError(
             f"{run} was trained on an object in Python ({plan.data.path}), and data is the path {str(data)!r}.\n"
             "Next: give the same object again."

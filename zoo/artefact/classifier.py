@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from zoo.artefact.config import ArtefactConfig
+from zoo.artefact.given_images import ImageLike, images_to_predict, picture_of
 from zoo.artefact.golden import TOLERANCE, read_golden
-from zoo.artefact.images import ImageLike, images_to_predict, picture_of
 from zoo.artefact.read import check_versions, find_artefact, read_model
 from zoo.data.prefetch import map_for_model, resolve_workers
 from zoo.data.transform import finish, resize

@@ -142,11 +142,12 @@ def test_images_are_read_when_they_are_needed_and_not_kept() -> None:
 
     events: list[Any] = []
     _, registry = register(Mapped(give, 8), default_registry(), events.append)
+    assert asked == [0]
     (source,) = (each for each in registry.data_sources() if each.spec.name == "data")
-    once = len(asked)
     image = next(iter(source.spec.read(Path("anything")).images))  # type: ignore[arg-type]
+    once = len(asked)
 
-    assert len(asked) == once
+    assert source.spec.read(Path("anything")) is source.spec.read(Path("anything")) and len(asked) == once
     image.content()  # type: ignore[operator]
     assert len(asked) == once + 1
     assert [event.done for event in events if isinstance(event, Progress)] == list(range(1, 9))
@@ -228,9 +229,12 @@ REFUSED: dict[str, tuple[Any, str]] = {
         pd.DataFrame({"img": ["a.jpg"], "lable": ["a"]}),
         "no column 'image'; it has: img, lable. Did you mean 'img'?\nNext: say which one holds the images: image=NAME",
     ),
-    "no label": (table(label=["a", None] * 4), "4 rows have no label: row 1, row 3, row 5, row 7.\nNext: frame.dropna"),
-    "no label in polars": (pl.DataFrame({"image": [b"x"], "label": [None]}), "1 row has no label: row 0."),
-    "no image": (table(image=[picture(), None] * 4), "4 rows have no image: row 1, row 3, row 5, row 7."),
+    "no label": (
+        table(label=["a", None] * 4),
+        "4 rows have no label: row 1, row 3, row 5, row 7 (counted from 0).\nNext: frame.dropna",
+    ),
+    "no label in polars": (pl.DataFrame({"image": [b"x"], "label": [None]}), "1 row has no label: row 0 (counted"),
+    "no image": (table(image=[picture(), None] * 4), "4 rows have no image: row 1, row 3, row 5, row 7 (counted"),
     "texts and numbers": (table(label=["a", 1] * 4), "the label of row 1 is a number, 1, and others are a text"),
     "texts there": ({"train": pairs(), "val": [(picture(), 1)]}, "the label of entry 0 is a number, 1, and others"),
     "booleans": ([(image, True) for image, _ in pairs()], "the boolean True.\nNext: say what True and False mean"),

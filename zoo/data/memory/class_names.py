@@ -33,10 +33,13 @@ def refuse_missing(values: Iterable[Any], what: str, where: Where, data: str, st
     """Raise DataError, naming rows, if a cell is empty. `what` is there instead of it: `label`, `image`."""
     empty = [index for index, value in enumerate(values) if is_missing(value) or (isinstance(value, str) and not value)]
     if empty:
-        rows = some([where(index) for index in empty[:_SHOWN]])
+        shown = some([where(index) for index in empty[:_SHOWN]])
         more = f" and {len(empty) - _SHOWN:,} more" if len(empty) > _SHOWN else ""
         rows_have = "row has" if len(empty) == 1 else "rows have"
-        raise DataError(f"{data}: {counted(len(empty), rows_have, rows_have)} no {what}: {rows}{more}.\nNext: {step}")
+        raise DataError(
+            f"{data}: {counted(len(empty), rows_have, rows_have)} no {what}: {shown}{more} (counted from 0).\n"
+            f"Next: {step}"
+        )
 
 
 class ClassNames:

@@ -36,6 +36,7 @@ def read_mapped(dataset: Any, labels: ClassNames, report: Report, *, key: str | 
 
     Args:
         dataset: Gives (image, label) for every index: a PIL image, an array uint8[H, W, 3] or a tensor uint8[3, H, W].
+            All are asked for when the items are listed.
         labels: Makes class names.
         report: Called with Progress.
         key: The split that the whole data set is; None: it has no splits.
@@ -58,8 +59,16 @@ def read_mapped(dataset: Any, labels: ClassNames, report: Report, *, key: str | 
             )
         ]
         refuse_missing_files(items, _where, what)
-        return Part(items, f"an {name} of {counted(length, 'image')}")
+        return Part(lambda: items, f"an {name} of {counted(length, 'image')}")
     asked = _Asked(dataset, what)
+    asked.first(0)  # before anything else is looked at: most faults are those of all items
+    return Part(lambda: _read_all(dataset, asked, length, labels, report, key), what)
+
+
+def _read_all(
+    dataset: Any, asked: _Asked, length: int, labels: ClassNames, report: Report, key: str | None
+) -> list[Item]:
+    what = asked.what
     contents: list[Content] = []
     given: list[Any] = []
     for index in range(length):
@@ -67,16 +76,17 @@ def read_mapped(dataset: Any, labels: ClassNames, report: Report, *, key: str | 
         contents.append(content)
         given.append(label)
         report(Progress(task="read labels", done=index + 1, total=length))
-    for index in range(0, length, max(1, length // _ASKED_TWICE)):
-        asked.again(index)
     names = _class_names(dataset)
     named = labels.of(given, data=what, where=_where, names=None if names and _are_texts(given) else names)
+    for index in range(0, length, max(1, length // _ASKED_TWICE)):
+        if isinstance(contents[index], Cell):
+            asked.again(index)
     items = [
         Item(content, label, f"{index:07d}", key, key)
         for index, (content, label) in enumerate(zip(contents, named, strict=True))
     ]
     refuse_missing_files(items, _where, what)
-    return Part(items, what)
+    return items
 
 
 class _Asked:
@@ -84,14 +94,14 @@ class _Asked:
 
     def __init__(self, dataset: Any, what: str) -> None:
         self._dataset = dataset
-        self._what = what
+        self.what = what
         self._digests: dict[int, bytes] = {}
         self._lock = threading.Lock()
 
     def first(self, index: int) -> tuple[Content, Any]:
         """Return an item's content and its label. Raises DataError for what cannot be one."""
         image, label = self._pair(index)
-        content = content_of(image, lambda _: image, index, data=self._what, where=_where(index))
+        content = content_of(image, lambda _: image, index, data=self.what, where=_where(index))
         if not isinstance(content, Cell):
             return content, label
         self._digests[index] = _digest(content(), label)
@@ -100,12 +110,10 @@ class _Asked:
     def again(self, index: int) -> bytes:
         """Return the bytes of an item's image. Raises OtherAnswer if it is another one than at first."""
         image, label = self._pair(index)
-        if index not in self._digests:
-            return b""
         content = Cell(lambda _: image, index)()
         if _digest(content, label) != self._digests[index]:
             raise OtherAnswer(
-                f"{self._what} gives something else for {_where(index)} each time it is asked, as with a random "
+                f"{self.what} gives something else for {_where(index)} each time it is asked, as with a random "
                 "transform. zoo keeps what it computes of an image, so images must be the same every time.\n"
                 "Next: leave the random transforms out; recipes bring augmentation (zoo.list_recipes())."
             )
@@ -117,20 +125,20 @@ class _Asked:
                 item = self._dataset[index]
         except Exception as error:
             raise DataError(
-                f"{self._what}: asked for {_where(index)}, it raised {one_line(error)}.\n"
+                f"{self.what}: asked for {_where(index)}, it raised {one_line(error)}.\n"
                 "Next: mend the data set, or leave this image out: torch.utils.data.Subset(dataset, indices)."
             ) from error
         if not isinstance(item, (tuple, list)) or len(item) != 2:
             of = f" of {len(item)}" if isinstance(item, (tuple, list)) else ""
             keys = f" with {', '.join(map(str, item))}" if isinstance(item, Mapping) else ""
             raise DataError(
-                f"{self._what}: {_where(index)} is {described(item)}{of}{keys}, and no pair (image, label).\n"
+                f"{self.what}: {_where(index)} is {described(item)}{of}{keys}, and no pair (image, label).\n"
                 "Next: let it give a tuple of two, (image, label)."
             )
         image, label = item
         if is_picture(label) and not is_picture(image) and label.shape != ():
             raise DataError(
-                f"{self._what}: {_where(index)} is (label, image).\nNext: let it give a tuple (image, label)."
+                f"{self.what}: {_where(index)} is (label, image).\nNext: let it give a tuple (image, label)."
             )
         return image, label
 

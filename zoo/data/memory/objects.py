@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -39,7 +41,8 @@ def is_path(data: object) -> bool:
 def register(data: Any, registry: Registry, report: Report, *, described_as: str = "") -> tuple[Path, Registry]:
     """Return what a request names an object by, and a registry in which that is found.
 
-    Everything but the pixels is looked at here, so that what cannot be read is refused before anything runs.
+    What cannot be read is refused here, before anything runs. Only the items of a data set that must all be asked for
+    are listed later, when names and options of a run are known to be right.
 
     Args:
         data: See `ACCEPTED`, or a `TableData`. The images stay where they are, and are read when they are needed.
@@ -52,17 +55,17 @@ def register(data: Any, registry: Registry, report: Report, *, described_as: str
         OptionError: A column that is asked for does not exist.
         OtherAnswer: It gives other images each time that it is asked, as with random transforms.
     """
-    try:
+    with _sentences():
         parts = list(_parts(data, ClassNames(), report))
-    except (DataError, OptionError, OtherAnswer) as error:
-        # Most begin with what the data are, in words.
-        text = str(error)
-        raise type(error)(text[:1].upper() + text[1:]) from error.__cause__
-    listing = SourceListing(
-        images=_images(parts), notes=tuple(dict.fromkeys(note for part in parts for note in part.notes))
-    )
+    notes = tuple(dict.fromkeys(note for part in parts for note in part.notes))
+
+    @functools.cache
+    def listing() -> SourceListing:
+        with _sentences():
+            return SourceListing(images=_images([item for part in parts for item in part.items()]), notes=notes)
+
     words = described_as or "; ".join(part.what for part in parts)
-    spec = DataSourceSpec(name=NAME, summary=words, recognises=lambda path: False, read=lambda path: listing)
+    spec = DataSourceSpec(name=NAME, summary=words, recognises=lambda path: False, read=lambda path: listing())
     return Path(f"{SESSION}/{NAME}:{words}"), SessionRegistry(registry, data_sources=[spec])
 
 
@@ -85,6 +88,16 @@ def with_columns(data: Any, *, image: str | None, label: str | None, split: str 
         f"{given} names columns of a table in memory, and data is {what}.\n"
         "Next: leave that out; a table in a file names its columns path, label and split."
     )
+
+
+@contextlib.contextmanager
+def _sentences() -> Iterator[None]:
+    """Let messages, most of which begin with what the data are in words, begin with a capital."""
+    try:
+        yield
+    except (DataError, OptionError, OtherAnswer) as error:
+        text = str(error)
+        raise type(error)(text[:1].upper() + text[1:]) from error.__cause__
 
 
 def _has_columns(data: Any) -> bool:
@@ -123,9 +136,8 @@ def _part(data: Any, labels: ClassNames, report: Report, *, key: str | None) -> 
     raise DataError(_no_data(data))
 
 
-def _images(parts: Sequence[Part]) -> list[SourceImage]:
+def _images(items: Sequence[Item]) -> list[SourceImage]:
     """The images in the order in which a folder of them is read: by the folders and names of their paths."""
-    items = [item for part in parts for item in part.items]
     root = shared_folder(items)
     named = [(_name(item, root), item) for item in items]
     named.sort(key=lambda each: each[0].split("/"))

@@ -47,7 +47,7 @@ def read_pairs(pairs: Sequence[Any], labels: ClassNames, *, key: str | None) -> 
         for index, pair in enumerate(pairs)
     ]
     refuse_missing_files(items, _where, what)
-    return Part(items, what)
+    return Part(lambda: items, what)
 
 
 def _where(index: int) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,7 +22,8 @@ _MOST_WORDS = 8
 class Part:
     """Images of one object: a table, a list, a data set."""
 
-    items: list[Item]
+    items: Callable[[], list[Item]]
+    """Lists them. Where that takes time, it is done when it is first called."""
     what: str
     """The object in words."""
     notes: list[str] = field(default_factory=list)
@@ -68,7 +69,7 @@ def read_table(table: TableData, frame: ColumnTable, labels: ClassNames, *, key:
     refuse_missing(empty, "image", _where, frame.what, "leave these rows out, or give their images.")
     refuse_missing_files(items, _where, frame.what)
     taken = f"image from column {image}, label from column {label}"
-    return Part(items, frame.what, [taken + (f", split from column {split}" if split and key is None else "")])
+    return Part(lambda: items, frame.what, [taken + (f", split from column {split}" if split and key is None else "")])
 
 
 def _where(index: int) -> str:

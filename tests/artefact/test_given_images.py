@@ -12,7 +12,7 @@ import torch
 import zoo
 from PIL import Image
 from torchvision.datasets import ImageFolder
-from zoo.artefact.images import images_to_predict
+from zoo.artefact.given_images import images_to_predict
 from zoo.data.decode import read_image
 from zoo.errors import DataError, OptionError
 
