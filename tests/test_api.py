@@ -80,7 +80,7 @@ def test_the_public_names_are_these() -> None:
         ),
         *("CheckpointSaved", "StageFinished", "RunFinished", "RunStopped"),
         *("CurveReport", "LabelCheck", "Relabelled", "Suspect", "apply_suspects", "check_labels"),
-        *("DataSourceSpec", "Skipped", "SourceImage", "SourceListing", "is_image_name", "split_named"),
+        *("DataSourceSpec", "Skipped", "SourceImage", "SourceListing", "TableData", "is_image_name", "split_named"),
         *("ClassFolders", "EmptyClass", "FolderFile", "passed_over"),
         *("module_backbone", "OwnWeights"),
         *("BackboneFacts", "cached_json", "draw_confusion", "kept_json", "measure", "skip_init", "undrawn"),
@@ -114,7 +114,7 @@ def test_a_request_beside_other_arguments_is_refused_and_so_is_none_at_all() -> 
 def test_the_command_lines_options_are_the_arguments_of_the_library() -> None:
     """What one of them lacks is lacking for a reason, which stands here."""
     command = typer.main.get_command(app).commands["finetune"]  # type: ignore[attr-defined]
-    of_the_library = {"registry", "on_event"}  # objects
+    of_the_library = {"registry", "on_event", "image", "label", "split"}  # objects, and the columns of one
     of_the_command = {"help", "as_json", "resume"}  # `zoo.resume` is a function of its own
     spelled = {"head_option": "head_options", "set_": "set", "no_tune": "tune", "no_report": "report"}
     spelled["observer"] = "observers"

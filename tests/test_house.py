@@ -56,6 +56,7 @@ NAMES = {
     "data": "what a data source declares; the commands on data",
     "labels": "the check; the command",
     "measure": "what building a backbone tells; what a few steps take",
+    "objects": "in place of names; that hold images",
     "options": "of a head; of the command line",
     "page": "the report; a comparison",
     "plan": "the record; the command's text",

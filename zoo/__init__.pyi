@@ -92,6 +92,7 @@ from .specs.data import FolderFile as FolderFile
 from .specs.data import Skipped as Skipped
 from .specs.data import SourceImage as SourceImage
 from .specs.data import SourceListing as SourceListing
+from .specs.data import TableData as TableData
 from .specs.data import is_image_name as is_image_name
 from .specs.data import passed_over as passed_over
 from .specs.data import split_named as split_named

@@ -18,6 +18,7 @@ from zoo.data.dataset import Dataset
 from zoo.evaluation.metrics import Share, wilson_interval
 from zoo.planning.request import Request
 from zoo.probes.cross_validation import OutOfFold
+from zoo.registry.session import of_session
 from zoo.text import shell_word
 
 
@@ -191,7 +192,7 @@ def ranked(
     corrected = (1.0, *holm([p for _, _, p in tested]))
     rows = [(0.0, None), *((difference, interval) for difference, interval, _ in tested)]
     return Shortlist(
-        data=str(request.data) if request.data else "sample",
+        data=dataset.source if request.data else "sample",
         images=len(dataset.splits["train"]),
         classes=len(dataset.classes),
         head=head,
@@ -234,7 +235,12 @@ def _as_good(found: Found, row: tuple[float, Interval | None], p: float, first: 
 
 
 def command(candidate: CandidateBackbone, request: Request, head: str) -> str:
-    """The command that fine-tunes a candidate on the same data."""
+    """The command that fine-tunes a candidate on the same data; the call in Python where these are an object."""
+    if request.data is not None and of_session(str(request.data)):
+        given = {"weights": candidate.weights, "head": head, "seed": request.seed}
+        usual = Request(backbone="")
+        options = [f"{name}={value!r}" for name, value in given.items() if value != getattr(usual, name)]
+        return f"zoo.finetune({', '.join([repr(candidate.backbone), 'data=data', *options])})"
     words = ["zoo", "finetune", "--backbone", shell_word(candidate.backbone)]
     if candidate.weights != "default":
         words += ["--weights", shell_word(candidate.weights)]

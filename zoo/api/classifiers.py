@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.api.arguments import checked_arguments
+from zoo.api.calls import with_data, with_data_of_run, with_objects_of_classifier
 from zoo.errors import OptionError
 from zoo.events import Report, silent
 from zoo.planning.request import check_input_size
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from zoo.exporting.export import Exported
     from zoo.model.model import ZooModel
     from zoo.specs.backbone import BackboneSpec
+    from zoo.specs.data import DataLike
     from zoo.specs.head import HeadCallable, HeadSpec
     from zoo.training.verify import Verification
 
@@ -110,7 +112,7 @@ def load(
     from zoo.artefact.classifier import Classifier
 
     folder = _artefact(path)
-    known = _with_objects(folder, registry, backbone, head)
+    known = with_objects_of_classifier(folder, registry, backbone, head)
     return Classifier.load(folder, device=device, precision=precision, compile=compile, report=on_event, registry=known)
 
 
@@ -152,14 +154,14 @@ def export(
 
     place = None if out is None else Path(out).expanduser()
     folder = _artefact(path)
-    return write(folder, to, place, _with_objects(folder, registry, backbone, head), on_event)
+    return write(folder, to, place, with_objects_of_classifier(folder, registry, backbone, head), on_event)
 
 
 @checked_arguments({"report": "on_event"})
 def evaluate(
     artefact: str | Path,
     *,
-    data: str | Path,
+    data: DataLike,
     backbone: str | BackboneSpec | nn.Module | None = None,
     head: str | HeadSpec | HeadCallable | None = None,
     device: str = "auto",
@@ -171,10 +173,14 @@ def evaluate(
 ) -> Evaluation:
     """Score a saved classifier on labelled images: the `test` split, else `val`, else all of them.
 
-    `data` is given as for `finetune`, all others as for `load`. Raises ArtefactError, DataError.
+    `data` is given as for `finetune`, an object in memory as well; all others as for `load`. Raises ArtefactError,
+    DataError.
     """
     from zoo.artefact.evaluate import evaluate as score_folder
 
+    place, known = with_data(data, registry or default_registry(), on_event)
+    if place is None:
+        raise OptionError("evaluate needs data: labelled images that the classifier has not seen.")
     classifier = load(
         artefact,
         backbone=backbone,
@@ -185,14 +191,14 @@ def evaluate(
         on_event=on_event,
         registry=registry,
     )
-    known = registry or default_registry()
-    return score_folder(classifier, Path(data).expanduser(), on_event, workers=workers, registry=known)
+    return score_folder(classifier, place, on_event, workers=workers, registry=known)
 
 
 @checked_arguments({"report": "on_event"})
 def verify(
     path: str | Path,
     *,
+    data: DataLike | None = None,
     backbone: str | BackboneSpec | nn.Module | None = None,
     head: str | HeadSpec | HeadCallable | None = None,
     offline: bool = False,
@@ -208,14 +214,16 @@ def verify(
 
     Of a run, the first steps are repeated from its plan as well. Their losses must be equal, on another machine within
     1e-3. Where data or weights no longer exist, a warning says so; with `offline`, weights that are not on this machine
-    count as such. Nothing is written. `backbone` and `head` are given as for `load`.
+    count as such. Nothing is written. For a run on an object in memory, `data` is the same object again; `backbone` and
+    `head` are given as for `load`.
 
     Raises RunError for a run that is not finished, ArtefactError for anything else that is not an artefact.
     """
     from zoo.training.verify import verify as look_again
 
     folder = _artefact(path)
-    return look_again(folder, _with_objects(folder, registry, backbone, head), on_event, offline=offline)
+    known = with_data_of_run(folder, data, with_objects_of_classifier(folder, registry, backbone, head), on_event)
+    return look_again(folder, known, on_event, offline=offline)
 
 
 @checked_arguments()
@@ -252,27 +260,6 @@ def pull(repo: str, out: str | Path, *, revision: str | None = None) -> Path:
     from zoo.artefact.hub import pull as fetch
 
     return fetch(repo, Path(out).expanduser(), revision=revision)
-
-
-def _with_objects(
-    path: Path,
-    registry: Registry | None,
-    backbone: str | BackboneSpec | nn.Module | None,
-    head: str | HeadSpec | HeadCallable | None,
-) -> Registry:
-    """The registry in which an artefact's names are found, those of objects too, where these were given.
-
-    Raises ArtefactError where there is no artefact, OptionError for an object that it does not need.
-    """
-    known = registry or default_registry()
-    if backbone is None and head is None:
-        return known
-    from zoo.artefact.read import find_artefact, read_config
-    from zoo.planning.objects import stand_in
-
-    config = read_config(find_artefact(path))
-    given = (config.backbone.name, backbone), (config.head.name, head)
-    return stand_in(known, backbone=given[0], head=given[1], what="this classifier", preprocessing=config.preprocessing)
 
 
 def _artefact(path: str | Path) -> Path:

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zoo.api.arguments import checked_arguments
+from zoo.api.calls import with_data
+from zoo.errors import OptionError
 from zoo.events import Report, silent
 from zoo.planning.request import make_request
 from zoo.registry.registry import Registry, default_registry
@@ -17,11 +19,12 @@ if TYPE_CHECKING:
     from zoo.advice.relabel import Relabelled
     from zoo.data.check.report import DataReport
     from zoo.specs.backbone import BackboneSpec
+    from zoo.specs.data import DataLike
 
 
 @checked_arguments({"report": "on_event"})
 def check_data(
-    path: str | Path,
+    path: DataLike,
     *,
     seed: int = 0,
     workers: int | None = None,
@@ -35,7 +38,7 @@ def check_data(
     docs/data.md lists every finding.
 
     Args:
-        path: A folder, or other data, as for `finetune`.
+        path: A folder, or other data, as for `finetune`: also objects in memory.
         seed: Random seed of the split that is drawn where there is no `val/`, as for `finetune`.
         workers: Number of decoding threads. Default: one per core, at most eight.
 
@@ -45,13 +48,15 @@ def check_data(
     """
     from zoo.data.check.survey import check
 
-    known = registry or default_registry()
-    return check(Path(path).expanduser(), seed=seed, workers=workers, report=on_event, registry=known)
+    place, known = with_data(path, registry or default_registry(), on_event)
+    if place is None:
+        raise OptionError("check_data needs data: a path, or an object in memory.")
+    return check(place, seed=seed, workers=workers, report=on_event, registry=known)
 
 
 @checked_arguments({"report": "on_event"})
 def check_labels(
-    path: str | Path,
+    path: DataLike,
     backbone: str | Path | BackboneSpec | nn.Module,
     *,
     weights: str = "default",
@@ -70,7 +75,7 @@ def check_labels(
     `.suspects` are images of which another class is more probable than the given one, the likeliest to be wrong first.
 
     Args:
-        path: A folder, or other data, as for `finetune`. All splits are judged.
+        path: A folder, or other data, as for `finetune`: also objects in memory. All splits are judged.
         backbone: `[provider/]architecture[.tag]`, the folder of a finished run: its backbone and weights; or an object
             as for `finetune`.
         weights: `default`, a tag, `random`, or the path of a file.
@@ -90,11 +95,12 @@ def check_labels(
     from zoo.advice.labels import check_labels as look
     from zoo.planning.objects import name_objects
 
-    named = name_objects(registry or default_registry(), backbone=backbone)
+    place, known = with_data(path, registry or default_registry(), on_event)
+    named = name_objects(known, backbone=backbone)
     request = make_request(
         backbone=named.backbone,
         weights=weights,
-        data=path,
+        data=place,
         input_size=input_size,
         seed=seed,
         device=device,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zoo.api.arguments import checked_arguments
+from zoo.api.calls import with_data
 from zoo.events import Report, silent
 from zoo.planning.request import make_request, parse_count, parse_duration
 from zoo.registry.registry import Registry, default_registry
@@ -17,11 +18,12 @@ if TYPE_CHECKING:
     from zoo.advice.curve import CurveReport
     from zoo.advice.ranking import Shortlist
     from zoo.specs.backbone import BackboneSpec
+    from zoo.specs.data import DataLike
 
 
 @checked_arguments({"report": "on_event"})
 def shortlist(
-    data: str | Path | None = None,
+    data: DataLike | None = None,
     *,
     backbones: str | Sequence[str] = (),
     budget: str | float | None = None,
@@ -93,9 +95,10 @@ def shortlist(
         limits=Limits(max_params=largest, licence=licence, head=head),
         max_latency=longest,
     )
+    place, known = with_data(data, registry or default_registry(), on_event)
     request = make_request(
         backbone="auto",
-        data=data,
+        data=place,
         seed=seed,
         device=device,
         precision=precision,
@@ -103,7 +106,7 @@ def shortlist(
         workers=workers,
         offline=offline,
     )
-    found = make_shortlist(request, wanted, registry or default_registry(), on_event)
+    found = make_shortlist(request, wanted, known, on_event)
     if page is not None:
         write_shortlist_page(found, page)
     return found
@@ -111,7 +114,7 @@ def shortlist(
 
 @checked_arguments({"report": "on_event"})
 def learning_curve(
-    path: str | Path,
+    path: DataLike,
     backbone: str | BackboneSpec | nn.Module,
     *,
     weights: str | Path = "default",
@@ -151,10 +154,11 @@ def learning_curve(
     page = None if html is None else Path(html).expanduser()
     if page is not None:
         refuse_existing(page)
-    named = name_objects(registry or default_registry(), backbone=backbone)
+    place, known = with_data(path, registry or default_registry(), on_event)
+    named = name_objects(known, backbone=backbone)
     request = make_request(
         backbone=named.backbone,
-        data=path,
+        data=place,
         weights=str(weights),
         seed=seed,
         device=device,

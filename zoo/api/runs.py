@@ -8,9 +8,9 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from zoo.api.arguments import checked_arguments
-from zoo.errors import OptionError
+from zoo.api.calls import asked_request, with_data, with_data_of_run, with_objects_of_run
 from zoo.events import Report, silent
-from zoo.planning.request import AUTO, Request, given_arguments, make_request
+from zoo.planning.request import AUTO, Request
 from zoo.registry.registry import Registry, default_registry
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from zoo.comparing.comparison import Comparison
     from zoo.specs.backbone import BackboneSpec
+    from zoo.specs.data import DataLike
     from zoo.specs.head import HeadCallable, HeadSpec
     from zoo.specs.plan import Plan, ShortlistPlan
     from zoo.specs.recipe import RecipeSpec
@@ -32,7 +33,10 @@ def plan(
     head: str | HeadSpec | HeadCallable = "dropout_linear",
     classes: int | None = None,
     recipe: str | Path | RecipeSpec | Mapping[str, Any] | None = None,
-    data: str | Path | None = None,
+    data: DataLike | None = None,
+    image: str | None = None,
+    label: str | None = None,
+    split: str | None = None,
     weights: str = "default",
     head_options: Mapping[str, Any] = MappingProxyType({}),
     set: Sequence[str] = (),
@@ -66,7 +70,12 @@ def plan(
         recipe: A registered name, the path of a TOML file, a `RecipeSpec`, or the content of such a file as a
             dictionary. Default: `staged`, or `head_only` for a closed-form head.
         data: A folder of class folders, or what a data source reads (`list_data_sources`): a table, tar shards, a zip,
-            a saved Hugging Face data set. `NAME:PATH` says which source reads it. Default: the generated sample set.
+            a saved Hugging Face data set. `NAME:PATH` says which source reads it. Or an object in memory: a table of
+            pandas or polars, a list of (image, label), a Hugging Face or torch data set, `(train, val)` or a
+            dictionary of splits (docs/data.md). Default: the generated sample set.
+        image: The column of images of a table in memory. Default: `image`.
+        label: Its column of labels. Default: `label`.
+        split: Its column of splits. Default: `split`, where there is one.
         weights: `default`, a tag, `random`, or the path of a file.
         head_options: The head's options by name; the rest have their defaults.
         set: `STAGE.KEY=VALUE`, each over a value of the recipe.
@@ -119,7 +128,9 @@ def plan(
         "budget": budget,
         "offline": offline,
     }
-    asked, known = _asked(backbone, arguments, registry or default_registry())
+    asked, known = asked_request(
+        backbone, arguments, registry or default_registry(), on_event, image=image, label=label, split=split
+    )
     asked, compared = _with_backbone(asked, known, on_event)
     return make_plan(asked, known, on_event, measured=estimate, shortlist=compared)
 
@@ -128,6 +139,7 @@ def plan(
 def resume(
     run: str | Path,
     *,
+    data: DataLike | None = None,
     backbone: str | BackboneSpec | nn.Module | None = None,
     head: str | HeadSpec | HeadCallable | None = None,
     offline: bool = False,
@@ -142,6 +154,8 @@ def resume(
 
     Args:
         run: The folder of the stopped run.
+        data: For a run on an object in memory: the same images again, as for `finetune`; of a table whose columns were
+            named, a `TableData`. Default: they are found by their path.
         backbone: The object that the run began with, where its backbone was one.
         head: The object that the run began with, where its head was one. A recipe is in the plan.
         offline: Do not touch the network. Weights that are not on this machine are an error then.
@@ -161,9 +175,11 @@ def resume(
     from zoo.training.resume import resume as go_on
 
     folder, known = Path(run).expanduser(), registry or default_registry()
-    known = _with_objects(folder, known, backbone, head, finished=False)
+    only_report = report and lacks_report(folder)
+    known = with_objects_of_run(folder, known, backbone, head, finished=False)
+    known = with_data_of_run(folder, data, known, on_event, compared=only_report)
     finished = _report_writer(known, on_event) if report else _nothing
-    if report and lacks_report(folder):
+    if only_report:
         return finish(folder, on_event, finished)
     with observed(observers, known, on_event) as told:
         return go_on(folder, known, told, offline=offline, finished=finished)
@@ -176,7 +192,10 @@ def finetune(
     head: str | HeadSpec | HeadCallable = "dropout_linear",
     classes: int | None = None,
     recipe: str | Path | RecipeSpec | Mapping[str, Any] | None = None,
-    data: str | Path | None = None,
+    data: DataLike | None = None,
+    image: str | None = None,
+    label: str | None = None,
+    split: str | None = None,
     weights: str = "default",
     head_options: Mapping[str, Any] = MappingProxyType({}),
     set: Sequence[str] = (),
@@ -211,7 +230,12 @@ def finetune(
         recipe: A registered name, the path of a TOML file, a `RecipeSpec`, or the content of such a file as a
             dictionary. Default: `staged`, or `head_only` for a closed-form head.
         data: A folder of class folders, or what a data source reads (`list_data_sources`): a table, tar shards, a zip,
-            a saved Hugging Face data set. `NAME:PATH` says which source reads it. Default: the generated sample set.
+            a saved Hugging Face data set. `NAME:PATH` says which source reads it. Or an object in memory: a table of
+            pandas or polars, a list of (image, label), a Hugging Face or torch data set, `(train, val)` or a
+            dictionary of splits (docs/data.md). Default: the generated sample set.
+        image: The column of images of a table in memory. Default: `image`.
+        label: Its column of labels. Default: `label`.
+        split: Its column of splits. Default: `split`, where there is one.
         weights: `default`, a tag, `random`, or the path of a file.
         head_options: The head's options by name; the rest have their defaults.
         set: `STAGE.KEY=VALUE`, each over a value of the recipe.
@@ -267,53 +291,13 @@ def finetune(
     from zoo.training.observers import observed
     from zoo.training.run import finetune as carry_out
 
-    asked, known = _asked(backbone, arguments, registry or default_registry())
+    asked, known = asked_request(
+        backbone, arguments, registry or default_registry(), on_event, image=image, label=label, split=split
+    )
     asked, compared = _with_backbone(asked, known, on_event)
     finished = _report_writer(known, on_event) if report else _nothing
     with observed(observers, known, on_event) as told:
         return carry_out(asked, known, told, finished=finished, shortlist=compared)
-
-
-def _asked(
-    backbone: str | BackboneSpec | nn.Module | Request, arguments: Mapping[str, Any], registry: Registry
-) -> tuple[Request, Registry]:
-    """The request, or the one that the arguments make, and the registry in which its names mean something.
-
-    Raises OptionError for both a request and arguments, and for objects that cannot stand in place of names.
-    """
-    if isinstance(backbone, Request):
-        if given := given_arguments(arguments):
-            raise OptionError(
-                f"A request goes alone; also given: {', '.join(given)}.\nNext: put them into the request."
-            )
-        return backbone, registry
-    from zoo.planning.objects import name_objects
-
-    named = name_objects(registry, backbone=backbone, head=arguments["head"], recipe=arguments["recipe"])
-    names = {"backbone": named.backbone, "head": named.head, "recipe": named.recipe}
-    return make_request(**{**arguments, **names}), named.registry
-
-
-def _with_objects(
-    run: Path,
-    registry: Registry,
-    backbone: str | BackboneSpec | nn.Module | None,
-    head: str | HeadSpec | HeadCallable | None,
-    *,
-    finished: bool = True,
-) -> Registry:
-    """The registry in which the names of a run's plan are found, those of objects too, where these were given.
-
-    Raises RunError where there is no run, OptionError for an object that it does not need.
-    """
-    if backbone is None and head is None:
-        return registry
-    from zoo.planning.objects import stand_in
-    from zoo.training.stored_plan import read_plan
-
-    plan = read_plan(run, finished=finished)
-    given = (plan.backbone.name, backbone), (plan.head.name, head)
-    return stand_in(registry, backbone=given[0], head=given[1], what="this run", preprocessing=plan.preprocessing)
 
 
 def _with_backbone(request: Request, registry: Registry, report: Report) -> tuple[Request, ShortlistPlan | None]:
@@ -344,6 +328,7 @@ def _nothing(run: Path) -> None:
 def report(
     run: str | Path,
     *,
+    data: DataLike | None = None,
     backbone: str | BackboneSpec | nn.Module | None = None,
     head: str | HeadSpec | HeadCallable | None = None,
     registry: Registry | None = None,
@@ -351,13 +336,25 @@ def report(
     """Write `report.html` of a finished run again and return its path.
 
     It is built from the run's folder and from its images, where they still exist. Nothing else in the folder changes.
-    Objects that the run began with, `backbone` and `head`, are needed for overlays on the images alone.
-    Raises RunError for anything but a finished run.
+
+    Args:
+        run: The run folder.
+        data: For a run on an object in memory: the same images again, as for `resume`. Without them, the report has no
+            pictures.
+        backbone: The object that the run began with, where its backbone was one. It is needed for overlays alone.
+        head: The same of its head.
+        registry: Where names are looked up. Default: the installed plugins.
+
+    Raises:
+        RunError: It is anything but a finished run.
+        DataError: The data are others than those of the run.
+        OptionError: An object is given that the run does not need.
     """
     from zoo.reporting.page import write_report
 
     folder = Path(run).expanduser()
-    return write_report(folder, _with_objects(folder, registry or default_registry(), backbone, head))
+    known = with_objects_of_run(folder, registry or default_registry(), backbone, head)
+    return write_report(folder, with_data_of_run(folder, data, known, silent, compared=True))
 
 
 @checked_arguments()
@@ -394,7 +391,7 @@ def soup(
     runs: Sequence[str | Path],
     *,
     out: str | Path,
-    data: str | Path | None = None,
+    data: DataLike | None = None,
     device: str = "auto",
     workers: int | None = None,
     on_event: Report = silent,
@@ -411,7 +408,8 @@ def soup(
         runs: Two run folders or more: the same model, data and first stages that train the head alone, with the same
             outcome bit for bit. What comes after may differ.
         out: The folder to write, which must not exist.
-        data: Where the images of the runs are now. Default: where the runs found them. They must be the same images.
+        data: Where the images of the runs are now, or an object in memory, as for `finetune`. Default: where the runs
+            found them. They must be the same images.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
         workers: Number of decoding threads. Default: one per core, at most eight.
         on_event: Called with every event of `zoo.events`.
@@ -424,13 +422,14 @@ def soup(
     """
     from zoo.training.soup.make import make_soup
 
+    place, known = with_data(data, registry or default_registry(), on_event)
     several = [Path(run).expanduser() for run in ([runs] if isinstance(runs, (str, Path)) else runs)]
     return make_soup(
         several,
         Path(out).expanduser(),
-        registry or default_registry(),
+        known,
         on_event,
-        data=None if data is None else Path(data).expanduser(),
+        data=place,
         device=device,
         workers=workers,
     )

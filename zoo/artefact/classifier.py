@@ -10,13 +10,12 @@ from itertools import islice
 from pathlib import Path
 
 import torch
-from PIL.Image import Image
 from torch import Tensor
 
 from zoo.artefact.config import ArtefactConfig
+from zoo.artefact.given_images import ImageLike, images_to_predict, picture_of
 from zoo.artefact.golden import TOLERANCE, read_golden
 from zoo.artefact.read import check_versions, find_artefact, read_model
-from zoo.data.decode import load_pixels, read_image, to_upright_rgb
 from zoo.data.prefetch import map_for_model, resolve_workers
 from zoo.data.transform import finish, resize
 from zoo.errors import DataError, OptionError
@@ -30,7 +29,7 @@ from zoo.specs.plan import Compute
 BATCH_SIZE = 32
 """Images computed at a time, unless the caller says otherwise."""
 
-Source = str | Path | Image
+Source = ImageLike
 OnError = Callable[[str, DataError], None]
 """Called with (source, error) of an image that cannot be read."""
 
@@ -138,7 +137,10 @@ class Classifier:
         """Classify images, in their order.
 
         Args:
-            images: Files or PIL images, one or many.
+            images: One image or many, mixed: paths, the bytes of image files, PIL images, arrays `uint8[H, W, 3]` (also
+                `[H, W]` and `[H, W, 1]` in grey, `[H, W, 4]` with alpha) and tensors `uint8[3, H, W]`. The path of a
+                folder stands for the images in it, in natural order. A batch `uint8[N, H, W, 3]`, or of tensors
+                `uint8[N, 3, H, W]`, is N images.
             top: Number of classes that each prediction lists.
             batch_size: Images computed at a time.
             workers: Decoding threads; default: one per core, at most eight.
@@ -146,8 +148,8 @@ class Classifier:
                 it the error is raised.
 
         Raises:
-            DataError: A file cannot be read.
-            OptionError: `top` or `batch_size` is less than 1.
+            DataError: A file cannot be read; or something is no image, such as floats, which were preprocessed already.
+            OptionError: `top` or `batch_size` is less than 1, or there is no image at all.
         """
         return list(self.stream(images, top=top, batch_size=batch_size, workers=workers, on_error=on_error))
 
@@ -167,8 +169,7 @@ class Classifier:
         """
         if top < 1 or batch_size < 1:
             raise OptionError(f"top and batch_size must be at least 1, got {top} and {batch_size}.")
-        several = [images] if isinstance(images, (str, Path, Image)) else images
-        return self._stream(several, top, batch_size, resolve_workers(workers), on_error)
+        return self._stream(images_to_predict(images), top, batch_size, resolve_workers(workers), on_error)
 
     def logits(self, images: Tensor) -> Tensor:
         """Logits[N, classes] on the CPU of preprocessed images[N, 3, H, W]."""
@@ -178,11 +179,16 @@ class Classifier:
         return output
 
     def _stream(
-        self, images: Iterable[Source], top: int, batch_size: int, workers: int, on_error: OnError | None
+        self,
+        images: Iterable[tuple[str, Source]],
+        top: int,
+        batch_size: int,
+        workers: int,
+        on_error: OnError | None,
     ) -> Iterator[Prediction]:
         pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="zoo-decode")
         try:
-            chunks = _chunks(_named(images), batch_size)
+            chunks = _chunks(iter(images), batch_size)
             on_cpu = next(self.model.parameters()).device.type == "cpu"
             for batch in map_for_model(pool, self._read, chunks, workers=workers, on_cpu=on_cpu):
                 for source, error in batch.faults:
@@ -202,7 +208,7 @@ class Classifier:
         faults: list[tuple[str, DataError]] = []
         for source, image in chunk:
             try:
-                picture = to_upright_rgb(image) if isinstance(image, Image) else read_image(Path(image))
+                picture = picture_of(image, source)
                 finish(resize(picture, preprocessing), preprocessing, into=images[len(sources)])
             except DataError as error:
                 faults.append((source, error if source in str(error) else DataError(f"{source}: {error}")))
@@ -217,13 +223,6 @@ class Classifier:
             for row in zip(labels.tolist(), probabilities.tolist(), strict=True)
         ]
         return [Prediction(source, *best[0], best) for source, best in zip(sources, rows, strict=True)]
-
-
-def _named(images: Iterable[Source]) -> Iterator[tuple[str, Source]]:
-    for number, image in enumerate(images):
-        if isinstance(image, Image):
-            load_pixels(image)  # Here, because the same image may come twice, and two threads must not read it.
-        yield (f"image {number}" if isinstance(image, Image) else str(image)), image
 
 
 def _chunks(named: Iterator[tuple[str, Source]], size: int) -> Iterator[list[tuple[str, Source]]]:

@@ -13,6 +13,7 @@ from zoo.data.sources import DataLocation, read_dataset
 from zoo.errors import Refused, ZooError
 from zoo.evaluation.predictions import ImagePrediction
 from zoo.registry.registry import Registry
+from zoo.registry.session import of_session
 from zoo.reporting.record import RunRecord
 from zoo.specs.data import FOLDER
 from zoo.specs.plan import Plan
@@ -127,11 +128,23 @@ def _same_images(first: RunRecord, second: RunRecord, contents: Contents) -> set
         if of_run is None:
             raise Refused(
                 f"{first.path} and {second.path} have different data or other splits, and it is unknown which images "
-                f"they have in common: the images of {run.path} in {run.plan.data.path} are gone or have changed.\n"
-                "Next: put them back, or train both on the same images."
+                f"they have in common: {_gone(run)}"
             )
         digests.append(of_run)
     return {file for file, digest in digests[0].items() if digests[1].get(file) == digest}
+
+
+def _gone(run: RunRecord) -> str:
+    """Why the images of a run cannot be read again, as the end of a sentence, and the next step."""
+    if of_session(run.plan.data.reader):
+        return (
+            f"the images of {run.path} were an object in Python ({run.plan.data.path}), which no name finds again.\n"
+            "Next: train both on the same images."
+        )
+    return (
+        f"the images of {run.path} in {run.plan.data.path} are gone or have changed.\n"
+        "Next: put them back, or train both on the same images."
+    )
 
 
 def _by_file(predictions: Sequence[ImagePrediction], split: str) -> dict[str, ImagePrediction]:

@@ -124,7 +124,7 @@ def load_pixels(image: Image.Image) -> bool:
 
 def to_upright_rgb(image: Image.Image) -> Image.Image:
     """Turn a decoded picture upright and convert it to RGB, as `decode` does with a file of it."""
-    return _upright(to_rgb(image), image)
+    return upright(to_rgb(image), image)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -133,6 +133,16 @@ def to_rgb(image: Image.Image) -> Image.Image:
     Raises DataError for values that no rule covers.
     """
     return _convert(image).picture
+
+
+def upright(picture: Image.Image, source: Image.Image) -> Image.Image:
+    """Turn a picture as the EXIF orientation of the one that it was made from says."""
+    # ImageOps.exif_transpose would also rewrite the EXIF data, which fails if some of them are damaged.
+    try:
+        method = _UPRIGHT.get(source.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:
+        return picture
+    return picture if method is None else picture.transpose(method)
 
 
 def _read(content: bytes) -> Decoded:
@@ -158,7 +168,7 @@ def _read_as_is(content: bytes) -> Decoded:
         mended = load_pixels(image)
         found = _convert(image)
         loss = found.loss or _loss_of_colours(image, content)
-        picture = _upright(found.picture, image)
+        picture = upright(found.picture, image)
         rule = depth.CHANGED if mended else found.rule
         return Decoded(picture if picture is not image else image.copy(), loss, rule)
 
@@ -192,12 +202,3 @@ def _loss_of_colours(image: Image.Image, content: bytes) -> Loss | None:
     values = depth.colour_values(content, image)
     pixels = np.asarray(image)[..., :3]
     return None if values is None else loss_of(values[..., :3], pixels)
-
-
-def _upright(picture: Image.Image, source: Image.Image) -> Image.Image:
-    # ImageOps.exif_transpose would also rewrite the EXIF data, which fails if some of them are damaged.
-    try:
-        method = _UPRIGHT.get(source.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:
-        return picture
-    return picture if method is None else picture.transpose(method)

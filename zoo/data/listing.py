@@ -8,10 +8,15 @@ from pathlib import Path
 from typing import cast
 
 from zoo.data.splits import SPLITS, SourceFile, UncheckedData
-from zoo.errors import DataError, Terminated, nearest
+from zoo.errors import DataError, Refused, Terminated, nearest
 from zoo.registry.entry_points import one_line
+from zoo.registry.session import of_session
 from zoo.specs.data import FOLDER, SPLIT_NAMES, EmptyClass, SourceImage, SourceListing, Split, split_named
 from zoo.text import composed, exact, printable, some
+
+
+class OtherAnswer(Refused):
+    """An object that was given as data gave something else for an image than before. It ends the run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +30,7 @@ class SourceContent:
     def __call__(self) -> bytes:
         try:
             content = self.read()
-        except (DataError, OSError):
+        except (DataError, OSError, OtherAnswer):
             raise
         except (Exception, SystemExit) as error:  # sys.exit in a plugin ends the plugin, not zoo
             if isinstance(error, Terminated):
@@ -67,8 +72,9 @@ def to_unchecked(listing: SourceListing, *, source: str, path: Path, reader: str
         spellings.setdefault(name, set()).add(printable(label))
         return splits["train" if split is None else _split(split)].setdefault(name, [])
 
-    # A folder is walked through in order, folder by folder. Names of other sources come in any order.
-    ordered = images if reader == FOLDER else sorted(images, key=lambda image: image.name)
+    # A folder is walked through in order, folder by folder, and objects are sorted like it. Names of other sources come
+    # in any order.
+    ordered = images if reader == FOLDER or of_session(reader) else sorted(images, key=lambda image: image.name)
     for image in ordered:
         of_class(image.split, image.label).append(_file(image, path, described))
     for missing in empty:

@@ -24,6 +24,7 @@ from zoo.registry.entry_points import one_line
 from zoo.registry.names import qualified_name
 from zoo.registry.plugins import Contribution
 from zoo.registry.registry import Registry
+from zoo.registry.session import of_session
 from zoo.specs.data import FOLDER, ClassFolders, DataSourceSpec, SourceListing
 from zoo.text import file_named
 
@@ -61,7 +62,8 @@ def find_data(argument: Path, registry: Registry, report: Report) -> DataLocatio
     named = _named(str(argument), registry)
     if named is not None:
         source, path = named
-        return DataLocation(str(argument), path, source)
+        of_object = source is not None and of_session(qualified_name(source))
+        return DataLocation(str(path) if of_object else str(argument), path, source)
     claims = registry.recognising(argument)
     own = [source for source in claims if source.plugin.own]
     foreign = [source for source in claims if not source.plugin.own]
@@ -155,8 +157,19 @@ def _named(argument: str, registry: Registry) -> tuple[Contribution[DataSourceSp
         # A path may contain a colon.
         if Path(argument).exists():
             return None
+        if of_session(name):
+            raise Refused(object_missing(str(path))) from None
         hint = "See: zoo list sources" if path.exists() else f"There is no {argument!r} either. See: zoo list sources"
         raise UnknownName("data source", name, _source_names(registry), hint=hint) from None
+
+
+def object_missing(described: str) -> str:
+    """The message for the data of a run that were an object in Python, and are not given again."""
+    return (
+        f"The data were an object in Python ({described}), which no name finds again.\n"
+        "Next: give the same object in Python: zoo.resume(RUN, data=...), zoo.verify(RUN, data=...) or "
+        "zoo.report(RUN, data=...)."
+    )
 
 
 def _listing(location: DataLocation, source: Contribution[DataSourceSpec]) -> SourceListing | ClassFolders:

@@ -155,7 +155,8 @@ def _head(resolved: Resolved) -> HeadPlan:
 def _data(resolved: Resolved, dataset: Dataset, digest: str) -> DataPlan:
     return DataPlan(
         source=dataset.source,
-        path=str(dataset.folder.absolute()),
+        # What an object was, in words, is no path.
+        path=str(dataset.folder if of_session(dataset.reader) else dataset.folder.absolute()),
         reader=dataset.reader,
         sample=resolved.request.data is None,
         digest=digest,

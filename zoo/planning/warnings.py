@@ -11,6 +11,7 @@ from zoo.data.dataset import FEW_IMAGES, IMBALANCE_RATIO, Dataset
 from zoo.data.lost_values import SHOWN, TO_8_BITS, Loss
 from zoo.data.splits import similar
 from zoo.planning.batch_sizes import part_sizes
+from zoo.registry.session import of_session
 from zoo.specs.plan import Plan
 from zoo.specs.recipe import Stage
 from zoo.text import exact
@@ -50,7 +51,7 @@ def duplicate_warnings(dataset: Dataset, contents: Mapping[str, str]) -> tuple[s
     `contents` holds the files' digests by relative path. `zoo data check` looks closer, at pixels and near-duplicates.
     """
     groups = copies(dataset.splits, contents)
-    look = f"Next: zoo data check {shlex.quote(dataset.source)}"
+    look = f"Next: {_check_of(dataset.reader, dataset.source)}"
     found: list[str] = []
     if leaks := across_splits(groups):
         found.append(
@@ -66,13 +67,18 @@ def duplicate_warnings(dataset: Dataset, contents: Mapping[str, str]) -> tuple[s
 
 def loss_warnings(dataset: Dataset, losses: Mapping[str, Loss]) -> tuple[str, ...]:
     """Warnings of pictures that decoding destroyed: `losses` by relative path."""
-    look = f"zoo data check {shlex.quote(dataset.source)} lists them."
+    look = f"{_check_of(dataset.reader, dataset.source)} lists them."
     return tuple(
         f"{_of_many(len(names), sum(map(len, dataset.splits.values())))} {meaning}, though the {_files(names)} more: "
         f"{'such as ' if len(names) > 1 else ''}{names[0]} ({losses[names[0]].detail}). Next: {TO_8_BITS}; {look}"
         for kind, meaning in SHOWN.items()
         if (names := [each for each, loss in losses.items() if loss.kind == kind])
     )
+
+
+def _check_of(reader: str, source: str) -> str:
+    """What looks closer at the data: the command, or the function for an object, which no command finds."""
+    return "zoo.check_data(data)" if of_session(reader) else f"zoo data check {shlex.quote(source)}"
 
 
 def _of_many(some: int, many: int) -> str:
@@ -204,7 +210,7 @@ def _folds(plan: Plan) -> Iterator[str]:
         yield (
             f"The folds are very unequal, of {min(folds.images):,} to {max(folds.images):,} images: many are copies or "
             "near-duplicates, which stay together. The fit without the largest fold sees few images, so the score out "
-            f"of fold is too low. Next: zoo data check {shlex.quote(plan.data.source)} lists them."
+            f"of fold is too low. Next: {_check_of(plan.data.reader, plan.data.source)} lists them."
         )
 
 

@@ -73,6 +73,8 @@ def as_python(words: list[str], plan: Plan) -> str:
             lines.insert(0, _object("backbone", value) or repr(value))
         elif option == "weights" and plan.weights.kind == "own":
             continue  # the values that the module has
+        elif option == "data" and of_session(value):
+            lines.append("data=data")
         else:
             lines.append(f"{option.removeprefix('no_')}={_argument(option, value)}")
     lines += [f"head_options={options!r}"] if options else []

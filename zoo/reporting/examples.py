@@ -25,6 +25,7 @@ from zoo.evaluation.predictions import ImagePrediction
 from zoo.events import silent
 from zoo.model.model import ZooModel
 from zoo.registry.registry import Registry
+from zoo.registry.session import of_session
 from zoo.reporting.gradcam import Relevance, grad_cam, with_heat
 from zoo.reporting.record import RunRecord
 from zoo.specs.plan import Precision
@@ -115,6 +116,8 @@ def gather(record: RunRecord, registry: Registry) -> Examples:
     missing = tuple(prediction.file for prediction in wanted if prediction not in pictures)
     if not pictures:
         reason = f"the images are no longer in {data.path}"
+        if of_session(data.reader):
+            reason = f"the images were an object in Python ({data.path}); zoo.report(run, data=...) shows them"
         return Examples(mistakes_in_all=mistakes_in_all, missing=missing, no_pictures=reason)
     inputs = {prediction: transform(picture, preprocessing) for prediction, picture in pictures.items()}
     shown = [prediction for prediction in [*mistakes, *hits] if prediction in inputs]

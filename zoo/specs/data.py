@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Literal, get_args
+from typing import Any, Literal, Protocol, get_args
 
 from zoo.specs.validation import NAME, check_callables, check_name
 
@@ -193,6 +193,33 @@ class DataSourceSpec:
     def __post_init__(self) -> None:
         check_name("data source", self.name, NAME)
         check_callables(self, "recognises", "read")
+
+
+@dataclass(frozen=True, slots=True)
+class TableData:
+    """A table of pandas, polars or Hugging Face datasets, and which of its columns hold what."""
+
+    frame: ItemsByIndex
+    """The table."""
+    image: str | None = None
+    """The column of images: paths, bytes, PIL images or arrays. Default: `image`, else `path` or `file_name`; of a
+    Hugging Face data set, the one of type Image."""
+    label: str | None = None
+    """The column of labels: texts or whole numbers. Default: `label`; of a Hugging Face data set, the ClassLabel."""
+    split: str | None = None
+    """The column of splits: `train`, `val`, `test`. Default: `split`, where there is one."""
+
+
+class ItemsByIndex(Protocol):
+    """An object with a length and items: a table, a list, a data set, a dictionary of them by split."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: Any, /) -> Any: ...
+
+
+DataLike = str | Path | TableData | ItemsByIndex
+"""What `data` may be: a path, or an object in memory (docs/data.md)."""
 
 
 def not_an_image(name: str) -> Skipped:

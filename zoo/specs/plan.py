@@ -197,7 +197,7 @@ class DataPlan(_PlanPart):
     source: str
     """The data set as the user named it."""
     path: str
-    """Absolute path of the folder, file or pattern of files."""
+    """Absolute path of the folder, file or pattern of files; for an object of a session, what it was, in words."""
     reader: str = FOLDER
     """What read it: `folder`, or `plugin/name` of a data source."""
     sample: bool

@@ -17,7 +17,7 @@ from zoo.planning.request import Request
 from zoo.planning.resolve import Resolved, resolve
 from zoo.process import use_threads
 from zoo.registry.registry import Registry
-from zoo.registry.session import missing_objects
+from zoo.registry.session import missing_objects, of_session
 from zoo.specs.plan import FORMAT, Plan
 from zoo.storage.atomic import parse_json
 from zoo.text import shell_word
@@ -116,6 +116,8 @@ def differences(stored: Plan, current: Plan) -> list[str]:
         "stages": {"__all__": {"inputs", "cut", "kept_bytes", "why", "solver_why", "batch_norm_why"}},
         "weights": {"download", "download_bytes"},
     }
+    if of_session(stored.data.reader):  # an object: its images are known by their digest, whatever holds them
+        ignored["data"] = {"notes"}
     if stored.weights.taken is None:  # as in a plan that was made when zoo did not store it
         ignored["weights"].add("taken")
     return _differences(

@@ -18,8 +18,9 @@ from zoo.data.sources import data_exists
 from zoo.errors import ArtefactError, DataError, OptionError, RunError, ZooError
 from zoo.events import Report
 from zoo.planning.object_version import OBJECT
+from zoo.registry.names import qualified_name
 from zoo.registry.registry import Registry
-from zoo.registry.session import missing_objects
+from zoo.registry.session import missing_objects, of_session
 from zoo.specs.plan import Plan
 from zoo.specs.run_result import Check, Verdict
 from zoo.storage.atomic import parse_json
@@ -80,7 +81,7 @@ def verify(path: Path, registry: Registry, report: Report, *, offline: bool = Fa
         repeated = _repeat(stored, result, proof, registry, report, offline=offline)
     except ZooError as error:
         # Missing data are not a fault of the run. Data that are there and no longer fit its plan are.
-        changed = isinstance(error, (DataError, OptionError)) and data_exists(Path(stored.data.path))
+        changed = isinstance(error, (DataError, OptionError)) and _data_are_there(stored, registry)
         verdict: Verdict = "failed" if changed else "warning"
         repeated = [Check(name="first_steps", verdict=verdict, summary=f"could not be repeated: {error}")]
     return Verification(path, (*repeated, *saved))
@@ -101,6 +102,12 @@ def _refuse_missing(folder: Path, registry: Registry) -> None:
     )
     if missing:
         raise ArtefactError(missing)
+
+
+def _data_are_there(plan: Plan, registry: Registry) -> bool:
+    if of_session(plan.data.reader):
+        return any(qualified_name(source) == plan.data.reader for source in registry.data_sources())
+    return data_exists(Path(plan.data.path))
 
 
 def _repeat(

@@ -39,10 +39,11 @@ def check(path: Path, *, seed: int, workers: int | None, report: Report, registr
         report(Progress(task="check", done=done, total=total))
 
     threads = resolve_workers(workers)
-    data = read_unchecked(find_data(path, registry, report))
+    location = find_data(path, registry, report)
+    data = read_unchecked(location)
     result = survey(data, seed=seed, workers=threads, progress=progress)
     return DataReport(
-        path=str(path),
+        path=location.argument,
         classes=result.classes,
         images={split: tuple(result.counts(split)) for split in result.splits},
         files=len(result.facts),

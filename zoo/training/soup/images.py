@@ -14,6 +14,7 @@ from zoo.events import Progress, Report
 from zoo.planning.request import Request
 from zoo.planning.resolve import dataset_of
 from zoo.registry.registry import Registry
+from zoo.registry.session import of_session
 from zoo.specs.plan import Plan
 from zoo.text import shell_word
 
@@ -37,6 +38,11 @@ def images_of_plan(
     Raises:
         DataError: The data are not there, cannot be read, or are not those of the plan.
     """
+    if data is None and of_session(plan.data.reader):
+        raise DataError(
+            f"{run} was trained on an object in Python ({plan.data.path}), which no name finds again.\n"
+            "Next: give the same object in Python: zoo.soup(RUNS, out=..., data=...)."
+        )
     if data is None and not plan.data.sample and not data_exists(Path(plan.data.path)):
         raise DataError(
             f"The images of {run} are not where they were: there is no {plan.data.path}.\n"

@@ -1,0 +1,158 @@
+"""What a call gives, names, paths and objects, as a request of names and a registry in which they are found."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zoo.errors import DataError, OptionError
+from zoo.events import Report
+from zoo.planning.request import Request, given_arguments, make_request
+from zoo.registry.registry import Registry, default_registry
+from zoo.registry.session import of_session
+from zoo.specs.data import DataLike
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from zoo.specs.backbone import BackboneSpec
+    from zoo.specs.head import HeadCallable, HeadSpec
+
+
+def asked_request(
+    backbone: str | BackboneSpec | nn.Module | Request,
+    arguments: Mapping[str, Any],
+    registry: Registry,
+    on_event: Report,
+    **columns: str | None,
+) -> tuple[Request, Registry]:
+    """Return the request that a call makes, or is, and the registry in which its names mean something.
+
+    `columns` are `image`, `label` and `split` of a table in memory. Raises OptionError for both a request and
+    arguments, and for objects that cannot stand in place of names; DataError for an object that is no data.
+    """
+    if isinstance(backbone, Request):
+        if given := given_arguments(arguments):
+            raise OptionError(
+                f"A request goes alone; also given: {', '.join(given)}.\nNext: put them into the request."
+            )
+        place, registry = with_data(backbone.data, registry, on_event, **columns)
+        return replace(backbone, data=place), registry
+    from zoo.planning.objects import name_objects
+
+    named = name_objects(registry, backbone=backbone, head=arguments["head"], recipe=arguments["recipe"])
+    place, known = with_data(arguments["data"], named.registry, on_event, **columns)
+    names = {"backbone": named.backbone, "head": named.head, "recipe": named.recipe, "data": place}
+    return make_request(**{**arguments, **names}), known
+
+
+def with_data(
+    data: DataLike | None,
+    registry: Registry,
+    on_event: Report,
+    *,
+    image: str | None = None,
+    label: str | None = None,
+    split: str | None = None,
+) -> tuple[Path | None, Registry]:
+    """Return the path of data, or the name of an object, and a registry in which that is found.
+
+    `image`, `label` and `split` name columns of a table in memory. Raises DataError for an object that is no data,
+    OptionError for a column that does not exist.
+    """
+    if image is label is split is None:
+        if data is None:
+            return None, registry
+        if isinstance(data, (str, os.PathLike)):
+            return Path(data).expanduser(), registry
+    from zoo.data.memory.objects import register, with_columns
+
+    return register(with_columns(data, image=image, label=label, split=split), registry, on_event)
+
+
+def with_data_of_run(
+    run: Path, data: DataLike | None, registry: Registry, on_event: Report, *, compared: bool = False
+) -> Registry:
+    """Return a registry in which the data of a run are found: an object, if it was trained on one.
+
+    Args:
+        run: The run folder.
+        data: The same object as then. None: the data have a path.
+        registry: Where all other names are looked up.
+        on_event: Called with every event.
+        compared: Whether nothing later compares the images with those of the plan, so that it is done here.
+
+    Raises:
+        OptionError: Data are given for a run that finds its own, or a path in place of an object.
+        DataError: They are no data, or others than the run's.
+    """
+    if data is None:
+        return registry
+    from zoo.comparing.pairing import Contents
+    from zoo.data.memory.objects import register
+    from zoo.training.stored_plan import read_plan
+
+    plan = read_plan(run)
+    if not of_session(plan.data.reader):
+        raise OptionError(
+            f"{run} was trained on {plan.data.source}, which is found by its path.\n"
+            "Next: leave data out; it is for runs on an object in Python."
+        )
+    if isinstance(data, (str, os.PathLike)):
+        raise OptionError(
+            f"{run} was trained on an object in Python ({plan.data.path}), and data is the path {str(data)!r}.\n"
+            "Next: give the same object again."
+        )
+    _, found = register(data, registry, on_event, described_as=plan.data.path)
+    if compared and Contents(found).of(plan) is None:
+        raise DataError(
+            f"These are not the images of {run} ({plan.data.path}): their digest is another than "
+            f"{plan.data.digest[:12]}.\nNext: give the same images, with the same labels, in the same order."
+        )
+    return found
+
+
+def with_objects_of_run(
+    run: Path,
+    registry: Registry,
+    backbone: str | BackboneSpec | nn.Module | None,
+    head: str | HeadSpec | HeadCallable | None,
+    *,
+    finished: bool = True,
+) -> Registry:
+    """The registry in which the names of a run's plan are found, those of objects too, where these were given.
+
+    Raises RunError where there is no run, OptionError for an object that it does not need.
+    """
+    if backbone is None and head is None:
+        return registry
+    from zoo.planning.objects import stand_in
+    from zoo.training.stored_plan import read_plan
+
+    plan = read_plan(run, finished=finished)
+    given = (plan.backbone.name, backbone), (plan.head.name, head)
+    return stand_in(registry, backbone=given[0], head=given[1], what="this run", preprocessing=plan.preprocessing)
+
+
+def with_objects_of_classifier(
+    path: Path,
+    registry: Registry | None,
+    backbone: str | BackboneSpec | nn.Module | None,
+    head: str | HeadSpec | HeadCallable | None,
+) -> Registry:
+    """The registry in which an artefact's names are found, those of objects too, where these were given.
+
+    Raises ArtefactError where there is no artefact, OptionError for an object that it does not need.
+    """
+    known = registry or default_registry()
+    if backbone is None and head is None:
+        return known
+    from zoo.artefact.read import find_artefact, read_config
+    from zoo.planning.objects import stand_in
+
+    config = read_config(find_artefact(path))
+    given = (config.backbone.name, backbone), (config.head.name, head)
+    return stand_in(known, backbone=given[0], head=given[1], what="this classifier", preprocessing=config.preprocessing)

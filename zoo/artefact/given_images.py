@@ -1,0 +1,135 @@
+"""What a classifier takes to predict: paths, bytes, pictures in memory and folders, mixed, each with its name."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from zoo.data.dataset import natural_key
+from zoo.data.decode import decode, read_image, to_upright_rgb
+from zoo.data.memory.pictures import described, fault_of, is_array, is_picture, is_tensor, to_picture
+from zoo.data.paths import count_images, images_of
+from zoo.errors import DataError, OptionError
+
+ImageLike = str | os.PathLike[str] | bytes | Image.Image | np.ndarray[Any, Any] | Tensor
+"""One image: a path, the bytes of an image file, or a picture in memory."""
+_KINDS = (
+    "An image is a path, the bytes of an image file, a PIL image, an array uint8[H, W, 3] or a tensor uint8[3, H, W]"
+)
+
+
+def images_to_predict(images: ImageLike | Iterable[ImageLike]) -> Iterator[tuple[str, ImageLike]]:
+    """Yield images with their names: the path as given, or `image N` for one in memory, counted from 0.
+
+    A list is looked through before the first one is yielded; what comes one by one is looked at as it comes.
+
+    Args:
+        images: One image or many. A folder stands for the images in it, in natural order; a batch of arrays[N, H, W, 3]
+            or tensors[N, 3, H, W] for N images.
+
+    Raises:
+        DataError: Something is no image, or a folder has none.
+        OptionError: There is no image.
+    """
+    several = _several(images)
+    if isinstance(several, (list, tuple)):
+        if not several:
+            raise OptionError("There is no image to predict: the list is empty.\nNext: give one image or more.")
+        for index, image in enumerate(several):
+            _refuse_no_image(image, index, one=several is not images and len(several) == 1, known=True)
+        return _named(several)
+    return _named(_checked(several))
+
+
+def picture_of(image: ImageLike, name: str) -> Image.Image:
+    """An image as an upright RGB picture. Raises DataError, which begins with the name, if it cannot be read."""
+    if isinstance(image, (str, os.PathLike)):
+        return read_image(Path(image))
+    if isinstance(image, (bytes, bytearray, memoryview)):
+        return decode(bytes(image), name=name)
+    try:
+        return to_upright_rgb(to_picture(image))
+    except DataError as error:
+        raise DataError(f"{name}: {error}") from None
+
+
+def _several(images: Any) -> Iterable[Any]:
+    if isinstance(images, (str, os.PathLike, bytes, bytearray, memoryview, Image.Image)):
+        return [images]
+    if is_array(images) or is_tensor(images):
+        if images.ndim == 4:
+            return list(images)
+        # Paths in an array of texts or objects are a list of them.
+        return images.tolist() if is_array(images) and images.dtype.kind in "OUS" else [images]
+    if isinstance(images, Mapping) or hasattr(images, "columns"):
+        raise DataError(
+            f"The images are {described(images)}, which holds more than images.\n"
+            "Next: give its images alone, such as table['image']."
+        )
+    if hasattr(images, "__getitem__") and not hasattr(type(images), "__iter__"):
+        return _items_of(images)
+    if not isinstance(images, Iterable):
+        raise DataError(f"The images are {described(images)}.\nNext: {_KINDS}, or a list of them.")
+    return images
+
+
+def _items_of(dataset: Any) -> Iterable[Any]:
+    """The images of a data set that gives them, or (image, label), by index."""
+    try:
+        length = len(dataset)
+    except (TypeError, NotImplementedError):
+        raise DataError(
+            f"The images are {described(dataset)}, without a length.\nNext: give a list of its images."
+        ) from None
+    return (dataset[index] for index in range(length))
+
+
+def _checked(images: Iterable[Any]) -> Iterator[Any]:
+    for index, image in enumerate(images):
+        _refuse_no_image(image, index, one=False)
+        yield image
+
+
+def _named(images: Iterable[Any]) -> Iterator[tuple[str, Any]]:
+    for number, image in enumerate(images):
+        if not isinstance(image, (str, os.PathLike)):
+            yield f"image {number}", image
+        elif os.path.isdir(image):  # noqa: PTH112 - for every file of many
+            below = sorted(images_of([Path(image)]), key=lambda path: natural_key(str(path)))
+            # A folder without images cannot be read, and what reads it says so.
+            yield from ((str(path), path) for path in below or [Path(image)])
+        else:
+            yield str(image), image
+
+
+def _refuse_no_image(image: Any, index: int, *, one: bool, known: bool = False) -> None:
+    """Refuse what is no image. `known`: it is in a list, not in a stream, in which what cannot be read is left out."""
+    which = "The image" if one else f"Image {index}"
+    if isinstance(image, (str, os.PathLike)):
+        if known and os.path.isdir(image):  # noqa: PTH112 - for every file of many
+            count_images([Path(image)])
+        return
+    if isinstance(image, (bytes, bytearray, memoryview)):
+        if not len(image):
+            raise DataError(f"{which} has no bytes.")
+        return
+    if is_picture(image):
+        if fault := fault_of(image):
+            raise DataError(f"{which} {fault}.")
+        return
+    if (
+        isinstance(image, (tuple, list))
+        and len(image) == 2
+        and (is_picture(image[0]) or isinstance(image[0], (str, bytes, os.PathLike)))
+    ):
+        raise DataError(
+            f"{which} is a pair, as data to train on have them.\n"
+            "Next: give the images alone: [image for image, label in pairs]."
+        )
+    raise DataError(f"{which} is {described(image)}.\nNext: {_KINDS[0].lower()}{_KINDS[1:]}.")
