@@ -141,7 +141,7 @@ def test_a_document_is_read_as_github_does(documents: ModuleType, page: str, wri
 
 def test_the_notebook_is_shown_with_what_its_cells_showed(notebook: ModuleType, tmp_path: Path) -> None:
     path = tmp_path / "notebook.ipynb"
-    assert notebook.pages(path) == {}
+    assert notebook.pages(path, run=False) == {}
     outputs: list[dict[str, Any]] = [
         {"output_type": "stream", "name": "stdout", "text": ["1 of 2\r", "2 of 2\n", "\x1b[32m<done>\x1b[0m"]},
         {"output_type": "execute_result", "data": {"text/html": ["<b>a</b>\n", "\n| c"], "text/plain": "a"}},
@@ -153,11 +153,33 @@ def test_the_notebook_is_shown_with_what_its_cells_showed(notebook: ModuleType, 
         {"cell_type": "code", "source": [], "outputs": []},
     ]
     path.write_text(json.dumps({"cells": cells}), "utf-8")
-    text = notebook.pages(path)["notebook.md"]
+    text = notebook.pages(path, run=False)["notebook.md"]
     assert text.startswith("# Title\n\ntext\n\n````python\nprint('```')\n````\n\nzoo-output-0\n")
     html = notebook.with_outputs("".join(f"<p>zoo-output-{number}</p>" for number in range(3)))
     assert "2 of 2\n&lt;done&gt;" in html and "1 of 2" not in html and "<b>a</b>\n\n| c" in html
     assert 'src="data:image/png;base64,aGk="' in html and "zoo-output-" not in html
+
+
+def test_a_notebook_without_outputs_says_how_they_are_made(notebook: ModuleType, tmp_path: Path) -> None:
+    path = tmp_path / "notebook.ipynb"
+    cells = [{"cell_type": "markdown", "source": "# A"}, {"cell_type": "code", "source": "1 + 1", "outputs": []}]
+    path.write_text(json.dumps({"cells": cells}), "utf-8")
+    text = notebook.pages(path, run=False)["notebook.md"]
+    assert text.startswith("# A\n\n!!! note") and "ZOO_SITE_NOTEBOOK=run mkdocs build" in text and "1 + 1" in text
+
+
+@pytest.mark.long
+@pytest.mark.filterwarnings("ignore")  # of the kernel's own libraries
+def test_the_notebook_is_run_where_this_is_asked_for(notebook: ModuleType, tmp_path: Path) -> None:
+    pytest.importorskip("ipykernel")
+    nbclient, v4 = pytest.importorskip("nbclient"), pytest.importorskip("nbformat").v4
+    path = tmp_path / "notebook.ipynb"
+    path.write_text(json.dumps(v4.new_notebook(cells=[v4.new_code_cell("6 * 7")])), "utf-8")
+    assert "zoo-output-0" in notebook.pages(path, run=True)["notebook.md"]
+    assert "42" in notebook.with_outputs("<p>zoo-output-0</p>")
+    path.write_text(json.dumps(v4.new_notebook(cells=[v4.new_code_cell("1 / 0")])), "utf-8")
+    with pytest.raises(nbclient.exceptions.CellExecutionError, match="ZeroDivisionError"):
+        notebook.pages(path, run=True)
 
 
 OFFLINE = """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ GENERATED: dict[str, Callable[[], Pages]] = {
     "head pages": specs.head_pages,
     "recipe pages": specs.recipe_pages,
     "reference pages": reference.pages,
-    "notebook pages": lambda: notebook.pages(NOTEBOOK),
+    "notebook pages": lambda: notebook.pages(NOTEBOOK, run=os.environ.get("ZOO_SITE_NOTEBOOK") == "run"),
 }
 """What a word in the navigation stands for."""
 

@@ -1,24 +1,51 @@
-"""The executed notebook as a page: its text, its code, and what its cells showed, as stored in the file."""
+"""The notebook as a page: its text, its code, and what its cells show."""
 
 from __future__ import annotations
 
 import html
 import json
+import os
 import re
+import sys
+import tempfile
 from pathlib import Path
 from typing import Any
+
+NOT_RUN = """!!! note
+
+    This is the code alone. `ZOO_SITE_NOTEBOOK=run mkdocs build` runs it and shows what every cell shows."""
 
 _shown: list[str] = []
 """HTML of outputs by number. A page has `zoo-output-NUMBER` where it belongs, until Markdown is done with it."""
 
 
-def pages(path: Path) -> dict[str, str]:
-    """Text of the notebook's page by its path; empty where there is no notebook."""
+def pages(path: Path, *, run: bool) -> dict[str, str]:
+    """Text of the notebook's page by its path; empty where there is no notebook.
+
+    The notebook is stored without outputs, so that none is out of date: they are there only where it is run.
+    """
     if not path.is_file():
         return {}
     _shown.clear()
-    content = json.loads(path.read_text("utf-8"))
-    return {"notebook.md": "\n\n".join(_cell(each) for each in content["cells"]) + "\n"}
+    content = executed(path) if run else json.loads(path.read_text("utf-8"))
+    texts = [_cell(each) for each in content["cells"]]
+    if not any(cell.get("outputs") for cell in content["cells"]):
+        texts.insert(1, NOT_RUN)
+    return {"notebook.md": "\n\n".join(texts) + "\n"}
+
+
+def executed(path: Path) -> dict[str, Any]:
+    """Run the notebook in a kernel and a folder of its own (a minute), and return its content. An error ends it."""
+    import nbclient
+    import nbformat
+
+    notebook = nbformat.read(path, as_version=4)
+    with tempfile.TemporaryDirectory() as folder:
+        place = {"metadata": {"path": folder}}
+        client = nbclient.NotebookClient(notebook, timeout=600, kernel_name="python3", resources=place)
+        client.execute(env={**os.environ, "PYTHONPATH": os.pathsep.join(each for each in sys.path if each)})
+    content: dict[str, Any] = json.loads(nbformat.writes(notebook))
+    return content
 
 
 def with_outputs(page: str) -> str:
