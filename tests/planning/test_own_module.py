@@ -204,6 +204,7 @@ class Constant(nn.Module):
         (lambda: Wrapped(lambda x: x + torch.rand_like(x)), r"gives other outputs when it is run again"),
         (lambda: small().half(), r"is torch.float16, and zoo trains in float32"),
         (lambda: nn.Sequential(nn.LazyConv2d(4, 3), nn.Flatten()), r"is lazy: '0.weight' has no shape yet"),
+        (lambda: nn.Conv2d(3, 4, 3, device="meta"), r"has no values: 'weight' is on the meta device"),
         (nn.ReLU, r"has no parameters, so it learned nothing"),
         (shared, r"has one tensor under two names, '0.weight' and '1.weight'"),
         (Constant, r"It holds the tensor 'mean', which is neither parameter nor buffer"),

@@ -22,7 +22,7 @@ def test_an_object_is_found_by_its_qualified_name_alone_in_its_session() -> None
 
     assert qualified_name(found) == "session/mine" and of_session(qualified_name(found))
     assert session.head("linear").spec is base.head("linear").spec
-    with pytest.raises(UnknownName):
+    with pytest.raises(UnknownName, match=r"\nNext: pass the object itself as head"):
         base.head("session/mine")
 
 
@@ -44,5 +44,5 @@ def test_a_backbone_of_the_session_is_found_beside_all_others() -> None:
 
     assert session.backbone("session/mine").spec is mine
     assert session.backbone("timm/test_resnet").spec == resnet
-    with pytest.raises(UnknownName):
+    with pytest.raises(UnknownName, match=r"\nNext: pass the object itself as backbone"):
         base.backbone("session/mine")

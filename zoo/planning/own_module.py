@@ -63,9 +63,10 @@ def module_backbone(
             that do not cover every parameter once, or holds something that could not be saved or repeated.
     """
     if not isinstance(module, nn.Module):
+        step = f"a module of that class, {module.__name__}(...)" if isinstance(module, type) else "one of these"
         raise OptionError(
             f"A backbone is a name, a zoo.BackboneSpec or a torch module, and this is a {_type(module)}.\n"
-            "Next: pass the module itself; zoo list backbones shows the names."
+            f"Next: pass {step}; zoo list backbones shows the names."
         )
     module = getattr(module, "_orig_mod", module)  # what torch.compile wraps
     label = _name(module, name)
@@ -74,6 +75,12 @@ def module_backbone(
         what = "says nothing of its preprocessing" if stated is None else f"was given the preprocessing {stated!r}"
         raise OptionError(f"The module {label} {what}, and images need one.\nNext: {_HOW}.")
     refuse_lazy(module, f"The module {label}", "run it once on images, then pass it")
+    empty = [each for each, parameter in module.named_parameters() if parameter.device.type == "meta"]
+    if empty:
+        raise OptionError(
+            f"The module {label} has no values: {empty[0]!r} is on the meta device.\n"
+            "Next: module.to_empty(device='cpu'), load its weights, then pass it."
+        )
     kept = _copied(module, label)
     refuse_unfit(kept, label)
     layout = output_layout(copy.deepcopy(kept), stated, label)  # running may change what a module counts

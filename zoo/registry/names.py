@@ -127,7 +127,7 @@ class Backbones:
 
     def _unknown_provider(self, provider: str, rest: str) -> UnknownName:
         known = [held.spec.name for held, _ in self._providers]
-        hint = f"There are: {', '.join(known) or 'none'}."
+        hint = f"There are: {', '.join(known) or 'none'}.{_pass_it(provider, 'backbone')}"
         having = [each for each in known if self.accepts(f"{each}/{rest}")]
         if nearest(provider, known) and not nearest(provider, having):
             # Both are misspelt, or the near provider lacks it: what is near as a whole.
@@ -203,7 +203,14 @@ def _unknown_spec(kind: str, name: str, offered: Sequence[Contribution[Any]]) ->
     plugin_name, _, bare = name.rpartition("/")
     known = usable_names(offered, qualified=bool(plugin_name))
     elsewhere = [each for each in known if plugin_name and each.endswith(f"/{bare}")]
-    return UnknownName(kind, name, known, first=elsewhere, hint=f"See: zoo list {kind.split()[-1]}s")
+    return UnknownName(
+        kind, name, known, first=elsewhere, hint=f"See: zoo list {kind.split()[-1]}s{_pass_it(plugin_name, kind)}"
+    )
+
+
+def _pass_it(plugin: str, kind: str) -> str:
+    """What to do about a name of the session, which objects have for as long as a call lasts."""
+    return f"\nNext: pass the object itself as {kind}; such names stand for objects." if plugin == "session" else ""
 
 
 def qualified_name(offered: Contribution[Any]) -> str:

@@ -94,7 +94,8 @@ def choose_weights(backbone: ResolvedBackbone, asked: str) -> WeightsChoice:
         check_weights_file(path)
         return WeightsChoice(kind="file", tag=tag, path=path)
     tags = ", ".join(backbone.spec.tags) or "none"
-    hint = f"{backbone.spec.name} has: {tags}. A file is given by its path, random weights by 'random'."
+    own = " The values of the module itself are taken without any." if backbone.spec.own else ""
+    hint = f"{backbone.spec.name} has: {tags}. A file is given by its path, random weights by 'random'.{own}"
     # Where the name of the backbone holds a tag, no other one is accepted.
     usable = [*([named] if named else backbone.spec.tags), *(["default"] if tag or backbone.spec.own else []), "random"]
     raise UnknownName("weights tag", asked, usable, hint=hint)
