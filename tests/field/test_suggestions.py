@@ -18,6 +18,7 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
+import pandas
 import pytest
 import typer
 import zoo
@@ -30,8 +31,10 @@ from zoo.cli.console import Verbosity
 from zoo.cli.list import show_list
 from zoo.cli.options import LIST_KINDS
 from zoo.cli.show import show_name
+from zoo.data.memory.objects import register
 from zoo.data.sources import find_data
 from zoo.errors import ArtefactError, RecipeError, RunError, ZooError, meant, nearest
+from zoo.events import silent
 from zoo.exporting.export import export
 from zoo.exporting.formats import FORMATS
 from zoo.model.devices import available_devices, choose_device
@@ -479,6 +482,9 @@ PLACES = {
     "zoo.cli.list._kind_hint": "list: kinds",
     "zoo.cli.list_backbones.matching": "list: backbones, list: weights",
     "zoo.cli.show._find": "shown names",
+    "zoo.data.memory.contents._hint": "test_a_word_about_data_in_memory_is_answered_with_one_that_it_takes",
+    "zoo.data.memory.objects._refuse_no_splits": "test_a_word_about_data_in_memory_is_answered_with_one_that_it_takes",
+    "zoo.data.memory.tables._column": "test_a_word_about_data_in_memory_is_answered_with_one_that_it_takes",
     "zoo.data.folder.no_folder_message": "data: path",
     "zoo.data.sources._named": "data: sources",
     "zoo.data.listing._split_names": "data: splits",
@@ -714,6 +720,23 @@ def test_a_column_of_a_table_is_answered_with_a_column_that_is_there(place: Path
         # The next step: to name the column label.
         path.write_text(path.read_text().replace(wrong, "label"))
         zoo.check_data(path)
+
+
+@pytest.mark.parametrize("what", ["path", "split", "column"])
+def test_a_word_about_data_in_memory_is_answered_with_one_that_it_takes(what: str, place: Path) -> None:
+    files = sorted((place / "photos").rglob("*.jpg"))[:4]
+    pairs = [(file, "ab"[index % 2]) for index, file in enumerate(files)]
+    table = pandas.DataFrame(pairs, columns=["photo", "species"])
+    objects: dict[str, tuple[list[str], Callable[[str], Any]]] = {
+        "path": ([str(file) for file in files], lambda word: [(word, "a")]),
+        "split": (list(SPLIT_NAMES), lambda word: {word: pairs}),
+        "column": (["photo"], lambda word: zoo.TableData(table, image=word, label="species")),
+    }
+    words, make = objects[what]
+
+    made, refused = refused_suggestions(lambda word: register(make(word), default_registry(), silent), words, every=3)
+
+    assert refused == [] and made
 
 
 @pytest.mark.parametrize("column", ["accept", "suggested"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -136,5 +137,10 @@ def apply_suspects(
     """
     from zoo.advice.relabel import apply_suspects as write
 
+    if not isinstance(path, (str, os.PathLike)):
+        raise OptionError(
+            "apply_suspects writes a table of the files of a data set, and these data are an object in memory.\n"
+            "Next: change its labels yourself; the suspects of check_labels name each image."
+        )
     data, file, table = (Path(each).expanduser() for each in (path, suspects, out))
     return write(data, file, table, registry or default_registry(), on_event)

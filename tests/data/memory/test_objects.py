@@ -182,6 +182,17 @@ def test_columns_are_those_that_are_named_else_those_of_the_usual_name_or_type()
     assert list(read(split, image="file", label="species", split="part").splits) == ["train", "val"]
 
 
+def test_columns_of_hugging_face_are_found_by_their_type_before_their_name() -> None:
+    stored = datasets.Dataset.from_dict(
+        {"picture": [image for image, _ in pairs()], "kind": [0, 1] * 4, "caption": list("tuvwxyzq")}
+    ).cast_column("picture", datasets.Image())
+    named = stored.cast_column("kind", datasets.ClassLabel(names=["ant", "bee"]))
+    assert read(named).classes == ("ant", "bee")
+    assert read(stored.remove_columns("kind").add_column("label", [3, 4] * 4)).classes == ("3", "4")
+    with pytest.raises(DataError, match=r"several columns of labels: kind, again.\nNext: .* label='kind'"):
+        read(named.add_column("again", [0, 1] * 4).cast_column("again", datasets.ClassLabel(names=["a", "b"])))
+
+
 def test_nothing_is_imported_to_know_a_table_by() -> None:
     code = (
         "import sys, zoo, numpy as np\n"
@@ -272,6 +283,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "unknown split": (table(split=["trian", "val"] * 4), "has the split 'trian' (of 0000000). Did you mean 'train'?"),
     "some splits": (table(split=["train", None] * 4), "4 rows have no split: row 1"),
     "other split": ({"train": table(split=["train", "val"] * 4)}, "is given as train, and its column 'split' says val"),
+    "three": ((pairs(), pairs(), pairs()), "are 3 in a tuple; two are (train, val).\nNext: name them, {'train': ...,"),
     "transform": (datasets.Dataset.from_dict({"a": [1]}).with_transform(dict), "Next: give dataset.with_format(None)"),
     "column twice": (pd.DataFrame([[1, 2, 3]], columns=["image", "image", "label"]), "'image' more than once"),
     "unlabelled": (

@@ -142,6 +142,8 @@ def test_so_does_every_function_that_looks_at_data_before_a_run() -> None:
     assert zoo.learning_curve(images, "timm/test_resnet", weights="random").data == "a list of 24 images"
     found = zoo.shortlist(images, backbones="timm/test_resnet=random", tune=False)
     assert found.data == "a list of 24 images"
+    with pytest.raises(OptionError, match=r"these data are an object in memory.\nNext: change its labels yourself"):
+        zoo.apply_suspects(images, "suspects.csv", "new.csv")  # type: ignore[arg-type]
     assert found.best.command == "zoo.finetune('timm/test_resnet', data=data, weights='random')"
 
 

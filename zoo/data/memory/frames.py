@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from zoo.errors import DataError
 from zoo.text import counted
 
-_IMAGE, _LABEL = "image", "label"
+_LABEL = "label"
 
 
 class ColumnTable(Protocol):
@@ -176,7 +176,8 @@ class HuggingFaceFrame:
 
     def label_columns(self) -> list[str]:
         texts = [name for name, kind in self._features() if getattr(kind, "dtype", None) in ("string", "large_string")]
-        return self._of_kind("ClassLabel") or texts
+        # A column that is called label is one before texts that happen to be there, such as captions.
+        return self._of_kind("ClassLabel") or ([_LABEL] if _LABEL in self.names else texts)
 
     def class_names(self, column: str) -> Sequence[str] | None:
         names: Sequence[str] | None = getattr(dict(self._features())[column], "names", None)

@@ -115,8 +115,20 @@ def _parts(data: Any, labels: ClassNames, report: Report) -> Iterator[Part]:
         for key, part in zip(("train", "val"), data, strict=True):
             read = _part(part, labels, report, key=key)
             yield replace(read, what=f"{key}: {read.what}")
+    elif isinstance(data, tuple) and len(data) > 2 and all(map(_is_whole, data)):
+        raise DataError(
+            f"The data are {len(data)} in a tuple; two are (train, val).\n"
+            "Next: name them, {'train': ..., 'val': ..., 'test': ...}."
+        )
     else:
         yield _part(data, labels, report, key=None)
+
+
+def _is_whole(data: Any) -> bool:
+    """Whether an object is a table, a list of pairs or a data set rather than a pair."""
+    if isinstance(data, (list, tuple)):
+        return not is_pair(data) and all(isinstance(each, (list, tuple)) for each in data[:1])
+    return _has_columns(data) or (is_mapped(data) and not is_array(data) and not is_tensor(data))
 
 
 def _part(data: Any, labels: ClassNames, report: Report, *, key: str | None) -> Part:
