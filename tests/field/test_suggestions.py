@@ -25,11 +25,11 @@ from tests.distributions import HEAD, PROVIDER
 from tests.field.pictures import pictures_of, write_pictures
 from zoo.advice.candidate_backbones import Limits, find_candidates
 from zoo.artefact.read import find_artefact
-from zoo.cli.console import Verbosity
 from zoo.cli.list import show_list
 from zoo.cli.options import LIST_KINDS
 from zoo.cli.show import show_name
 from zoo.data.sources import find_data
+from zoo.display.console import Verbosity
 from zoo.errors import ArtefactError, RecipeError, RunError, ZooError, meant, nearest
 from zoo.exporting.export import export
 from zoo.exporting.formats import FORMATS

@@ -18,11 +18,11 @@ from zoo.data.sample import sample_image
 from zoo.errors import RunError
 from zoo.evaluation.predictions import from_csv
 from zoo.events import Event, Note, StageStarted
+from zoo.model.gradcam import grad_cam
 from zoo.registry.registry import default_registry
 from zoo.reporting.charts import class_bars, shares_of_time
 from zoo.reporting.command import command_of
 from zoo.reporting.examples import least_certain_hits, most_confident_mistakes
-from zoo.reporting.gradcam import grad_cam
 from zoo.reporting.svg import ticks
 from zoo.specs.plan import Plan
 from zoo.training.stored_plan import differences

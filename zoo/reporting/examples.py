@@ -22,9 +22,9 @@ from zoo.data.sources import read_again
 from zoo.data.transform import transform
 from zoo.errors import DataError, ZooError
 from zoo.evaluation.predictions import ImagePrediction
+from zoo.model.gradcam import Relevance, grad_cam, with_heat
 from zoo.model.model import ZooModel
 from zoo.registry.registry import Registry
-from zoo.reporting.gradcam import Relevance, grad_cam, with_heat
 from zoo.reporting.record import RunRecord
 from zoo.specs.plan import Precision
 from zoo.specs.preprocessing import Preprocessing
