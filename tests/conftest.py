@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import zoo
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # The tests run in as many processes as there are cores: threads of torch would only wait for one another.
@@ -52,11 +54,10 @@ def _own_cache(cache: Path) -> Iterator[None]:
 def _unmeasured() -> Iterator[None]:
     """Runs compute in plain float32 unless a test asks for tuning: measuring which precision is fastest takes seconds
     for every model, and what it chooses differs between machines."""
-    from zoo import api
     from zoo.planning.request import Request
 
     with pytest.MonkeyPatch.context() as patch:
-        for function in (Request.__init__, api.finetune, api.plan):
+        for function in (Request.__init__, inspect.unwrap(zoo.finetune), inspect.unwrap(zoo.plan)):
             patch.setitem(function.__kwdefaults__, "tune", False)
         yield
 

@@ -12,7 +12,11 @@ from pathlib import Path
 
 import pytest
 import torch
+import typer
 import zoo
+import zoo.plugin
+from zoo import errors
+from zoo.cli.app import app
 from zoo.errors import OptionError
 from zoo.planning.request import Request
 from zoo.registry import hooks
@@ -36,6 +40,7 @@ def test_the_public_names_are_these() -> None:
             "load",
             "learning_curve",
             "report",
+            "resume",
             "shortlist",
             "soup",
             "verify",
@@ -49,15 +54,19 @@ def test_the_public_names_are_these() -> None:
         *(
             "Classifier",
             "Comparison",
+            "Evaluation",
+            "Exported",
+            "Plan",
+            "Request",
+            "Verification",
             "DataReport",
             "Prediction",
             "Result",
             "Registry",
             "Shortlist",
             "Soup",
-            "ZooError",
-            "WeightsMismatch",
         ),
+        *(name for name, each in vars(errors).items() if inspect.isclass(each) and issubclass(each, errors.ZooError)),
         *("hookimpl", "Backbone", "BackboneProvider", "BackboneSpec", "FeatureShape", "Group", "HeadSpec", "HubFile"),
         *(
             "Event",
@@ -71,7 +80,7 @@ def test_the_public_names_are_these() -> None:
         ),
         *("CheckpointSaved", "StageFinished", "RunFinished", "RunStopped"),
         *("CurveReport", "LabelCheck", "Relabelled", "Suspect", "apply_suspects", "check_labels"),
-        *("DataError", "DataSourceSpec", "Skipped", "SourceImage", "SourceListing", "is_image_name", "split_named"),
+        *("DataSourceSpec", "Skipped", "SourceImage", "SourceListing", "is_image_name", "split_named"),
         *("ClassFolders", "EmptyClass", "FolderFile", "passed_over"),
         *("BackboneFacts", "cached_json", "draw_confusion", "kept_json", "measure", "skip_init", "undrawn"),
         *("NoOptions", "Preprocessing", "RecipeSpec", "UrlFile", "WeightsSpec", "load_weights", "recipe_from_toml"),
@@ -86,7 +95,7 @@ def test_every_field_of_a_request_is_an_argument_with_the_same_default(function:
     arguments = inspect.signature(function).parameters
     fields = inspect.signature(Request).parameters
     assert set(fields) <= set(arguments)
-    assert arguments["backbone"].default is None  # a request or a stopped run may stand in its place
+    assert next(iter(arguments)) == "backbone" and arguments["backbone"].default is inspect.Parameter.empty
     for name in fields.keys() - {"backbone", "head_options"}:
         assert arguments[name].default == fields[name].default, name
     assert dict(arguments["head_options"].default) == {}
@@ -97,10 +106,27 @@ def test_a_request_beside_other_arguments_is_refused_and_so_is_none_at_all() -> 
     for name, value in (("seed", 1), ("tune", True), ("epochs", 0), ("workers", 0), ("set", ["head.lr=1"])):
         with pytest.raises(OptionError, match=rf"also given: {name}\."):
             zoo.plan(request, **{name: value})
-        with pytest.raises(OptionError, match=rf"also given: {name}\."):
-            zoo.finetune(resume="nowhere", **{name: value})
     with pytest.raises(OptionError, match=r"A backbone is needed"):
-        zoo.plan()
+        zoo.plan("")
+
+
+def test_the_command_lines_options_are_the_arguments_of_the_library() -> None:
+    """What one of them lacks is lacking for a reason, which stands here."""
+    command = typer.main.get_command(app).commands["finetune"]  # type: ignore[attr-defined]
+    of_the_library = {"registry", "on_event"}  # objects
+    of_the_command = {"help", "as_json", "resume"}  # `zoo.resume` is a function of its own
+    spelled = {"head_option": "head_options", "set_": "set", "no_tune": "tune", "no_report": "report"}
+    spelled["observer"] = "observers"
+    options = {spelled.get(option.name, option.name) for option in command.params} - of_the_command
+    assert options == set(inspect.signature(zoo.finetune).parameters) - of_the_library
+
+
+def test_what_authors_of_plugins_need_stands_in_one_module_and_still_in_zoo() -> None:
+    assert set(zoo.plugin.__all__) < set(zoo.__all__)
+    for name in zoo.plugin.__all__:
+        assert getattr(zoo.plugin, name) is getattr(zoo, name)
+    hooks_return = {"BackboneProvider", "HeadSpec", "RecipeSpec", "ObserverSpec", "DataSourceSpec", "hookimpl"}
+    assert hooks_return <= set(zoo.plugin.__all__)
 
 
 def test_the_names_are_listed_with_the_version() -> None:

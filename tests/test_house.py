@@ -15,19 +15,19 @@ PACKAGES = [ZOO, *(ROOT / "plugins").glob("zoo_*"), ROOT / "heads" / "zoo_heads"
 LOOSE = {
     "__init__": "the public names",
     "__main__": "`python -m zoo`",
-    "api": "what the public functions do",
     "errors": "what every package raises",
     "events": "what every package reports",
     "process": "all that changes the process as a whole",
+    "plugin": "the names of `zoo` that authors of plugins need",
     "text": "names and amounts as people read them, in every package",
 }
 SIZES = {
     "zoo.__main__": "an entry point",
-    "zoo.api": "every public function with every argument and what it means",
     "zoo.cli.compare": "one command, whose text the library writes",
     "zoo.cli.data": "one command, whose text the library writes",
     "zoo.exporting.formats": "the one table of formats, light enough for `zoo --help`",
     "zoo.exporting.pt2": "one file for each format",
+    "zoo.plugin": "its names stand in the stub beside it",
     "zoo.planning.batch_norm": "one decision, with the number that it turns on",
     "zoo.planning.batch_sizes": "pure arithmetic that light modules and the training loop share",
     "zoo.planning.versions": "must stay free of torch",

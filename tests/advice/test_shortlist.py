@@ -59,7 +59,7 @@ def small_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_backbones_are_ranked_on_the_training_images_and_a_second_call_reads_the_cache(shapes: Path) -> None:
     events: list[Event] = []
-    found = zoo.shortlist(shapes, backbones=TWO, budget="5m", report=events.append)
+    found = zoo.shortlist(shapes, backbones=TWO, budget="5m", on_event=events.append)
     assert {each.candidate.label for each in found.ranked} == {"test_resnet=random", "test_vit=random"}
     assert [each.images for each in found.ranked] == [36, 36], "12 of each class; val and test are not looked at"
     first, second = found.ranked
@@ -69,7 +69,7 @@ def test_backbones_are_ranked_on_the_training_images_and_a_second_call_reads_the
     done = [event for event in events if isinstance(event, Progress) and event.unit == "backbones"]
     assert [event.done for event in done] == [0, 1, 2]
     again: list[Event] = []
-    repeated = zoo.shortlist(shapes, backbones=TWO, budget="5m", report=again.append)
+    repeated = zoo.shortlist(shapes, backbones=TWO, budget="5m", on_event=again.append)
     assert [each.accuracy for each in repeated.ranked] == [each.accuracy for each in found.ranked]
     assert [each.loss for each in repeated.ranked] == [each.loss for each in found.ranked]
     assert not [event for event in again if isinstance(event, Progress) and event.task.startswith("features")]
@@ -121,7 +121,7 @@ def test_ctrl_c_gives_the_ranking_so_far(shapes: Path) -> None:
         if isinstance(event, Progress) and event.unit == "backbones" and event.done == 1:
             raise KeyboardInterrupt
 
-    found = zoo.shortlist(shapes, backbones=TWO, budget="5m", report=press)
+    found = zoo.shortlist(shapes, backbones=TWO, budget="5m", on_event=press)
     assert found.interrupted and len(found.ranked) == 1 and len(found.left_out) == 1
 
 

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def run(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("hub") / "run"
     tiny = {"backbone": "timm/test_resnet", "weights": "random", "recipe": "head_only", "epochs": 1}
-    return zoo.finetune(data=shapes, out=out, tune=False, page=False, **tiny).path
+    return zoo.finetune(data=shapes, out=out, tune=False, report=False, **tiny).path
 
 
 @pytest.fixture

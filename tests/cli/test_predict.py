@@ -227,7 +227,7 @@ def test_evaluating_decodes_each_file_once_and_accounts_for_all(
         store, "decode_closely", lambda content, *, name: (decoded.append(name), original(content, name=name))[1]
     )
     events: list[Event] = []
-    found = zoo.evaluate(run_folder, data=data, report=events.append)
+    found = zoo.evaluate(run_folder, data=data, on_event=events.append)
     assert len(decoded) == len(set(decoded)) == 20
     assert found.images == 18 and set(found.unreadable) == {"blue/bad.jpg", "red/bad.jpg"}
     assert sum("Left out, unreadable" in each.text for each in events if isinstance(each, Note)) == 2

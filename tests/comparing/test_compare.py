@@ -31,7 +31,7 @@ def train(data: Path, out: Path, **arguments: Any) -> Path:
         "recipe": "head_only",
         "epochs": 2,
         "tune": False,
-        "page": False,
+        "report": False,
     }
     return zoo.finetune(data=data, out=out, **{**defaults, **arguments}).path
 

@@ -269,7 +269,7 @@ def test_missing_packages_are_named_with_the_extra(
 def test_what_was_trained_in_bfloat16_is_exported_in_float32_which_is_said(few: Path, tmp_path: Path) -> None:
     run = trained(few, tmp_path / "run", backbone="timm/test_resnet", precision="bfloat16")
     said: list[Any] = []
-    made = zoo.export(run, to="timm", report=said.append)
+    made = zoo.export(run, to="timm", on_event=said.append)
     assert "trained in bfloat16; exported and compared in float32" in said[0].text
     assert made.path == run / "model-timm" and made.largest_difference <= 1e-4 * made.largest_logit
 
@@ -302,7 +302,7 @@ def test_a_classifier_whose_proof_failed_says_so_when_it_is_exported(of_timm: Pa
     copy = Path(shutil.copytree(of_timm / "model", tmp_path / "model"))
     mark_failed(copy)
     notes: list[str] = []
-    zoo.export(copy, to="timm", report=lambda event: notes.append(getattr(event, "text", "")))
+    zoo.export(copy, to="timm", on_event=lambda event: notes.append(getattr(event, "text", "")))
     assert any("proof of this classifier's run failed" in text for text in notes)
 
 

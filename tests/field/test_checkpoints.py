@@ -173,7 +173,7 @@ def notes_of(**arguments: Any) -> tuple[zoo.Plan, list[Note]]:
         if isinstance(event, Note) and "Weights taken" in event.text:
             notes.append(event)
 
-    return zoo.plan(**arguments, report=report), notes
+    return zoo.plan(**arguments, on_event=report), notes
 
 
 def test_where_two_fit_the_note_says_which_was_not_taken_and_how_to_take_it(few: Path, tmp_path: Path) -> None:
@@ -332,13 +332,13 @@ def test_a_plan_from_before_is_resumed_with_the_raw_weights_that_it_began_with(f
         for name in ("both", "raw")
     }
     with pytest.raises(KeyboardInterrupt):
-        zoo.finetune(**usual, weights=str(tmp_path / "both.pth"), out=tmp_path / "old", report=Stop())
+        zoo.finetune(**usual, weights=str(tmp_path / "both.pth"), out=tmp_path / "old", on_event=Stop())
     stored = json.loads((tmp_path / "old" / "plan.json").read_text("utf-8"))
     assert stored["weights"].pop("taken") == "state_dict_ema"
     for key in ("download", "download_bytes"):
         stored["weights"].pop(key)
     (tmp_path / "old" / "plan.json").write_text(json.dumps(stored), "utf-8")
-    resumed = zoo.finetune(resume=tmp_path / "old")
+    resumed = zoo.resume(tmp_path / "old")
     backbones = {
         name: zoo.load(run.path).model.backbone.state_dict() for name, run in {**expected, "old": resumed}.items()
     }
@@ -350,8 +350,8 @@ def test_a_run_with_the_average_is_resumed_with_it(few: Path, tmp_path: Path) ->
     torch.save(LIKE_TIMM["model and model_ema"], tmp_path / "both.pth")
     usual = {"backbone": NAME, "data": few, "recipe": "head_only", "epochs": 1, "tune": False}
     with pytest.raises(KeyboardInterrupt):
-        zoo.finetune(**usual, weights=str(tmp_path / "both.pth"), out=tmp_path / "run", report=Stop())
-    resumed = zoo.finetune(resume=tmp_path / "run")
+        zoo.finetune(**usual, weights=str(tmp_path / "both.pth"), out=tmp_path / "run", on_event=Stop())
+    resumed = zoo.resume(tmp_path / "run")
     assert same(zoo.load(resumed.path).model.backbone.state_dict(), EMA)
 
 

@@ -35,7 +35,7 @@ run()
 """zoo, where a picture takes half a minute to decode, in threads that Python waits for."""
 STUCK = """
 import pathlib, time
-import zoo.cli.weights, zoo.api
+import zoo, zoo.cli.weights
 from zoo.cli.main import run
 
 def list_weights(pattern):
@@ -46,7 +46,7 @@ def list_weights(pattern):
         except BaseException:
             pass
 
-zoo.api.list_weights = list_weights
+zoo.list_weights = list_weights
 run()
 """
 """zoo, where something swallows every exception, as some libraries do with KeyboardInterrupt."""
@@ -196,4 +196,4 @@ def test_the_library_still_raises_keyboard_interrupt(few: Path, tmp_path: Path) 
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        zoo.finetune(backbone="timm/test_resnet", weights="random", data=few, out=tmp_path / "run", report=press)
+        zoo.finetune(backbone="timm/test_resnet", weights="random", data=few, out=tmp_path / "run", on_event=press)

@@ -88,7 +88,7 @@ def test_a_fault_of_zoo_itself_is_a_traceback_for_people_and_a_kind_for_programs
     def fail(pattern: str) -> None:
         raise RuntimeError("not\nplanned")
 
-    monkeypatch.setattr("zoo.api.list_weights", fail)
+    monkeypatch.setattr("zoo.list_weights", fail)
     with pytest.raises(RuntimeError):
         zoo_inside("weights", "list", "--json")
     error = json.loads(capsys.readouterr().out)["error"]

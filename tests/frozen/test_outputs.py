@@ -168,7 +168,7 @@ def test_when_memory_runs_out_all_rows_are_made_in_smaller_pieces(
     # Nothing of it stands for what whole pieces give.
     monkeypatch.setattr(ZooModel, "outputs_before", whole)
     events: list[Event] = []
-    zoo.finetune(**TINY, recipe=recipe, data=shapes, out=tmp_path / "again", report=events.append)
+    zoo.finetune(**TINY, recipe=recipe, data=shapes, out=tmp_path / "again", on_event=events.append)
     assert computed(events) > 0
 
 
@@ -266,7 +266,7 @@ def test_cold_warm_half_filled_and_damaged_caches_give_the_same_bytes(
 ) -> None:
     def run(name: str) -> tuple[bytes, int]:
         events: list[Event] = []
-        result = zoo.finetune(**TINY, recipe=recipe, data=shapes, out=tmp_path / name, report=events.append)
+        result = zoo.finetune(**TINY, recipe=recipe, data=shapes, out=tmp_path / name, on_event=events.append)
         assert result.proof == "passed"
         return weights_of(result), computed(events)
 
@@ -298,7 +298,7 @@ def test_rows_of_another_backbone_under_a_right_digest_are_found_out(
             rows = file.get_tensor("rows")
         cache.keep(CacheKey(entry.facts), path.stem, Block(rows + 1, tuple(range(rows.ndim))))
     events: list[Event] = []
-    again = zoo.finetune(**TINY, recipe=recipe, data=shapes, out=tmp_path / "again", report=events.append)
+    again = zoo.finetune(**TINY, recipe=recipe, data=shapes, out=tmp_path / "again", on_event=events.append)
     assert weights_of(again) == weights_of(first)
     assert any(
         isinstance(event, Note) and "differ from what this machine computes now" in event.text for event in events
@@ -308,10 +308,10 @@ def test_rows_of_another_backbone_under_a_right_digest_are_found_out(
 def test_another_head_begins_with_what_the_first_left(few: Path, tmp_path: Path, cold: Path) -> None:
     usual = {**TINY, "recipe": "head_only", "epochs": 1, "data": few}
     events: list[Event] = []
-    zoo.finetune(**usual, head="linear", out=tmp_path / "linear", report=events.append)
+    zoo.finetune(**usual, head="linear", out=tmp_path / "linear", on_event=events.append)
     assert computed(events) > 0
     events.clear()
-    assert zoo.finetune(**usual, head="cosine", out=tmp_path / "cosine", report=events.append).proof == "passed"
+    assert zoo.finetune(**usual, head="cosine", out=tmp_path / "cosine", on_event=events.append).proof == "passed"
     assert computed(events) == 0
 
 
@@ -330,7 +330,7 @@ def test_whatever_changes_the_features_is_another_subject(
     usual = {**TINY, "recipe": "head_only", "epochs": 1, "data": few}
     zoo.finetune(**usual, out=tmp_path / "one")
     events: list[Event] = []
-    zoo.finetune(**usual, **change, out=tmp_path / "other", report=events.append)
+    zoo.finetune(**usual, **change, out=tmp_path / "other", on_event=events.append)
     assert computed(events) > 0 and len(entries(features_folder())) == 2
 
 
@@ -375,8 +375,8 @@ def test_a_run_stopped_in_a_stage_with_a_kept_prefix_goes_on_to_the_same_bytes(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        zoo.finetune(**TINY, recipe=recipe, data=few, out=tmp_path / "stopped", report=stop)
-    resumed = zoo.finetune(resume=tmp_path / "stopped")
+        zoo.finetune(**TINY, recipe=recipe, data=few, out=tmp_path / "stopped", on_event=stop)
+    resumed = zoo.resume(tmp_path / "stopped")
     assert weights_of(resumed) == weights_of(whole)
 
 

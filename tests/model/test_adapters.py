@@ -94,8 +94,8 @@ def test_a_run_interrupted_while_adapters_train_ends_in_the_bytes_of_an_uninterr
     whole = zoo.finetune(**given, out=tmp_path / "whole").path
     broken = tmp_path / "broken"
     with pytest.raises(KeyboardInterrupt):
-        zoo.finetune(**given, out=broken, report=Interrupting())
-    zoo.finetune(resume=broken)
+        zoo.finetune(**given, out=broken, on_event=Interrupting())
+    zoo.resume(broken)
     artefacts = [(run / "model" / "model.safetensors").read_bytes() for run in (whole, broken)]
     assert artefacts[0] == artefacts[1]
 

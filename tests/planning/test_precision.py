@@ -60,7 +60,9 @@ def test_a_measurement_is_made_once_and_used_again(few: Path, tmp_path: Path, mo
     plans, said = [], []
     for _ in range(2):
         events: list[Event] = []
-        plans.append(zoo.plan(backbone="timm/test_resnet", weights="random", data=few, tune=True, report=events.append))
+        plans.append(
+            zoo.plan(backbone="timm/test_resnet", weights="random", data=few, tune=True, on_event=events.append)
+        )
         said.append(sum("Measuring" in each.text for each in events if isinstance(each, Note)))
     assert said == [1, 0]
     assert plans[0].speeds == plans[1].speeds and len(plans[0].speeds) == 3

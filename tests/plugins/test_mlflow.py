@@ -82,13 +82,13 @@ def test_a_run_that_goes_on_is_one_run_and_the_next_is_another(few: Path, tmp_pa
             stopped = True
             raise KeyboardInterrupt
 
-    said: dict[str, Any] = {"observers": ["mlflow"], "page": False, "tune": False}
+    said: dict[str, Any] = {"observers": ["mlflow"], "report": False, "tune": False}
     with pytest.raises(KeyboardInterrupt):
-        zoo.finetune(**tiny, epochs=1, out=tmp_path / "run", report=stop, **said)
+        zoo.finetune(**tiny, epochs=1, out=tmp_path / "run", on_event=stop, **said)
     (begun,) = _runs(tmp_path)
     assert begun.info.status == "KILLED"
     del said["tune"]
-    zoo.finetune(resume=tmp_path / "run", **said)
+    zoo.resume(tmp_path / "run", **said)
     (whole,) = _runs(tmp_path)
     assert whole.info.run_id == begun.info.run_id and whole.info.status == "FINISHED"
     epochs = _client(tmp_path).get_metric_history(whole.info.run_id, "train/loss")

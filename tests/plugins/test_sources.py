@@ -106,8 +106,8 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(kind: str, packed: Packed, of_f
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        zoo.finetune(**TINY, data=packed(kind), out=tmp_path / "run", report=stop)
-    assert weights(zoo.finetune(resume=tmp_path / "run").path) == weights(of_folder)
+        zoo.finetune(**TINY, data=packed(kind), out=tmp_path / "run", on_event=stop)
+    assert weights(zoo.resume(tmp_path / "run").path) == weights(of_folder)
 
 
 def test_a_run_does_not_go_on_with_other_pictures_and_verify_tells_changed_from_gone(few: Path, tmp_path: Path) -> None:
@@ -119,12 +119,12 @@ def test_a_run_does_not_go_on_with_other_pictures_and_verify_tells_changed_from_
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        zoo.finetune(**TINY, data=path, out=tmp_path / "stopped", report=stop)
+        zoo.finetune(**TINY, data=path, out=tmp_path / "stopped", on_event=stop)
     run = zoo.finetune(**TINY, data=path, out=tmp_path / "run").path
     names = sorted(content)
     write_tar(path, {**content, names[0]: content[names[1]]})
     with pytest.raises(Refused, match=r"data\.digest"):
-        zoo.finetune(resume=tmp_path / "stopped")
+        zoo.resume(tmp_path / "stopped")
     assert not zoo.verify(run).passed
     path.write_bytes(path.read_bytes()[:3000])
     broken, *_ = zoo.verify(run).checks

@@ -130,7 +130,7 @@ def usual(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, A
 @pytest.fixture(scope="module")
 def finished(usual: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> tuple[zoo.Result, list[Event]]:
     events: list[Event] = []
-    result = zoo.finetune(**usual, out=tmp_path_factory.mktemp("runs") / "with", report=events.append)
+    result = zoo.finetune(**usual, out=tmp_path_factory.mktemp("runs") / "with", on_event=events.append)
     return result, events
 
 
@@ -198,8 +198,8 @@ def test_a_run_stopped_in_or_after_such_a_stage_is_resumed_to_the_same_bytes(
     for moment in ("step", "epoch"):
         monkeypatch.setitem(checkpoint.SECONDS_BETWEEN, moment, 0.0)
     with pytest.raises(KeyboardInterrupt):
-        zoo.finetune(**usual, out=tmp_path / "run", report=Stopping(stage, number))
-    resumed = zoo.finetune(resume=tmp_path / "run")
+        zoo.finetune(**usual, out=tmp_path / "run", on_event=Stopping(stage, number))
+    resumed = zoo.resume(tmp_path / "run")
     whole, _ = finished
     assert digest(resumed.path) == digest(whole.path) and history(resumed.path) == history(whole.path)
     assert [stage["epochs"] for stage in resumed.content["stages"]] == [

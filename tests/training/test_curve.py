@@ -20,7 +20,7 @@ USUAL: dict[str, Any] = {"backbone": "timm/test_resnet", "weights": "random", "r
 def test_a_run_that_begins_with_a_head_keeps_its_curve_and_shows_it(
     shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    few = zoo.finetune(**USUAL, data=shapes, out=tmp_path / "few", page=False)
+    few = zoo.finetune(**USUAL, data=shapes, out=tmp_path / "few", report=False)
     assert not (few.path / "curve.json").exists(), "of 36 images nothing could be said"
     monkeypatch.setattr(curve, "FEWEST", 36)
     runs = [zoo.finetune(**USUAL, data=shapes, out=tmp_path / name) for name in ("one", "two")]
@@ -48,7 +48,7 @@ def test_a_curve_that_cannot_be_made_does_not_stop_the_run(
     monkeypatch.setattr(curve, "FEWEST", 36)
     monkeypatch.setattr(curve, "learning_curve", fails)
     events: list[Event] = []
-    run = zoo.finetune(**USUAL, data=shapes, out=tmp_path / "run", report=events.append)
+    run = zoo.finetune(**USUAL, data=shapes, out=tmp_path / "run", on_event=events.append)
     assert run.proof == "passed" and not (run.path / "curve.json").exists()
     assert "No learning curve was made: no numbers" in [event.text for event in events if isinstance(event, Note)]
 

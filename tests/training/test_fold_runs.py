@@ -90,7 +90,7 @@ def draw(root: Path, classes: dict[str, int], *, seed: int = 0, copies: int = 1)
 
 
 def run(data: Path, out: Path, folds: int | None = 4, **arguments: Any) -> zoo.Result:
-    return zoo.finetune(**{**USUAL, "page": False, **arguments}, data=data, out=out, folds=folds)
+    return zoo.finetune(**{**USUAL, "report": False, **arguments}, data=data, out=out, folds=folds)
 
 
 def predictions(result: zoo.Result) -> list[dict[str, str]]:
@@ -116,7 +116,7 @@ def meaningless(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def of_noise(meaningless: Path, registry: zoo.Registry, tmp_path_factory: pytest.TempPathFactory) -> zoo.Result:
     out = tmp_path_factory.mktemp("runs") / "run"
-    return run(meaningless, out, page=True, head="by_heart", registry=registry)
+    return run(meaningless, out, report=True, head="by_heart", registry=registry)
 
 
 def test_labels_that_mean_nothing_are_known_by_heart_and_guessed_out_of_fold(
@@ -128,7 +128,7 @@ def test_labels_that_mean_nothing_are_known_by_heart_and_guessed_out_of_fold(
         if isinstance(event, Note) and event.loud:
             notes.append(event.text)
 
-    known = zoo.evaluate(of_noise.path, data=meaningless, registry=registry, report=report)
+    known = zoo.evaluate(of_noise.path, data=meaningless, registry=registry, on_event=report)
     assert known.scores.accuracy == 1
     assert "trained in folds" in notes[0] and "scores are too good" in notes[0]
     assert set(of_noise.metrics) == {"out_of_fold"} and 0.3 < of_noise.accuracy < 0.7
@@ -230,16 +230,16 @@ def test_a_stopped_run_is_resumed_to_the_same_bytes(meaningless: Path, tmp_path:
 
     with pytest.raises(KeyboardInterrupt):
         run(meaningless, tmp_path / "run", report=stop)
-    resumed = zoo.finetune(resume=tmp_path / "run", page=False)
+    resumed = zoo.resume(tmp_path / "run", report=False)
     assert bytes_of(resumed.path) == unbroken
     assert not (resumed.path / "checkpoint").exists()
 
 
 @pytest.mark.long
 def test_a_run_in_folds_is_verified_reported_and_compared(meaningless: Path, tmp_path: Path) -> None:
-    others = [run(meaningless, tmp_path / name, page=True, seed=seed) for name, seed in (("one", 0), ("two", 1))]
+    others = [run(meaningless, tmp_path / name, report=True, seed=seed) for name, seed in (("one", 0), ("two", 1))]
     events: list[Event] = []
-    assert zoo.verify(others[0].path, report=events.append).passed
+    assert zoo.verify(others[0].path, on_event=events.append).passed
     # Its last fit has no validation images, and the scores of those that it was trained on are none.
     assert [event.val for event in events if isinstance(event, StageFinished)] == [{}]
     page = (others[0].path / "report.html").read_text("utf-8")
@@ -315,7 +315,7 @@ def whole(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, A
 
 @pytest.fixture(scope="module")
 def of_every_stage(whole: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> zoo.Result:
-    return run(out=tmp_path_factory.mktemp("runs") / "unbroken", **{**whole, "page": True})
+    return run(out=tmp_path_factory.mktemp("runs") / "unbroken", **{**whole, "report": True})
 
 
 @pytest.mark.long
@@ -363,7 +363,7 @@ def test_a_run_stopped_in_a_fold_is_resumed_to_the_same_bytes(
     with pytest.raises(KeyboardInterrupt):
         run(out=tmp_path / "run", report=stop, **whole)
     seen.clear()
-    resumed = zoo.finetune(resume=tmp_path / "run", page=False, report=lambda event: None)
+    resumed = zoo.resume(tmp_path / "run", report=False, on_event=lambda event: None)
     assert bytes_of(resumed.path) == bytes_of(of_every_stage.path)
 
 

@@ -41,7 +41,7 @@ def watch(few: Path, registry: zoo.Registry, tmp_path_factory: pytest.TempPathFa
 
         out = tmp_path_factory.mktemp("watched") / "run"
         arguments = {**TINY, "data": few, "out": out, **changed}
-        return zoo.finetune(**arguments, observers=observers, registry=registry, report=report).path, loud
+        return zoo.finetune(**arguments, observers=observers, registry=registry, on_event=report).path, loud
 
     return run
 
@@ -148,8 +148,8 @@ def test_a_resumed_run_may_have_other_observers_and_says_that_it_goes_on(
     out = tmp_path / "run"
     plan = json.loads((alone / "plan.json").read_text())
     with pytest.raises(KeyboardInterrupt):
-        zoo.finetune(**TINY, data=plan["data"]["path"], out=out, registry=registry, report=stop)
-    zoo.finetune(resume=out, observers=["recorder"], registry=registry)
+        zoo.finetune(**TINY, data=plan["data"]["path"], out=out, registry=registry, on_event=stop)
+    zoo.resume(out, observers=["recorder"], registry=registry)
     events = recorded(out)
     assert events[0]["event"] == "RunStarted" and events[0]["resumed"]
     assert [each["event"] for each in events].count("StageStarted") == 1

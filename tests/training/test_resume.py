@@ -79,7 +79,7 @@ class Stopping:
 def stop(usual: dict[str, Any], out: Path, stage: str, number: int) -> Stopping:
     report = Stopping(stage, number)
     with pytest.raises(KeyboardInterrupt):
-        zoo.finetune(**usual, out=out, report=report)
+        zoo.finetune(**usual, out=out, on_event=report)
     return report
 
 
@@ -116,7 +116,7 @@ def test_a_stopped_run_is_resumed_to_the_same_bytes_history_and_proof(
     report = stop(usual, run, stage, number)
     assert report.notes[-1] == f"Stopped. To resume: zoo finetune --resume {run}"
     assert not (run / "result.json").exists()
-    resumed = zoo.finetune(resume=run)
+    resumed = zoo.resume(run)
     assert digest(run) == digest(unbroken.path)
     assert without_times(run) == without_times(unbroken.path)
     assert resumed.proof == "passed" and resumed.metrics == unbroken.metrics
@@ -152,7 +152,7 @@ def test_a_kept_blend_and_the_head_that_later_ones_need_survive_a_stop(
     saved = tmp_path / "run" / "checkpoint"
     (head,) = saved.glob("*-head_end.safetensors")
     assert load_file(head) and all(name.startswith("head.") for name in load_file(head)), "the rest is made again"
-    resumed = zoo.finetune(resume=tmp_path / "run")
+    resumed = zoo.resume(tmp_path / "run")
     assert digest(tmp_path / "run") == digest(whole.path)
     assert resumed.content["selection"] == whole.content["selection"]
     checks = [json.loads((each / "proof.json").read_text("utf-8"))["checks"] for each in (saved.parent, whole.path)]
@@ -168,7 +168,7 @@ def test_a_run_without_a_checkpoint_starts_again_from_its_plan(
     run = tmp_path / "run"
     stop(usual, run, "head", 0)
     assert not (run / "checkpoint" / "checkpoint.json").exists()
-    assert zoo.finetune(resume=run).proof == "passed"
+    assert zoo.resume(run).proof == "passed"
     assert digest(run) == digest(unbroken.path)
 
 
@@ -180,7 +180,7 @@ def test_checkpoints_at_their_usual_moments_are_enough(
     stop(usual, run, "all", 4)
     saved = json.loads((run / "checkpoint" / "checkpoint.json").read_text("utf-8"))["facts"]
     assert [stage["name"] for stage in saved["stages"]] == ["head", "last"] and saved["stage"] is None
-    zoo.finetune(resume=run)
+    zoo.resume(run)
     assert digest(run) == digest(unbroken.path)
 
 
@@ -239,13 +239,13 @@ def test_a_run_killed_while_it_writes_is_resumed_to_the_same_bytes(
     assert process.returncode == -9, process.stderr
     if moment == "result written, checkpoint there":
         assert (run / "checkpoint").exists() and not (run / "report.html").exists()
-        assert zoo.finetune(resume=run).proof == "passed"
+        assert zoo.resume(run).proof == "passed"
         assert (run / "report.html").exists() and not (run / "checkpoint").exists()
         with pytest.raises(Refused, match="is finished"):
-            zoo.finetune(resume=run)
+            zoo.resume(run)
         assert zoo.load(run).classes == ("a", "b")
         return
-    zoo.finetune(resume=run)
+    zoo.resume(run)
     whole = zoo.finetune(
         backbone=killing.backbone,
         weights="random",
@@ -274,7 +274,7 @@ def test_a_checkpoint_of_a_zoo_without_blends_is_resumed(stopped: Path, unbroken
         del saved["facts"]["best"][key]
     del saved["facts"]["judged"], saved["files"]["judged"]
     path.write_text(json.dumps(saved), "utf-8")
-    assert zoo.finetune(resume=stopped).metrics == unbroken.metrics
+    assert zoo.resume(stopped).metrics == unbroken.metrics
     assert digest(stopped) == digest(unbroken.path)
 
 
@@ -286,7 +286,7 @@ def test_the_seconds_of_a_resumed_stage_include_those_before_it_was_stopped(stop
     assert 0 < of_stage["total"] <= saved["facts"]["seconds"]["total"]
     of_stage["total"] += 1000
     path.write_text(json.dumps(saved), "utf-8")
-    seconds = {stage["name"]: stage["seconds"] for stage in zoo.finetune(resume=stopped).content["stages"]}
+    seconds = {stage["name"]: stage["seconds"] for stage in zoo.resume(stopped).content["stages"]}
     assert seconds["last"] > 1000 > seconds["head"] + seconds["all"]
 
 
@@ -304,19 +304,19 @@ def test_other_data_is_refused_with_the_difference(usual: dict[str, Any], tmp_pa
     stop({**usual, "data": data}, tmp_path / "run", "head", 2)
     shutil.copy(data / "train" / "a" / "0.jpg", data / "train" / "b" / "0.jpg")
     with pytest.raises(Refused, match=r"(?s)cannot be resumed.*data\.digest: .* then, .* now"):
-        zoo.finetune(resume=tmp_path / "run")
+        zoo.resume(tmp_path / "run")
 
 
 def test_other_versions_are_refused_with_the_difference(stopped: Path) -> None:
     changed(stopped, "versions", "torch", to="2.0.0")
     with pytest.raises(Refused, match=r'versions\.torch: "2\.0\.0" then, '):
-        zoo.finetune(resume=stopped)
+        zoo.resume(stopped)
 
 
 def test_a_checkpoint_of_another_plan_is_refused_with_the_difference(stopped: Path) -> None:
     changed(stopped, "seed", to=7)
     with pytest.raises(Refused, match=r"checkpoint belongs to another plan:\s+seed: 0 then, 7 now"):
-        zoo.finetune(resume=stopped)
+        zoo.resume(stopped)
 
 
 def test_a_damaged_checkpoint_is_noticed(stopped: Path) -> None:
@@ -324,7 +324,7 @@ def test_a_damaged_checkpoint_is_noticed(stopped: Path) -> None:
     content = load_file(path)
     save_file({name: each + 1 for name, each in content.items()}, path)
     with pytest.raises(RunError, match=r"is damaged: its SHA-256 .*\s+Next: .* remove .*checkpoint"):
-        zoo.finetune(resume=stopped)
+        zoo.resume(stopped)
 
 
 def test_a_run_is_written_by_one_process_at_a_time(stopped: Path) -> None:
@@ -337,7 +337,7 @@ def test_a_run_is_written_by_one_process_at_a_time(stopped: Path) -> None:
     assert holder.stdout is not None and holder.stdout.readline() == "held\n"
     try:
         with pytest.raises(RunError, match=rf"is being written by another process: {holder.pid} on .*, since 20"):
-            zoo.finetune(resume=stopped)
+            zoo.resume(stopped)
     finally:
         holder.kill()
         holder.communicate()
@@ -374,13 +374,13 @@ def test_a_failed_proof_still_fails_when_only_the_report_was_missing(unbroken: z
             content["checks"][0]["verdict"] = "failed"
         (run / name).write_text(json.dumps(content), "utf-8")
     with pytest.raises(CheckFailed, match="1 check of the proof failed"):
-        zoo.finetune(resume=run)
+        zoo.resume(run)
     assert (run / "report.html").exists()
 
 
 def test_a_finished_run_has_nothing_to_resume(unbroken: zoo.Result) -> None:
     with pytest.raises(Refused, match="is finished: there is nothing to resume"):
-        zoo.finetune(resume=unbroken.path)
+        zoo.resume(unbroken.path)
 
 
 @pytest.mark.parametrize(
@@ -410,7 +410,7 @@ def test_a_diverging_loss_ends_a_resumed_run_as_it_ends_an_unbroken_one(
         zoo.finetune(**burst, out=tmp_path / "whole")
     stop(burst, tmp_path / "run", "last", 3)
     with pytest.raises(CheckFailed) as resumed:
-        zoo.finetune(resume=tmp_path / "run")
+        zoo.resume(tmp_path / "run")
     assert str(resumed.value).replace("/run/", "/whole/") == str(unbroken.value)
     assert re.search(r"Stage 'all', step \d+.* at a learning rate of 1e\+30", str(resumed.value))
     assert digest(tmp_path / "run") == digest(tmp_path / "whole")
@@ -441,13 +441,13 @@ def test_a_full_disk_leaves_the_last_checkpoint_and_says_how_to_resume(
             filler.write_bytes(bytes(max(0, free - 100_000)))
 
     with pytest.raises(RunError, match=r"(?s)takes \d.* MB, \d.* MB are free.*last good checkpoint is intact") as full:
-        zoo.finetune(**usual, out=run, report=fill)
+        zoo.finetune(**usual, out=run, on_event=fill)
     assert f"zoo finetune --resume {run}" in str(full.value)
     kept = [each.name for each in (run / "checkpoint").iterdir() if each.suffix == ".safetensors"]
     named = json.loads((run / "checkpoint" / "checkpoint.json").read_text("utf-8"))["files"]
     assert sorted(kept) == sorted(file["name"] for file in named.values())
     filler.unlink()
-    zoo.finetune(resume=run)
+    zoo.resume(run)
     assert digest(run) == digest(unbroken.path)
 
 
@@ -458,7 +458,7 @@ def test_the_random_state_of_torch_does_not_affect_a_resumed_run(
     stop(usual, tmp_path / "run", "last", 2)
     torch.manual_seed(99)
     torch.rand(3)
-    zoo.finetune(resume=tmp_path / "run")
+    zoo.resume(tmp_path / "run")
     assert digest(tmp_path / "run") == digest(unbroken.path)
 
 

@@ -166,8 +166,8 @@ def test_a_run_that_was_killed_while_a_later_stage_trained_goes_on_with_the_same
             raise Killed
 
     with pytest.raises(Killed):
-        zoo.finetune(**{**USUAL, **arguments}, out=tmp_path / "stopped", report=kill)
-    resumed = zoo.finetune(resume=tmp_path / "stopped")
+        zoo.finetune(**{**USUAL, **arguments}, out=tmp_path / "stopped", on_event=kill)
+    resumed = zoo.resume(tmp_path / "stopped")
     assert head_of(resumed).keys() == head_of(whole).keys()
     for name, tensor in head_of(whole).items():
         assert torch.equal(head_of(resumed)[name], tensor)

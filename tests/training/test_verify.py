@@ -226,18 +226,18 @@ def test_another_version_of_a_plugin_is_said_and_the_golden_logits_decide(run: P
     artefact = run / "model"
     config = json.loads((artefact / "config.json").read_text("utf-8"))
     notes: list[Any] = []
-    zoo.load(artefact, report=notes.append)
+    zoo.load(artefact, on_event=notes.append)
     assert notes == []
     for part in ("head", "backbone"):
         edit(artefact, **{part: {**config[part], "version": "0.0.1"}})
-    zoo.load(artefact, report=notes.append)
+    zoo.load(artefact, on_event=notes.append)
     assert "was made with zoo-registry" in notes[0].text and "the same, bit for bit" in notes[0].text
     edit_golden(artefact, logits=load_file(artefact / "golden.safetensors")["logits"] + 1)
     with pytest.raises(ArtefactError, match=r"gives other logits (?s:.*)Next: pip install 'zoo-registry==0.0.1'"):
         zoo.load(artefact)
     (artefact / "golden.safetensors").unlink()
     edit(artefact, golden=None)
-    zoo.load(artefact, report=notes.append)
+    zoo.load(artefact, on_event=notes.append)
     assert notes[-1].loud and "no golden logits" in notes[-1].text
 
 

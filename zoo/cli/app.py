@@ -156,12 +156,12 @@ def plan(
     Resolves every choice. Downloads and writes nothing; trains only a few steps, to measure, with --estimate.
     """
     start_computing("zoo.training.run")
-    from zoo import api
+    import zoo
     from zoo.cli.display import RunDisplay
     from zoo.display.plan import print_plan
 
     with RunDisplay(verbosity, as_json=as_json) as display:
-        completed = api.plan(replace(request, offline=offline), estimate=estimate, report=display.report)
+        completed = zoo.plan(replace(request, offline=offline), estimate=estimate, on_event=display.report)
     if as_json:
         print_document(completed.model_dump_json(indent=2))
     else:
@@ -182,16 +182,17 @@ def finetune(
 ) -> None:
     """Train a classifier on your images, and prove that it is right."""
     start_computing("zoo.training.run")
-    from zoo import api
+    import zoo
     from zoo.cli.display import RunDisplay
     from zoo.cli.result import print_result
 
     with RunDisplay(verbosity, as_json=as_json) as display:
-        shared: dict[str, Any] = {"page": not no_report, "observers": observer or (), "report": display.report}
-        if request is None:
-            result = api.finetune(resume=resume, offline=offline, **shared)
+        shared: dict[str, Any] = {"report": not no_report, "observers": observer or (), "on_event": display.report}
+        if resume is not None:
+            result = zoo.resume(resume, offline=offline, **shared)
         else:
-            result = api.finetune(replace(request, offline=offline), **shared)
+            assert request is not None, "the options make one, unless a run is resumed"
+            result = zoo.finetune(replace(request, offline=offline), **shared)
     print_result(result, verbosity, as_json=as_json)
 
 
@@ -209,19 +210,19 @@ def evaluate(
 ) -> None:
     """Score a saved classifier on labelled images."""
     start_computing("zoo.artefact.evaluate")
-    from zoo import api
+    import zoo
     from zoo.cli.display import RunDisplay
     from zoo.cli.result import print_evaluation, write_predictions
 
     with RunDisplay(ctx.obj, as_json=as_json) as display:
-        scored = api.evaluate(
+        scored = zoo.evaluate(
             artefact,
             data=data,
             device=device,
             precision=precision,
             compile=compile,
             workers=workers,
-            report=display.report,
+            on_event=display.report,
         )
     if csv is not None:  # before printing: a reader that closes stdout early must not cost the file
         write_predictions(csv, scored)
@@ -258,12 +259,12 @@ def export(
     The file is kept only if its logits match those of the original.
     """
     start_computing("zoo.exporting.export")
-    from zoo import api
+    import zoo
     from zoo.cli.display import RunDisplay
     from zoo.cli.result import print_export
 
     with RunDisplay(ctx.obj, as_json=as_json) as display:
-        exported = api.export(artefact, to=to, out=out, report=display.report)
+        exported = zoo.export(artefact, to=to, out=out, on_event=display.report)
     print_export(exported, ctx.obj, as_json=as_json)
 
 
@@ -275,12 +276,12 @@ def verify(ctx: typer.Context, artefact: Artefact, offline: Offline = False, as_
     without training data or network. Of a finished run, the first steps are repeated as well. Exits with 3 on a fault.
     """
     start_computing("zoo.training.verify")
-    from zoo import api
+    import zoo
     from zoo.cli.display import RunDisplay
     from zoo.cli.result import print_verification
 
     with RunDisplay(ctx.obj, as_json=as_json) as display:
-        verification = api.verify(artefact, offline=offline, report=display.report)
+        verification = zoo.verify(artefact, offline=offline, on_event=display.report)
     print_verification(verification, ctx.obj, as_json=as_json)
     if not verification.passed:
         raise typer.Exit(FAULT_FOUND)
@@ -295,9 +296,9 @@ def push(
     revision: Annotated[str | None, typer.Option(help="A branch. Default: main.", show_default=False)] = None,
 ) -> None:
     """Send a saved classifier to the Hugging Face hub."""
-    from zoo import api
+    import zoo
 
-    print(api.push(artefact, repo, private=private, revision=revision))
+    print(zoo.push(artefact, repo, private=private, revision=revision))
     if not ctx.obj.quiet:
         print(f"next: zoo predict hf://{repo}{f'@{revision}' if revision else ''} IMAGE")
 
@@ -311,9 +312,9 @@ def pull(
     ] = None,
 ) -> None:
     """Download a saved classifier from the Hugging Face hub, and check it."""
-    from zoo import api
+    import zoo
 
-    print(api.pull(repo, out, revision=revision))
+    print(zoo.pull(repo, out, revision=revision))
 
 
 @app.command()
@@ -323,11 +324,11 @@ def report(
 ) -> None:
     """Write the report.html of a finished run again."""
     start_computing("zoo.reporting.page")
-    from zoo import api
+    import zoo
     from zoo.cli.result import print_report
 
     with prints_to_stderr():
-        page = api.report(run)
+        page = zoo.report(run)
     print_report(page, as_json=as_json)
 
 
@@ -364,12 +365,12 @@ def soup(
     Begins with the run that is best on validation, and adds each other one where the average is not worse there.
     """
     start_computing("zoo.training.soup.make")
-    from zoo import api
+    import zoo
     from zoo.cli.display import RunDisplay
     from zoo.cli.soup import print_soup
 
     with RunDisplay(ctx.obj, as_json=as_json) as display:
-        made = api.soup(runs, out=out, data=data, device=device, workers=workers, report=display.report)
+        made = zoo.soup(runs, out=out, data=data, device=device, workers=workers, on_event=display.report)
     print_soup(made, ctx.obj, as_json=as_json)
 
 

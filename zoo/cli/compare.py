@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from zoo import api
+import zoo
 from zoo.cli.document import print_document
 from zoo.comparing.tables import comparison_blocks
 from zoo.display import console
@@ -28,7 +28,7 @@ def compare_and_print(runs: Sequence[Path], *, html: Path | None, as_json: bool)
     if html is not None:
         refuse_existing(html)
     with prints_to_stderr():  # plugins are asked for recipes and input sizes, and may print
-        comparison = api.compare(*runs)
+        comparison = zoo.compare(*runs)
     if as_json:
         page = write_page(comparison, html) if html is not None else None
         print_document(json_text({**comparison.to_dict(), "page": str(page) if page else None}))

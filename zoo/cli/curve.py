@@ -36,12 +36,12 @@ def data_curve(
 ) -> None:
     """Would more pictures help? The accuracy of a linear probe against the number of training images, extrapolated."""
     start_computing("zoo.advice.curve")
-    from zoo import api
+    import zoo
     from zoo.cli.display import RunDisplay
     from zoo.storage.atomic import json_text
 
     with RunDisplay(ctx.obj, as_json=True) as display:
-        report = api.learning_curve(
+        report = zoo.learning_curve(
             path,
             backbone=backbone,
             weights=weights,
@@ -50,7 +50,7 @@ def data_curve(
             device=device,
             workers=workers,
             offline=offline,
-            report=display.report,
+            on_event=display.report,
         )
     if as_json:
         print_document(json_text({**report.to_dict(), "page": None if html is None else str(html)}))

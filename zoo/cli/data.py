@@ -34,13 +34,13 @@ def check_data(
     as_json: Json = False,
 ) -> None:
     """Open every file and list the problems of the data. Exits with 3 for one that makes results wrong."""
-    from zoo import api
+    import zoo
     from zoo.cli.display import RunDisplay
     from zoo.storage.atomic import json_text
 
     # Progress goes to stderr even without --json, so that the first line on stdout is the summary.
     with RunDisplay(ctx.obj, as_json=True) as display:
-        report = api.check_data(path, report=display.report)
+        report = zoo.check_data(path, on_event=display.report)
     if as_json:
         print_document(json_text(report.to_dict()))
     else:

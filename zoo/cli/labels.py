@@ -81,14 +81,14 @@ def check_labels(
             "Next: zoo list backbones --pretrained"
         )
     start_computing("zoo.advice.labels")
-    from zoo import api
+    import zoo
     from zoo.cli.display import RunDisplay
     from zoo.storage.atomic import json_text
 
     place = out if out is not None else _new_folder()
     # Progress goes to stderr even without --json, so that the first line on stdout is the summary.
     with RunDisplay(ctx.obj, as_json=True) as display:
-        found = api.check_labels(
+        found = zoo.check_labels(
             path,
             backbone,
             weights=weights,
@@ -99,7 +99,7 @@ def check_labels(
             precision=precision,
             workers=workers,
             offline=offline,
-            report=display.report,
+            on_event=display.report,
         )
     if as_json:
         print_document(json_text(found.to_dict()))
@@ -108,7 +108,7 @@ def check_labels(
 
 
 def _apply(verbosity: Verbosity, path: Path, suspects: Path, out: Path | None, *, as_json: bool) -> None:
-    from zoo import api
+    import zoo
     from zoo.cli.display import RunDisplay
     from zoo.storage.atomic import json_text
 
@@ -118,7 +118,7 @@ def _apply(verbosity: Verbosity, path: Path, suspects: Path, out: Path | None, *
             f"Next: zoo data labels {shell_word(path)} --apply {shell_word(suspects)} --out relabelled.csv"
         )
     with RunDisplay(verbosity, as_json=True) as display:
-        made = api.apply_suspects(path, suspects, out, report=display.report)
+        made = zoo.apply_suspects(path, suspects, out, on_event=display.report)
     if as_json:
         print_document(json_text(made.to_dict()))
     else:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from zoo import api
+import zoo
 from zoo.display.console import Verbosity, hint
 from zoo.display.wrapping import say
 from zoo.errors import OptionError, UnknownName
@@ -66,10 +66,10 @@ def matching(registry: Registry, pattern: str, filters: dict[str, Any], *, of_we
     """
     name_filter: dict[str, Any] = {"tag_pattern" if of_weights else "pattern": pattern} if pattern else {}
     limits = {**filters, "pretrained": of_weights or filters["pretrained"]}
-    listed = api.list_backbones(registry=registry, **name_filter, **limits)
+    listed = zoo.list_backbones(registry=registry, **name_filter, **limits)
     if listed or not registry.backbones().names():
         return listed
-    named = api.list_backbones(provider=filters["provider"], registry=registry, **name_filter)
+    named = zoo.list_backbones(provider=filters["provider"], registry=registry, **name_filter)
     if named:
         options = [f"--{name.replace('_', '-')}" for name, value in filters.items() if value and name != "sort"]
         many = "1 backbone matches" if len(named) == 1 else f"{len(named):,} backbones match"
@@ -78,7 +78,7 @@ def matching(registry: Registry, pattern: str, filters: dict[str, Any], *, of_we
             to_stderr=True,
         )
         return []
-    candidates = api.list_backbones(provider=filters["provider"], registry=registry)
+    candidates = zoo.list_backbones(provider=filters["provider"], registry=registry)
     names = [backbone.name if "/" in pattern else backbone.spec.architecture for backbone in candidates]
     if of_weights:
         names = [f"{name}.{tag}" for name, backbone in zip(names, candidates, strict=True) for tag in backbone.tags]

@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Protocol
 
-from zoo import api
+import zoo
 from zoo.artefact.classifier import BATCH_SIZE, Prediction
 from zoo.cli import document
 from zoo.cli.display import RunDisplay
@@ -61,12 +61,12 @@ def predict_images(
         # The CSV comes first: a path that cannot be written is found before the work.
         csv_writer = CsvWriter(csv_file, stack.enter_context(new_text(csv_file))) if csv_file is not None else None
         display = stack.enter_context(RunDisplay(verbosity, as_json=True))
-        classifier = api.load(
+        classifier = zoo.load(
             artefact,
             device=inference.device,
             precision=inference.precision,
             compile=inference.compile,
-            report=display.report,
+            on_event=display.report,
         )
         if count and count.hidden:
             hidden = console.count(count.hidden, "hidden image")

@@ -62,12 +62,12 @@ def shortlist(
     what is known so far.
     """
     start_computing("zoo.advice.shortlist")
-    from zoo import api
+    import zoo
     from zoo.cli.display import RunDisplay
 
     # After Ctrl-C the ranking so far is still to be made; a second one ends the process at once.
     with RunDisplay(ctx.obj, as_json=as_json) as display, finishing():
-        found = api.shortlist(
+        found = zoo.shortlist(
             data,
             backbones=backbones or (),
             budget=budget,
@@ -82,7 +82,7 @@ def shortlist(
             tune=not no_tune,
             workers=workers,
             offline=offline,
-            report=display.report,
+            on_event=display.report,
         )
     _print(found, ctx.obj, as_json=as_json, top=top, page=html)
     if found.interrupted:

@@ -33,10 +33,10 @@ _Names = Annotated[list[str], typer.Argument(help="[provider/]architecture[.tag]
 @weights_app.command("list")
 def list_held(pattern: Pattern = "", as_json: Json = False) -> None:
     """List the weights on this machine. zoo list weights lists all that can be downloaded."""
-    from zoo import api
+    import zoo
     from zoo.storage.atomic import json_text
 
-    held = api.list_weights(pattern)
+    held = zoo.list_weights(pattern)
     if as_json:
         print_document(json_text([weights.to_dict() for weights in held]))
     else:
@@ -55,11 +55,11 @@ def fetch(
     ] = None,
 ) -> None:
     """Download the weights that are not on this machine yet, and check them."""
-    from zoo import api
+    import zoo
     from zoo.cli.display import RunDisplay
 
     with RunDisplay(ctx.obj, as_json=False) as display:
-        files = api.fetch_weights(names, out=out, report=display.report)
+        files = zoo.fetch_weights(names, out=out, on_event=display.report)
     for file in files:
         print(file)
     if out is not None and not ctx.obj.quiet:
@@ -81,11 +81,11 @@ def import_(
     ] = None,
 ) -> None:
     """Check weights that were copied to this machine, and store them where every run finds them."""
-    from zoo import api
+    import zoo
     from zoo.cli.display import RunDisplay
 
     with RunDisplay(ctx.obj, as_json=False) as display:
-        files = api.import_weights(path, name=name, report=display.report)
+        files = zoo.import_weights(path, name=name, on_event=display.report)
     for file in files:
         print(file)
 
@@ -97,12 +97,12 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Read every byte of the weights on this machine and compare digests. Exits with 3 if a file is damaged."""
-    from zoo import api
+    import zoo
     from zoo.cli.display import RunDisplay
     from zoo.storage.atomic import json_text
 
     with RunDisplay(ctx.obj, as_json=as_json) as display:
-        checked = api.verify_weights(name or None, report=display.report)
+        checked = zoo.verify_weights(name or None, on_event=display.report)
     if as_json:
         print_document(json_text([check.to_dict() for check in checked]))
     else:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterable
 from importlib.metadata import EntryPoint
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from zoo.errors import either, nearest
 from zoo.events import ObserverSpec
@@ -25,9 +25,28 @@ from zoo.specs.backbone import BackboneProvider
 from zoo.specs.data import DataSourceSpec
 from zoo.specs.head import HeadSpec
 
+_Known = TypeVar("_Known", bound="Registry")
+_Found = TypeVar("_Found")
+
 
 def _to_stderr(message: str) -> None:
     print(message, file=sys.stderr)
+
+
+def _once(method: Callable[[_Known], _Found]) -> Callable[[_Known], _Found]:
+    """Call a method without arguments once for each object, which holds what it returned."""
+    # Not functools.cache, which would keep every registry, and the images that a session holds, until the process ends.
+    name = f"_once_{method.__name__}"
+
+    @functools.wraps(method)
+    def find_once(self: _Known) -> _Found:
+        held = self.__dict__
+        if name not in held:
+            held[name] = method(self)
+        found: _Found = held[name]
+        return found
+
+    return find_once
 
 
 class Registry:
@@ -81,7 +100,7 @@ class Registry:
         self.data_sources()
         return list(self._plugins)
 
-    @functools.cache  # noqa: B019 - one registry lives as long as the process
+    @_once
     def backbones(self) -> Backbones:
         """The architectures of every provider."""
         providers = []
@@ -96,7 +115,7 @@ class Registry:
         self._note_backbone_claims(backbones)
         return backbones
 
-    @functools.cache  # noqa: B019
+    @_once
     def heads(self) -> list[Contribution[HeadSpec]]:
         """Every head, with its plugin."""
         heads = self._collect("zoo_heads", HeadSpec)
@@ -105,7 +124,7 @@ class Registry:
             head.plugin.brings.setdefault("heads", []).append(head.spec.name)
         return heads
 
-    @functools.cache  # noqa: B019
+    @_once
     def recipes(self) -> list[Contribution[Any]]:
         """Every recipe (`RecipeSpec`), with its plugin."""
         from zoo.specs.recipe import RecipeSpec  # pydantic, which `zoo list backbones` can do without
@@ -116,7 +135,7 @@ class Registry:
             recipe.plugin.brings.setdefault("recipes", []).append(recipe.spec.name)
         return recipes
 
-    @functools.cache  # noqa: B019
+    @_once
     def observers(self) -> list[Contribution[ObserverSpec]]:
         """Every observer, with its plugin."""
         observers = self._collect("zoo_observers", ObserverSpec)
@@ -125,7 +144,7 @@ class Registry:
             observer.plugin.brings.setdefault("observers", []).append(observer.spec.name)
         return observers
 
-    @functools.cache  # noqa: B019
+    @_once
     def data_sources(self) -> list[Contribution[DataSourceSpec]]:
         """Every data source, with its plugin."""
         sources = self._collect("zoo_data_sources", DataSourceSpec)

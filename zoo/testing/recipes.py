@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from zoo import api
+import zoo
 from zoo.errors import CheckFailed
 from zoo.model.model import ZooModel
 from zoo.registry.registry import Registry
@@ -51,7 +51,7 @@ class RecipeTrial:
     @cached_property
     def plan(self) -> Plan:
         """The plan for the tiny image set."""
-        return api.plan(registry=self._registry, **self._request("auto", "cpu"))
+        return zoo.plan(registry=self._registry, **self._request("auto", "cpu"))
 
     @cached_property
     def run(self) -> Path:
@@ -68,7 +68,7 @@ class RecipeTrial:
         self._runs += 1
         out = Path(self._folder.name) / f"run{self._runs}"
         try:
-            api.finetune(registry=self._registry, page=False, out=out, **self._request(precision, device))
+            zoo.finetune(registry=self._registry, report=False, out=out, **self._request(precision, device))
         except CheckFailed:
             # A failed proof is for the checks below to read, which say what it means.
             require((out / "proof.json").is_file(), "its run ended without a proof")
@@ -76,7 +76,7 @@ class RecipeTrial:
 
     def model(self) -> ZooModel:
         """Load the classifier that the run saved."""
-        return api.load(self.run, device="cpu", registry=self._registry).model
+        return zoo.load(self.run, device="cpu", registry=self._registry).model
 
     def _request(self, precision: str, device: str) -> dict[str, Any]:
         return {

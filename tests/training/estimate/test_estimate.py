@@ -183,7 +183,7 @@ def test_the_estimate_is_printed_and_belongs_to_plan_alone(zoo_inside: Zoo, few:
 
 def test_progress_is_reported_while_it_measures(few: Path) -> None:
     events: list[Event] = []
-    zoo.plan(**TINY, data=few, recipe="lp_ft", estimate=True, report=events.append)
+    zoo.plan(**TINY, data=few, recipe="lp_ft", estimate=True, on_event=events.append)
     tasks = {event.task for event in events if isinstance(event, Progress)}
     assert {"measure features", "measure head", "measure all"} <= tasks and "all" not in tasks
     for task in tasks:

@@ -30,7 +30,7 @@ USUAL: dict[str, Any] = {
     "recipe": "lp_ft",
     "epochs": 2,
     "tune": False,
-    "page": False,
+    "report": False,
 }
 Tensors = dict[str, Tensor]
 
@@ -157,7 +157,7 @@ def test_what_makes_the_average_better_is_added_and_nothing_else(
 ) -> None:
     before = [digests(run) for run in off_centre]
     notes: list[str] = []
-    soup = zoo.soup(off_centre, out=tmp_path / "soup", report=lambda event: notes.append(note(event)))
+    soup = zoo.soup(off_centre, out=tmp_path / "soup", on_event=lambda event: notes.append(note(event)))
     assert sorted(soup.added) == ["left", "right"] and soup.ingredients[-1]["name"] == "far"
     assert soup.metrics["val"]["loss"] < min(each["metrics"]["val"]["loss"] for each in soup.ingredients)
     assert set(soup.metrics) == {"val", "test"} and soup.metrics["test"] == soup.metrics["val"]
@@ -223,7 +223,7 @@ def test_where_no_average_is_as_good_it_is_the_best_run_alone_and_says_so(
 ) -> None:
     runs = [kept, variant(kept, tmp_path / "far", shifted(50), data)]
     notes: list[str] = []
-    soup = zoo.soup(runs, out=tmp_path / "soup", report=lambda event: notes.append(loud(event)))
+    soup = zoo.soup(runs, out=tmp_path / "soup", on_event=lambda event: notes.append(loud(event)))
     assert soup.added == ["run"] and soup.proof == "passed"
     assert any(note.startswith("No average was as good on the validation images as run alone") for note in notes)
     assert digests(soup.path / "model")["model.safetensors"] == digests(kept / "model")["model.safetensors"]
@@ -232,7 +232,7 @@ def test_where_no_average_is_as_good_it_is_the_best_run_alone_and_says_so(
 def test_a_run_with_the_weights_of_another_counts_once(off_centre: list[Path], tmp_path: Path) -> None:
     copy = Path(shutil.copytree(off_centre[0], tmp_path / "copy"))
     notes: list[str] = []
-    soup = zoo.soup([*off_centre[:2], copy], out=tmp_path / "soup", report=lambda event: notes.append(loud(event)))
+    soup = zoo.soup([*off_centre[:2], copy], out=tmp_path / "soup", on_event=lambda event: notes.append(loud(event)))
     assert sorted(soup.added) == ["left", "right"]
     assert [(each["name"], each["added"]) for each in soup.ingredients if each["same_as"]] == [("copy", False)]
     assert "copy has the weights of left, bit for bit: it counts once." in notes

@@ -1,0 +1,73 @@
+"""Arguments of the public functions that had another name, or never existed."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zoo
+from zoo.errors import RunError
+from zoo.events import Event, PlanReady
+
+# Not `zoo.finetune` itself, which type checkers know not to take these.
+finetune: Any = zoo.finetune
+
+
+def public_functions() -> list[str]:
+    functions = {name: getattr(zoo, name) for name in zoo.__all__}
+    return [name for name, each in functions.items() if inspect.isfunction(each) and hasattr(each, "__wrapped__")]
+
+
+def test_the_old_name_of_the_function_for_events_works_and_says_the_new_one(shapes: Path, tmp_path: Path) -> None:
+    told: list[Event] = []
+    arguments = {"weights": "random", "data": shapes, "epochs": 1, "out": tmp_path / "run"}
+
+    with pytest.warns(DeprecationWarning) as seen:
+        result = finetune("timm/test_resnet", **arguments, report=told.append, page=False)
+
+    assert any(isinstance(event, PlanReady) for event in told)
+    assert not (result.path / "report.html").exists()  # the old `page`, which is `report` now
+    assert [str(warning.message) for warning in seen] == [
+        "zoo.finetune(report=...) is now zoo.finetune(on_event=...)",
+        "zoo.finetune(page=...) is now zoo.finetune(report=...)",
+    ]
+    assert {Path(warning.filename).name for warning in seen} == {Path(__file__).name}  # the line of the caller
+
+
+def test_resuming_through_finetune_goes_on_working_and_names_the_function(tmp_path: Path) -> None:
+    with (
+        pytest.warns(DeprecationWarning, match=r"zoo\.finetune\(resume=RUN\) is now zoo\.resume\(RUN\)"),
+        pytest.raises(RunError, match="There is no run folder"),
+    ):
+        finetune(resume=tmp_path / "nowhere")
+    with warnings.catch_warnings(), pytest.raises(TypeError, match=r"zoo\.resume\(\) got an unexpected keyword"):
+        warnings.simplefilter("ignore")
+        finetune(resume=tmp_path, epochs=3)
+
+
+@pytest.mark.parametrize("name", public_functions())
+def test_an_argument_that_does_not_exist_is_pythons_error_with_the_nearest_name(name: str) -> None:
+    function = getattr(zoo, name)
+    arguments = list(inspect.signature(function).parameters)
+    near = max(arguments, key=len)
+
+    with pytest.raises(TypeError, match=rf"^zoo\.{name}\(\) got an unexpected keyword argument '{near}x'. .*{near}"):
+        function(**{f"{near}x": 1})
+    with pytest.raises(TypeError, match=rf"'qqqqqqqq'\. There are: .*{arguments[-1]}"):
+        function(qqqqqqqq=1)
+
+
+def test_both_names_of_one_argument_are_refused(shapes: Path) -> None:
+    plan: Any = zoo.plan
+
+    with pytest.raises(TypeError, match="'report' and 'on_event', which are the old and the new name of one argument"):
+        plan("timm/test_resnet", data=shapes, report=print, on_event=print)
+
+
+def test_every_function_with_events_takes_them_by_one_name() -> None:
+    for name in public_functions():
+        parameters = inspect.signature(getattr(zoo, name)).parameters
+        assert "report" not in parameters or parameters["report"].default is True, name

@@ -1,0 +1,229 @@
+"""Classifiers: built, loaded, judged, verified, exported, and sent to and from the hub."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zoo.api.arguments import checked_arguments
+from zoo.errors import OptionError
+from zoo.events import Report, silent
+from zoo.planning.request import check_input_size
+from zoo.registry.registry import Registry, default_registry
+
+if TYPE_CHECKING:
+    from zoo.artefact.classifier import Classifier
+    from zoo.artefact.evaluate import Evaluation
+    from zoo.exporting.export import Exported
+    from zoo.model.model import ZooModel
+    from zoo.training.verify import Verification
+
+
+@checked_arguments()
+def create_model(
+    backbone: str,
+    *,
+    head: str = "dropout_linear",
+    classes: int | Sequence[str],
+    weights: str = "default",
+    head_options: Mapping[str, Any] | None = None,
+    input_size: tuple[int, int] | None = None,
+    offline: bool = False,
+    registry: Registry | None = None,
+) -> ZooModel:
+    """Build a backbone with a head: `images[N, 3, H, W]` -> `logits[N, classes]`.
+
+    With `weights="random"` it honours `with torch.device("meta")`. The model carries `.preprocessing`.
+
+    Args:
+        backbone: `[provider/]architecture[.tag]`.
+        head: `[plugin/]name`.
+        classes: Number of classes, or their names in order.
+        weights: `default`, a tag, `random`, or the path of a file. Of a training checkpoint that holds a moving average
+            beside the raw weights, the average is taken.
+        head_options: The head's options by name; the rest have their defaults.
+        input_size: (height, width) in pixels. Default: that of the weights.
+        offline: Do not touch the network. Weights that are not on this machine are an error then.
+
+    Raises:
+        ZooError: An unknown name, an option that cannot be, a head that this backbone cannot take, or weights that
+            cannot be downloaded or do not fit.
+    """
+    from zoo.planning.resolved_model import resolve_model
+    from zoo.weights.obtain import obtain_weights
+
+    names = tuple(f"class{index}" for index in range(classes)) if isinstance(classes, int) else tuple(classes)
+    if len(names) < 2 or len(set(names)) < len(names):
+        raise OptionError(f"classes must be at least two different names, got {names!r}.")
+    model = resolve_model(
+        registry or default_registry(),
+        backbone,
+        head,
+        head_options=head_options or {},
+        weights=weights,
+        input_size=None if input_size is None else check_input_size(input_size),
+    )
+    model.check_input_size()
+    return model.build(
+        names, obtain_weights(model.backbone, model.weights, model.architecture(), offline=offline).state
+    )
+
+
+@checked_arguments({"report": "on_event"})
+def load(
+    path: str | Path,
+    *,
+    device: str = "auto",
+    precision: str | None = None,
+    compile: bool = False,
+    on_event: Report = silent,
+    registry: Registry | None = None,
+) -> Classifier:
+    """Open a saved classifier.
+
+    Args:
+        path: An artefact folder, a finished run, or `hf://OWNER/NAME[@REVISION]` on the Hugging Face hub.
+        device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
+        precision: `float32`, `bfloat16`, or `auto`: the precision and memory layout that were measured to be at least
+            1.2 times faster on this machine, with batch norms folded into convolutions. Default: what it was trained
+            with, for the very logits that were scored.
+        compile: Whether torch.compile translates the backbone, for many images. It takes up to a minute first.
+        on_event: Called with every event of `zoo.events`.
+
+    Raises:
+        ZooError: Not an artefact, a damaged one, or no such device or precision.
+    """
+    from zoo.artefact.classifier import Classifier
+
+    return Classifier.load(
+        _artefact(path), device=device, precision=precision, compile=compile, report=on_event, registry=registry
+    )
+
+
+@checked_arguments({"report": "on_event"})
+def export(
+    path: str | Path,
+    *,
+    to: str,
+    out: str | Path | None = None,
+    on_event: Report = silent,
+    registry: Registry | None = None,
+) -> Exported:
+    """Export a saved classifier to a format that does not need zoo, in float32, for any batch size. Returns what was
+    written.
+
+    Before it is put in place, the export is read back and its logits are compared with the original's, on the golden
+    images in batches of several sizes. The largest difference may be 1e-4 of the largest logit.
+
+    Args:
+        path: An artefact folder or a finished run.
+        to: `onnx`: input `images[N, 3, H, W]`, output `logits[N, classes]`, without softmax; class names and
+            preprocessing are its metadata. `pt2`: a program of torch.export.
+            `timm`: a folder for `timm.create_model("local-dir:PATH", pretrained=True)`.
+            `torchvision`: a state dict for `torchvision.models.NAME(num_classes=N)`.
+            The last two are for that library's backbones with a head of one linear layer.
+        out: Path to write, which must not exist. Default: beside the artefact.
+
+    Raises:
+        Refused: The format cannot hold this classifier, `out` exists, or a package of the extra `export` is missing.
+        OptionError: No such format; for `pt2`, an `out` that does not end in .pt2.
+        ArtefactError: Not an artefact, a damaged one, or one that the exporter cannot trace.
+        CheckFailed: The export's logits differ from the original's.
+    """
+    from zoo.exporting.export import export as write
+
+    place = None if out is None else Path(out).expanduser()
+    return write(_artefact(path), to, place, registry or default_registry(), on_event)
+
+
+@checked_arguments({"report": "on_event"})
+def evaluate(
+    artefact: str | Path,
+    *,
+    data: str | Path,
+    device: str = "auto",
+    precision: str | None = None,
+    compile: bool = False,
+    workers: int | None = None,
+    on_event: Report = silent,
+    registry: Registry | None = None,
+) -> Evaluation:
+    """Score a saved classifier on labelled images: the `test` split, else `val`, else all of them.
+
+    `data` is given as for `finetune`, `precision` and `compile` as for `load`. Raises ArtefactError, DataError.
+    """
+    from zoo.artefact.evaluate import evaluate as score_folder
+
+    classifier = load(
+        artefact, device=device, precision=precision, compile=compile, on_event=on_event, registry=registry
+    )
+    known = registry or default_registry()
+    return score_folder(classifier, Path(data).expanduser(), on_event, workers=workers, registry=known)
+
+
+@checked_arguments({"report": "on_event"})
+def verify(
+    path: str | Path, *, offline: bool = False, on_event: Report = silent, registry: Registry | None = None
+) -> Verification:
+    """Check that a saved classifier, an artefact folder or a finished run, is unchanged since it was made.
+
+    Of an artefact, its digests and class names are checked, and a few golden pictures that it carries: preprocessing
+    and logits must be as they were. Neither training data nor network is needed. On the same machine, with the same
+    versions, every bit must be equal. A logit that differs by up to 1e-4 of the largest one (trained in bfloat16: 5e-2)
+    is a warning, more is a fault.
+
+    Of a run, the first steps are repeated from its plan as well. Their losses must be equal, on another machine within
+    1e-3. Where data or weights no longer exist, a warning says so; with `offline`, weights that are not on this machine
+    count as such. Nothing is written.
+
+    Raises RunError for a run that is not finished, ArtefactError for anything else that is not an artefact.
+    """
+    from zoo.training.verify import verify as look_again
+
+    return look_again(_artefact(path), registry or default_registry(), on_event, offline=offline)
+
+
+@checked_arguments()
+def push(artefact: str | Path, repo: str, *, private: bool = False, revision: str | None = None) -> str:
+    """Send a saved classifier to the Hugging Face hub, the artefact's files and nothing else. Returns its address.
+
+    Args:
+        artefact: An artefact folder or a finished run.
+        repo: OWNER/NAME, created if it does not exist.
+        private: Whether a repository that is created is private. Default: everybody sees it.
+        revision: A branch, created if it does not exist. Default: main.
+
+    Raises:
+        ArtefactError: Not an artefact, a damaged one, or the hub cannot be reached.
+        Refused: You are not logged in to the hub, or lack permission; or `repo` is not a name.
+        Offline: The network is switched off.
+    """
+    from zoo.artefact.hub import push as send
+
+    return send(Path(artefact).expanduser(), repo, private=private, revision=revision)
+
+
+@checked_arguments()
+def pull(repo: str, out: str | Path, *, revision: str | None = None) -> Path:
+    """Download a saved classifier from the Hugging Face hub into a new folder and check it. Returns the folder.
+
+    Args:
+        repo: OWNER/NAME, or `hf://OWNER/NAME[@REVISION]`.
+        out: The folder to write, which must not exist.
+        revision: A branch, tag or commit. Default: main.
+
+    Raises ArtefactError where there is no such artefact, Refused where `out` exists, Offline.
+    """
+    from zoo.artefact.hub import pull as fetch
+
+    return fetch(repo, Path(out).expanduser(), revision=revision)
+
+
+def _artefact(path: str | Path) -> Path:
+    """The folder on this machine of a path, or of an address on the hub, which is downloaded."""
+    if not str(path).startswith("hf:/"):
+        return Path(path).expanduser()
+    from zoo.artefact.hub import local_folder
+
+    return local_folder(path)

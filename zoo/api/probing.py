@@ -1,0 +1,162 @@
+"""Before a run: which backbone suits the images, and what more images would bring."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from zoo.api.arguments import checked_arguments
+from zoo.events import Report, silent
+from zoo.planning.request import make_request, parse_count, parse_duration
+from zoo.registry.registry import Registry, default_registry
+
+if TYPE_CHECKING:
+    from zoo.advice.curve import CurveReport
+    from zoo.advice.ranking import Shortlist
+
+
+@checked_arguments({"report": "on_event"})
+def shortlist(
+    data: str | Path | None = None,
+    *,
+    backbones: str | Sequence[str] = (),
+    budget: str | float | None = None,
+    max_params: int | str | None = None,
+    max_latency: str | float | None = None,
+    licence: str | None = None,
+    head: str = "dropout_linear",
+    html: str | Path | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    precision: str = "auto",
+    tune: bool = True,
+    workers: int | None = None,
+    offline: bool = False,
+    on_event: Report = silent,
+    registry: Registry | None = None,
+) -> Shortlist:
+    """Rank backbones for your images: the accuracy of a cross-validated probe, beside latency, size and licence.
+
+    The probe is L2 logistic regression on pooled features, which are computed once and cached; up to 512 images a run
+    with the backbone that wins finds them there. Only training images are looked at. What cannot win any more is
+    dropped on the way (arXiv:1502.07943), by a paired test. docs/choose.md says what a probe can say and what not.
+
+    Args:
+        data: As for `finetune`.
+        backbones: Candidates: `NAME`, `NAME=FILE`, `NAME=random` or patterns with `*` and `?`; one text may hold
+            several with commas. Default: the weights on this machine and, unless `offline`, what can be fetched in
+            time.
+        budget: Seconds, or a text such as `10m`. Default: a fifth of what fine-tuning is estimated to take, at least
+            a minute.
+        max_params: Largest number of parameters, without the classifier, or a text such as `25M`.
+        max_latency: Most milliseconds for one image on this machine, or a text such as `20ms`.
+        licence: `permissive`, or a licence of weights as upstream states it.
+        head: The head that a run is to have: candidates that cannot take it are left out. The probe stays linear.
+        html: Path of a page with the ranking and a picture of accuracy against latency; it must not exist.
+        seed: Draws the folds, the samples and, without a val split, the images that are left out as val.
+        device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
+        precision: As for `finetune`.
+        tune: Whether the fastest precision is measured.
+        workers: Number of decoding threads. Default: one per core, at most eight.
+        offline: Do not touch the network: weights that are not on this machine are left out.
+        on_event: Called with every event of `zoo.events`.
+        registry: Where names are looked up. Default: the installed plugins.
+
+    Raises:
+        OptionError: Limits that leave nothing, a budget that is too small for one candidate, or `html` exists.
+        UnknownName: No such backbone, licence or head.
+        WeightsError: No pretrained weights can be had.
+        DataError: The data cannot be read, or a class has a single image.
+    """
+    from zoo.advice.candidate_backbones import Limits
+    from zoo.advice.shortlist import Wanted, make_shortlist
+    from zoo.advice.shortlist_page import write_shortlist_page
+    from zoo.storage.atomic import refuse_existing
+
+    page = None if html is None else Path(html).expanduser()
+    if page is not None:
+        refuse_existing(page)
+    names = [backbones] if isinstance(backbones, str) else backbones
+    largest = None if max_params is None else parse_count("--max-params", max_params)
+    longest: float | None = None
+    if isinstance(max_latency, str):
+        longest = 1000 * parse_duration("--max-latency", max_latency, unit="", example="20ms or 0.5s")
+    elif max_latency is not None:
+        longest = 1000 * parse_duration("--max-latency", f"{max_latency / 1000:f}")
+    wanted = Wanted(
+        backbones=tuple(name.strip() for each in names for name in each.split(",") if name.strip()),
+        budget=None if budget is None else parse_duration("--budget", budget),
+        limits=Limits(max_params=largest, licence=licence, head=head),
+        max_latency=longest,
+    )
+    request = make_request(
+        backbone="auto",
+        data=data,
+        seed=seed,
+        device=device,
+        precision=precision,
+        tune=tune,
+        workers=workers,
+        offline=offline,
+    )
+    found = make_shortlist(request, wanted, registry or default_registry(), on_event)
+    if page is not None:
+        write_shortlist_page(found, page)
+    return found
+
+
+@checked_arguments({"report": "on_event"})
+def learning_curve(
+    path: str | Path,
+    backbone: str,
+    *,
+    weights: str | Path = "default",
+    seed: int = 0,
+    html: str | Path | None = None,
+    device: str = "auto",
+    workers: int | None = None,
+    offline: bool = False,
+    on_event: Report = silent,
+    registry: Registry | None = None,
+) -> CurveReport:
+    """Measure how the accuracy of a linear probe grows with the number of training images, and extrapolate it.
+
+    `.sentences` says what twice and four times as many images would bring, or that it cannot be said; `.record` has the
+    points, the forecasts with the intervals that backtests earn, and every class. docs/curve.md explains them.
+
+    Args:
+        path: The images, as `data` of `finetune`. Only the training images are used.
+        backbone: `[provider/]architecture[.tag]`; it stays frozen.
+        weights: As for `finetune`.
+        seed: Random seed of the split, where one is drawn, of folds and of draws.
+        html: Path of a page with the chart, which must not exist. Default: no page.
+        device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
+        workers: Number of decoding threads. Default: one per core, at most eight.
+        offline: Use no network.
+        on_event: Called with every event of `zoo.events`.
+
+    Raises:
+        Refused: Names that do not exist, or `html` exists.
+        DataError: No images, fewer than two classes, or no class with two different training images.
+        WeightsError: The weights cannot be had.
+    """
+    from zoo.advice.curve import probe_curve, write_curve_page
+    from zoo.storage.atomic import refuse_existing
+
+    page = None if html is None else Path(html).expanduser()
+    if page is not None:
+        refuse_existing(page)
+    request = make_request(
+        backbone=backbone,
+        data=path,
+        weights=str(weights),
+        seed=seed,
+        device=device,
+        workers=workers,
+        offline=offline,
+    )
+    found = probe_curve(request, registry or default_registry(), on_event)
+    if page is not None:
+        write_curve_page(found, page)
+    return found

@@ -1,0 +1,53 @@
+"""The names that authors of plugins need, and where each is defined."""
+
+from .data.class_folders import list_class_folders as list_class_folders
+from .errors import DataError as DataError
+from .errors import WeightsMismatch as WeightsMismatch
+from .errors import ZooError as ZooError
+from .evaluation.confusion import draw_confusion as draw_confusion
+from .events import BatchFinished as BatchFinished
+from .events import CheckpointSaved as CheckpointSaved
+from .events import EpochFinished as EpochFinished
+from .events import EpochStarted as EpochStarted
+from .events import Event as Event
+from .events import Note as Note
+from .events import ObserverSpec as ObserverSpec
+from .events import RunFinished as RunFinished
+from .events import RunStarted as RunStarted
+from .events import RunStopped as RunStopped
+from .events import StageFinished as StageFinished
+from .events import StageStarted as StageStarted
+from .model.build import skip_init as skip_init
+from .model.build import undrawn as undrawn
+from .model.measure import measure as measure
+from .registry.hooks import hookimpl as hookimpl
+from .registry.registry import Registry as Registry
+from .specs.backbone import Backbone as Backbone
+from .specs.backbone import BackboneFacts as BackboneFacts
+from .specs.backbone import BackboneProvider as BackboneProvider
+from .specs.backbone import BackboneSpec as BackboneSpec
+from .specs.backbone import FeatureShape as FeatureShape
+from .specs.backbone import Group as Group
+from .specs.backbone import HubFile as HubFile
+from .specs.backbone import UrlFile as UrlFile
+from .specs.backbone import WeightsSpec as WeightsSpec
+from .specs.data import ClassFolders as ClassFolders
+from .specs.data import DataSourceSpec as DataSourceSpec
+from .specs.data import EmptyClass as EmptyClass
+from .specs.data import FolderFile as FolderFile
+from .specs.data import Skipped as Skipped
+from .specs.data import SourceImage as SourceImage
+from .specs.data import SourceListing as SourceListing
+from .specs.data import is_image_name as is_image_name
+from .specs.data import passed_over as passed_over
+from .specs.data import split_named as split_named
+from .specs.head import HeadSpec as HeadSpec
+from .specs.head import NoOptions as NoOptions
+from .specs.preprocessing import Preprocessing as Preprocessing
+from .specs.recipe import RecipeSpec as RecipeSpec
+from .specs.recipe import recipe_from_toml as recipe_from_toml
+from .storage.cache import cached_json as cached_json
+from .storage.cache import kept_json as kept_json
+from .weights.state import load_weights as load_weights
+
+__all__: list[str]
