@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.api.arguments import checked_arguments
+from zoo.api.arguments import checked_arguments, with_progress
 from zoo.errors import OptionError
 from zoo.events import Report, silent
 from zoo.planning.request import check_input_size
@@ -71,6 +71,7 @@ def create_model(
 
 
 @checked_arguments({"report": "on_event"})
+@with_progress
 def load(
     path: str | Path,
     *,
@@ -78,6 +79,7 @@ def load(
     precision: str | None = None,
     compile: bool = False,
     on_event: Report = silent,
+    verbose: bool | None = None,
     registry: Registry | None = None,
 ) -> Classifier:
     """Open a saved classifier.
@@ -90,6 +92,7 @@ def load(
             with, for the very logits that were scored.
         compile: Whether torch.compile translates the backbone, for many images. It takes up to a minute first.
         on_event: Called with every event of `zoo.events`.
+        verbose: As for `finetune`.
 
     Raises:
         ZooError: Not an artefact, a damaged one, or no such device or precision.
@@ -102,12 +105,14 @@ def load(
 
 
 @checked_arguments({"report": "on_event"})
+@with_progress
 def export(
     path: str | Path,
     *,
     to: str,
     out: str | Path | None = None,
     on_event: Report = silent,
+    verbose: bool | None = None,
     registry: Registry | None = None,
 ) -> Exported:
     """Export a saved classifier to a format that does not need zoo, in float32, for any batch size. Returns what was
@@ -138,6 +143,7 @@ def export(
 
 
 @checked_arguments({"report": "on_event"})
+@with_progress
 def evaluate(
     artefact: str | Path,
     *,
@@ -147,6 +153,7 @@ def evaluate(
     compile: bool = False,
     workers: int | None = None,
     on_event: Report = silent,
+    verbose: bool | None = None,
     registry: Registry | None = None,
 ) -> Evaluation:
     """Score a saved classifier on labelled images: the `test` split, else `val`, else all of them.
@@ -163,8 +170,14 @@ def evaluate(
 
 
 @checked_arguments({"report": "on_event"})
+@with_progress
 def verify(
-    path: str | Path, *, offline: bool = False, on_event: Report = silent, registry: Registry | None = None
+    path: str | Path,
+    *,
+    offline: bool = False,
+    on_event: Report = silent,
+    verbose: bool | None = None,
+    registry: Registry | None = None,
 ) -> Verification:
     """Check that a saved classifier, an artefact folder or a finished run, is unchanged since it was made.
 
