@@ -25,6 +25,8 @@ SIZES = {
     "zoo.__main__": "an entry point",
     "zoo.cli.compare": "one command, whose text the library writes",
     "zoo.cli.data": "one command, whose text the library writes",
+    "zoo.data.image_preprocessing": "what a model's preprocessing has beside the record: that it can be called",
+    "zoo.display.records": "one kind of table",
     "zoo.exporting.formats": "the one table of formats, light enough for `zoo --help`",
     "zoo.exporting.pt2": "one file for each format",
     "zoo.plugin": "its names stand in the stub beside it",
@@ -36,6 +38,7 @@ SIZES = {
     "zoo.specs.validation": "checks that all specs share",
     "zoo.testing.heads": "every check of a head, in the order in which they are made",
     "zoo.testing.tiny_module": "needs torch, which the rest of the tiny backbone does without",
+    "zoo.training.run_files": "reading of single files, for the report and for the result",
     "zoo.weights.offline": "one switch, asked by the hub and by downloads",
 }
 """Modules shorter or longer than the rest, each with its reason."""
