@@ -84,7 +84,7 @@ def frame_html(page: str, *, place: str, height: int = 640) -> str | None:
     # The empty sandbox: no script runs in it, whatever the page holds.
     return (
         f'<iframe sandbox="" title="{escaped(place)}" srcdoc="{html.escape(printable(page))}" '
-        f'style="width:100%;height:{height}px;border:1px solid #8888"></iframe>'
+        f'style="display:block;box-sizing:border-box;width:100%;height:{height}px;border:1px solid #8888"></iframe>'
     )
 
 
