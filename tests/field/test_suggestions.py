@@ -32,6 +32,7 @@ from zoo.cli.show import show_name
 from zoo.data.sources import find_data
 from zoo.display.console import Verbosity
 from zoo.errors import ArtefactError, RecipeError, RunError, ZooError, meant, nearest
+from zoo.evaluation.confusion_table import class_index
 from zoo.exporting.export import export
 from zoo.exporting.formats import FORMATS
 from zoo.model.devices import available_devices, choose_device
@@ -486,6 +487,7 @@ PLACES = {
     "zoo.errors.UnknownName": "backbones, heads, recipes",
     "zoo.errors.meant": "precision",
     "zoo.errors.nearest": "test_nearest_gives_other_names_that_are_accepted",
+    "zoo.evaluation.confusion_table.class_index": "test_a_class_of_a_model_is_answered_with_one_that_it_has",
     "zoo.exporting.export.export": "format",
     "zoo.model.devices.choose_device": "device",
     "zoo.planning.precision.check_precision": "precision",
@@ -554,6 +556,12 @@ def test_an_argument_of_a_function_is_answered_with_one_that_it_takes() -> None:
                 function(**misspelt)
             suggested = re.findall(r"'(\w+)'", str(refused.value).partition("Did you mean")[2])
             assert argument in suggested and set(suggested) <= set(arguments)
+
+
+def test_a_class_of_a_model_is_answered_with_one_that_it_has() -> None:
+    classes = ("daisy", "poppy", "red tulip")
+    made, refused = refused_suggestions(lambda word: class_index(word, classes), classes)
+    assert made and refused == []
 
 
 def test_a_broken_vocabulary_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -203,7 +203,7 @@ def test_a_report_that_cannot_be_written_costs_the_run_nothing(few: Path, tmp_pa
         if isinstance(event, StageStarted):
             (tmp_path / "run" / "report.html").mkdir(exist_ok=True)
 
-    result = train(few, tmp_path / "run", recipe="head_only", epochs=1, report=in_the_way)
+    result = train(few, tmp_path / "run", recipe="head_only", epochs=1, on_event=in_the_way)
     assert result.proof == "passed" and (result.path / "result.json").exists()
     notes = [event.text for event in events if isinstance(event, Note) and event.loud]
     assert any("The report was not written" in text and "zoo report" in text for text in notes)
