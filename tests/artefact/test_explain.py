@@ -59,6 +59,8 @@ def test_explaining_leaves_a_model_in_training_as_it_is(classifier: Classifier, 
     before = [module.training for module in trained.model.modules()]
     with torch.no_grad():
         trained.explain(files[0])
+    with torch.inference_mode():
+        trained.explain(files[0])
     assert before == [module.training for module in trained.model.modules()] and any(before) and not all(before)
     assert {name for name, each in trained.model.named_parameters() if each.requires_grad} == {
         name for name, _ in trained.model.named_parameters() if name.startswith("head.")

@@ -294,7 +294,7 @@ def _left_as_it_is(model: ZooModel) -> Iterator[None]:
     modes = [(module, module.training) for module in model.modules()]
     switches = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     try:
-        with torch.enable_grad():
+        with torch.inference_mode(False), torch.enable_grad():
             yield
     finally:
         for module, training in modes:

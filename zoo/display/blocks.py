@@ -99,7 +99,9 @@ def escaped(text: str) -> str:
 
 
 def _cell(text: str, side: str) -> str:
-    return f'<td style="{_CELL}{side}">{escaped(text)}</td>'
+    # Numbers: an interval over three lines is no interval.
+    whole = ";white-space:nowrap" if side == "right" else ""
+    return f'<td style="{_CELL}{side}{whole}">{escaped(text)}</td>'
 
 
 def _line(line: Line) -> str:

@@ -43,7 +43,9 @@ class ConfusionTable:
         return cls(split, tuple(classes), matrix_of(len(classes), cells))
 
     def __getitem__(self, pair: tuple[str, str]) -> int:
-        """Images of the first class that were predicted as the second. Raises OptionError for an unknown class."""
+        """Images of the first class that were predicted as the second. Raises OptionError for anything else."""
+        if not isinstance(pair, tuple) or len(pair) != 2:
+            raise OptionError(f"A confusion has two classes, table[TRUE, PREDICTED]; got {pair!r}.")
         true, predicted = (class_index(name, self.classes) for name in pair)
         return self.counts[true][predicted]
 
