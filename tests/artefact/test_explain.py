@@ -75,6 +75,11 @@ def test_what_cannot_be_explained_is_refused(classifier: Classifier, files: list
         classifier.explain(files)  # type: ignore[arg-type]
     with pytest.raises(DataError, match=r"gone\.jpg"):
         classifier.explain("gone.jpg")
+    compiled = Classifier(classifier.model, classifier.config, classifier.path, compiled=True)
+    with pytest.raises(Refused, match="hides its layers") as error:
+        compiled.explain(files[0])
+    call = str(error.value).splitlines()[1].removeprefix("Next: ").partition(", without")[0]
+    assert eval(call, {"zoo": zoo, "image": files[0]}).size == (160, 160)
     small = with_model(classifier, input_size=(32, 32))
     with pytest.raises(Refused, match=r"cannot be drawn .*: the backbone's map is a single position"):
         small.explain(files[0])

@@ -66,8 +66,9 @@ class _Batch:
 class Classifier:
     """A model with its class names and preprocessing, loaded from an artefact."""
 
-    def __init__(self, model: ZooModel, config: ArtefactConfig, path: Path) -> None:
+    def __init__(self, model: ZooModel, config: ArtefactConfig, path: Path, *, compiled: bool = False) -> None:
         self.model = model
+        self._compiled = compiled
         self.config = config
         self.path = path
 
@@ -117,7 +118,7 @@ class Classifier:
         if compile:
             report(Note(text="Compiling the backbone for this machine; the first time it may take a minute."))
             compile_backbone(model, batch=BATCH_SIZE)
-        return cls(model, config, folder)
+        return cls(model, config, folder, compiled=compile)
 
     @property
     def fault(self) -> str | None:
@@ -210,8 +211,13 @@ class Classifier:
         Raises:
             DataError: The file cannot be read, or `image` is no single image.
             OptionError: There is no such class.
-            Refused: The model has no map of places, or none that reaches its logits.
+            Refused: The model has no map of places, or none that reaches its logits, or it was compiled.
         """
+        if self._compiled:
+            raise Refused(
+                "A compiled classifier hides its layers, so Grad-CAM cannot be drawn.\n"
+                f"Next: zoo.load({str(self.path)!r}).explain(image), without compile=True."
+            )
         index = None if label is None else class_index(label, self.classes)
         pixels = self.model.preprocessing(image)
         device = next(self.model.parameters()).device
