@@ -114,7 +114,8 @@ def test_a_request_beside_other_arguments_is_refused_and_so_is_none_at_all() -> 
 def test_the_command_lines_options_are_the_arguments_of_the_library() -> None:
     """What one of them lacks is lacking for a reason, which stands here."""
     command = typer.main.get_command(app).commands["finetune"]  # type: ignore[attr-defined]
-    of_the_library = {"registry", "on_event", "image", "label", "split"}  # objects, and the columns of one
+    # Objects, and the columns of one. For `verbose`, `zoo -q` and `zoo -v` stand before the command.
+    of_the_library = {"registry", "on_event", "image", "label", "split", "verbose"}
     of_the_command = {"help", "as_json", "resume"}  # `zoo.resume` is a function of its own
     spelled = {"head_option": "head_options", "set_": "set", "no_tune": "tune", "no_report": "report"}
     spelled["observer"] = "observers"
@@ -135,11 +136,11 @@ def test_the_names_are_listed_with_the_version() -> None:
 
 
 def test_import_zoo_imports_neither_torch_nor_a_plugin() -> None:
-    code = (
-        "import sys, zoo; print([m for m in sys.modules if m.split('.')[0] in ('torch', 'timm', 'zoo_timm', 'pluggy')])"
-    )
+    heavy = ("torch", "timm", "zoo_timm", "pandas", "IPython", "rich")
+    found = "print([m for m in sys.modules if m.split('.')[0] in {}])"
+    code = f"import sys, zoo; {found.format((*heavy, 'pluggy'))}; zoo.finetune; {found.format(heavy)}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "[]\n"
+    assert done.stdout == "[]\n[]\n"
 
 
 def test_every_hook_is_documented_and_nothing_else() -> None:

@@ -27,13 +27,14 @@ from tests.distributions import HEAD, PROVIDER
 from tests.field.pictures import pictures_of, write_pictures
 from zoo.advice.candidate_backbones import Limits, find_candidates
 from zoo.artefact.read import find_artefact
-from zoo.cli.console import Verbosity
 from zoo.cli.list import show_list
 from zoo.cli.options import LIST_KINDS
 from zoo.cli.show import show_name
 from zoo.data.memory.objects import register
 from zoo.data.sources import find_data
+from zoo.display.console import Verbosity
 from zoo.errors import ArtefactError, RecipeError, RunError, ZooError, meant, nearest
+from zoo.evaluation.confusion_table import class_index
 from zoo.events import silent
 from zoo.exporting.export import export
 from zoo.exporting.formats import FORMATS
@@ -492,6 +493,7 @@ PLACES = {
     "zoo.errors.UnknownName": "backbones, heads, recipes",
     "zoo.errors.meant": "precision",
     "zoo.errors.nearest": "test_nearest_gives_other_names_that_are_accepted",
+    "zoo.evaluation.confusion_table.class_index": "test_a_class_of_a_model_is_answered_with_one_that_it_has",
     "zoo.exporting.export.export": "format",
     "zoo.model.devices.choose_device": "device",
     "zoo.planning.precision.check_precision": "precision",
@@ -560,6 +562,12 @@ def test_an_argument_of_a_function_is_answered_with_one_that_it_takes() -> None:
                 function(**misspelt)
             suggested = re.findall(r"'(\w+)'", str(refused.value).partition("Did you mean")[2])
             assert argument in suggested and set(suggested) <= set(arguments)
+
+
+def test_a_class_of_a_model_is_answered_with_one_that_it_has() -> None:
+    classes = ("daisy", "poppy", "red tulip")
+    made, refused = refused_suggestions(lambda word: class_index(word, classes), classes)
+    assert made and refused == []
 
 
 def test_a_broken_vocabulary_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:

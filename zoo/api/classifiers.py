@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.api.arguments import checked_arguments
+from zoo.api.arguments import checked_arguments, with_progress
 from zoo.api.calls import with_data, with_data_of_run, with_objects_of_classifier
 from zoo.errors import OptionError
 from zoo.events import Report, silent
@@ -81,6 +81,7 @@ def create_model(
 
 
 @checked_arguments({"report": "on_event"})
+@with_progress
 def load(
     path: str | Path,
     *,
@@ -90,6 +91,7 @@ def load(
     precision: str | None = None,
     compile: bool = False,
     on_event: Report = silent,
+    verbose: bool | None = None,
     registry: Registry | None = None,
 ) -> Classifier:
     """Open a saved classifier.
@@ -104,6 +106,7 @@ def load(
             with, for the very logits that were scored.
         compile: Whether torch.compile translates the backbone, for many images. It takes up to a minute first.
         on_event: Called with every event of `zoo.events`.
+        verbose: As for `finetune`.
 
     Raises:
         ZooError: Not an artefact, a damaged one, one whose objects were not given or are others, or no such device or
@@ -117,6 +120,7 @@ def load(
 
 
 @checked_arguments({"report": "on_event"})
+@with_progress
 def export(
     path: str | Path,
     *,
@@ -125,6 +129,7 @@ def export(
     backbone: str | BackboneSpec | nn.Module | None = None,
     head: str | HeadSpec | HeadCallable | None = None,
     on_event: Report = silent,
+    verbose: bool | None = None,
     registry: Registry | None = None,
 ) -> Exported:
     """Export a saved classifier to a format that does not need zoo, in float32, for any batch size. Returns what was
@@ -158,6 +163,7 @@ def export(
 
 
 @checked_arguments({"report": "on_event"})
+@with_progress
 def evaluate(
     artefact: str | Path,
     *,
@@ -169,6 +175,7 @@ def evaluate(
     compile: bool = False,
     workers: int | None = None,
     on_event: Report = silent,
+    verbose: bool | None = None,
     registry: Registry | None = None,
 ) -> Evaluation:
     """Score a saved classifier on labelled images: the `test` split, else `val`, else all of them.
@@ -195,6 +202,7 @@ def evaluate(
 
 
 @checked_arguments({"report": "on_event"})
+@with_progress
 def verify(
     path: str | Path,
     *,
@@ -203,6 +211,7 @@ def verify(
     head: str | HeadSpec | HeadCallable | None = None,
     offline: bool = False,
     on_event: Report = silent,
+    verbose: bool | None = None,
     registry: Registry | None = None,
 ) -> Verification:
     """Check that a saved classifier, an artefact folder or a finished run, is unchanged since it was made.

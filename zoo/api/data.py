@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zoo.api.arguments import checked_arguments
+from zoo.api.arguments import checked_arguments, with_progress
 from zoo.api.calls import with_data
 from zoo.errors import OptionError
 from zoo.events import Report, silent
@@ -24,12 +24,14 @@ if TYPE_CHECKING:
 
 
 @checked_arguments({"report": "on_event"})
+@with_progress
 def check_data(
     path: DataLike,
     *,
     seed: int = 0,
     workers: int | None = None,
     on_event: Report = silent,
+    verbose: bool | None = None,
     registry: Registry | None = None,
 ) -> DataReport:
     """Open every file of a data set and report what is wrong with it. Imports no torch.
@@ -56,6 +58,7 @@ def check_data(
 
 
 @checked_arguments({"report": "on_event"})
+@with_progress
 def check_labels(
     path: DataLike,
     backbone: str | Path | BackboneSpec | nn.Module,
@@ -69,6 +72,7 @@ def check_labels(
     workers: int | None = None,
     offline: bool = False,
     on_event: Report = silent,
+    verbose: bool | None = None,
     registry: Registry | None = None,
 ) -> LabelCheck:
     """Find labels that are likely wrong: each image is judged by probes that were fitted without it. docs/labels.md.

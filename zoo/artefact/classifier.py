@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,17 +11,21 @@ from itertools import islice
 from pathlib import Path
 
 import torch
+from PIL.Image import Image
 from torch import Tensor
 
 from zoo.artefact.config import ArtefactConfig
-from zoo.artefact.given_images import ImageLike, images_to_predict, picture_of
+from zoo.artefact.given_images import images_to_predict
 from zoo.artefact.golden import TOLERANCE, read_golden
 from zoo.artefact.read import check_versions, find_artefact, read_model
+from zoo.data.memory.pictures import ImageLike, picture_of
 from zoo.data.prefetch import map_for_model, resolve_workers
-from zoo.data.transform import finish, resize
-from zoo.errors import DataError, OptionError
+from zoo.data.transform import as_seen, finish, resize
+from zoo.errors import DataError, OptionError, Refused
+from zoo.evaluation.confusion_table import class_index
 from zoo.events import Note, Report, silent
 from zoo.model.fold_and_compile import compile_backbone, fold_batch_norms
+from zoo.model.gradcam import grad_cam, with_heat
 from zoo.model.model import ZooModel
 from zoo.planning.precision import choose_compute
 from zoo.registry.registry import Registry, default_registry
@@ -29,7 +34,6 @@ from zoo.specs.plan import Compute
 BATCH_SIZE = 32
 """Images computed at a time, unless the caller says otherwise."""
 
-Source = ImageLike
 OnError = Callable[[str, DataError], None]
 """Called with (source, error) of an image that cannot be read."""
 
@@ -62,8 +66,9 @@ class _Batch:
 class Classifier:
     """A model with its class names and preprocessing, loaded from an artefact."""
 
-    def __init__(self, model: ZooModel, config: ArtefactConfig, path: Path) -> None:
+    def __init__(self, model: ZooModel, config: ArtefactConfig, path: Path, *, compiled: bool = False) -> None:
         self.model = model
+        self._compiled = compiled
         self.config = config
         self.path = path
 
@@ -113,7 +118,7 @@ class Classifier:
         if compile:
             report(Note(text="Compiling the backbone for this machine; the first time it may take a minute."))
             compile_backbone(model, batch=BATCH_SIZE)
-        return cls(model, config, folder)
+        return cls(model, config, folder, compiled=compile)
 
     @property
     def fault(self) -> str | None:
@@ -127,7 +132,7 @@ class Classifier:
 
     def predict(
         self,
-        images: Source | Iterable[Source],
+        images: ImageLike | Iterable[ImageLike],
         *,
         top: int = 5,
         batch_size: int = BATCH_SIZE,
@@ -155,7 +160,7 @@ class Classifier:
 
     def stream(
         self,
-        images: Source | Iterable[Source],
+        images: ImageLike | Iterable[ImageLike],
         *,
         top: int = 5,
         batch_size: int = BATCH_SIZE,
@@ -178,17 +183,71 @@ class Classifier:
             output: Tensor = self.model(images.to(device)).cpu()
         return output
 
+    def features(
+        self, images: ImageLike | Iterable[ImageLike], *, batch_size: int = BATCH_SIZE, workers: int | None = None
+    ) -> Tensor:
+        """The backbone's pooled features[N, F] of N images, float32 on the CPU, in the order of the images.
+
+        They are what a linear head sees, whatever head the classifier has. Arguments and errors are those of `predict`.
+        """
+        if batch_size < 1:
+            raise OptionError(f"batch_size must be at least 1, got {batch_size}.")
+        device = next(self.model.parameters()).device
+        batches = self._batches(images_to_predict(images), batch_size, resolve_workers(workers), None)
+        with torch.inference_mode():
+            rows = [self.model.pooled(batch.images.to(device)).cpu() for batch in batches]
+        if not rows:
+            raise OptionError("There is no image to compute features of.")
+        # A tensor made in inference mode could not take part in training.
+        return torch.cat(rows).clone()
+
+    def explain(self, image: ImageLike, *, label: str | None = None) -> Image:
+        """Where the classifier looked: the image as the model received it, under a heat map (Grad-CAM).
+
+        The brighter a place, the more it speaks for the class; dark places are irrelevant to it. It is the picture of
+        the report, in the model's input size.
+
+        Args:
+            image: A path, the bytes of an image file, or a picture in memory, as for `predict`.
+            label: The class to explain. Default: the predicted one.
+
+        Raises:
+            DataError: The file cannot be read, or `image` is no single image.
+            OptionError: There is no such class.
+            Refused: The model has no map of places, or none that reaches its logits, or it was compiled.
+        """
+        if self._compiled:
+            raise Refused(
+                "A compiled classifier hides its layers, so Grad-CAM cannot be drawn.\n"
+                f"Next: zoo.load({str(self.path)!r}).explain(image), without compile=True."
+            )
+        index = None if label is None else class_index(label, self.classes)
+        pixels = self.model.preprocessing(image)
+        device = next(self.model.parameters()).device
+        with _left_as_it_is(self.model):
+            relevance = grad_cam(self.model, pixels[None].to(device), label=index)
+        if relevance.heat is None:
+            raise Refused(f"Grad-CAM cannot be drawn for {self.model.name}: {relevance.reason}.")
+        return with_heat(as_seen(pixels, self.model.preprocessing), relevance.heat[0].cpu())
+
     def _stream(
         self,
-        images: Iterable[tuple[str, Source]],
+        images: Iterator[tuple[str, ImageLike]],
         top: int,
         batch_size: int,
         workers: int,
         on_error: OnError | None,
     ) -> Iterator[Prediction]:
+        for batch in self._batches(images, batch_size, workers, on_error):
+            yield from self._predict(batch.sources, batch.images, top)
+
+    def _batches(
+        self, images: Iterator[tuple[str, ImageLike]], batch_size: int, workers: int, on_error: OnError | None
+    ) -> Iterator[_Batch]:
+        """Read images with their names a few batches ahead, and yield the batches that have any."""
         pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="zoo-decode")
         try:
-            chunks = _chunks(iter(images), batch_size)
+            chunks = _chunks(images, batch_size)
             on_cpu = next(self.model.parameters()).device.type == "cpu"
             for batch in map_for_model(pool, self._read, chunks, workers=workers, on_cpu=on_cpu):
                 for source, error in batch.faults:
@@ -196,11 +255,11 @@ class Classifier:
                         raise error
                     on_error(source, error)
                 if batch.sources:
-                    yield from self._predict(batch.sources, batch.images, top)
+                    yield batch
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
-    def _read(self, chunk: Sequence[tuple[str, Source]]) -> _Batch:
+    def _read(self, chunk: Sequence[tuple[str, ImageLike]]) -> _Batch:
         preprocessing = self.model.preprocessing
         # Each image is written to the next free place, so that those that cannot be read leave no gap.
         images = torch.empty(len(chunk), *preprocessing.input_size)
@@ -225,9 +284,24 @@ class Classifier:
         return [Prediction(source, *best[0], best) for source, best in zip(sources, rows, strict=True)]
 
 
-def _chunks(named: Iterator[tuple[str, Source]], size: int) -> Iterator[list[tuple[str, Source]]]:
+def _chunks(named: Iterator[tuple[str, ImageLike]], size: int) -> Iterator[list[tuple[str, ImageLike]]]:
     while chunk := list(islice(named, size)):
         yield chunk
+
+
+@contextlib.contextmanager
+def _left_as_it_is(model: ZooModel) -> Iterator[None]:
+    """Give a model its modes and its parameters their switches back: somebody may be training it."""
+    modes = [(module, module.training) for module in model.modules()]
+    switches = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    try:
+        with torch.inference_mode(False), torch.enable_grad():
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+        for parameter, requires in switches:
+            parameter.requires_grad_(requires)
 
 
 def _set_precision(

@@ -7,18 +7,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image
-from torch import Tensor
 
 from zoo.data.dataset import natural_key
-from zoo.data.decode import decode, read_image, to_upright_rgb
-from zoo.data.memory.pictures import described, fault_of, is_array, is_picture, is_tensor, to_picture
+from zoo.data.memory.pictures import ImageLike, described, fault_of, is_array, is_picture, is_tensor
 from zoo.data.paths import count_images, images_of
 from zoo.errors import DataError, OptionError
 
-ImageLike = str | os.PathLike[str] | bytes | Image.Image | np.ndarray[Any, Any] | Tensor
-"""One image: a path, the bytes of an image file, or a picture in memory."""
 _KINDS = (
     "An image is a path, the bytes of an image file, a PIL image, an array uint8[H, W, 3] or a tensor uint8[3, H, W]"
 )
@@ -45,18 +40,6 @@ def images_to_predict(images: ImageLike | Iterable[ImageLike]) -> Iterator[tuple
             _refuse_no_image(image, index, one=several is not images and len(several) == 1, known=True)
         return _named(several)
     return _named(_checked(several))
-
-
-def picture_of(image: ImageLike, name: str) -> Image.Image:
-    """An image as an upright RGB picture. Raises DataError, which begins with the name, if it cannot be read."""
-    if isinstance(image, (str, os.PathLike)):
-        return read_image(Path(image))
-    if isinstance(image, (bytes, bytearray, memoryview)):
-        return decode(bytes(image), name=name)
-    try:
-        return to_upright_rgb(to_picture(image))
-    except DataError as error:
-        raise DataError(f"{name}: {error}") from None
 
 
 def _several(images: Any) -> Iterable[Any]:

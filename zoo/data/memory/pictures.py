@@ -14,18 +14,25 @@ Libraries are recognised without importing them.
 from __future__ import annotations
 
 import io
+import os
 import sys
 import threading
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from PIL import Image
 
 from zoo.data import depth
-from zoo.data.decode import decode, load_pixels, to_upright_rgb, upright
+from zoo.data.decode import decode, load_pixels, read_image, to_upright_rgb, upright
 from zoo.errors import DataError
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+ImageLike: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | np.ndarray[Any, Any] | Tensor"
+"""One image: a path, the bytes of an image file, or a picture in memory."""
 OWN_PREPROCESSING = "zoo applies the preprocessing of the weights itself"
 _CHANNELS = (1, 3, 4)
 _LOADING = threading.Lock()
@@ -113,6 +120,18 @@ def to_picture(value: Any) -> Image.Image:
         return _loaded(value)
     pixels = pixels_of(value)
     return Image.fromarray(np.ascontiguousarray(pixels[..., 0] if pixels.shape[2:] == (1,) else pixels))
+
+
+def picture_of(image: ImageLike, name: str) -> Image.Image:
+    """An image as an upright RGB picture. Raises DataError, which begins with the name, if it cannot be read."""
+    if isinstance(image, (str, os.PathLike)):
+        return read_image(Path(image))
+    if isinstance(image, (bytes, bytearray, memoryview)):
+        return decode(bytes(image), name=name)
+    try:
+        return to_upright_rgb(to_picture(image))
+    except DataError as error:
+        raise DataError(f"{name}: {error}") from None
 
 
 def _loaded(image: Image.Image) -> Image.Image:
