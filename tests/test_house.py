@@ -72,6 +72,7 @@ NAMES = {
     "shortlist": "how it is made; the command",
     "solver": "what belongs to it; where it is used",
     "stages": "planned; trained",
+    "tables": "in memory, as data; of a comparison, as text",
     "verify": "an artefact; a run",
 }
 """File names that stand in several packages, each with what they do alike."""

@@ -113,7 +113,10 @@ def pixels_of(value: Any) -> np.ndarray[Any, np.dtype[np.uint8]]:
 def to_picture(value: Any) -> Image.Image:
     """A picture in memory as one of Pillow. Raises DataError for what is none."""
     if not is_picture(value):
-        raise DataError(f"it is {described(value)}, not an image")
+        raise DataError(
+            f"it is {described(value)}, not an image.\nNext: give one image, a path, the bytes of an image file, a PIL "
+            "image, an array uint8[H, W, 3] or a tensor uint8[3, H, W]."
+        )
     if fault := fault_of(value):
         raise DataError(f"it {fault}")
     if isinstance(value, Image.Image):
