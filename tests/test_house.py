@@ -23,6 +23,7 @@ LOOSE = {
 }
 SIZES = {
     "zoo.__main__": "an entry point",
+    "zoo.api.progress": "one decorator that every public function may have",
     "zoo.cli.compare": "one command, whose text the library writes",
     "zoo.cli.data": "one command, whose text the library writes",
     "zoo.data.image_preprocessing": "what a model's preprocessing has beside the record: that it can be called",

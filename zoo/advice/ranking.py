@@ -20,6 +20,7 @@ from zoo.display.blocks import Block, Line, TextTable, blocks_html
 from zoo.evaluation.metrics import Share, wilson_interval
 from zoo.planning.request import Request
 from zoo.probes.cross_validation import OutOfFold
+from zoo.text import shell_word
 
 _LEFT_OUT = 10
 """Candidates that were left out and are named unless all are asked for."""
@@ -277,13 +278,13 @@ def _as_good(found: Found, row: tuple[float, Interval | None], p: float, first: 
 
 def command(candidate: CandidateBackbone, request: Request, head: str) -> str:
     """The command that fine-tunes a candidate on the same data."""
-    words = ["zoo", "finetune", "--backbone", text.shell_word(candidate.backbone)]
+    words = ["zoo", "finetune", "--backbone", shell_word(candidate.backbone)]
     if candidate.weights != "default":
-        words += ["--weights", text.shell_word(candidate.weights)]
+        words += ["--weights", shell_word(candidate.weights)]
     if head != Request(backbone="").head:
-        words += ["--head", text.shell_word(head)]
+        words += ["--head", shell_word(head)]
     if request.data is not None:
-        words += ["--data", text.shell_word(request.data)]
+        words += ["--data", shell_word(request.data)]
     if request.seed:
         words += ["--seed", str(request.seed)]
     return " ".join(words)

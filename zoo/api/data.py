@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zoo.api.arguments import checked_arguments, with_progress
+from zoo.api.arguments import checked_arguments
+from zoo.api.progress import with_progress
 from zoo.events import Report, silent
 from zoo.planning.request import make_request
 from zoo.registry.registry import Registry, default_registry

@@ -7,7 +7,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from zoo.api.arguments import checked_arguments, with_progress
+from zoo.api.arguments import checked_arguments
+from zoo.api.progress import with_progress
 from zoo.errors import OptionError
 from zoo.events import Report, silent
 from zoo.planning.request import AUTO, Request, given_arguments, make_request
