@@ -24,6 +24,7 @@ LOOSE = {
 SIZES = {
     "zoo.__main__": "an entry point",
     "zoo.api.runs": "every argument of a run and what it means, three times",
+    "zoo.api.progress": "one decorator that every public function may have",
     "zoo.cli.compare": "one command, whose text the library writes",
     "zoo.cli.data": "one command, whose text the library writes",
     "zoo.data.image_preprocessing": "what a model's preprocessing has beside the record: that it can be called",

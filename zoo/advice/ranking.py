@@ -21,6 +21,7 @@ from zoo.evaluation.metrics import Share, wilson_interval
 from zoo.planning.request import Request
 from zoo.probes.cross_validation import OutOfFold
 from zoo.registry.session import of_session
+from zoo.text import shell_word
 
 _LEFT_OUT = 10
 """Candidates that were left out and are named unless all are asked for."""
@@ -283,13 +284,13 @@ def command(candidate: CandidateBackbone, request: Request, head: str) -> str:
         usual = Request(backbone="")
         options = [f"{name}={value!r}" for name, value in given.items() if value != getattr(usual, name)]
         return f"zoo.finetune({', '.join([repr(candidate.backbone), 'data=data', *options])})"
-    words = ["zoo", "finetune", "--backbone", text.shell_word(candidate.backbone)]
+    words = ["zoo", "finetune", "--backbone", shell_word(candidate.backbone)]
     if candidate.weights != "default":
-        words += ["--weights", text.shell_word(candidate.weights)]
+        words += ["--weights", shell_word(candidate.weights)]
     if head != Request(backbone="").head:
-        words += ["--head", text.shell_word(head)]
+        words += ["--head", shell_word(head)]
     if request.data is not None:
-        words += ["--data", text.shell_word(request.data)]
+        words += ["--data", shell_word(request.data)]
     if request.seed:
         words += ["--seed", str(request.seed)]
     return " ".join(words)

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.api.arguments import checked_arguments, with_progress
+from zoo.api.arguments import checked_arguments
 from zoo.api.calls import with_data, with_data_of_run, with_objects_of_classifier
+from zoo.api.progress import with_progress
 from zoo.errors import OptionError
 from zoo.events import Report, silent
 from zoo.planning.request import check_input_size

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zoo.api.arguments import checked_arguments, with_progress
+from zoo.api.arguments import checked_arguments
+from zoo.api.progress import with_progress
 from zoo.events import Report, silent
 from zoo.registry.registry import Registry, default_registry
 

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zoo.api.arguments import checked_arguments, with_progress
+from zoo.api.arguments import checked_arguments
 from zoo.api.calls import with_data
+from zoo.api.progress import with_progress
 from zoo.events import Report, silent
 from zoo.planning.request import make_request, parse_count, parse_duration
 from zoo.registry.registry import Registry, default_registry

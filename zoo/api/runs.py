@@ -7,8 +7,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from zoo.api.arguments import checked_arguments, with_progress
+from zoo.api.arguments import checked_arguments
 from zoo.api.calls import asked_request, with_data, with_data_of_run, with_objects_of_run
+from zoo.api.progress import with_progress
 from zoo.events import Report, silent
 from zoo.planning.request import AUTO, Request
 from zoo.registry.registry import Registry, default_registry
