@@ -164,6 +164,10 @@ def test_labels_become_names_by_what_the_data_call_them(few: Path) -> None:
     )
     categories = table().astype({"label": "category"})
     assert read(categories).classes == ("a", "b")
+    ants, bees = (Mapped(lambda index: (picture(index), index % 2), 4, names) for names in (["a", "b"], ["b", "c"]))
+    assert read(torch.utils.data.ConcatDataset([ants, torch.utils.data.Subset(ants, [1, 0])])).classes == ("a", "b")
+    with pytest.raises(DataError, match=r"of data sets with other classes, so the same number means different ones"):
+        read(torch.utils.data.ConcatDataset([ants, bees]))
     # A transform of labels makes other numbers of them than those that the classes are named by.
     changed = ImageFolder(few / "train", target_transform=lambda label: 1 - label)
     assert read((changed, ImageFolder(few / "val", target_transform=lambda label: 1 - label))).classes == ("0", "1")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from zoo.data.listing import OtherAnswer
@@ -76,7 +76,7 @@ def _read_all(
         contents.append(content)
         given.append(label)
         report(Progress(task="read labels", done=index + 1, total=length))
-    names = _class_names(dataset)
+    names = _class_names(dataset, what)
     named = labels.of(given, data=what, where=_where, names=None if names and _are_texts(given) else names)
     for index in range(0, length, max(1, length // _ASKED_TWICE)):
         if isinstance(contents[index], Cell):
@@ -164,23 +164,28 @@ def _files(dataset: Any) -> tuple[Sequence[str], Sequence[int], Sequence[str], s
     return paths, numbers, dataset.classes, type(dataset).__name__
 
 
-def _class_names(dataset: Any) -> list[str] | None:
-    """The names that a data set has for its numbers; None where it has none, or changes the numbers."""
-    for each in _inner(dataset):
-        if getattr(each, "target_transform", None) is not None:
-            return None
-        names = getattr(each, "classes", None)
-        if isinstance(names, (list, tuple)) and names and all(isinstance(name, str) for name in names):
-            return list(names)
+def _class_names(dataset: Any, what: str) -> list[str] | None:
+    """The names that a data set has for its numbers; None where it has none, or changes the numbers.
+
+    Raises DataError for one that is put together of others which mean different classes by the same number.
+    """
+    kinds = {kind.__qualname__ for kind in type(dataset).__mro__}
+    if getattr(dataset, "target_transform", None) is not None:
+        return None
+    if "Subset" in kinds:
+        return _class_names(dataset.dataset, what)
+    if "ConcatDataset" in kinds:
+        first, *others = (_class_names(part, what) for part in dataset.datasets)
+        if any(other != first for other in others):
+            raise DataError(
+                f"{what} is put together of data sets with other classes, so the same number means different ones.\n"
+                "Next: give lists of pairs (image, class name)."
+            )
+        return first
+    names = getattr(dataset, "classes", None)
+    if isinstance(names, (list, tuple)) and names and all(isinstance(name, str) for name in names):
+        return list(names)
     return None
-
-
-def _inner(dataset: Any) -> Iterator[Any]:
-    """A data set, and those that it is a part of."""
-    while dataset is not None:
-        yield dataset
-        is_part = any(kind.__qualname__ == "Subset" for kind in type(dataset).__mro__)
-        dataset = dataset.dataset if is_part else None
 
 
 def _are_texts(labels: Sequence[Any]) -> bool:
