@@ -150,6 +150,6 @@ def test_the_page_about_objects_runs_as_it_is_printed(
     names: dict[str, Any] = {}
     for block in blocks:
         # Random weights of a tiny backbone, for the pretrained ones need a network.
-        exec(block.replace('"resnet18",', '"timm/test_resnet", weights="random",'), names)
+        exec(block.replace('"resnet18",', '"timm/test_resnet", weights="random", input_size=(32, 32),'), names)
     assert len(blocks) == 5 and names["logits"].shape == (2, 2) and names["result"].proof == "passed"
     assert names["classifier"].config.backbone.name == "session/Net"

@@ -128,6 +128,9 @@ def test_a_whole_classifier_is_told_with_a_step_that_mends_it() -> None:
     own[1][0] = nn.Identity()
     assert module_backbone(own, preprocessing=SIZE).warning == ""
 
+    by_convolution = nn.Sequential(small(), nn.Conv2d(6, 1000, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    assert "module[1] = torch.nn.Identity()" in module_backbone(by_convolution, preprocessing=SIZE).warning
+
 
 def test_frozen_and_untrained_modules_are_told() -> None:
     module = pooled()

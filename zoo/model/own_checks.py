@@ -215,9 +215,8 @@ def _growing(module: nn.Module, size: tuple[int, int, int]) -> set[int] | None:
 
 def classifier_warning(module: nn.Module, layout: ModuleOutput, label: str) -> str:
     """A sentence where the module looks like a whole classifier, whose output a head would get; else empty."""
-    linears = [(name, part) for name, part in module.named_modules() if isinstance(part, nn.Linear)]
-    name, last = linears[-1] if linears else ("", None)
-    if last is None or last.out_features != layout.width or layout.map is not None:
+    name, before, classes = next(reversed([*_layers(module)]), ("", 0, 0))
+    if classes != layout.width or layout.map is not None:
         return ""
     if layout.width not in _CLASSIFIERS and getattr(module, "num_classes", None) != layout.width:
         return ""
@@ -226,8 +225,17 @@ def classifier_warning(module: nn.Module, layout: ModuleOutput, label: str) -> s
         step = "module.reset_classifier(0)"
     return (
         f"The module {label} looks like a whole classifier: its last layer {name!r} gives {layout.width} classes, and "
-        f"the head gets these in place of the {last.in_features} features before it. Next: {step}, then pass it."
+        f"the head gets these in place of the {before} features before it. Next: {step}, then pass it."
     )
+
+
+def _layers(module: nn.Module) -> Iterator[tuple[str, int, int]]:
+    """(name, inputs, outputs) of every layer that may classify; SqueezeNet's is a convolution."""
+    for name, part in module.named_modules():
+        if isinstance(part, nn.Linear):
+            yield name, part.in_features, part.out_features
+        elif isinstance(part, nn.Conv2d):
+            yield name, part.in_channels, part.out_channels
 
 
 def _written(name: str) -> str:

@@ -78,7 +78,7 @@ def _refuse_other_arguments(head: Callable[..., object], name: str) -> None:
     except TypeError as error:
         raise OptionError(
             f"The head {name} is called with two arguments, a zoo.FeatureShape and the number of classes, and takes "
-            f"{signature}: {error}.\nNext: def {name}(shape, classes), which returns a torch module."
+            f"{signature}: {error}.\nNext: give it these two, as in {HOW}."
         ) from None
 
 
