@@ -35,7 +35,7 @@ def create_model(
     classes: int | Sequence[str],
     weights: str = "default",
     head_options: Mapping[str, Any] | None = None,
-    input_size: tuple[int, int] | None = None,
+    input_size: int | tuple[int, int] | None = None,
     offline: bool = False,
     registry: Registry | None = None,
 ) -> ZooModel:
@@ -50,7 +50,7 @@ def create_model(
         weights: `default`, a tag, `random`, or the path of a file. Of a training checkpoint that holds a moving average
             beside the raw weights, the average is taken.
         head_options: The head's options by name; the rest have their defaults.
-        input_size: (height, width) in pixels. Default: that of the weights.
+        input_size: (height, width) in pixels, or one number for both. Default: that of the weights.
         offline: Do not touch the network. Weights that are not on this machine are an error then.
 
     Raises:

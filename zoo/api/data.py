@@ -66,7 +66,7 @@ def check_labels(
     *,
     weights: str = "default",
     out: str | Path | None = None,
-    input_size: tuple[int, int] | None = None,
+    input_size: int | tuple[int, int] | None = None,
     seed: int = 0,
     device: str = "auto",
     precision: str = "auto",
@@ -86,7 +86,7 @@ def check_labels(
             as for `finetune`.
         weights: `default`, a tag, `random`, or the path of a file.
         out: A new folder for `suspects.csv` and a page of pictures. Default: nothing is written.
-        input_size: (height, width) in pixels. Default: that of the weights.
+        input_size: (height, width) in pixels, or one number for both. Default: that of the weights.
         seed: Random seed of the split that is drawn where there is no `val/`, as for `finetune`.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
         precision: `float32`, `bfloat16`, or `auto`, as for `finetune`.

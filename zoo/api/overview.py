@@ -25,7 +25,7 @@ def list_backbones(
     max_params: int | str | None = None,
     max_gmacs: float | None = None,
     licence: str | None = None,
-    input_size: tuple[int, int] | None = None,
+    input_size: int | tuple[int, int] | None = None,
     head: str | None = None,
     sort: str | None = None,
     registry: Registry | None = None,

@@ -44,7 +44,7 @@ def plan(
     set: Sequence[str] = (),
     epochs: int | None = None,
     batch_size: int | None = None,
-    input_size: tuple[int, int] | None = None,
+    input_size: int | tuple[int, int] | None = None,
     out: str | Path | None = None,
     seed: int = 0,
     folds: int | None = None,
@@ -84,7 +84,7 @@ def plan(
         set: `STAGE.KEY=VALUE`, each over a value of the recipe.
         epochs: Scales all stages so that the longest one has this many.
         batch_size: Batch size of all stages.
-        input_size: (height, width) in pixels. Default: that of the weights.
+        input_size: (height, width) in pixels, or one number for both. Default: that of the weights.
         out: The run folder. Default: a new one under `runs/`.
         seed: Random seed for the split, initialisation, order and augmentation.
         folds: So many folds in place of a validation split: every image of train and val is trained on, and predicted
@@ -209,7 +209,7 @@ def finetune(
     set: Sequence[str] = (),
     epochs: int | None = None,
     batch_size: int | None = None,
-    input_size: tuple[int, int] | None = None,
+    input_size: int | tuple[int, int] | None = None,
     out: str | Path | None = None,
     seed: int = 0,
     folds: int | None = None,
@@ -250,7 +250,7 @@ def finetune(
         set: `STAGE.KEY=VALUE`, each over a value of the recipe.
         epochs: Scales all stages so that the longest one has this many.
         batch_size: Batch size of all stages.
-        input_size: (height, width) in pixels. Default: that of the weights.
+        input_size: (height, width) in pixels, or one number for both. Default: that of the weights.
         out: The run folder. Default: a new one under `runs/`.
         seed: Random seed for the split, initialisation, order and augmentation.
         folds: So many folds in place of a validation split: every image of train and val is trained on, and predicted
