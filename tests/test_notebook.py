@@ -48,13 +48,13 @@ def shown(notebook: Any, source: str) -> str:
 @pytest.mark.filterwarnings("ignore")  # of the notebook's own libraries
 def test_every_cell_runs_and_shows_what_it_is_there_for(executed: Any) -> None:
     for source, *expected in (
-        ("zoo.check_data(PHOTOS)", "105 images, 3 classes, 1 split: nothing found", "cornflower"),
+        ("zoo.check_data(PHOTOS)", "105 images, 3 classes, 2 splits: nothing found", "cornflower"),
         ('zoo.plan(BACKBONE, weights=WEIGHTS, data=PHOTOS, recipe="lp_ft", epochs=3)', "peak rate", "<table"),
         ("first", "Stage 2 of 2: all, 3 epochs", "<iframe", "zoo report"),
         ("first.history", ">val_accuracy<", ">all<"),
         ("first.stages", ">kept<"),
         ("first.confusion", ">daisy<", "true classes in rows"),
-        ("second.history", "Stage 2 of 2", ">val_accuracy<"),
+        ("second.stages", "Stage 2 of 2", ">kept<"),
         ("zoo.compare(first.path, second.path)", "<iframe", "95 % interval"),
     ):
         page = shown(executed, source)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import zoo
 from zoo.cli.document import print_document
-from zoo.comparing.tables import comparison_blocks
+from zoo.comparing.summary_tables import comparison_blocks
 from zoo.display import console
 from zoo.display.blocks import print_blocks
 from zoo.process import prints_to_stderr

@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from zoo.comparing.comparison import ComparedRun, Comparison, PairedTest, RunPair
 from zoo.comparing.conclusion import SPLIT_WORDS, p_value_text, points
-from zoo.comparing.tables import comparison_blocks
+from zoo.comparing.summary_tables import comparison_blocks
 from zoo.display.blocks import blocks_html, frame_html
 from zoo.reporting.charts import in_both_widths
 from zoo.reporting.page import environment, styles
