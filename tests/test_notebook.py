@@ -71,7 +71,9 @@ def test_every_cell_runs_and_shows_what_it_is_there_for(executed: Any) -> None:
 def test_a_real_browser_shows_it(executed: Any, tmp_path: Path) -> None:
     exporter = pytest.importorskip("nbconvert").HTMLExporter(theme="dark", template_name="basic")
     page, _ = exporter.from_notebook_node(executed)
-    done = browse(f"<!doctype html><title>notebook</title>{page}", tmp_path, 1400)
+    # The template has no style of its own, with which long lines of code would stick out.
+    style = "<style>pre { white-space: pre-wrap }</style>"
+    done = browse(f"<!doctype html><title>notebook</title>{style}{page}", tmp_path, 1400)
     assert "CONSOLE" not in done.stderr, done.stderr
     title = re.search(r"<title>(.*?)</title>", done.stdout)
     assert title is not None and title.group(1).startswith("["), done.stdout[:500]
