@@ -73,7 +73,6 @@ NAMES = {
     "shortlist": "how it is made; the command",
     "solver": "what belongs to it; where it is used",
     "stages": "planned; trained",
-    "tables": "in memory, as data; of a comparison, as text",
     "verify": "an artefact; a run",
 }
 """File names that stand in several packages, each with what they do alike."""
@@ -83,6 +82,7 @@ NO_PACKAGES = {
     "recipes": "mirrors recipes/",
     "dists": "distributions that tests install",
     "examples": "the example that the guide shows",
+    "typing": "calls that type checkers read, and nothing runs",
     "field": "faults that users met, one file a kind, across all packages",
 }
 
