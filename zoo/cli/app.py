@@ -16,6 +16,7 @@ from zoo.cli.command_group import Commands
 from zoo.cli.console import Verbosity
 from zoo.cli.data import data_app
 from zoo.cli.document import print_document
+from zoo.cli.embed import embed, similar
 from zoo.cli.labels import check_labels
 from zoo.cli.options import (
     LIST_KINDS,
@@ -65,6 +66,8 @@ app.add_typer(plugins_app, name="plugins")
 app.add_typer(weights_app, name="weights")
 app.add_typer(cache_app, name="cache")
 app.command()(shortlist)
+app.command()(embed)
+app.command()(similar)
 
 
 def _print_version(wanted: bool) -> None:

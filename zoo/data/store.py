@@ -85,11 +85,12 @@ class ImageStore:
         self._spool.close()
 
     def examine(
-        self, files: Sequence[ImageFile], *, progress: Callable[[int], None]
+        self, files: Sequence[ImageFile], *, progress: Callable[[int], None], remember: bool = True
     ) -> tuple[dict[str, str], dict[str, str]]:
         """Read and decode every file once, and cache what fits. `progress` gets the number of files that are done.
 
         Returns (digests, faults) by relative path: the SHA-256 of each file, and what is wrong with unreadable ones.
+        Where it is called for some files after others, `remember` is left to a call of that method at the end.
         """
         digests: dict[str, str] = {}
         faults: dict[str, str] = {}
@@ -101,9 +102,21 @@ class ImageStore:
             else:
                 faults[file.relative] = found
             progress(done)
-        if self._known is not None:
-            self._known.add({digests[each]: reading for each, reading in self._readings.items() if each in digests})
+        if remember:
+            self.remember()
         return digests, faults
+
+    def remember(self) -> None:
+        """Record for later runs which of the examined files could be decoded; does nothing without `known`."""
+        if self._known is not None:
+            self._known.add({self._digests[each]: reading for each, reading in self._readings.items()})
+
+    def release(self, files: Sequence[ImageFile]) -> None:
+        """Free the resized images of files that are not needed again; what is known of the files stays."""
+        with self._lock:
+            for file in files:
+                pixels = self._in_memory.pop(file.relative, None)
+                self._bytes -= 0 if pixels is None else pixels.numel()
 
     def batches(self, files: Sequence[ImageFile], size: int) -> Iterator[Tensor]:
         """Yield float32 images[N, 3, H, W] of the files in order, N <= `size`. Raises DataError for unreadable ones."""
@@ -145,6 +158,10 @@ class ImageStore:
         """
         rule = self._readings[file.relative].rule if file.relative in self._readings else ""
         return self._digests[file.relative] + (f" decoded by rule {rule}" if rule else "")
+
+    def sha256_of(self, file: ImageFile) -> str:
+        """SHA-256 of the bytes of a file that has been examined."""
+        return self._digests[file.relative]
 
     def loss_of(self, file: ImageFile) -> Loss | None:
         """What decoding destroyed of a file that has been examined, where little is left."""
