@@ -77,6 +77,7 @@ def load(
     device: str = "auto",
     precision: str | None = None,
     compile: bool = False,
+    views: str | None = None,
     on_event: Report = silent,
     registry: Registry | None = None,
 ) -> Classifier:
@@ -89,15 +90,24 @@ def load(
             1.2 times faster on this machine, with batch norms folded into convolutions. Default: what it was trained
             with, for the very logits that were scored.
         compile: Whether torch.compile translates the backbone, for many images. It takes up to a minute first.
+        views: `flip` (an image and its mirror image) or `five` (centre and corners): `predict` averages probabilities
+            over them, for 2 or 5 times the computing. `evaluate` says what that brings. Default: the image alone.
         on_event: Called with every event of `zoo.events`.
 
     Raises:
-        ZooError: Not an artefact, a damaged one, or no such device or precision.
+        ZooError: Not an artefact, a damaged one, no such device, precision or views, or views that turn a class into
+            another one.
     """
     from zoo.artefact.classifier import Classifier
 
     return Classifier.load(
-        _artefact(path), device=device, precision=precision, compile=compile, report=on_event, registry=registry
+        _artefact(path),
+        device=device,
+        precision=precision,
+        compile=compile,
+        views=views,
+        report=on_event,
+        registry=registry,
     )
 
 
@@ -145,18 +155,26 @@ def evaluate(
     device: str = "auto",
     precision: str | None = None,
     compile: bool = False,
+    views: str | None = None,
     workers: int | None = None,
     on_event: Report = silent,
     registry: Registry | None = None,
 ) -> Evaluation:
     """Score a saved classifier on labelled images: the `test` split, else `val`, else all of them.
 
-    `data` is given as for `finetune`, `precision` and `compile` as for `load`. Raises ArtefactError, DataError.
+    `data` is given as for `finetune`, `precision`, `compile` and `views` as for `load`; with views, `.views` compares
+    with what the classifier is without them. Raises ArtefactError, DataError.
     """
     from zoo.artefact.evaluate import evaluate as score_folder
 
     classifier = load(
-        artefact, device=device, precision=precision, compile=compile, on_event=on_event, registry=registry
+        artefact,
+        device=device,
+        precision=precision,
+        compile=compile,
+        views=views,
+        on_event=on_event,
+        registry=registry,
     )
     known = registry or default_registry()
     return score_folder(classifier, Path(data).expanduser(), on_event, workers=workers, registry=known)

@@ -39,6 +39,7 @@ from zoo.cli.options import (
     Pattern,
     Resume,
     StoredPrecision,
+    ViewsOption,
     Workers,
     with_run_options,
 )
@@ -208,6 +209,7 @@ def evaluate(
     device: Device = "auto",
     precision: StoredPrecision = None,
     compile: Compile = False,
+    views: ViewsOption = None,
     workers: Workers = None,
     as_json: Json = False,
 ) -> None:
@@ -224,6 +226,7 @@ def evaluate(
             device=device,
             precision=precision,
             compile=compile,
+            views=views,
             workers=workers,
             on_event=display.report,
         )
@@ -242,6 +245,7 @@ def predict(
     device: Device = "auto",
     precision: StoredPrecision = None,
     compile: Compile = False,
+    views: ViewsOption = None,
     workers: Workers = None,
     as_json: Json = False,
 ) -> None:
@@ -249,7 +253,7 @@ def predict(
     start_computing("zoo.artefact.classifier")
     from zoo.cli.predict import predict_images
 
-    inference = Inference(device=device, precision=precision, compile=compile, workers=workers)
+    inference = Inference(device=device, precision=precision, compile=compile, workers=workers, views=views)
     predict_images(artefact, images, inference, top=top, csv_file=csv, as_json=as_json, verbosity=ctx.obj)
 
 

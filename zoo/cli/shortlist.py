@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from zoo.advice.candidate_backbones import LeftOut
     from zoo.advice.ranking import Ranked, Shortlist
-    from zoo.comparing.significance import Interval
+    from zoo.evaluation.significance import Interval
 
 _LEFT_OUT = 10
 

@@ -27,6 +27,7 @@ from zoo.data.spool import Spool, SpoolPlace
 from zoo.errors import DataError
 from zoo.specs.preprocessing import Preprocessing
 from zoo.specs.recipe import Augment
+from zoo.specs.views import Views, passes
 
 DEFAULT_BUDGET = 512 << 20
 """Bytes of resized images that are cached in memory: 512 MiB."""
@@ -42,6 +43,8 @@ class ReadableBatch:
     """float32[N, 3, H, W] of `files`; N may be 0."""
     faults: dict[str, str]
     """What is wrong with each other file, by relative path."""
+    others: tuple[Tensor, ...] = ()
+    """Further views of `images`, each float32[N, 3, H, W], where they are asked for."""
 
 
 class ImageStore:
@@ -122,9 +125,18 @@ class ImageStore:
         """Yield float32 images[N, 3, H, W] of the files in order, N <= `size`. Raises DataError for unreadable ones."""
         return self._prepare(self._load, _chunks(files, size), files)
 
-    def readable_batches(self, files: Sequence[ImageFile], size: int) -> Iterator[ReadableBatch]:
-        """Yield a batch for every `size` files, as `batches` does, but without the files that cannot be read."""
-        return self._in_threads(self._load_readable, _chunks(files, size))
+    def readable_batches(
+        self, files: Sequence[ImageFile], size: int, *, views: Views | None = None
+    ) -> Iterator[ReadableBatch]:
+        """Yield a batch for every `size` files, as `batches` does, but without the files that cannot be read.
+
+        With `views`, a batch has further views of its images.
+        """
+
+        def load(chunk: Sequence[ImageFile]) -> ReadableBatch:
+            return self._load_readable(chunk, views)
+
+        return self._in_threads(load, _chunks(files, size))
 
     def training_batches(
         self,
@@ -232,8 +244,8 @@ class ImageStore:
             transform.finish(self.resized(file), self.preprocessing, into=into)
         return images
 
-    def _load_readable(self, files: Sequence[ImageFile]) -> ReadableBatch:
-        images = self._empty(len(files))
+    def _load_readable(self, files: Sequence[ImageFile], views: Views | None) -> ReadableBatch:
+        images = [self._empty(len(files)) for _ in range(passes(views))]
         readable: list[ImageFile] = []
         faults: dict[str, str] = {}
         for file in files:
@@ -242,9 +254,11 @@ class ImageStore:
             except DataError as error:
                 faults[file.relative] = _fault(file, error)
                 continue
-            transform.finish(pixels, self.preprocessing, into=images[len(readable)])
+            place = len(readable)
+            transform.finish_views(pixels, self.preprocessing, views, into=[view[place] for view in images])
             readable.append(file)
-        return ReadableBatch(tuple(readable), images[: len(readable)], faults)
+        plain, *others = (view[: len(readable)] for view in images)
+        return ReadableBatch(tuple(readable), plain, faults, tuple(others))
 
     def _augment(self, file: ImageFile, augment: Augment, key: str, into: Tensor) -> None:
         pixels = self.resized(file)
