@@ -18,7 +18,7 @@ from safetensors import safe_open
 from tests.conftest import Zoo
 from zoo.data.sample import sample_image
 from zoo.data.store import ImageStore
-from zoo.errors import DataError, FeaturesError, OptionError, Refused, UnknownName
+from zoo.errors import ArtefactError, DataError, FeaturesError, OptionError, Refused, UnknownName
 
 TINY: dict[str, Any] = {"weights": "random", "precision": "float32", "input_size": (64, 64)}
 BACKBONE = "timm/test_resnet"
@@ -188,10 +188,20 @@ def test_what_cannot_be_is_refused_before_anything_runs(
     refused(r"v\.csv exists, and zoo overwrites nothing", out=tmp_path / "v.npy")
     refused(r"names no format .* Did you mean '\.parquet'\?\nNext: --out .*v\.parquet", out=tmp_path / "v.parqet")
     refused(r"--dtype 'fp16' .* Did you mean 'float16'\?", dtype="fp16")
+    refused(r"--dtype 'float64' .* Did you mean 'float32'\?", dtype="float64")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     refused(r"needs the package pyarrow.*\nNext: pip install 'zoo-registry\[hf\]'", out=tmp_path / "v.parquet")
     assert (tmp_path / "v.csv").read_text() == "mine" and [each.name for each in tmp_path.iterdir()] == ["v.csv"]
+
+
+def test_a_backbone_that_does_not_exist_is_told_before_the_images_are_looked_for(tmp_path: Path) -> None:
+    with pytest.raises(UnknownName, match="Did you mean 'timm/test_resnet'"):
+        zoo.embed("timm/test_resnett", tmp_path / "nowhere")
+    with pytest.raises(ArtefactError, match="is not an artefact"):
+        zoo.embed(tmp_path, tmp_path / "nowhere")
+    with pytest.raises(DataError, match=r"There are no images below .*; they end in \.jpg"):
+        zoo.embed(BACKBONE, tmp_path, **TINY)
 
 
 def test_numbers_beyond_float16_are_an_error_and_not_infinity(few: Path, tmp_path: Path) -> None:

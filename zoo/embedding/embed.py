@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import get_args
 
 from zoo.data.prefetch import resolve_workers
-from zoo.embedding.embedder import open_embedder
+from zoo.embedding.embedder import check_name, open_embedder
 from zoo.embedding.found_images import find_images
 from zoo.embedding.vector_file import check_suffix, new_vector_file
 from zoo.embedding.vectors import DType, Embedding, embed_images
@@ -52,6 +52,7 @@ def embed(
     if out is not None:
         check_suffix(out)
         refuse_existing(out)
+    check_name(request.backbone, registry)
     found = find_images(request.data, registry, report, seed=request.seed)
     with contextlib.ExitStack() as stack:
         # A place that cannot be written is found before the work.
@@ -69,6 +70,8 @@ def check_dtype(asked: str) -> DType:
         return "float32"
     if asked == "float16":
         return "float16"
-    also = {"half": "float16", "fp16": "float16", "single": "float32", "fp32": "float32"}.get(asked.lower())
-    hint = f" Did you mean {also!r}?" if also else meant(asked, get_args(DType), count=1)
+    also = dict.fromkeys(("half", "fp16"), "float16")
+    also |= dict.fromkeys(("single", "fp32", "double", "fp64", "float64"), "float32")
+    close = also.get(asked.lower())
+    hint = f" Did you mean {close!r}?" if close else meant(asked, get_args(DType), count=1)
     raise OptionError(f"--dtype {asked!r} is not one of {', '.join(get_args(DType))}.{hint}")

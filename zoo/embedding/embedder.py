@@ -48,6 +48,15 @@ class Embedder:
     """What the vectors are, in plain JSON types: backbone, weights, group, preprocessing, precision, versions."""
 
 
+def check_name(backbone: str, registry: Registry) -> None:
+    """Raise what a name that means nothing, or a path without a classifier, raises: before the images are looked for.
+
+    Raises UnknownName, NameConflict or ArtefactError.
+    """
+    if named_run(backbone) is None:
+        registry.backbone(backbone)
+
+
 def open_embedder(request: Request, registry: Registry, report: Report, *, group: str | None = None) -> Embedder:
     """Build the network that a request names as its backbone.
 

@@ -12,7 +12,7 @@ from zoo.data.splits import UncheckedData, no_images_message, to_dataset
 from zoo.errors import DataError
 from zoo.events import Note, Report
 from zoo.registry.registry import Registry
-from zoo.specs.data import FOLDER, is_image_name
+from zoo.specs.data import FOLDER, IMAGE_SUFFIXES, is_image_name
 from zoo.text import counted, file_named, some
 
 _LOOSE = "not in a class folder"
@@ -69,6 +69,8 @@ def find_images(data: Path, registry: Registry, report: Report, *, seed: int) ->
     lists = [*_labelled(unchecked, report, seed=seed), loose]
     found = tuple(images for images in lists if images)
     if not found:
+        if unchecked.reader == FOLDER:
+            raise DataError(f"There are no images below {data}; they end in {', '.join(IMAGE_SUFFIXES)}.")
         raise DataError(no_images_message(unchecked))
     if loose and len(found) > 1:
         names = some([each.file.relative for each in loose], 3)

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoo.data.dataset import ImageFile
-from zoo.embedding.embedder import open_embedder
+from zoo.data.decode import decode
+from zoo.embedding.embedder import check_name, open_embedder
 from zoo.embedding.found_images import find_images
 from zoo.embedding.similar_page import PAGE, PART, PageRow, picture_of, rendered
 from zoo.embedding.vectors import Embedding, embed_images, of_one
@@ -22,7 +23,7 @@ from zoo.planning.request import Request
 from zoo.registry.registry import Registry
 from zoo.specs.data import is_image_name
 from zoo.storage.atomic import new_path
-from zoo.text import escaping_errors, shell_word
+from zoo.text import escaping_errors
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -139,6 +140,8 @@ def find_similar(
     if request.data is None:
         raise Refused("There are no images to search.\nNext: give a folder of images.")
     content = image.content()
+    decode(content, name=image.relative)  # an image that cannot be read is told before anything else
+    check_name(request.backbone, registry)
     if html is None:
         return _find(request, image, content, registry, report, top=top, group=group)
     with new_path(html) as draft:  # a place that cannot be written is found before the work
@@ -160,7 +163,7 @@ def _find(
     assert request.data is not None, "that is asked before"
     images = find_images(request.data, registry, report, seed=request.seed)
     embedder = open_embedder(request, registry, report, group=group)
-    asked = of_one(embedder, image, report)  # first: an image that cannot be read is told at once
+    asked = of_one(embedder, image, report)
     made = embed_images(embedder, images, report, normalise=True, workers=request.workers)
     digest = hashlib.sha256(content).hexdigest()
     copies = np.array([each == digest for each in made.sha256])
@@ -209,8 +212,10 @@ def _is_same_file(image: ImageFile, made: Embedding, row: int) -> bool:
 def image_file(path: Path) -> ImageFile:
     """The image at a path. Raises DataError, with the nearest name, where there is none."""
     if path.is_dir():
-        step = f"Next: to compare the images in it, give one of them, such as {shell_word(path / 'NAME.jpg')}"
-        raise DataError(f"{path} is a folder, and the image to find others for is one file.\n{step}")
+        raise DataError(
+            f"{path} is a folder, and the image to find others for is one file.\n"
+            "Next: give the image first, then the folder: zoo similar BACKBONE IMAGE DATA"
+        )
     if not path.is_file():
         names = []
         if path.parent.is_dir():
