@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import hashlib
+import inspect
 import re
 import sys
 import types
@@ -470,6 +471,7 @@ PLACES = {
     "zoo.advice.relabel._refuse_other_data": "test_a_word_in_a_table_of_suspects_is_answered_with_one_that_it_takes",
     "zoo.advice.suspects._decision": "test_a_word_in_a_table_of_suspects_is_answered_with_one_that_it_takes",
     "zoo.advice.candidate_backbones._check_licence": "shortlist: licences",
+    "zoo.api.arguments._unknown": "test_an_argument_of_a_function_is_answered_with_one_that_it_takes",
     "zoo.artefact.read.find_artefact": "test_a_saved_classifier_is_suggested_by_its_path",
     "zoo.cli.command_group.resolve_command": "commands",
     "zoo.cli.list._named": "list: heads",
@@ -541,6 +543,17 @@ def test_every_place_that_suggests_something_is_named_here_with_what_tries_it() 
     assert [each for words in PLACES.values() for each in words.split(", ") if each not in (*NAMES, *tests)] == []
     elsewhere = ast.parse("def ask(name):\n    return nearest(name, ['a'])")
     assert places_in(ROOT / "zoo" / "new.py", elsewhere) == {"zoo.new.ask"}  # a new one would be missed above
+
+
+def test_an_argument_of_a_function_is_answered_with_one_that_it_takes() -> None:
+    for function in (zoo.finetune, zoo.plan, zoo.list_backbones, zoo.evaluate):
+        arguments = list(inspect.signature(function).parameters)
+        for argument in arguments:
+            misspelt: dict[str, Any] = {f"{argument}s" if f"{argument}s" not in arguments else f"{argument}_x": 1}
+            with pytest.raises(TypeError, match="Did you mean") as refused:
+                function(**misspelt)
+            suggested = re.findall(r"'(\w+)'", str(refused.value).partition("Did you mean")[2])
+            assert argument in suggested and set(suggested) <= set(arguments)
 
 
 def test_a_broken_vocabulary_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
