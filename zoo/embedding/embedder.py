@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -155,9 +155,7 @@ def _output_of(group: str | None, resolved: ResolvedModel) -> GroupOutput | None
     """Where the output of a group is read; None where no group is asked for."""
     if group is None:
         return None
-    names = resolved.outline(_CLASSES).groups.names
-    if group not in names:
-        raise UnknownName("group", group, names, hint=f"{resolved.backbone.spec.name} has: {', '.join(names)}.")
+    check_group(group, resolved.outline(_CLASSES).groups.names, backbone=resolved.backbone.spec.name)
     try:
         outputs = group_outputs(resolved.backbone, tag=resolved.weights.tag, input_size=resolved.input_size)
     except NoLayers as error:
@@ -172,6 +170,12 @@ def _output_of(group: str | None, resolved: ResolvedModel) -> GroupOutput | None
             f"Next: one of these: {some(list(found))}; or leave --group out, for the pooled features."
         )
     return found[group]
+
+
+def check_group(group: str, names: Sequence[str], *, backbone: str) -> None:
+    """Raise UnknownName for a group that is not among the `names` of a backbone's groups."""
+    if group not in names:
+        raise UnknownName("group", group, names, hint=f"{backbone} has: {', '.join(names)}.")
 
 
 def _embedder(

@@ -30,11 +30,11 @@ from zoo.text import counted, some
 DType = Literal["float32", "float16"]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Embedding:
     """A vector for each image that can be read, with what is known of the image. Row n belongs to the nth file."""
 
-    vectors: NDArray[Any]
+    vectors: NDArray[Any] = field(repr=False)
     """float32[N, F], or float16[N, F]."""
     files: tuple[str, ...]
     """Each image's name: its path below the data folder, with forward slashes."""
@@ -51,7 +51,7 @@ class Embedding:
     """Name -> what is wrong, of images that were left out."""
     path: Path | None = None
     """The file that was written."""
-    images: tuple[ImageFile, ...] = field(default=(), repr=False, compare=False)
+    images: tuple[ImageFile, ...] = field(default=(), repr=False)
     """Where each image is read again."""
 
     def __len__(self) -> int:
