@@ -50,6 +50,7 @@ def test_the_public_names_are_these() -> None:
             "list_heads",
             "list_recipes",
         ),
+        *("embed", "similar", "Embedding", "Neighbour", "SimilarImages"),
         *("fetch_weights", "import_weights", "list_weights", "verify_weights", "pull", "push"),
         *(
             "Classifier",

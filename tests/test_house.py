@@ -61,6 +61,7 @@ NAMES = {
     "compare": "runs compared; tensors compared by the kit; the command",
     "curve": "what more images would bring: computed; of a run; the picture; the command's text",
     "data": "what a data source declares; the commands on data",
+    "embed": "how it is made; the command",
     "labels": "the check; the command",
     "measure": "what building a backbone tells; what a few steps take",
     "objects": "in place of names; that hold images",

@@ -15,6 +15,8 @@ from .api.classifiers import verify as verify
 from .api.data import apply_suspects as apply_suspects
 from .api.data import check_data as check_data
 from .api.data import check_labels as check_labels
+from .api.embedding import embed as embed
+from .api.embedding import similar as similar
 from .api.overview import list_backbones as list_backbones
 from .api.overview import list_data_sources as list_data_sources
 from .api.overview import list_heads as list_heads
@@ -37,6 +39,9 @@ from .artefact.evaluate import Evaluation as Evaluation
 from .comparing.comparison import Comparison as Comparison
 from .data.check.report import DataReport as DataReport
 from .data.class_folders import list_class_folders as list_class_folders
+from .embedding.nearest import Neighbour as Neighbour
+from .embedding.nearest import SimilarImages as SimilarImages
+from .embedding.vectors import Embedding as Embedding
 from .errors import ArtefactError as ArtefactError
 from .errors import CheckFailed as CheckFailed
 from .errors import DataError as DataError

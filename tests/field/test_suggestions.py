@@ -33,6 +33,10 @@ from zoo.cli.show import show_name
 from zoo.data.memory.objects import register
 from zoo.data.sources import find_data
 from zoo.display.console import Verbosity
+from zoo.embedding.embed import check_dtype
+from zoo.embedding.embedder import check_group
+from zoo.embedding.nearest import image_file
+from zoo.embedding.vector_file import SUFFIXES, check_suffix
 from zoo.errors import ArtefactError, RecipeError, RunError, ZooError, meant, nearest
 from zoo.evaluation.confusion_table import class_index
 from zoo.events import silent
@@ -49,6 +53,7 @@ from zoo.specs.data import SPLIT_NAMES
 from zoo.specs.options import build_options, describe_options
 from zoo.specs.recipe import SET_AS_A_WHOLE, RecipeSpec, Stage, recipe_from_file, recipe_from_toml
 from zoo.specs.selectors import parse_selector, select
+from zoo.specs.views import PASSES, check_views
 from zoo.storage import eviction
 from zoo.testing import examine
 from zoo.training.stored_plan import read_plan, refuse_finished
@@ -299,6 +304,10 @@ def vocabularies(place: Path) -> dict[str, Vocabulary]:
             words=["keep=last", "choose_by=accuracy"],
         ),
         "precision": Vocabulary(use=check_precision, words=["auto", "float32", "bfloat16"]),
+        "views": Vocabulary(use=check_views, words=list(PASSES)),
+        "numbers of vectors": Vocabulary(use=check_dtype, words=["float32", "float16"]),
+        "files of vectors": Vocabulary(use=lambda word: check_suffix(place / f"v{word}"), words=list(SUFFIXES)),
+        "groups of vectors": Vocabulary(use=lambda word: check_group(word, GROUPS, backbone="a"), words=list(GROUPS)),
         "device": Vocabulary(use=choose_device, words=["auto", "cpu"]),
         "format": Vocabulary(use=lambda word: export_nothing(place, word), words=list(FORMATS)),
         "cache": Vocabulary(
@@ -490,6 +499,10 @@ PLACES = {
     "zoo.data.sources._named": "data: sources",
     "zoo.data.listing._split_names": "data: splits",
     "zoo.data.splits._hint": "test_a_class_of_another_split_is_answered_with_a_class_of_train",
+    "zoo.embedding.embed.check_dtype": "numbers of vectors",
+    "zoo.embedding.embedder.check_group": "groups of vectors",
+    "zoo.embedding.nearest.image_file": "test_an_image_is_suggested_by_its_path",
+    "zoo.embedding.vector_file._writer": "files of vectors",
     "zoo.errors.UnknownName": "backbones, heads, recipes",
     "zoo.errors.meant": "precision",
     "zoo.errors.nearest": "test_nearest_gives_other_names_that_are_accepted",
@@ -511,6 +524,7 @@ PLACES = {
     "zoo.specs.assignments._split_assignment": "--set: keep",
     "zoo.specs.assignments.override": "--set: stages",
     "zoo.specs.recipe.recipe_from_file": "recipe files",
+    "zoo.specs.views.check_views": "views",
     "zoo.specs.selectors._nearest_selectors": "selectors",
     "zoo.specs.selectors.select": "groups",
     "zoo.storage.eviction.clear": "cache",
@@ -682,6 +696,12 @@ def test_a_saved_classifier_is_suggested_by_its_path(place: Path) -> None:
     made, refused = refused_suggestions(lambda word: find_artefact(place / word), ["flowers"])
     assert made and refused == []
     assert suggested(message_of(lambda word: find_artefact(place / word), "xyz")) == []  # a common folder is not enough
+
+
+def test_an_image_is_suggested_by_its_path(place: Path) -> None:
+    (place / "rose.jpg").write_bytes(b"")
+    made, refused = refused_suggestions(lambda word: image_file(place / word), ["rose.jpg"])
+    assert made and refused == []
 
 
 def test_gpu_means_an_accelerator_and_never_the_cpu() -> None:

@@ -91,6 +91,7 @@ def load(
     device: str = "auto",
     precision: str | None = None,
     compile: bool = False,
+    views: str | None = None,
     on_event: Report = silent,
     verbose: bool | None = None,
     registry: Registry | None = None,
@@ -106,18 +107,22 @@ def load(
             1.2 times faster on this machine, with batch norms folded into convolutions. Default: what it was trained
             with, for the very logits that were scored.
         compile: Whether torch.compile translates the backbone, for many images. It takes up to a minute first.
+        views: `flip` (an image and its mirror image) or `five` (centre and corners): `predict` averages probabilities
+            over them, for 2 or 5 times the computing. `evaluate` says what that brings. Default: the image alone.
         on_event: Called with every event of `zoo.events`.
         verbose: As for `finetune`.
 
     Raises:
-        ZooError: Not an artefact, a damaged one, one whose objects were not given or are others, or no such device or
-            precision.
+        ZooError: Not an artefact, a damaged one, one whose objects were not given or are others, no such device,
+            precision or views, or views that turn a class into another one.
     """
     from zoo.artefact.classifier import Classifier
 
     folder = _artefact(path)
     known = with_objects_of_classifier(folder, registry, backbone, head)
-    return Classifier.load(folder, device=device, precision=precision, compile=compile, report=on_event, registry=known)
+    return Classifier.load(
+        folder, device=device, precision=precision, compile=compile, views=views, report=on_event, registry=known
+    )
 
 
 @checked_arguments({"report": "on_event"})
@@ -174,6 +179,7 @@ def evaluate(
     device: str = "auto",
     precision: str | None = None,
     compile: bool = False,
+    views: str | None = None,
     workers: int | None = None,
     on_event: Report = silent,
     verbose: bool | None = None,
@@ -181,8 +187,8 @@ def evaluate(
 ) -> Evaluation:
     """Score a saved classifier on labelled images: the `test` split, else `val`, else all of them.
 
-    `data` is given as for `finetune`, an object in memory as well; all others as for `load`. Raises ArtefactError,
-    DataError.
+    `data` is given as for `finetune`, an object in memory as well; all others as for `load`. With views, `.views`
+    compares with what the classifier is without them. Raises ArtefactError, DataError.
     """
     from zoo.artefact.evaluate import evaluate as score_folder
 
@@ -196,6 +202,7 @@ def evaluate(
         device=device,
         precision=precision,
         compile=compile,
+        views=views,
         on_event=on_event,
         registry=registry,
     )

@@ -15,6 +15,7 @@ from zoo.cli.cache import cache_app
 from zoo.cli.command_group import Commands
 from zoo.cli.data import data_app
 from zoo.cli.document import print_document
+from zoo.cli.embed import embed, similar
 from zoo.cli.labels import check_labels
 from zoo.cli.options import (
     LIST_KINDS,
@@ -37,6 +38,7 @@ from zoo.cli.options import (
     Pattern,
     Resume,
     StoredPrecision,
+    ViewsOption,
     Workers,
     with_run_options,
 )
@@ -65,6 +67,8 @@ app.add_typer(plugins_app, name="plugins")
 app.add_typer(weights_app, name="weights")
 app.add_typer(cache_app, name="cache")
 app.command()(shortlist)
+app.command()(embed)
+app.command()(similar)
 
 
 def _print_version(wanted: bool) -> None:
@@ -205,6 +209,7 @@ def evaluate(
     device: Device = "auto",
     precision: StoredPrecision = None,
     compile: Compile = False,
+    views: ViewsOption = None,
     workers: Workers = None,
     as_json: Json = False,
 ) -> None:
@@ -221,6 +226,7 @@ def evaluate(
             device=device,
             precision=precision,
             compile=compile,
+            views=views,
             workers=workers,
             on_event=display.report,
         )
@@ -239,6 +245,7 @@ def predict(
     device: Device = "auto",
     precision: StoredPrecision = None,
     compile: Compile = False,
+    views: ViewsOption = None,
     workers: Workers = None,
     as_json: Json = False,
 ) -> None:
@@ -246,7 +253,7 @@ def predict(
     start_computing("zoo.artefact.classifier")
     from zoo.cli.predict import predict_images
 
-    inference = Inference(device=device, precision=precision, compile=compile, workers=workers)
+    inference = Inference(device=device, precision=precision, compile=compile, workers=workers, views=views)
     predict_images(artefact, images, inference, top=top, csv_file=csv, as_json=as_json, verbosity=ctx.obj)
 
 

@@ -117,6 +117,15 @@ StoredPrecision = Annotated[
 Compile = Annotated[
     bool, typer.Option("--compile", help="Compile the backbone by torch.compile first; pays off for many images.")
 ]
+ViewsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--views",
+        help="Average probabilities over views of each image: flip (and its mirror image; 2 passes) or five (centre "
+        "and corners; 5 passes).",
+        show_default=False,
+    ),
+]
 Csv = Annotated[Path | None, typer.Option(help="Write the prediction for each image to a CSV file.")]
 EvaluationData = Annotated[
     Path, typer.Option(help="Labelled images, as finetune takes them. Uses test, else val, else all of them.")
@@ -187,6 +196,8 @@ class Inference:
     compile: bool
     workers: int | None
     """Decoding threads. None: one per core, at most eight."""
+    views: str | None = None
+    """The views over which probabilities are averaged. None: the image alone."""
 
 
 def _run_options(

@@ -111,15 +111,18 @@ def proof_lines(result: Result, verbosity: Verbosity) -> str:
 def print_evaluation(evaluation: Evaluation, verbosity: Verbosity, *, as_json: bool) -> None:
     """Print scores by class, which `-q` leaves out, and over the whole split."""
     if as_json:
+        views = {} if evaluation.views is None else {"views": evaluation.views.to_dict()}
+        of_each = {} if evaluation.views is None else {"views": evaluation.views.views}
         content = {
             "split": evaluation.split,
             "images": evaluation.images,
+            **views,
             "metrics": evaluation.scores.to_dict(),
             "assessment": evaluation.assessment.to_dict(),
             "per_class": {
                 name: {"correct": right, "images": total} for name, (right, total) in evaluation.per_class.items()
             },
-            "predictions": [asdict(prediction) for prediction in evaluation.predictions],
+            "predictions": [{**asdict(prediction), **of_each} for prediction in evaluation.predictions],
             "unreadable": evaluation.unreadable,
         }
         print_document(json_text(content))
@@ -139,6 +142,9 @@ def print_evaluation(evaluation: Evaluation, verbosity: Verbosity, *, as_json: b
     screen.print(
         f"95 % interval of the accuracy {low:.3f} to {high:.3f}; calibration error {assessment.calibration_error:.3f}"
     )
+    if evaluation.views is not None:
+        for sentence in evaluation.views.sentences():
+            screen.print(sentence)
 
 
 def _print_classes(evaluation: Evaluation, screen: Console) -> None:
@@ -171,7 +177,8 @@ def write_predictions(path: Path, evaluation: Evaluation) -> None:
     """Write a CSV file with the prediction for each image. Raises RunError if it cannot be written."""
     from zoo.evaluation.predictions import to_csv
 
-    write_text(path, to_csv(evaluation.predictions))
+    views = None if evaluation.views is None else evaluation.views.views
+    write_text(path, to_csv(evaluation.predictions, views=views))
 
 
 def print_report(page: Path, *, as_json: bool) -> None:

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from zoo.comparing.significance import Outcomes
 from zoo.data.dataset import ImageFile
 from zoo.data.sources import DataLocation, read_dataset
 from zoo.errors import Refused, ZooError
 from zoo.evaluation.predictions import ImagePrediction
+from zoo.evaluation.significance import Outcomes
 from zoo.registry.registry import Registry
 from zoo.registry.session import of_session
 from zoo.reporting.record import RunRecord
