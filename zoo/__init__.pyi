@@ -50,6 +50,7 @@ from .errors import FeaturesError as FeaturesError
 from .errors import NameConflict as NameConflict
 from .errors import Offline as Offline
 from .errors import OptionError as OptionError
+from .errors import OtherAnswer as OtherAnswer
 from .errors import PluginError as PluginError
 from .errors import RecipeError as RecipeError
 from .errors import Refused as Refused

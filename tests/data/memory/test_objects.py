@@ -24,10 +24,9 @@ from torchvision.datasets import ImageFolder
 from zoo.data.dataset import Dataset
 from zoo.data.decode import decode
 from zoo.data.folder import read_folder
-from zoo.data.listing import OtherAnswer
 from zoo.data.memory.objects import register, with_columns
 from zoo.data.sources import find_data, read_dataset
-from zoo.errors import DataError, OptionError
+from zoo.errors import DataError, OptionError, OtherAnswer
 from zoo.events import Progress, silent
 from zoo.registry.registry import default_registry
 

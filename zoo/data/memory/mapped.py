@@ -12,12 +12,11 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from zoo.data.listing import OtherAnswer
 from zoo.data.memory.class_names import ClassNames
 from zoo.data.memory.contents import Cell, Content, Item, content_of, refuse_missing_files
 from zoo.data.memory.pictures import described, is_picture
 from zoo.data.memory.tables import Part
-from zoo.errors import DataError
+from zoo.errors import DataError, OtherAnswer
 from zoo.events import Progress, Report
 from zoo.registry.entry_points import one_line
 from zoo.text import counted

@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from zoo.data.listing import OtherAnswer
 from zoo.data.memory.class_names import ClassNames
 from zoo.data.memory.contents import Item, shared_folder
 from zoo.data.memory.frames import frame_of, is_dataset_dict
@@ -18,7 +17,7 @@ from zoo.data.memory.mapped import is_mapped, read_mapped
 from zoo.data.memory.pairs import is_pair, read_pairs
 from zoo.data.memory.pictures import described, is_array, is_tensor
 from zoo.data.memory.tables import Part, read_table
-from zoo.errors import DataError, OptionError, meant
+from zoo.errors import DataError, OptionError, OtherAnswer, meant
 from zoo.events import Report
 from zoo.registry.registry import Registry
 from zoo.registry.session import SESSION, SessionRegistry
