@@ -1,8 +1,8 @@
-"""Classifiers: built, loaded, judged, verified, exported, and sent to and from the hub."""
+"""Classifiers: built, loaded, judged, verified, exported, served, and sent to and from the hub."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from zoo.artefact.evaluate import Evaluation
     from zoo.exporting.export import Exported
     from zoo.model.model import ZooModel
+    from zoo.serving.server import Serving
     from zoo.training.verify import Verification
 
 
@@ -160,6 +161,64 @@ def evaluate(
     )
     known = registry or default_registry()
     return score_folder(classifier, Path(data).expanduser(), on_event, workers=workers, registry=known)
+
+
+@checked_arguments()
+def serve(
+    path: str | Path,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    device: str = "auto",
+    precision: str | None = None,
+    max_images: int | None = None,
+    max_bytes: int | None = None,
+    max_pixels: int | None = None,
+    timeout: float | None = None,
+    on_event: Report = silent,
+    on_ready: Callable[[Serving], None] | None = None,
+    registry: Registry | None = None,
+) -> None:
+    """Answer HTTP requests with a saved classifier, and show a page to try it, until Ctrl-C.
+
+    The artefact is checked first, as `verify` checks one. Then Ctrl-C or SIGTERM lets the requests under way be
+    answered, for at most 8 seconds.
+
+    Args:
+        path: An artefact folder, a finished run, or `hf://OWNER/NAME[@REVISION]` on the Hugging Face hub.
+        host: The address to listen on. Default: for this machine alone. There is no authentication.
+        port: The port; 0: any free one.
+        device, precision: As for `load`.
+        max_images: Most images in a request. Default: 32.
+        max_bytes: Most bytes of an image file. Default: 20 million. A request may have five times as many.
+        max_pixels: Most pixels of an image. Default: 64 million.
+        timeout: Seconds in which a request must arrive, and again in which it must be answered. Default: 30.
+        on_event: Called with every event of `zoo.events`.
+        on_ready: Called when requests are answered, with the server's `url`, its `digest` and its `name`.
+
+    Raises:
+        Refused: A package of the extra `serve` is missing.
+        OptionError: The port is taken, the host is none of this machine, or a limit is not above 0.
+        ArtefactError: Not an artefact, a damaged one, or one whose plugin is missing.
+        CheckFailed: The classifier is not the one that was saved.
+    """
+    from zoo.serving.packages import refuse_without_packages
+
+    refuse_without_packages()
+    from zoo.serving.limits import limits_of
+    from zoo.serving.server import serve as answer
+
+    answer(
+        path,
+        host=host,
+        port=port,
+        device=device,
+        precision=precision,
+        limits=limits_of(images=max_images, image_bytes=max_bytes, pixels=max_pixels, seconds=timeout),
+        report=on_event,
+        registry=registry or default_registry(),
+        on_ready=on_ready or (lambda _: None),
+    )
 
 
 @checked_arguments({"report": "on_event"})

@@ -269,6 +269,48 @@ def export(
 
 
 @app.command()
+def serve(
+    ctx: typer.Context,
+    artefact: Artefact,
+    port: Annotated[int, typer.Option(help="The port; 0: any free one.")] = 8000,
+    host: Annotated[
+        str, typer.Option(help="The address to listen on. 0.0.0.0: for all that can reach this machine.")
+    ] = "127.0.0.1",
+    max_images: Annotated[int, typer.Option(min=1, help="Most images in a request.")] = 32,
+    max_megabytes: Annotated[float, typer.Option(help="Most MB of an image file; a request: five times.")] = 20.0,
+    max_megapixels: Annotated[float, typer.Option(help="Most million pixels of an image.")] = 64.0,
+    timeout: Annotated[float, typer.Option(help="Seconds for a request to arrive, and again to be answered.")] = 30.0,
+    device: Device = "auto",
+    precision: StoredPrecision = None,
+) -> None:
+    """Answer HTTP requests with a saved classifier, and show a page to try it.
+
+    Only for this machine, unless --host says otherwise. Ctrl-C lets the requests under way be answered.
+    """
+    from zoo.serving.packages import refuse_without_packages
+
+    refuse_without_packages()
+    start_computing("zoo.serving.server")
+    import zoo
+    from zoo.cli.display import RunDisplay
+
+    with RunDisplay(ctx.obj, as_json=False) as display:
+        zoo.serve(
+            artefact,
+            host=host,
+            port=port,
+            device=device,
+            precision=precision,
+            max_images=max_images,
+            max_bytes=round(1e6 * max_megabytes),
+            max_pixels=round(1e6 * max_megapixels),
+            timeout=timeout,
+            on_event=display.report,
+            on_ready=lambda serving: print(serving.url, flush=True),
+        )
+
+
+@app.command()
 def verify(ctx: typer.Context, artefact: Artefact, offline: Offline = False, as_json: Json = False) -> None:
     """Check that a saved classifier is unchanged.
 
