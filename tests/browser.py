@@ -1,4 +1,4 @@
-"""A real Chromium that tests drive as a person would: drop, press keys, look. It is told by a pipe, so needs no port."""
+"""A real Chromium that tests drive as a person would: drop, press keys, look. A pipe tells it what to do."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ def rule_from(predictions: Sequence[ImagePrediction]) -> UnsureRule:
     if below is None:
         return UnsureRule(
             1.0,
-            f"At no probability were {RIGHT:.0%} of the {len(predictions)} validation images right, "
+            f"At no probability were {_percent(RIGHT)} of the {len(predictions)} validation images right, "
             "so every answer below certainty is unsure.",
         )
     below = max(below, EVEN)
@@ -86,7 +86,11 @@ def _rate(predictions: Sequence[ImagePrediction]) -> str:
     if not predictions:
         return "none"
     right = sum(each.right for each in predictions)
-    return f"{right} of {len(predictions)} ({right / len(predictions):.0%})"
+    return f"{right} of {len(predictions)} ({_percent(right / len(predictions))})"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f}\N{NO-BREAK SPACE}%"
 
 
 def _even() -> str:

@@ -130,7 +130,7 @@ function drawViews() {
 
 function addRow(entry) {
   entry.row = document.createElement("tr");
-  const [image, label, probability, mark] = Array.from({ length: 4 }, () => document.createElement("td"));
+  const [image, label, probability] = Array.from({ length: 3 }, () => document.createElement("td"));
   const pick = document.createElement("button");
   pick.type = "button"; pick.className = "pick";
   const small = document.createElement("img");
@@ -140,17 +140,19 @@ function addRow(entry) {
   pick.onclick = () => { show(entry); byId("answer").focus(); byId("one").scrollIntoView({ block: "nearest" }); };
   image.append(pick);
   probability.className = "n";
-  entry.row.append(image, label, probability, mark);
+  entry.row.append(image, label, probability);
   byId("rows").append(entry.row);
 }
 
 function drawRow({ row, prediction, fault }) {
-  const [, label, probability, mark] = row.children;
+  const [, label, probability] = row.children;
   label.textContent = prediction ? prediction.label : fault;
   label.className = fault ? "error" : "";
   probability.textContent = prediction ? percent(prediction.probability) : "";
-  mark.textContent = prediction && prediction.unsure ? "unsure" : "";
-  mark.className = "mark";
+  if (!prediction || !prediction.unsure) return;
+  const mark = document.createElement("span");
+  mark.className = "mark"; mark.textContent = "unsure";
+  probability.append(mark);
 }
 
 function csv() {
