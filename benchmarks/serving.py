@@ -7,9 +7,9 @@ ZOO_TEST_DATA names the folder with the real images. `predict` is `Classifier.pr
 one image at a time. They take turns; medians are printed. The clients run on the same cores, and what they cost counts
 against the server.
 
-The mix then sends good requests and hostile ones together: malformed, oversized, truncated, slow (`benchmarks/load.py`).
-Every good one must be answered with a prediction, and each batch that the answers name is computed again by
-`Classifier.predict`: the probabilities must be equal, bit for bit. Memory is read while the mix goes on.
+The mix then sends good requests and hostile ones together: malformed, oversized, truncated, slow (in
+`benchmarks/load.py`). Every good one must be answered with a prediction, and each batch that the answers name is
+computed again by `Classifier.predict`: the probabilities must be equal, bit for bit. Memory is read meanwhile.
 
 Leave the machine alone meanwhile: other work falsifies rates and latencies.
 """
@@ -236,9 +236,7 @@ def stands(artefact: Path, files: Sequence[Path], good: int, hostile: int, folde
     first, last = statistics.median(outcome.memory[:tenth]), statistics.median(outcome.memory[-tenth:])
     print(f"{outcome.good} of {good} good requests answered, in {len(outcome.batches)} batches")
     print(f"computed again in these batches: {wrong} other than answered")
-    print(
-        f"memory: {[round(each) for each in outcome.memory]} {first:.0f} MB at the start, {last:.0f} MB at the end, most {max(outcome.memory):.0f} MB"
-    )
+    print(f"memory: {first:.0f} MB at the start, {last:.0f} MB at the end, most {max(outcome.memory):.0f} MB")
     for text in [*warm.failed, *outcome.failed][:20]:
         print(f"FAILED {text}")
     return not outcome.failed and outcome.good == good and wrong == 0 and last - first < 50

@@ -9,6 +9,7 @@ import os
 import select
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,14 @@ from typing import Any
 CHROMIUM = next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), ""
 )
+# Chromium reads commands from descriptor 3 and writes to 4.
+_WITH_PIPES = """
+import fcntl, os, sys
+moved = [fcntl.fcntl(int(each), fcntl.F_DUPFD, 10) for each in sys.argv[1:3]]
+os.dup2(moved[0], 3)
+os.dup2(moved[1], 4)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
 _SHIFTLESS = {"Tab": 9, "Enter": 13, "Escape": 27, " ": 32}
 
 
@@ -146,10 +155,8 @@ def browser(folder: Path) -> Iterator[Browser]:
         *("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream", "--remote-debugging-pipe"),
         "about:blank",
     ]
-    # Chromium reads commands from descriptor 3 and writes to 4. The shell puts the pipes there.
-    shell = f'exec "$@" 3<&{theirs_in} 4>&{theirs_out}'
     process = subprocess.Popen(
-        ["sh", "-c", shell, "sh", *words],
+        [sys.executable, "-c", _WITH_PIPES, str(theirs_in), str(theirs_out), *words],
         pass_fds=(theirs_in, theirs_out),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,

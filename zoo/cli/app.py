@@ -46,7 +46,7 @@ from zoo.cli.shortlist import shortlist
 from zoo.cli.weights import weights_app
 from zoo.errors import FAULT_FOUND
 from zoo.planning.request import Request
-from zoo.process import prints_to_stderr, start_computing
+from zoo.process import prints_to_stderr, share_one_heap, start_computing
 
 app = typer.Typer(
     name="zoo",
@@ -290,6 +290,7 @@ def serve(
     from zoo.serving.packages import refuse_without_packages
 
     refuse_without_packages()
+    share_one_heap()  # another thread than this one computes
     start_computing("zoo.serving.server")
     import zoo
     from zoo.cli.display import RunDisplay

@@ -37,27 +37,56 @@ async def read_uploads(request: Request, limits: Limits, held: Held, *, most: in
         Problem: Too large (413), too slow (408), of another kind (415), no multipart (400), or without an image (422).
         ClientDisconnect: The client has gone.
     """
+    body = _Body(request)
     try:
         async with asyncio.timeout(limits.seconds):
-            return await _read(request, limits, held, most)
+            return await _read(request, body, limits, held, most)
     except TimeoutError:
         raise Problem(
             408, "too_slow", f"The request did not arrive within {limits.seconds:g} s.", headers={"Connection": "close"}
         ) from None
     except Problem as problem:
-        await _discard(request)
+        await body.discard()
         raise problem
 
 
-async def _read(request: Request, limits: Limits, held: Held, most: int) -> list[Upload]:
+class _Body:
+    """The body of a request, as it arrives."""
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self._has_ended = False
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """What arrives, part by part. Raises ClientDisconnect."""
+        while not self._has_ended:
+            message = await self._request.receive()
+            if message["type"] == "http.disconnect":
+                raise ClientDisconnect
+            self._has_ended = not message.get("more_body", False)
+            if part := message.get("body", b""):
+                yield part
+
+    async def discard(self) -> None:
+        """Throw away what still arrives, for a while."""
+        left = _LINGER_BYTES
+        with contextlib.suppress(TimeoutError, ClientDisconnect):
+            async with asyncio.timeout(_LINGER_SECONDS):
+                async for part in self.chunks():
+                    left -= len(part)
+                    if left < 0:
+                        return
+
+
+async def _read(request: Request, body: _Body, limits: Limits, held: Held, most: int) -> list[Upload]:
     kind, options = parse_options_header(request.headers.get("content-type", ""))
     media = kind.decode("latin-1").lower()
     if request.headers.get("content-encoding", "identity") != "identity":
         raise Problem(415, "encoded", "A body with a Content-Encoding is not taken. Next: send the file as it is.")
     if media == _MULTIPART:
-        return await _multipart(request, options.get(b"boundary", b""), limits, held, most)
+        return await _multipart(request, body, options.get(b"boundary", b""), limits, held, most)
     if media.startswith("image/") or media in _BINARY:
-        return [await _single(request, limits, held)]
+        return [await _single(request, body, limits, held)]
     raise Problem(
         415,
         "not_images",
@@ -66,13 +95,13 @@ async def _read(request: Request, limits: Limits, held: Held, most: int) -> list
     )
 
 
-async def _single(request: Request, limits: Limits, held: Held) -> Upload:
+async def _single(request: Request, body: _Body, limits: Limits, held: Held) -> Upload:
     stated = request.headers.get("content-length", "")
     if stated.isdecimal():
         limits.refuse_bytes(int(stated))
         limits.refuse_image_bytes(int(stated), "image 0")
     content = bytearray()
-    async for chunk in request.stream():
+    async for chunk in body.chunks():
         held.add(len(chunk))
         content += chunk
         limits.refuse_image_bytes(len(content), "image 0")
@@ -81,7 +110,9 @@ async def _single(request: Request, limits: Limits, held: Held) -> Upload:
     return Upload("image 0", bytes(content))
 
 
-async def _multipart(request: Request, boundary: bytes, limits: Limits, held: Held, most: int) -> list[Upload]:
+async def _multipart(
+    request: Request, body: _Body, boundary: bytes, limits: Limits, held: Held, most: int
+) -> list[Upload]:
     stated = request.headers.get("content-length", "")
     if stated.isdecimal():
         limits.refuse_bytes(int(stated))
@@ -91,7 +122,7 @@ async def _multipart(request: Request, boundary: bytes, limits: Limits, held: He
     try:
         parser = MultipartParser(boundary, form.callbacks())
         total = 0
-        async for chunk in _chunks(request):
+        async for chunk in body.chunks():
             total += len(chunk)
             limits.refuse_bytes(total)
             held.add(len(chunk))
@@ -103,12 +134,6 @@ async def _multipart(request: Request, boundary: bytes, limits: Limits, held: He
     if not form.uploads:
         raise Problem(422, "no_image", f"The form has no file, so there is no image. {_AS_FILES}")
     return form.uploads
-
-
-async def _chunks(request: Request) -> AsyncIterator[bytes]:
-    async for chunk in request.stream():
-        if chunk:
-            yield chunk
 
 
 class _Form:
@@ -182,14 +207,3 @@ class _Form:
 
     def _complete(self) -> None:
         self.is_complete = True
-
-
-async def _discard(request: Request) -> None:
-    with contextlib.suppress(TimeoutError, ClientDisconnect, RuntimeError):
-        async with asyncio.timeout(_LINGER_SECONDS):
-            left = _LINGER_BYTES
-            while left > 0:
-                message = await request.receive()
-                left -= len(message.get("body", b""))
-                if message["type"] == "http.disconnect" or not message.get("more_body", False):
-                    return

@@ -57,11 +57,12 @@ def rule_from(predictions: Sequence[ImagePrediction]) -> UnsureRule:
             f"At no probability were {_percent(RIGHT)} of the {len(predictions)} validation images right, "
             "so every answer below certainty is unsure.",
         )
-    below = max(below, EVEN)
+    # Where all together are right often enough, nothing speaks against lower ones than were seen.
+    below = EVEN if below == min(each.probability for each in predictions) else max(below, EVEN)
     above = [each for each in predictions if each.probability >= below]
     rest = [each for each in predictions if each.probability < below]
     words = f"At this probability and above, {_rate(above)} of the validation images were right"
-    why = f"{words}; below, {_rate(rest)}." if rest else f"{words}; none was below."
+    why = f"{words}; below, {_rate(rest)}." if rest else f"{words}; none was below it."
     return UnsureRule(below, why)
 
 

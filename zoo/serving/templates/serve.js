@@ -182,7 +182,7 @@ function clear() {
 
 async function openCamera() {
   // A telephone has an app for it; elsewhere the page shows the camera itself, where the browser lets it.
-  const own = navigator.mediaDevices && matchMedia("(any-pointer: fine)").matches;
+  const own = navigator.mediaDevices && !matchMedia("(pointer: coarse)").matches;
   if (!own) { byId("photo").click(); return; }
   try {
     byId("video").srcObject = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
@@ -223,5 +223,5 @@ document.addEventListener("paste", (event) => add(event.clipboardData.files));
 document.addEventListener("dragover", (event) => { event.preventDefault(); byId("drop").classList.add("over"); });
 document.addEventListener("dragleave", (event) => { if (!event.relatedTarget) byId("drop").classList.remove("over"); });
 document.addEventListener("drop", (event) => { event.preventDefault(); byId("drop").classList.remove("over"); add(event.dataTransfer.files); });
-byId("photograph").hidden = !navigator.mediaDevices && !matchMedia("(any-pointer: coarse)").matches;
+byId("photograph").hidden = !navigator.mediaDevices && !matchMedia("(pointer: coarse)").matches;
 byId("origin").textContent = location.origin;
