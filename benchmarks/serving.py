@@ -42,7 +42,7 @@ _WARM = 32
 """Requests before anything is measured."""
 _SLOW_THREADS = 32
 """Slow clients together: they only wait."""
-_TIMEOUT = "5"
+_TIMEOUT = "15"
 """Seconds after which the server gives a slow client up, during the mix."""
 _AS_THE_COMMAND = {"GOMP_SPINCOUNT": "1000"}
 """What `zoo` sets for its own process (`zoo.process.share_the_processor`), so that both compute alike."""

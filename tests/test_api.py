@@ -114,7 +114,7 @@ def test_a_request_beside_other_arguments_is_refused_and_so_is_none_at_all() -> 
 def test_the_command_lines_options_are_the_arguments_of_the_library() -> None:
     """What one of them lacks is lacking for a reason, which stands here."""
     command = typer.main.get_command(app).commands["finetune"]  # type: ignore[attr-defined]
-    of_the_library = {"registry", "on_event"}  # objects
+    of_the_library = {"registry", "on_event", "verbose"}  # objects; `zoo -q` and `zoo -v` stand before the command
     of_the_command = {"help", "as_json", "resume"}  # `zoo.resume` is a function of its own
     spelled = {"head_option": "head_options", "set_": "set", "no_tune": "tune", "no_report": "report"}
     spelled["observer"] = "observers"

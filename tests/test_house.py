@@ -23,6 +23,10 @@ LOOSE = {
 }
 SIZES = {
     "zoo.__main__": "an entry point",
+    "zoo.cli.compare": "one command, whose text the library writes",
+    "zoo.cli.data": "one command, whose text the library writes",
+    "zoo.data.image_preprocessing": "what a model's preprocessing has beside the record: that it can be called",
+    "zoo.display.records": "one kind of table",
     "zoo.exporting.formats": "the one table of formats, light enough for `zoo --help`",
     "zoo.exporting.pt2": "one file for each format",
     "zoo.plugin": "its names stand in the stub beside it",
@@ -30,9 +34,11 @@ SIZES = {
     "zoo.planning.batch_sizes": "pure arithmetic that light modules and the training loop share",
     "zoo.planning.versions": "must stay free of torch",
     "zoo.registry.hooks": "the whole extension surface on one screen",
+    "zoo.specs.drawn": "the one hook by which a record is drawn by what lies above it",
     "zoo.specs.validation": "checks that all specs share",
     "zoo.testing.heads": "every check of a head, in the order in which they are made",
     "zoo.testing.tiny_module": "needs torch, which the rest of the tiny backbone does without",
+    "zoo.training.run_files": "reading of single files, for the report and for the result",
     "zoo.weights.offline": "one switch, asked by the hub and by downloads",
 }
 """Modules shorter or longer than the rest, each with its reason."""

@@ -18,10 +18,10 @@ from PIL import Image
 from tests.conftest import Zoo
 from zoo.artefact.classifier import Prediction
 from zoo.artefact.config import sealed
-from zoo.cli.console import Verbosity
 from zoo.cli.display import RunDisplay
 from zoo.cli.predict import TableWriter
 from zoo.data.paths import ImageCount, count_images, images_of
+from zoo.display.console import Verbosity
 from zoo.errors import DataError, OptionError
 from zoo.events import Event, Note, Progress
 from zoo.specs.data import IMAGE_SUFFIXES
@@ -203,7 +203,7 @@ def test_progress_without_a_total_is_said_with_its_rate(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     times = iter([0.0, 11.0])
-    monkeypatch.setattr("zoo.cli.display.time.monotonic", lambda: next(times))
+    monkeypatch.setattr("zoo.display.terminal.time.monotonic", lambda: next(times))
     with RunDisplay(Verbosity(), as_json=True) as display:
         for done in (0, 55):
             display.report(Progress(task="predict", done=done, total=None))

@@ -16,8 +16,8 @@ from huggingface_hub import constants
 from rich.console import Console
 from safetensors.torch import save_file
 from tests.file_host import FileHost, Served, file_host
-from zoo.cli.console import Verbosity
-from zoo.cli.plan import print_plan
+from zoo.display.console import Verbosity
+from zoo.display.plan import print_plan
 from zoo.errors import Offline, WeightsError, WeightsMismatch, ZooError
 from zoo.weights import download as downloading
 

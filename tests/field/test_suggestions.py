@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import hashlib
+import inspect
 import re
 import sys
 import types
@@ -25,12 +26,13 @@ from tests.distributions import HEAD, PROVIDER
 from tests.field.pictures import pictures_of, write_pictures
 from zoo.advice.candidate_backbones import Limits, find_candidates
 from zoo.artefact.read import find_artefact
-from zoo.cli.console import Verbosity
 from zoo.cli.list import show_list
 from zoo.cli.options import LIST_KINDS
 from zoo.cli.show import show_name
 from zoo.data.sources import find_data
+from zoo.display.console import Verbosity
 from zoo.errors import ArtefactError, RecipeError, RunError, ZooError, meant, nearest
+from zoo.evaluation.confusion_table import class_index
 from zoo.exporting.export import export
 from zoo.exporting.formats import FORMATS
 from zoo.model.devices import available_devices, choose_device
@@ -470,6 +472,7 @@ PLACES = {
     "zoo.advice.relabel._refuse_other_data": "test_a_word_in_a_table_of_suspects_is_answered_with_one_that_it_takes",
     "zoo.advice.suspects._decision": "test_a_word_in_a_table_of_suspects_is_answered_with_one_that_it_takes",
     "zoo.advice.candidate_backbones._check_licence": "shortlist: licences",
+    "zoo.api.arguments._unknown": "test_an_argument_of_a_function_is_answered_with_one_that_it_takes",
     "zoo.artefact.read.find_artefact": "test_a_saved_classifier_is_suggested_by_its_path",
     "zoo.cli.command_group.resolve_command": "commands",
     "zoo.cli.list._named": "list: heads",
@@ -484,6 +487,7 @@ PLACES = {
     "zoo.errors.UnknownName": "backbones, heads, recipes",
     "zoo.errors.meant": "precision",
     "zoo.errors.nearest": "test_nearest_gives_other_names_that_are_accepted",
+    "zoo.evaluation.confusion_table.class_index": "test_a_class_of_a_model_is_answered_with_one_that_it_has",
     "zoo.exporting.export.export": "format",
     "zoo.model.devices.choose_device": "device",
     "zoo.planning.precision.check_precision": "precision",
@@ -541,6 +545,23 @@ def test_every_place_that_suggests_something_is_named_here_with_what_tries_it() 
     assert [each for words in PLACES.values() for each in words.split(", ") if each not in (*NAMES, *tests)] == []
     elsewhere = ast.parse("def ask(name):\n    return nearest(name, ['a'])")
     assert places_in(ROOT / "zoo" / "new.py", elsewhere) == {"zoo.new.ask"}  # a new one would be missed above
+
+
+def test_an_argument_of_a_function_is_answered_with_one_that_it_takes() -> None:
+    for function in (zoo.finetune, zoo.plan, zoo.list_backbones, zoo.evaluate):
+        arguments = list(inspect.signature(function).parameters)
+        for argument in arguments:
+            misspelt: dict[str, Any] = {f"{argument}s" if f"{argument}s" not in arguments else f"{argument}_x": 1}
+            with pytest.raises(TypeError, match="Did you mean") as refused:
+                function(**misspelt)
+            suggested = re.findall(r"'(\w+)'", str(refused.value).partition("Did you mean")[2])
+            assert argument in suggested and set(suggested) <= set(arguments)
+
+
+def test_a_class_of_a_model_is_answered_with_one_that_it_has() -> None:
+    classes = ("daisy", "poppy", "red tulip")
+    made, refused = refused_suggestions(lambda word: class_index(word, classes), classes)
+    assert made and refused == []
 
 
 def test_a_broken_vocabulary_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import zoo
 from tests.conftest import Zoo
-from zoo.cli.wrapping import wrapped
+from zoo.display.wrapping import wrapped
 from zoo.planning import precision as speed
 from zoo.specs.plan import Compute
 

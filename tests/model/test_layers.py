@@ -18,13 +18,13 @@ from torch import Tensor, nn
 from zoo.errors import PluginError, Refused
 from zoo.model.adapters import adaptable_layers, adapted
 from zoo.model.cut import CannotCut
+from zoo.model.gradcam import grad_cam
 from zoo.model.layers import NoLayers, find_outputs, layer_means
 from zoo.model.measure import idle_parameters
 from zoo.model.model import HEAD, ZooModel, check_shapes
 from zoo.planning.resolved_model import ResolvedModel, resolve_model
 from zoo.registry.catalogue import Filter, find_backbones
 from zoo.registry.registry import default_registry
-from zoo.reporting.gradcam import grad_cam
 from zoo.specs.backbone import Backbone, FeatureShape, Group
 from zoo.specs.plan import Compute
 

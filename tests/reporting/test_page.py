@@ -18,11 +18,11 @@ from zoo.data.sample import sample_image
 from zoo.errors import RunError
 from zoo.evaluation.predictions import from_csv
 from zoo.events import Event, Note, StageStarted
+from zoo.model.gradcam import grad_cam
 from zoo.registry.registry import default_registry
 from zoo.reporting.charts import class_bars, shares_of_time
 from zoo.reporting.command import command_of
 from zoo.reporting.examples import least_certain_hits, most_confident_mistakes
-from zoo.reporting.gradcam import grad_cam
 from zoo.reporting.svg import ticks
 from zoo.specs.plan import Plan
 from zoo.training.stored_plan import differences
@@ -203,7 +203,7 @@ def test_a_report_that_cannot_be_written_costs_the_run_nothing(few: Path, tmp_pa
         if isinstance(event, StageStarted):
             (tmp_path / "run" / "report.html").mkdir(exist_ok=True)
 
-    result = train(few, tmp_path / "run", recipe="head_only", epochs=1, report=in_the_way)
+    result = train(few, tmp_path / "run", recipe="head_only", epochs=1, on_event=in_the_way)
     assert result.proof == "passed" and (result.path / "result.json").exists()
     notes = [event.text for event in events if isinstance(event, Note) and event.loud]
     assert any("The report was not written" in text and "zoo report" in text for text in notes)

@@ -17,7 +17,7 @@ from tests.browser import browser
 from tests.serving.conftest import serving
 from zoo.data.sample import sample_classes, sample_image
 
-WIDTH, HEIGHT = 1000, 950
+WIDTH, HEIGHT = 1000, 1010
 CLASSES = 5
 _DRAWN, _RATHER_SURE = 100, 0.85
 _COLOURS = 128

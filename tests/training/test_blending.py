@@ -13,8 +13,8 @@ import torch
 import zoo
 from safetensors.torch import load_file
 from torch import Tensor
-from zoo.cli.console import Verbosity
 from zoo.cli.result import print_result
+from zoo.display.console import Verbosity
 from zoo.errors import CheckFailed, OptionError, RecipeError
 from zoo.training import blending, candidates
 

@@ -229,7 +229,7 @@ def test_a_stopped_run_is_resumed_to_the_same_bytes(meaningless: Path, tmp_path:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run(meaningless, tmp_path / "run", report=stop)
+        run(meaningless, tmp_path / "run", on_event=stop)
     resumed = zoo.resume(tmp_path / "run", report=False)
     assert bytes_of(resumed.path) == unbroken
     assert not (resumed.path / "checkpoint").exists()
@@ -361,7 +361,7 @@ def test_a_run_stopped_in_a_fold_is_resumed_to_the_same_bytes(
                 raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run(out=tmp_path / "run", report=stop, **whole)
+        run(out=tmp_path / "run", on_event=stop, **whole)
     seen.clear()
     resumed = zoo.resume(tmp_path / "run", report=False, on_event=lambda event: None)
     assert bytes_of(resumed.path) == bytes_of(of_every_stage.path)

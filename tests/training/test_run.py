@@ -147,7 +147,7 @@ def test_when_memory_runs_out_the_batch_is_halved_reported_and_recorded(
 
     monkeypatch.setattr("zoo.model.model.ZooModel.features", small_memory)
     events: list[Event] = []
-    result = train(shapes, tmp_path / "run", epochs=1, report=events.append)
+    result = train(shapes, tmp_path / "run", epochs=1, on_event=events.append)
     sizes = {each["work"]: each["size"] for each in result.content["memory"]}
     assert sizes["features"] == 4 and sizes["training all"] == 4
     loud = [each.text for each in events if isinstance(each, Note) and each.loud]
@@ -268,7 +268,7 @@ def test_progress_is_reported_for_everything_that_takes_long(shapes: Path, tmp_p
     events: list[Event] = []
     # Weights of its own: the features of other tests' may be in the cache already.
     on = ["last.abandon=false", "all.abandon=false"]
-    train(shapes, tmp_path / "run", epochs=1, seed=17, report=events.append, set=on)
+    train(shapes, tmp_path / "run", epochs=1, seed=17, on_event=events.append, set=on)
     finished = {each.task for each in events if isinstance(each, Progress) and each.done == each.total}
     assert {
         "decode",

@@ -57,7 +57,7 @@ def features_of(result: zoo.Result, data: Path) -> tuple[Tensor, Tensor]:
 @pytest.mark.long
 def test_a_run_ends_with_the_minimum_of_the_objective_and_says_how_it_got_there(shapes: Path, tmp_path: Path) -> None:
     events: list[Event] = []
-    result = run(shapes, tmp_path / "run", report=events.append)
+    result = run(shapes, tmp_path / "run", on_event=events.append)
     record = record_of(result)
     assert set(record) >= {"name", "strength", "tried", "folds", "iterations", "gradient_norm"}
     assert record["folds"] == 5 and record["strength"] in [each["strength"] for each in record["tried"]]
@@ -291,6 +291,6 @@ def test_features_that_are_not_finite_stop_the_stage(few: Path, tmp_path: Path) 
 
 def test_constant_features_are_told(few: Path, tmp_path: Path) -> None:
     events: list[Event] = []
-    run(few, tmp_path / "run", report=events.append)
+    run(few, tmp_path / "run", on_event=events.append)
     texts = [event.text for event in events if isinstance(event, Note) and "the same for every" in event.text]
     assert texts and texts[0].endswith("they get no weight.")

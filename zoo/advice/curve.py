@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from zoo.advice.features import ProbeFeatures, probe_features, similar_groups
 from zoo.data.dataset import Dataset
+from zoo.display.blocks import Block, Line, TextTable, blocks_html
 from zoo.errors import DataError
 from zoo.events import Progress, Report
 from zoo.planning.request import Request
-from zoo.probes.curve_record import CurveRecord, record_of
+from zoo.probes.curve_record import CurveRecord, Range, record_of
 from zoo.probes.folds import MOST_FOLDS
 from zoo.probes.learning_curve import LearningCurve, learning_curve
 from zoo.registry.registry import Registry
@@ -40,6 +42,37 @@ class CurveReport:
     def sentences(self) -> tuple[str, ...]:
         """What the curve says, and what it cannot say."""
         return curve_sentences(self.record.to_dict())
+
+    def blocks(self, *, with_tables: bool = True) -> Iterator[Block]:
+        """What the curve says, then its points, forecasts and classes unless only the sentences are wanted."""
+        for number, sentence in enumerate(self.sentences):
+            yield Line(sentence, None if number else "bold")
+        if not with_tables:
+            return
+        yield Line()
+        rows = [
+            [f"{100 * each.share:.3g} %", f"{each.images:,}", *_percent(each.accuracy), "", ""]
+            for each in self.record.points
+        ]
+        rows += [
+            [f"{100 * each.times} %", f"{each.images:,}", *_percent(each.accuracy), *_points(each.gain)]
+            for each in self.record.forecasts
+        ]
+        columns = ["share", "images", "accuracy %", "interval", "gain", "80 % interval"]
+        yield TextTable(columns=columns, rows=rows, right=columns)
+        yield Line()
+        classes = [
+            [each.name, f"{each.images:,}", f"{100 * each.recalls[-1]:.0f}", *_points(each.gain)]
+            for each in self.record.classes
+        ]
+        columns = ["class", "images", "recall %", "gain with twice as many", "80 % interval"]
+        yield TextTable(columns=columns, rows=classes, right=columns[1:])
+        yield Line()
+        yield Line("Up to 100 %: measured, with 95 % intervals. Above: extrapolated, 80 %. A probe is not fine-tuning.")
+        yield from map(Line, self.notes)
+
+    def _repr_html_(self) -> str:
+        return blocks_html(self.blocks())
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types. Without times, so that the same images give the same bytes."""
@@ -129,3 +162,17 @@ def _title(report: CurveReport) -> str:
     if twice.gain is None:
         return f"What {IN_WORDS[2].lower()} as many images would bring cannot be said"
     return f"{IN_WORDS[2]} as many images would bring {100 * twice.gain.value:.1f} points"
+
+
+def _percent(found: Range | None) -> list[str]:
+    return (
+        ["-", "-"]
+        if found is None
+        else [f"{100 * found.value:.1f}", f"{100 * found.low:.1f} to {100 * found.high:.1f}"]
+    )
+
+
+def _points(found: Range | None) -> list[str]:
+    if found is None:
+        return ["-", "cannot be said"]
+    return [f"{100 * found.value:+.1f}", f"{100 * found.low + 0.0:+.1f} to {100 * found.high + 0.0:+.1f}"]

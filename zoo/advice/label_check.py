@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,11 @@ from torch import Tensor
 
 from zoo.advice.suspects import Suspect
 from zoo.data.dataset import ImageFile
+from zoo.display.blocks import Block, Line, TextTable, blocks_html
+from zoo.text import counted, some
+
+_SHOWN = 10
+"""Suspects, and groups of near-duplicates under several labels, that are listed unless all are asked for."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,6 +65,54 @@ class LabelCheck:
             "csv": None if self.csv is None else str(self.csv),
             "page": None if self.page is None else str(self.page),
         }
+
+    def blocks(self, *, whole: bool = False, with_suspects: bool = True) -> Iterator[Block]:
+        """The check for people.
+
+        Args:
+            whole: Whether every suspect and every group of near-duplicates is listed.
+            with_suspects: Whether there is a table of suspects at all.
+        """
+        judged = f"{counted(self.images, 'image')} of {counted(len(self.classes), 'class', 'classes')}"
+        yield Line(
+            f"{judged}, judged by {self.backbone}: {counted(len(self.suspects), 'suspect label')}; "
+            f"confident learning estimates {self.estimated_wrong:.0f} wrong",
+            "bold",
+        )
+        for name, count in self.left_out:
+            left_out = f"{name} was left out: fewer than five different images ({count:,} in all)"
+            yield Line(left_out, "yellow")
+        if self.unreadable:
+            yield Line(f"not readable, so not judged: {some(list(self.unreadable))}", "yellow")
+        most = None if whole else _SHOWN
+        if self.suspects and with_suspects:
+            yield from self._suspects(most)
+        for group in self.conflicts[:most]:
+            files = some([f"{file} ({name})" for file, name in group], len(group) if whole else 4)
+            yield Line(f"near-duplicates under several labels: {files}", "yellow")
+        if most is not None and len(self.conflicts) > most:
+            yield Line(f"and {len(self.conflicts) - most:,} more such groups; zoo -v lists them all")
+
+    def _suspects(self, most: int | None) -> Iterator[Block]:
+        columns = ["file", "given", "suggested", "p given", "p suggested", "counted as wrong"]
+        rows = [
+            [
+                each.file,
+                each.given,
+                each.suggested,
+                f"{each.probability_given:.3f}",
+                f"{each.probability_suggested:.3f}",
+                "yes" if each.issue else "",
+            ]
+            for each in self.suspects[:most]
+        ]
+        yield Line()
+        yield TextTable(columns=columns, rows=rows, right=columns[3:5])
+        if len(rows) < len(self.suspects):
+            yield Line(f"and {len(self.suspects) - len(rows):,} more in {self.csv or '.suspects'}")
+
+    def _repr_html_(self) -> str:
+        return blocks_html(self.blocks())
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

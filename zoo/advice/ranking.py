@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -10,15 +10,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from zoo import text
 from zoo.advice.candidate_backbones import CandidateBackbone, LeftOut
 from zoo.advice.latency import Latency
 from zoo.advice.rounds import outcomes, p_value
 from zoo.comparing.significance import ALPHA, Interval, bootstrap, holm, smallest_shown
 from zoo.data.dataset import Dataset
+from zoo.display.blocks import Block, Line, TextTable, blocks_html
 from zoo.evaluation.metrics import Share, wilson_interval
 from zoo.planning.request import Request
 from zoo.probes.cross_validation import OutOfFold
-from zoo.text import shell_word
+
+_LEFT_OUT = 10
+"""Candidates that were left out and are named unless all are asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +140,44 @@ class Shortlist:
             "smallest_shown": self.smallest_shown,
         }
 
+    def table(self, most: int) -> TextTable:
+        """The first `most` candidates with what was measured of them."""
+        columns = ["backbone", "probe accuracy", "95 % interval", "points to the first", "as good", "ms", "ms in 32"]
+        columns += ["params", "licence", "download"]
+        rows = [_row(row, first=row is self.best) for row in self.ranked[:most]]
+        title = f"Shortlist for {text.counted(self.images, 'training image')}"
+        return TextTable(title=title, columns=columns, rows=rows, right=[*columns[1:4], *columns[5:8]])
+
+    def remarks(self, *, whole: bool = False) -> Iterator[Block]:
+        """What the table does not say. `whole`: whether everything that was left out is named."""
+        for row in self.ranked:
+            if row.out:
+                yield Line(f"{row.candidate.label} was judged on {row.images:,} images: {row.out}")
+        shown = self.left_out if whole else self.left_out[:_LEFT_OUT]
+        yield from (Line(f"left out: {each.name}: {each.reason}") for each in shown)
+        if len(shown) < len(self.left_out):
+            yield Line(f"left out: {len(self.left_out) - len(shown):,} more; zoo -v and --json list them all")
+        yield from map(Line, self.notes)
+        if self.smallest_shown is not None:
+            least = f"{100 * self.smallest_shown:.1f} points"
+            yield Line(f"between the first two, these images could only have shown a difference of {least} or more")
+        stopped = ", interrupted: the same command goes on from the cache" if self.interrupted else ""
+        yield Line(f"time: {text.duration(self.seconds)} of {text.duration(self.budget)}{stopped}")
+        yield Line(
+            "A probe is a linear layer on pooled features, cross-validated on the training images. It says which "
+            "backbone to fine-tune, not how good that will be."
+        )
+
+    def next_steps(self) -> Iterator[Line]:
+        """The commands that fine-tune the first, and the fastest of those that are as good."""
+        yield Line(f"next: {self.best.command}")
+        cheapest = self.cheapest_as_good
+        if cheapest is not self.best:
+            yield Line(f"or, faster and not to be told from it on these images: {cheapest.command}")
+
+    def _repr_html_(self) -> str:
+        return blocks_html([self.table(len(self.ranked)), *self.remarks(), *self.next_steps()])
+
 
 @dataclass(frozen=True, slots=True)
 class Found:
@@ -235,13 +277,13 @@ def _as_good(found: Found, row: tuple[float, Interval | None], p: float, first: 
 
 def command(candidate: CandidateBackbone, request: Request, head: str) -> str:
     """The command that fine-tunes a candidate on the same data."""
-    words = ["zoo", "finetune", "--backbone", shell_word(candidate.backbone)]
+    words = ["zoo", "finetune", "--backbone", text.shell_word(candidate.backbone)]
     if candidate.weights != "default":
-        words += ["--weights", shell_word(candidate.weights)]
+        words += ["--weights", text.shell_word(candidate.weights)]
     if head != Request(backbone="").head:
-        words += ["--head", shell_word(head)]
+        words += ["--head", text.shell_word(head)]
     if request.data is not None:
-        words += ["--data", shell_word(request.data)]
+        words += ["--data", text.shell_word(request.data)]
     if request.seed:
         words += ["--seed", str(request.seed)]
     return " ".join(words)
@@ -285,3 +327,25 @@ def _decisive(found: Sequence[Found]) -> int:
         if following not in best.probes:
             return size
     return sizes[-1]
+
+
+def _difference(value: float, interval: Interval) -> str:
+    """`-1.2 [-3.0, +0.6]`, in points."""
+    return f"{100 * value:+.1f} [{100 * interval.low:+.1f}, {100 * interval.high:+.1f}]"
+
+
+def _row(row: Ranked, *, first: bool) -> list[str]:
+    interval, latency = row.accuracy, row.latency
+    download = row.candidate.download_bytes
+    return [
+        row.candidate.label,
+        f"{interval.value:.3f}",
+        f"{interval.low:.3f} to {interval.high:.3f}",
+        "first" if first or row.interval is None else _difference(row.difference, row.interval),
+        "" if first else "yes" if row.as_good else "no",
+        "-" if latency is None else f"{latency.alone:.1f}",
+        "-" if latency is None else f"{latency.in_batch:.1f}",
+        "-" if row.candidate.parameters is None else f"{row.candidate.parameters / 1e6:.1f}M",
+        row.candidate.licence or "-",
+        text.size(download) if download else "here",
+    ]

@@ -1,4 +1,4 @@
-"""The arguments of the public functions: names that had another one before, and names that do not exist."""
+"""What public functions have in common: arguments with an older name or none at all, and progress."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import inspect
 import warnings
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, cast
 
+from zoo.display.shown import shown
 from zoo.errors import either, nearest
 
 _P = ParamSpec("_P")
@@ -52,6 +53,24 @@ def checked_arguments(
         return call
 
     return decorate
+
+
+def with_progress(function: Callable[_P, _R]) -> Callable[_P, _R]:
+    """A decorator for a public function with `on_event` and `verbose`: inside, `on_event` also shows what goes on.
+
+    It reads `verbose`, which the function has for its signature: `zoo.display.shown` says what the values mean.
+    """
+
+    @functools.wraps(function)
+    def call(*args: _P.args, **given: _P.kwargs) -> _R:
+        options: dict[str, Any] = dict(given)
+        verbose = options.get("verbose")
+        if verbose is not None and not isinstance(verbose, bool):
+            raise TypeError(f"zoo.{function.__name__}(verbose=...) takes True, False or None, got {verbose!r}")
+        with shown(options.get("on_event"), verbose) as report:
+            return cast("Callable[..., _R]", function)(*args, **{**options, "on_event": report})
+
+    return call
 
 
 def _rename(called: str, given: dict[str, Any], old: str, new: str) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.api.arguments import checked_arguments
+from zoo.api.arguments import checked_arguments, with_progress
+from zoo.display.shown import shown
 from zoo.errors import OptionError
-from zoo.events import Report, silent
+from zoo.events import Note, Report, silent
 from zoo.planning.request import check_input_size
 from zoo.registry.registry import Registry, default_registry
 
@@ -72,6 +74,7 @@ def create_model(
 
 
 @checked_arguments({"report": "on_event"})
+@with_progress
 def load(
     path: str | Path,
     *,
@@ -79,6 +82,7 @@ def load(
     precision: str | None = None,
     compile: bool = False,
     on_event: Report = silent,
+    verbose: bool | None = None,
     registry: Registry | None = None,
 ) -> Classifier:
     """Open a saved classifier.
@@ -91,6 +95,7 @@ def load(
             with, for the very logits that were scored.
         compile: Whether torch.compile translates the backbone, for many images. It takes up to a minute first.
         on_event: Called with every event of `zoo.events`.
+        verbose: As for `finetune`.
 
     Raises:
         ZooError: Not an artefact, a damaged one, or no such device or precision.
@@ -103,12 +108,14 @@ def load(
 
 
 @checked_arguments({"report": "on_event"})
+@with_progress
 def export(
     path: str | Path,
     *,
     to: str,
     out: str | Path | None = None,
     on_event: Report = silent,
+    verbose: bool | None = None,
     registry: Registry | None = None,
 ) -> Exported:
     """Export a saved classifier to a format that does not need zoo, in float32, for any batch size. Returns what was
@@ -139,6 +146,7 @@ def export(
 
 
 @checked_arguments({"report": "on_event"})
+@with_progress
 def evaluate(
     artefact: str | Path,
     *,
@@ -148,6 +156,7 @@ def evaluate(
     compile: bool = False,
     workers: int | None = None,
     on_event: Report = silent,
+    verbose: bool | None = None,
     registry: Registry | None = None,
 ) -> Evaluation:
     """Score a saved classifier on labelled images: the `test` split, else `val`, else all of them.
@@ -176,6 +185,7 @@ def serve(
     max_pixels: int | None = None,
     timeout: float | None = None,
     on_event: Report = silent,
+    verbose: bool | None = None,
     on_ready: Callable[[Serving], None] | None = None,
     registry: Registry | None = None,
 ) -> None:
@@ -194,6 +204,7 @@ def serve(
         max_pixels: Most pixels of an image. Default: 64 million.
         timeout: Seconds in which a request must arrive, and again in which it must be answered. Default: 30.
         on_event: Called with every event of `zoo.events`.
+        verbose: As for `finetune`, for what is shown until requests are answered.
         on_ready: Called when requests are answered, with the server's `url`, its `digest` and its `name`.
 
     Raises:
@@ -208,22 +219,40 @@ def serve(
     from zoo.serving.limits import limits_of
     from zoo.serving.server import serve as answer
 
-    answer(
-        path,
-        host=host,
-        port=port,
-        device=device,
-        precision=precision,
-        limits=limits_of(images=max_images, image_bytes=max_bytes, pixels=max_pixels, seconds=timeout),
-        report=on_event,
-        registry=registry or default_registry(),
-        on_ready=on_ready or (lambda _: None),
-    )
+    limits = limits_of(images=max_images, image_bytes=max_bytes, pixels=max_pixels, seconds=timeout)
+    with contextlib.ExitStack() as start:
+        report = start.enter_context(shown(on_event, verbose))
+
+        def ready(serving: Serving) -> None:
+            if on_ready is None:
+                report(Note(text=f"{serving.name} answers at {serving.url}"))
+            # The start is over: while requests are answered, other functions may show what they do.
+            start.close()
+            if on_ready is not None:
+                on_ready(serving)
+
+        answer(
+            path,
+            host=host,
+            port=port,
+            device=device,
+            precision=precision,
+            limits=limits,
+            report=report,
+            registry=registry or default_registry(),
+            on_ready=ready,
+        )
 
 
 @checked_arguments({"report": "on_event"})
+@with_progress
 def verify(
-    path: str | Path, *, offline: bool = False, on_event: Report = silent, registry: Registry | None = None
+    path: str | Path,
+    *,
+    offline: bool = False,
+    on_event: Report = silent,
+    verbose: bool | None = None,
+    registry: Registry | None = None,
 ) -> Verification:
     """Check that a saved classifier, an artefact folder or a finished run, is unchanged since it was made.
 

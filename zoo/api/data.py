@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zoo.api.arguments import checked_arguments
+from zoo.api.arguments import checked_arguments, with_progress
 from zoo.events import Report, silent
 from zoo.planning.request import make_request
 from zoo.registry.registry import Registry, default_registry
@@ -17,12 +17,14 @@ if TYPE_CHECKING:
 
 
 @checked_arguments({"report": "on_event"})
+@with_progress
 def check_data(
     path: str | Path,
     *,
     seed: int = 0,
     workers: int | None = None,
     on_event: Report = silent,
+    verbose: bool | None = None,
     registry: Registry | None = None,
 ) -> DataReport:
     """Open every file of a data set and report what is wrong with it. Imports no torch.
@@ -47,6 +49,7 @@ def check_data(
 
 
 @checked_arguments({"report": "on_event"})
+@with_progress
 def check_labels(
     path: str | Path,
     backbone: str | Path,
@@ -60,6 +63,7 @@ def check_labels(
     workers: int | None = None,
     offline: bool = False,
     on_event: Report = silent,
+    verbose: bool | None = None,
     registry: Registry | None = None,
 ) -> LabelCheck:
     """Find labels that are likely wrong: each image is judged by probes that were fitted without it. docs/labels.md.

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zoo.api.arguments import checked_arguments
+from zoo.api.arguments import checked_arguments, with_progress
 from zoo.events import Report, silent
 from zoo.registry.registry import Registry, default_registry
 
@@ -27,11 +27,13 @@ def list_weights(pattern: str = "", *, registry: Registry | None = None) -> list
 
 
 @checked_arguments({"report": "on_event"})
+@with_progress
 def fetch_weights(
     names: str | Sequence[str],
     *,
     out: str | Path | None = None,
     on_event: Report = silent,
+    verbose: bool | None = None,
     registry: Registry | None = None,
 ) -> list[Path]:
     """Download pretrained weights that are not on this machine yet. Returns the files, in order.
@@ -41,6 +43,7 @@ def fetch_weights(
         out: A new folder for a bundle of safetensors and `weights.json`, for `import_weights` on a machine without a
             network. The files in the bundle are returned then.
         on_event: Called with every event of `zoo.events`.
+        verbose: As for `finetune`.
 
     Raises:
         UnknownName: No such backbone or tag.
@@ -55,8 +58,14 @@ def fetch_weights(
 
 
 @checked_arguments({"report": "on_event"})
+@with_progress
 def import_weights(
-    path: str | Path, *, name: str | None = None, on_event: Report = silent, registry: Registry | None = None
+    path: str | Path,
+    *,
+    name: str | None = None,
+    on_event: Report = silent,
+    verbose: bool | None = None,
+    registry: Registry | None = None,
 ) -> list[Path]:
     """Check weights that were copied to this machine and put them into zoo's store. Returns the files there.
 
@@ -67,6 +76,7 @@ def import_weights(
         name: For one file, the weights that it holds: `[provider/]architecture[.tag]`. Not needed for files of
             torchvision, whose names say it.
         on_event: Told what could not be checked.
+        verbose: As for `finetune`.
 
     Raises:
         WeightsError: A file is missing, damaged, differs from upstream's, or is not what this zoo looks for.
@@ -78,8 +88,13 @@ def import_weights(
 
 
 @checked_arguments({"report": "on_event"})
+@with_progress
 def verify_weights(
-    name: str | None = None, *, on_event: Report = silent, registry: Registry | None = None
+    name: str | None = None,
+    *,
+    on_event: Report = silent,
+    verbose: bool | None = None,
+    registry: Registry | None = None,
 ) -> list[CheckedWeights]:
     """Hash the pretrained weights on this machine and compare the digests with those that their publishers, the hub's
     cache and zoo's store recorded. `name`, `[provider/]architecture[.tag]`, limits it to one set of weights.

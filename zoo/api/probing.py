@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zoo.api.arguments import checked_arguments
+from zoo.api.arguments import checked_arguments, with_progress
 from zoo.events import Report, silent
 from zoo.planning.request import make_request, parse_count, parse_duration
 from zoo.registry.registry import Registry, default_registry
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 
 @checked_arguments({"report": "on_event"})
+@with_progress
 def shortlist(
     data: str | Path | None = None,
     *,
@@ -34,6 +35,7 @@ def shortlist(
     workers: int | None = None,
     offline: bool = False,
     on_event: Report = silent,
+    verbose: bool | None = None,
     registry: Registry | None = None,
 ) -> Shortlist:
     """Rank backbones for your images: the accuracy of a cross-validated probe, beside latency, size and licence.
@@ -61,6 +63,7 @@ def shortlist(
         workers: Number of decoding threads. Default: one per core, at most eight.
         offline: Do not touch the network: weights that are not on this machine are left out.
         on_event: Called with every event of `zoo.events`.
+        verbose: As for `finetune`.
         registry: Where names are looked up. Default: the installed plugins.
 
     Raises:
@@ -107,6 +110,7 @@ def shortlist(
 
 
 @checked_arguments({"report": "on_event"})
+@with_progress
 def learning_curve(
     path: str | Path,
     backbone: str,
@@ -118,6 +122,7 @@ def learning_curve(
     workers: int | None = None,
     offline: bool = False,
     on_event: Report = silent,
+    verbose: bool | None = None,
     registry: Registry | None = None,
 ) -> CurveReport:
     """Measure how the accuracy of a linear probe grows with the number of training images, and extrapolate it.
@@ -135,6 +140,7 @@ def learning_curve(
         workers: Number of decoding threads. Default: one per core, at most eight.
         offline: Use no network.
         on_event: Called with every event of `zoo.events`.
+        verbose: As for `finetune`.
 
     Raises:
         Refused: Names that do not exist, or `html` exists.

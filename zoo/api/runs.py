@@ -7,7 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from zoo.api.arguments import checked_arguments
+from zoo.api.arguments import checked_arguments, with_progress
 from zoo.errors import OptionError
 from zoo.events import Report, silent
 from zoo.planning.request import AUTO, Request, given_arguments, make_request
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 
 @checked_arguments({"report": "on_event"})
+@with_progress
 def plan(
     backbone: str | Request,
     *,
@@ -46,6 +47,7 @@ def plan(
     offline: bool = False,
     estimate: bool = False,
     on_event: Report = silent,
+    verbose: bool | None = None,
     registry: Registry | None = None,
 ) -> Plan:
     """Say everything that `finetune` would do with the same arguments. Nothing is trained or written.
@@ -82,6 +84,7 @@ def plan(
         estimate: Whether a few steps of each stage are measured on this machine, for `.estimate`: seconds and bytes.
             Nothing is downloaded for it.
         on_event: Called with every event of `zoo.events`.
+        verbose: As for `finetune`.
         registry: Where names are looked up. Default: the installed plugins.
 
     Raises:
@@ -117,6 +120,7 @@ def plan(
 
 
 @checked_arguments()
+@with_progress
 def resume(
     run: str | Path,
     *,
@@ -124,6 +128,7 @@ def resume(
     report: bool = True,
     observers: Sequence[str] = (),
     on_event: Report = silent,
+    verbose: bool | None = None,
     registry: Registry | None = None,
 ) -> Result:
     """Train a stopped run to its end. It ends with the bytes of an unbroken run.
@@ -136,6 +141,7 @@ def resume(
         report: Whether `report.html` is written at the end. Where that fails, an event says so and the run stands.
         observers: Names of observers, `[plugin/]name`, that are told how the run goes.
         on_event: Called with every event of `zoo.events`.
+        verbose: As for `finetune`.
         registry: Where names are looked up. Default: the installed plugins.
 
     Raises:
@@ -157,6 +163,7 @@ def resume(
 
 
 @checked_arguments({"report": "on_event", "page": "report"}, moved={"resume": resume})
+@with_progress
 def finetune(
     backbone: str | Request,
     *,
@@ -183,6 +190,7 @@ def finetune(
     report: bool = True,
     observers: Sequence[str] = (),
     on_event: Report = silent,
+    verbose: bool | None = None,
     registry: Registry | None = None,
 ) -> Result:
     """Fine-tune a pretrained backbone on your classes, check what was done, and save the classifier.
@@ -220,6 +228,8 @@ def finetune(
         observers: Names of observers, `[plugin/]name`, that are told how the run goes. They cannot change it, and one
             that raises is dropped. They are not part of the plan.
         on_event: Called with every event of `zoo.events`.
+        verbose: None shows progress in a notebook, and on stderr where that is a terminal, unless you listen with
+            `on_event`. True shows it everywhere, with a line for every epoch; False nowhere.
         registry: Where names are looked up. Default: the installed plugins.
 
     Raises:
@@ -333,6 +343,7 @@ def compare(*runs: str | Path, html: str | Path | None = None, registry: Registr
 
 
 @checked_arguments({"report": "on_event"})
+@with_progress
 def soup(
     runs: Sequence[str | Path],
     *,
@@ -341,6 +352,7 @@ def soup(
     device: str = "auto",
     workers: int | None = None,
     on_event: Report = silent,
+    verbose: bool | None = None,
     registry: Registry | None = None,
 ) -> Soup:
     """Average the weights of finished runs that began from the same head, as far as that helps (a greedy soup).
@@ -358,6 +370,7 @@ def soup(
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
         workers: Number of decoding threads. Default: one per core, at most eight.
         on_event: Called with every event of `zoo.events`.
+        verbose: As for `finetune`.
 
     Raises:
         Refused: The runs cannot be averaged, are not finished, failed their proof, or are all the same; or `out`

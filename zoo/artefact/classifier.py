@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,10 +19,12 @@ from zoo.artefact.golden import TOLERANCE, read_golden
 from zoo.artefact.read import check_versions, find_artefact, read_model
 from zoo.data.decode import load_pixels, read_image, to_upright_rgb
 from zoo.data.prefetch import map_for_model, resolve_workers
-from zoo.data.transform import finish, resize
-from zoo.errors import DataError, OptionError
+from zoo.data.transform import as_seen, finish, resize
+from zoo.errors import DataError, OptionError, Refused
+from zoo.evaluation.confusion_table import class_index
 from zoo.events import Note, Report, silent
 from zoo.model.fold_and_compile import compile_backbone, fold_batch_norms
+from zoo.model.gradcam import grad_cam, with_heat
 from zoo.model.model import ZooModel
 from zoo.planning.precision import choose_compute
 from zoo.registry.registry import Registry, default_registry
@@ -167,8 +170,7 @@ class Classifier:
         """
         if top < 1 or batch_size < 1:
             raise OptionError(f"top and batch_size must be at least 1, got {top} and {batch_size}.")
-        several = [images] if isinstance(images, (str, Path, Image)) else images
-        return self._stream(several, top, batch_size, resolve_workers(workers), on_error)
+        return self._stream(images, top, batch_size, resolve_workers(workers), on_error)
 
     def logits(self, images: Tensor) -> Tensor:
         """Logits[N, classes] on the CPU of preprocessed images[N, 3, H, W]."""
@@ -177,12 +179,67 @@ class Classifier:
             output: Tensor = self.model(images.to(device)).cpu()
         return output
 
+    def features(
+        self, images: Source | Iterable[Source], *, batch_size: int = BATCH_SIZE, workers: int | None = None
+    ) -> Tensor:
+        """The backbone's pooled features[N, F] of N images, float32 on the CPU, in the order of the images.
+
+        They are what a linear head sees, whatever head the classifier has. Arguments and errors are those of `predict`.
+        """
+        if batch_size < 1:
+            raise OptionError(f"batch_size must be at least 1, got {batch_size}.")
+        device = next(self.model.parameters()).device
+        batches = self._batches(images, batch_size, resolve_workers(workers), None)
+        with torch.inference_mode():
+            rows = [self.model.pooled(batch.images.to(device)).cpu() for batch in batches]
+        if not rows:
+            raise OptionError("There is no image to compute features of.")
+        # A tensor made in inference mode could not take part in training.
+        return torch.cat(rows).clone()
+
+    def explain(self, image: Source, *, label: str | None = None) -> Image:
+        """Where the classifier looked: the image as the model received it, under a heat map (Grad-CAM).
+
+        The brighter a place, the more it speaks for the class; dark places are irrelevant to it. It is the picture of
+        the report, in the model's input size.
+
+        Args:
+            image: A file or a PIL image.
+            label: The class to explain. Default: the predicted one.
+
+        Raises:
+            DataError: The file cannot be read, or `image` is no single image.
+            OptionError: There is no such class.
+            Refused: The model has no map of places, or none that reaches its logits.
+        """
+        index = None if label is None else class_index(label, self.classes)
+        pixels = self.model.preprocessing(image)
+        device = next(self.model.parameters()).device
+        with _left_as_it_is(self.model):
+            relevance = grad_cam(self.model, pixels[None].to(device), label=index)
+        if relevance.heat is None:
+            raise Refused(f"Grad-CAM cannot be drawn for {self.model.name}: {relevance.reason}.")
+        return with_heat(as_seen(pixels, self.model.preprocessing), relevance.heat[0].cpu())
+
     def _stream(
-        self, images: Iterable[Source], top: int, batch_size: int, workers: int, on_error: OnError | None
+        self,
+        images: Source | Iterable[Source],
+        top: int,
+        batch_size: int,
+        workers: int,
+        on_error: OnError | None,
     ) -> Iterator[Prediction]:
+        for batch in self._batches(images, batch_size, workers, on_error):
+            yield from self._predict(batch.sources, batch.images, top)
+
+    def _batches(
+        self, images: Source | Iterable[Source], batch_size: int, workers: int, on_error: OnError | None
+    ) -> Iterator[_Batch]:
+        """Read images a few batches ahead, and yield the batches that have any."""
+        several = [images] if isinstance(images, (str, Path, Image)) else images
         pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="zoo-decode")
         try:
-            chunks = _chunks(_named(images), batch_size)
+            chunks = _chunks(_named(several), batch_size)
             on_cpu = next(self.model.parameters()).device.type == "cpu"
             for batch in map_for_model(pool, self._read, chunks, workers=workers, on_cpu=on_cpu):
                 for source, error in batch.faults:
@@ -190,7 +247,7 @@ class Classifier:
                         raise error
                     on_error(source, error)
                 if batch.sources:
-                    yield from self._predict(batch.sources, batch.images, top)
+                    yield batch
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
@@ -229,6 +286,21 @@ def _named(images: Iterable[Source]) -> Iterator[tuple[str, Source]]:
 def _chunks(named: Iterator[tuple[str, Source]], size: int) -> Iterator[list[tuple[str, Source]]]:
     while chunk := list(islice(named, size)):
         yield chunk
+
+
+@contextlib.contextmanager
+def _left_as_it_is(model: ZooModel) -> Iterator[None]:
+    """Give a model its modes and its parameters their switches back: somebody may be training it."""
+    modes = [(module, module.training) for module in model.modules()]
+    switches = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    try:
+        with torch.enable_grad():
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+        for parameter, requires in switches:
+            parameter.requires_grad_(requires)
 
 
 def _set_precision(

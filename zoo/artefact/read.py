@@ -26,6 +26,7 @@ from zoo.artefact.config import (
     seal_broken,
 )
 from zoo.artefact.golden import compare_logits, read_golden
+from zoo.data.image_preprocessing import ImagePreprocessing
 from zoo.errors import ArtefactError, Refused, UnknownName, ZooError, first_line, nearest
 from zoo.events import Note, Report
 from zoo.model.model import ZooModel
@@ -186,7 +187,7 @@ def _build(config: ArtefactConfig, registry: Registry) -> ZooModel:
         model = resolved.build(config.classes, None)
     except ZooError as error:
         raise ArtefactError(f"The model of this artefact cannot be built: {error}") from error
-    model.preprocessing = preprocessing
+    model.preprocessing = ImagePreprocessing.of(preprocessing)
     return model
 
 

@@ -13,7 +13,6 @@ import typer
 
 from zoo.cli.cache import cache_app
 from zoo.cli.command_group import Commands
-from zoo.cli.console import Verbosity
 from zoo.cli.data import data_app
 from zoo.cli.document import print_document
 from zoo.cli.labels import check_labels
@@ -44,6 +43,7 @@ from zoo.cli.options import (
 from zoo.cli.plugins import plugins_app
 from zoo.cli.shortlist import shortlist
 from zoo.cli.weights import weights_app
+from zoo.display.console import Verbosity
 from zoo.errors import FAULT_FOUND
 from zoo.planning.request import Request
 from zoo.process import prints_to_stderr, share_one_heap, start_computing
@@ -158,7 +158,7 @@ def plan(
     start_computing("zoo.training.run")
     import zoo
     from zoo.cli.display import RunDisplay
-    from zoo.cli.plan import print_plan
+    from zoo.display.plan import print_plan
 
     with RunDisplay(verbosity, as_json=as_json) as display:
         completed = zoo.plan(replace(request, offline=offline), estimate=estimate, on_event=display.report)

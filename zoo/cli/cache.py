@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from zoo import text
-from zoo.cli import console
-from zoo.cli.console import Verbosity
 from zoo.cli.document import print_document
 from zoo.cli.options import Json
+from zoo.display import console
+from zoo.display.console import Verbosity
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -12,7 +12,7 @@ from typing import Any
 
 from zoo.cli.command_group import command_plugins
 from zoo.cli.document import print_document
-from zoo.cli.wrapping import say
+from zoo.display.wrapping import say
 from zoo.registry.registry import default_registry
 from zoo.storage.cache import VARIABLE, cache_folder
 

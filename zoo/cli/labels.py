@@ -8,21 +8,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from zoo.cli import console
-from zoo.cli.console import Verbosity
 from zoo.cli.document import print_document
 from zoo.cli.options import Device, InputSize, Json, Offline, Seed, Weights, Workers
+from zoo.display import console
+from zoo.display.blocks import print_blocks
+from zoo.display.console import Verbosity
 from zoo.errors import OptionError
 from zoo.planning.request import parse_input_size
 from zoo.process import start_computing
-from zoo.text import shell_word, some
+from zoo.text import shell_word
 
 if TYPE_CHECKING:
     from zoo.advice.label_check import LabelCheck
     from zoo.advice.relabel import Relabelled
 
 _SHOWN = 10
-"""Suspects, or groups of near-duplicates under several labels, that are listed without `-v`."""
+"""Changes that are listed without `-v`."""
 
 
 def check_labels(
@@ -146,39 +147,7 @@ def _new_folder() -> Path:
 
 def _print_check(check: LabelCheck, path: Path, verbosity: Verbosity) -> None:
     screen = console.out()
-    judged = f"{console.count(check.images, 'image')} of {console.count(len(check.classes), 'class', 'classes')}"
-    screen.print(
-        f"{judged}, judged by {check.backbone}: {console.count(len(check.suspects), 'suspect label')}; "
-        f"confident learning estimates {check.estimated_wrong:.0f} wrong",
-        style="bold",
-    )
-    for name, count in check.left_out:
-        screen.print(f"{name} was left out: fewer than five different images ({count:,} in all)", style="yellow")
-    if check.unreadable:
-        screen.print(f"not readable, so not judged: {some(list(check.unreadable))}", style="yellow")
-    most = None if verbosity.verbose else _SHOWN
-    if check.suspects and not verbosity.quiet:
-        columns = ["file", "given", "suggested", "p given", "p suggested", "counted as wrong"]
-        rows = [
-            [
-                each.file,
-                each.given,
-                each.suggested,
-                f"{each.probability_given:.3f}",
-                f"{each.probability_suggested:.3f}",
-                "yes" if each.issue else "",
-            ]
-            for each in check.suspects[:most]
-        ]
-        screen.print()
-        console.show(screen, console.table(None, columns, rows, right=columns[3:5]))
-        if len(rows) < len(check.suspects):
-            screen.print(f"and {len(check.suspects) - len(rows):,} more in {check.csv}")
-    for group in check.conflicts[:most]:
-        files = some([f"{file} ({name})" for file, name in group], len(group) if verbosity.verbose else 4)
-        screen.print(f"near-duplicates under several labels: {files}", style="yellow")
-    if most is not None and len(check.conflicts) > most:
-        screen.print(f"and {len(check.conflicts) - most:,} more such groups; zoo -v lists them all")
+    print_blocks(screen, check.blocks(whole=verbosity.verbose, with_suspects=not verbosity.quiet))
     screen.print()
     screen.print(f"suspects: {check.csv}")
     screen.print(f"page: {check.page}")
@@ -203,7 +172,3 @@ def _print_table(made: Relabelled, verbosity: Verbosity) -> None:
     screen.print(f"table: {made.table}")
     if not verbosity.quiet:
         screen.print(f"next: zoo finetune --backbone NAME --data {shell_word(made.table)}")
-
-
-def _share(probability: float) -> str:
-    return f"{probability:.3f}"

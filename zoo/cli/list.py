@@ -8,11 +8,11 @@ from typing import Any
 
 from zoo.cli import list_backbones
 from zoo.cli.command_group import command_plugins
-from zoo.cli.console import Verbosity
 from zoo.cli.document import print_document
 from zoo.cli.options import LIST_KINDS
-from zoo.cli.wrapping import say
 from zoo.data.sources import FOLDER_SUMMARY
+from zoo.display.console import Verbosity
+from zoo.display.wrapping import say
 from zoo.errors import Refused, UnknownName, either, nearest
 from zoo.registry.catalogue import Filter, find_backbones, matches
 from zoo.registry.entry_points import DISTRIBUTION, Plugin

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import zoo
-from zoo.cli.console import Verbosity, hint
-from zoo.cli.wrapping import say
+from zoo.display.console import Verbosity, hint
+from zoo.display.wrapping import say
 from zoo.errors import OptionError, UnknownName
 from zoo.planning.request import parse_count, parse_input_size
 from zoo.registry.catalogue import UNSTATED, Listed

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from zoo.cli import document, interrupt
-from zoo.cli.console import escape_names, quiet_libraries
 from zoo.cli.document import Failure, Misused
 from zoo.cli.interrupt import Interrupted
-from zoo.cli.wrapping import say
+from zoo.display.console import escape_names, quiet_libraries
+from zoo.display.wrapping import say
 from zoo.errors import Terminated, ZooError, first_line
 from zoo.process import drop_stdout, gc_paused
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from zoo.cli import console
-from zoo.cli.console import Verbosity
 from zoo.cli.document import print_document
 from zoo.cli.options import Json
+from zoo.display import console
+from zoo.display.console import Verbosity
 from zoo.errors import FAULT_FOUND
 from zoo.process import start_computing
 

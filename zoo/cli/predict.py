@@ -13,11 +13,12 @@ from typing import IO, Protocol
 
 import zoo
 from zoo.artefact.classifier import BATCH_SIZE, Prediction
-from zoo.cli import console, document
-from zoo.cli.console import Verbosity
+from zoo.cli import document
 from zoo.cli.display import RunDisplay
 from zoo.cli.options import Inference
 from zoo.data.paths import ImageCount, count_images, images_of
+from zoo.display import console
+from zoo.display.console import Verbosity
 from zoo.errors import DataError, OptionError
 from zoo.events import Note, Progress
 from zoo.storage.atomic import clear_write_errors, json_text, new_text

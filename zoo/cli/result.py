@@ -8,9 +8,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.cli import console
-from zoo.cli.console import Verbosity
 from zoo.cli.document import print_document
+from zoo.display import console
+from zoo.display.console import Verbosity
 from zoo.specs.run_result import OUT_OF_FOLD, judged_on, kept_in_words, named_in_words, optimism_in_words
 from zoo.storage.atomic import json_line, json_text, write_text
 from zoo.text import counted, points, shell_word

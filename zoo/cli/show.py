@@ -8,11 +8,11 @@ import shlex
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
-from zoo.cli import console
-from zoo.cli.console import Verbosity
 from zoo.cli.document import print_document
 from zoo.cli.list_backbones import map_row
-from zoo.cli.wrapping import say
+from zoo.display import console
+from zoo.display.console import Verbosity
+from zoo.display.wrapping import say
 from zoo.errors import NameConflict, OptionError, UnknownName
 from zoo.planning.request import SAMPLE_CLASSES, parse_input_size
 from zoo.registry.entry_points import one_line

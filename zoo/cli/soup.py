@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from zoo.cli import console
-from zoo.cli.console import Verbosity
 from zoo.cli.document import print_document
 from zoo.cli.result import proof_lines
+from zoo.display import console
+from zoo.display.console import Verbosity
 from zoo.storage.atomic import json_text
 from zoo.text import shell_word
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from zoo import text
-from zoo.cli import console
 from zoo.cli.document import print_document
 from zoo.cli.options import Json, Pattern
+from zoo.display import console
 from zoo.errors import FAULT_FOUND
 
 if TYPE_CHECKING:

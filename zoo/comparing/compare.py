@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import zoo.comparing.page  # noqa: F401  (a notebook shows comparisons by it)
 from zoo.comparing.comparison import ComparedRun, Comparison, PairedTest, RunPair, SplitScores
 from zoo.comparing.conclusion import cautions_of, conclusion_of
 from zoo.comparing.differences import differences_between

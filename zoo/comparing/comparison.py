@@ -11,6 +11,7 @@ from zoo.comparing.pairing import SPLITS
 from zoo.comparing.significance import ALPHA, Interval, Outcomes
 from zoo.evaluation.metrics import Share
 from zoo.reporting.record import RunRecord
+from zoo.specs.drawn import drawn
 from zoo.specs.run_result import kept_in_words
 
 FORMAT = 1
@@ -193,6 +194,10 @@ class Comparison:
             ],
             "cautions": list(self.cautions),
         }
+
+    def _repr_html_(self) -> str | None:
+        """The page of `zoo compare` in a frame, or its tables where the page is too large for a notebook."""
+        return drawn(self)
 
     def _rows(self, names: Sequence[str]) -> tuple[tuple[str, tuple[str, ...]], ...]:
         plans = [run.record.plan for run in self.runs]

@@ -11,9 +11,12 @@ from markupsafe import Markup
 
 from zoo.comparing.comparison import ComparedRun, Comparison, PairedTest, RunPair
 from zoo.comparing.conclusion import SPLIT_WORDS, p_value_text, points
+from zoo.comparing.tables import comparison_blocks
+from zoo.display.blocks import blocks_html, frame_html
 from zoo.reporting.charts import in_both_widths
 from zoo.reporting.page import environment, styles
 from zoo.reporting.svg import Frame, axes, box, dot, drawing, last_value, line, path, text, ticks
+from zoo.specs.drawn import drawn
 from zoo.storage.atomic import new_path
 from zoo.text import escaping_errors
 
@@ -53,6 +56,13 @@ def render(comparison: Comparison) -> str:
         loss=curves(runs, "loss", "loss (nats)") if has_epochs else None,
         differences=differences(comparison.against),
     )
+
+
+@drawn.register
+def comparison_html(comparison: Comparison) -> str:
+    """A comparison as a notebook shows it: the page in a frame; its tables where the page is too large."""
+    framed = frame_html(render(comparison), place="Comparison of runs")
+    return blocks_html(comparison_blocks(comparison)) if framed is None else framed
 
 
 def _title(comparison: Comparison) -> str:

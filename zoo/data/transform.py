@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from PIL.Image import Image
+from PIL.Image import Image, fromarray
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as F
@@ -73,6 +73,14 @@ def normalise(pixels: Tensor, preprocessing: Preprocessing, *, into: Tensor | No
     np.subtract(values, _of_channels(preprocessing.mean), out=values)
     np.divide(values, _of_channels(preprocessing.std), out=values)
     return normalised
+
+
+def as_seen(image: Tensor, preprocessing: Preprocessing) -> Image:
+    """Undo the normalisation of a preprocessed image[3, H, W] and return it as a picture."""
+    mean = torch.tensor(preprocessing.mean).view(3, 1, 1)
+    std = torch.tensor(preprocessing.std).view(3, 1, 1)
+    pixels = (image.float() * std + mean).mul(255).round().clamp(0, 255).to(torch.uint8)
+    return fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
 
 
 def _of_channels(values: tuple[float, float, float]) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from zoo.data.image_preprocessing import ImagePreprocessing
 from zoo.errors import PluginError
 from zoo.model.cut import CannotCut, Cut, cut_before
 from zoo.model.groups import AdaptedNames, Partition, partition
@@ -74,7 +75,8 @@ class ZooModel(nn.Module):
         self.head = head
         self.name = name
         self.classes = classes
-        self.preprocessing = preprocessing
+        self.preprocessing = ImagePreprocessing.of(preprocessing)
+        """What images go through before the backbone; called with one, it gives the tensor[3, H, W]."""
         self.shape: FeatureShape = with_layers(backbone.shape, layers)
         self.groups: Partition = partition(backbone.module, backbone.groups, backbone=name)
         self.needs = needs
@@ -89,6 +91,7 @@ class ZooModel(nn.Module):
         self.compute = Compute()
         """Precision and memory layout of the backbone's passes; set by `compute_as`."""
         self._features = _features_for(backbone, needs, layers)
+        self._pool = backbone.pool
         self._map = backbone.map
         self._checkpointing = backbone.checkpointing
         self._loss = loss
@@ -110,6 +113,15 @@ class ZooModel(nn.Module):
         with self._precision(images.device):
             features = self._features(self.backbone, images)
         # Cached features are contiguous, and another layout in memory changes the last bits of the logits.
+        return features.float().contiguous()
+
+    def pooled(self, images: Tensor) -> Tensor:
+        """images[N, 3, H, W] -> the backbone's pooled features[N, F] in float32, whatever the head needs."""
+        if self.needs == "pooled":
+            return self.features(images)
+        images = images.contiguous(memory_format=_LAYOUTS[self.compute.memory_format])
+        with self._precision(images.device):
+            features = self._pool(self.backbone, images)
         return features.float().contiguous()
 
     def forward(self, images: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from torch import nn
 
+import zoo.display.plan  # noqa: F401  (a notebook shows plans by it)
 from zoo.data.dataset import Dataset
 from zoo.data.store import ImageStore
 from zoo.events import Report

@@ -19,12 +19,12 @@ from zoo.artefact.read import read_model
 from zoo.data.dataset import ImageFile
 from zoo.data.decode import decode
 from zoo.data.sources import read_again
-from zoo.data.transform import transform
+from zoo.data.transform import as_seen, transform
 from zoo.errors import DataError, ZooError
 from zoo.evaluation.predictions import ImagePrediction
+from zoo.model.gradcam import Relevance, grad_cam, with_heat
 from zoo.model.model import ZooModel
 from zoo.registry.registry import Registry
-from zoo.reporting.gradcam import Relevance, grad_cam, with_heat
 from zoo.reporting.record import RunRecord
 from zoo.specs.plan import Precision
 from zoo.specs.preprocessing import Preprocessing
@@ -194,14 +194,6 @@ def _examples(
             prediction=prediction, picture=data_uri(picture), overlay=overlay, changed=changed
         )
     return examples
-
-
-def as_seen(image: Tensor, preprocessing: Preprocessing) -> Image.Image:
-    """Undo the normalisation of a preprocessed image[3, H, W] and return it as a picture."""
-    mean = torch.tensor(preprocessing.mean).view(3, 1, 1)
-    std = torch.tensor(preprocessing.std).view(3, 1, 1)
-    pixels = (image.float() * std + mean).mul(255).round().clamp(0, 255).to(torch.uint8)
-    return Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
 
 
 def data_uri(picture: Image.Image) -> str:

@@ -26,8 +26,8 @@ from zoo.specs.run_result import JUDGED_IN_WORDS, kept_in_words, named_in_words,
 from zoo.storage.atomic import write_text
 from zoo.text import points, shell_word
 from zoo.training.run_folder import CURVE, has_result
+from zoo.training.shown_result import REPORT
 
-REPORT = "report.html"
 _EVIDENCE_MOST = 6000
 """Most characters of a check's evidence; the rest is in proof.json."""
 

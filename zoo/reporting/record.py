@@ -8,12 +8,12 @@ from typing import Any
 
 from zoo.errors import RunError
 from zoo.evaluation.matrix import ConfusionMatrix, read_matrix
-from zoo.evaluation.predictions import ImagePrediction, from_csv
+from zoo.evaluation.predictions import ImagePrediction
 from zoo.specs.plan import Plan
 from zoo.specs.run_result import judged_on
-from zoo.storage.atomic import parse_json
 from zoo.text import shell_word
-from zoo.training.run_folder import CURVE, EVALUATION, HISTORY, PREDICTIONS, PROOF, RESULT
+from zoo.training.run_files import read_history, read_json, read_predictions
+from zoo.training.run_folder import CURVE, EVALUATION, PREDICTIONS, PROOF, RESULT
 from zoo.training.stored_plan import read_plan
 
 
@@ -72,40 +72,13 @@ def read_run(path: Path) -> RunRecord:
             f"Next: zoo finetune --resume {shell_word(path)}"
         )
     # The files that older versions of zoo did not write are optional; all others must be there.
-    table = _text(path / PREDICTIONS) if (path / PREDICTIONS).exists() else None
-    try:
-        predictions = tuple(from_csv(table)) if table is not None else ()
-    except ValueError as error:
-        raise RunError(f"{path / PREDICTIONS} cannot be read: {error}") from None
     return RunRecord(
         path=path,
         plan=plan,
-        result=_json(path / RESULT),
-        checks=_json(path / PROOF).get("checks", []),
-        history=[_parsed(line, path / HISTORY) for line in _text(path / HISTORY).splitlines()],
-        evaluation=_json(path / EVALUATION) if (path / EVALUATION).exists() else {},
-        predictions=predictions,
-        curve=_json(path / CURVE) if (path / CURVE).exists() else None,
+        result=read_json(path / RESULT),
+        checks=read_json(path / PROOF).get("checks", []),
+        history=read_history(path),
+        evaluation=read_json(path / EVALUATION) if (path / EVALUATION).exists() else {},
+        predictions=read_predictions(path) if (path / PREDICTIONS).exists() else (),
+        curve=read_json(path / CURVE) if (path / CURVE).exists() else None,
     )
-
-
-def _json(path: Path) -> dict[str, Any]:
-    return _parsed(_text(path), path)
-
-
-def _parsed(text: str, path: Path) -> dict[str, Any]:
-    try:
-        content = parse_json(text)
-    except ValueError as error:
-        raise RunError(f"{path} cannot be read: {error}") from None
-    if not isinstance(content, dict):
-        raise RunError(f"{path} cannot be read: it does not hold a JSON object.")
-    return content
-
-
-def _text(path: Path) -> str:
-    try:
-        # An older zoo wrote the raw bytes of file names that are not UTF-8.
-        return path.read_text("utf-8", errors="surrogateescape")
-    except OSError as error:
-        raise RunError(f"{path} cannot be read: {error.strerror or error}.") from None

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from zoo.artefact.classifier import BATCH_SIZE, Classifier
 from zoo.data.prefetch import resolve_workers
+from zoo.data.transform import as_seen
 from zoo.evaluation.out_of_memory import out_of_memory_as_error
-from zoo.reporting.examples import as_seen
-from zoo.reporting.gradcam import grad_cam, with_heat
+from zoo.model.gradcam import grad_cam, with_heat
 from zoo.serving.answers import BatchPlace, ExplanationBody, PredictionBody, Share
 from zoo.serving.batcher import Batch
 from zoo.serving.limits import Limits

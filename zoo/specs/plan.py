@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 
 from zoo.specs.backbone import GroupOutput
 from zoo.specs.data import FOLDER
+from zoo.specs.drawn import drawn
 from zoo.specs.head import Needs
 from zoo.specs.recipe import BatchNorm, ChooseBy, Keep, RecipeSpec, Stage
 from zoo.specs.run_result import OUT_OF_FOLD
@@ -379,3 +380,7 @@ class Plan(_PlanPart):
             choose_by=self.choose_by,
             stages=tuple(stage.settings for stage in self.stages),
         )
+
+    def _repr_html_(self) -> str | None:
+        """The tables of `zoo plan`, for a notebook."""
+        return drawn(self)

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zoo.display.records import Records
+from zoo.errors import OptionError, RunError
+from zoo.evaluation.confusion_table import ConfusionTable
 from zoo.specs.plan import Plan
-from zoo.specs.run_result import RunResult
+from zoo.specs.run_result import RunResult, judged_on
+from zoo.training.run_files import read_predictions
+from zoo.training.run_folder import PREDICTIONS
+from zoo.training.shown_result import REPORT, history_of, open_report, result_html, stages_of
 
 if TYPE_CHECKING:
     from zoo.artefact.classifier import Classifier
@@ -25,6 +32,51 @@ class Result(RunResult):
         from zoo.artefact.classifier import Classifier
 
         return Classifier.load(self.artefact)
+
+    @property
+    def history(self) -> Records:
+        """A table with a row for each epoch: stage, epoch, losses, accuracy, learning rate, times.
+
+        A list of dictionaries, which `pandas.DataFrame` and `polars.DataFrame` take. The learning rate is that of the
+        group with the highest; `val_` is what the run was judged by, out of fold for a run in folds. A head that was
+        fitted by a solver is one epoch. Raises RunError where the run's folder has no history any more.
+        """
+        return history_of(self.path)
+
+    @property
+    def stages(self) -> Records:
+        """A table with a row for each stage: whether it was kept, its scores, seconds and parameters.
+
+        `content["stages"]` has all that is known of them.
+        """
+        return stages_of(self.content)
+
+    @property
+    def confusion(self) -> ConfusionTable:
+        """The confusion matrix with class names: on `test` where there is one, else on what the run was judged by."""
+        return self.confusion_on("test" if "test" in self.metrics else judged_on(self.metrics))
+
+    def confusion_on(self, split: str) -> ConfusionTable:
+        """The confusion matrix of a split, counted from `predictions.csv`. Raises OptionError, RunError."""
+        if split not in self.metrics:
+            raise OptionError(f"The run has no predictions on {split!r}. There are: {', '.join(self.metrics)}.")
+        predictions = [each for each in read_predictions(self.path) if each.split == split]
+        try:
+            return ConfusionTable.of(split, predictions, self.classes)
+        except ValueError as error:
+            raise RunError(f"{self.path / PREDICTIONS} cannot be read: {error}.") from None
+
+    @property
+    def report_path(self) -> Path:
+        """Where `report.html` is, unless the run was made with `report=False`."""
+        return self.path / REPORT
+
+    def show(self) -> None:
+        """Open the report in a browser. Raises RunError where there is no report, or no browser."""
+        open_report(self.report_path)
+
+    def _repr_html_(self) -> str:
+        return result_html(self, self.report_path)
 
 
 def result_content(

@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+import zoo.display.plan  # noqa: F401  (a notebook shows plans by it)
 from zoo.errors import Refused, RunError, nearest
 from zoo.events import Report
 from zoo.planning.request import Request

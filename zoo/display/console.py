@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from zoo.cli.wrapping import say
+from zoo.display.wrapping import say
 from zoo.text import duration, escaping_errors
 
 # Only the functions that print with rich import it: help and lists do without, and start a tenth faster.
@@ -29,14 +29,14 @@ class Verbosity:
 
 def out() -> Console:
     """A rich console on stdout. Off a terminal, nothing is wrapped, cut or coloured."""
-    from zoo.cli.screen import screen_on
+    from zoo.display.screen import screen_on
 
     return screen_on(sys.stdout)
 
 
 def err() -> Console:
     """A rich console on stderr. Off a terminal, nothing is wrapped, cut or coloured."""
-    from zoo.cli.screen import screen_on
+    from zoo.display.screen import screen_on
 
     return screen_on(sys.stderr)
 
@@ -58,7 +58,7 @@ def table(
 def show(screen: Console, made: Table) -> None:
     """Print a table; on a terminal that is too narrow for it, row by row. Off one, no line ends with blanks."""
     if screen.is_terminal:
-        from zoo.cli.screen import fitted, stacked
+        from zoo.display.screen import fitted, stacked
 
         screen.print(fitted(made, screen.width) or stacked(made, screen.width))
         return

@@ -9,7 +9,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 
-from zoo.cli.wrapping import terminal_columns, wrapped
+from zoo.display.wrapping import terminal_columns, wrapped
 
 _WIDE = 10_000
 """Columns of output that goes to no terminal: so many that rich never wraps or cuts a line."""

@@ -38,16 +38,18 @@ class Relevance:
     """Why there is no heat, as the end of a sentence."""
 
 
-def grad_cam(model: ZooModel, images: Tensor) -> Relevance:
-    """How relevant each position of the feature map is to the predicted class of preprocessed images[N, 3, H, W].
+def grad_cam(model: ZooModel, images: Tensor, *, label: int | None = None) -> Relevance:
+    """How relevant each position of the feature map is to a class, for preprocessed images[N, 3, H, W].
 
-    Each channel of the map is weighted by the mean gradient of the predicted class's logit. The weighted channels are
+    `label`: the index of the class. Default: of each image the predicted one.
+
+    Each channel of the map is weighted by the mean gradient of the class's logit. The weighted channels are
     added up, and negative sums, which speak against the class, become 0. If the logits depend on a class token alone,
     the positions of the last map have no gradient; then the last layer of the same resolution that has one is used.
     The model is left in evaluation mode, with gradients switched off for its parameters.
     """
     model.eval().requires_grad_(False)
-    batches = [_batch(model, batch) for batch in torch.split(images, _BATCH)]
+    batches = [_batch(model, batch, label) for batch in torch.split(images, _BATCH)]
     logits = torch.cat([batch.logits for batch in batches])
     heats = [batch.heat for batch in batches if batch.heat is not None]
     if len(heats) < len(batches):
@@ -55,7 +57,7 @@ def grad_cam(model: ZooModel, images: Tensor) -> Relevance:
     return Relevance(logits=logits, heat=torch.cat(heats), layer=batches[0].layer)
 
 
-def _batch(model: ZooModel, images: Tensor) -> Relevance:
+def _batch(model: ZooModel, images: Tensor, label: int | None) -> Relevance:
     # The parameters need no gradients, so the images must, for layers to have any.
     images = images.clone().requires_grad_()
     if model.needs == "map":
@@ -63,7 +65,7 @@ def _batch(model: ZooModel, images: Tensor) -> Relevance:
         logits = model.head(features)
         if features.shape[-2:].numel() < 2:
             return Relevance(logits=logits.detach(), heat=None, reason=_SINGLE)
-        (gradient,) = torch.autograd.grad(_top_logits(logits), features)
+        (gradient,) = torch.autograd.grad(_sum_of(logits, label), features)
         return Relevance(logits=logits.detach(), heat=_weighted(features, gradient), layer="the map that the head gets")
     with torch.no_grad():
         reference = model.map(images[:1])
@@ -73,10 +75,12 @@ def _batch(model: ZooModel, images: Tensor) -> Relevance:
     if reference is None or reference.shape[-2:].numel() < 2:
         reason = "the backbone has no map" if reference is None else _SINGLE
         return Relevance(logits=logits.detach(), heat=None, reason=reason)
-    return _through_layers(logits, outputs, reference)
+    return _through_layers(_sum_of(logits, label), logits, outputs, reference)
 
 
-def _through_layers(logits: Tensor, outputs: list[tuple[str, Tensor]], reference: Tensor) -> Relevance:
+def _through_layers(
+    explained: Tensor, logits: Tensor, outputs: list[tuple[str, Tensor]], reference: Tensor
+) -> Relevance:
     """Find the layer whose output is the map, and weight that.
 
     Libraries do not name this layer, so outputs are compared with the first image's map, reference[1, C, H, W].
@@ -85,7 +89,7 @@ def _through_layers(logits: Tensor, outputs: list[tuple[str, Tensor]], reference
     candidates = list(islice(on_grid, _LAST))
     try:
         gradients = torch.autograd.grad(
-            _top_logits(logits), [output for _, output in candidates], allow_unused=True, materialize_grads=True
+            explained, [output for _, output in candidates], allow_unused=True, materialize_grads=True
         )
     except RuntimeError as error:
         return Relevance(logits=logits.detach(), heat=None, reason=f"its gradient cannot be computed: {error}")
@@ -105,9 +109,12 @@ def _through_layers(logits: Tensor, outputs: list[tuple[str, Tensor]], reference
     )
 
 
-def _top_logits(logits: Tensor) -> Tensor:
-    """The sum of each image's highest logit; logits[N, classes]. Images are independent, so one backward pass does."""
-    return logits.max(1).values.sum()
+def _sum_of(logits: Tensor, label: int | None) -> Tensor:
+    """The sum over images of the logit of a class, or of each one's highest; logits[N, classes].
+
+    Images are independent, so one backward pass does.
+    """
+    return (logits.max(1).values if label is None else logits[:, label]).sum()
 
 
 def _weighted(features: Tensor, gradient: Tensor) -> Tensor:

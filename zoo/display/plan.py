@@ -2,64 +2,83 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from rich.console import Console
-
 from zoo import text
-from zoo.cli import console
-from zoo.cli.console import Verbosity
+from zoo.display import console
+from zoo.display.blocks import Block, Line, TextTable, blocks_html, print_blocks
+from zoo.display.console import Verbosity
+from zoo.specs.drawn import drawn
 from zoo.specs.plan import Estimate, FoldsPlan, Plan, ShortlistPlan, StageEstimate, StagePlan, WeightsPlan
 from zoo.specs.preprocessing import Preprocessing
 from zoo.specs.selectors import TensorKind
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
 _SHOWN = 5
+"""Unused files that are listed without `-v`."""
 _DOES = {"train": "train", "frozen": "stay frozen", "adapt": "adapt"}
 _CLASSES = 50
-_SHORTLISTED = 5
 """Most classes that are named on a terminal."""
-"""Unused files that are listed without `-v`."""
+_SHORTLISTED = 5
 
 
 def print_plan(plan: Plan, verbosity: Verbosity, *, to: Console | None = None) -> None:
     """Print a plan to `to`, else to stdout."""
     screen = to or console.out()
-    console.show(
-        screen, console.table(None, ["", ""], _facts(plan, all_classes=verbosity.verbose or not screen.is_terminal))
-    )
-    screen.print()
+    print_blocks(screen, plan_blocks(plan, whole=verbosity.verbose, all_classes=not screen.is_terminal))
+
+
+@drawn.register
+def plan_html(plan: Plan) -> str:
+    """A plan as a notebook shows it: the tables of `zoo plan`."""
+    return blocks_html(plan_blocks(plan))
+
+
+def plan_blocks(plan: Plan, *, whole: bool = False, all_classes: bool = False) -> Iterator[Block]:
+    """The tables of a plan and what is said below them.
+
+    Args:
+        plan: The plan.
+        whole: Whether all classes and all files that are not used are named.
+        all_classes: Whether all classes are.
+    """
+    yield TextTable(columns=["", ""], rows=_facts(plan, all_classes=whole or all_classes))
+    yield Line()
     names = [group.name for group in plan.backbone.groups]
     columns = ["stage", "trains", "frozen", "# trained", "# frozen", "batch norm"]
     rows = [_training_row(stage, names) for stage in plan.stages]
-    console.show(screen, console.table(None, columns, rows, right=("# trained", "# frozen")))
-    screen.print()
+    yield TextTable(columns=columns, rows=rows, right=("# trained", "# frozen"))
+    yield Line()
     columns = ["stage", "epochs", "batch", "steps", "optimizer", "peak rate", "weight decay", "input"]
     rows = [_settings_row(stage) for stage in plan.stages]
-    console.show(screen, console.table(None, columns, rows, right=("epochs", "batch", "steps")))
+    yield TextTable(columns=columns, rows=rows, right=("epochs", "batch", "steps"))
+    yield from map(Line, _remarks(plan))
+    yield from _skipped(plan, whole=whole)
+    if plan.warnings:
+        yield Line(f"\n{console.count(len(plan.warnings), 'warning')}:", "bold yellow")
+    yield from (Line(f"  {sentence}") for sentence in plan.warnings)
+    if plan.estimate:
+        yield from _estimate(plan.estimate, plan.device)
+
+
+def _remarks(plan: Plan) -> Iterator[str]:
+    """What the tables of stages do not say."""
     for stage in plan.stages:
         if len(set(stage.rates.values())) > 1:
             rates = ", ".join(f"{group} {rate:.3g}" for group, rate in stage.rates.items())
-            screen.print(f"peak rates of {stage.settings.name}: {rates}")
-    for stage in plan.stages:
-        screen.print(_cached_outputs(stage))
-    for stage in plan.stages:
-        if stage.solver_why:
-            screen.print(f"{stage.settings.name}: {stage.solver_why}")
-    for line in _batch_norms(plan.stages):
-        screen.print(line)
+            yield f"peak rates of {stage.settings.name}: {rates}"
+    yield from map(_cached_outputs, plan.stages)
+    yield from (f"{stage.settings.name}: {stage.solver_why}" for stage in plan.stages if stage.solver_why)
+    yield from _batch_norms(plan.stages)
     for stage in plan.stages:
         if stage.settings.abandon:
-            screen.print(f"{stage.settings.name}: may be stopped early, where it cannot become the best stage any more")
+            yield f"{stage.settings.name}: may be stopped early, where it cannot become the best stage any more"
     if any(stage.steps and stage.decayed_parameters < stage.trainable_parameters for stage in plan.stages):
-        screen.print("weight decay acts on weights of two or more dimensions, not on scales, shifts and biases")
-    _print_skipped(plan, verbosity, screen)
-    if plan.warnings:
-        screen.print(f"\n{console.count(len(plan.warnings), 'warning')}:", style="bold yellow")
-    for sentence in plan.warnings:
-        screen.print(f"  {sentence}")
-    if plan.estimate:
-        _print_estimate(plan.estimate, plan.device, screen)
+        yield "weight decay acts on weights of two or more dimensions, not on scales, shifts and biases"
 
 
 def _facts(plan: Plan, *, all_classes: bool) -> list[list[str]]:
@@ -235,32 +254,31 @@ def _batch_norms(stages: Sequence[StagePlan]) -> list[str]:
     return [f"{', '.join(names)}: batch norms {_DOES[policy]}: {why}" for (policy, why), names in alike.items()]
 
 
-def _print_skipped(plan: Plan, verbosity: Verbosity, screen: Console) -> None:
+def _skipped(plan: Plan, *, whole: bool) -> Iterator[Line]:
     skipped = plan.data.skipped
-    shown = skipped if verbosity.verbose else skipped[:_SHOWN]
+    shown = skipped if whole else skipped[:_SHOWN]
     if skipped:
-        screen.print(f"\n{console.count(len(skipped), 'file')} not used:")
+        yield Line(f"\n{console.count(len(skipped), 'file')} not used:")
     for file, reason, detail in shown:
-        screen.print(f"  {file}: {reason}{f' ({detail})' if detail else ''}")
+        yield Line(f"  {file}: {reason}{f' ({detail})' if detail else ''}")
     if len(shown) < len(skipped):
-        screen.print(f"  and {len(skipped) - len(shown)} more; zoo -v lists them all")
+        yield Line(f"  and {len(skipped) - len(shown)} more; zoo -v lists them all")
 
 
-def _print_estimate(estimate: Estimate, device: str, screen: Console) -> None:
+def _estimate(estimate: Estimate, device: str) -> Iterator[Block]:
     rows = [_estimate_row(stage) for stage in estimate.stages]
     columns = ["stage", "features", "training", "validation", "total", "tensors"]
-    screen.print()
-    console.show(screen, console.table(f"Measured on {device}", columns, rows, right=columns[1:]))
+    yield Line()
+    yield TextTable(title=f"Measured on {device}", columns=columns, rows=rows, right=columns[1:])
     parts = [("opening images", estimate.decode), ("stages", sum(stage.seconds for stage in estimate.stages))]
     parts += [("test split", estimate.test)] if estimate.test else []
-    total = f"about {console.seconds(estimate.seconds)}, about {text.size(estimate.bytes)} at most"
-    screen.print(total, style="bold")
-    screen.print(f"time: {', '.join(f'{name} {console.seconds(value)}' for name, value in parts)}")
+    yield Line(f"about {console.seconds(estimate.seconds)}, about {text.size(estimate.bytes)} at most", "bold")
+    yield Line(f"time: {', '.join(f'{name} {console.seconds(value)}' for name, value in parts)}")
     largest = max(estimate.stages, key=lambda stage: stage.memory.total)
     memory = ", ".join(f"{name} {text.size(value)}" for name, value in largest.memory if value)
-    screen.print(f"memory of {largest.stage}: {memory}; Python, libraries and kernels {text.size(estimate.process)}")
+    yield Line(f"memory of {largest.stage}: {memory}; Python, libraries and kernels {text.size(estimate.process)}")
     if device != "cpu":
-        screen.print(f"main memory: {text.size(estimate.host_bytes)} at most")
+        yield Line(f"main memory: {text.size(estimate.host_bytes)} at most")
 
 
 def _estimate_row(stage: StageEstimate) -> list[str]:

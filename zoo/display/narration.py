@@ -1,0 +1,71 @@
+"""What is said of a run while it goes on: which events become a line, and what the line says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from zoo.display import console
+from zoo.display.blocks import Line
+from zoo.display.console import Verbosity
+from zoo.events import EpochFinished, Event, Note, RunStarted, StageFinished, StageStarted
+
+LOUD = "bold yellow"
+"""The style of what changes what the result is worth, and is said to whoever asked for quiet too."""
+_SHORT_EPOCH = 1.0
+"""Seconds below which an epoch gets no line of its own: the stage's line sums up."""
+
+
+class Narration:
+    """Tells a run, event by event. It remembers what a later line needs of an earlier event."""
+
+    def __init__(self, verbosity: Verbosity) -> None:
+        self._verbosity = verbosity
+        self._last_epoch: EpochFinished | None = None
+        self._fitted: dict[str, str] = {}
+        self._judged = "val"
+
+    def line(self, event: Event) -> Line | None:
+        """What is said of an event; None for one of which nothing is said."""
+        if isinstance(event, RunStarted):
+            # Stages that have no epochs.
+            self._fitted = {stage.settings.name: "fitted in one go" for stage in event.plan.stages if not stage.steps}
+            self._judged = "val" if event.plan.folds is None else "out-of-fold"
+        elif isinstance(event, Note) and event.loud:
+            return Line(f"WARNING: {event.text}", LOUD)
+        elif self._verbosity.quiet:
+            return None
+        elif isinstance(event, Note):
+            return Line(event.text)
+        elif isinstance(event, StageStarted):
+            how = self._fitted.get(event.stage) or console.count(event.epochs, "epoch")
+            return Line(f"Stage {event.number} of {event.stages}: {event.stage}, {how}", "bold")
+        elif isinstance(event, EpochFinished):
+            return self._epoch(event)
+        elif isinstance(event, StageFinished):
+            return self._stage(event)
+        return None
+
+    def _epoch(self, epoch: EpochFinished) -> Line | None:
+        self._last_epoch = epoch
+        if not self._verbosity.verbose and epoch.seconds < _SHORT_EPOCH:
+            return None
+        return Line(
+            f"  epoch {epoch.epoch:>2}/{epoch.epochs}  train loss {epoch.train_loss:.4f}  {self._scores(epoch.val)}"
+            f"{console.seconds(epoch.seconds)}  {epoch.images_per_second:,.0f} images/s"
+        )
+
+    def _stage(self, stage: StageFinished) -> Line:
+        if stage.abandoned:
+            return Line(f"  given up after {console.seconds(stage.seconds)}: {stage.abandoned}")
+        last = self._last_epoch
+        said = [f"train loss {last.train_loss:.4f}"] if last else []
+        if stage.val:
+            said.append(f"{self._judged} loss {stage.val['loss']:.4f}")
+            said.append(f"{self._judged} accuracy {stage.val['accuracy']:.3f}")
+        return Line(f"  done in {console.seconds(stage.seconds)}: {', '.join(said)}")
+
+    def _scores(self, val: Mapping[str, float]) -> str:
+        """What an epoch was judged by; nothing where only the end of the stage is, as in folds."""
+        if not val:
+            return ""
+        return f"{self._judged} loss {val['loss']:.4f}  {self._judged} accuracy {val['accuracy']:.3f}  "
