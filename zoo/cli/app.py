@@ -41,12 +41,13 @@ from zoo.cli.options import (
     with_run_options,
 )
 from zoo.cli.plugins import plugins_app
+from zoo.cli.serve import serve
 from zoo.cli.shortlist import shortlist
 from zoo.cli.weights import weights_app
 from zoo.display.console import Verbosity
 from zoo.errors import FAULT_FOUND
 from zoo.planning.request import Request
-from zoo.process import prints_to_stderr, share_one_heap, start_computing
+from zoo.process import prints_to_stderr, start_computing
 
 app = typer.Typer(
     name="zoo",
@@ -65,6 +66,7 @@ app.add_typer(plugins_app, name="plugins")
 app.add_typer(weights_app, name="weights")
 app.add_typer(cache_app, name="cache")
 app.command()(shortlist)
+app.command()(serve)
 
 
 def _print_version(wanted: bool) -> None:
@@ -266,49 +268,6 @@ def export(
     with RunDisplay(ctx.obj, as_json=as_json) as display:
         exported = zoo.export(artefact, to=to, out=out, on_event=display.report)
     print_export(exported, ctx.obj, as_json=as_json)
-
-
-@app.command()
-def serve(
-    ctx: typer.Context,
-    artefact: Artefact,
-    port: Annotated[int, typer.Option(help="The port; 0: any free one.")] = 8000,
-    host: Annotated[
-        str, typer.Option(help="The address to listen on. 0.0.0.0: for all that can reach this machine.")
-    ] = "127.0.0.1",
-    max_images: Annotated[int, typer.Option(min=1, help="Most images in a request.")] = 32,
-    max_megabytes: Annotated[float, typer.Option(help="Most MB of an image file; a request: five times.")] = 20.0,
-    max_megapixels: Annotated[float, typer.Option(help="Most million pixels of an image.")] = 64.0,
-    timeout: Annotated[float, typer.Option(help="Seconds for a request to arrive, and again to be answered.")] = 30.0,
-    device: Device = "auto",
-    precision: StoredPrecision = None,
-) -> None:
-    """Answer HTTP requests with a saved classifier, and show a page to try it.
-
-    Only for this machine, unless --host says otherwise. Ctrl-C lets the requests under way be answered.
-    """
-    from zoo.serving.packages import refuse_without_packages
-
-    refuse_without_packages()
-    share_one_heap()  # another thread than this one computes
-    start_computing("zoo.serving.server")
-    import zoo
-    from zoo.cli.display import RunDisplay
-
-    with RunDisplay(ctx.obj, as_json=False) as display:
-        zoo.serve(
-            artefact,
-            host=host,
-            port=port,
-            device=device,
-            precision=precision,
-            max_images=max_images,
-            max_bytes=round(1e6 * max_megabytes),
-            max_pixels=round(1e6 * max_megapixels),
-            timeout=timeout,
-            on_event=display.report,
-            on_ready=lambda serving: print(serving.url, flush=True),
-        )
 
 
 @app.command()

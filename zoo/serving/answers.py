@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel
 
 
-class Share(BaseModel):
+class ClassShare(BaseModel):
     """A class and its probability."""
 
     label: str
@@ -36,7 +36,7 @@ class PredictionBody(BaseModel):
     """Probability of `label`, 0 to 1."""
     unsure: bool
     """Whether the probability is below `unsure.below` of `/classes`."""
-    top: list[Share]
+    top: list[ClassShare]
     """The most probable classes, best first."""
     batch: BatchPlace
 

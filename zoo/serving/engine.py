@@ -18,9 +18,9 @@ from zoo.data.prefetch import resolve_workers
 from zoo.data.transform import as_seen
 from zoo.evaluation.out_of_memory import out_of_memory_as_error
 from zoo.model.gradcam import grad_cam, with_heat
-from zoo.serving.answers import BatchPlace, ExplanationBody, PredictionBody, Share
+from zoo.serving.answers import BatchPlace, ClassShare, ExplanationBody, PredictionBody
 from zoo.serving.batcher import Batch
-from zoo.serving.limits import Limits
+from zoo.serving.limits import RequestLimits
 from zoo.serving.pictures import PictureRefused, Upload, prepare
 from zoo.serving.unsure import UnsureRule
 
@@ -44,7 +44,9 @@ Answered = PredictionBody | ExplanationBody
 class Engine:
     """A classifier that computes batches of jobs."""
 
-    def __init__(self, classifier: Classifier, rule: UnsureRule, limits: Limits, *, workers: int | None = None) -> None:
+    def __init__(
+        self, classifier: Classifier, rule: UnsureRule, limits: RequestLimits, *, workers: int | None = None
+    ) -> None:
         """`workers`: decoding threads; default: one per core, at most eight."""
         self._classifier = classifier
         self._rule = rule
@@ -94,7 +96,7 @@ class Engine:
     def _prediction(self, job: Job, labels: list[int], probabilities: list[float], place: BatchPlace) -> PredictionBody:
         names = self._classifier.classes
         top = [
-            Share(label=names[label], probability=probability)
+            ClassShare(label=names[label], probability=probability)
             for label, probability in zip(labels[: job.top], probabilities, strict=False)
         ]
         return PredictionBody(

@@ -15,7 +15,7 @@ _IMAGES_WORTH = 5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Limits:
+class RequestLimits:
     """The limits of a server. All must be above 0."""
 
     image_bytes: int = 20_000_000
@@ -73,13 +73,15 @@ class Limits:
             )
 
 
-def limits_of(*, images: int | None, image_bytes: int | None, pixels: int | None, seconds: float | None) -> Limits:
+def limits_of(
+    *, images: int | None, image_bytes: int | None, pixels: int | None, seconds: float | None
+) -> RequestLimits:
     """The limits with some of their values given; what hangs together with them follows. Raises OptionError."""
-    own = Limits()
+    own = RequestLimits()
     images = own.images if images is None else images
     image_bytes = own.image_bytes if image_bytes is None else image_bytes
     request_bytes = _IMAGES_WORTH * image_bytes
-    return Limits(
+    return RequestLimits(
         image_bytes=image_bytes,
         request_bytes=request_bytes,
         pixels=own.pixels if pixels is None else pixels,
@@ -93,7 +95,7 @@ def limits_of(*, images: int | None, image_bytes: int | None, pixels: int | None
 class Room:
     """What requests under way together hold. All calls come from one thread, that of the event loop."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: RequestLimits) -> None:
         self._limits = limits
         self.requests = 0
         self.bytes = 0

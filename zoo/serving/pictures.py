@@ -10,7 +10,7 @@ from torch import Tensor
 from zoo.data.decode import decode, open_file
 from zoo.data.transform import transform
 from zoo.errors import DataError
-from zoo.serving.limits import Limits
+from zoo.serving.limits import RequestLimits
 from zoo.specs.preprocessing import Preprocessing
 
 _PROGRAMS = ("EPS", "WMF")
@@ -36,7 +36,7 @@ class PictureRefused(Exception):
         self.detail = detail
 
 
-def prepare(upload: Upload, preprocessing: Preprocessing, limits: Limits) -> Tensor:
+def prepare(upload: Upload, preprocessing: Preprocessing, limits: RequestLimits) -> Tensor:
     """The image as image[3, H, W], decoded and preprocessed as `zoo predict` does.
 
     Raises PictureRefused for what is not an image, is damaged, or has too many pixels.
@@ -51,7 +51,7 @@ def prepare(upload: Upload, preprocessing: Preprocessing, limits: Limits) -> Ten
         ) from None
 
 
-def _refuse_before_decoding(upload: Upload, preprocessing: Preprocessing, limits: Limits) -> None:
+def _refuse_before_decoding(upload: Upload, preprocessing: Preprocessing, limits: RequestLimits) -> None:
     """Look at the header alone, which costs nothing. What it cannot tell, decoding finds."""
     try:
         with open_file(upload.content) as image:
@@ -74,7 +74,7 @@ def _refuse_before_decoding(upload: Upload, preprocessing: Preprocessing, limits
         )
 
 
-def _most(limits: Limits) -> str:
+def _most(limits: RequestLimits) -> str:
     return f"An image may have at most {limits.pixels / 1e6:,g} million pixels. Next: save it smaller."
 
 

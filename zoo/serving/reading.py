@@ -15,7 +15,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
-from zoo.serving.limits import Held, Limits
+from zoo.serving.limits import Held, RequestLimits
 from zoo.serving.pictures import Upload
 from zoo.serving.problems import Problem
 from zoo.text import printable
@@ -30,7 +30,7 @@ _NAME_LETTERS = 255
 _AS_FILES = "Next: curl -F image=@photo.jpg URL, or curl --data-binary @photo.jpg -H 'Content-Type: image/jpeg' URL"
 
 
-async def read_uploads(request: Request, limits: Limits, held: Held, *, most: int) -> list[Upload]:
+async def read_uploads(request: Request, limits: RequestLimits, held: Held, *, most: int) -> list[Upload]:
     """The images of a request, at least one and at most `most`.
 
     Raises:
@@ -78,7 +78,7 @@ class _Body:
                         return
 
 
-async def _read(request: Request, body: _Body, limits: Limits, held: Held, most: int) -> list[Upload]:
+async def _read(request: Request, body: _Body, limits: RequestLimits, held: Held, most: int) -> list[Upload]:
     kind, options = parse_options_header(request.headers.get("content-type", ""))
     media = kind.decode("latin-1").lower()
     if request.headers.get("content-encoding", "identity") != "identity":
@@ -95,7 +95,7 @@ async def _read(request: Request, body: _Body, limits: Limits, held: Held, most:
     )
 
 
-async def _single(request: Request, body: _Body, limits: Limits, held: Held) -> Upload:
+async def _single(request: Request, body: _Body, limits: RequestLimits, held: Held) -> Upload:
     stated = request.headers.get("content-length", "")
     if stated.isdecimal():
         limits.refuse_bytes(int(stated))
@@ -111,7 +111,7 @@ async def _single(request: Request, body: _Body, limits: Limits, held: Held) -> 
 
 
 async def _multipart(
-    request: Request, body: _Body, boundary: bytes, limits: Limits, held: Held, most: int
+    request: Request, body: _Body, boundary: bytes, limits: RequestLimits, held: Held, most: int
 ) -> list[Upload]:
     stated = request.headers.get("content-length", "")
     if stated.isdecimal():
@@ -139,7 +139,7 @@ async def _multipart(
 class _Form:
     """What the parser has found so far."""
 
-    def __init__(self, limits: Limits, most: int) -> None:
+    def __init__(self, limits: RequestLimits, most: int) -> None:
         self.uploads: list[Upload] = []
         self.is_complete = False
         self._limits = limits

@@ -25,7 +25,7 @@ from zoo.errors import TERMINATED, CheckFailed, OptionError, Terminated
 from zoo.events import Note, Report
 from zoo.process import finishing
 from zoo.registry.registry import Registry
-from zoo.serving.limits import Limits
+from zoo.serving.limits import RequestLimits
 from zoo.serving.protocol import GuardedProtocol
 from zoo.serving.routes import make_app
 from zoo.serving.service import Service
@@ -57,7 +57,7 @@ def serve(
     port: int,
     device: str,
     precision: str | None,
-    limits: Limits,
+    limits: RequestLimits,
     report: Report,
     registry: Registry,
     on_ready: Callable[[Serving], None],

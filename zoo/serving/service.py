@@ -12,7 +12,7 @@ from zoo.serving import counters
 from zoo.serving.answers import ClassesAnswer, ExplanationBody, LimitsBody, PredictionBody, UnsureBody
 from zoo.serving.batcher import Batch, Batcher, QueueFull
 from zoo.serving.engine import Answered, Engine, Job, Kind
-from zoo.serving.limits import Limits, Room
+from zoo.serving.limits import RequestLimits, Room
 from zoo.serving.pictures import PictureRefused, Upload
 from zoo.serving.problems import ImageFault, Problem
 from zoo.serving.unsure import UnsureRule
@@ -22,7 +22,7 @@ from zoo.text import counted
 class Service:
     """A classifier that answers until it is closed."""
 
-    def __init__(self, classifier: Classifier, *, name: str, rule: UnsureRule, limits: Limits) -> None:
+    def __init__(self, classifier: Classifier, *, name: str, rule: UnsureRule, limits: RequestLimits) -> None:
         """`name`: what people call the classifier."""
         self.name = name
         self.rule = rule
