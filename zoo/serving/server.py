@@ -17,11 +17,12 @@ from types import FrameType
 import torch
 import uvicorn
 
-from zoo.artefact.classifier import Classifier
+from zoo.artefact.classifier import BATCH_SIZE, Classifier
 from zoo.artefact.config import FOLDER
 from zoo.artefact.hub import local_folder, place_of
 from zoo.artefact.verify import artefact_checks
 from zoo.errors import TERMINATED, CheckFailed, OptionError, Terminated
+from zoo.evaluation.out_of_memory import out_of_memory_as_error
 from zoo.events import Note, Report
 from zoo.process import finishing
 from zoo.registry.registry import Registry
@@ -80,8 +81,7 @@ def serve(
             classifier = Classifier.load(folder, device=device, precision=precision, report=report, registry=registry)
         if classifier.fault:
             report(Note(text=classifier.fault, loud=True))
-        # What the first pass prepares, nobody should wait for.
-        classifier.logits(torch.zeros(1, *classifier.model.preprocessing.input_size))
+        _compute_the_largest_batch(classifier)
         name = _name(path, classifier.path)
         service = Service(classifier, name=name, rule=rule_of(classifier.path), limits=limits)
         try:
@@ -175,6 +175,13 @@ def _check(folder: Path, registry: Registry, report: Report) -> None:
         if check.verdict == "warning":
             report(Note(text=_finding(check), loud=True))
     report(Note(text=f"{counted(len(checks), 'check')} of the saved classifier passed, its golden pictures included."))
+
+
+def _compute_the_largest_batch(classifier: Classifier) -> None:
+    """Whether memory suffices for a full batch is found out now, not under load; and what the first pass prepares,
+    nobody waits for. Smaller batches then find their memory in what this one has left."""
+    with out_of_memory_as_error("a batch of the server"):
+        classifier.logits(torch.zeros(BATCH_SIZE, *classifier.model.preprocessing.input_size))
 
 
 def _finding(check: Check) -> str:
