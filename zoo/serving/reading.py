@@ -22,7 +22,7 @@ from zoo.text import printable
 
 _MULTIPART = "multipart/form-data"
 _BINARY = ("", "application/octet-stream")
-_LINGER_SECONDS, _LINGER_BYTES = 2.0, 200_000_000
+_LINGER_SECONDS, _LINGER_BYTES = 1.0, 200_000_000
 """How long, and of how much, what still arrives is thrown away before an error is answered. A client that is cut off
 while it sends often loses the answer."""
 _NAME_LETTERS = 255

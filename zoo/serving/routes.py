@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from pydantic import BaseModel
 from starlette.applications import Starlette
@@ -24,6 +24,7 @@ from zoo.serving.problems import Problem, json_bytes
 from zoo.serving.reading import read_uploads
 from zoo.serving.service import Service
 
+ADDRESSES = ("/", "/predict", "/explain", "/classes", "/healthz", "/readyz", "/metrics", "/openapi.json")
 TOP = 5
 """Classes that a prediction lists, unless the request says otherwise."""
 _LEFT = 499
@@ -128,8 +129,7 @@ def _options(request: Request, known: tuple[str, ...]) -> Mapping[str, str]:
     given = request.query_params.multi_items()
     for name, _ in given:
         if name not in known:
-            there_are = f" There is: {', '.join(known)}." if known else " This address has none."
-            raise Problem(422, "option", f"There is no option {name!r}.{meant(name, known)}{there_are}")
+            raise no_such_option(name, known)
     if len(given) > len(dict(given)):
         raise Problem(422, "option", f"{given[0][0]} is given twice.")
     return dict(given)
@@ -148,10 +148,20 @@ async def _http_problem(request: Request, error: Exception) -> Response:
         text = f"{request.url.path} takes {allowed or 'another method'}, not {request.method}."
         problem = Problem(405, "method", text, headers=dict(error.headers or {}))
     else:
-        known = ("/", "/predict", "/explain", "/classes", "/healthz", "/readyz", "/metrics", "/openapi.json")
-        text = f"There is no {request.url.path}.{meant(request.url.path, known)} /openapi.json lists all addresses."
-        problem = Problem(error.status_code, "not_found", text)
+        problem = no_such_address(request.url.path)
     return await _problem(request, problem)
+
+
+def no_such_option(name: str, known: Sequence[str]) -> Problem:
+    """The answer to a name in a query that its address does not know."""
+    there_are = f" There is: {', '.join(known)}." if known else " This address has none."
+    return Problem(422, "option", f"There is no option {name!r}.{meant(name, known)}{there_are}")
+
+
+def no_such_address(path: str) -> Problem:
+    """The answer to an address that does not exist."""
+    text = f"There is no {path}.{meant(path, ADDRESSES)} /openapi.json lists all addresses."
+    return Problem(404, "not_found", text)
 
 
 class _Around:
