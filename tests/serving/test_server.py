@@ -24,6 +24,7 @@ from PIL import Image
 from tests.conftest import Zoo
 from tests.serving.conftest import Served, serving
 from zoo.artefact.config import CONFIG, SEAL
+from zoo.data.decode import decode
 
 CUT = "multipart/form-data; boundary=cut"
 
@@ -410,7 +411,9 @@ def test_a_second_signal_ends_it_at_once(run: Path) -> None:
         assert served.process.wait(15) == 130 and time.monotonic() - began < 2
 
 
-def test_it_serves_in_a_thread_of_a_program(run: Path, pictures: list[Path]) -> None:
+def test_it_serves_in_a_thread_of_a_program(
+    run: Path, pictures: list[Path], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     ready: list[Any] = []
     heard = threading.Event()
 
@@ -422,5 +425,31 @@ def test_it_serves_in_a_thread_of_a_program(run: Path, pictures: list[Path]) -> 
     assert heard.wait(30)
     assert ready[0].name == "shapes" and re.fullmatch(r"http://127\.0\.0\.1:\d+", ready[0].url)
     client = load.Client(int(ready[0].url.rpartition(":")[2]))
-    assert client.ask(load.raw(pictures[0].read_bytes())).body["digest"] == ready[0].digest
+    good = pictures[0].read_bytes()
+    assert client.ask(load.raw(good)).body["digest"] == ready[0].digest
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("a fault")
+
+    # A fault of the server's own is answered, too, is in the log, and costs nobody else an answer.
+    with monkeypatch.context() as patch:
+        patch.setattr("zoo.serving.engine.grad_cam", broken)
+        answer = client.ask(load.raw(good, path="/explain"))
+    assert (answer.status, answer.body["code"]) == (500, "internal") and "a fault" in caplog.text
+    assert client.ask(load.raw(good)).status == 200
+    # One image that breaks what nobody thought of is not the fault of those that are in its batch.
+    with monkeypatch.context() as patch:
+        whole = pictures[1].read_bytes()
+        patch.setattr("zoo.serving.pictures.decode", lambda content, name: _breaks(content, name, whole))
+        with ThreadPoolExecutor(2) as pool:
+            other = load.Client(int(ready[0].url.rpartition(":")[2]))
+            answers = [pool.submit(client.ask, load.raw(good)), pool.submit(other.ask, load.raw(whole))]
+            assert [each.result().status for each in answers] == [200, 500]
+        other.close()
     client.close()
+
+
+def _breaks(content: bytes, name: str, on: bytes) -> Image.Image:
+    if content == on:
+        raise ZeroDivisionError
+    return decode(content, name=name)

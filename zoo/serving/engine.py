@@ -21,7 +21,7 @@ from zoo.model.gradcam import grad_cam, with_heat
 from zoo.serving.answers import BatchPlace, ClassShare, ExplanationBody, PredictionBody
 from zoo.serving.batcher import Batch
 from zoo.serving.limits import RequestLimits
-from zoo.serving.pictures import PictureRefused, Upload, prepare
+from zoo.serving.pictures import Upload, prepare
 from zoo.serving.unsure import UnsureRule
 
 Kind = Literal["predict", "explain"]
@@ -58,7 +58,7 @@ class Engine:
         return self._limits.explained if kind == "explain" else BATCH_SIZE
 
     def compute(self, batch: Batch[Job]) -> list[Answered | Exception]:
-        """A prediction or an explanation for each job, in their order, or PictureRefused where there is none.
+        """A prediction or an explanation for each job, in their order, or an error: PictureRefused for a bad image.
 
         Images that cannot be used take no part in the batch. Raises DeviceError where memory runs out.
         """
@@ -80,8 +80,9 @@ class Engine:
     def _prepare(self, job: Job) -> Tensor | Exception:
         try:
             return prepare(job.upload, self._classifier.model.preprocessing, self._limits)
-        except PictureRefused as refused:
-            return refused
+        except Exception as error:
+            # Whatever it is, it is this image's alone: the others of the batch are somebody else's.
+            return error
 
     def _predict(self, jobs: list[Job], images: Tensor, batch: Batch[Job]) -> list[PredictionBody]:
         """Predictions of images[N, 3, H, W], as `Classifier.predict` makes them of one batch."""

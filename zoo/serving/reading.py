@@ -20,6 +20,7 @@ from zoo.serving.pictures import Upload
 from zoo.serving.problems import Problem
 from zoo.text import printable
 
+_TOO_SLOW = 408
 _MULTIPART = "multipart/form-data"
 _BINARY = ("", "application/octet-stream")
 _LINGER_SECONDS, _LINGER_BYTES = 1.0, 200_000_000
@@ -30,37 +31,51 @@ _NAME_LETTERS = 255
 _AS_FILES = "Next: curl -F image=@photo.jpg URL, or curl --data-binary @photo.jpg -H 'Content-Type: image/jpeg' URL"
 
 
-async def read_uploads(request: Request, limits: RequestLimits, held: Held, *, most: int) -> list[Upload]:
+@contextlib.asynccontextmanager
+async def opened(request: Request) -> AsyncIterator[Body]:
+    """Inside, the body of a request is read. Where a Problem ends that, what still arrives is thrown away first."""
+    body = Body(request)
+    try:
+        yield body
+    except Problem as problem:
+        if problem.status != _TOO_SLOW:
+            await body.discard()
+        raise
+
+
+async def read_uploads(body: Body, limits: RequestLimits, held: Held, *, most: int) -> list[Upload]:
     """The images of a request, at least one and at most `most`.
 
     Raises:
         Problem: Too large (413), too slow (408), of another kind (415), no multipart (400), or without an image (422).
         ClientDisconnect: The client has gone.
     """
-    body = _Body(request)
     try:
         async with asyncio.timeout(limits.seconds):
-            return await _read(request, body, limits, held, most)
+            return await _read(body, limits, held, most)
     except TimeoutError:
-        raise Problem(
-            408, "too_slow", f"The request did not arrive within {limits.seconds:g} s.", headers={"Connection": "close"}
-        ) from None
-    except Problem as problem:
-        await body.discard()
-        raise problem
+        text = f"The request did not arrive within {limits.seconds:g} s."
+        raise Problem(_TOO_SLOW, "too_slow", text, headers={"Connection": "close"}) from None
 
 
-class _Body:
+class Body:
     """The body of a request, as it arrives."""
 
     def __init__(self, request: Request) -> None:
-        self._request = request
+        self.headers = request.headers
+        self._receive = request.receive
         self._has_ended = False
+
+    @property
+    def stated_bytes(self) -> int:
+        """How many bytes the request says that it has; 0 where it does not say."""
+        stated = self.headers.get("content-length", "")
+        return int(stated) if stated.isdecimal() else 0
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """What arrives, part by part. Raises ClientDisconnect."""
         while not self._has_ended:
-            message = await self._request.receive()
+            message = await self._receive()
             if message["type"] == "http.disconnect":
                 raise ClientDisconnect
             self._has_ended = not message.get("more_body", False)
@@ -78,15 +93,15 @@ class _Body:
                         return
 
 
-async def _read(request: Request, body: _Body, limits: RequestLimits, held: Held, most: int) -> list[Upload]:
-    kind, options = parse_options_header(request.headers.get("content-type", ""))
+async def _read(body: Body, limits: RequestLimits, held: Held, most: int) -> list[Upload]:
+    kind, options = parse_options_header(body.headers.get("content-type", ""))
     media = kind.decode("latin-1").lower()
-    if request.headers.get("content-encoding", "identity") != "identity":
+    if body.headers.get("content-encoding", "identity") != "identity":
         raise Problem(415, "encoded", "A body with a Content-Encoding is not taken. Next: send the file as it is.")
     if media == _MULTIPART:
-        return await _multipart(request, body, options.get(b"boundary", b""), limits, held, most)
+        return await _multipart(body, options.get(b"boundary", b""), limits, held, most)
     if media.startswith("image/") or media in _BINARY:
-        return [await _single(request, body, limits, held)]
+        return [await _single(body, limits, held)]
     raise Problem(
         415,
         "not_images",
@@ -95,11 +110,9 @@ async def _read(request: Request, body: _Body, limits: RequestLimits, held: Held
     )
 
 
-async def _single(request: Request, body: _Body, limits: RequestLimits, held: Held) -> Upload:
-    stated = request.headers.get("content-length", "")
-    if stated.isdecimal():
-        limits.refuse_bytes(int(stated))
-        limits.refuse_image_bytes(int(stated), "image 0")
+async def _single(body: Body, limits: RequestLimits, held: Held) -> Upload:
+    limits.refuse_bytes(body.stated_bytes)
+    limits.refuse_image_bytes(body.stated_bytes, "image 0")
     content = bytearray()
     async for chunk in body.chunks():
         held.add(len(chunk))
@@ -110,12 +123,8 @@ async def _single(request: Request, body: _Body, limits: RequestLimits, held: He
     return Upload("image 0", bytes(content))
 
 
-async def _multipart(
-    request: Request, body: _Body, boundary: bytes, limits: RequestLimits, held: Held, most: int
-) -> list[Upload]:
-    stated = request.headers.get("content-length", "")
-    if stated.isdecimal():
-        limits.refuse_bytes(int(stated))
+async def _multipart(body: Body, boundary: bytes, limits: RequestLimits, held: Held, most: int) -> list[Upload]:
+    limits.refuse_bytes(body.stated_bytes)
     if not boundary:
         raise Problem(400, "malformed", f"The Content-Type {_MULTIPART} names no boundary.")
     form = _Form(limits, most)

@@ -21,7 +21,7 @@ from zoo.serving.answers import ExplainAnswer, HealthAnswer, PredictAnswer
 from zoo.serving.openapi import document
 from zoo.serving.page import Page, render
 from zoo.serving.problems import Problem, json_bytes
-from zoo.serving.reading import read_uploads
+from zoo.serving.reading import opened, read_uploads
 from zoo.serving.service import Service
 
 ADDRESSES = ("/", "/predict", "/explain", "/classes", "/healthz", "/readyz", "/metrics", "/openapi.json")
@@ -54,7 +54,12 @@ def make_app(service: Service) -> ASGIApp:
             Route("/metrics", routes.metrics, methods=["GET"]),
             Route("/openapi.json", routes.openapi, methods=["GET"]),
         ],
-        exception_handlers={Problem: _problem, HTTPException: _http_problem},
+        exception_handlers={
+            Problem: _problem,
+            HTTPException: _http_problem,
+            ClientDisconnect: _nobody,
+            Exception: _broken,
+        },
     )
     app.router.redirect_slashes = False
     return _Around(app, service)
@@ -74,18 +79,20 @@ class _Routes:
 
     async def predict(self, request: Request) -> Response:
         service = self._service
-        top = _top(request, len(service.config.classes))
-        with service.room.entered(service.retry_after) as held:
-            uploads = await read_uploads(request, service.limits, held, most=service.limits.images)
-            predictions = await service.predict(uploads, top=top)
+        async with opened(request) as body:
+            top = _top(request, len(service.config.classes))
+            with service.room.entered(service.retry_after) as held:
+                uploads = await read_uploads(body, service.limits, held, most=service.limits.images)
+                predictions = await service.predict(uploads, top=top)
         return _json(PredictAnswer(digest=service.digest, predictions=predictions))
 
     async def explain(self, request: Request) -> Response:
         service = self._service
-        _options(request, ())
-        with service.room.entered(service.retry_after) as held:
-            uploads = await read_uploads(request, service.limits, held, most=service.limits.explained)
-            explanations = await service.explain(uploads)
+        async with opened(request) as body:
+            _options(request, ())
+            with service.room.entered(service.retry_after) as held:
+                uploads = await read_uploads(body, service.limits, held, most=service.limits.explained)
+                explanations = await service.explain(uploads)
         return _json(ExplainAnswer(digest=service.digest, explanations=explanations))
 
     async def classes(self, request: Request) -> Response:
@@ -145,11 +152,20 @@ async def _http_problem(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if error.status_code == 405:
         allowed = (error.headers or {}).get("Allow", "")
-        text = f"{request.url.path} takes {allowed or 'another method'}, not {request.method}."
+        text = f"{request.scope['path']} takes {allowed or 'another method'}, not {request.method}."
         problem = Problem(405, "method", text, headers=dict(error.headers or {}))
     else:
-        problem = no_such_address(request.url.path)
+        problem = no_such_address(request.scope["path"])
     return await _problem(request, problem)
+
+
+async def _nobody(_: Request, error: Exception) -> Response:
+    """The client has left: what is answered is only counted."""
+    return Response(status_code=_LEFT)
+
+
+async def _broken(request: Request, error: Exception) -> Response:
+    return await _problem(request, Problem(500, "internal", "This is a fault of the server. Its log says more."))
 
 
 def no_such_option(name: str, known: Sequence[str]) -> Problem:
@@ -189,13 +205,11 @@ class _Around:
 
         try:
             await self._app(scope, receive, send_on)
-        except (ClientDisconnect, TimeoutError):
-            pass
+        except TimeoutError:
+            status = _LEFT
         except Exception:
+            # It has been answered (`_broken`). The log must say what it was.
             _log.exception("%s %s", scope["method"], scope["path"])
-            if status == _LEFT:
-                problem = Problem(500, "internal", "This is a fault of the server. Its log says more.")
-                await (await _problem(Request(scope), problem))(scope, receive, send_on)
         finally:
             # A path that anybody can make up must not become a name that is counted for ever.
             path = scope["path"] if scope["path"] in self._paths else "other"

@@ -71,7 +71,7 @@ def serve(
         CheckFailed: The classifier is not the one that was saved.
         KeyboardInterrupt, Terminated: The end, in the main thread.
     """
-    with contextlib.closing(bind(host, port, again=f"zoo serve {shell_word(path)}")) as listener:
+    with contextlib.closing(bind(host, port, again=_command(path, host))) as listener:
         if not _is_loopback(host):
             report(Note(text=_exposed(host), loud=True))
         folder = local_folder(path)
@@ -174,7 +174,8 @@ def _check(folder: Path, registry: Registry, report: Report) -> None:
     for check in checks:
         if check.verdict == "warning":
             report(Note(text=_finding(check), loud=True))
-    report(Note(text=f"{counted(len(checks), 'check')} of the saved classifier passed, its golden pictures included."))
+    passed = sum(check.verdict == "passed" for check in checks)
+    report(Note(text=f"{passed} of {counted(len(checks), 'check')} of the saved classifier passed."))
 
 
 def _compute_the_largest_batch(classifier: Classifier) -> None:
@@ -182,6 +183,11 @@ def _compute_the_largest_batch(classifier: Classifier) -> None:
     nobody waits for. Smaller batches then find their memory in what this one has left."""
     with out_of_memory_as_error("a batch of the server"):
         classifier.logits(torch.zeros(BATCH_SIZE, *classifier.model.preprocessing.input_size))
+
+
+def _command(path: str | Path, host: str) -> str:
+    elsewhere = "" if host == "127.0.0.1" else f" --host {shell_word(host)}"
+    return f"zoo serve {shell_word(path)}{elsewhere}"
 
 
 def _finding(check: Check) -> str:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from importlib.metadata import version
 
 from zoo.artefact.classifier import Classifier
-from zoo.errors import ZooError
+from zoo.errors import DeviceError
+from zoo.evaluation.out_of_memory import is_out_of_memory
 from zoo.serving import counters
 from zoo.serving.answers import ClassesAnswer, ExplanationBody, LimitsBody, PredictionBody, UnsureBody
 from zoo.serving.batcher import Batch, Batcher, QueueFull
@@ -133,9 +134,9 @@ class Service:
             if isinstance(result, PictureRefused):
                 fault = ImageFault(index=index, source=upload.source, code=result.code, detail=result.detail)
                 faults.append((fault, result.status))
-            elif isinstance(result, ZooError):
-                # Such as memory that ran out: another time, there may be enough.
-                raise Problem(503, result.code, str(result), retry_after=self.retry_after)
+            elif isinstance(result, BaseException) and (isinstance(result, DeviceError) or is_out_of_memory(result)):
+                # Another time, there may be enough memory.
+                raise Problem(503, DeviceError.code, str(result) or "memory ran out", retry_after=self.retry_after)
             elif isinstance(result, BaseException):
                 raise result
             else:
