@@ -44,10 +44,11 @@ _SLOW_THREADS = 32
 """Slow clients together: they only wait."""
 _TIMEOUT = "15"
 """Seconds after which the server gives a slow client up, during the mix."""
-_AS_THE_COMMAND = {"GOMP_SPINCOUNT": "1000"}
-"""What `zoo` sets for its own process (`zoo.process.share_the_processor`), so that both compute alike."""
 _PREDICT = """
-import json, sys, time, zoo
+import json, sys, time
+from zoo.process import start_computing
+start_computing("zoo.artefact.classifier")
+import zoo
 classifier = zoo.load(sys.argv[1])
 files = json.load(sys.stdin)
 classifier.predict(files[:32])
@@ -55,6 +56,7 @@ began = time.perf_counter()
 classifier.predict(files, batch_size=32)
 print(len(files) / (time.perf_counter() - began))
 """
+"""`start_computing` is what the command does for itself, so that both have the same settings of memory and threads."""
 _AGAIN = """
 import json, sys, zoo
 classifier = zoo.load(sys.argv[1])
@@ -246,7 +248,7 @@ def _child(program: str, artefact: Path, given: Any, folder: Path) -> str:
     """What a Python program says that reads JSON."""
     (folder / "given.json").write_text(json.dumps(given))
     words = ["sh", "-c", 'exec "$0" -c "$1" "$2" < given.json', sys.executable, program, artefact]
-    done = run(words, folder=folder, variables=_AS_THE_COMMAND)
+    done = run(words, folder=folder)
     if done.code:
         raise SystemExit(done.stderr)
     return done.stdout.strip()

@@ -150,12 +150,13 @@ async def _problem(_: Request, error: Exception) -> Response:
 async def _http_problem(request: Request, error: Exception) -> Response:
     """What starlette itself refuses: an address that does not exist, and another method."""
     assert isinstance(error, HTTPException)
+    path = request.scope["path"]
     if error.status_code == 405:
         allowed = (error.headers or {}).get("Allow", "")
-        text = f"{request.scope['path']} takes {allowed or 'another method'}, not {request.method}."
+        text = f"{path} takes {allowed or 'another method'}, not {request.method}."
         problem = Problem(405, "method", text, headers=dict(error.headers or {}))
     else:
-        problem = no_such_address(request.scope["path"])
+        problem = no_such_address(path)
     return await _problem(request, problem)
 
 
