@@ -148,6 +148,8 @@ function drawRow({ row, prediction, fault }) {
   const [, label, probability] = row.children;
   label.textContent = prediction ? prediction.label : fault;
   label.className = fault ? "error" : "";
+  label.colSpan = fault ? 2 : 1;
+  probability.hidden = Boolean(fault);
   probability.textContent = prediction ? percent(prediction.probability) : "";
   if (!prediction || !prediction.unsure) return;
   const mark = document.createElement("span");
