@@ -11,12 +11,14 @@ from pathlib import Path
 
 import pytest
 import zoo
-from PIL import Image
+from PIL import Image, ImageChops
 from tests.browser import CHROMIUM, Browser, browser
 from tests.serving.conftest import Served, serving
+from tests.serving.screenshot import HEIGHT, WIDTH, take
 from tests.serving.test_server import ask
 
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="Chromium is not installed (Debian: apt-get install chromium)")
+ROOT = Path(__file__).parents[2]
 READY = "document.querySelectorAll('#bars li').length > 0 && !document.getElementById('views').hidden"
 EVIL = "<script>document.title='broken'<"
 
@@ -157,6 +159,19 @@ def test_names_of_classes_and_files_stay_text(chromium: Browser, tmp_path: Path,
         chromium.wait(READY)
         assert chromium.js("document.title") == "<b>run: zoo serve" and chromium.messages == []
         assert EVIL in text(chromium, ".lead") and text(chromium, "#source") == "<img src=x onerror=alert(1)>.jpg"
+
+
+@pytest.mark.long
+def test_the_picture_in_the_documents_is_one_that_the_script_takes(
+    run: Path, pictures: list[Path], tmp_path: Path
+) -> None:
+    taken = take(run, pictures[0], tmp_path / "serve.png", tmp_path)
+    with Image.open(taken) as new, Image.open(ROOT / "docs" / "images" / "serve.png") as shown:
+        assert new.size == shown.size == (WIDTH, HEIGHT)
+        # The page around the pictures is the same: the field to drop images on, its border included.
+        field = (0, 165, WIDTH, 355)
+        differing = ImageChops.difference(new.convert("L").crop(field), shown.convert("L").crop(field))
+        assert sum(differing.point(lambda level: int(level > 40)).histogram()[1:]) < 0.01 * WIDTH * 190
 
 
 def test_a_browser_is_told_to_run_nothing_else(served: Served) -> None:
