@@ -450,6 +450,16 @@ def test_it_serves_in_a_thread_of_a_program(
             answers = [pool.submit(client.ask, load.raw(good)), pool.submit(other.ask, load.raw(whole))]
             assert [each.result().status for each in answers] == [200, 500]
         other.close()
+    # More connections than may be are told to come again, and harm nobody that is connected.
+    with monkeypatch.context() as patch:
+        patch.setattr("zoo.serving.protocol.MOST_CONNECTIONS", 1)
+        for _ in range(3):
+            one_more = load.Client(int(ready[0].url.rpartition(":")[2]))
+            one_more.send(b"")
+            answer = one_more.read()
+            assert (answer.status, answer.body["code"]) == (503, "busy")
+            one_more.close()
+        assert client.ask(load.raw(good)).status == 200
     client.close()
 
 
