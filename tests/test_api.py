@@ -41,6 +41,7 @@ def test_the_public_names_are_these() -> None:
             "learning_curve",
             "report",
             "resume",
+            "serve",
             "shortlist",
             "soup",
             "verify",

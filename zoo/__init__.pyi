@@ -11,6 +11,7 @@ from .api.classifiers import export as export
 from .api.classifiers import load as load
 from .api.classifiers import pull as pull
 from .api.classifiers import push as push
+from .api.classifiers import serve as serve
 from .api.classifiers import verify as verify
 from .api.data import apply_suspects as apply_suspects
 from .api.data import check_data as check_data

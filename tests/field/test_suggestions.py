@@ -479,6 +479,15 @@ def test_no_misspelling_of_any_name_is_left_out(name: str, place: Path, capsys: 
     assert refused_suggestions(vocabulary.use, vocabulary.words)[1] == []
 
 
+def test_a_server_answers_with_an_address_and_an_option_that_it_has() -> None:
+    from zoo.serving.routes import ADDRESSES, no_such_address, no_such_option
+
+    for address in ADDRESSES[1:]:
+        for misspelt in (address[:-1], address + "s", address.upper(), address[:2] + address[3:]):
+            assert f"Did you mean {address!r}" in no_such_address(misspelt).detail
+    assert "Did you mean 'top'?" in no_such_option("tops", ("top",)).detail
+
+
 # Where the product suggests something -> the vocabularies above that provoke it, or the test that does.
 PLACES = {
     "zoo.advice.relabel._refuse_other_data": "test_a_word_in_a_table_of_suspects_is_answered_with_one_that_it_takes",
@@ -519,6 +528,8 @@ PLACES = {
     "zoo.registry.names._unknown_tag": "backbones",
     "zoo.registry.registry._report_unknown_disabled": "disabled plugins",
     "zoo.scaffold.new_plugin.write_plugin": "kinds of plugins",
+    "zoo.serving.routes.no_such_address": "test_a_server_answers_with_an_address_and_an_option_that_it_has",
+    "zoo.serving.routes.no_such_option": "test_a_server_answers_with_an_address_and_an_option_that_it_has",
     "zoo.specs.options.build_options": "options of mlp",
     "zoo.specs.recipe._key_hint": "keys of a recipe, keys of a stage, --set: keys",
     "zoo.specs.assignments._split_assignment": "--set: keep",

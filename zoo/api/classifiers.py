@@ -1,16 +1,18 @@
-"""Classifiers: built, loaded, judged, verified, exported, and sent to and from the hub."""
+"""Classifiers: built, loaded, judged, verified, exported, served, and sent to and from the hub."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.api.arguments import checked_arguments
 from zoo.api.calls import with_data, with_data_of_run, with_objects_of_classifier
 from zoo.api.progress import with_progress
+from zoo.display.shown import shown
 from zoo.errors import OptionError
-from zoo.events import Report, silent
+from zoo.events import Note, Report, silent
 from zoo.planning.request import check_input_size
 from zoo.registry.registry import Registry, default_registry
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from zoo.artefact.evaluate import Evaluation
     from zoo.exporting.export import Exported
     from zoo.model.model import ZooModel
+    from zoo.serving.server import Serving
     from zoo.specs.backbone import BackboneSpec
     from zoo.specs.data import DataLike
     from zoo.specs.head import HeadCallable, HeadSpec
@@ -207,6 +210,86 @@ def evaluate(
         registry=registry,
     )
     return score_folder(classifier, place, on_event, workers=workers, registry=known)
+
+
+@checked_arguments()
+def serve(
+    path: str | Path,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    backbone: str | BackboneSpec | nn.Module | None = None,
+    head: str | HeadSpec | HeadCallable | None = None,
+    device: str = "auto",
+    precision: str | None = None,
+    max_images: int | None = None,
+    max_bytes: int | None = None,
+    max_pixels: int | None = None,
+    timeout: float | None = None,
+    on_event: Report = silent,
+    verbose: bool | None = None,
+    on_ready: Callable[[Serving], None] | None = None,
+    registry: Registry | None = None,
+) -> None:
+    """Answer HTTP requests with a saved classifier, and show a page to try it, until Ctrl-C.
+
+    The artefact is checked first, as `verify` checks one. Then Ctrl-C or SIGTERM lets the requests under way be
+    answered, for at most 8 seconds.
+
+    Args:
+        path: An artefact folder, a finished run, or `hf://OWNER/NAME[@REVISION]` on the Hugging Face hub.
+        host: The address to listen on. Default: for this machine alone. There is no authentication.
+        port: The port; 0: any free one.
+        backbone: As for `load`.
+        head: As for `load`.
+        device: As for `load`.
+        precision: As for `load`.
+        max_images: Most images in a request. Default: 32.
+        max_bytes: Most bytes of an image file. Default: 20 million. A request may have five times as many.
+        max_pixels: Most pixels of an image. Default: 64 million.
+        timeout: Seconds in which a request must arrive, and again in which it must be answered. Default: 30.
+        on_event: Called with every event of `zoo.events`.
+        verbose: As for `finetune`, for what is shown until requests are answered.
+        on_ready: Called when requests are answered, with the server's `url`, its `digest` and its `name`.
+
+    Raises:
+        Refused: A package of the extra `serve` is missing.
+        OptionError: The port is taken, the host is none of this machine, or a limit is not above 0.
+        ArtefactError: Not an artefact, a damaged one, or one whose plugin is missing.
+        CheckFailed: The classifier is not the one that was saved.
+    """
+    from zoo.serving.packages import refuse_without_packages
+
+    refuse_without_packages()
+    from zoo.serving.limits import limits_of
+    from zoo.serving.server import serve as answer
+
+    known = registry or default_registry()
+    if backbone is not None or head is not None:
+        known = with_objects_of_classifier(_artefact(path), known, backbone, head)
+    limits = limits_of(images=max_images, image_bytes=max_bytes, pixels=max_pixels, seconds=timeout)
+    with contextlib.ExitStack() as start:
+        report = start.enter_context(shown(on_event, verbose))
+
+        def ready(serving: Serving) -> None:
+            if on_ready is None:
+                report(Note(text=f"{serving.name} answers at {serving.url}"))
+            # The start is over: while requests are answered, other functions may show what they do.
+            start.close()
+            if on_ready is not None:
+                on_ready(serving)
+
+        answer(
+            path,
+            host=host,
+            port=port,
+            device=device,
+            precision=precision,
+            limits=limits,
+            report=report,
+            registry=known,
+            on_ready=ready,
+        )
 
 
 @checked_arguments({"report": "on_event"})

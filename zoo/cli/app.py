@@ -43,6 +43,7 @@ from zoo.cli.options import (
     with_run_options,
 )
 from zoo.cli.plugins import plugins_app
+from zoo.cli.serve import serve
 from zoo.cli.shortlist import shortlist
 from zoo.cli.weights import weights_app
 from zoo.display.console import Verbosity
@@ -69,6 +70,7 @@ app.add_typer(cache_app, name="cache")
 app.command()(shortlist)
 app.command()(embed)
 app.command()(similar)
+app.command()(serve)
 
 
 def _print_version(wanted: bool) -> None:
