@@ -70,6 +70,7 @@ NAMES = {
     "objects": "in place of names; that hold images",
     "options": "of a head; of the command line",
     "page": "the report; a comparison",
+    "pictures": "in memory, as bytes; of an image, in answers of the server",
     "plan": "the record; the command's text",
     "plugins": "loading them; the commands on them",
     "report": "of the data check; of the conformance kit",
