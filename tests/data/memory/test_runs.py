@@ -102,18 +102,23 @@ def test_commands_on_such_a_run_say_what_they_lack_and_do_not_fail(run: Path, zo
 def test_a_stopped_run_goes_on_where_the_same_images_are_given(
     run: Path, pairs: Pairs, others: Pairs, tmp_path: Path
 ) -> None:
+    notes: list[str] = []
+
     def stop(event: Event) -> None:
+        notes.append(str(getattr(event, "text", "")))
         if isinstance(event, StageStarted):
             raise KeyboardInterrupt
 
     stopped = tmp_path / "stopped"
     with pytest.raises(KeyboardInterrupt):
         zoo.finetune(**USUAL, data=pairs, out=stopped, on_event=stop)
+    steps = [note.rpartition(": ")[2] for note in notes if "esume: " in note or "is stopped: " in note]
+    assert steps == [f"zoo.resume({str(stopped)!r}, data=data)"] * 2
     with pytest.raises(Refused, match=r"were an object in Python .*\nNext: give the same object in Python: zoo.resume"):
         zoo.resume(stopped)
     with pytest.raises(Refused, match=r"data\.digest"):
         zoo.resume(stopped, data=others)
-    resumed = zoo.resume(stopped, data=pairs, report=False)
+    resumed = eval(steps[-1].removesuffix(")") + ", report=False)", {"zoo": zoo, "data": pairs})
 
     one, other = ((path / "model" / "model.safetensors").read_bytes() for path in (run, resumed.path))
     assert one == other
