@@ -162,6 +162,9 @@ def test_labels_become_names_by_what_the_data_call_them(few: Path) -> None:
     assert read(pd.DataFrame({"image": [image for image, _ in numbers], "label": np.array([2, 10] * 4)})).classes == (
         *("2", "10"),
     )
+    assert read([(image, f" {label} " if n % 3 else label) for n, (image, label) in enumerate(pairs())]).classes == (
+        *("a", "b"),
+    )
     categories = table().astype({"label": "category"})
     assert read(categories).classes == ("a", "b")
     ants, bees = (Mapped(lambda index: (picture(index), index % 2), 4, names) for names in (["a", "b"], ["b", "c"]))
@@ -171,6 +174,9 @@ def test_labels_become_names_by_what_the_data_call_them(few: Path) -> None:
     # A transform of labels makes other numbers of them than those that the classes are named by.
     changed = ImageFolder(few / "train", target_transform=lambda label: 1 - label)
     assert read((changed, ImageFolder(few / "val", target_transform=lambda label: 1 - label))).classes == ("0", "1")
+    several_words = ImageFolder(few / "train")
+    several_words.classes = [("tench", "Tinca tinca"), ("crane",)]  # type: ignore[list-item]
+    assert read(several_words).classes == ("crane", "tench, Tinca tinca")
     kept = ImageFolder(few / "train", transform=transforms.Resize(32))
     (train, val) = read((kept, ImageFolder(few / "val"))).splits.values()
     assert {file.named for file in (*train, *val)} == {"a", "b"}
@@ -278,6 +284,10 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "one hot": (Mapped(lambda i: (picture(i), torch.tensor([0, 1])), 4), "is an array of shape [2].\nNext: a label is"),
     "raises": (Mapped(lambda i: 1 / 0, 4), "asked for item 0, it raised ZeroDivisionError"),
     "out of range": (Mapped(lambda i: (picture(i), 5), 4, ["a", "b"]), "is 5, and the data name 2 classes, 0 to 1"),
+    "one name twice": (
+        Mapped(lambda i: (picture(i), i % 3), 6, ["crane", "crane", "b"]),
+        "the classes 0 and 1 have one name, 'crane', and would become one class.\nNext: name them apart",
+    ),
     "depth": ([(np.zeros((8, 8, 3), np.uint16), "a")], "Pixels are uint8, from 0 to 255"),
     "channels": ([(np.zeros((8, 8, 2), np.uint8), "a")], "of shape [8, 8, 2]. An image is [H, W, 3]"),
     "splits elsewhere": (

@@ -62,9 +62,10 @@ class ClassNames:
 
         Raises:
             DataError: A label is missing, of a type that is no label, of another type than the first one, or a number
-                that no name is for.
+                that no name is for; or two numbers have one name.
         """
         refuse_missing(labels, "label", where, data, step or "give every image its label, or leave these out.")
+        _refuse_one_name_twice(names or (), data)
         return [self._name(value, data, where(index), names) for index, value in enumerate(labels)]
 
     def _name(self, value: Any, data: str, where: str, names: Sequence[str] | None) -> str:
@@ -83,7 +84,7 @@ class ClassNames:
                 f"{self._first[1]}.\nNext: make all labels texts, or all whole numbers."
             )
         if not number:
-            return str(value)
+            return str(value).strip()  # as in tables of files
         if names is None:
             return str(int(value))
         if int(value) == -1:
@@ -97,6 +98,17 @@ class ClassNames:
                 f"{len(names) - 1}.\nNext: correct the label, or the list of classes."
             )
         return str(names[int(value)])
+
+
+def _refuse_one_name_twice(names: Sequence[str], data: str) -> None:
+    """Refuse two numbers of one name: their images would become one class."""
+    places: dict[str, int] = {}
+    for number, name in enumerate(names):
+        if (first := places.setdefault(str(name), number)) != number:
+            raise DataError(
+                f"{data}: the classes {first} and {number} have one name, {name!r}, and would become one class.\n"
+                "Next: name them apart, or give a list of pairs (image, class name)."
+            )
 
 
 def _fault(value: Any) -> str:
