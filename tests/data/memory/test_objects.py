@@ -292,7 +292,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "channels": ([(np.zeros((8, 8, 2), np.uint8), "a")], "of shape [8, 8, 2]. An image is [H, W, 3]"),
     "splits elsewhere": (
         table(fold=["train", "test"] * 4),
-        "holds splits (test, train).\nNext: split='fold' uses them",
+        "holds splits (test, train).\nNext: split='fold', or data=zoo.TableData(table, split='fold') uses them",
     ),
     "unknown split": (table(split=["trian", "val"] * 4), "has the split 'trian' (of 0000000). Did you mean 'train'?"),
     "some splits": (table(split=["train", None] * 4), "4 rows have no split: row 1"),
@@ -337,7 +337,16 @@ def test_a_path_that_leads_to_nothing_is_refused_with_the_nearest(few: Path, mon
 @pytest.mark.parametrize(
     ("data", "columns", "sentence"),
     [
-        (table(), {"image": "img"}, "no such column; it has: image, label. Did you mean 'image'?"),
+        (
+            table(),
+            {"image": "img"},
+            "image='img': a pandas table of 8 rows has no such column; it has: image, label. Did you mean 'image'?",
+        ),
+        (
+            table(),
+            {"split": 0.2},
+            "split=0.2 names no column, for a name is a text; a pandas table of 8 rows has: image",
+        ),
         (table(), {"label": "image"}, "The column 'image' cannot hold images and labels"),
         (pairs(), {"label": "a"}, "label='a' names columns of a table in memory, and data is of type list"),
         (Path("photos"), {"label": "a"}, "and data is the path 'photos'.\nNext: leave that out"),
@@ -348,6 +357,29 @@ def test_columns_that_are_asked_for_and_do_not_exist_are_refused(data: Any, colu
     with pytest.raises(OptionError) as refused:
         read(data, **columns)
     assert sentence in str(refused.value)
+
+
+def test_columns_whose_names_are_numbers_are_named_by_texts() -> None:
+    frame = pd.DataFrame(pairs())
+    with pytest.raises(
+        OptionError, match=r"image=0 names no column.* has: 0, 1\.\nNext: image='0', the name as a text"
+    ):
+        read(frame, image=0, label=1)  # type: ignore[arg-type]
+    assert read(frame, image="0", label="1").classes == ("a", "b")
+
+
+def test_functions_without_arguments_for_columns_take_what_the_next_step_names() -> None:
+    table_of_files = table().rename(columns={"image": "file"})
+    with pytest.raises(DataError) as refused:
+        zoo.check_data(table_of_files)
+    step = str(refused.value).partition("data=")[2].rstrip(".")
+    named = eval(step, {"zoo": zoo, "table": table_of_files, "NAME": "file"})
+    assert zoo.check_data(named).images == {"train": (3, 3), "val": (1, 1)}
+
+
+def test_what_is_not_used_of_a_table_is_said() -> None:
+    notes = read(table(is_valid=[True] * 8, width=[9] * 8)).notes
+    assert notes[:2] == ("image from column image, label from column label", "columns not used: is_valid, width")
 
 
 def test_the_next_step_of_a_refusal_works() -> None:
