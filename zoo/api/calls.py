@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.errors import DataError, OptionError
-from zoo.events import Report
+from zoo.events import Report, silent
 from zoo.planning.request import Request, given_arguments, make_request
 from zoo.registry.registry import Registry, default_registry
 from zoo.registry.session import of_session
@@ -113,6 +113,25 @@ def with_data_of_run(
             f"{plan.data.digest[:12]}.\nNext: give the same images, with the same labels, in the same order."
         )
     return found
+
+
+def with_data_of_runs(runs: Sequence[Path], data: DataLike | None, registry: Registry) -> Registry:
+    """Return a registry in which the data of several runs are found: one object, if they were trained on one.
+
+    Whether these are the images of a run is seen later, by its digest. Raises RunError for what is no finished run,
+    DataError for what is no data, OptionError where no run was trained on an object, or data is a path.
+    """
+    if data is None:
+        return registry
+    from zoo.data.memory.objects import register
+    from zoo.training.stored_plan import read_plan
+
+    if isinstance(data, (str, os.PathLike)) or not any(of_session(read_plan(run).data.reader) for run in runs):
+        raise OptionError(
+            "data is an object in Python on which a run was trained; what has a path is found by it.\n"
+            "Next: leave data out."
+        )
+    return register(data, registry, silent)[1]
 
 
 def with_objects_of_run(

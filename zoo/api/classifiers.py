@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,7 +85,7 @@ def create_model(
 @checked_arguments({"report": "on_event"})
 @with_progress
 def load(
-    path: str | Path,
+    path: str | PathLike[str],
     *,
     backbone: str | BackboneSpec | nn.Module | None = None,
     head: str | HeadSpec | HeadCallable | None = None,
@@ -123,7 +124,7 @@ def load(
 @checked_arguments({"report": "on_event"})
 @with_progress
 def export(
-    path: str | Path,
+    path: str | PathLike[str],
     *,
     to: str,
     out: str | Path | None = None,
@@ -166,7 +167,7 @@ def export(
 @checked_arguments({"report": "on_event"})
 @with_progress
 def evaluate(
-    artefact: str | Path,
+    artefact: str | PathLike[str],
     *,
     data: DataLike,
     backbone: str | BackboneSpec | nn.Module | None = None,
@@ -205,7 +206,7 @@ def evaluate(
 @checked_arguments({"report": "on_event"})
 @with_progress
 def verify(
-    path: str | Path,
+    path: str | PathLike[str],
     *,
     data: DataLike | None = None,
     backbone: str | BackboneSpec | nn.Module | None = None,
@@ -237,7 +238,7 @@ def verify(
 
 
 @checked_arguments()
-def push(artefact: str | Path, repo: str, *, private: bool = False, revision: str | None = None) -> str:
+def push(artefact: str | PathLike[str], repo: str, *, private: bool = False, revision: str | None = None) -> str:
     """Send a saved classifier to the Hugging Face hub, the artefact's files and nothing else. Returns its address.
 
     Args:
@@ -272,10 +273,11 @@ def pull(repo: str, out: str | Path, *, revision: str | None = None) -> Path:
     return fetch(repo, Path(out).expanduser(), revision=revision)
 
 
-def _artefact(path: str | Path) -> Path:
+def _artefact(path: str | PathLike[str]) -> Path:
     """The folder on this machine of a path, or of an address on the hub, which is downloaded."""
-    if not str(path).startswith("hf:/"):
-        return Path(path).expanduser()
+    place = fspath(path)
+    if not place.startswith("hf:/"):
+        return Path(place).expanduser()
     from zoo.artefact.hub import local_folder
 
-    return local_folder(path)
+    return local_folder(place)

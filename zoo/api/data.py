@@ -62,7 +62,7 @@ def check_data(
 @with_progress
 def check_labels(
     path: DataLike,
-    backbone: str | Path | BackboneSpec | nn.Module,
+    backbone: str | os.PathLike[str] | BackboneSpec | nn.Module,
     *,
     weights: str = "default",
     out: str | Path | None = None,
