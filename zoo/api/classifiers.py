@@ -62,6 +62,8 @@ def create_model(
     from zoo.planning.resolved_model import resolve_model
     from zoo.weights.obtain import obtain_weights
 
+    if isinstance(classes, str):
+        raise OptionError(f"classes={classes!r} is one text.\nNext: classes=[...] with the names, or their number.")
     names = tuple(f"class{index}" for index in range(classes)) if isinstance(classes, int) else tuple(classes)
     if len(names) < 2 or len(set(names)) < len(names):
         raise OptionError(f"classes must be at least two different names, got {names!r}.")
