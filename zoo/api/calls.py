@@ -169,9 +169,6 @@ def with_objects_of_classifier(
     known = registry or default_registry()
     if backbone is None and head is None:
         return known
-    from zoo.artefact.read import find_artefact, read_config
-    from zoo.planning.objects import stand_in
+    from zoo.artefact.read import with_objects
 
-    config = read_config(find_artefact(path))
-    given = (config.backbone.name, backbone), (config.head.name, head)
-    return stand_in(known, backbone=given[0], head=given[1], what="this classifier", preprocessing=config.preprocessing)
+    return with_objects(path, known, backbone, head)
