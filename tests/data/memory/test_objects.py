@@ -257,6 +257,10 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "no label in polars": (pl.DataFrame({"image": [b"x"], "label": [None]}), "1 row has no label: row 0 (counted"),
     "no image": (table(image=[picture(), None] * 4), "4 rows have no image: row 1, row 3, row 5, row 7 (counted"),
     "texts and numbers": (table(label=["a", 1] * 4), "the label of row 1 is a number, 1, and others are a text"),
+    "numbers without names": (
+        {"train": Mapped(lambda i: (picture(i), i % 2), 4, ["ant", "bee"]), "val": [(picture(), 1)]},
+        "is a text, 0 ('ant'), and others are a number, such as 1 of entry 0",
+    ),
     "texts there": ({"train": pairs(), "val": [(picture(), 1)]}, "the label of entry 0 is a number, 1, and others"),
     "booleans": ([(image, True) for image, _ in pairs()], "the boolean True.\nNext: say what True and False mean"),
     "floats": ([(image, 1.0) for image, _ in pairs()], "1.0, a number with decimals.\nNext: make labels whole numbers"),

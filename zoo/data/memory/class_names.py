@@ -77,11 +77,11 @@ class ClassNames:
         number = not isinstance(value, str)
         kind = "a number" if number and names is None else "a text"
         if self._first is None:
-            self._first = kind, f"{described(value)} of {where} of {data}"
+            self._first = kind, f"{_with_name(value, names)} of {where} of {data}"
         elif self._first[0] != kind:
             raise DataError(
-                f"{data}: the label of {where} is {kind}, {described(value)}, and others are {self._first[0]}, such as "
-                f"{self._first[1]}.\nNext: make all labels texts, or all whole numbers."
+                f"{data}: the label of {where} is {kind}, {_with_name(value, names)}, and others are "
+                f"{self._first[0]}, such as {self._first[1]}.\nNext: make all labels texts, or all whole numbers."
             )
         if not number:
             return str(value).strip()  # as in tables of files
@@ -98,6 +98,13 @@ class ClassNames:
                 f"{len(names) - 1}.\nNext: correct the label, or the list of classes."
             )
         return str(names[int(value)])
+
+
+def _with_name(value: Any, names: Sequence[str] | None) -> str:
+    """`'cat'`, `3`, or of a number that the data have a name for, `3 ('cat')`."""
+    if isinstance(value, str) or names is None or not 0 <= int(value) < len(names):
+        return described(value)
+    return f"{described(value)} ({names[int(value)]!r})"
 
 
 def _refuse_one_name_twice(names: Sequence[str], data: str) -> None:
