@@ -85,7 +85,7 @@ def create_model(
 
 
 @checked_arguments({"report": "on_event"})
-@with_progress
+@with_progress()
 def load(
     path: str | PathLike[str],
     *,
@@ -124,7 +124,7 @@ def load(
 
 
 @checked_arguments({"report": "on_event"})
-@with_progress
+@with_progress()
 def export(
     path: str | PathLike[str],
     *,
@@ -167,7 +167,7 @@ def export(
 
 
 @checked_arguments({"report": "on_event"})
-@with_progress
+@with_progress()
 def evaluate(
     artefact: str | PathLike[str],
     *,
@@ -206,7 +206,7 @@ def evaluate(
 
 
 @checked_arguments({"report": "on_event"})
-@with_progress
+@with_progress()
 def verify(
     path: str | PathLike[str],
     *,

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @checked_arguments({"report": "on_event"})
-@with_progress
+@with_progress()
 def shortlist(
     data: DataLike | None = None,
     *,
@@ -123,7 +123,7 @@ def shortlist(
 
 
 @checked_arguments({"report": "on_event"})
-@with_progress
+@with_progress()
 def learning_curve(
     path: DataLike,
     backbone: str | BackboneSpec | nn.Module,

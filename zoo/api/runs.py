@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 @checked_arguments({"report": "on_event"})
-@with_progress
+@with_progress()
 def plan(
     backbone: str | BackboneSpec | nn.Module | Request,
     *,
@@ -142,7 +142,7 @@ def plan(
 
 
 @checked_arguments()
-@with_progress
+@with_progress()
 def resume(
     run: str | PathLike[str],
     *,
@@ -195,7 +195,7 @@ def resume(
 
 
 @checked_arguments({"report": "on_event", "page": "report"}, moved={"resume": resume})
-@with_progress
+@with_progress()
 def finetune(
     backbone: str | BackboneSpec | nn.Module | Request,
     *,
@@ -410,7 +410,7 @@ def compare(
 
 
 @checked_arguments({"report": "on_event"})
-@with_progress
+@with_progress()
 def soup(
     runs: Sequence[str | PathLike[str]],
     *,
