@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
+from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,6 +65,8 @@ def create_model(
     from zoo.planning.resolved_model import resolve_model
     from zoo.weights.obtain import obtain_weights
 
+    if isinstance(classes, str):
+        raise OptionError(f"classes={classes!r} is one text.\nNext: classes=[...] with the names, or their number.")
     names = tuple(f"class{index}" for index in range(classes)) if isinstance(classes, int) else tuple(classes)
     if len(names) < 2 or len(set(names)) < len(names):
         raise OptionError(f"classes must be at least two different names, got {names!r}.")
@@ -85,9 +88,9 @@ def create_model(
 
 
 @checked_arguments({"report": "on_event"})
-@with_progress
+@with_progress()
 def load(
-    path: str | Path,
+    path: str | PathLike[str],
     *,
     backbone: str | BackboneSpec | nn.Module | None = None,
     head: str | HeadSpec | HeadCallable | None = None,
@@ -129,9 +132,9 @@ def load(
 
 
 @checked_arguments({"report": "on_event"})
-@with_progress
+@with_progress()
 def export(
-    path: str | Path,
+    path: str | PathLike[str],
     *,
     to: str,
     out: str | Path | None = None,
@@ -172,9 +175,9 @@ def export(
 
 
 @checked_arguments({"report": "on_event"})
-@with_progress
+@with_progress()
 def evaluate(
-    artefact: str | Path,
+    artefact: str | PathLike[str],
     *,
     data: DataLike,
     backbone: str | BackboneSpec | nn.Module | None = None,
@@ -214,7 +217,7 @@ def evaluate(
 
 @checked_arguments()
 def serve(
-    path: str | Path,
+    path: str | PathLike[str],
     *,
     host: str = "127.0.0.1",
     port: int = 8000,
@@ -280,7 +283,7 @@ def serve(
                 on_ready(serving)
 
         answer(
-            path,
+            fspath(path),
             host=host,
             port=port,
             device=device,
@@ -293,9 +296,9 @@ def serve(
 
 
 @checked_arguments({"report": "on_event"})
-@with_progress
+@with_progress()
 def verify(
-    path: str | Path,
+    path: str | PathLike[str],
     *,
     data: DataLike | None = None,
     backbone: str | BackboneSpec | nn.Module | None = None,
@@ -327,7 +330,7 @@ def verify(
 
 
 @checked_arguments()
-def push(artefact: str | Path, repo: str, *, private: bool = False, revision: str | None = None) -> str:
+def push(artefact: str | PathLike[str], repo: str, *, private: bool = False, revision: str | None = None) -> str:
     """Send a saved classifier to the Hugging Face hub, the artefact's files and nothing else. Returns its address.
 
     Args:
@@ -362,10 +365,11 @@ def pull(repo: str, out: str | Path, *, revision: str | None = None) -> Path:
     return fetch(repo, Path(out).expanduser(), revision=revision)
 
 
-def _artefact(path: str | Path) -> Path:
+def _artefact(path: str | PathLike[str]) -> Path:
     """The folder on this machine of a path, or of an address on the hub, which is downloaded."""
-    if not str(path).startswith("hf:/"):
-        return Path(path).expanduser()
+    place = fspath(path)
+    if not place.startswith("hf:/"):
+        return Path(place).expanduser()
     from zoo.artefact.hub import local_folder
 
-    return local_folder(path)
+    return local_folder(place)

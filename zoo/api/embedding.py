@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @checked_arguments()
-@with_progress
+@with_progress()
 def embed(
     backbone: str | Path | BackboneSpec | nn.Module,
     data: DataLike,
@@ -97,7 +97,7 @@ def embed(
 
 
 @checked_arguments()
-@with_progress
+@with_progress()
 def similar(
     backbone: str | Path | BackboneSpec | nn.Module,
     image: ImageLike,

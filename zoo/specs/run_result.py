@@ -81,6 +81,10 @@ class RunResult:
     """The run folder."""
     content: dict[str, Any]
 
+    def __fspath__(self) -> str:
+        """The run folder: a result stands wherever the path of a run does, `zoo.compare(first, second)`."""
+        return str(self.path)
+
     @property
     def classes(self) -> tuple[str, ...]:
         """Class names, in the order of the logits."""

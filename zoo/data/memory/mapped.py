@@ -160,7 +160,9 @@ def _files(dataset: Any) -> tuple[Sequence[str], Sequence[int], Sequence[str], s
     if any(each is not None for each in transforms) or loader not in ("default_loader", "pil_loader"):
         return None
     paths, numbers = zip(*dataset.samples, strict=True)
-    return paths, numbers, dataset.classes, type(dataset).__name__
+    # ImageNet has several words for a class.
+    names = [name if isinstance(name, str) else ", ".join(name) for name in dataset.classes]
+    return paths, numbers, names, type(dataset).__name__
 
 
 def _class_names(dataset: Any, what: str) -> list[str] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +31,8 @@ ACCEPTED = (
     "(image, label) by its index; (train, val) or {'train': ..., 'val': ..., 'test': ...} of them"
 )
 """What data may be, in words."""
+_ARGUMENT = re.compile(r"\w+=")
+"""How a message begins that is about an argument, such as `image='img'`."""
 
 
 def is_path(data: object) -> bool:
@@ -96,7 +99,9 @@ def _sentences() -> Iterator[None]:
         yield
     except (DataError, OptionError, OtherAnswer) as error:
         text = str(error)
-        raise type(error)(text[:1].upper() + text[1:]) from error.__cause__
+        if not _ARGUMENT.match(text):
+            text = text[:1].upper() + text[1:]
+        raise type(error)(text) from error.__cause__
 
 
 def _has_columns(data: Any) -> bool:
