@@ -53,6 +53,12 @@ class Evaluation:
     views: ViewsEffect | None = None
     """What the classifier's views brought, and what they cost; None for a classifier without."""
 
+    def __repr__(self) -> str:
+        return (
+            f"Evaluation({self.images:,} images of {self.split}: accuracy {self.scores.accuracy:.3f}, "
+            f"macro F1 {self.scores.macro_f1:.3f})"
+        )
+
 
 def evaluate(
     classifier: Classifier, data: Path, report: Report, *, workers: int | None = None, registry: Registry

@@ -68,6 +68,10 @@ class SimilarImages(Sequence[Neighbour]):
     files: tuple[ImageFile, ...] = field(repr=False, compare=False)
     """Where each neighbour is read again."""
 
+    def __repr__(self) -> str:
+        found = "".join(f"\n  {each.similarity:.3f} {each.label} {each.file}" for each in self.neighbours)
+        return f"SimilarImages({len(self)} of {self.searched:,} images, nearest to {self.image}){found}"
+
     def __len__(self) -> int:
         return len(self.neighbours)
 

@@ -54,6 +54,9 @@ class Embedding:
     images: tuple[ImageFile, ...] = field(default=(), repr=False)
     """Where each image is read again."""
 
+    def __repr__(self) -> str:
+        return f"Embedding({len(self):,} images, {self.vectors.shape[1]:,} {self.vectors.dtype} of each)"
+
     def __len__(self) -> int:
         return len(self.files)
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True, repr=False)
 class Result(RunResult):
     """A finished run, as `finetune` returns it, from which its classifier can be loaded."""
 
