@@ -98,7 +98,7 @@ def test_one_image_as_it_is_and_how_many_classes_to_list(served: Served, picture
         assert answer.body["digest"] == answer.headers["Zoo-Digest"] == digest
         assert prediction["unsure"] == (prediction["probability"] < 0.5)
     assert len(ask(served, "/predict?top=1", content).body["predictions"][0]["top"]) == 1
-    for query in ("top=0", "top=4", "top=two", "top=", "tpo=1", "top=1&top=2", "url=http://localhost/"):
+    for query in ("top=0", "top=4", "top=two", "top=", "tpo=1", "top=0000000019", "top=1&top=2", "url=http://localhost/"):
         refused = ask(served, f"/predict?{query}", content)
         assert (refused.status, refused.body["code"]) == (422, "option"), query
     assert "Did you mean 'top'?" in ask(served, "/predict?tpo=1", content).body["detail"]

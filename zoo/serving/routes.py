@@ -27,6 +27,7 @@ from zoo.serving.service import Service
 ADDRESSES = ("/", "/predict", "/explain", "/classes", "/healthz", "/readyz", "/metrics", "/openapi.json")
 TOP = 5
 """Classes that a prediction lists, unless the request says otherwise."""
+_TOP_DIGITS = 9
 _LEFT = 499
 """The status that is counted for a request whose client left before it was answered."""
 _EVERY_ANSWER = {
@@ -124,9 +125,10 @@ def _top(request: Request, classes: int) -> int:
     text = _options(request, ("top",)).get("top")
     if text is None:
         return min(TOP, classes)
-    if not (text.isascii() and text.isdecimal() and 1 <= int(text[:9]) <= classes):
+    # More digits are no number of classes, and Python refuses to read thousands of them.
+    if not (text.isascii() and text.isdecimal() and len(text) <= _TOP_DIGITS and 1 <= int(text) <= classes):
         raise Problem(
-            422, "option", f"top must be a whole number from 1 to {classes}, the number of classes; got {text!r}."
+            422, "option", f"top must be a whole number from 1 to {classes}, the number of classes; got {text[:99]!r}."
         )
     return int(text)
 
