@@ -62,6 +62,14 @@ def png(width: int, height: int) -> bytes:
     return file.getvalue()
 
 
+def many_scans(side: int, scans: int) -> bytes:
+    """A progressive JPEG whose last scan comes so often."""
+    file = io.BytesIO()
+    Image.new("L", (side, side), 128).save(file, "JPEG", progressive=True)
+    content = file.getvalue()
+    return content[:-2] + content[content.rindex(b"\xff\xda") : -2] * scans + content[-2:]
+
+
 def test_answers_are_those_of_predict_to_the_bit_of_their_batch(served: Served, pictures: list[Path]) -> None:
     files = {path.name: path for path in pictures}
     contents = {name: path.read_bytes() for name, path in files.items()}
@@ -98,7 +106,16 @@ def test_one_image_as_it_is_and_how_many_classes_to_list(served: Served, picture
         assert answer.body["digest"] == answer.headers["Zoo-Digest"] == digest
         assert prediction["unsure"] == (prediction["probability"] < 0.5)
     assert len(ask(served, "/predict?top=1", content).body["predictions"][0]["top"]) == 1
-    for query in ("top=0", "top=4", "top=two", "top=", "tpo=1", "top=0000000019", "top=1&top=2", "url=http://localhost/"):
+    for query in (
+        "top=0",
+        "top=4",
+        "top=two",
+        "top=",
+        "tpo=1",
+        "top=0000000019",
+        "top=1&top=2",
+        "url=http://localhost/",
+    ):
         refused = ask(served, f"/predict?{query}", content)
         assert (refused.status, refused.body["code"]) == (422, "option"), query
     assert "Did you mean 'top'?" in ask(served, "/predict?tpo=1", content).body["detail"]
@@ -157,6 +174,7 @@ BAD: dict[str, tuple[Callable[[bytes], tuple[bytes, str]], int, str]] = {
     "no boundary": (lambda good: (form(("a.jpg", good)), "multipart/form-data"), 400, "names no boundary"),
     "another boundary": (lambda good: (form(("a.jpg", good)), CUT.replace("cut", "other")), 400, "is not multipart"),
     "a form that does not end": (lambda good: (form(("a.jpg", good), end=b""), CUT), 400, "before the last boundary"),
+    "many scans": (lambda _: (many_scans(64, 200), "image/jpeg"), 422, "more than 100 scans"),
     "an EPS": (
         lambda _: (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", ""),
         422,
@@ -190,6 +208,11 @@ def test_of_a_request_with_one_bad_image_none_is_classified_and_all_bad_ones_are
         (2, "c.png", "too_many_pixels"),
     ]
     assert "No image of the request was classified" in answer.body["detail"]
+
+
+def test_a_progressive_jpeg_is_an_image_as_any_other(served: Served) -> None:
+    for scans in (0, 20):
+        assert ask(served, "/predict", many_scans(64, scans)).status == 200
 
 
 def test_names_are_kept_as_they_were_sent(served: Served, pictures: list[Path]) -> None:

@@ -15,6 +15,13 @@ from zoo.specs.preprocessing import Preprocessing
 
 _PROGRAMS = ("EPS", "WMF")
 """Formats for which Pillow starts another program, or the system draws: no stranger may have that done."""
+_SCANNED = ("JPEG", "MPO")
+"""Formats whose pixels come in scans."""
+_SCAN = b"\xff\xda"
+"""Begins a scan of a JPEG file. Between the pixels' bytes it cannot occur; a thumbnail may have one more."""
+_SCANS = 100
+"""Most scans of a JPEG file. Progressive ones have about ten. Each one goes through all pixels again, however few
+bytes it has: a file of 20 MB with a scan in every 92 bytes would be decoded for hours, and nobody else answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +70,10 @@ def _refuse_before_decoding(upload: Upload, preprocessing: Preprocessing, limits
     if kind in _PROGRAMS:
         raise PictureRefused(
             422, "unreadable", f"{upload.source}: {kind} is drawn by another program, which a server does not start."
+        )
+    if kind in _SCANNED and upload.content.count(_SCAN) > _SCANS:
+        raise PictureRefused(
+            422, "unreadable", f"{upload.source}: it has more than {_SCANS} scans. Next: save it as an ordinary JPEG."
         )
     if width * height > limits.pixels:
         raise PictureRefused(
