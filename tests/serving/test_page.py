@@ -145,6 +145,7 @@ def test_several_images_become_a_table_and_the_table_a_csv(
     assert len(page.js("[...document.querySelectorAll('#rows .error')].map(e => e.innerText)")) == 1
     page.js("document.querySelectorAll('#rows button')[5].click()")
     assert text(page, "#answer") == "No answer" and "not an image" in text(page, "#fault")
+    assert page.js("document.querySelectorAll('#rows tr')[5].getAttribute('aria-current')") == "true"
     page.js("document.getElementById('clear').click()")
     assert page.js("document.getElementById('one').hidden && document.getElementById('many').hidden")
 

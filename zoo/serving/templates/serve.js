@@ -75,7 +75,7 @@ function tell() {
 
 function show(entry) {
   shown = entry;
-  for (const each of entries) each.row.toggleAttribute("aria-current", each === entry);
+  for (const each of entries) if (each === entry) each.row.setAttribute("aria-current", "true"); else each.row.removeAttribute("aria-current");
   byId("one").hidden = false;
   draw();
 }
