@@ -328,12 +328,15 @@ def test_a_port_that_is_taken_is_refused_before_anything_is_loaded_and_a_free_on
 
 
 def test_hosts(zoo_inside: Zoo) -> None:
-    for host in ("no.such.host.invalid", "192.0.2.1"):  # an address that no machine has
+    # The second is an address that no machine has; the others are no names.
+    for host in ("no.such.host.invalid", "192.0.2.1", "a..b", "a" * 70):
         done = zoo_inside("serve", "run", "--port", "0", "--host", host)
         assert done.returncode == 2 and host in done.stderr and "Next: --host 127.0.0.1" in done.stderr
-    exposed = zoo_inside("serve", "run", "--port", "0", "--host", "0.0.0.0")
-    assert "WARNING" in exposed.stderr and "There is no authentication" in exposed.stderr
-    assert "WARNING" not in zoo_inside("serve", "run", "--port", "0", "--host", "127.0.0.1").stderr
+    for host in ("0.0.0.0", "0"):
+        exposed = zoo_inside("serve", "run", "--port", "0", "--host", host)
+        assert "WARNING" in exposed.stderr and "There is no authentication" in exposed.stderr
+    for host in ("127.0.0.1", "localhost"):
+        assert "WARNING" not in zoo_inside("serve", "run", "--port", "0", "--host", host).stderr
     assert "from 0 (any free one) to 65535" in zoo_inside("serve", "run", "--port", "65536").stderr
 
 

@@ -72,7 +72,7 @@ def serve(
         KeyboardInterrupt, Terminated: The end, in the main thread.
     """
     with contextlib.closing(bind(host, port, again=_command(path, host))) as listener:
-        if not _is_loopback(host):
+        if not _is_loopback(listener):
             report(Note(text=_exposed(host), loud=True))
         folder = local_folder(path)
         classifier = Classifier.load(folder, device=device, report=report, registry=registry)
@@ -101,9 +101,10 @@ def bind(host: str, port: int, *, again: str) -> socket.socket:
         listener = _bound(host, port)
         listener.listen(_BACKLOG)
         return listener
-    except socket.gaierror as error:
+    except (socket.gaierror, UnicodeError) as error:  # the latter for a name that none can be
+        reason = error.strerror if isinstance(error, socket.gaierror) else "that is not the name of a host"
         raise OptionError(
-            f"There is no host {host!r}: {error.strerror}.\n"
+            f"There is no host {host!r}: {reason}.\n"
             "Next: --host 127.0.0.1 for this machine alone, 0.0.0.0 for all that can reach it."
         ) from None
     except OSError as error:
@@ -137,9 +138,11 @@ def _free_port(host: str, taken: int) -> int:
     raise OSError
 
 
-def _is_loopback(host: str) -> bool:
-    addresses = {entry[4][0] for entry in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
-    return all(ipaddress.ip_address(str(address).partition("%")[0]).is_loopback for address in addresses)
+def _is_loopback(listener: socket.socket) -> bool:
+    """Whether only this machine can connect: by the address that was bound, whatever name was asked for."""
+    address = ipaddress.ip_address(str(listener.getsockname()[0]).partition("%")[0])
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return (mapped or address).is_loopback
 
 
 def _exposed(host: str) -> str:
