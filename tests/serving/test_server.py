@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
+import os
 import re
 import shutil
 import signal
@@ -487,6 +489,26 @@ def test_it_serves_in_a_thread_of_a_program(
             one_more.close()
         assert client.ask(load.raw(good)).status == 200
     client.close()
+
+
+def test_it_serves_where_an_event_loop_runs_already_as_in_a_notebook(run: Path) -> None:
+    answers: list[int] = []
+
+    def asked_and_ended(serving: Any) -> None:
+        def ask_and_end() -> None:
+            client = load.Client(int(serving.url.rpartition(":")[2]))
+            answers.append(client.ask(load.raw(b"no image")).status)
+            client.close()
+            os.kill(os.getpid(), signal.SIGINT)
+
+        threading.Thread(target=ask_and_end).start()
+
+    async def cell() -> None:
+        zoo.serve(run, port=0, on_ready=asked_and_ended)
+
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(cell())
+    assert answers == [422]
 
 
 def _breaks(content: bytes, name: str, on: bytes) -> Image.Image:

@@ -213,7 +213,30 @@ def _answer(service: Service, listener: socket.socket, ready: Callable[[], None]
     )
     server = _Server(config, service, ready)
     with _ending_by_signal(server):
-        asyncio.run(server.serve(sockets=[listener]))
+        _run(lambda: asyncio.run(server.serve(sockets=[listener])))
+
+
+def _run(answer: Callable[[], None]) -> None:
+    """Call `answer`, which begins an event loop, and wait for it: where this thread has a loop already, as that of a
+    notebook has, in a thread beside it."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        answer()
+        return
+    failures: list[BaseException] = []
+
+    def beside() -> None:
+        try:
+            answer()
+        except BaseException as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=beside, name="zoo-serve", daemon=True)
+    thread.start()
+    thread.join()
+    if failures:
+        raise failures[0]
 
 
 class _Server(uvicorn.Server):
