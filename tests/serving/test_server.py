@@ -166,6 +166,7 @@ BAD: dict[str, tuple[Callable[[bytes], tuple[bytes, str]], int, str]] = {
     "1,000 images": (lambda _: (form(*[("a.jpg", b"x")] * 1000), CUT), 413, "at most 8 images"),
     "no file": (lambda _: (form(), CUT), 422, "The form has no file"),
     "nothing chosen": (lambda _: (form(("", b"")), CUT), 422, "The form has no file"),
+    "many fields without a file": (lambda _: (form(*[("", b"")] * 101), CUT), 413, "more than 100 fields"),
     "an address": (lambda _: (b'{"url": "http://localhost/"}', "application/json"), 415, "never fetched"),
     "an address in a form": (
         lambda _: (b'--cut\r\nContent-Disposition: form-data; name="url"\r\n\r\nhttp://localhost/\r\n--cut--\r\n', CUT),
