@@ -479,6 +479,10 @@ def test_it_serves_in_a_thread_of_a_program(
             answers = [pool.submit(client.ask, load.raw(good)), pool.submit(other.ask, load.raw(whole))]
             assert [each.result().status for each in answers] == [200, 500]
         other.close()
+    # What is wrong with a request is answered; the log, which a stranger could fill, says nothing of it.
+    kind = "multipart/form-data; boundary=other"
+    assert client.ask(load.raw(form(("a.jpg", good)), kind)).status == 400
+    assert not [each.name for each in caplog.records if each.name.startswith(("python_multipart", "uvicorn"))]
     # More connections than may be are told to come again, and harm nobody that is connected.
     with monkeypatch.context() as patch:
         patch.setattr("zoo.serving.protocol.MOST_CONNECTIONS", 1)

@@ -198,8 +198,9 @@ def _finding(check: Check) -> str:
 
 
 def _answer(service: Service, listener: socket.socket, ready: Callable[[], None]) -> None:
-    # What a stranger sends is no fault of this server: uvicorn would log each as a warning.
-    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+    # What a stranger sends is no fault of this server: these would log each as a warning.
+    for name in ("uvicorn.error", "python_multipart"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     config = uvicorn.Config(
         make_app(service),
         http=GuardedProtocol,
