@@ -232,6 +232,24 @@ def test_other_addresses_and_methods_are_refused_with_the_nearest(served: Served
     assert ask(served, "/classes", b"", method="DELETE").status == 405
 
 
+def test_pages_of_other_sites_are_refused(served: Served, run: Path, pictures: list[Path]) -> None:
+    content = pictures[0].read_bytes()
+    crossing = {"Sec-Fetch-Site": "cross-site", "Origin": "http://evil.example"}
+    answer = ask(served, "/predict", form(("a.jpg", content)), CUT, **crossing)
+    assert (answer.status, answer.body["code"]) == (403, "other_site") and "Zoo-Digest" in answer.headers
+    for path, body in (("/predict", content), ("/classes", None), ("/", None)):
+        answer = ask(served, path, body, Host="evil.example")  # DNS rebinding
+        assert (answer.status, answer.body["code"]) == (403, "host") and "Next: zoo serve --allow-host" in str(answer)
+    assert ask(served, "/predict", content, Host=f"localhost:{served.port}").status == 200
+
+
+@pytest.mark.long
+def test_the_name_of_a_proxy_can_be_allowed(run: Path) -> None:
+    with serving(run, "--allow-host", "flowers.example", "--allow-host", "other.example") as served:
+        assert ask(served, "/classes", Host="other.example").status == 200
+        assert ask(served, "/classes", Host="evil.example").status == 403
+
+
 def test_what_is_no_http_is_answered_and_the_connection_closed(served: Served) -> None:
     for nonsense in (b"GIVE ME\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00", b"POST / HTTP/1.1\r\nA: " + b"x" * 70_000):
         with socket.create_connection(("127.0.0.1", served.port), timeout=10) as connection:

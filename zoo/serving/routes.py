@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from pydantic import BaseModel
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -23,6 +24,7 @@ from zoo.serving.page import Page, render
 from zoo.serving.problems import Problem, json_bytes
 from zoo.serving.reading import opened, read_uploads
 from zoo.serving.service import Service
+from zoo.serving.sites import Sites
 
 ADDRESSES = ("/", "/predict", "/explain", "/classes", "/healthz", "/readyz", "/metrics", "/openapi.json")
 TOP = 5
@@ -41,8 +43,8 @@ _NO_PAGE = "default-src 'none'; frame-ancestors 'none'"
 _log = logging.getLogger(__name__)
 
 
-def make_app(service: Service) -> ASGIApp:
-    """The application that answers requests with this service."""
+def make_app(service: Service, sites: Sites) -> ASGIApp:
+    """The application that answers requests with this service, other than those of other `sites`."""
     routes = _Routes(service)
     app = Starlette(
         routes=[
@@ -63,7 +65,7 @@ def make_app(service: Service) -> ASGIApp:
         },
     )
     app.router.redirect_slashes = False
-    return _Around(app, service)
+    return _Around(app, service, sites)
 
 
 class _Routes:
@@ -146,7 +148,11 @@ def _options(request: Request, known: tuple[str, ...]) -> Mapping[str, str]:
 
 async def _problem(_: Request, error: Exception) -> Response:
     assert isinstance(error, Problem)
-    return Response(error.body(), error.status, headers={**error.headers, "Content-Type": problems.MEDIA_TYPE})
+    return _answer_of(error)
+
+
+def _answer_of(problem: Problem) -> Response:
+    return Response(problem.body(), problem.status, headers={**problem.headers, "Content-Type": problems.MEDIA_TYPE})
 
 
 async def _http_problem(request: Request, error: Exception) -> Response:
@@ -186,8 +192,9 @@ def no_such_address(path: str) -> Problem:
 class _Around:
     """What every request gets: its headers, its count, and an answer where something broke."""
 
-    def __init__(self, app: Starlette, service: Service) -> None:
+    def __init__(self, app: Starlette, service: Service, sites: Sites) -> None:
         self._app = app
+        self._sites = sites
         self._service = service
         self._paths = {route.path for route in app.routes if isinstance(route, Route)}
 
@@ -206,8 +213,9 @@ class _Around:
             async with asyncio.timeout(self._service.limits.seconds):  # a client that reads nothing
                 await send(message)
 
+        refused = self._sites.problem_of(scope["method"], Headers(scope=scope))
         try:
-            await self._app(scope, receive, send_on)
+            await (self._app if refused is None else _answer_of(refused))(scope, receive, send_on)
         except TimeoutError:
             status = _LEFT
         except Exception:
