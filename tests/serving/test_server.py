@@ -261,6 +261,19 @@ def test_what_is_no_http_is_answered_and_the_connection_closed(served: Served) -
         json.loads(answer.partition(b"\r\n\r\n")[2])
 
 
+def test_a_request_with_two_lengths_is_answered_once_and_what_follows_it_is_not(served: Served) -> None:
+    first = (
+        b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", served.port), timeout=10) as connection:
+        connection.sendall(first + b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        answer = b""
+        while came := connection.recv(65536):
+            answer += came
+    assert answer.startswith(b"HTTP/1.1 400 ") and answer.count(b"HTTP/1.1 ") == 1
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["code"] == "malformed"
+
+
 def test_a_client_that_leaves_or_announces_too_much_harms_nobody(served: Served, pictures: list[Path]) -> None:
     content = pictures[0].read_bytes()
     for _ in range(5):

@@ -189,6 +189,15 @@ def no_such_address(path: str) -> Problem:
     return Problem(404, "not_found", text)
 
 
+def _two_lengths(headers: Headers) -> Problem | None:
+    """What is wrong with a request that states its length in two ways: a proxy may believe the other one, and take the
+    rest for somebody else's request (RFC 9112, 6.1)."""
+    if "transfer-encoding" not in headers or "content-length" not in headers:
+        return None
+    text = "The request has a Content-Length and a Transfer-Encoding. Next: send one of them."
+    return Problem(400, "malformed", text, headers={"Connection": "close"})
+
+
 class _Around:
     """What every request gets: its headers, its count, and an answer where something broke."""
 
@@ -213,7 +222,8 @@ class _Around:
             async with asyncio.timeout(self._service.limits.seconds):  # a client that reads nothing
                 await send(message)
 
-        refused = self._sites.problem_of(scope["method"], Headers(scope=scope))
+        headers = Headers(scope=scope)
+        refused = _two_lengths(headers) or self._sites.problem_of(scope["method"], headers)
         try:
             await (self._app if refused is None else _answer_of(refused))(scope, receive, send_on)
         except TimeoutError:
