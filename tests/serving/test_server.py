@@ -178,6 +178,14 @@ BAD: dict[str, tuple[Callable[[bytes], tuple[bytes, str]], int, str]] = {
     "another boundary": (lambda good: (form(("a.jpg", good)), CUT.replace("cut", "other")), 400, "is not multipart"),
     "a form that does not end": (lambda good: (form(("a.jpg", good), end=b""), CUT), 400, "before the last boundary"),
     "many scans": (lambda _: (many_scans(64, 200), "image/jpeg"), 422, "more than 100 scans"),
+    "many scans after a thumbnail": (
+        lambda _: (
+            many_scans(64, 200).replace(b"\xff\xd8", b"\xff\xd8\xff\xfe\0\x06\xff\xd9\xff\xd9", 1),
+            "image/jpeg",
+        ),
+        422,
+        "more than 100 scans",
+    ),
     "an EPS": (
         lambda _: (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", ""),
         422,
@@ -213,9 +221,14 @@ def test_of_a_request_with_one_bad_image_none_is_classified_and_all_bad_ones_are
     assert "No image of the request was classified" in answer.body["detail"]
 
 
-def test_a_progressive_jpeg_is_an_image_as_any_other(served: Served) -> None:
+def test_a_progressive_jpeg_and_one_with_a_film_behind_it_are_images_as_any_other(served: Served) -> None:
     for scans in (0, 20):
         assert ask(served, "/predict", many_scans(64, scans)).status == 200
+    mark = b"\xff\xda\0\0" * 4000
+    assert ask(served, "/predict", many_scans(64, 0) + mark).status == 200
+    noted = io.BytesIO()
+    Image.new("RGB", (64, 64)).save(noted, "JPEG", comment=mark)
+    assert ask(served, "/predict", noted.getvalue()).status == 200
 
 
 def test_names_are_kept_as_they_were_sent(served: Served, pictures: list[Path]) -> None:
