@@ -6,9 +6,9 @@ import random
 
 import pytest
 from scipy import stats
-from zoo.comparing.significance import mcnemar
 from zoo.data.check.shortcut import find_shortcuts
 from zoo.evaluation.metrics import wilson_interval
+from zoo.evaluation.significance import mcnemar
 
 DRAWS = random.Random(0)
 

@@ -15,11 +15,11 @@ import zoo
 from tests.conftest import Zoo
 from tests.reporting.test_page import CHROMIUM, browse
 from zoo.comparing.differences import differences_between, value_of
-from zoo.comparing.significance import Outcomes, bootstrap, holm, mcnemar, smallest_shown
 from zoo.data.sample import sample_image
 from zoo.errors import Refused
 from zoo.evaluation.metrics import wilson_interval
 from zoo.evaluation.predictions import ImagePrediction, from_csv, to_csv
+from zoo.evaluation.significance import Outcomes, bootstrap, holm, mcnemar, smallest_shown
 from zoo.registry.registry import default_registry
 from zoo.specs.plan import Plan
 

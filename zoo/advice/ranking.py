@@ -14,10 +14,10 @@ from zoo import text
 from zoo.advice.candidate_backbones import CandidateBackbone, LeftOut
 from zoo.advice.latency import Latency
 from zoo.advice.rounds import outcomes, p_value
-from zoo.comparing.significance import ALPHA, Interval, bootstrap, holm, smallest_shown
 from zoo.data.dataset import Dataset
 from zoo.display.blocks import Block, Line, TextTable, blocks_html
 from zoo.evaluation.metrics import Share, wilson_interval
+from zoo.evaluation.significance import ALPHA, Interval, bootstrap, holm, smallest_shown
 from zoo.planning.request import Request
 from zoo.probes.cross_validation import OutOfFold
 from zoo.registry.session import of_session

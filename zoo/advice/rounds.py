@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from zoo.comparing.significance import Outcomes, mcnemar
+from zoo.evaluation.significance import Outcomes, mcnemar
 
 FIRST, GROWTH = 512, 4
 """Images of the first round, and how many times as many the next ones have. Both keep samples whole blocks of the cache

@@ -10,9 +10,9 @@ from zoo.comparing.comparison import ComparedRun, Comparison, PairedTest, RunPai
 from zoo.comparing.conclusion import cautions_of, conclusion_of
 from zoo.comparing.differences import differences_between
 from zoo.comparing.pairing import SPLITS, Contents, Pair, outcomes_of, pairs_of
-from zoo.comparing.significance import ALPHA, bootstrap, holm, mcnemar, smallest_shown
 from zoo.errors import Refused
 from zoo.evaluation.metrics import wilson_interval
+from zoo.evaluation.significance import ALPHA, bootstrap, holm, mcnemar, smallest_shown
 from zoo.registry.registry import Registry
 from zoo.reporting.record import RunRecord, read_run
 from zoo.specs.plan import Plan

@@ -8,8 +8,8 @@ from typing import Any
 
 from zoo.comparing.differences import Differences, value_of
 from zoo.comparing.pairing import SPLITS
-from zoo.comparing.significance import ALPHA, Interval, Outcomes
 from zoo.evaluation.metrics import Share
+from zoo.evaluation.significance import ALPHA, Interval, Outcomes
 from zoo.reporting.record import RunRecord
 from zoo.specs.drawn import drawn
 from zoo.specs.run_result import kept_in_words
