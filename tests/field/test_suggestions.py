@@ -37,7 +37,7 @@ from zoo.errors import ArtefactError, RecipeError, RunError, ZooError, meant, ne
 from zoo.evaluation.confusion_table import class_index
 from zoo.events import silent
 from zoo.exporting.export import export
-from zoo.exporting.formats import FORMATS
+from zoo.exporting.formats import FORMATS, ExportRequest
 from zoo.model.devices import available_devices, choose_device
 from zoo.planning.precision import check_precision
 from zoo.registry.catalogue import SORTS
@@ -375,7 +375,7 @@ def set_key(word: str) -> None:
 def export_nothing(place: Path, to: str) -> None:
     """Ask for a format; that there is no artefact is noticed after it."""
     with contextlib.suppress(ArtefactError):
-        export(place / "no artefact", to, None, default_registry(), lambda _: None)
+        export(place / "no artefact", ExportRequest(to=to), None, default_registry(), lambda _: None)
 
 
 def new_plugin(place: Path, kind: str, name: str) -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from zoo.artefact.classifier import Classifier
     from zoo.artefact.evaluate import Evaluation
     from zoo.exporting.export import Exported
+    from zoo.exporting.run_images import RunOrigin
     from zoo.model.model import ZooModel
     from zoo.specs.backbone import BackboneSpec
     from zoo.specs.data import DataLike
@@ -127,6 +128,10 @@ def export(
     *,
     to: str,
     out: str | Path | None = None,
+    input: str = "tensor",
+    int8: bool = False,
+    max_loss: float | None = None,
+    data: DataLike | None = None,
     backbone: str | BackboneSpec | nn.Module | None = None,
     head: str | HeadSpec | HeadCallable | None = None,
     on_event: Report = silent,
@@ -147,20 +152,42 @@ def export(
             `torchvision`: a state dict for `torchvision.models.NAME(num_classes=N)`.
             The last two are for that library's backbones with a head of one linear layer.
         out: Path to write, which must not exist. Default: beside the artefact.
+        input: Of ONNX: `tensor`, preprocessed images; or `image`, a folder whose `model.onnx` takes pictures
+            `uint8[N, H, W, 3]` of any size and gives `probabilities[N, classes]` (and `logits`), with class names and
+            examples for Python and JavaScript. It is compared with Pillow's preprocessing on validation images of the
+            run and on generated ones; at least 99.5 % must get the same class.
+        int8: Of ONNX: whether it computes in 8 bits. They are calibrated on 128 training images of the run (at least
+            16), and judged beside float32 on its validation images; where they lose too much, the layers that lose most
+            stay in float32.
+        max_loss: Points of accuracy that `int8` may lose. Default: 1.
+        data: Where the images of the run are now, or the object in memory that it was trained on. Default: where the
+            run found them. They must be the same images.
         backbone: As for `load`.
         head: As for `load`.
 
     Raises:
-        Refused: The format cannot hold this classifier, `out` exists, or a package of the extra `export` is missing.
-        OptionError: No such format; for `pt2`, an `out` that does not end in .pt2.
+        Refused: The format cannot hold this classifier, `out` exists, a package of the extra `export` is missing, or
+            there is too little to calibrate `int8` on.
+        OptionError: No such format; for `pt2`, an `out` that does not end in .pt2; options that do not go together.
         ArtefactError: Not an artefact, a damaged one, or one that the exporter cannot trace.
-        CheckFailed: The export's logits differ from the original's.
+        DataError: `int8` needs images of the run that are gone, or are others by now.
+        CheckFailed: The export's logits differ from the original's; it prepares pictures in another way; or `int8`
+            loses more than `max_loss`.
     """
     from zoo.exporting.export import export as write
+    from zoo.exporting.formats import ExportRequest
 
+    asked = ExportRequest(to=to, input=input, int8=int8, max_loss=max_loss)
+    if data is not None and not asked.needs_run:
+        raise OptionError(
+            "data are the images that --input image and --int8 are compared on, and neither was asked for.\n"
+            "Next: leave data out."
+        )
     place = None if out is None else Path(out).expanduser()
     folder = _artefact(path)
-    return write(folder, to, place, with_objects_of_classifier(folder, registry, backbone, head), on_event)
+    known = with_objects_of_classifier(folder, registry, backbone, head)
+    origin = _origin(folder, data, known, on_event) if asked.needs_run else None
+    return write(folder, asked, place, known, on_event, origin=origin)
 
 
 @checked_arguments({"report": "on_event"})
@@ -270,6 +297,29 @@ def pull(repo: str, out: str | Path, *, revision: str | None = None) -> Path:
     from zoo.artefact.hub import pull as fetch
 
     return fetch(repo, Path(out).expanduser(), revision=revision)
+
+
+def _origin(path: Path, data: DataLike | None, registry: Registry, on_event: Report) -> RunOrigin | None:
+    """The run whose folder `path` is, or in whose folder it is; None for a saved classifier alone.
+
+    Raises OptionError for data without a run, DataError for an object that is no data.
+    """
+    from zoo.artefact.config import FOLDER
+    from zoo.exporting.run_images import RunOrigin
+    from zoo.training.run_folder import PLAN
+    from zoo.training.stored_plan import read_plan
+
+    whole = path.absolute()
+    for run in (path, whole.parent if whole.name == FOLDER else path):
+        if (run / PLAN).is_file():
+            place, known = with_data(data, registry, on_event)
+            return RunOrigin(path=run, plan=read_plan(run), registry=known, data=place)
+    if data is not None:
+        raise OptionError(
+            f"data are the images of a run, and {path} is a saved classifier without its run.\n"
+            "Next: give the run folder, or leave data out."
+        )
+    return None
 
 
 def _artefact(path: str | Path) -> Path:

@@ -26,10 +26,13 @@ from zoo.cli.options import (
     Estimate,
     EvaluationData,
     ExportFormat,
+    ExportInput,
     ExportOut,
     Images,
     Inference,
+    Int8,
     Json,
+    MaxLoss,
     MovedData,
     NoReport,
     Observer,
@@ -252,11 +255,20 @@ def predict(
 
 @app.command()
 def export(
-    ctx: typer.Context, artefact: Artefact, to: ExportFormat, out: ExportOut = None, as_json: Json = False
+    ctx: typer.Context,
+    artefact: Artefact,
+    to: ExportFormat,
+    out: ExportOut = None,
+    input: ExportInput = "tensor",
+    int8: Int8 = False,
+    max_loss: MaxLoss = None,
+    data: MovedData = None,
+    as_json: Json = False,
 ) -> None:
     """Write a saved classifier in a format that needs no zoo.
 
-    The file is kept only if its logits match those of the original.
+    The file is kept only if its logits match those of the original. For ONNX, --input image puts the preprocessing into
+    the graph, and --int8 makes it small; both are compared on images of the run.
     """
     start_computing("zoo.exporting.export")
     import zoo
@@ -264,7 +276,16 @@ def export(
     from zoo.cli.result import print_export
 
     with RunDisplay(ctx.obj, as_json=as_json) as display:
-        exported = zoo.export(artefact, to=to, out=out, on_event=display.report)
+        exported = zoo.export(
+            artefact,
+            to=to,
+            out=out,
+            input=input,
+            int8=int8,
+            max_loss=max_loss,
+            data=data,
+            on_event=display.report,
+        )
     print_export(exported, ctx.obj, as_json=as_json)
 
 

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from zoo.errors import OptionError
-from zoo.exporting.formats import FORMATS
+from zoo.exporting.formats import FORMATS, MAX_LOSS
 from zoo.planning.request import Request, make_request, parse_input_size
 from zoo.text import shell_word
 
@@ -163,6 +163,15 @@ ExportFormat = Annotated[str, typer.Option("--to", help=f"One of {', '.join(FORM
 ExportOut = Annotated[
     Path | None,
     typer.Option("--out", help="Where to; must not exist. Default: beside the artefact.", show_default=False),
+]
+ExportInput = Annotated[
+    str,
+    typer.Option("--input", help="tensor: preprocessed images. image, for ONNX: pictures of any size, as a folder."),
+]
+Int8 = Annotated[bool, typer.Option("--int8", help="ONNX in 8 bits, calibrated on the run's training images.")]
+MaxLoss = Annotated[
+    float | None,
+    typer.Option(help=f"Points of accuracy that --int8 may lose. [default: {MAX_LOSS:g}]", show_default=False),
 ]
 MovedData = Annotated[
     Path | None,

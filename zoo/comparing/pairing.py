@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from zoo.data.dataset import ImageFile
-from zoo.errors import Refused
+from zoo.data.sources import DataLocation, read_dataset
+from zoo.errors import Refused, ZooError
 from zoo.evaluation.predictions import ImagePrediction
 from zoo.evaluation.significance import Outcomes
-from zoo.planning.images_of_plan import digest_of_file, images_of_plan
 from zoo.registry.registry import Registry
 from zoo.registry.session import of_session
 from zoo.reporting.record import RunRecord
+from zoo.specs.data import FOLDER
 from zoo.specs.plan import Plan
 from zoo.specs.run_result import OUT_OF_FOLD
 
@@ -50,13 +52,25 @@ class Contents:
         return self._of_plan[key]
 
     def _read(self, plan: Plan) -> dict[str, str] | None:
-        found = images_of_plan(plan, self._registry, digest=self._digest)
-        return None if found is None else dict(found.contents)
+        try:
+            path, reader = Path(plan.data.path), plan.data.reader
+            source = None if reader == FOLDER else self._registry.data_source(reader)
+            location = DataLocation(str(path), path, source)
+            dataset = read_dataset(location, seed=plan.seed, folds=plan.folds is not None)
+            # The plan's digest covers readable files only.
+            dataset = dataset.without(
+                {file: detail for file, reason, detail in plan.data.skipped if reason == "unreadable"}
+            )
+            files = [file for split in dataset.splits.values() for file in split]
+            contents = {file.relative: self._digest(file) for file in files}
+        except (ZooError, OSError):
+            return None
+        return contents if dataset.digest(contents) == plan.data.digest else None
 
     def _digest(self, file: ImageFile) -> str:
         place = file.path, file.relative if file.reader else ""
         if place not in self._digests:
-            self._digests[place] = digest_of_file(file)
+            self._digests[place] = hashlib.sha256(file.content()).hexdigest()
         return self._digests[place]
 
 

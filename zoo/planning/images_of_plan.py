@@ -1,65 +1,109 @@
-"""The images of a run, found again from its plan, and known to be the same ones by the plan's digest."""
+"""The images that a run was trained and validated on, read again and known by the digest in its plan."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from zoo.data.dataset import Dataset, ImageFile
-from zoo.data.sources import DataLocation, read_dataset
-from zoo.errors import ZooError
+from zoo.data.prefetch import prefetch, resolve_workers
+from zoo.data.sources import data_exists
+from zoo.errors import DataError, Refused
+from zoo.events import Progress, Report
+from zoo.planning.request import Request
+from zoo.planning.resolve import dataset_of
 from zoo.registry.registry import Registry
-from zoo.specs.data import FOLDER
+from zoo.registry.session import of_session
 from zoo.specs.plan import Plan
+from zoo.text import shell_word
 
-
-@dataclass(frozen=True, slots=True)
-class PlannedImages:
-    """The images that a run used, in its splits."""
-
-    dataset: Dataset
-    """Without the files that could not be read then."""
-    contents: Mapping[str, str]
-    """SHA-256 of each file, by relative path."""
-
-
-def digest_of_file(file: ImageFile) -> str:
-    """SHA-256 of the bytes of an image. Raises DataError where they cannot be read."""
-    return hashlib.sha256(file.content()).hexdigest()
+_AHEAD = 4
+"""Files for each thread that are read before they are needed."""
 
 
 def images_of_plan(
     plan: Plan,
+    run: Path,
     registry: Registry,
+    report: Report,
     *,
-    place: DataLocation | None = None,
-    digest: Callable[[ImageFile], str] = digest_of_file,
-) -> PlannedImages | None:
-    """Read the images of a plan again; None if some are missing or have changed.
-
-    Plans store one digest of all images together. So every file is read, and the images are trusted only if they give
-    that digest: same files, labels and splits.
+    data: Path | None,
+    call: str,
+    workers: int | None = None,
+) -> Dataset:
+    """Read the data set of a plan again. Every file is read, and none is decoded.
 
     Args:
-        plan: The plan of a run.
+        plan: The plan.
+        run: Its run folder, for messages.
         registry: The data sources.
-        place: Where the images are now. Default: where the plan says.
-        digest: Gives the SHA-256 of a file, for callers that remember some.
+        report: Called with Progress and Note.
+        data: Where the data are now; None: where the plan says.
+        call: How the public function is called with the data of an object in Python, for messages.
+        workers: Number of threads; default: one per core, at most eight.
+
+    Raises:
+        DataError: The data are not there, cannot be read, or are not those of the plan.
     """
-    try:
-        dataset = read_dataset(place or _planned_place(plan, registry), seed=plan.seed, folds=plan.folds is not None)
-        # The plan's digest covers readable files only.
-        dataset = dataset.without(
-            {file: detail for file, reason, detail in plan.data.skipped if reason == "unreadable"}
+    if data is None and of_session(plan.data.reader):
+        raise DataError(
+            f"{run} was trained on an object in Python ({plan.data.path}), which no name finds again.\n"
+            f"Next: give the same object in Python: {call}."
         )
-        contents = {file.relative: digest(file) for files in dataset.splits.values() for file in files}
-    except (ZooError, OSError):
-        return None
-    return PlannedImages(dataset, contents) if dataset.digest(contents) == plan.data.digest else None
+    if data is None and not plan.data.sample and not data_exists(Path(plan.data.path)):
+        raise DataError(
+            f"The images of {run} are not where they were: there is no {plan.data.path}.\n"
+            "Next: say where they are now, with --data PATH"
+        )
+    stored = None if plan.data.sample else Path(f"{plan.data.reader}:{plan.data.path}")
+    place = data or stored
+    classes = len(plan.classes) if place is None else None  # what the sample set is made from
+    request = Request(backbone=plan.backbone.asked, classes=classes, data=place, seed=plan.seed)
+    try:
+        dataset = dataset_of(request, registry, report)
+    except (DataError, Refused) as error:
+        if data is not None:
+            raise
+        raise DataError(
+            f"The images of {run} cannot be read again: {error}\nIf they are in another place by now: --data PATH"
+        ) from error
+    # The plan's digest covers the files that could be read.
+    unreadable = {file: detail for file, reason, detail in plan.data.skipped if reason == "unreadable"}
+    dataset = dataset.without(unreadable)
+    digest = dataset.digest(_contents(dataset, resolve_workers(workers), report))
+    if digest != plan.data.digest:
+        raise DataError(_other_images(dataset, plan, run, digest, where=str(data or plan.data.path)))
+    return dataset
 
 
-def _planned_place(plan: Plan, registry: Registry) -> DataLocation:
-    path, reader = Path(plan.data.path), plan.data.reader
-    return DataLocation(str(path), path, None if reader == FOLDER else registry.data_source(reader))
+def _contents(dataset: Dataset, workers: int, report: Report) -> dict[str, str]:
+    """SHA-256 of the bytes of every file, by relative path."""
+    files = [file for split in dataset.splits.values() for file in split]
+    contents = {}
+    with ThreadPoolExecutor(workers, thread_name_prefix="zoo-read") as pool:
+        for done, (file, digest) in enumerate(
+            zip(files, prefetch(pool, _digest, files, ahead=_AHEAD * workers), strict=True), start=1
+        ):
+            contents[file.relative] = digest
+            report(Progress(task="read images", done=done, total=len(files)))
+    return contents
+
+
+def _digest(file: ImageFile) -> str:
+    return hashlib.sha256(file.content()).hexdigest()
+
+
+def _other_images(dataset: Dataset, plan: Plan, run: Path, digest: str, *, where: str) -> str:
+    counts, planned = dataset.counts(), plan.data.images
+    differing = [
+        f"{sum(counts.get(split, ()))} images in {split} instead of {sum(planned.get(split, ()))}"  # type: ignore[call-overload]
+        for split in dict.fromkeys([*planned, *counts])
+        if list(counts.get(split, ())) != list(planned.get(split, ()))  # type: ignore[call-overload]
+    ]
+    found = ", ".join(differing) or f"as many images, but other names or contents (digest {digest[:12]})"
+    return (
+        f"{where} does not hold the images that {run} was trained and validated on (digest {plan.data.digest[:12]}): "
+        f"{found}.\nNext: restore them, or say where they are: --data PATH. Where they have changed for good, train "
+        f"the runs again; zoo report {shell_word(run)} writes a page with the command."
+    )
