@@ -213,7 +213,6 @@ def print_export(exported: Exported, verbosity: Verbosity, *, as_json: bool) -> 
         f"compared: batches of {sizes} images give the original's logits within {exported.largest_difference:.2g} "
         f"(they go up to {exported.largest_logit:.3g}; {exported.tolerance:g} of that is allowed)"
     )
-    for compared in (exported.pictures, exported.int8):
-        if compared is not None:
-            print(f"compared: {compared}")
+    for name, compared in exported.comparisons().items():
+        print(f"{name}: {compared}")
     print(f"load: {exported.how}")

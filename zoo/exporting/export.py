@@ -48,13 +48,14 @@ class Exported:
     tolerance: float
     """Largest difference allowed, as a share of the largest logit."""
     pictures: PictureComparison | None = None
-    """Of an export that takes pictures: beside Pillow's preprocessing."""
+    """Of an export that takes pictures: beside Pillow's preprocessing, in float32."""
+    pictures_int8: PictureComparison | None = None
+    """The same in 8 bits, where the export is in 8 bits."""
     int8: Int8Comparison | None = None
     """Of an export in 8 bits: beside float32. The logits above are then those of the float32 that it was made from."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
-        further = {"pictures": self.pictures, "int8": self.int8}
         return {
             "path": str(self.path),
             "to": self.to,
@@ -63,8 +64,13 @@ class Exported:
             "largest_difference": self.largest_difference,
             "largest_logit": self.largest_logit,
             "tolerance": self.tolerance,
-            **{name: compared.to_dict() for name, compared in further.items() if compared is not None},
+            **{name: compared.to_dict() for name, compared in self.comparisons().items()},
         }
+
+    def comparisons(self) -> dict[str, PictureComparison | Int8Comparison]:
+        """What `--input image` and `--int8` were compared with, by name; empty for other exports."""
+        further = {"pictures": self.pictures, "pictures_int8": self.pictures_int8, "int8": self.int8}
+        return {name: compared for name, compared in further.items() if compared is not None}
 
 
 def export(
@@ -128,6 +134,7 @@ def export(
         largest_logit=difference.scale,
         tolerance=difference.tolerance,
         pictures=written.pictures,
+        pictures_int8=written.pictures_int8,
         int8=written.int8,
     )
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from zoo.exporting.comparisons import Int8Comparison, PictureComparison
 from zoo.exporting.source import ExportSource
@@ -50,16 +50,15 @@ pixels go in as they are.
 - `{classes}`: the class names in the order of the probabilities; they are in the file's metadata, too
 - `{python}`: `python {python} PICTURE`
 - `{javascript}`: a function for onnxruntime-web, in a page or in node
-- `{comparison}`: how the file was compared before it was kept
+- `{comparison}`: how the file was compared before it was kept, which is this in words:
 
-{pictures}.
-{int8}"""
+{compared}"""
 
 
 def write_folder(
-    folder: Path, file: str, source: ExportSource, pictures: PictureComparison, int8: Int8Comparison | None
+    folder: Path, file: str, source: ExportSource, compared: Mapping[str, PictureComparison | Int8Comparison]
 ) -> None:
-    """Write everything that lies beside `file` in the folder."""
+    """Write everything that lies beside `file` in the folder; `compared` has what was found, by name."""
     named = {
         "file": file,
         "classes": CLASSES,
@@ -68,15 +67,11 @@ def write_folder(
         "comparison": COMPARISON,
         "backbone": source.config.backbone.name,
         "count": len(source.config.classes),
-        "pictures": pictures,
-        "int8": f"\n{int8}.\n" if int8 else "",
+        "compared": "".join(f"- `{name}`: {found}\n" for name, found in compared.items()),
     }
-    compared: dict[str, Any] = {"pictures": pictures.to_dict()}
-    if int8 is not None:
-        compared["int8"] = int8.to_dict()
     texts = {
         CLASSES: json_text(list(source.config.classes)),
-        COMPARISON: json_text(compared),
+        COMPARISON: json_text({name: found.to_dict() for name, found in compared.items()}),
         PYTHON: _PYTHON.format(**named),
         JAVASCRIPT: _JAVASCRIPT.format(**named),
         README: _README.format(**named),

@@ -9,13 +9,12 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import onnx
 from torch import Tensor
 
 from zoo.events import Progress, Report
-from zoo.exporting.comparisons import Int8Comparison, PictureComparison
+from zoo.exporting.comparisons import LEAST_EQUAL, LEAST_EQUAL_INT8, Int8Comparison, PictureComparison
 from zoo.exporting.formats import ExportRequest
 from zoo.exporting.int8 import write_int8
 from zoo.exporting.onnx_file import (
@@ -98,27 +97,42 @@ def write(
             return Written(run=runner(open_session(path)), how=HOW, int8=int8)
         # Under another name: nobody should prepare the pictures a second time.
         metadata["preprocessing_in_graph"] = metadata.pop("preprocessing")
+        pictures = _Pictures(source, work, origin, report)
+        in_float32 = pictures.compare(work / "traced" / FILE, LEAST_EQUAL)
+        in_int8 = pictures.compare(core, LEAST_EQUAL_INT8) if int8 else None
+        compared = {"pictures": in_float32, "pictures_int8": in_int8, "int8": int8}
+        metadata["pictures"] = as_metadata(in_float32.to_dict())
         path.mkdir()
-        model = with_preprocessing(onnx.load(core), preprocessing)
-        _save(model, path / FILE, metadata)
-        pictures = _compare(path / FILE, runner(open_session(core)), source, origin, report)
-        metadata["pictures"] = as_metadata(pictures.to_dict())
-        _save(model, path / FILE, metadata)
-        write_folder(path, FILE, source, pictures, int8)
+        _save(with_preprocessing(onnx.load(core), preprocessing), path / FILE, metadata)
+        write_folder(path, FILE, source, {name: found for name, found in compared.items() if found is not None})
     how = f'onnxruntime.InferenceSession("{{path}}/{FILE}").run(["probabilities"], {{{{"pictures": pictures}}}})'
-    return Written(run=float32, how=how, pictures=pictures, int8=int8)
+    return Written(run=float32, how=how, pictures=in_float32, pictures_int8=in_int8, int8=int8)
 
 
-def _compare(
-    path: Path, core: Callable[[Tensor], Tensor], source: ExportSource, origin: RunOrigin | None, report: Report
-) -> PictureComparison:
-    """Compare the file that takes pictures with its own core on pictures that Pillow prepared."""
-    dataset = origin.images_if_there(report) if origin is not None else None
-    split, files = to_judge(dataset, MOST_REAL) if dataset is not None else ("", [])
-    return compare_pictures(open_session(path), core, source.model.preprocessing, files, split, report)
+class _Pictures:
+    """What exports that take pictures are compared on."""
+
+    def __init__(self, source: ExportSource, work: Path, origin: RunOrigin | None, report: Report) -> None:
+        dataset = origin.images_if_there(report) if origin is not None else None
+        self._split, self._files = to_judge(dataset, MOST_REAL) if dataset is not None else ("", [])
+        self._preprocessing, self._work, self._report = source.model.preprocessing, work, report
+
+    def compare(self, core: Path, least: float) -> PictureComparison:
+        """Compare a file with the preprocessing before it with the file alone, on pictures that Pillow prepared."""
+        whole = self._work / "whole.onnx"
+        _save(with_preprocessing(onnx.load(core), self._preprocessing), whole, {})
+        return compare_pictures(
+            open_session(whole),
+            runner(open_session(core)),
+            self._preprocessing,
+            self._files,
+            self._split,
+            self._report,
+            least=least,
+        )
 
 
-def _save(model: onnx.ModelProto, path: Path, metadata: dict[str, Any]) -> None:
+def _save(model: onnx.ModelProto, path: Path, metadata: dict[str, str]) -> None:
     del model.metadata_props[:]
     onnx.helper.set_model_props(model, metadata)
     onnx.save(model, path)

@@ -18,7 +18,7 @@ from zoo.data.sample import sample_image
 from zoo.data.transform import transform
 from zoo.errors import CheckFailed, DataError
 from zoo.events import Progress, Report
-from zoo.exporting.comparisons import LEAST_EQUAL, PictureComparison
+from zoo.exporting.comparisons import PictureComparison
 from zoo.exporting.onnx_preprocessing import PICTURES
 from zoo.specs.preprocessing import Preprocessing
 
@@ -37,6 +37,8 @@ def compare_pictures(
     files: Sequence[ImageFile],
     split: str,
     report: Report,
+    *,
+    least: float,
 ) -> PictureComparison:
     """Compare an export that takes pictures with the same classifier on pictures that Pillow prepared.
 
@@ -47,8 +49,9 @@ def compare_pictures(
         files: Images of the run; generated pictures of odd sizes come in addition.
         split: Their split.
         report: Called with Progress.
+        least: Share of the pictures, 0 to 1, that must get the same class.
 
-    Raises CheckFailed where fewer than `LEAST_EQUAL` of the pictures get the same class.
+    Raises CheckFailed where fewer of the pictures get the same class.
     """
     odd = _BESIDE if files else _ALONE
     total = len(files) + odd
@@ -68,11 +71,16 @@ def compare_pictures(
     if compared < total:
         report(Progress(task="compare pictures", done=total, total=total))
     found = PictureComparison(
-        pictures=compared, real=real, split=split if real else "", equal=equal, largest_difference=largest
+        pictures=compared,
+        real=real,
+        split=split if real else "",
+        equal=equal,
+        largest_difference=largest,
+        least_equal=least,
     )
-    if found.share < LEAST_EQUAL or not math.isfinite(largest):
+    if found.share < least or not math.isfinite(largest):
         raise CheckFailed(
-            f"The export prepares pictures in another way than zoo: {found}; {LEAST_EQUAL:.1%} is the least. It was "
+            f"The export prepares pictures in another way than zoo: {found}; {least:.1%} is the least. It was "
             "not kept.\nNext: --to onnx without --input image, and prepare pictures as the file's metadata say."
         )
     return found

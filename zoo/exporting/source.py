@@ -58,7 +58,9 @@ class Written:
     how: str
     """Python code that loads it; `{path}` stands for its path."""
     pictures: PictureComparison | None = None
-    """Of an export that takes pictures: beside Pillow's preprocessing."""
+    """Of an export that takes pictures: beside Pillow's preprocessing, in float32."""
+    pictures_int8: PictureComparison | None = None
+    """The same in 8 bits, where the export is in 8 bits."""
     int8: Int8Comparison | None = None
     """Of an export in 8 bits: beside float32."""
 
