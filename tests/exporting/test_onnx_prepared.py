@@ -15,8 +15,8 @@ import pytest
 import zoo
 from PIL import Image
 from tests.conftest import Zoo
-from zoo.errors import CheckFailed, DataError, OptionError, Refused
-from zoo.specs.preprocessing import Preprocessing
+from zoo.errors import DataError, OptionError, Refused
+from zoo.events import Note
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -121,6 +121,7 @@ console.log(JSON.stringify(await classify(session, classes, picture)));
     assert [value for _, value in printed] == pytest.approx([value for _, value in expected.top], abs=0.01)
 
 
+@pytest.mark.long
 def test_without_images_of_a_run_generated_pictures_are_compared(
     run: Path, data: Path, tmp_path: Path, zoo_inside: Zoo
 ) -> None:
@@ -135,7 +136,7 @@ def test_without_images_of_a_run_generated_pictures_are_compared(
         said: list[Any] = []
         other = zoo.export(run, to="onnx", input="image", out=tmp_path / "gone", on_event=said.append)
         assert other.pictures is not None and other.pictures.real == 0
-        (note,) = [event.text for event in said if isinstance(event, zoo.Note)]
+        (note,) = [event.text for event in said if isinstance(event, Note)]
         assert "generated pictures alone" in note and "--data PATH" in note
         found_again = zoo.export(run, to="onnx", input="image", out=tmp_path / "moved", data=moved)
         assert found_again.pictures is not None and found_again.pictures.real == 18
@@ -145,23 +146,6 @@ def test_without_images_of_a_run_generated_pictures_are_compared(
     finally:
         moved.rename(data)
     assert not (tmp_path / "changed").exists()
-
-
-def test_an_export_that_prepares_pictures_in_another_way_is_not_kept(
-    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from zoo.exporting import onnx_prepared
-    from zoo.exporting.onnx_preprocessing import with_preprocessing
-
-    def without_crop(model: Any, preprocessing: Preprocessing) -> Any:
-        """As in timm's issue: 0 to 1 in place of the normalisation, and no crop."""
-        other = Preprocessing(**{**preprocessing.__dict__, "mean": (0.0,) * 3, "std": (1.0,) * 3, "resize": "exact"})
-        return with_preprocessing(model, other)
-
-    monkeypatch.setattr(onnx_prepared, "with_preprocessing", without_crop)
-    with pytest.raises(CheckFailed, match=r"in another way than zoo: \d+ of 42 pictures(?s:.*)not kept"):
-        zoo.export(run, to="onnx", input="image", out=tmp_path / "classifier")
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_does_not_go_together_is_refused_before_anything_runs(run: Path, tmp_path: Path) -> None:
@@ -185,6 +169,7 @@ def test_what_does_not_go_together_is_refused_before_anything_runs(run: Path, tm
         zoo.export(shutil.copytree(run / "model", tmp_path / "alone"), to="onnx", input="image", data=tmp_path)
 
 
+@pytest.mark.long
 def test_a_head_that_no_file_of_a_library_holds_goes_into_onnx_with_pictures(few: Path, tmp_path: Path) -> None:
     run = trained(few, tmp_path / "run", backbone="timm/test_vit", head="attention_pool", epochs=1)
     with pytest.raises(Refused, match="What works: --to onnx"):

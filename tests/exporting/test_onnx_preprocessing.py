@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.exporting.graphs import passing_on
 from zoo.data.sample import sample_image
 from zoo.data.transform import transform
 from zoo.errors import Refused
@@ -19,15 +20,6 @@ SIZES = ((208, 176), (101, 100), (40, 33), (64, 64), (30, 200), (203, 31), (1, 1
 """Width and height in pixels of the pictures: as they are drawn, odd, small, long, narrow."""
 TARGETS = (((73, 73), (64, 64)), ((60, 60), (64, 64)), ((80, 56), (64, 48)), ((64, 64), (67, 91)))
 """What pictures are resized to, and the crop: smaller, larger, not square."""
-
-
-def passing_on(height: int, width: int) -> Any:
-    """A model whose logits are the images that it gets, images[N, 3, H, W] -> logits[N, 3 * H * W]."""
-    images = onnx.helper.make_tensor_value_info("images", onnx.TensorProto.FLOAT, ["batch", 3, height, width])
-    logits = onnx.helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, ["batch", 3 * height * width])
-    node = onnx.helper.make_node("Flatten", ["images"], ["logits"], axis=1)
-    graph = onnx.helper.make_graph([node], "graph", [images], [logits])
-    return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10)
 
 
 def grey_levels_apart(preprocessing: Preprocessing, sizes: Sequence[tuple[int, int]] = SIZES) -> list[Any]:

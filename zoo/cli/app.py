@@ -277,14 +277,7 @@ def export(
 
     with RunDisplay(ctx.obj, as_json=as_json) as display:
         exported = zoo.export(
-            artefact,
-            to=to,
-            out=out,
-            input=input,
-            int8=int8,
-            max_loss=max_loss,
-            data=data,
-            on_event=display.report,
+            artefact, to=to, out=out, input=input, int8=int8, max_loss=max_loss, data=data, on_event=display.report
         )
     print_export(exported, ctx.obj, as_json=as_json)
 

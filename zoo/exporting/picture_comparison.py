@@ -95,10 +95,10 @@ def _pictures(files: Sequence[ImageFile], odd: int) -> Iterator[tuple[Image.Imag
             continue  # as the run left it out
         yield picture, True
     for number in range(odd):
-        yield _odd_picture(number), False
+        yield odd_picture(number), False
 
 
-def _odd_picture(number: int) -> Image.Image:
+def odd_picture(number: int) -> Image.Image:
     """A picture of the sample set, the same on every machine: of an odd size, some rotated, some grey."""
     generator = random.Random(f"odd/{number}")
     picture = sample_image(number % _CLASSES, _CLASSES, "odd", number)
