@@ -9,7 +9,9 @@ import sys
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import typer
@@ -41,6 +43,7 @@ def test_the_public_names_are_these() -> None:
             "learning_curve",
             "report",
             "resume",
+            "serve",
             "shortlist",
             "soup",
             "verify",
@@ -50,6 +53,7 @@ def test_the_public_names_are_these() -> None:
             "list_heads",
             "list_recipes",
         ),
+        *("embed", "similar", "Embedding", "Neighbour", "SimilarImages"),
         *("fetch_weights", "import_weights", "list_weights", "verify_weights", "pull", "push"),
         *(
             "Classifier",
@@ -109,6 +113,32 @@ def test_a_request_beside_other_arguments_is_refused_and_so_is_none_at_all() -> 
             zoo.plan(request, **{name: value})
     with pytest.raises(OptionError, match=r"A backbone is needed"):
         zoo.plan("")
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"epochs": "5"}, "--epochs must be a whole number, got '5'"),
+        ({"seed": "a"}, "--seed must be a whole number, got 'a'"),
+        ({"batch_size": 8.0}, "--batch-size must be a whole number, got 8.0"),
+        ({"workers": True}, "--workers must be a whole number, got True"),
+        ({"classes": ["cat", "dog"]}, r"--classes must be a whole number, got \['cat', 'dog'\]"),
+        ({"head_options": ["p"]}, r"head_options=\['p'\] has no names.\nNext: head_options={'p': 0.3}"),
+    ],
+)
+def test_what_is_no_number_is_refused_before_anything_is_read(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(OptionError, match=said):
+        zoo.plan("timm/test_resnet", data="no such folder", **given)
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    plan = zoo.plan("timm/test_resnet", weights="random", classes=np.int64(3), seed=np.int64(2))  # type: ignore[arg-type]
+    assert plan.seed == 2 and len(plan.classes) == 3
+
+
+def test_a_text_is_no_list_of_class_names() -> None:
+    with pytest.raises(OptionError, match=r"classes='cat' is one text.\nNext: classes=\[\.\.\.\]"):
+        zoo.create_model("timm/test_resnet", classes="cat", weights="random")
 
 
 def test_the_command_lines_options_are_the_arguments_of_the_library() -> None:

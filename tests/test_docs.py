@@ -140,6 +140,7 @@ def _default(rows: list[tuple[str, str]], name: str) -> str:
         return repr(field.default)
 
 
+@pytest.mark.long
 def test_the_page_about_objects_runs_as_it_is_printed(
     few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

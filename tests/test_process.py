@@ -38,6 +38,13 @@ keep_freed_memory()
 print([faults() for _ in range(16)][-1])  # glibc takes a few of one size to join again what it cut off for alignment
 """
 
+IN_A_THREAD = (
+    PASSES.replace("keep_freed_memory()\n", "{}keep_freed_memory()\n")
+    .replace("import resource, torch", "import resource, threading, torch\nfrom zoo.process import share_one_heap")
+    .replace("print([", "threading.Thread(target=lambda: print([")
+    .replace("[-1])", "[-1])).start()")
+)
+
 
 def _python(code: str, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
@@ -69,6 +76,14 @@ def test_memory_is_kept_for_the_next_pass_unless_somebody_set_how() -> None:
     assert int(_python(PASSES).stdout) == 0
     assert int(_python(PASSES, MALLOC_MMAP_THRESHOLD_="33554432").stdout) > 0
     assert int(_python(PASSES, GLIBC_TUNABLES="glibc.malloc.mmap_threshold=33554432").stdout) > 0
+
+
+@pytest.mark.long
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="a setting of glibc")
+def test_a_thread_keeps_what_it_frees_only_where_all_share_one_heap() -> None:
+    assert int(_python(IN_A_THREAD.format("share_one_heap(); ")).stdout) == 0
+    assert int(_python(IN_A_THREAD.format("")).stdout) > 0
+    assert int(_python(IN_A_THREAD.format("share_one_heap(); "), MALLOC_ARENA_MAX="4").stdout) > 0
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,13 @@ from .api.classifiers import export as export
 from .api.classifiers import load as load
 from .api.classifiers import pull as pull
 from .api.classifiers import push as push
+from .api.classifiers import serve as serve
 from .api.classifiers import verify as verify
 from .api.data import apply_suspects as apply_suspects
 from .api.data import check_data as check_data
 from .api.data import check_labels as check_labels
+from .api.embedding import embed as embed
+from .api.embedding import similar as similar
 from .api.overview import list_backbones as list_backbones
 from .api.overview import list_data_sources as list_data_sources
 from .api.overview import list_heads as list_heads
@@ -37,6 +40,9 @@ from .artefact.evaluate import Evaluation as Evaluation
 from .comparing.comparison import Comparison as Comparison
 from .data.check.report import DataReport as DataReport
 from .data.class_folders import list_class_folders as list_class_folders
+from .embedding.nearest import Neighbour as Neighbour
+from .embedding.nearest import SimilarImages as SimilarImages
+from .embedding.vectors import Embedding as Embedding
 from .errors import ArtefactError as ArtefactError
 from .errors import CheckFailed as CheckFailed
 from .errors import DataError as DataError
@@ -45,6 +51,7 @@ from .errors import FeaturesError as FeaturesError
 from .errors import NameConflict as NameConflict
 from .errors import Offline as Offline
 from .errors import OptionError as OptionError
+from .errors import OtherAnswer as OtherAnswer
 from .errors import PluginError as PluginError
 from .errors import RecipeError as RecipeError
 from .errors import Refused as Refused

@@ -5,7 +5,8 @@
     │   ├── UnknownName            a name that nothing registered, with the nearest names
     │   ├── NameConflict           a name that two distributions claim
     │   ├── OptionError            an option that does not exist, or a value it cannot take
-    │   └── RecipeError            a recipe with faults, all listed at once
+    │   ├── RecipeError            a recipe with faults, all listed at once
+    │   └── OtherAnswer            data in memory that give something else when they are asked again
     ├── DataError                  the images
     ├── WeightsError               pretrained weights: none, not downloaded, or not for this architecture
     │   ├── WeightsMismatch        a file for another architecture
@@ -95,6 +96,12 @@ class RecipeError(Refused):
         self.faults = tuple(faults)
         count = "1 fault" if len(self.faults) == 1 else f"{len(self.faults)} faults"
         super().__init__(f"The recipe {source} has {count}:\n" + "\n".join(f"  {fault}" for fault in self.faults))
+
+
+class OtherAnswer(Refused):
+    """An object that was given as data gave something else for an image than before. It ends the run."""
+
+    code = "other_answer"
 
 
 class DataError(ZooError):

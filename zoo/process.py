@@ -9,7 +9,7 @@ import contextlib
 import gc
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib import import_module
 
 _STDOUT, _STDERR = 1, 2
@@ -132,8 +132,8 @@ def use_threads(count: int) -> None:
     torch.set_num_threads(count)
 
 
-_TRIM, _MMAP = -1, -3
-"""glibc's M_TRIM_THRESHOLD and M_MMAP_THRESHOLD, from its malloc.h."""
+_TRIM, _MMAP, _ARENAS = -1, -3, -8
+"""glibc's M_TRIM_THRESHOLD, M_MMAP_THRESHOLD and M_ARENA_MAX, from its malloc.h."""
 _LARGEST, _MOST = 1 << 30, 2**31 - 1
 _THEIRS = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_")
 
@@ -148,11 +148,27 @@ def keep_freed_memory() -> None:
     """
     if any(name in os.environ for name in _THEIRS) or "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", ""):
         return
+    _set_malloc({_MMAP: _LARGEST, _TRIM: _MOST})
+
+
+def share_one_heap() -> None:
+    """Let all threads of this process take memory from one heap. To be called before there are any.
+
+    By default glibc gives each thread a heap of its own, in pieces of 64 MB. What is larger, as activations are, it
+    maps anew each time where another thread than the main one computes, whatever `keep_freed_memory` says; and what
+    one thread has freed, no other can use. Nothing happens where the variable MALLOC_ARENA_MAX is set.
+    """
+    if "MALLOC_ARENA_MAX" not in os.environ:
+        _set_malloc({_ARENAS: 1})
+
+
+def _set_malloc(values: Mapping[int, int]) -> None:
+    """Set parameters of glibc's malloc; nothing happens where the C library is another one."""
     import ctypes  # only here, for it takes as long as a tenth of `zoo --help`
 
     try:
         mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):  # another C library
+    except (AttributeError, OSError, TypeError):
         return
-    mallopt(_MMAP, _LARGEST)
-    mallopt(_TRIM, _MOST)
+    for parameter, value in values.items():
+        mallopt(parameter, value)

@@ -85,6 +85,7 @@ def test_the_numbers_do_not_depend_on_workers(shapes: Path, tmp_path: Path, monk
     assert losses[0] == losses[1]
 
 
+@pytest.mark.long
 def test_the_command_of_the_winner_runs(shapes: Path, tmp_path: Path, zoo_inside: Zoo) -> None:
     found = zoo.shortlist(shapes, backbones=TWO, head="linear", seed=3)
     words = shlex.split(found.best.command)
@@ -93,6 +94,7 @@ def test_the_command_of_the_winner_runs(shapes: Path, tmp_path: Path, zoo_inside
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.long
 def test_on_large_sets_samples_grow_and_what_cannot_win_goes_no_further(
     shapes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -264,6 +266,7 @@ def test_one_candidate_that_fails_costs_only_itself(shapes: Path, tmp_path: Path
     assert "not finite" in found.left_out[0].reason
 
 
+@pytest.mark.long
 def test_rare_classes_are_in_every_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from zoo.data.sample import sample_image
 
@@ -287,6 +290,7 @@ def test_random_weights_are_not_as_good_as_pretrained_ones_however_few_images_th
     assert found.smallest_shown is not None and found.smallest_shown > 0.05
 
 
+@pytest.mark.long
 def test_auto_in_folds_warns_where_there_was_a_choice(shapes: Path, held: Path) -> None:
     hold(held, "timm/test_vit")
     usual: dict[str, Any] = {"data": shapes, "recipe": "head_only", "offline": True}

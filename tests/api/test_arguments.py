@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import zoo
-from zoo.errors import RunError
+from torch import nn
+from zoo.errors import OptionError, RunError
 from zoo.events import Event, PlanReady
 
 # Not `zoo.finetune` itself, which type checkers know not to take these.
@@ -71,3 +73,37 @@ def test_every_function_with_events_takes_them_by_one_name() -> None:
     for name in public_functions():
         parameters = inspect.signature(getattr(zoo, name)).parameters
         assert "report" not in parameters or parameters["report"].default is True, name
+
+
+MODULE = nn.Linear(1, 1)
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (
+            lambda data: zoo.shortlist(data, backbones=MODULE),
+            "compares backbones by their names.*\nNext: zoo.learning_",
+        ),
+        (lambda data: zoo.shortlist(data, backbones=[MODULE]), "one of these is no text"),
+        (
+            lambda data: zoo.shortlist(data, backbones="timm/test_resnet", head=print),
+            "The head is given by its name here",
+        ),
+        (
+            lambda data: zoo.list_backbones(head=print),
+            "The head is given by its name here, not as .*\nNext: zoo list heads",
+        ),
+        (lambda data: finetune("timm/test_resnet", data=data, observers=[print]), "The observer is given by its name"),
+        (lambda data: zoo.plan("timm/test_resnet", data=data, weights={}), "'random' or the path of a file.* a dict"),
+        (lambda data: zoo.plan("timm/test_resnet", data=data, precision=16), "--precision 16 is not one of"),
+    ],
+)
+def test_an_object_where_only_a_name_is_taken_is_refused(call: Any, said: str, few: Path) -> None:
+    with pytest.raises(OptionError, match=f"(?s){said}"):
+        call(few)
+
+
+def test_a_device_of_torch_is_one() -> None:
+    device: Any = torch.device("cpu")
+    assert zoo.plan("timm/test_resnet", weights="random", device=device, tune=False).device == "cpu"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,7 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
     "labelled": (lambda file: ImageFolder(file.parents[1]), "Image 0 is a pair"),
     "no length": (lambda file: WithoutLength(), "without a length.\nNext: give a list of its images"),
     "empty folder": (lambda file: file.parents[3] / "empty", "There are no images in"),
+    "an open file": (lambda file: io.BytesIO(file.read_bytes()), "an open file.\nNext: give its bytes, file.read()"),
     "no bytes": (lambda file: b"", "The image has no bytes"),
 }
 

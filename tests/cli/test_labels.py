@@ -7,9 +7,11 @@ import json
 import shlex
 from pathlib import Path
 
+import pytest
 from tests.conftest import Zoo
 
 
+@pytest.mark.long
 def test_its_next_steps_lead_to_a_run_on_the_accepted_labels(shapes: Path, zoo_inside: Zoo, tmp_path: Path) -> None:
     told = zoo_inside("data", "labels", shapes, "--backbone", "timm/test_resnet", "--weights", "random")
     assert told.returncode == 0, told.stderr

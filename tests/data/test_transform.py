@@ -103,6 +103,7 @@ def kind(weights: Published) -> tuple[object, ...]:
     return ours.resize, ours.interpolation, [(margin > 0) - (margin < 0) for margin in rest], rest[0] % 2
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("provider", ["torchvision", "timm"])
 def test_every_published_preprocessing_has_the_bits_of_upstreams(provider: str) -> None:
     pictures = itertools.cycle(ORDINARY.items())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
@@ -136,3 +137,18 @@ with shown(verbose=False) as report:
     page = output.data["text/html"]
     assert "<progress" not in page and "<script" not in page and "&lt;script&gt;alert(1)" in page
     assert not any("<b>" in each["data"]["text/html"] for each in displays)
+
+
+@pytest.mark.parametrize(
+    ("call", "first"), [("zoo.plan('resnet18', ", "load torch"), ("zoo.check_data('nothing', ", "")]
+)
+def test_the_seconds_in_which_torch_is_imported_are_shown(call: str, first: str) -> None:
+    code = (
+        "import sys, zoo\n"
+        "def listen(event):\n"
+        "    print(event.task, 'torch' in sys.modules)\n"
+        "    sys.exit()\n"
+        f"{call}on_event=listen, verbose=True)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout == (f"{first} False\n" if first else ""), done.stderr

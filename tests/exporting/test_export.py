@@ -113,6 +113,7 @@ logits = model(torch.stack([transform(picture) for picture in pictures]))
     assert close(found["logits"], golden(of_timm)["logits"])
 
 
+@pytest.mark.long
 def test_plain_torchvision_loads_the_artefact_by_the_document_and_the_export(
     of_torchvision: Path, tmp_path: Path
 ) -> None:
@@ -176,6 +177,7 @@ def test_onnx_takes_any_batch_and_gives_logits(run: str, request: pytest.Fixture
     torch.testing.assert_close(torch.from_numpy(logits), golden(folder)["logits"][:3], atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("run", ["of_timm", *LATER])
 def test_a_program_takes_any_batch_and_gives_logits(run: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     folder = request.getfixturevalue(run)

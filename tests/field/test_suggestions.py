@@ -33,6 +33,10 @@ from zoo.cli.show import show_name
 from zoo.data.memory.objects import register
 from zoo.data.sources import find_data
 from zoo.display.console import Verbosity
+from zoo.embedding.embed import check_dtype
+from zoo.embedding.embedder import check_group
+from zoo.embedding.nearest import image_file
+from zoo.embedding.vector_file import SUFFIXES, check_suffix
 from zoo.errors import ArtefactError, RecipeError, RunError, ZooError, meant, nearest
 from zoo.evaluation.confusion_table import class_index
 from zoo.events import silent
@@ -49,6 +53,7 @@ from zoo.specs.data import SPLIT_NAMES
 from zoo.specs.options import build_options, describe_options
 from zoo.specs.recipe import SET_AS_A_WHOLE, RecipeSpec, Stage, recipe_from_file, recipe_from_toml
 from zoo.specs.selectors import parse_selector, select
+from zoo.specs.views import PASSES, check_views
 from zoo.storage import eviction
 from zoo.testing import examine
 from zoo.training.stored_plan import read_plan, refuse_finished
@@ -299,6 +304,10 @@ def vocabularies(place: Path) -> dict[str, Vocabulary]:
             words=["keep=last", "choose_by=accuracy"],
         ),
         "precision": Vocabulary(use=check_precision, words=["auto", "float32", "bfloat16"]),
+        "views": Vocabulary(use=check_views, words=list(PASSES)),
+        "numbers of vectors": Vocabulary(use=check_dtype, words=["float32", "float16"]),
+        "files of vectors": Vocabulary(use=lambda word: check_suffix(place / f"v{word}"), words=list(SUFFIXES)),
+        "groups of vectors": Vocabulary(use=lambda word: check_group(word, GROUPS, backbone="a"), words=list(GROUPS)),
         "device": Vocabulary(use=choose_device, words=["auto", "cpu"]),
         "format": Vocabulary(use=lambda word: export_nothing(place, word), words=list(FORMATS)),
         "cache": Vocabulary(
@@ -470,6 +479,15 @@ def test_no_misspelling_of_any_name_is_left_out(name: str, place: Path, capsys: 
     assert refused_suggestions(vocabulary.use, vocabulary.words)[1] == []
 
 
+def test_a_server_answers_with_an_address_and_an_option_that_it_has() -> None:
+    from zoo.serving.routes import ADDRESSES, no_such_address, no_such_option
+
+    for address in ADDRESSES[1:]:
+        for misspelt in (address[:-1], address + "s", address.upper(), address[:2] + address[3:]):
+            assert f"Did you mean {address!r}" in no_such_address(misspelt).detail
+    assert "Did you mean 'top'?" in no_such_option("tops", ("top",)).detail
+
+
 # Where the product suggests something -> the vocabularies above that provoke it, or the test that does.
 PLACES = {
     "zoo.advice.relabel._refuse_other_data": "test_a_word_in_a_table_of_suspects_is_answered_with_one_that_it_takes",
@@ -490,6 +508,10 @@ PLACES = {
     "zoo.data.sources._named": "data: sources",
     "zoo.data.listing._split_names": "data: splits",
     "zoo.data.splits._hint": "test_a_class_of_another_split_is_answered_with_a_class_of_train",
+    "zoo.embedding.embed.check_dtype": "numbers of vectors",
+    "zoo.embedding.embedder.check_group": "groups of vectors",
+    "zoo.embedding.nearest.image_file": "test_an_image_is_suggested_by_its_path",
+    "zoo.embedding.vector_file._writer": "files of vectors",
     "zoo.errors.UnknownName": "backbones, heads, recipes",
     "zoo.errors.meant": "precision",
     "zoo.errors.nearest": "test_nearest_gives_other_names_that_are_accepted",
@@ -506,11 +528,14 @@ PLACES = {
     "zoo.registry.names._unknown_tag": "backbones",
     "zoo.registry.registry._report_unknown_disabled": "disabled plugins",
     "zoo.scaffold.new_plugin.write_plugin": "kinds of plugins",
+    "zoo.serving.routes.no_such_address": "test_a_server_answers_with_an_address_and_an_option_that_it_has",
+    "zoo.serving.routes.no_such_option": "test_a_server_answers_with_an_address_and_an_option_that_it_has",
     "zoo.specs.options.build_options": "options of mlp",
     "zoo.specs.recipe._key_hint": "keys of a recipe, keys of a stage, --set: keys",
     "zoo.specs.assignments._split_assignment": "--set: keep",
     "zoo.specs.assignments.override": "--set: stages",
     "zoo.specs.recipe.recipe_from_file": "recipe files",
+    "zoo.specs.views.check_views": "views",
     "zoo.specs.selectors._nearest_selectors": "selectors",
     "zoo.specs.selectors.select": "groups",
     "zoo.storage.eviction.clear": "cache",
@@ -682,6 +707,12 @@ def test_a_saved_classifier_is_suggested_by_its_path(place: Path) -> None:
     made, refused = refused_suggestions(lambda word: find_artefact(place / word), ["flowers"])
     assert made and refused == []
     assert suggested(message_of(lambda word: find_artefact(place / word), "xyz")) == []  # a common folder is not enough
+
+
+def test_an_image_is_suggested_by_its_path(place: Path) -> None:
+    (place / "rose.jpg").write_bytes(b"")
+    made, refused = refused_suggestions(lambda word: image_file(place / word), ["rose.jpg"])
+    assert made and refused == []
 
 
 def test_gpu_means_an_accelerator_and_never_the_cpu() -> None:

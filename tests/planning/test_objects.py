@@ -141,6 +141,19 @@ class Several(nn.Linear):
         return super().forward(features), 1
 
 
+class Auxiliary(nn.Linear):
+    """A head that gives something else while it is trained."""
+
+    def forward(self, features: Tensor) -> Any:
+        logits = super().forward(features)
+        return (logits, features) if self.training else logits
+
+
+class Noisy(nn.Linear):
+    def forward(self, features: Tensor) -> Tensor:
+        return super().forward(nn.functional.dropout(features))
+
+
 def failing(shape: zoo.FeatureShape, classes: int) -> nn.Module:
     raise KeyError("width")
 
@@ -158,6 +171,9 @@ def failing(shape: zoo.FeatureShape, classes: int) -> nn.Module:
         (lambda shape, classes: nn.Linear(shape.pooled, 7), r"gave \[2, 7\] for features \[2, 96\] and 2 .* \[2, 2\]"),
         (lambda shape, classes: nn.Linear(10, classes), r"was run on features \[2, 96\] and raised RuntimeError"),
         (lambda shape, classes: Several(shape.pooled, classes), r"gave a tuple for"),
+        (lambda shape, classes: Auxiliary(shape.pooled, classes), r"gave a tuple for features \[2, 96\], in training"),
+        (lambda shape, classes: Noisy(shape.pooled, classes), r"gave other logits when it was run again"),
+        (lambda shape, classes: nn.Sequential(my_head(shape, classes), nn.Softmax(1)), r"gives probabilities, which"),
         (lambda shape, classes: my_head(shape, classes).double(), r"raised RuntimeError|of torch.float64"),
         (lambda shape, classes: nn.LazyLinear(classes), r"is lazy: 'weight' has no shape yet"),
         (lambda shape, classes: nn.Flatten(), r"has no parameters, so there is nothing to train"),

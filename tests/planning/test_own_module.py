@@ -193,6 +193,18 @@ class Constant(nn.Module):
         return self.body(x) - self.mean
 
 
+class Auxiliary(nn.Module):
+    """Returns a second output while it is trained, unless that is switched off, as torchvision's GoogLeNet does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.aux_logits = pooled(), True
+
+    def forward(self, x: Tensor) -> Any:
+        x = self.body(x)
+        return (x, x) if self.training and self.aux_logits else x
+
+
 @pytest.mark.parametrize(
     ("make", "said"),
     [
@@ -201,6 +213,7 @@ class Constant(nn.Module):
         (lambda: small(nn.Linear(9, 2)), r"was run on images \[2, 3, 16, 16\] and raised RuntimeError"),
         (lambda: Wrapped(lambda x: (x, x)), r"returns a tuple, not a tensor"),
         (lambda: Wrapped(lambda x: {"features": x}), r"returns a dict, not a tensor"),
+        (Auxiliary, r"returns \[2, 6\], and a tuple in training mode"),
         (lambda: Wrapped(lambda x: x.sum(0)), r"for 2 images; it must return"),
         (lambda: Wrapped(lambda x: x.argmax(1, keepdim=True)), r"returns torch.int64"),
         (lambda: Wrapped(lambda x: x[:, None]), r"returns \[2, 1, 6\] for images .* a map\[N, C, H, W\]"),
@@ -217,6 +230,12 @@ class Constant(nn.Module):
 def test_what_cannot_be_a_backbone_is_refused_with_what_was_seen(make: Callable[[], Any], said: str) -> None:
     with pytest.raises(OptionError, match=f"(?s){said}.*\nNext: "):
         module_backbone(make(), preprocessing=SIZE)
+
+
+def test_an_auxiliary_output_is_switched_off_as_the_message_says() -> None:
+    module = Auxiliary()
+    module.aux_logits = False
+    assert built(module_backbone(module, preprocessing=SIZE)).shape == zoo.FeatureShape(pooled=6)
 
 
 class Permuted(nn.Module):

@@ -151,6 +151,7 @@ def test_at_another_size_any_other_difference_fails_the_check(change: dict[str, 
     assert wrong.verdict == "failed"
 
 
+@pytest.mark.long
 def test_maps_that_would_fill_the_memory_are_computed_again_each_epoch(
     shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

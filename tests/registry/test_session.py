@@ -7,7 +7,7 @@ import zoo
 from zoo.errors import UnknownName
 from zoo.registry.names import qualified_name
 from zoo.registry.registry import default_registry
-from zoo.registry.session import SessionRegistry, of_session
+from zoo.registry.session import SessionRegistry, missing_objects, of_session
 
 
 def spec(name: str) -> zoo.HeadSpec:
@@ -46,3 +46,19 @@ def test_a_backbone_of_the_session_is_found_beside_all_others() -> None:
     assert session.backbone("timm/test_resnet").spec == resnet
     with pytest.raises(UnknownName, match=r"\nNext: pass the object itself as backbone"):
         base.backbone("session/mine")
+
+
+def test_the_next_step_names_every_object_that_is_missing_the_data_of_a_run_too() -> None:
+    def step(data: str) -> str:
+        said = missing_objects(
+            default_registry(),
+            backbone="timm/test_resnet",
+            head="session/my_head",
+            whose="This run",
+            call="zoo.resume(RUN",
+            data=data,
+        )
+        return str(said).partition("Next: ")[2]
+
+    assert step("folder") == "zoo.resume(RUN, head=my_head)"
+    assert step("session/data") == "zoo.resume(RUN, head=my_head, data=data)"

@@ -154,6 +154,7 @@ def test_a_stage_that_is_given_up_is_no_candidate_and_says_why(
     assert zoo_inside("verify", result.path).returncode == 0
 
 
+@pytest.mark.long
 def test_what_follows_is_as_if_the_stage_had_not_been(
     finished: tuple[zoo.Result, list[Event]], usual: dict[str, Any], tmp_path: Path
 ) -> None:

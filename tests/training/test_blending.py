@@ -93,6 +93,7 @@ def test_blends_are_judged_counted_and_recorded_and_training_goes_on_as_without(
     assert ends[0] == ends[1] and result.proof == "passed"
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("keeping_the_middle")
 def test_a_kept_blend_is_half_way_between_two_ends_and_is_named_everywhere(
     usual: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -128,7 +128,7 @@ def test_an_object_for_what_is_found_by_name_is_refused(few: Path, tmp_path: Pat
         OptionError, match=r"The backbone of this classifier is timm/test_resnet.*\nNext: leave backbone out"
     ):
         zoo.load(by_name.path, backbone=Net(), head=my_head)
-    assert zoo.load(by_name.path, head=my_head).classes
+    assert zoo.load(by_name.path, head=my_head).classes == by_name.classifier(head=my_head).classes
 
 
 def test_the_commands_end_in_that_one_sentence(run: Path, few: Path, zoo_inside: Zoo) -> None:

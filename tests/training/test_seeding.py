@@ -189,6 +189,7 @@ def test_a_head_trained_on_views_sees_other_images_in_every_epoch(few: Path, tmp
     assert losses["one"][0] == losses["three"][0] and losses["one"][1:] != losses["three"][1:]
 
 
+@pytest.mark.long
 def test_every_stage_gets_the_features_it_asked_for(few: Path, tmp_path: Path) -> None:
     """Kept features serve another stage only where they are the same: those of the images as they are."""
     views = 'augment = "crop";views = 2'
@@ -200,6 +201,7 @@ def test_every_stage_gets_the_features_it_asked_for(few: Path, tmp_path: Path) -
     assert {stage["inputs"] for stage in plan["stages"]} == {"features"}
 
 
+@pytest.mark.long
 def test_a_closed_form_head_is_fitted_to_all_views_at_once(few: Path, tmp_path: Path) -> None:
     prototypes = []
     for name, settings in (("none", ""), ("one", 'augment = "crop";views = 1'), ("five", 'augment = "crop";views = 5')):

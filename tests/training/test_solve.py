@@ -75,6 +75,7 @@ def test_a_run_ends_with_the_minimum_of_the_objective_and_says_how_it_got_there(
     assert "head.solver" not in page.partition("zoo finetune")[2].partition("</pre>")[0]
 
 
+@pytest.mark.long
 def test_gradient_steps_cannot_go_below_the_solvers_loss(shapes: Path, tmp_path: Path) -> None:
     solved = run(shapes, tmp_path / "solved", head="linear")
     stepped = run(shapes, tmp_path / "stepped", "head.lr=1e-2", "head.weight_decay=0", head="linear")

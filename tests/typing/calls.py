@@ -45,6 +45,8 @@ def training(frame: pl.DataFrame, pairs: list[tuple[str, str]], module: nn.Modul
     zoo.resume("runs/one", data=pairs)
     assert_type(zoo.plan("resnet18", data=(pairs, pairs), estimate=True), zoo.Plan)
     assert_type(zoo.verify("runs/one", head=my_head), zoo.Verification)
+    assert_type(zoo.compare(result, "runs/one", data=frame), zoo.Comparison)
+    assert_type(zoo.load(result), zoo.Classifier)
 
 
 def using(image: Image.Image, pixels: np.ndarray[Any, Any], tensor: Tensor) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.errors import DataError, OptionError
-from zoo.events import Report
+from zoo.events import Report, silent
 from zoo.planning.request import Request, given_arguments, make_request
 from zoo.registry.registry import Registry, default_registry
 from zoo.registry.session import of_session
@@ -18,6 +18,7 @@ from zoo.specs.data import DataLike
 if TYPE_CHECKING:
     from torch import nn
 
+    from zoo.exporting.run_images import RunOrigin
     from zoo.specs.backbone import BackboneSpec
     from zoo.specs.head import HeadCallable, HeadSpec
 
@@ -115,6 +116,25 @@ def with_data_of_run(
     return found
 
 
+def with_data_of_runs(runs: Sequence[Path], data: DataLike | None, registry: Registry) -> Registry:
+    """Return a registry in which the data of several runs are found: one object, if they were trained on one.
+
+    Whether these are the images of a run is seen later, by its digest. Raises RunError for what is no finished run,
+    DataError for what is no data, OptionError where no run was trained on an object, or data is a path.
+    """
+    if data is None:
+        return registry
+    from zoo.data.memory.objects import register
+    from zoo.training.stored_plan import read_plan
+
+    if isinstance(data, (str, os.PathLike)) or not any(of_session(read_plan(run).data.reader) for run in runs):
+        raise OptionError(
+            "data is an object in Python on which a run was trained; what has a path is found by it.\n"
+            "Next: leave data out."
+        )
+    return register(data, registry, silent)[1]
+
+
 def with_objects_of_run(
     run: Path,
     registry: Registry,
@@ -150,9 +170,38 @@ def with_objects_of_classifier(
     known = registry or default_registry()
     if backbone is None and head is None:
         return known
-    from zoo.artefact.read import find_artefact, read_config
-    from zoo.planning.objects import stand_in
+    from zoo.artefact.read import with_objects
 
-    config = read_config(find_artefact(path))
-    given = (config.backbone.name, backbone), (config.head.name, head)
-    return stand_in(known, backbone=given[0], head=given[1], what="this classifier", preprocessing=config.preprocessing)
+    return with_objects(path, known, backbone, head)
+
+
+def origin_of(
+    path: Path, data: DataLike | None, registry: Registry, on_event: Report, *, needed: bool
+) -> RunOrigin | None:
+    """The run whose folder `path` is, or in whose folder it is; None for a saved classifier alone, and if not `needed`.
+
+    Raises OptionError for data that have no effect, DataError for an object that is no data.
+    """
+    if not needed:
+        if data is not None:
+            raise OptionError(
+                "data are the images that --input image and --int8 are compared on, and neither was asked for.\n"
+                "Next: leave data out."
+            )
+        return None
+    from zoo.artefact.config import FOLDER
+    from zoo.exporting.run_images import RunOrigin
+    from zoo.training.run_folder import PLAN
+    from zoo.training.stored_plan import read_plan
+
+    whole = path.absolute()
+    for run in (path, whole.parent if whole.name == FOLDER else path):
+        if (run / PLAN).is_file():
+            place, known = with_data(data, registry, on_event)
+            return RunOrigin(path=run, plan=read_plan(run), registry=known, data=place)
+    if data is not None:
+        raise OptionError(
+            f"data are the images of a run, and {path} is a saved classifier without its run.\n"
+            "Next: give the run folder, or leave data out."
+        )
+    return None

@@ -1,16 +1,19 @@
-"""Classifiers: built, loaded, judged, verified, exported, and sent to and from the hub."""
+"""Classifiers: built, loaded, judged, verified, exported, served, and sent to and from the hub."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.api.arguments import checked_arguments
-from zoo.api.calls import with_data, with_data_of_run, with_objects_of_classifier
+from zoo.api.calls import origin_of, with_data, with_data_of_run, with_objects_of_classifier
 from zoo.api.progress import with_progress
+from zoo.display.shown import shown
 from zoo.errors import OptionError
-from zoo.events import Report, silent
+from zoo.events import Note, Report, silent
 from zoo.planning.request import check_input_size
 from zoo.registry.registry import Registry, default_registry
 
@@ -20,8 +23,8 @@ if TYPE_CHECKING:
     from zoo.artefact.classifier import Classifier
     from zoo.artefact.evaluate import Evaluation
     from zoo.exporting.export import Exported
-    from zoo.exporting.run_images import RunOrigin
     from zoo.model.model import ZooModel
+    from zoo.serving.server import Serving
     from zoo.specs.backbone import BackboneSpec
     from zoo.specs.data import DataLike
     from zoo.specs.head import HeadCallable, HeadSpec
@@ -62,6 +65,8 @@ def create_model(
     from zoo.planning.resolved_model import resolve_model
     from zoo.weights.obtain import obtain_weights
 
+    if isinstance(classes, str):
+        raise OptionError(f"classes={classes!r} is one text.\nNext: classes=[...] with the names, or their number.")
     names = tuple(f"class{index}" for index in range(classes)) if isinstance(classes, int) else tuple(classes)
     if len(names) < 2 or len(set(names)) < len(names):
         raise OptionError(f"classes must be at least two different names, got {names!r}.")
@@ -83,15 +88,16 @@ def create_model(
 
 
 @checked_arguments({"report": "on_event"})
-@with_progress
+@with_progress()
 def load(
-    path: str | Path,
+    path: str | PathLike[str],
     *,
     backbone: str | BackboneSpec | nn.Module | None = None,
     head: str | HeadSpec | HeadCallable | None = None,
     device: str = "auto",
     precision: str | None = None,
     compile: bool = False,
+    views: str | None = None,
     on_event: Report = silent,
     verbose: bool | None = None,
     registry: Registry | None = None,
@@ -107,24 +113,28 @@ def load(
             1.2 times faster on this machine, with batch norms folded into convolutions. Default: what it was trained
             with, for the very logits that were scored.
         compile: Whether torch.compile translates the backbone, for many images. It takes up to a minute first.
+        views: `flip` (an image and its mirror image) or `five` (centre and corners): `predict` averages probabilities
+            over them, for 2 or 5 times the computing. `evaluate` says what that brings. Default: the image alone.
         on_event: Called with every event of `zoo.events`.
         verbose: As for `finetune`.
 
     Raises:
-        ZooError: Not an artefact, a damaged one, one whose objects were not given or are others, or no such device or
-            precision.
+        ZooError: Not an artefact, a damaged one, one whose objects were not given or are others, no such device,
+            precision or views, or views that turn a class into another one.
     """
     from zoo.artefact.classifier import Classifier
 
     folder = _artefact(path)
     known = with_objects_of_classifier(folder, registry, backbone, head)
-    return Classifier.load(folder, device=device, precision=precision, compile=compile, report=on_event, registry=known)
+    return Classifier.load(
+        folder, device=device, precision=precision, compile=compile, views=views, report=on_event, registry=known
+    )
 
 
 @checked_arguments({"report": "on_event"})
-@with_progress
+@with_progress()
 def export(
-    path: str | Path,
+    path: str | PathLike[str],
     *,
     to: str,
     out: str | Path | None = None,
@@ -178,22 +188,17 @@ def export(
     from zoo.exporting.formats import ExportRequest
 
     asked = ExportRequest(to=to, input=input, int8=int8, max_loss=max_loss)
-    if data is not None and not asked.needs_run:
-        raise OptionError(
-            "data are the images that --input image and --int8 are compared on, and neither was asked for.\n"
-            "Next: leave data out."
-        )
     place = None if out is None else Path(out).expanduser()
     folder = _artefact(path)
     known = with_objects_of_classifier(folder, registry, backbone, head)
-    origin = _origin(folder, data, known, on_event) if asked.needs_run else None
+    origin = origin_of(folder, data, known, on_event, needed=asked.needs_run)
     return write(folder, asked, place, known, on_event, origin=origin)
 
 
 @checked_arguments({"report": "on_event"})
-@with_progress
+@with_progress()
 def evaluate(
-    artefact: str | Path,
+    artefact: str | PathLike[str],
     *,
     data: DataLike,
     backbone: str | BackboneSpec | nn.Module | None = None,
@@ -201,6 +206,7 @@ def evaluate(
     device: str = "auto",
     precision: str | None = None,
     compile: bool = False,
+    views: str | None = None,
     workers: int | None = None,
     on_event: Report = silent,
     verbose: bool | None = None,
@@ -208,8 +214,8 @@ def evaluate(
 ) -> Evaluation:
     """Score a saved classifier on labelled images: the `test` split, else `val`, else all of them.
 
-    `data` is given as for `finetune`, an object in memory as well; all others as for `load`. Raises ArtefactError,
-    DataError.
+    `data` is given as for `finetune`, an object in memory as well; all others as for `load`. With views, `.views`
+    compares with what the classifier is without them. Raises ArtefactError, DataError.
     """
     from zoo.artefact.evaluate import evaluate as score_folder
 
@@ -223,16 +229,97 @@ def evaluate(
         device=device,
         precision=precision,
         compile=compile,
+        views=views,
         on_event=on_event,
         registry=registry,
     )
     return score_folder(classifier, place, on_event, workers=workers, registry=known)
 
 
+@checked_arguments()
+def serve(
+    path: str | PathLike[str],
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    backbone: str | BackboneSpec | nn.Module | None = None,
+    head: str | HeadSpec | HeadCallable | None = None,
+    device: str = "auto",
+    precision: str | None = None,
+    max_images: int | None = None,
+    max_bytes: int | None = None,
+    max_pixels: int | None = None,
+    timeout: float | None = None,
+    on_event: Report = silent,
+    verbose: bool | None = None,
+    on_ready: Callable[[Serving], None] | None = None,
+    registry: Registry | None = None,
+) -> None:
+    """Answer HTTP requests with a saved classifier, and show a page to try it, until Ctrl-C.
+
+    The artefact is checked first, as `verify` checks one. Then Ctrl-C or SIGTERM lets the requests under way be
+    answered, for at most 8 seconds.
+
+    Args:
+        path: An artefact folder, a finished run, or `hf://OWNER/NAME[@REVISION]` on the Hugging Face hub.
+        host: The address to listen on. Default: for this machine alone. There is no authentication.
+        port: The port; 0: any free one.
+        backbone: As for `load`.
+        head: As for `load`.
+        device: As for `load`.
+        precision: As for `load`.
+        max_images: Most images in a request. Default: 32.
+        max_bytes: Most bytes of an image file. Default: 20 million. A request may have five times as many.
+        max_pixels: Most pixels of an image. Default: 64 million.
+        timeout: Seconds in which a request must arrive, and again in which it must be answered. Default: 30.
+        on_event: Called with every event of `zoo.events`.
+        verbose: As for `finetune`, for what is shown until requests are answered.
+        on_ready: Called when requests are answered, with the server's `url`, its `digest` and its `name`.
+
+    Raises:
+        Refused: A package of the extra `serve` is missing.
+        OptionError: The port is taken, the host is none of this machine, or a limit is not above 0.
+        ArtefactError: Not an artefact, a damaged one, or one whose plugin is missing.
+        CheckFailed: The classifier is not the one that was saved.
+    """
+    from zoo.serving.packages import refuse_without_packages
+
+    refuse_without_packages()
+    from zoo.serving.limits import limits_of
+    from zoo.serving.server import serve as answer
+
+    known = registry or default_registry()
+    if backbone is not None or head is not None:
+        known = with_objects_of_classifier(_artefact(path), known, backbone, head)
+    limits = limits_of(images=max_images, image_bytes=max_bytes, pixels=max_pixels, seconds=timeout)
+    with contextlib.ExitStack() as start:
+        report = start.enter_context(shown(on_event, verbose))
+
+        def ready(serving: Serving) -> None:
+            if on_ready is None:
+                report(Note(text=f"{serving.name} answers at {serving.url}"))
+            # The start is over: while requests are answered, other functions may show what they do.
+            start.close()
+            if on_ready is not None:
+                on_ready(serving)
+
+        answer(
+            fspath(path),
+            host=host,
+            port=port,
+            device=device,
+            precision=precision,
+            limits=limits,
+            report=report,
+            registry=known,
+            on_ready=ready,
+        )
+
+
 @checked_arguments({"report": "on_event"})
-@with_progress
+@with_progress()
 def verify(
-    path: str | Path,
+    path: str | PathLike[str],
     *,
     data: DataLike | None = None,
     backbone: str | BackboneSpec | nn.Module | None = None,
@@ -264,7 +351,7 @@ def verify(
 
 
 @checked_arguments()
-def push(artefact: str | Path, repo: str, *, private: bool = False, revision: str | None = None) -> str:
+def push(artefact: str | PathLike[str], repo: str, *, private: bool = False, revision: str | None = None) -> str:
     """Send a saved classifier to the Hugging Face hub, the artefact's files and nothing else. Returns its address.
 
     Args:
@@ -299,33 +386,11 @@ def pull(repo: str, out: str | Path, *, revision: str | None = None) -> Path:
     return fetch(repo, Path(out).expanduser(), revision=revision)
 
 
-def _origin(path: Path, data: DataLike | None, registry: Registry, on_event: Report) -> RunOrigin | None:
-    """The run whose folder `path` is, or in whose folder it is; None for a saved classifier alone.
-
-    Raises OptionError for data without a run, DataError for an object that is no data.
-    """
-    from zoo.artefact.config import FOLDER
-    from zoo.exporting.run_images import RunOrigin
-    from zoo.training.run_folder import PLAN
-    from zoo.training.stored_plan import read_plan
-
-    whole = path.absolute()
-    for run in (path, whole.parent if whole.name == FOLDER else path):
-        if (run / PLAN).is_file():
-            place, known = with_data(data, registry, on_event)
-            return RunOrigin(path=run, plan=read_plan(run), registry=known, data=place)
-    if data is not None:
-        raise OptionError(
-            f"data are the images of a run, and {path} is a saved classifier without its run.\n"
-            "Next: give the run folder, or leave data out."
-        )
-    return None
-
-
-def _artefact(path: str | Path) -> Path:
+def _artefact(path: str | PathLike[str]) -> Path:
     """The folder on this machine of a path, or of an address on the hub, which is downloaded."""
-    if not str(path).startswith("hf:/"):
-        return Path(path).expanduser()
+    place = fspath(path)
+    if not place.startswith("hf:/"):
+        return Path(place).expanduser()
     from zoo.artefact.hub import local_folder
 
-    return local_folder(path)
+    return local_folder(place)

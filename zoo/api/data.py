@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @checked_arguments({"report": "on_event"})
-@with_progress
+@with_progress(torch=False)
 def check_data(
     path: DataLike,
     *,
@@ -59,10 +59,10 @@ def check_data(
 
 
 @checked_arguments({"report": "on_event"})
-@with_progress
+@with_progress()
 def check_labels(
     path: DataLike,
-    backbone: str | Path | BackboneSpec | nn.Module,
+    backbone: str | os.PathLike[str] | BackboneSpec | nn.Module,
     *,
     weights: str = "default",
     out: str | Path | None = None,

@@ -28,7 +28,7 @@ def list_weights(pattern: str = "", *, registry: Registry | None = None) -> list
 
 
 @checked_arguments({"report": "on_event"})
-@with_progress
+@with_progress(torch=False)
 def fetch_weights(
     names: str | Sequence[str],
     *,
@@ -59,7 +59,7 @@ def fetch_weights(
 
 
 @checked_arguments({"report": "on_event"})
-@with_progress
+@with_progress(torch=False)
 def import_weights(
     path: str | Path,
     *,
@@ -89,7 +89,7 @@ def import_weights(
 
 
 @checked_arguments({"report": "on_event"})
-@with_progress
+@with_progress(torch=False)
 def verify_weights(
     name: str | None = None,
     *,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from zoo.api.arguments import checked_arguments
 from zoo.api.calls import with_data
 from zoo.api.progress import with_progress
+from zoo.errors import OptionError
 from zoo.events import Report, silent
 from zoo.planning.request import make_request, parse_count, parse_duration
 from zoo.registry.registry import Registry, default_registry
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @checked_arguments({"report": "on_event"})
-@with_progress
+@with_progress()
 def shortlist(
     data: DataLike | None = None,
     *,
@@ -87,6 +88,11 @@ def shortlist(
     if page is not None:
         refuse_existing(page)
     names = [backbones] if isinstance(backbones, str) else backbones
+    if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
+        raise OptionError(
+            "A shortlist compares backbones by their names, and one of these is no text.\n"
+            "Next: zoo.learning_curve(data, module) measures a module."
+        )
     largest = None if max_params is None else parse_count("--max-params", max_params)
     longest: float | None = None
     if isinstance(max_latency, str):
@@ -117,7 +123,7 @@ def shortlist(
 
 
 @checked_arguments({"report": "on_event"})
-@with_progress
+@with_progress()
 def learning_curve(
     path: DataLike,
     backbone: str | BackboneSpec | nn.Module,

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from os import PathLike
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from zoo.api.arguments import checked_arguments
-from zoo.api.calls import asked_request, with_data, with_data_of_run, with_objects_of_run
+from zoo.api.calls import asked_request, with_data, with_data_of_run, with_data_of_runs, with_objects_of_run
 from zoo.api.progress import with_progress
+from zoo.errors import OptionError
 from zoo.events import Report, silent
 from zoo.planning.request import AUTO, Request
 from zoo.registry.registry import Registry, default_registry
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 
 
 @checked_arguments({"report": "on_event"})
-@with_progress
+@with_progress()
 def plan(
     backbone: str | BackboneSpec | nn.Module | Request,
     *,
@@ -140,9 +142,9 @@ def plan(
 
 
 @checked_arguments()
-@with_progress
+@with_progress()
 def resume(
-    run: str | Path,
+    run: str | PathLike[str],
     *,
     data: DataLike | None = None,
     backbone: str | BackboneSpec | nn.Module | None = None,
@@ -193,7 +195,7 @@ def resume(
 
 
 @checked_arguments({"report": "on_event", "page": "report"}, moved={"resume": resume})
-@with_progress
+@with_progress()
 def finetune(
     backbone: str | BackboneSpec | nn.Module | Request,
     *,
@@ -337,7 +339,7 @@ def _nothing(run: Path) -> None:
 
 @checked_arguments()
 def report(
-    run: str | Path,
+    run: str | PathLike[str],
     *,
     data: DataLike | None = None,
     backbone: str | BackboneSpec | nn.Module | None = None,
@@ -369,20 +371,27 @@ def report(
 
 
 @checked_arguments()
-def compare(*runs: str | Path, html: str | Path | None = None, registry: Registry | None = None) -> Comparison:
+def compare(
+    *runs: str | PathLike[str],
+    data: DataLike | None = None,
+    html: str | Path | None = None,
+    registry: Registry | None = None,
+) -> Comparison:
     """Compare finished runs with the first one: choices that differ, metrics, and paired tests on their common images.
 
     `.conclusions` says for each run, in plain words, what may be concluded and what may not. `.against` has the numbers
     behind it, `.to_dict()` has everything. docs/compare.md explains them.
 
     Args:
-        runs: Two run folders or more.
+        runs: Two run folders or more, or results of `finetune`.
+        data: For runs on an object in memory with different splits: the same images again, as for `resume`.
         html: Path of an HTML page with the curves, which must not exist. Default: no page.
 
     Raises:
         Refused: A run is given twice, predictions are missing, the classes differ, no image is known to be in both
             runs, or `html` exists.
         RunError: A folder is not a finished run, or cannot be read.
+        OptionError: The runs are in a list; or data are given, and no run needs them.
     """
     from zoo.comparing.compare import compare_runs
     from zoo.comparing.page import write_page
@@ -391,16 +400,19 @@ def compare(*runs: str | Path, html: str | Path | None = None, registry: Registr
     page = None if html is None else Path(html).expanduser()
     if page is not None:
         refuse_existing(page)
-    found = compare_runs([Path(run).expanduser() for run in runs], registry or default_registry())
+    if any(isinstance(run, (list, tuple)) for run in runs):
+        raise OptionError("compare takes the runs one by one, not as a list.\nNext: zoo.compare(*runs)")
+    folders = [Path(run).expanduser() for run in runs]
+    found = compare_runs(folders, with_data_of_runs(folders, data, registry or default_registry()))
     if page is not None:
         write_page(found, page)
     return found
 
 
 @checked_arguments({"report": "on_event"})
-@with_progress
+@with_progress()
 def soup(
-    runs: Sequence[str | Path],
+    runs: Sequence[str | PathLike[str]],
     *,
     out: str | Path,
     data: DataLike | None = None,
@@ -437,7 +449,7 @@ def soup(
     from zoo.training.soup.make import make_soup
 
     place, known = with_data(data, registry or default_registry(), on_event)
-    several = [Path(run).expanduser() for run in ([runs] if isinstance(runs, (str, Path)) else runs)]
+    several = [Path(run).expanduser() for run in ([runs] if isinstance(runs, (str, PathLike)) else runs)]
     return make_soup(
         several,
         Path(out).expanduser(),

@@ -17,12 +17,13 @@ from torch import Tensor
 from zoo.artefact.config import ArtefactConfig
 from zoo.artefact.given_images import images_to_predict
 from zoo.artefact.golden import TOLERANCE, read_golden
-from zoo.artefact.read import check_versions, find_artefact, read_model
+from zoo.artefact.read import check_versions, find_artefact, read_config, read_model
 from zoo.data.memory.pictures import ImageLike, picture_of
 from zoo.data.prefetch import map_for_model, resolve_workers
-from zoo.data.transform import as_seen, finish, resize
+from zoo.data.transform import as_seen, finish_views, resize
 from zoo.errors import DataError, OptionError, Refused
 from zoo.evaluation.confusion_table import class_index
+from zoo.evaluation.probabilities import mean_of_views
 from zoo.events import Note, Report, silent
 from zoo.model.fold_and_compile import compile_backbone, fold_batch_norms
 from zoo.model.gradcam import grad_cam, with_heat
@@ -30,6 +31,8 @@ from zoo.model.model import ZooModel
 from zoo.planning.precision import choose_compute
 from zoo.registry.registry import Registry, default_registry
 from zoo.specs.plan import Compute
+from zoo.specs.preprocessing import Preprocessing
+from zoo.specs.views import Views, check_views, doubt, passes, refuse_views
 
 BATCH_SIZE = 32
 """Images computed at a time, unless the caller says otherwise."""
@@ -50,6 +53,8 @@ class Prediction:
     """Probability of `label`, 0 to 1."""
     top: tuple[tuple[str, float], ...]
     """(label, probability) of the most probable classes, best first."""
+    views: Views | None = None
+    """The views over which probabilities were averaged; None: the image alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,16 +66,28 @@ class _Batch:
     """float32[N, 3, H, W], the images of `sources` after preprocessing."""
     faults: list[tuple[str, DataError]]
     """(source, error) of what could not be read."""
+    others: tuple[Tensor, ...] = ()
+    """Further views of `images`, each float32[N, 3, H, W]."""
 
 
 class Classifier:
     """A model with its class names and preprocessing, loaded from an artefact."""
 
-    def __init__(self, model: ZooModel, config: ArtefactConfig, path: Path, *, compiled: bool = False) -> None:
+    def __init__(
+        self,
+        model: ZooModel,
+        config: ArtefactConfig,
+        path: Path,
+        *,
+        compiled: bool = False,
+        views: Views | None = None,
+    ) -> None:
         self.model = model
         self._compiled = compiled
         self.config = config
         self.path = path
+        self.views = views
+        """The views over which `predict` averages probabilities; None: the image alone."""
 
     @classmethod
     def load(
@@ -80,6 +97,7 @@ class Classifier:
         device: str = "auto",
         precision: str | None = None,
         compile: bool = False,
+        views: str | None = None,
         report: Report = silent,
         registry: Registry | None = None,
     ) -> Classifier:
@@ -92,6 +110,8 @@ class Classifier:
                 times faster on this machine, and folds batch norms into convolutions. None: the training precision,
                 for exactly the logits that were evaluated.
             compile: Compile the backbone with torch.compile, which takes up to a minute and pays for many images.
+            views: `flip` or `five`: `predict` averages the probabilities over so many views of each image
+                (`zoo.specs.views`). None: the image alone.
             report: Called with the events of `zoo.events`.
             registry: The plugins; default: those that are installed.
 
@@ -99,15 +119,19 @@ class Classifier:
             ArtefactError: There is no artefact, it is damaged, a plugin that it needs is not installed, or an installed
                 plugin of another version changes its logits.
             DeviceError: There is no such device, or torch.compile does not work here.
-            OptionError: There is no such precision.
+            OptionError: There is no such precision, or no such views.
+            Refused: Views that make no sense for these classes, or this preprocessing.
         """
         from zoo.model.devices import choose_device
         from zoo.planning.precision import check_precision
 
         if precision is not None:
             check_precision(precision)
+        wanted = check_views(views)
         chosen = choose_device(device)
         folder = find_artefact(Path(path).expanduser())
+        if wanted is not None:
+            _consider_views(wanted, read_config(folder), report)
         registry = registry or default_registry()
         model, config = read_model(folder, registry)
         model = model.to(chosen)
@@ -118,7 +142,7 @@ class Classifier:
         if compile:
             report(Note(text="Compiling the backbone for this machine; the first time it may take a minute."))
             compile_backbone(model, batch=BATCH_SIZE)
-        return cls(model, config, folder, compiled=compile)
+        return cls(model, config, folder, compiled=compile, views=wanted)
 
     @property
     def fault(self) -> str | None:
@@ -239,7 +263,7 @@ class Classifier:
         on_error: OnError | None,
     ) -> Iterator[Prediction]:
         for batch in self._batches(images, batch_size, workers, on_error):
-            yield from self._predict(batch.sources, batch.images, top)
+            yield from self._predict(batch, top)
 
     def _batches(
         self, images: Iterator[tuple[str, ImageLike]], batch_size: int, workers: int, on_error: OnError | None
@@ -262,26 +286,33 @@ class Classifier:
     def _read(self, chunk: Sequence[tuple[str, ImageLike]]) -> _Batch:
         preprocessing = self.model.preprocessing
         # Each image is written to the next free place, so that those that cannot be read leave no gap.
-        images = torch.empty(len(chunk), *preprocessing.input_size)
+        images = [torch.empty(len(chunk), *preprocessing.input_size) for _ in range(passes(self.views))]
         sources: list[str] = []
         faults: list[tuple[str, DataError]] = []
         for source, image in chunk:
             try:
-                picture = picture_of(image, source)
-                finish(resize(picture, preprocessing), preprocessing, into=images[len(sources)])
+                pixels = resize(picture_of(image, source), preprocessing)
+                places = [view[len(sources)] for view in images]
+                finish_views(pixels, preprocessing, self.views, into=places)
             except DataError as error:
                 faults.append((source, error if source in str(error) else DataError(f"{source}: {error}")))
                 continue
             sources.append(source)
-        return _Batch(sources, images[: len(sources)], faults)
+        plain, *others = (view[: len(sources)] for view in images)
+        return _Batch(sources, plain, faults, tuple(others))
 
-    def _predict(self, sources: Sequence[str], images: Tensor, top: int) -> list[Prediction]:
-        probabilities, labels = self.logits(images).softmax(1).topk(min(top, len(self.classes)))
+    def _predict(self, batch: _Batch, top: int) -> list[Prediction]:
+        logits = self.logits(batch.images)
+        if batch.others:
+            logits = mean_of_views([logits, *map(self.logits, batch.others)])
+        probabilities, labels = logits.softmax(1).topk(min(top, len(self.classes)))
         rows = [
             tuple((self.classes[label], probability) for label, probability in zip(*row, strict=True))
             for row in zip(labels.tolist(), probabilities.tolist(), strict=True)
         ]
-        return [Prediction(source, *best[0], best) for source, best in zip(sources, rows, strict=True)]
+        return [
+            Prediction(source, *best[0], best, self.views) for source, best in zip(batch.sources, rows, strict=True)
+        ]
 
 
 def _chunks(named: Iterator[tuple[str, ImageLike]], size: int) -> Iterator[list[tuple[str, ImageLike]]]:
@@ -302,6 +333,13 @@ def _left_as_it_is(model: ZooModel) -> Iterator[None]:
             module.training = training
         for parameter, requires in switches:
             parameter.requires_grad_(requires)
+
+
+def _consider_views(views: Views, config: ArtefactConfig, report: Report) -> None:
+    """Raise Refused for views that make no sense for a classifier, and report those that may make none."""
+    refuse_views(views, config.classes, Preprocessing.from_dict(config.preprocessing))
+    if warning := doubt(views, config.classes):
+        report(Note(text=warning, loud=True))
 
 
 def _set_precision(

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from zoo.artefact.classifier import Classifier
+from zoo.artefact.views_effect import ViewsEffect, views_effect
 from zoo.data.dataset import ImageFile
 from zoo.data.prefetch import resolve_workers
 from zoo.data.sources import find_data, read_evaluation_split
@@ -21,10 +24,12 @@ from zoo.evaluation import inference
 from zoo.evaluation.metrics import Assessment, Scores, assess, score
 from zoo.evaluation.out_of_memory import MicroBatches
 from zoo.evaluation.predictions import ImagePrediction, predictions_of
+from zoo.evaluation.probabilities import mean_of_views
 from zoo.events import Note, Progress, Report
 from zoo.planning.build_plan import CHUNK
 from zoo.registry.registry import Registry
 from zoo.specs.run_result import OUT_OF_FOLD
+from zoo.specs.views import Views, passes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,6 +50,14 @@ class Evaluation:
     """Class -> (correct, images)."""
     unreadable: dict[str, str]
     """Relative path -> error; these images count in no metric."""
+    views: ViewsEffect | None = None
+    """What the classifier's views brought, and what they cost; None for a classifier without."""
+
+    def __repr__(self) -> str:
+        return (
+            f"Evaluation({self.images:,} images of {self.split}: accuracy {self.scores.accuracy:.3f}, "
+            f"macro F1 {self.scores.macro_f1:.3f})"
+        )
 
 
 def evaluate(
@@ -78,21 +91,26 @@ def evaluate(
             )
         )
     (files,) = dataset.splits.values()
-    unreadable: dict[str, str] = {}
-    used: list[ImageFile] = []
+    reading = _Reading(classifier.views, files, report)
+    began = time.perf_counter()
     with contextlib.closing(ImageStore(classifier.model.preprocessing, workers=resolve_workers(workers))) as store:
-        batches = _readable(store, files, used, unreadable, report)
+        batches = reading.batches(store)
         first = next(batches, None)
         if first is None:
             raise DataError(f"No image in {data} can be read.")
+        each = passes(classifier.views)
 
         def progress(done: int) -> None:
-            report(Progress(task="evaluate", done=done + len(unreadable), total=len(files)))
+            images = done // each + len(reading.unreadable)
+            report(Progress(task="evaluate", done=images, total=len(files)))
 
         micro_batches = MicroBatches(CHUNK, work="evaluation", report=report, retries=[])
-        logits = inference.logits_of_batches(
-            classifier.model, chain([first], batches), len(files), micro_batches=micro_batches, progress=progress
+        all_logits = inference.logits_of_batches(
+            classifier.model, chain([first], batches), each * len(files), micro_batches=micro_batches, progress=progress
         )
+    seconds = time.perf_counter() - began
+    used, unreadable = reading.used, reading.unreadable
+    plain, logits = reading.apart(all_logits)
     targets = inference.targets_of(used)
     counts = Counter(file.label for file in used)
     correct = Counter(targets[logits.argmax(1) == targets].tolist())
@@ -106,20 +124,54 @@ def evaluate(
             name: (correct[label], counts[label]) for label, name in enumerate(dataset.classes) if counts[label]
         },
         unreadable=unreadable,
+        views=reading.effect(plain, logits, targets, seconds),
     )
 
 
-def _readable(
-    store: ImageStore, files: Sequence[ImageFile], used: list[ImageFile], unreadable: dict[str, str], report: Report
-) -> Iterator[Tensor]:
-    """Batches images[N, 3, H, W] of the readable files, each decoded once; fills `used` and `unreadable`."""
-    for batch in store.readable_batches(files, CHUNK):
-        for relative, detail in batch.faults.items():
-            report(Note(text=f"Left out, unreadable: {relative}: {detail}", loud=True))
-        unreadable.update(batch.faults)
-        used += batch.files
-        if batch.files:
-            yield batch.images
-    # Files that are unreadable at the very end bring no batch, and so no progress of their own.
-    if unreadable and files:
-        report(Progress(task="evaluate", done=len(files), total=len(files)))
+class _Reading:
+    """The images of an evaluation as they are read: each decoded once, and given to the model in every view."""
+
+    def __init__(self, views: Views | None, files: Sequence[ImageFile], report: Report) -> None:
+        self._views = views
+        self._files = files
+        self._report = report
+        self._sizes: list[int] = []
+        self._seconds = [0.0] * passes(views)
+        self.used: list[ImageFile] = []
+        self.unreadable: dict[str, str] = {}
+
+    def batches(self, store: ImageStore) -> Iterator[Tensor]:
+        """Yield images[N, 3, H, W] of the readable files: a batch, then the further views of the same batch."""
+        for batch in store.readable_batches(self._files, CHUNK, views=self._views):
+            for relative, detail in batch.faults.items():
+                self._report(Note(text=f"Left out, unreadable: {relative}: {detail}", loud=True))
+            self.unreadable.update(batch.faults)
+            self.used += batch.files
+            if batch.files:
+                self._sizes.append(len(batch.files))
+                for number, images in enumerate((batch.images, *batch.others)):
+                    began = time.perf_counter()
+                    yield images
+                    self._seconds[number] += time.perf_counter() - began  # the model's, which has computed meanwhile
+        # Files that are unreadable at the very end bring no batch, and so no progress of their own.
+        if self.unreadable and self._files:
+            self._report(Progress(task="evaluate", done=len(self._files), total=len(self._files)))
+
+    def apart(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Divide the logits[M, classes] of all batches -> those of the images alone, and of all views, [N, classes]."""
+        if self._views is None:
+            return logits, logits
+        alone, averaged, begin = [], [], 0
+        for size in self._sizes:
+            of_views = torch.split(logits[begin : begin + size * passes(self._views)], size)
+            alone.append(of_views[0])
+            averaged.append(mean_of_views(of_views))
+            begin += size * passes(self._views)
+        return torch.cat(alone), torch.cat(averaged)
+
+    def effect(self, plain: Tensor, logits: Tensor, targets: Tensor, seconds: float) -> ViewsEffect | None:
+        """Compare plain[N, classes] with the logits[N, classes] of all views; the evaluation took `seconds`."""
+        if self._views is None:
+            return None
+        without = seconds - sum(self._seconds[1:])
+        return views_effect(self._views, plain, logits, targets, seconds=(without, seconds))

@@ -45,6 +45,8 @@ def images_to_predict(images: ImageLike | Iterable[ImageLike]) -> Iterator[tuple
 def _several(images: Any) -> Iterable[Any]:
     if isinstance(images, (str, os.PathLike, bytes, bytearray, memoryview, Image.Image)):
         return [images]
+    if hasattr(images, "read"):  # an open file, which would give its lines
+        raise DataError(f"The image is {described(images)}, an open file.\nNext: give its bytes, file.read().")
     if is_array(images) or is_tensor(images):
         if images.ndim == 4:
             return list(images)

@@ -13,6 +13,7 @@ from pathlib import Path
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
+from torch import nn
 
 from zoo.artefact.config import (
     CONFIG,
@@ -30,9 +31,12 @@ from zoo.data.image_preprocessing import ImagePreprocessing
 from zoo.errors import ArtefactError, Refused, UnknownName, ZooError, first_line, nearest
 from zoo.events import Note, Report
 from zoo.model.model import ZooModel
+from zoo.planning.objects import stand_in
 from zoo.planning.resolved_model import resolve_model
 from zoo.registry.registry import Registry
 from zoo.registry.session import missing_objects, of_session
+from zoo.specs.backbone import BackboneSpec
+from zoo.specs.head import HeadCallable, HeadSpec
 from zoo.specs.plan import Compute
 from zoo.specs.preprocessing import Preprocessing
 from zoo.storage.atomic import parse_json
@@ -176,6 +180,23 @@ def _check_objects(model: ZooModel, folder: Path, config: ArtefactConfig, change
         raise ArtefactError(
             f"{folder} gives other logits with this {given} than when it was made: {difference}.{made}{_GIVE}"
         )
+
+
+def with_objects(
+    path: Path,
+    registry: Registry,
+    backbone: str | BackboneSpec | nn.Module | None,
+    head: str | HeadSpec | HeadCallable | None,
+) -> Registry:
+    """The registry in which the names of an artefact are found, with the objects that it was made with.
+
+    Raises ArtefactError where there is no artefact, OptionError for an object that it does not need.
+    """
+    config = read_config(find_artefact(path))
+    given = (config.backbone.name, backbone), (config.head.name, head)
+    return stand_in(
+        registry, backbone=given[0], head=given[1], what="this classifier", preprocessing=config.preprocessing
+    )
 
 
 def _read_shapes(path: Path) -> dict[str, list[int]]:

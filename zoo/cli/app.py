@@ -15,6 +15,8 @@ from zoo.cli.cache import cache_app
 from zoo.cli.command_group import Commands
 from zoo.cli.data import data_app
 from zoo.cli.document import print_document
+from zoo.cli.embed import embed, similar
+from zoo.cli.export import export
 from zoo.cli.labels import check_labels
 from zoo.cli.options import (
     LIST_KINDS,
@@ -25,14 +27,9 @@ from zoo.cli.options import (
     Device,
     Estimate,
     EvaluationData,
-    ExportFormat,
-    ExportInput,
-    ExportOut,
     Images,
     Inference,
-    Int8,
     Json,
-    MaxLoss,
     MovedData,
     NoReport,
     Observer,
@@ -40,10 +37,12 @@ from zoo.cli.options import (
     Pattern,
     Resume,
     StoredPrecision,
+    ViewsOption,
     Workers,
     with_run_options,
 )
 from zoo.cli.plugins import plugins_app
+from zoo.cli.serve import serve
 from zoo.cli.shortlist import shortlist
 from zoo.cli.weights import weights_app
 from zoo.display.console import Verbosity
@@ -68,6 +67,10 @@ app.add_typer(plugins_app, name="plugins")
 app.add_typer(weights_app, name="weights")
 app.add_typer(cache_app, name="cache")
 app.command()(shortlist)
+app.command()(embed)
+app.command()(similar)
+app.command()(serve)
+app.command()(export)
 
 
 def _print_version(wanted: bool) -> None:
@@ -208,6 +211,7 @@ def evaluate(
     device: Device = "auto",
     precision: StoredPrecision = None,
     compile: Compile = False,
+    views: ViewsOption = None,
     workers: Workers = None,
     as_json: Json = False,
 ) -> None:
@@ -224,6 +228,7 @@ def evaluate(
             device=device,
             precision=precision,
             compile=compile,
+            views=views,
             workers=workers,
             on_event=display.report,
         )
@@ -242,6 +247,7 @@ def predict(
     device: Device = "auto",
     precision: StoredPrecision = None,
     compile: Compile = False,
+    views: ViewsOption = None,
     workers: Workers = None,
     as_json: Json = False,
 ) -> None:
@@ -249,37 +255,8 @@ def predict(
     start_computing("zoo.artefact.classifier")
     from zoo.cli.predict import predict_images
 
-    inference = Inference(device=device, precision=precision, compile=compile, workers=workers)
+    inference = Inference(device=device, precision=precision, compile=compile, workers=workers, views=views)
     predict_images(artefact, images, inference, top=top, csv_file=csv, as_json=as_json, verbosity=ctx.obj)
-
-
-@app.command()
-def export(
-    ctx: typer.Context,
-    artefact: Artefact,
-    to: ExportFormat,
-    out: ExportOut = None,
-    input: ExportInput = "tensor",
-    int8: Int8 = False,
-    max_loss: MaxLoss = None,
-    data: MovedData = None,
-    as_json: Json = False,
-) -> None:
-    """Write a saved classifier in a format that needs no zoo.
-
-    The file is kept only if its logits match those of the original. For ONNX, --input image puts the preprocessing into
-    the graph, and --int8 makes it small; both are compared on images of the run.
-    """
-    start_computing("zoo.exporting.export")
-    import zoo
-    from zoo.cli.display import RunDisplay
-    from zoo.cli.result import print_export
-
-    with RunDisplay(ctx.obj, as_json=as_json) as display:
-        exported = zoo.export(
-            artefact, to=to, out=out, input=input, int8=int8, max_loss=max_loss, data=data, on_event=display.report
-        )
-    print_export(exported, ctx.obj, as_json=as_json)
 
 
 @app.command()

@@ -15,7 +15,6 @@ from typing import Annotated, Any
 import typer
 
 from zoo.errors import OptionError
-from zoo.exporting.formats import FORMATS, MAX_LOSS
 from zoo.planning.request import Request, make_request, parse_input_size
 from zoo.text import shell_word
 
@@ -117,6 +116,15 @@ StoredPrecision = Annotated[
 Compile = Annotated[
     bool, typer.Option("--compile", help="Compile the backbone by torch.compile first; pays off for many images.")
 ]
+ViewsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--views",
+        help="Average probabilities over views of each image: flip (and its mirror image; 2 passes) or five (centre "
+        "and corners; 5 passes).",
+        show_default=False,
+    ),
+]
 Csv = Annotated[Path | None, typer.Option(help="Write the prediction for each image to a CSV file.")]
 EvaluationData = Annotated[
     Path, typer.Option(help="Labelled images, as finetune takes them. Uses test, else val, else all of them.")
@@ -158,21 +166,7 @@ ShortlistPage = Annotated[
     typer.Option("--html", help="Write a page with a picture of accuracy against latency; must not exist."),
 ]
 
-# export, compare and soup.
-ExportFormat = Annotated[str, typer.Option("--to", help=f"One of {', '.join(FORMATS)}.", show_default=False)]
-ExportOut = Annotated[
-    Path | None,
-    typer.Option("--out", help="Where to; must not exist. Default: beside the artefact.", show_default=False),
-]
-ExportInput = Annotated[
-    str,
-    typer.Option("--input", help="tensor: preprocessed images. image, for ONNX: pictures of any size, as a folder."),
-]
-Int8 = Annotated[bool, typer.Option("--int8", help="ONNX in 8 bits, calibrated on the run's training images.")]
-MaxLoss = Annotated[
-    float | None,
-    typer.Option(help=f"Points of accuracy that --int8 may lose. [default: {MAX_LOSS:g}]", show_default=False),
-]
+# compare, soup and export.
 MovedData = Annotated[
     Path | None,
     typer.Option("--data", help="Where the images are now. Default: where the runs found them.", show_default=False),
@@ -196,6 +190,8 @@ class Inference:
     compile: bool
     workers: int | None
     """Decoding threads. None: one per core, at most eight."""
+    views: str | None = None
+    """The views over which probabilities are averaged. None: the image alone."""
 
 
 def _run_options(

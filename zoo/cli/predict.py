@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, Any, Protocol
 
 import zoo
 from zoo.artefact.classifier import BATCH_SIZE, Prediction
@@ -59,13 +59,18 @@ def predict_images(
     predicted = unreadable = 0
     with contextlib.ExitStack() as stack:
         # The CSV comes first: a path that cannot be written is found before the work.
-        csv_writer = CsvWriter(csv_file, stack.enter_context(new_text(csv_file))) if csv_file is not None else None
+        csv_writer = (
+            CsvWriter(csv_file, stack.enter_context(new_text(csv_file)), views=inference.views)
+            if csv_file is not None
+            else None
+        )
         display = stack.enter_context(RunDisplay(verbosity, as_json=True))
         classifier = zoo.load(
             artefact,
             device=inference.device,
             precision=inference.precision,
             compile=inference.compile,
+            views=inference.views,
             on_event=display.report,
         )
         if count and count.hidden:
@@ -139,12 +144,14 @@ class JsonWriter:
     def write(self, predictions: Sequence[Prediction]) -> None:
         items = []
         for prediction in predictions:
-            content = {
+            content: dict[str, Any] = {
                 "source": prediction.source,
                 "label": prediction.label,
                 "probability": prediction.probability,
                 "top": [{"label": name, "probability": probability} for name, probability in prediction.top],
             }
+            if prediction.views is not None:
+                content["views"] = prediction.views
             items.append("  " + json_text(content).rstrip().replace("\n", "\n  "))
         with self._display.paused():
             document.print_items(items)
@@ -155,17 +162,21 @@ class JsonWriter:
 
 
 class CsvWriter:
-    """Rows of a CSV file with the label of each image and its probability. `path` is for error messages."""
+    """Rows of a CSV file with the label of each image and its probability. `path` is for error messages.
 
-    def __init__(self, path: Path, file: IO[str]) -> None:
+    Where probabilities are averaged over `views`, a last column names them.
+    """
+
+    def __init__(self, path: Path, file: IO[str], *, views: str | None = None) -> None:
         self._path = path
+        self._further = [] if views is None else [views]
         self._writer = csv.writer(file, lineterminator="\n")
-        self._writer.writerow(["source", "label", "probability"])
+        self._writer.writerow(["source", "label", "probability", *(["views"] if self._further else [])])
 
     def write(self, predictions: Sequence[Prediction]) -> None:
         with clear_write_errors(self._path):
             self._writer.writerows(
-                [printable(prediction.source), prediction.label, f"{prediction.probability:.6f}"]
+                [printable(prediction.source), prediction.label, f"{prediction.probability:.6f}", *self._further]
                 for prediction in predictions
             )
 

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from zoo.artefact.evaluate import Evaluation
     from zoo.evaluation.metrics import Share
-    from zoo.exporting.export import Exported
     from zoo.training.result import Result
     from zoo.training.verify import Verification
 
@@ -111,15 +110,18 @@ def proof_lines(result: Result, verbosity: Verbosity) -> str:
 def print_evaluation(evaluation: Evaluation, verbosity: Verbosity, *, as_json: bool) -> None:
     """Print scores by class, which `-q` leaves out, and over the whole split."""
     if as_json:
+        views = {} if evaluation.views is None else {"views": evaluation.views.to_dict()}
+        of_each = {} if evaluation.views is None else {"views": evaluation.views.views}
         content = {
             "split": evaluation.split,
             "images": evaluation.images,
+            **views,
             "metrics": evaluation.scores.to_dict(),
             "assessment": evaluation.assessment.to_dict(),
             "per_class": {
                 name: {"correct": right, "images": total} for name, (right, total) in evaluation.per_class.items()
             },
-            "predictions": [asdict(prediction) for prediction in evaluation.predictions],
+            "predictions": [{**asdict(prediction), **of_each} for prediction in evaluation.predictions],
             "unreadable": evaluation.unreadable,
         }
         print_document(json_text(content))
@@ -139,6 +141,9 @@ def print_evaluation(evaluation: Evaluation, verbosity: Verbosity, *, as_json: b
     screen.print(
         f"95 % interval of the accuracy {low:.3f} to {high:.3f}; calibration error {assessment.calibration_error:.3f}"
     )
+    if evaluation.views is not None:
+        for sentence in evaluation.views.sentences():
+            screen.print(sentence)
 
 
 def _print_classes(evaluation: Evaluation, screen: Console) -> None:
@@ -171,7 +176,8 @@ def write_predictions(path: Path, evaluation: Evaluation) -> None:
     """Write a CSV file with the prediction for each image. Raises RunError if it cannot be written."""
     from zoo.evaluation.predictions import to_csv
 
-    write_text(path, to_csv(evaluation.predictions))
+    views = None if evaluation.views is None else evaluation.views.views
+    write_text(path, to_csv(evaluation.predictions, views=views))
 
 
 def print_report(page: Path, *, as_json: bool) -> None:
@@ -198,21 +204,3 @@ def print_verification(verification: Verification, verbosity: Verbosity, *, as_j
         console.show(screen, console.table(None, ["check", "verdict", "what was found"], rows))
     verdict = "passed" if verification.passed else "failed"
     screen.print(f"{verdict}: {console.count(len(verification.checks), 'check')}", style="bold")
-
-
-def print_export(exported: Exported, verbosity: Verbosity, *, as_json: bool) -> None:
-    """Print where the export is, how far its logits are from the original's, and how to load it."""
-    if as_json:
-        print_document(json_text(exported.to_dict()))
-        return
-    sizes = ", ".join(map(str, exported.batches))
-    print(f"written: {exported.path}")
-    if verbosity.quiet:
-        return
-    print(
-        f"compared: batches of {sizes} images give the original's logits within {exported.largest_difference:.2g} "
-        f"(they go up to {exported.largest_logit:.3g}; {exported.tolerance:g} of that is allowed)"
-    )
-    for name, compared in exported.comparisons().items():
-        print(f"{name}: {compared}")
-    print(f"load: {exported.how}")

@@ -12,6 +12,7 @@ from zoo.data.sources import DataLocation, read_dataset
 from zoo.errors import Refused, ZooError
 from zoo.evaluation.predictions import ImagePrediction
 from zoo.evaluation.significance import Outcomes
+from zoo.registry.names import qualified_name
 from zoo.registry.registry import Registry
 from zoo.registry.session import of_session
 from zoo.reporting.record import RunRecord
@@ -42,6 +43,10 @@ class Contents:
         self._registry = registry
         self._digests: dict[tuple[Path, str], str] = {}
         self._of_plan: dict[tuple[str, str, int], dict[str, str] | None] = {}
+
+    def finds(self, plan: Plan) -> bool:
+        """Whether what read the data of a run is there; an object may be another one than the run's."""
+        return any(qualified_name(source) == plan.data.reader for source in self._registry.data_sources())
 
     def of(self, plan: Plan) -> dict[str, str] | None:
         """Relative path -> SHA-256 of every image in every split; None if images are missing or have changed."""
@@ -128,18 +133,22 @@ def _same_images(first: RunRecord, second: RunRecord, contents: Contents) -> set
         if of_run is None:
             raise Refused(
                 f"{first.path} and {second.path} have different data or other splits, and it is unknown which images "
-                f"they have in common: {_gone(run)}"
+                f"they have in common: {_gone(run, contents.finds(run.plan))}"
             )
         digests.append(of_run)
     return {file for file, digest in digests[0].items() if digests[1].get(file) == digest}
 
 
-def _gone(run: RunRecord) -> str:
-    """Why the images of a run cannot be read again, as the end of a sentence, and the next step."""
+def _gone(run: RunRecord, found: bool) -> str:
+    """Why the images of a run cannot be read again, as the end of a sentence, and the next step.
+
+    `found`: data were given for a run that was trained on an object.
+    """
     if of_session(run.plan.data.reader):
+        why = "and the data given are others" if found else "which no name finds again"
         return (
-            f"the images of {run.path} were an object in Python ({run.plan.data.path}), which no name finds again.\n"
-            "Next: train both on the same images."
+            f"the images of {run.path} were an object in Python ({run.plan.data.path}), {why}.\n"
+            "Next: give the object of both in Python, zoo.compare(RUN, RUN, data=...), or train both with one seed."
         )
     return (
         f"the images of {run.path} in {run.plan.data.path} are gone or have changed.\n"

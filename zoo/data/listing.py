@@ -8,15 +8,11 @@ from pathlib import Path
 from typing import cast
 
 from zoo.data.splits import SPLITS, SourceFile, UncheckedData
-from zoo.errors import DataError, Refused, Terminated, nearest
+from zoo.errors import DataError, OtherAnswer, Terminated, nearest
 from zoo.registry.entry_points import one_line
 from zoo.registry.session import of_session
 from zoo.specs.data import FOLDER, SPLIT_NAMES, EmptyClass, SourceImage, SourceListing, Split, split_named
 from zoo.text import composed, exact, printable, some
-
-
-class OtherAnswer(Refused):
-    """An object that was given as data gave something else for an image than before. It ends the run."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ from zoo.data.spool import Spool, SpoolPlace
 from zoo.errors import DataError
 from zoo.specs.preprocessing import Preprocessing
 from zoo.specs.recipe import Augment
+from zoo.specs.views import Views, passes
 
 DEFAULT_BUDGET = 512 << 20
 """Bytes of resized images that are cached in memory: 512 MiB."""
@@ -42,6 +43,8 @@ class ReadableBatch:
     """float32[N, 3, H, W] of `files`; N may be 0."""
     faults: dict[str, str]
     """What is wrong with each other file, by relative path."""
+    others: tuple[Tensor, ...] = ()
+    """Further views of `images`, each float32[N, 3, H, W], where they are asked for."""
 
 
 class ImageStore:
@@ -85,11 +88,12 @@ class ImageStore:
         self._spool.close()
 
     def examine(
-        self, files: Sequence[ImageFile], *, progress: Callable[[int], None]
+        self, files: Sequence[ImageFile], *, progress: Callable[[int], None], remember: bool = True
     ) -> tuple[dict[str, str], dict[str, str]]:
         """Read and decode every file once, and cache what fits. `progress` gets the number of files that are done.
 
         Returns (digests, faults) by relative path: the SHA-256 of each file, and what is wrong with unreadable ones.
+        Where it is called for some files after others, `remember` is left to a call of that method at the end.
         """
         digests: dict[str, str] = {}
         faults: dict[str, str] = {}
@@ -101,17 +105,38 @@ class ImageStore:
             else:
                 faults[file.relative] = found
             progress(done)
-        if self._known is not None:
-            self._known.add({digests[each]: reading for each, reading in self._readings.items() if each in digests})
+        if remember:
+            self.remember()
         return digests, faults
+
+    def remember(self) -> None:
+        """Record for later runs which of the examined files could be decoded; does nothing without `known`."""
+        if self._known is not None:
+            self._known.add({self._digests[each]: reading for each, reading in self._readings.items()})
+
+    def release(self, files: Sequence[ImageFile]) -> None:
+        """Free the resized images of files that are not needed again; what is known of the files stays."""
+        with self._lock:
+            for file in files:
+                pixels = self._in_memory.pop(file.relative, None)
+                self._bytes -= 0 if pixels is None else pixels.numel()
 
     def batches(self, files: Sequence[ImageFile], size: int) -> Iterator[Tensor]:
         """Yield float32 images[N, 3, H, W] of the files in order, N <= `size`. Raises DataError for unreadable ones."""
         return self._prepare(self._load, _chunks(files, size), files)
 
-    def readable_batches(self, files: Sequence[ImageFile], size: int) -> Iterator[ReadableBatch]:
-        """Yield a batch for every `size` files, as `batches` does, but without the files that cannot be read."""
-        return self._in_threads(self._load_readable, _chunks(files, size))
+    def readable_batches(
+        self, files: Sequence[ImageFile], size: int, *, views: Views | None = None
+    ) -> Iterator[ReadableBatch]:
+        """Yield a batch for every `size` files, as `batches` does, but without the files that cannot be read.
+
+        With `views`, a batch has further views of its images.
+        """
+
+        def load(chunk: Sequence[ImageFile]) -> ReadableBatch:
+            return self._load_readable(chunk, views)
+
+        return self._in_threads(load, _chunks(files, size))
 
     def training_batches(
         self,
@@ -145,6 +170,10 @@ class ImageStore:
         """
         rule = self._readings[file.relative].rule if file.relative in self._readings else ""
         return self._digests[file.relative] + (f" decoded by rule {rule}" if rule else "")
+
+    def sha256_of(self, file: ImageFile) -> str:
+        """SHA-256 of the bytes of a file that has been examined."""
+        return self._digests[file.relative]
 
     def loss_of(self, file: ImageFile) -> Loss | None:
         """What decoding destroyed of a file that has been examined, where little is left."""
@@ -215,8 +244,8 @@ class ImageStore:
             transform.finish(self.resized(file), self.preprocessing, into=into)
         return images
 
-    def _load_readable(self, files: Sequence[ImageFile]) -> ReadableBatch:
-        images = self._empty(len(files))
+    def _load_readable(self, files: Sequence[ImageFile], views: Views | None) -> ReadableBatch:
+        images = [self._empty(len(files)) for _ in range(passes(views))]
         readable: list[ImageFile] = []
         faults: dict[str, str] = {}
         for file in files:
@@ -225,9 +254,11 @@ class ImageStore:
             except DataError as error:
                 faults[file.relative] = _fault(file, error)
                 continue
-            transform.finish(pixels, self.preprocessing, into=images[len(readable)])
+            place = len(readable)
+            transform.finish_views(pixels, self.preprocessing, views, into=[view[place] for view in images])
             readable.append(file)
-        return ReadableBatch(tuple(readable), images[: len(readable)], faults)
+        plain, *others = (view[: len(readable)] for view in images)
+        return ReadableBatch(tuple(readable), plain, faults, tuple(others))
 
     def _augment(self, file: ImageFile, augment: Augment, key: str, into: Tensor) -> None:
         pixels = self.resized(file)

@@ -6,6 +6,8 @@ result is bit-identical to that of torchvision's `weights.transforms()` and of t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from PIL.Image import Image, fromarray
@@ -15,6 +17,7 @@ from torchvision.transforms import functional as F
 
 from zoo.errors import DataError
 from zoo.specs.preprocessing import Preprocessing
+from zoo.specs.views import Views
 
 _MAX_PIXELS = 180_000_000
 """Largest resized picture; about the size up to which Pillow opens one."""
@@ -46,15 +49,28 @@ def transform(image: Image, preprocessing: Preprocessing) -> Tensor:
     return finish(resize(image, preprocessing), preprocessing)
 
 
+def finish_views(pixels: Tensor, preprocessing: Preprocessing, views: Views | None, *, into: Sequence[Tensor]) -> None:
+    """Resized uint8[3, H', W'] -> its views, each float32[3, H, W], written to `into`.
+
+    The first is that of `finish`, and the only one where `views` is None. There are `passes(views)`.
+    """
+    finish(pixels, preprocessing, into=into[0])
+    if views == "flip":
+        into[1].copy_(into[0].flip(-1))
+    if views != "five":
+        return
+    padded = _padded(pixels, preprocessing)
+    _, height, width = preprocessing.input_size
+    bottom, right = padded.shape[-2] - height, padded.shape[-1] - width
+    for view, (top, left) in zip(into[1:], ((0, 0), (0, right), (bottom, 0), (bottom, right)), strict=True):
+        normalise(padded[..., top : top + height, left : left + width], preprocessing, into=view)
+
+
 def centre_crop(pixels: Tensor, preprocessing: Preprocessing) -> Tensor:
     """uint8[..., H', W'] -> uint8[..., H, W]; a smaller picture is padded with the fill colour."""
+    pixels = _padded(pixels, preprocessing)
     _, height, width = preprocessing.input_size
     old_height, old_width = pixels.shape[-2:]
-    if height > old_height or width > old_width:
-        across, down = max(0, width - old_width), max(0, height - old_height)
-        # An odd row or column of padding goes to the bottom or right, as in torchvision.
-        pixels = _pad(pixels, (across // 2, down // 2, (across + 1) // 2, (down + 1) // 2), preprocessing.fill)
-        old_height, old_width = pixels.shape[-2:]
     # torchvision rounds half to even too.
     top = round((old_height - height) / 2.0)
     left = round((old_width - width) / 2.0)
@@ -98,6 +114,17 @@ def _resized_to(height: int, width: int, preprocessing: Preprocessing) -> list[i
     ratios = height / target_height, width / target_width
     ratio = max(ratios) if preprocessing.resize == "longest" else min(ratios)
     return [max(1, round(height / ratio)), max(1, round(width / ratio))]
+
+
+def _padded(pixels: Tensor, preprocessing: Preprocessing) -> Tensor:
+    """uint8[..., H', W'] -> the same, padded to at least the size of the crop."""
+    _, height, width = preprocessing.input_size
+    old_height, old_width = pixels.shape[-2:]
+    if height <= old_height and width <= old_width:
+        return pixels
+    across, down = max(0, width - old_width), max(0, height - old_height)
+    # An odd row or column of padding goes to the bottom or right, as in torchvision.
+    return _pad(pixels, (across // 2, down // 2, (across + 1) // 2, (down + 1) // 2), preprocessing.fill)
 
 
 def _pad(pixels: Tensor, borders: tuple[int, int, int, int], fill: tuple[int, int, int]) -> Tensor:

@@ -1,4 +1,7 @@
-"""What every part of a run shares: the plan, images, model, reporting, clock, and out-of-memory retries."""
+"""What every part of a run shares: the plan, images, model, reporting, clock, and out-of-memory retries.
+
+What computes outputs of a model alone needs no plan and no data set: `ComputeContext` is the part for that.
+"""
 
 from __future__ import annotations
 
@@ -60,17 +63,32 @@ class Clock:
 
 
 @dataclass(kw_only=True)
-class RunContext:
-    """What every part of a run works with, except for the folder that the run writes."""
+class ComputeContext:
+    """What runs a model on images works with."""
 
-    plan: Plan
-    dataset: Dataset
     store: ImageStore
     model: ZooModel
     report: Report
     clock: Clock
     retries: list[OutOfMemoryRetry] = field(default_factory=list)
     """The retries after running out of memory, in order."""
+
+    def micro_batches(self, size: int, work: str) -> MicroBatches:
+        """Return micro-batches of `size` images, or of as few as memory allowed when the same work was done before."""
+        smallest = min([size, *(retry.size for retry in self.retries if retry.work == work)])
+        return MicroBatches(smallest, work=work, report=self.report, retries=self.retries)
+
+    def progress(self, task: str, total: int) -> Callable[[int], None]:
+        """Return a function that reports how many of a task's `total` images are done."""
+        return lambda done: self.report(Progress(task=task, done=done, total=total))
+
+
+@dataclass(kw_only=True)
+class RunContext(ComputeContext):
+    """What every part of a run works with, except for the folder that the run writes."""
+
+    plan: Plan
+    dataset: Dataset
 
     @property
     def train(self) -> tuple[ImageFile, ...]:
@@ -95,12 +113,3 @@ class RunContext:
     def val_targets(self) -> Tensor:
         """Class indices of the N validation images, int64[N]."""
         return inference.targets_of(self.val)
-
-    def micro_batches(self, size: int, work: str) -> MicroBatches:
-        """Return micro-batches of `size` images, or of as few as memory allowed when the same work was done before."""
-        smallest = min([size, *(retry.size for retry in self.retries if retry.work == work)])
-        return MicroBatches(smallest, work=work, report=self.report, retries=self.retries)
-
-    def progress(self, task: str, total: int) -> Callable[[int], None]:
-        """Return a function that reports how many of a task's `total` images are done."""
-        return lambda done: self.report(Progress(task=task, done=done, total=total))

@@ -50,13 +50,18 @@ def predictions_of(
     ]
 
 
-def to_csv(predictions: Iterable[ImagePrediction]) -> str:
-    """Return the table with a header line, and with six digits after the point in probabilities."""
+def to_csv(predictions: Iterable[ImagePrediction], *, views: str | None = None) -> str:
+    """Return the table with a header line, and with six digits after the point in probabilities.
+
+    Where probabilities were averaged over `views`, a last column names them.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(_COLUMNS)
+    further = [] if views is None else [views]
+    writer.writerow([*_COLUMNS, *(["views"] if further else [])])
     for prediction in predictions:
-        writer.writerow([f"{value:.6f}" if isinstance(value, float) else value for value in astuple(prediction)])
+        cells = [f"{value:.6f}" if isinstance(value, float) else value for value in astuple(prediction)]
+        writer.writerow([*cells, *further])
     return text.getvalue()
 
 

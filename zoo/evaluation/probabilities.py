@@ -5,7 +5,8 @@ Every row is computed by itself, so the numbers are, bit for bit, those of all r
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -41,6 +42,15 @@ def certainties(logits: Tensor, targets: Tensor) -> Certainties:
         found.highest[rows], found.predicted[rows] = probabilities.max(1)
         found.of_target[rows] = _at(probabilities, targets[rows])
     return found
+
+
+def mean_of_views(logits: Sequence[Tensor]) -> Tensor:
+    """Average the probabilities of several views, each logits[N, classes] -> the logarithm of the mean, [N, classes].
+
+    Its softmax is the mean, so that it may stand wherever logits stand.
+    """
+    of_views = torch.stack([each.double().cpu().log_softmax(1) for each in logits])
+    return (of_views.logsumexp(0) - math.log(len(logits))).float()
 
 
 def top_classes(logits: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 from zoo.data.dataset import ImageFile
 from zoo.errors import RunError
 from zoo.evaluation import inference
-from zoo.evaluation.context import RunContext
+from zoo.evaluation.context import ComputeContext, RunContext
 from zoo.evaluation.out_of_memory import MicroBatches, out_of_memory_as_error
 from zoo.events import Note, Progress
 from zoo.frozen.decision import MEMORY_BUDGET
@@ -35,6 +36,43 @@ _Filled = TypeVar("_Filled")
 _Name = TypeVar("_Name", bound=str)
 _ONE_PIECE = 256 << 20
 """Largest size, in bytes, of rows that are copied into one tensor."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Origin:
+    """What outputs depend on beside the images and the model's own tensors."""
+
+    backbone: str
+    """Qualified name, with the tag."""
+    weights: str
+    """The tag, `random`, or `file:NAME`."""
+    preprocessing: Mapping[str, Any]
+    precision: str
+    memory_format: str
+    device: str
+    versions: Mapping[str, str]
+    """Distribution -> version."""
+    provider: tuple[str, str]
+    """Distribution and version of the plugin that provides the backbone."""
+
+
+def key_of(model: ZooModel, origin: Origin, *, before: str = "", outputs: str = "") -> CacheKey:
+    """The key of a model's outputs in the cache: its features, what enters the group `before`, or other `outputs`."""
+    return CacheKey(
+        {
+            "format": _FORMAT,
+            "backbone": origin.backbone,
+            "weights": origin.weights,
+            "outputs": f"before {before} ({model.needs})" if before else outputs or _outputs_of(model),
+            "state": state_digest(model, before),
+            "preprocessing": origin.preprocessing,
+            "precision": origin.precision,
+            "memory_format": origin.memory_format,
+            "machine": hashlib.sha256("\n".join(machine_facts(origin.device)).encode()).hexdigest()[:16],
+            "versions": [origin.versions.get(name) for name in _VERSIONS],
+            "provider": list(origin.provider),
+        }
+    )
 
 
 class FrozenOutputs:
@@ -76,7 +114,7 @@ class FrozenOutputs:
         in_memory = stage.kept_bytes <= MEMORY_BUDGET or self._model.closed_form or stage.solver == "lbfgs"
         val_files = self._context.val
 
-        def fill(filling: _TableFiller) -> tuple[tuple[Table, ...], Table]:
+        def fill(filling: TableFiller) -> tuple[tuple[Table, ...], Table]:
             views = self._views(stage, keys, filling)
             if not keys and val_files == self._context.train:  # a run in folds has no val
                 return views, views[0]
@@ -94,7 +132,7 @@ class FrozenOutputs:
     def features(self, files: Mapping[_Name, Sequence[ImageFile]]) -> dict[_Name, Tensor]:
         """Return the features[N, F] of several lists of files, each under its name, which progress is reported with."""
 
-        def fill(filling: _TableFiller) -> dict[_Name, Table]:
+        def fill(filling: TableFiller) -> dict[_Name, Table]:
             return {name: filling.fill_table(each, f"of {name}") for name, each in files.items() if each}
 
         first = next((each for each in files.values() if each), ())
@@ -106,7 +144,7 @@ class FrozenOutputs:
         self,
         subject: CacheKey,
         cut: Cut | None,
-        fill: Callable[[_TableFiller], _Filled],
+        fill: Callable[[TableFiller], _Filled],
         *,
         first: Sequence[ImageFile],
         in_memory: bool,
@@ -115,7 +153,7 @@ class FrozenOutputs:
         context = self._context
         micro_batches = context.micro_batches(self._plan.chunk, "features")
         while True:
-            filling = _TableFiller(context, self._cache, subject, cut, micro_batches, in_memory=in_memory)
+            filling = TableFiller(context, self._cache, subject, cut, micro_batches, in_memory=in_memory)
             if first and filling.is_stale(first):
                 self._cache.drop(subject)
                 context.report(
@@ -129,7 +167,7 @@ class FrozenOutputs:
                 return filled, micro_batches.size
             # Memory ran out. Smaller batches give other bits, so all rows are computed again in batches of that size.
 
-    def _views(self, stage: StagePlan, keys: Sequence[str], filling: _TableFiller) -> tuple[Table, ...]:
+    def _views(self, stage: StagePlan, keys: Sequence[str], filling: TableFiller) -> tuple[Table, ...]:
         train, augment = self._context.train, stage.settings.augment
         if not keys:
             return (filling.fill_table(train, "of train"),)
@@ -138,21 +176,17 @@ class FrozenOutputs:
 
     def _subject(self, cut: Cut | None) -> CacheKey:
         model, plan = self._model, self._plan
-        return CacheKey(
-            {
-                "format": _FORMAT,
-                "backbone": plan.backbone.name,
-                "weights": plan.weights.label,
-                "outputs": _outputs_of(model) if cut is None else f"before {cut.before} ({model.needs})",
-                "state": state_digest(model, "" if cut is None else cut.before),
-                "preprocessing": plan.preprocessing,
-                "precision": plan.precision,
-                "memory_format": plan.memory_format,
-                "machine": hashlib.sha256("\n".join(machine_facts(plan.device)).encode()).hexdigest()[:16],
-                "versions": [plan.versions.get(name) for name in _VERSIONS],
-                "provider": [plan.backbone.distribution, plan.backbone.version],
-            }
+        origin = Origin(
+            backbone=plan.backbone.name,
+            weights=plan.weights.label,
+            preprocessing=plan.preprocessing,
+            precision=plan.precision,
+            memory_format=plan.memory_format,
+            device=plan.device,
+            versions=plan.versions,
+            provider=(plan.backbone.distribution, plan.backbone.version),
         )
+        return key_of(model, origin) if cut is None else key_of(model, origin, before=cut.before)
 
 
 class PartOfOutputs:
@@ -174,12 +208,12 @@ class PartOfOutputs:
         return CachedInputs(views, TablePart(whole.val, self._held_out), whole.micro_batches, whole.before)
 
 
-class _TableFiller:
+class TableFiller:
     """Fills tables of rows for one cache key, from the cache where it has them."""
 
     def __init__(
         self,
-        context: RunContext,
+        context: ComputeContext,
         cache: FeatureCache,
         subject: CacheKey,
         cut: Cut | None,

@@ -121,15 +121,8 @@ def layers_of(
 
     Raises Refused where no group has an output that can be pooled.
     """
-    _, height, width = backbone.spec.preprocessing_for(tag).input_size
-    native = height, width
-
-    def build(size: tuple[int, int]) -> Backbone:
-        resized = size if size != native else None
-        return build_backbone(backbone.spec.build, tag=tag, state=None, input_size=resized)
-
     try:
-        return find_outputs(build, input_size or native)
+        return group_outputs(backbone, tag=tag, input_size=input_size)
     except NoLayers as error:
         raise Refused(
             f"Head {head!r} needs the outputs of the groups of {backbone.spec.name}, and there are none that it could "
@@ -137,6 +130,20 @@ def layers_of(
             f"Next: a head that takes pooled features (zoo list heads), such as --head linear, or another backbone: "
             f"zoo list backbones --head {head}"
         ) from error
+
+
+def group_outputs(
+    backbone: ResolvedBackbone, *, tag: str | None, input_size: tuple[int, int] | None = None
+) -> tuple[GroupOutput, ...]:
+    """Find where the outputs of a backbone's groups are read; arguments as for `layers_of`. Raises NoLayers."""
+    _, height, width = backbone.spec.preprocessing_for(tag).input_size
+    native = height, width
+
+    def build(size: tuple[int, int]) -> Backbone:
+        resized = size if size != native else None
+        return build_backbone(backbone.spec.build, tag=tag, state=None, input_size=resized)
+
+    return find_outputs(build, input_size or native)
 
 
 def build_with_state(

@@ -15,6 +15,7 @@ def choose_device(asked: str) -> str:
 
     Raises OptionError for a name that is not a device name, DeviceError for a device that this machine does not have.
     """
+    asked = str(asked)  # a torch.device, too
     if asked == "auto":
         return next((name for name in ("cuda", "mps") if name in available_devices()), "cpu")
     kind, colon, index = asked.partition(":")

@@ -206,6 +206,19 @@ def layer_means(pool: Pool, outputs: Sequence[GroupOutput]) -> Callable[[nn.Modu
     return features
 
 
+def output_mean(pool: Pool, output: GroupOutput) -> Callable[[nn.Module, Tensor], Tensor]:
+    """Make the function (backbone, images[N, 3, H, W]) -> mean[N, C] of one group's output, in float32, not scaled."""
+
+    def features(module: nn.Module, images: Tensor) -> Tensor:
+        with _read(module, [output]) as means:
+            pool(module, images)
+        if output.group not in means:
+            raise PluginError(f"The output of the group {output.group} was not computed: its module was not called.")
+        return means[output.group]
+
+    return features
+
+
 def check_outputs(module: nn.Module, outputs: Sequence[GroupOutput]) -> None:
     """Raise PluginError where a backbone lacks a module that an output is to be read from."""
     names = {name for name, _ in module.named_modules()}

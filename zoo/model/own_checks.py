@@ -122,6 +122,7 @@ def output_layout(module: nn.Module, preprocessing: Preprocessing, label: str) -
         )
     shape = tuple(output.shape)
     _refuse_no_shapes(module, size, shape, label)
+    _refuse_other_in_training(module, images, shape, label)
     if len(shape) == 2:
         return ModuleOutput(shape[1], call, None, "its output has no positions", f"it returns features[N, {shape[1]}]")
     if len(shape) == 4:
@@ -173,6 +174,28 @@ def _refuse_no_shapes(module: nn.Module, size: tuple[int, int, int], shape: tupl
             f"The module {label} returns {_listed(shape)}, and {_listed(found)} without values.\n"
             "Next: let the shape of its output depend on that of the images alone."
         )
+
+
+def _refuse_other_in_training(module: nn.Module, images: Tensor, shape: tuple[int, ...], label: str) -> None:
+    """A module with auxiliary classifiers, such as GoogLeNet, returns several outputs while it is trained."""
+    try:
+        # With values: what is dropped at random may be decided by them.
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            found = copy.deepcopy(module).train()(images.clone())
+    except Exception as error:
+        raise OptionError(
+            f"The module {label} runs in evaluation mode alone; in training mode it raised "
+            f"{type(error).__name__}: {first_line(error)}\n"
+            "Next: pass a module that takes images[N, 3, H, W] in both."
+        ) from error
+    if isinstance(found, Tensor) and tuple(found.shape) == shape:
+        return
+    what = _listed(found.shape) if isinstance(found, Tensor) else f"a {type(found).__name__}"
+    raise OptionError(
+        f"The module {label} returns {_listed(shape)}, and {what} in training mode.\n"
+        "Next: let it return the same in both; models of torchvision with auxiliary classifiers do so with "
+        "module.aux_logits = False."
+    )
 
 
 def _map_layout(module: nn.Module, size: tuple[int, int, int], shape: tuple[int, ...], label: str) -> ModuleOutput:

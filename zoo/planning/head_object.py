@@ -134,29 +134,49 @@ def _try(
     Raises OptionError for what it does not do as a head must.
     """
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-        module = _copied(name, _made(name, build, shape, classes, options)).cpu().eval()
-        features = features_for(spec, shape)
+        module = _copied(name, _made(name, build, shape, classes, options)).cpu()
         _refuse_untrainable(name, spec, module)
-        seen = f"features {list(features.shape)}"
-        try:
-            with torch.no_grad():
-                logits = module(features)
-        except Exception as error:  # the module's own code, which may fail in any way
-            raise OptionError(
-                f"The head {name}, built with ({shape}, {classes}), was run on {seen} and raised "
-                f"{type(error).__name__}: {first_line(error)}\n"
-                f"Next: let it map features[N, {features.shape[1]}{', H, W' if spec.needs == 'map' else ''}] to "
-                f"logits[N, {classes}]."
-            ) from error
+        refuse_unsaved(module, f"The head {name}")
+        logits = _logits(name, module.eval(), spec, shape, classes)
+        again = _logits(name, module, spec, shape, classes)
+        if spec.loss is None:  # else the spec's loss alone says what the module gives in training
+            _logits(name, module.train(), spec, shape, classes)
+    if not torch.equal(logits, again):
+        raise OptionError(
+            f"The head {name} gave other logits when it was run again on the same features, in evaluation mode.\n"
+            "Next: leave out what is random there; nn.Dropout leaves it out by itself, F.dropout needs "
+            "training=self.training."
+        )
+    if bool((logits >= 0).all()) and bool(((logits.sum(1) - 1).abs() < 1e-4).all()):
+        raise OptionError(
+            f"The head {name} gives probabilities, which add up to 1, and softmax is taken of what a head gives.\n"
+            "Next: leave Softmax out, so that its last layer gives the logits: torch.nn.Linear(..., classes)."
+        )
+
+
+def _logits(name: str, module: nn.Module, spec: HeadSpec, shape: FeatureShape, classes: int) -> Tensor:
+    """What a head gives for random features, logits[2, classes]. Raises OptionError for anything else."""
+    features = features_for(spec, shape)
+    seen = f"features {list(features.shape)}{', in training mode,' if module.training else ''}"
+    try:
+        with torch.no_grad():
+            logits = module(features)
+    except Exception as error:  # the module's own code, which may fail in any way
+        raise OptionError(
+            f"The head {name}, built with ({shape}, {classes}), was run on {seen} and raised "
+            f"{type(error).__name__}: {first_line(error)}\n"
+            f"Next: let it map features[N, {features.shape[1]}{', H, W' if spec.needs == 'map' else ''}] to "
+            f"logits[N, {classes}]."
+        ) from error
     wanted = [_IMAGES, classes]
     found = list(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
-    if found != wanted or logits.dtype != torch.float32:
+    if not isinstance(logits, Tensor) or found != wanted or logits.dtype != torch.float32:
         kind = "" if not isinstance(logits, Tensor) or logits.dtype == torch.float32 else f" of {logits.dtype}"
         raise OptionError(
             f"The head {name} gave {found}{kind} for {seen} and {classes} classes, wanted {wanted} of float32.\n"
             f"Next: let its last layer give one logit a class: torch.nn.Linear(..., classes)."
         )
-    refuse_unsaved(module, f"The head {name}")
+    return logits
 
 
 def _refuse_untrainable(name: str, spec: HeadSpec, module: nn.Module) -> None:

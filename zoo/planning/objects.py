@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from os import PathLike
+from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from zoo.errors import OptionError, ZooError
@@ -57,14 +57,14 @@ def name_objects(
     heads: list[HeadSpec] = []
     recipes: list[RecipeSpec] = []
     if isinstance(backbone, PathLike):
-        backbone = str(backbone)
+        backbone = fspath(backbone)
     if backbone is not None and not isinstance(backbone, str):
         found, name = _backbone(backbone, registry)
         backbones, backbone = found, name
     if not isinstance(head, str):
         heads, head = _head(head, registry)
     if isinstance(recipe, PathLike):
-        recipe = str(recipe)
+        recipe = fspath(recipe)
     if recipe is not None and not isinstance(recipe, str):
         recipes, recipe = _recipe(recipe, registry)
     if backbones or heads or recipes:

@@ -44,8 +44,8 @@ def check_precision(asked: str) -> None:
     """Raise OptionError for anything but `auto` and the names of precisions."""
     known = ("auto", *get_args(Precision))
     if asked not in known:
-        also = {"bf16": "bfloat16", "fp32": "float32"}.get(asked.lower())
-        hint = f" Did you mean {also!r}?" if also else meant(asked, known, count=1)
+        also = {"bf16": "bfloat16", "fp32": "float32"}.get(str(asked).lower())
+        hint = f" Did you mean {also!r}?" if also else meant(str(asked), known, count=1)
         raise OptionError(f"--precision {asked!r} is not one of {', '.join(known)}.{hint}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import operator
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ SAMPLE_CLASSES = 5
 AUTO = "auto"
 """The backbone of a request that leaves the choice to zoo."""
 _INPUTS = range(8, 8193)
+_NUMBERS = ("classes", "epochs", "batch_size", "seed", "workers")
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9}
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 DEFAULT_RECIPE, CLOSED_FORM_RECIPE = "staged", "head_only"
@@ -69,7 +71,7 @@ def make_request(**arguments: Any) -> Request:
         arguments: By the names of `Request`'s fields; those that are left out have their defaults.
 
     Raises:
-        OptionError: No backbone, or an input size, a budget or a number of folds that cannot be.
+        OptionError: No backbone, or an input size, a budget or a number that cannot be; head options without names.
     """
     if not arguments.get("backbone"):
         raise OptionError("A backbone is needed: [provider/]architecture[.tag].\nNext: zoo list backbones")
@@ -83,6 +85,14 @@ def make_request(**arguments: Any) -> Request:
         arguments["set"] = (assignments,) if isinstance(assignments, str) else tuple(assignments)
     if arguments.get("input_size") is not None:
         arguments["input_size"] = check_input_size(arguments["input_size"])
+    for name in _NUMBERS:
+        if arguments.get(name) is not None:
+            arguments[name] = _whole(name, arguments[name])
+    options = arguments.get("head_options", {})
+    if not isinstance(options, Mapping):
+        raise OptionError(
+            f"head_options={options!r} has no names.\nNext: head_options={{'p': 0.3}}; zoo show HEAD lists the options."
+        )
     _refuse_folds(arguments.get("folds"), every_stage=arguments.get("every_stage", False))
     return Request(**arguments)
 
@@ -135,6 +145,17 @@ def check_input_size(size: object) -> tuple[int, int]:
     if len(sides) != 2 or not all(isinstance(side, int) and side in _INPUTS for side in sides):
         raise _no_size("x".join(map(str, sides)) or str(size))
     return sides[0], sides[1]
+
+
+def _whole(name: str, value: object) -> int:
+    """A whole number of any kind, numpy's too, as Python's. Raises OptionError for a text, which is no number."""
+    option = f"--{name.replace('_', '-')}"
+    try:
+        if not isinstance(value, bool):
+            return operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        pass
+    raise OptionError(f"{option} must be a whole number, got {value!r}.")
 
 
 def _refuse_folds(folds: object, *, every_stage: bool) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from zoo.errors import NameConflict, PluginError, UnknownName, ZooError, nearest
+from zoo.errors import NameConflict, OptionError, PluginError, UnknownName, ZooError, nearest
 from zoo.process import prints_to_stderr
 from zoo.registry.entry_points import DISABLE, Plugin, one_line
 from zoo.registry.plugins import Contribution
@@ -169,9 +169,13 @@ class Backbones:
 def resolve_spec(kind: str, name: str, offered: Iterable[Contribution[Any]]) -> Contribution[Any]:
     """The head, recipe, observer or data source that `name` (`NAME` or `plugin/NAME`) means.
 
-    Raises UnknownName or NameConflict.
+    Raises UnknownName or NameConflict, OptionError for an object where only a name is taken.
     """
     offered = list(offered)
+    if not isinstance(name, str):
+        raise OptionError(
+            f"The {kind} is given by its name here, not as {name!r:.60}.\nNext: zoo list {kind.split()[-1]}s"
+        )
     found = _of_name(name, offered)
     if not found:
         raise _unknown_spec(kind, name, offered)

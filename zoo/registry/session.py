@@ -21,6 +21,7 @@ from zoo.specs.data import DataSourceSpec
 from zoo.specs.head import HeadSpec
 
 if TYPE_CHECKING:
+    from zoo.specs.plan import Plan
     from zoo.specs.recipe import RecipeSpec
 
 SESSION = "session"
@@ -32,7 +33,9 @@ def of_session(name: str) -> bool:
     return name.startswith(f"{SESSION}/")
 
 
-def missing_objects(registry: Registry, *, backbone: str, head: str, whose: str, call: str) -> str | None:
+def missing_objects(
+    registry: Registry, *, backbone: str, head: str, whose: str, call: str, data: str = ""
+) -> str | None:
     """The sentence for what was stored with objects that nobody gave; None where all of them are there.
 
     Args:
@@ -41,6 +44,7 @@ def missing_objects(registry: Registry, *, backbone: str, head: str, whose: str,
         head: The stored name of the head.
         whose: What they belong to: `This classifier`.
         call: The function that takes them, with its first argument: `zoo.load(PATH`.
+        data: What read the data of a run. Of an object that is not given either, the call names it as well.
     """
     missing = {}
     if of_session(backbone) and not registry.backbones().accepts(backbone):
@@ -49,7 +53,9 @@ def missing_objects(registry: Registry, *, backbone: str, head: str, whose: str,
         missing["head"] = head
     if not missing:
         return None
-    return f"{whose}'s {were_objects(missing)}, which no package provides.\nNext: {call}{object_arguments(missing)})"
+    given = any(_qualified(source) == data for source in registry.data_sources())
+    arguments = object_arguments(missing if given else {**missing, "data": data})
+    return f"{whose}'s {were_objects(missing)}, which no package provides.\nNext: {call}{arguments})"
 
 
 def were_objects(names: Mapping[str, str]) -> str:
@@ -64,6 +70,11 @@ def object_arguments(names: Mapping[str, str]) -> str:
     The variables are guessed from the names; what cannot be a variable, as `lambda`, is called `my_head`.
     """
     return "".join(f", {kind}={_variable(kind, name)}" for kind, name in names.items() if of_session(name))
+
+
+def arguments_of_run(plan: Plan) -> str:
+    """`, head=mine, data=data`: the arguments by which a call in Python gets the objects of a run again."""
+    return object_arguments({"backbone": plan.backbone.name, "head": plan.head.name, "data": plan.data.reader})
 
 
 def _variable(kind: str, stored: str) -> str:

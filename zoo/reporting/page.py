@@ -16,7 +16,7 @@ from markupsafe import Markup
 from zoo.errors import RunError
 from zoo.events import Note, Report
 from zoo.registry.registry import Registry
-from zoo.registry.session import object_arguments, of_session
+from zoo.registry.session import arguments_of_run
 from zoo.reporting import charts
 from zoo.reporting.command import RECIPE_FILE, as_lines, as_python, command_of
 from zoo.reporting.confusions import frequent_confusions, shown_matrix
@@ -100,21 +100,15 @@ def render(record: RunRecord, examples: Examples, registry: Registry) -> str:
         time=charts.time_bar(result["seconds"]),
         time_shares=charts.shares_of_time(result["seconds"]),
         command=_command(plan, registry),
-        objects=_objects(plan),
+        objects=arguments_of_run(plan),
         recipe_text=plan.recipe_spec().to_toml(),
         recipe_file=RECIPE_FILE,
     )
 
 
-def _objects(plan: Plan) -> str:
-    """`, head=mine, data=data`: the arguments by which a call in Python gets the objects of the run again."""
-    data = ", data=data" if of_session(plan.data.reader) else ""
-    return object_arguments({"backbone": plan.backbone.name, "head": plan.head.name}) + data
-
-
 def _command(plan: Plan, registry: Registry) -> str:
     words = command_of(plan, registry)
-    return as_python(words, plan) if _objects(plan) else as_lines(words)
+    return as_python(words, plan) if arguments_of_run(plan) else as_lines(words)
 
 
 @functools.cache

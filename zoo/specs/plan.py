@@ -381,6 +381,13 @@ class Plan(_PlanPart):
             stages=tuple(stage.settings for stage in self.stages),
         )
 
+    def __repr__(self) -> str:
+        images = sum(self.data.images["train"])
+        return (
+            f"Plan({self.backbone.name}, head {self.head.name}, recipe {self.recipe}: "
+            f"{images:,} images of {len(self.classes):,} classes to train on)"
+        )
+
     def _repr_html_(self) -> str | None:
         """The tables of `zoo plan`, for a notebook."""
         return drawn(self)

@@ -81,6 +81,14 @@ class RunResult:
     """The run folder."""
     content: dict[str, Any]
 
+    def __repr__(self) -> str:
+        judged = JUDGED_IN_WORDS[judged_on(self.metrics)]
+        return f"{type(self).__name__}({str(self.path)!r}: {judged} accuracy {self.accuracy:.3f}, proof {self.proof})"
+
+    def __fspath__(self) -> str:
+        """The run folder: a result stands wherever the path of a run does, `zoo.compare(first, second)`."""
+        return str(self.path)
+
     @property
     def classes(self) -> tuple[str, ...]:
         """Class names, in the order of the logits."""

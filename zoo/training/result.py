@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from zoo.display.records import Records
 from zoo.errors import OptionError, RunError
 from zoo.evaluation.confusion_table import ConfusionTable
+from zoo.registry.registry import default_registry
 from zoo.specs.plan import Plan
 from zoo.specs.run_result import RunResult, judged_on
 from zoo.training.run_files import read_predictions
@@ -17,21 +18,31 @@ from zoo.training.run_folder import PREDICTIONS
 from zoo.training.shown_result import REPORT, history_of, open_report, result_html, stages_of
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from zoo.artefact.classifier import Classifier
     from zoo.evaluation.out_of_memory import OutOfMemoryRetry
+    from zoo.specs.backbone import BackboneSpec
+    from zoo.specs.head import HeadCallable, HeadSpec
 
 FORMAT = 1
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True, repr=False)
 class Result(RunResult):
     """A finished run, as `finetune` returns it, from which its classifier can be loaded."""
 
-    def classifier(self) -> Classifier:
-        """Load the classifier from the artefact. Raises ZooError as `zoo.load` does."""
+    def classifier(
+        self,
+        *,
+        backbone: str | BackboneSpec | nn.Module | None = None,
+        head: str | HeadSpec | HeadCallable | None = None,
+    ) -> Classifier:
+        """Load the classifier from the artefact. Takes the objects of the run, and raises ZooError, as `zoo.load`."""
         from zoo.artefact.classifier import Classifier
+        from zoo.artefact.read import with_objects
 
-        return Classifier.load(self.artefact)
+        return Classifier.load(self.artefact, registry=with_objects(self.artefact, default_registry(), backbone, head))
 
     @property
     def history(self) -> Records:

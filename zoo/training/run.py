@@ -25,7 +25,7 @@ from zoo.frozen.outputs import FrozenOutputs
 from zoo.planning.request import Request
 from zoo.planning.resolve import Resolved
 from zoo.registry.registry import Registry
-from zoo.registry.session import object_arguments
+from zoo.registry.session import arguments_of_run
 from zoo.specs.plan import Plan, ShortlistPlan
 from zoo.specs.run_result import Check, named_in_words
 from zoo.text import shell_word
@@ -167,7 +167,7 @@ def _resume_hint(folder: RunFolder, plan: Plan, report: Report) -> Iterator[None
 
 def _resuming(run: Path, plan: Plan) -> str:
     """How a run is resumed: by a command, or in Python where it needs objects again."""
-    objects = object_arguments({"backbone": plan.backbone.name, "head": plan.head.name})
+    objects = arguments_of_run(plan)
     return f"zoo.resume({str(run)!r}{objects})" if objects else f"zoo finetune --resume {shell_word(run)}"
 
 

@@ -89,6 +89,7 @@ def resolve_again(plan: Plan, registry: Registry, report: Report, *, offline: bo
         head=plan.head.name,
         whose="This run",
         call="zoo.resume(RUN",
+        data=plan.data.reader,
     )
     if missing:
         raise Refused(missing)

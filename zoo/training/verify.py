@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from zoo.artefact.config import FOLDER
 from zoo.artefact.read import find_artefact, read_config
@@ -46,6 +46,11 @@ class Verification:
     """The run folder, or the artefact's where there was no run."""
     checks: tuple[Check, ...]
     """Every check with its verdict."""
+
+    def __repr__(self) -> str:
+        verdicts = [check.verdict for check in self.checks]
+        counted = ", ".join(f"{verdicts.count(each)} {each}" for each in get_args(Verdict) if each in verdicts)
+        return f"Verification({str(self.run)!r}: {counted})"
 
     @property
     def passed(self) -> bool:

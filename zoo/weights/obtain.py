@@ -10,7 +10,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from zoo.errors import PluginError, Refused, UnknownName, WeightsError
+from zoo.errors import OptionError, PluginError, Refused, UnknownName, WeightsError
 from zoo.registry.names import ResolvedBackbone
 from zoo.specs.backbone import WeightsSpec
 from zoo.storage.tensors import file_digest, tensors_digest
@@ -66,10 +66,17 @@ def choose_weights(backbone: ResolvedBackbone, asked: str) -> WeightsChoice:
     """The meaning of `--weights`: `default`, a tag, `random`, or a file.
 
     Raises:
+        OptionError: It is no text.
         Refused: The backbone has no published weights, or its name and `asked` name different tags.
         UnknownName: There is no such tag.
         WeightsError: There is no such file.
     """
+    if not isinstance(asked, (str, os.PathLike)):
+        raise OptionError(
+            f"weights are a tag, 'random' or the path of a file, and this is a {type(asked).__name__}.\n"
+            "Next: load the values into a module and pass that as backbone (zoo.module_backbone)."
+        )
+    asked = os.fspath(asked)
     tag = backbone.tag
     if asked == "random":
         return WeightsChoice(kind="random", tag=tag)

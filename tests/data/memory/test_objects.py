@@ -24,10 +24,9 @@ from torchvision.datasets import ImageFolder
 from zoo.data.dataset import Dataset
 from zoo.data.decode import decode
 from zoo.data.folder import read_folder
-from zoo.data.listing import OtherAnswer
 from zoo.data.memory.objects import register, with_columns
 from zoo.data.sources import find_data, read_dataset
-from zoo.errors import DataError, OptionError
+from zoo.errors import DataError, OptionError, OtherAnswer
 from zoo.events import Progress, silent
 from zoo.registry.registry import default_registry
 
@@ -162,6 +161,9 @@ def test_labels_become_names_by_what_the_data_call_them(few: Path) -> None:
     assert read(pd.DataFrame({"image": [image for image, _ in numbers], "label": np.array([2, 10] * 4)})).classes == (
         *("2", "10"),
     )
+    assert read([(image, f" {label} " if n % 3 else label) for n, (image, label) in enumerate(pairs())]).classes == (
+        *("a", "b"),
+    )
     categories = table().astype({"label": "category"})
     assert read(categories).classes == ("a", "b")
     ants, bees = (Mapped(lambda index: (picture(index), index % 2), 4, names) for names in (["a", "b"], ["b", "c"]))
@@ -171,6 +173,9 @@ def test_labels_become_names_by_what_the_data_call_them(few: Path) -> None:
     # A transform of labels makes other numbers of them than those that the classes are named by.
     changed = ImageFolder(few / "train", target_transform=lambda label: 1 - label)
     assert read((changed, ImageFolder(few / "val", target_transform=lambda label: 1 - label))).classes == ("0", "1")
+    several_words = ImageFolder(few / "train")
+    several_words.classes = [("tench", "Tinca tinca"), ("crane",)]  # type: ignore[list-item]
+    assert read(several_words).classes == ("crane", "tench, Tinca tinca")
     kept = ImageFolder(few / "train", transform=transforms.Resize(32))
     (train, val) = read((kept, ImageFolder(few / "val"))).splits.values()
     assert {file.named for file in (*train, *val)} == {"a", "b"}
@@ -251,6 +256,10 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "no label in polars": (pl.DataFrame({"image": [b"x"], "label": [None]}), "1 row has no label: row 0 (counted"),
     "no image": (table(image=[picture(), None] * 4), "4 rows have no image: row 1, row 3, row 5, row 7 (counted"),
     "texts and numbers": (table(label=["a", 1] * 4), "the label of row 1 is a number, 1, and others are a text"),
+    "numbers without names": (
+        {"train": Mapped(lambda i: (picture(i), i % 2), 4, ["ant", "bee"]), "val": [(picture(), 1)]},
+        "is a text, 0 ('ant'), and others are a number, such as 1 of entry 0",
+    ),
     "texts there": ({"train": pairs(), "val": [(picture(), 1)]}, "the label of entry 0 is a number, 1, and others"),
     "booleans": ([(image, True) for image, _ in pairs()], "the boolean True.\nNext: say what True and False mean"),
     "floats": ([(image, 1.0) for image, _ in pairs()], "1.0, a number with decimals.\nNext: make labels whole numbers"),
@@ -278,11 +287,15 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "one hot": (Mapped(lambda i: (picture(i), torch.tensor([0, 1])), 4), "is an array of shape [2].\nNext: a label is"),
     "raises": (Mapped(lambda i: 1 / 0, 4), "asked for item 0, it raised ZeroDivisionError"),
     "out of range": (Mapped(lambda i: (picture(i), 5), 4, ["a", "b"]), "is 5, and the data name 2 classes, 0 to 1"),
+    "one name twice": (
+        Mapped(lambda i: (picture(i), i % 3), 6, ["crane", "crane", "b"]),
+        "the classes 0 and 1 have one name, 'crane', and would become one class.\nNext: name them apart",
+    ),
     "depth": ([(np.zeros((8, 8, 3), np.uint16), "a")], "Pixels are uint8, from 0 to 255"),
     "channels": ([(np.zeros((8, 8, 2), np.uint8), "a")], "of shape [8, 8, 2]. An image is [H, W, 3]"),
     "splits elsewhere": (
         table(fold=["train", "test"] * 4),
-        "holds splits (test, train).\nNext: split='fold' uses them",
+        "holds splits (test, train).\nNext: split='fold', or data=zoo.TableData(table, split='fold') uses them",
     ),
     "unknown split": (table(split=["trian", "val"] * 4), "has the split 'trian' (of 0000000). Did you mean 'train'?"),
     "some splits": (table(split=["train", None] * 4), "4 rows have no split: row 1"),
@@ -327,7 +340,16 @@ def test_a_path_that_leads_to_nothing_is_refused_with_the_nearest(few: Path, mon
 @pytest.mark.parametrize(
     ("data", "columns", "sentence"),
     [
-        (table(), {"image": "img"}, "no such column; it has: image, label. Did you mean 'image'?"),
+        (
+            table(),
+            {"image": "img"},
+            "image='img': a pandas table of 8 rows has no such column; it has: image, label. Did you mean 'image'?",
+        ),
+        (
+            table(),
+            {"split": 0.2},
+            "split=0.2 names no column, for a name is a text; a pandas table of 8 rows has: image",
+        ),
         (table(), {"label": "image"}, "The column 'image' cannot hold images and labels"),
         (pairs(), {"label": "a"}, "label='a' names columns of a table in memory, and data is of type list"),
         (Path("photos"), {"label": "a"}, "and data is the path 'photos'.\nNext: leave that out"),
@@ -338,6 +360,29 @@ def test_columns_that_are_asked_for_and_do_not_exist_are_refused(data: Any, colu
     with pytest.raises(OptionError) as refused:
         read(data, **columns)
     assert sentence in str(refused.value)
+
+
+def test_columns_whose_names_are_numbers_are_named_by_texts() -> None:
+    frame = pd.DataFrame(pairs())
+    with pytest.raises(
+        OptionError, match=r"image=0 names no column.* has: 0, 1\.\nNext: image='0', the name as a text"
+    ):
+        read(frame, image=0, label=1)  # type: ignore[arg-type]
+    assert read(frame, image="0", label="1").classes == ("a", "b")
+
+
+def test_functions_without_arguments_for_columns_take_what_the_next_step_names() -> None:
+    table_of_files = table().rename(columns={"image": "file"})
+    with pytest.raises(DataError) as refused:
+        zoo.check_data(table_of_files)
+    step = str(refused.value).partition("data=")[2].rstrip(".")
+    named = eval(step, {"zoo": zoo, "table": table_of_files, "NAME": "file"})
+    assert zoo.check_data(named).images == {"train": (3, 3), "val": (1, 1)}
+
+
+def test_what_is_not_used_of_a_table_is_said() -> None:
+    notes = read(table(is_valid=[True] * 8, width=[9] * 8)).notes
+    assert notes[:2] == ("image from column image, label from column label", "columns not used: is_valid, width")
 
 
 def test_the_next_step_of_a_refusal_works() -> None:

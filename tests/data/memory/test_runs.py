@@ -102,21 +102,44 @@ def test_commands_on_such_a_run_say_what_they_lack_and_do_not_fail(run: Path, zo
 def test_a_stopped_run_goes_on_where_the_same_images_are_given(
     run: Path, pairs: Pairs, others: Pairs, tmp_path: Path
 ) -> None:
+    notes: list[str] = []
+
     def stop(event: Event) -> None:
+        notes.append(str(getattr(event, "text", "")))
         if isinstance(event, StageStarted):
             raise KeyboardInterrupt
 
     stopped = tmp_path / "stopped"
     with pytest.raises(KeyboardInterrupt):
         zoo.finetune(**USUAL, data=pairs, out=stopped, on_event=stop)
+    steps = [note.rpartition(": ")[2] for note in notes if "esume: " in note or "is stopped: " in note]
+    assert steps == [f"zoo.resume({str(stopped)!r}, data=data)"] * 2
     with pytest.raises(Refused, match=r"were an object in Python .*\nNext: give the same object in Python: zoo.resume"):
         zoo.resume(stopped)
     with pytest.raises(Refused, match=r"data\.digest"):
         zoo.resume(stopped, data=others)
-    resumed = zoo.resume(stopped, data=pairs, report=False)
+    resumed = eval(steps[-1].removesuffix(")") + ", report=False)", {"zoo": zoo, "data": pairs})
 
     one, other = ((path / "model" / "model.safetensors").read_bytes() for path in (run, resumed.path))
     assert one == other
+
+
+def test_runs_on_one_object_with_drawn_splits_are_compared_where_it_is_given(pairs: Pairs, tmp_path: Path) -> None:
+    images = [*pairs[0], *pairs[1]]
+    # Seeds whose drawn validation images have one in common with those of the first.
+    one, other, third = (
+        zoo.finetune(**USUAL, data=images, seed=seed, out=tmp_path / str(seed), report=False) for seed in (0, 2, 3)
+    )
+    with pytest.raises(Refused, match=r"which no name finds again.\nNext: .* zoo.compare\(RUN, RUN, data=\.\.\.\)"):
+        zoo.compare(one, other)
+    with pytest.raises(Refused, match=r"were an object in Python .* and the data given are others"):
+        zoo.compare(one, other, data=pairs)
+    found = zoo.compare(one, other, third, data=images)
+    assert found.seeds == (0, 2, 3) and [pair.tested[0].outcomes.images for pair in found.against] == [1, 1]
+    with pytest.raises(OptionError, match=r"not as a list.\nNext: zoo.compare\(\*runs\)"):
+        zoo.compare([one, other])  # type: ignore[arg-type]
+    with pytest.raises(OptionError, match=r"what has a path is found by it.\nNext: leave data out"):
+        zoo.compare(one, other, data=tmp_path)
 
 
 def test_a_run_on_a_folder_takes_no_object(few: Path, pairs: Pairs, tmp_path: Path) -> None:

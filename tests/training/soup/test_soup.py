@@ -238,6 +238,7 @@ def test_a_run_with_the_weights_of_another_counts_once(off_centre: list[Path], t
     assert "copy has the weights of left, bit for bit: it counts once." in notes
 
 
+@pytest.mark.long
 def test_the_command_shows_every_ingredient(
     soup: zoo.Soup, off_centre: list[Path], tmp_path: Path, zoo_inside: Zoo
 ) -> None:

@@ -62,9 +62,10 @@ class ClassNames:
 
         Raises:
             DataError: A label is missing, of a type that is no label, of another type than the first one, or a number
-                that no name is for.
+                that no name is for; or two numbers have one name.
         """
         refuse_missing(labels, "label", where, data, step or "give every image its label, or leave these out.")
+        _refuse_one_name_twice(names or (), data)
         return [self._name(value, data, where(index), names) for index, value in enumerate(labels)]
 
     def _name(self, value: Any, data: str, where: str, names: Sequence[str] | None) -> str:
@@ -76,14 +77,14 @@ class ClassNames:
         number = not isinstance(value, str)
         kind = "a number" if number and names is None else "a text"
         if self._first is None:
-            self._first = kind, f"{described(value)} of {where} of {data}"
+            self._first = kind, f"{_with_name(value, names)} of {where} of {data}"
         elif self._first[0] != kind:
             raise DataError(
-                f"{data}: the label of {where} is {kind}, {described(value)}, and others are {self._first[0]}, such as "
-                f"{self._first[1]}.\nNext: make all labels texts, or all whole numbers."
+                f"{data}: the label of {where} is {kind}, {_with_name(value, names)}, and others are "
+                f"{self._first[0]}, such as {self._first[1]}.\nNext: make all labels texts, or all whole numbers."
             )
         if not number:
-            return str(value)
+            return str(value).strip()  # as in tables of files
         if names is None:
             return str(int(value))
         if int(value) == -1:
@@ -97,6 +98,24 @@ class ClassNames:
                 f"{len(names) - 1}.\nNext: correct the label, or the list of classes."
             )
         return str(names[int(value)])
+
+
+def _with_name(value: Any, names: Sequence[str] | None) -> str:
+    """`'cat'`, `3`, or of a number that the data have a name for, `3 ('cat')`."""
+    if isinstance(value, str) or names is None or not 0 <= int(value) < len(names):
+        return described(value)
+    return f"{described(value)} ({names[int(value)]!r})"
+
+
+def _refuse_one_name_twice(names: Sequence[str], data: str) -> None:
+    """Refuse two numbers of one name: their images would become one class."""
+    places: dict[str, int] = {}
+    for number, name in enumerate(names):
+        if (first := places.setdefault(str(name), number)) != number:
+            raise DataError(
+                f"{data}: the classes {first} and {number} have one name, {name!r}, and would become one class.\n"
+                "Next: name them apart, or give a list of pairs (image, class name)."
+            )
 
 
 def _fault(value: Any) -> str:

@@ -12,12 +12,11 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from zoo.data.listing import OtherAnswer
 from zoo.data.memory.class_names import ClassNames
 from zoo.data.memory.contents import Cell, Content, Item, content_of, refuse_missing_files
 from zoo.data.memory.pictures import described, is_picture
 from zoo.data.memory.tables import Part
-from zoo.errors import DataError
+from zoo.errors import DataError, OtherAnswer
 from zoo.events import Progress, Report
 from zoo.registry.entry_points import one_line
 from zoo.text import counted
@@ -161,7 +160,9 @@ def _files(dataset: Any) -> tuple[Sequence[str], Sequence[int], Sequence[str], s
     if any(each is not None for each in transforms) or loader not in ("default_loader", "pil_loader"):
         return None
     paths, numbers = zip(*dataset.samples, strict=True)
-    return paths, numbers, dataset.classes, type(dataset).__name__
+    # ImageNet has several words for a class.
+    names = [name if isinstance(name, str) else ", ".join(name) for name in dataset.classes]
+    return paths, numbers, names, type(dataset).__name__
 
 
 def _class_names(dataset: Any, what: str) -> list[str] | None:

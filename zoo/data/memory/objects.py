@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from zoo.data.listing import OtherAnswer
 from zoo.data.memory.class_names import ClassNames
 from zoo.data.memory.contents import Item, shared_folder
 from zoo.data.memory.frames import frame_of, is_dataset_dict
@@ -18,7 +18,7 @@ from zoo.data.memory.mapped import is_mapped, read_mapped
 from zoo.data.memory.pairs import is_pair, read_pairs
 from zoo.data.memory.pictures import described, is_array, is_tensor
 from zoo.data.memory.tables import Part, read_table
-from zoo.errors import DataError, OptionError, meant
+from zoo.errors import DataError, OptionError, OtherAnswer, meant
 from zoo.events import Report
 from zoo.registry.registry import Registry
 from zoo.registry.session import SESSION, SessionRegistry
@@ -31,6 +31,8 @@ ACCEPTED = (
     "(image, label) by its index; (train, val) or {'train': ..., 'val': ..., 'test': ...} of them"
 )
 """What data may be, in words."""
+_ARGUMENT = re.compile(r"\w+=")
+"""How a message begins that is about an argument, such as `image='img'`."""
 
 
 def is_path(data: object) -> bool:
@@ -97,7 +99,9 @@ def _sentences() -> Iterator[None]:
         yield
     except (DataError, OptionError, OtherAnswer) as error:
         text = str(error)
-        raise type(error)(text[:1].upper() + text[1:]) from error.__cause__
+        if not _ARGUMENT.match(text):
+            text = text[:1].upper() + text[1:]
+        raise type(error)(text) from error.__cause__
 
 
 def _has_columns(data: Any) -> bool:

@@ -69,7 +69,10 @@ def read_table(table: TableData, frame: ColumnTable, labels: ClassNames, *, key:
     refuse_missing(empty, "image", _where, frame.what, "leave these rows out, or give their images.")
     refuse_missing_files(items, _where, frame.what)
     taken = f"image from column {image}, label from column {label}"
-    return Part(lambda: items, frame.what, [taken + (f", split from column {split}" if split and key is None else "")])
+    notes = [taken + (f", split from column {split}" if split and key is None else "")]
+    if unused := [name for name in dict.fromkeys(frame.names) if name not in (image, label, split)]:
+        notes.append(f"columns not used: {', '.join(unused)}")
+    return Part(lambda: items, frame.what, notes)
 
 
 def _where(index: int) -> str:
@@ -86,6 +89,7 @@ def _column(frame: ColumnTable, kind: str, asked: str | None, by_type: Sequence[
     """The column of one kind: the one asked for, else the only one of its type, else the first that is usual."""
     there = ", ".join(dict.fromkeys(frame.names))
     if asked is not None:
+        _refuse_no_text(kind, asked, f"{frame.what} has: {there}")
         if asked not in frame.names:
             raise OptionError(
                 f"{kind}={asked!r}: {frame.what} has no such column; it has: {there}.{meant(asked, frame.names)}\n"
@@ -99,15 +103,30 @@ def _column(frame: ColumnTable, kind: str, asked: str | None, by_type: Sequence[
     if len(candidates) > 1:
         raise DataError(
             f"{frame.what} has several columns of {kind}s: {', '.join(candidates)}.\n"
-            f"Next: say which one holds the {kind}s: {kind}={candidates[0]!r}."
+            f"Next: say which one holds the {kind}s: {_naming(kind, repr(candidates[0]))}."
         )
     if not named:
         hint = meant(kind, frame.names)
         raise DataError(
             f"{frame.what} has no column {kind!r}; it has: {there}.{hint}\n"
-            f"Next: say which one holds the {kind}s: {kind}=NAME."
+            f"Next: say which one holds the {kind}s: {_naming(kind, 'NAME')}."
         )
     return _once(frame, named[0])
+
+
+def _naming(kind: str, name: str) -> str:
+    """How a column is named in a call. Only plan and finetune have arguments for it."""
+    return f"{kind}={name}, or data=zoo.TableData(table, {kind}={name})"
+
+
+def _refuse_no_text(kind: str, asked: object, there: str) -> None:
+    if isinstance(asked, str):
+        return
+    if kind == "split":
+        step = "split=NAME with the name of a column that holds train, val or test; without one, zoo draws val"
+    else:
+        step = f"{kind}={str(asked)!r}, the name as a text"
+    raise OptionError(f"{kind}={asked!r} names no column, for a name is a text; {there}.\nNext: {step}.")
 
 
 def _once(frame: ColumnTable, name: str) -> str:
@@ -176,5 +195,5 @@ def _refuse_other_splits(frame: ColumnTable, used: Sequence[str]) -> None:
         if "train" in splits and len(splits) > 1:
             raise DataError(
                 f"The column {name!r} of {frame.what} holds splits ({', '.join(sorted(words))}).\n"
-                f"Next: split={name!r} uses them; or drop the column, and zoo draws val."
+                f"Next: {_naming('split', repr(name))} uses them; or drop the column, and zoo draws val."
             )

@@ -1,0 +1,140 @@
+"""Compute a batch: decode and preprocess its images in threads, then classify or explain them. Called by one thread."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from PIL.Image import Image
+from torch import Tensor
+
+from zoo.artefact.classifier import BATCH_SIZE, Classifier
+from zoo.data.prefetch import resolve_workers
+from zoo.data.transform import as_seen
+from zoo.evaluation.out_of_memory import out_of_memory_as_error
+from zoo.model.gradcam import grad_cam, with_heat
+from zoo.serving.answers import BatchPlace, ClassShare, ExplanationBody, PredictionBody
+from zoo.serving.batcher import Batch
+from zoo.serving.limits import RequestLimits
+from zoo.serving.pictures import Upload, prepare
+from zoo.serving.unsure import UnsureRule
+
+Kind = Literal["predict", "explain"]
+_DIGITS = 4
+"""Digits of a heat map's values: colours have fewer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """An image, and what is asked of it."""
+
+    upload: Upload
+    top: int
+    """Classes to list; at most as many as there are."""
+
+
+Answered = PredictionBody | ExplanationBody
+
+
+class Engine:
+    """A classifier that computes batches of jobs."""
+
+    def __init__(
+        self, classifier: Classifier, rule: UnsureRule, limits: RequestLimits, *, workers: int | None = None
+    ) -> None:
+        """`workers`: decoding threads; default: one per core, at most eight."""
+        self._classifier = classifier
+        self._rule = rule
+        self._limits = limits
+        self._pool = ThreadPoolExecutor(resolve_workers(workers), thread_name_prefix="zoo-decode")
+
+    def largest(self, kind: object) -> int:
+        """Most images in a batch of this kind."""
+        return self._limits.explained if kind == "explain" else BATCH_SIZE
+
+    def compute(self, batch: Batch[Job]) -> list[Answered | Exception]:
+        """A prediction or an explanation for each job, in their order, or an error: PictureRefused for a bad image.
+
+        Images that cannot be used take no part in the batch. Raises DeviceError where memory runs out.
+        """
+        # All cores decode, then all compute: on a CPU, each would only slow the other down (zoo.data.prefetch).
+        prepared = list(self._pool.map(self._prepare, batch.jobs))
+        usable = [(job, image) for job, image in zip(batch.jobs, prepared, strict=True) if isinstance(image, Tensor)]
+        answers: Sequence[Answered] = []
+        if usable:
+            jobs, images = [job for job, _ in usable], torch.stack([image for _, image in usable])
+            with out_of_memory_as_error("serving"):
+                answers = self._explain(jobs, images) if batch.kind == "explain" else self._predict(jobs, images, batch)
+        of_usable = iter(answers)
+        return [each if isinstance(each, Exception) else next(of_usable) for each in prepared]
+
+    def close(self) -> None:
+        """End the decoding threads."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _prepare(self, job: Job) -> Tensor | Exception:
+        try:
+            return prepare(job.upload, self._classifier.model.preprocessing, self._limits)
+        except Exception as error:
+            # Whatever it is, it is this image's alone: the others of the batch are somebody else's.
+            return error
+
+    def _predict(self, jobs: list[Job], images: Tensor, batch: Batch[Job]) -> list[PredictionBody]:
+        """Predictions of images[N, 3, H, W], as `Classifier.predict` makes them of one batch."""
+        most = max(job.top for job in jobs)
+        probabilities, labels = self._classifier.logits(images).softmax(1).topk(most)
+        rows = zip(jobs, labels.tolist(), probabilities.tolist(), strict=True)
+        return [
+            self._prediction(job, labels, probabilities, BatchPlace(number=batch.number, size=len(jobs), index=index))
+            for index, (job, labels, probabilities) in enumerate(rows)
+        ]
+
+    def _prediction(self, job: Job, labels: list[int], probabilities: list[float], place: BatchPlace) -> PredictionBody:
+        names = self._classifier.classes
+        top = [
+            ClassShare(label=names[label], probability=probability)
+            for label, probability in zip(labels[: job.top], probabilities, strict=False)
+        ]
+        return PredictionBody(
+            source=job.upload.source,
+            label=top[0].label,
+            probability=top[0].probability,
+            unsure=self._rule.says(top[0].probability),
+            top=top,
+            batch=place,
+        )
+
+    def _explain(self, jobs: list[Job], images: Tensor) -> list[ExplanationBody]:
+        """Grad-CAM of images[N, 3, H, W]."""
+        model = self._classifier.model
+        device = next(model.parameters()).device
+        relevance = grad_cam(model, images.to(device))
+        heats = [None] * len(jobs) if relevance.heat is None else list(relevance.heat.cpu())
+        labels = relevance.logits.argmax(1).tolist()
+        explained = []
+        for job, image, heat, label in zip(jobs, images, heats, labels, strict=True):
+            seen = as_seen(image, model.preprocessing)
+            explained.append(
+                ExplanationBody(
+                    source=job.upload.source,
+                    label=self._classifier.classes[label],
+                    seen=_address(seen, "png"),
+                    overlay=None if heat is None else _address(with_heat(seen, heat), "jpeg"),
+                    heat=None if heat is None else [[round(v, _DIGITS) for v in row] for row in heat.tolist()],
+                    layer=relevance.layer,
+                    reason=relevance.reason,
+                )
+            )
+        return explained
+
+
+def _address(picture: Image, kind: str) -> str:
+    """A picture as a `data:` address, in its own size."""
+    content = io.BytesIO()
+    picture.save(content, kind, **({"quality": 88} if kind == "jpeg" else {}))
+    return f"data:image/{kind};base64,{base64.b64encode(content.getvalue()).decode()}"

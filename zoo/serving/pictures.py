@@ -1,0 +1,87 @@
+"""An image of a request, from its bytes to the tensor that the classifier takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from PIL import Image
+from torch import Tensor
+
+from zoo.data.decode import decode, open_file
+from zoo.data.transform import transform
+from zoo.errors import DataError
+from zoo.serving.limits import RequestLimits
+from zoo.specs.preprocessing import Preprocessing
+
+_PROGRAMS = ("EPS", "WMF")
+"""Formats for which Pillow starts another program, or the system draws: no stranger may have that done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """An image as it was sent."""
+
+    source: str
+    """Its file name; `image N` without one, counted from 0."""
+    content: bytes
+
+
+class PictureRefused(Exception):
+    """An image that cannot be classified, with the status and the code of its problem."""
+
+    def __init__(self, status: int, code: str, detail: str) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.code = code
+        self.detail = detail
+
+
+def prepare(upload: Upload, preprocessing: Preprocessing, limits: RequestLimits) -> Tensor:
+    """The image as image[3, H, W], decoded and preprocessed as `zoo predict` does.
+
+    Raises PictureRefused for what is not an image, is damaged, or has too many pixels.
+    """
+    try:
+        _refuse_before_decoding(upload, preprocessing, limits)
+        return transform(decode(upload.content, name=upload.source), preprocessing)
+    except DataError as error:
+        text = str(error)
+        raise PictureRefused(
+            422, "unreadable", text if text.startswith(upload.source) else f"{upload.source}: {text}"
+        ) from None
+
+
+def _refuse_before_decoding(upload: Upload, preprocessing: Preprocessing, limits: RequestLimits) -> None:
+    """Look at the header alone, which costs nothing. What it cannot tell, decoding finds."""
+    try:
+        with open_file(upload.content) as image:
+            width, height, kind = image.width, image.height, image.format
+    except Image.DecompressionBombError:
+        raise PictureRefused(413, "too_many_pixels", f"{upload.source}: {_most(limits)}") from None
+    except Exception:
+        return
+    if kind in _PROGRAMS:
+        raise PictureRefused(
+            422, "unreadable", f"{upload.source}: {kind} is drawn by another program, which a server does not start."
+        )
+    if width * height > limits.pixels:
+        raise PictureRefused(
+            413, "too_many_pixels", f"{upload.source}: it has {width:,} x {height:,} pixels. {_most(limits)}"
+        )
+    if min(width, height) and _resized_pixels(width, height, preprocessing) > limits.pixels:
+        raise PictureRefused(
+            413, "too_many_pixels", f"{upload.source}: {width:,} x {height:,} pixels are too narrow to be resized."
+        )
+
+
+def _most(limits: RequestLimits) -> str:
+    return f"An image may have at most {limits.pixels / 1e6:,g} million pixels. Next: save it smaller."
+
+
+def _resized_pixels(width: int, height: int, preprocessing: Preprocessing) -> float:
+    """About as many as the resized copy will have: if the aspect ratio stays, a narrow picture becomes a long one."""
+    target_height, target_width = preprocessing.resize_size
+    if preprocessing.resize in ("exact", "longest"):
+        return target_height * target_width
+    scale = max(target_height / height, target_width / width)
+    return scale * height * scale * width
