@@ -44,11 +44,11 @@ def in_int8(run: Path, float32: Path, path: Path, *, max_loss: float, on_event: 
     from zoo.exporting.int8 import write_int8
     from zoo.exporting.run_images import RunOrigin
 
-    origin = RunOrigin(path=run, plan=read_plan(run), registry=default_registry())
+    dataset = RunOrigin(path=run, plan=read_plan(run), registry=default_registry()).images(on_event)
     work = path.parent / f"work on {path.name}"
     work.mkdir()
     preprocessing = zoo.load(run).model.preprocessing
-    return write_int8(float32, path, preprocessing, origin, work, on_event, max_loss=max_loss)
+    return write_int8(float32, path, preprocessing, dataset, work, on_event, seed=0, max_loss=max_loss)
 
 
 def test_8_bits_are_judged_beside_float32(run: Path, float32: Path, tmp_path: Path) -> None:

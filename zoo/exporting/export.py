@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,6 @@ from zoo.exporting.source import ExportSource, Write, Written, read_source
 from zoo.registry.registry import Registry
 from zoo.storage.atomic import new_path
 
-_PREPARED = "zoo.exporting.onnx_prepared"
-"""Writes ONNX with the preprocessing in its graph, or in 8 bits; it needs packages of the extra `export`."""
 _FURTHER_BATCHES = (1, 7)
 """Batch sizes to compare beside that of the images which the export was traced with."""
 
@@ -101,9 +100,9 @@ def export(
     """
     folder = find_artefact(path)
     target = asked.place(folder, out)
-    if asked.needs_run:
-        import_module(_PREPARED).refuse_before_work(asked, origin)
+    prepared = _prepared_onnx() if asked.needs_run else None
     with new_path(target) as draft:
+        images = prepared.find_images(asked, origin, report) if prepared else None
         source = read_source(folder, registry, report)
         if source.config.precision != "float32":
             text = f"This classifier was trained in {source.config.precision}; exported and compared in float32."
@@ -116,11 +115,9 @@ def export(
                 text = f"The export to {asked.to} gives other logits than the original: {compared[-1][1]}."
                 raise CheckFailed(f"{text} It was not kept.")
 
-        if asked.needs_run:
-            prepared = import_module(_PREPARED).write
-            written = _write(
-                source, draft, asked.to, lambda source, draft: prepared(source, draft, asked, origin, compare, report)
-            )
+        if prepared:
+            further = {"asked": asked, "images": images, "compare": compare, "report": report}
+            written = _write(source, draft, asked.to, partial(prepared.write, **further))
         else:
             written = _write(source, draft, asked.to, import_module(FORMATS[asked.to].writer).write)
             compare(written.run)
@@ -137,6 +134,15 @@ def export(
         pictures_int8=written.pictures_int8,
         int8=written.int8,
     )
+
+
+def _prepared_onnx() -> Any:
+    """The module that writes ONNX with the preprocessing in its graph, or in 8 bits.
+
+    Raises Refused where a package of the extra `export` is missing, which that module imports.
+    """
+    import_module(FORMATS["onnx"].writer).refuse_without_packages()
+    return import_module("zoo.exporting.onnx_prepared")
 
 
 def _write(source: ExportSource, draft: Path, to: str, write: Write) -> Written:

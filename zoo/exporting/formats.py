@@ -71,7 +71,8 @@ class ExportRequest:
             )
         if self.input not in INPUTS:
             raise OptionError(
-                f"There is no input {self.input!r}.{meant(self.input, INPUTS, count=1)} Inputs: {', '.join(INPUTS)}."
+                f"There is no input {self.input!r}.{meant(self.input, INPUTS, count=1)} Inputs: {', '.join(INPUTS)}.\n"
+                "Next: --input image for pictures, or leave it out for preprocessed images."
             )
         for option, given in (("--input image", self.takes_pictures), ("--int8", self.int8)):
             if given and self.to != "onnx":

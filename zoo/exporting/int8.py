@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from zoo.data.dataset import ImageFile
+from zoo.data.dataset import Dataset, ImageFile
 from zoo.data.prefetch import resolve_workers
 from zoo.data.store import ImageStore
 from zoo.errors import CheckFailed
@@ -26,7 +26,7 @@ from zoo.events import Note, Progress, Report
 from zoo.exporting.comparisons import Attempt, Int8Comparison, Speed
 from zoo.exporting.onnx_file import open_session, runner
 from zoo.exporting.quantisation import Quantiser, worst_first
-from zoo.exporting.run_images import RunOrigin, to_calibrate, to_judge
+from zoo.exporting.run_images import to_calibrate, to_judge
 from zoo.specs.preprocessing import Preprocessing
 
 _BATCH = 32
@@ -53,10 +53,11 @@ def write_int8(
     original: Path,
     path: Path,
     preprocessing: Preprocessing,
-    origin: RunOrigin,
+    dataset: Dataset,
     work: Path,
     report: Report,
     *,
+    seed: int,
     max_loss: float,
 ) -> Int8Comparison:
     """Write `original`, a classifier in float32, in 8 bits.
@@ -65,18 +66,16 @@ def write_int8(
         original: The ONNX file, from `images` to `logits`.
         path: The file to write.
         preprocessing: What its images are prepared with.
-        origin: The run whose training images calibrate, and whose validation images judge.
+        dataset: The run's images: those of training calibrate, those of validation judge.
         work: A folder for drafts.
         report: Called with Progress and Note.
+        seed: Draws what calibrates: the run's.
         max_loss: Points of accuracy that may be lost.
 
-    Raises:
-        CheckFailed: More is lost, with half of the layers in float32 too.
-        DataError: The images of the run are gone or others by now.
+    Raises CheckFailed where more is lost, with half of the layers in float32 too.
     """
-    dataset = origin.images(report)
     split, judged = to_judge(dataset)
-    drawn = to_calibrate(dataset, origin.plan.seed)
+    drawn = to_calibrate(dataset, seed)
     if 100 / len(judged) > max_loss > 0:
         text = f"Judged on {len(judged)} images, of which one is {100 / len(judged):.3g} points: --max-loss "
         report(Note(text=f"{text}{max_loss:g} allows no further mistake.", loud=True))
@@ -103,7 +102,7 @@ def write_int8(
     only_float32, only_int8 = int((right_before & ~right).sum()), int((right & ~right_before).sum())
     return Int8Comparison(
         calibrated=len(images),
-        seed=origin.plan.seed,
+        seed=seed,
         split=split,
         images=len(judged),
         accuracy_float32=float(right_before.double().mean()),

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
 from torch import Tensor
 
+from zoo.data.dataset import Dataset
 from zoo.events import Progress, Report
 from zoo.exporting.comparisons import LEAST_EQUAL, LEAST_EQUAL_INT8, Int8Comparison, PictureComparison
 from zoo.exporting.formats import ExportRequest
@@ -22,7 +24,6 @@ from zoo.exporting.onnx_file import (
     as_metadata,
     metadata_of,
     open_session,
-    refuse_without_packages,
     runner,
     write_traced,
 )
@@ -36,18 +37,34 @@ FILE = "model.onnx"
 """The classifier in the folder of an export that takes pictures."""
 
 
-def refuse_before_work(asked: ExportRequest, origin: RunOrigin | None) -> None:
-    """Raise Refused for what can be known before the classifier is read: missing packages, too few images."""
-    refuse_without_packages()
+@dataclass(frozen=True, slots=True)
+class Comparable:
+    """The images that an export is calibrated on and judged by."""
+
+    dataset: Dataset | None
+    """Those of the run; None where generated pictures have to do."""
+    seed: int = 0
+    """The run's seed."""
+
+
+def find_images(asked: ExportRequest, origin: RunOrigin | None, report: Report) -> Comparable:
+    """Find the images of the run that the classifier comes from, before anything is traced.
+
+    Raises:
+        Refused: There is too little to calibrate 8 bits on.
+        DataError: The images are gone or others by now, and 8 bits need them.
+    """
     if asked.int8:
-        refuse_too_few(origin)
+        run = refuse_too_few(origin)
+        return Comparable(run.images(report), run.plan.seed)
+    return Comparable(None if origin is None else origin.images_if_there(report))
 
 
 def write(
     source: ExportSource,
     path: Path,
     asked: ExportRequest,
-    origin: RunOrigin | None,
+    images: Comparable,
     compare: Callable[[Callable[[Tensor], Tensor]], None],
     report: Report,
 ) -> Written:
@@ -57,14 +74,13 @@ def write(
         source: The classifier.
         path: The file or folder to write.
         asked: The options.
-        origin: The run that it comes from; None for a saved classifier alone, which no 8 bits are made of.
+        images: What `find_images` found.
         compare: Compares images[N, 3, H, W] -> logits[N, classes] of the float32 file with the original's.
         report: Called with Progress and Note.
 
     Raises:
         Refused: The preprocessing has a filter that ONNX lacks.
         CheckFailed: The result is too far from the original.
-        DataError: The run's images are others by now.
     """
     preprocessing = source.model.preprocessing
     if asked.takes_pictures:
@@ -80,15 +96,16 @@ def write(
         float32 = runner(open_session(core))
         compare(float32)
         int8: Int8Comparison | None = None
-        if asked.int8:
+        if asked.int8 and images.dataset is not None:
             core = work / FILE
             int8 = write_int8(
                 work / "traced" / FILE,
                 core,
                 preprocessing,
-                refuse_too_few(origin),
+                images.dataset,
                 work,
                 report,
+                seed=images.seed,
                 max_loss=asked.points,
             )
             metadata["int8"] = as_metadata(int8.facts())
@@ -97,7 +114,7 @@ def write(
             return Written(run=runner(open_session(path)), how=HOW, int8=int8)
         # Under another name: nobody should prepare the pictures a second time.
         metadata["preprocessing_in_graph"] = metadata.pop("preprocessing")
-        pictures = _Pictures(source, work, origin, report)
+        pictures = _Pictures(source, work, images, report)
         in_float32 = pictures.compare(work / "traced" / FILE, LEAST_EQUAL)
         in_int8 = pictures.compare(core, LEAST_EQUAL_INT8) if int8 else None
         compared = {"pictures": in_float32, "pictures_int8": in_int8, "int8": int8}
@@ -112,9 +129,9 @@ def write(
 class _Pictures:
     """What exports that take pictures are compared on."""
 
-    def __init__(self, source: ExportSource, work: Path, origin: RunOrigin | None, report: Report) -> None:
-        dataset = origin.images_if_there(report) if origin is not None else None
-        self._split, self._files = to_judge(dataset, MOST_REAL) if dataset is not None else ("", [])
+    def __init__(self, source: ExportSource, work: Path, images: Comparable, report: Report) -> None:
+        found = images.dataset
+        self._split, self._files = to_judge(found, MOST_REAL) if found is not None else ("", [])
         self._preprocessing, self._work, self._report = source.model.preprocessing, work, report
 
     def compare(self, core: Path, least: float) -> PictureComparison:
