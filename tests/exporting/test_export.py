@@ -266,6 +266,12 @@ def test_missing_packages_are_named_with_the_extra(
     monkeypatch.setitem(sys.modules, "onnxscript", None)  # as if it were not installed
     with pytest.raises(Refused, match=r"needs .*onnxscript(?s:.*)pip install 'zoo-registry\[export\]'"):
         zoo.export(of_timm, to="onnx", out=tmp_path / "model.onnx")
+    for package in ("onnx", "onnxruntime"):
+        monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(
+        Refused, match=r"needs onnx, onnxscript, onnxruntime(?s:.*)pip install 'zoo-registry\[export\]'"
+    ):
+        zoo.export(of_timm, to="onnx", input="image", out=tmp_path / "model")
 
 
 def test_what_was_trained_in_bfloat16_is_exported_in_float32_which_is_said(few: Path, tmp_path: Path) -> None:

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import ast
-import contextlib
 import hashlib
 import inspect
 import re
@@ -37,11 +36,10 @@ from zoo.embedding.embed import check_dtype
 from zoo.embedding.embedder import check_group
 from zoo.embedding.nearest import image_file
 from zoo.embedding.vector_file import SUFFIXES, check_suffix
-from zoo.errors import ArtefactError, RecipeError, RunError, ZooError, meant, nearest
+from zoo.errors import RecipeError, RunError, ZooError, meant, nearest
 from zoo.evaluation.confusion_table import class_index
 from zoo.events import silent
-from zoo.exporting.export import export
-from zoo.exporting.formats import FORMATS
+from zoo.exporting.formats import FORMATS, INPUTS, ExportRequest
 from zoo.model.devices import available_devices, choose_device
 from zoo.planning.precision import check_precision
 from zoo.registry.catalogue import SORTS
@@ -309,7 +307,8 @@ def vocabularies(place: Path) -> dict[str, Vocabulary]:
         "files of vectors": Vocabulary(use=lambda word: check_suffix(place / f"v{word}"), words=list(SUFFIXES)),
         "groups of vectors": Vocabulary(use=lambda word: check_group(word, GROUPS, backbone="a"), words=list(GROUPS)),
         "device": Vocabulary(use=choose_device, words=["auto", "cpu"]),
-        "format": Vocabulary(use=lambda word: export_nothing(place, word), words=list(FORMATS)),
+        "format": Vocabulary(use=lambda word: ExportRequest(to=word), words=list(FORMATS)),
+        "input of an export": Vocabulary(use=lambda word: ExportRequest(to="onnx", input=word), words=list(INPUTS)),
         "cache": Vocabulary(
             use=lambda word: eviction.clear([word]), words=["features", "measurements", "sample", "all"]
         ),
@@ -379,12 +378,6 @@ def set_key(word: str) -> None:
     override(
         staged, [f"head.{word}={','.join(value) if isinstance(value, tuple) else value}"], epochs=None, batch_size=None
     )
-
-
-def export_nothing(place: Path, to: str) -> None:
-    """Ask for a format; that there is no artefact is noticed after it."""
-    with contextlib.suppress(ArtefactError):
-        export(place / "no artefact", to, None, default_registry(), lambda _: None)
 
 
 def new_plugin(place: Path, kind: str, name: str) -> None:
@@ -516,7 +509,7 @@ PLACES = {
     "zoo.errors.meant": "precision",
     "zoo.errors.nearest": "test_nearest_gives_other_names_that_are_accepted",
     "zoo.evaluation.confusion_table.class_index": "test_a_class_of_a_model_is_answered_with_one_that_it_has",
-    "zoo.exporting.export.export": "format",
+    "zoo.exporting.formats.__post_init__": "format, input of an export",
     "zoo.model.devices.choose_device": "device",
     "zoo.planning.precision.check_precision": "precision",
     "zoo.registry.catalogue._refuse_unknown_licence": "list: licences",

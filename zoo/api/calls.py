@@ -18,6 +18,7 @@ from zoo.specs.data import DataLike
 if TYPE_CHECKING:
     from torch import nn
 
+    from zoo.exporting.run_images import RunOrigin
     from zoo.specs.backbone import BackboneSpec
     from zoo.specs.head import HeadCallable, HeadSpec
 
@@ -172,3 +173,35 @@ def with_objects_of_classifier(
     from zoo.artefact.read import with_objects
 
     return with_objects(path, known, backbone, head)
+
+
+def origin_of(
+    path: Path, data: DataLike | None, registry: Registry, on_event: Report, *, needed: bool
+) -> RunOrigin | None:
+    """The run whose folder `path` is, or in whose folder it is; None for a saved classifier alone, and if not `needed`.
+
+    Raises OptionError for data that have no effect, DataError for an object that is no data.
+    """
+    if not needed:
+        if data is not None:
+            raise OptionError(
+                "data are the images that --input image and --int8 are compared on, and neither was asked for.\n"
+                "Next: leave data out."
+            )
+        return None
+    from zoo.artefact.config import FOLDER
+    from zoo.exporting.run_images import RunOrigin
+    from zoo.training.run_folder import PLAN
+    from zoo.training.stored_plan import read_plan
+
+    whole = path.absolute()
+    for run in (path, whole.parent if whole.name == FOLDER else path):
+        if (run / PLAN).is_file():
+            place, known = with_data(data, registry, on_event)
+            return RunOrigin(path=run, plan=read_plan(run), registry=known, data=place)
+    if data is not None:
+        raise OptionError(
+            f"data are the images of a run, and {path} is a saved classifier without its run.\n"
+            "Next: give the run folder, or leave data out."
+        )
+    return None

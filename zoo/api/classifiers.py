@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.api.arguments import checked_arguments
-from zoo.api.calls import with_data, with_data_of_run, with_objects_of_classifier
+from zoo.api.calls import origin_of, with_data, with_data_of_run, with_objects_of_classifier
 from zoo.api.progress import with_progress
 from zoo.display.shown import shown
 from zoo.errors import OptionError
@@ -138,6 +138,10 @@ def export(
     *,
     to: str,
     out: str | Path | None = None,
+    input: str = "tensor",
+    int8: bool = False,
+    max_loss: float | None = None,
+    data: DataLike | None = None,
     backbone: str | BackboneSpec | nn.Module | None = None,
     head: str | HeadSpec | HeadCallable | None = None,
     on_event: Report = silent,
@@ -158,20 +162,37 @@ def export(
             `torchvision`: a state dict for `torchvision.models.NAME(num_classes=N)`.
             The last two are for that library's backbones with a head of one linear layer.
         out: Path to write, which must not exist. Default: beside the artefact.
+        input: Of ONNX: `tensor`, preprocessed images; or `image`, a folder whose `model.onnx` takes pictures
+            `uint8[N, H, W, 3]` of any size and gives `probabilities[N, classes]` (and `logits`), with class names and
+            examples for Python and JavaScript. It is compared with Pillow's preprocessing on validation images of the
+            run and on generated ones; at least 99.5 % must get the same class.
+        int8: Of ONNX: whether it computes in 8 bits. They are calibrated on 128 training images of the run (at least
+            16), and judged beside float32 on its validation images; where they lose too much, the layers that lose most
+            stay in float32.
+        max_loss: Points of accuracy that `int8` may lose. Default: 1.
+        data: Where the images of the run are now, or the object in memory that it was trained on. Default: where the
+            run found them. They must be the same images.
         backbone: As for `load`.
         head: As for `load`.
 
     Raises:
-        Refused: The format cannot hold this classifier, `out` exists, or a package of the extra `export` is missing.
-        OptionError: No such format; for `pt2`, an `out` that does not end in .pt2.
+        Refused: The format cannot hold this classifier, `out` exists, a package of the extra `export` is missing, or
+            there is too little to calibrate `int8` on.
+        OptionError: No such format; for `pt2`, an `out` that does not end in .pt2; options that do not go together.
         ArtefactError: Not an artefact, a damaged one, or one that the exporter cannot trace.
-        CheckFailed: The export's logits differ from the original's.
+        DataError: `int8` needs images of the run that are gone, or are others by now.
+        CheckFailed: The export's logits differ from the original's; it prepares pictures in another way; or `int8`
+            loses more than `max_loss`.
     """
     from zoo.exporting.export import export as write
+    from zoo.exporting.formats import ExportRequest
 
+    asked = ExportRequest(to=to, input=input, int8=int8, max_loss=max_loss)
     place = None if out is None else Path(out).expanduser()
     folder = _artefact(path)
-    return write(folder, to, place, with_objects_of_classifier(folder, registry, backbone, head), on_event)
+    known = with_objects_of_classifier(folder, registry, backbone, head)
+    origin = origin_of(folder, data, known, on_event, needed=asked.needs_run)
+    return write(folder, asked, place, known, on_event, origin=origin)
 
 
 @checked_arguments({"report": "on_event"})

@@ -16,6 +16,7 @@ from zoo.cli.command_group import Commands
 from zoo.cli.data import data_app
 from zoo.cli.document import print_document
 from zoo.cli.embed import embed, similar
+from zoo.cli.export import export
 from zoo.cli.labels import check_labels
 from zoo.cli.options import (
     LIST_KINDS,
@@ -26,8 +27,6 @@ from zoo.cli.options import (
     Device,
     Estimate,
     EvaluationData,
-    ExportFormat,
-    ExportOut,
     Images,
     Inference,
     Json,
@@ -71,6 +70,7 @@ app.command()(shortlist)
 app.command()(embed)
 app.command()(similar)
 app.command()(serve)
+app.command()(export)
 
 
 def _print_version(wanted: bool) -> None:
@@ -257,24 +257,6 @@ def predict(
 
     inference = Inference(device=device, precision=precision, compile=compile, workers=workers, views=views)
     predict_images(artefact, images, inference, top=top, csv_file=csv, as_json=as_json, verbosity=ctx.obj)
-
-
-@app.command()
-def export(
-    ctx: typer.Context, artefact: Artefact, to: ExportFormat, out: ExportOut = None, as_json: Json = False
-) -> None:
-    """Write a saved classifier in a format that needs no zoo.
-
-    The file is kept only if its logits match those of the original.
-    """
-    start_computing("zoo.exporting.export")
-    import zoo
-    from zoo.cli.display import RunDisplay
-    from zoo.cli.result import print_export
-
-    with RunDisplay(ctx.obj, as_json=as_json) as display:
-        exported = zoo.export(artefact, to=to, out=out, on_event=display.report)
-    print_export(exported, ctx.obj, as_json=as_json)
 
 
 @app.command()

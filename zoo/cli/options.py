@@ -15,7 +15,6 @@ from typing import Annotated, Any
 import typer
 
 from zoo.errors import OptionError
-from zoo.exporting.formats import FORMATS
 from zoo.planning.request import Request, make_request, parse_input_size
 from zoo.text import shell_word
 
@@ -167,12 +166,7 @@ ShortlistPage = Annotated[
     typer.Option("--html", help="Write a page with a picture of accuracy against latency; must not exist."),
 ]
 
-# export, compare and soup.
-ExportFormat = Annotated[str, typer.Option("--to", help=f"One of {', '.join(FORMATS)}.", show_default=False)]
-ExportOut = Annotated[
-    Path | None,
-    typer.Option("--out", help="Where to; must not exist. Default: beside the artefact.", show_default=False),
-]
+# compare, soup and export.
 MovedData = Annotated[
     Path | None,
     typer.Option("--data", help="Where the images are now. Default: where the runs found them.", show_default=False),

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from zoo.artefact.evaluate import Evaluation
     from zoo.evaluation.metrics import Share
-    from zoo.exporting.export import Exported
     from zoo.training.result import Result
     from zoo.training.verify import Verification
 
@@ -206,19 +205,3 @@ def print_verification(verification: Verification, verbosity: Verbosity, *, as_j
         console.show(screen, console.table(None, ["check", "verdict", "what was found"], rows))
     verdict = "passed" if verification.passed else "failed"
     screen.print(f"{verdict}: {console.count(len(verification.checks), 'check')}", style="bold")
-
-
-def print_export(exported: Exported, verbosity: Verbosity, *, as_json: bool) -> None:
-    """Print where the export is, how far its logits are from the original's, and how to load it."""
-    if as_json:
-        print_document(json_text(exported.to_dict()))
-        return
-    sizes = ", ".join(map(str, exported.batches))
-    print(f"written: {exported.path}")
-    if verbosity.quiet:
-        return
-    print(
-        f"compared: batches of {sizes} images give the original's logits within {exported.largest_difference:.2g} "
-        f"(they go up to {exported.largest_logit:.3g}; {exported.tolerance:g} of that is allowed)"
-    )
-    print(f"load: {exported.how}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,11 @@ from torch import Tensor
 
 from zoo.artefact.golden import TOLERANCE, Difference, compare_tensors
 from zoo.artefact.read import find_artefact
-from zoo.errors import ArtefactError, CheckFailed, OptionError, ZooError, first_line, meant
+from zoo.errors import ArtefactError, CheckFailed, ZooError, first_line
 from zoo.events import Note, Report
-from zoo.exporting.formats import FORMATS, other_formats
+from zoo.exporting.comparisons import Int8Comparison, PictureComparison
+from zoo.exporting.formats import FORMATS, ExportRequest, other_formats
+from zoo.exporting.run_images import RunOrigin
 from zoo.exporting.source import ExportSource, Write, Written, read_source
 from zoo.registry.registry import Registry
 from zoo.storage.atomic import new_path
@@ -43,6 +46,12 @@ class Exported:
     """Largest absolute value of the original's logits in the batch with that difference."""
     tolerance: float
     """Largest difference allowed, as a share of the largest logit."""
+    pictures: PictureComparison | None = None
+    """Of an export that takes pictures: beside Pillow's preprocessing, in float32."""
+    pictures_int8: PictureComparison | None = None
+    """The same in 8 bits, where the export is in 8 bits."""
+    int8: Int8Comparison | None = None
+    """Of an export in 8 bits: beside float32. The logits above are then those of the float32 that it was made from."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
@@ -54,53 +63,86 @@ class Exported:
             "largest_difference": self.largest_difference,
             "largest_logit": self.largest_logit,
             "tolerance": self.tolerance,
+            **{name: compared.to_dict() for name, compared in self.comparisons().items()},
         }
 
+    def comparisons(self) -> dict[str, PictureComparison | Int8Comparison]:
+        """What `--input image` and `--int8` were compared with, by name; empty for other exports."""
+        further = {"pictures": self.pictures, "pictures_int8": self.pictures_int8, "int8": self.int8}
+        return {name: compared for name, compared in further.items() if compared is not None}
 
-def export(path: Path, to: str, out: Path | None, registry: Registry, report: Report) -> Exported:
+
+def export(
+    path: Path,
+    asked: ExportRequest,
+    out: Path | None,
+    registry: Registry,
+    report: Report,
+    *,
+    origin: RunOrigin | None = None,
+) -> Exported:
     """Export a classifier; the export is kept only if its logits are the original's.
 
     Args:
         path: An artefact or a finished run.
-        to: The name of a format in `FORMATS`.
+        asked: The format and its options.
         out: Where the export is to be; None for a place beside the artefact.
         registry: Finds the plugins that the artefact needs.
         report: Is told what the user should know.
+        origin: The run, for exports that are compared on its images.
 
     Raises:
-        OptionError: An unknown format, or a path that the format does not allow.
+        OptionError: A path that the format does not allow.
         Refused: The path exists, or the format cannot hold this classifier.
         ArtefactError: The artefact cannot be read, or the exporter failed.
-        CheckFailed: The export gives other logits.
+        CheckFailed: The export gives other logits, prepares pictures otherwise, or loses more than it may.
+        DataError: The run's images, which 8 bits are calibrated on, are gone or others by now.
     """
-    if to not in FORMATS:
-        raise OptionError(
-            f"There is no export format {to!r}.{meant(to, FORMATS, count=1)} Formats: {', '.join(FORMATS)}."
-        )
     folder = find_artefact(path)
-    if to == "pt2" and out is not None and out.suffix != ".pt2":
-        raise OptionError(f"torch.export loads files that end in .pt2, and {out} does not.\nNext: --out {out}.pt2")
-    target = out or folder.resolve().parent / f"{folder.resolve().name}{FORMATS[to].suffix}"
+    target = asked.place(folder, out)
+    prepared = _prepared_onnx() if asked.needs_run else None
     with new_path(target) as draft:
+        images = prepared.find_images(asked, origin, report) if prepared else None
         source = read_source(folder, registry, report)
         if source.config.precision != "float32":
             text = f"This classifier was trained in {source.config.precision}; exported and compared in float32."
             report(Note(text=text))
-        written = _write(source, draft, to, import_module(FORMATS[to].writer).write)
-        batches, difference = _compare(source, written.run)
-        if difference.match == "other":
-            raise CheckFailed(
-                f"The export to {to} gives other logits than the original: {difference}. It was not kept."
-            )
+        compared: list[tuple[tuple[int, ...], Difference]] = []
+
+        def compare(run: Callable[[Tensor], Tensor]) -> None:
+            compared.append(_compare(source, run))
+            if compared[-1][1].match == "other":
+                text = f"The export to {asked.to} gives other logits than the original: {compared[-1][1]}."
+                raise CheckFailed(f"{text} It was not kept.")
+
+        if prepared:
+            further = {"asked": asked, "images": images, "compare": compare, "report": report}
+            written = _write(source, draft, asked.to, partial(prepared.write, **further))
+        else:
+            written = _write(source, draft, asked.to, import_module(FORMATS[asked.to].writer).write)
+            compare(written.run)
+        ((batches, difference),) = compared
     return Exported(
         path=target,
-        to=to,
+        to=asked.to,
         how=written.how.format(path=target),
         batches=batches,
         largest_difference=difference.largest,
         largest_logit=difference.scale,
         tolerance=difference.tolerance,
+        pictures=written.pictures,
+        pictures_int8=written.pictures_int8,
+        int8=written.int8,
     )
+
+
+def _prepared_onnx() -> Any:
+    """The module that writes ONNX with the preprocessing in its graph, or in 8 bits.
+
+    Raises Refused where a package of the extra `export` is missing, which that module imports.
+    """
+    import_module(FORMATS["onnx"].writer).refuse_without_packages()
+    return import_module("zoo.exporting.onnx_prepared")
 
 
 def _write(source: ExportSource, draft: Path, to: str, write: Write) -> Written:

@@ -14,6 +14,7 @@ from zoo.artefact.config import ArtefactConfig
 from zoo.artefact.golden import Golden, compute_logits, draw_pictures, preprocess, read_golden
 from zoo.artefact.read import check_versions, read_model
 from zoo.events import Note, Report
+from zoo.exporting.comparisons import Int8Comparison, PictureComparison
 from zoo.model.model import ZooModel
 from zoo.registry.registry import Registry
 from zoo.specs.plan import Compute
@@ -56,6 +57,12 @@ class Written:
     """images[N, 3, H, W] -> logits[N, classes], by the loaded export and without zoo's code."""
     how: str
     """Python code that loads it; `{path}` stands for its path."""
+    pictures: PictureComparison | None = None
+    """Of an export that takes pictures: beside Pillow's preprocessing, in float32."""
+    pictures_int8: PictureComparison | None = None
+    """The same in 8 bits, where the export is in 8 bits."""
+    int8: Int8Comparison | None = None
+    """Of an export in 8 bits: beside float32."""
 
 
 Write = Callable[[ExportSource, Path], Written]

@@ -26,6 +26,7 @@ from zoo.evaluation.metrics import Scores, score
 from zoo.evaluation.out_of_memory import out_of_memory_as_error
 from zoo.events import Note, Progress, Report
 from zoo.model.devices import choose_device
+from zoo.planning.images_of_plan import images_of_plan
 from zoo.planning.versions import versions
 from zoo.process import use_threads
 from zoo.registry.registry import Registry
@@ -38,7 +39,6 @@ from zoo.training.proof import check_better_than_guessing, check_saved, failure_
 from zoo.training.run_folder import SOUP, EvaluatedSplit, refuse_unwritable, write_evaluation, write_proof
 from zoo.training.soup.average import Trial, average_of, by_quality, choose_greedily
 from zoo.training.soup.average_checks import check_average, check_ingredients, check_not_worse, check_unchanged
-from zoo.training.soup.images import images_of_plan
 from zoo.training.soup.ingredients import Ingredient, read_ingredients
 from zoo.training.soup.judge import Judge
 from zoo.training.soup.outcome import RECIPE, Soup, Tasted, soup_content
@@ -116,7 +116,15 @@ def make_soup(
     # Without the images there is nothing to choose by, so they come before any model.
     first = ingredients[0]
     with clock.measure("data"):
-        dataset = images_of_plan(first.plan, first.path, registry, report, data=data, workers=workers)
+        dataset = images_of_plan(
+            first.plan,
+            first.path,
+            registry,
+            report,
+            data=data,
+            call="zoo.soup(RUNS, out=..., data=...)",
+            workers=workers,
+        )
     use_threads(first.plan.threads)
     model, _ = read_model(first.artefact, registry)
     with contextlib.closing(ImageStore(model.preprocessing, workers=resolve_workers(workers))) as store:

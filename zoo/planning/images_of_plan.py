@@ -1,4 +1,4 @@
-"""The images that the runs of a soup were validated on, read again and known by the digest in their plans."""
+"""The images that a run was trained and validated on, read again and known by the digest in its plan."""
 
 from __future__ import annotations
 
@@ -23,7 +23,14 @@ _AHEAD = 4
 
 
 def images_of_plan(
-    plan: Plan, run: Path, registry: Registry, report: Report, *, data: Path | None, workers: int | None
+    plan: Plan,
+    run: Path,
+    registry: Registry,
+    report: Report,
+    *,
+    data: Path | None,
+    call: str,
+    workers: int | None = None,
 ) -> Dataset:
     """Read the data set of a plan again. Every file is read, and none is decoded.
 
@@ -33,6 +40,7 @@ def images_of_plan(
         registry: The data sources.
         report: Called with Progress and Note.
         data: Where the data are now; None: where the plan says.
+        call: How the public function is called with the data of an object in Python, for messages.
         workers: Number of threads; default: one per core, at most eight.
 
     Raises:
@@ -41,7 +49,7 @@ def images_of_plan(
     if data is None and of_session(plan.data.reader):
         raise DataError(
             f"{run} was trained on an object in Python ({plan.data.path}), which no name finds again.\n"
-            "Next: give the same object in Python: zoo.soup(RUNS, out=..., data=...)."
+            f"Next: give the same object in Python: {call}."
         )
     if data is None and not plan.data.sample and not data_exists(Path(plan.data.path)):
         raise DataError(

@@ -1,0 +1,80 @@
+"""What lies beside an ONNX file that takes pictures: class names, an example for Python and one for JavaScript."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from zoo.exporting.comparisons import Int8Comparison, PictureComparison
+from zoo.exporting.source import ExportSource
+from zoo.storage.atomic import json_text
+
+CLASSES, COMPARISON, PYTHON, JAVASCRIPT, README = (
+    "classes.json",
+    "comparison.json",
+    "example.py",
+    "example.mjs",
+    "README.md",
+)
+_PYTHON = '''"""python example.py PICTURE: the probability of every class, by the file {file} alone."""
+
+import json, sys
+import numpy, onnxruntime
+from PIL import Image, ImageOps
+
+session = onnxruntime.InferenceSession("{file}", providers=["CPUExecutionProvider"])
+classes = json.loads(session.get_modelmeta().custom_metadata_map["classes"])
+picture = ImageOps.exif_transpose(Image.open(sys.argv[1])).convert("RGB")
+(probabilities,) = session.run(["probabilities"], {{"pictures": numpy.asarray(picture)[None]}})
+for name, probability in sorted(zip(classes, probabilities[0].tolist()), key=lambda pair: -pair[1]):
+    print(f"{{probability:.4f}}  {{name}}")
+'''
+_JAVASCRIPT = """// const session = await ort.InferenceSession.create("{file}"), and in node of the bytes of that file.
+// In a page, a canvas's getImageData(0, 0, width, height) gives `{{ data, width, height }}`.
+import * as ort from "onnxruntime-web";
+
+/** -> [[class, probability], ...], the most probable first; `data`: RGBA bytes, `classes`: what {classes} holds. */
+export async function classify(session, classes, {{ data, width, height }}) {{
+  const rgb = Uint8Array.from(data).filter((_, index) => index % 4 !== 3);
+  const pictures = new ort.Tensor("uint8", rgb, [1, height, width, 3]);
+  const {{ probabilities }} = await session.run({{ pictures }});
+  return classes.map((name, index) => [name, probabilities.data[index]]).sort((one, other) => other[1] - one[1]);
+}}
+"""
+_README = """# {backbone} as ONNX, {count} classes
+
+`{file}` takes `pictures`, uint8 [N, height, width, 3]: RGB, upright, of any size, all of a batch of one size. It
+gives `probabilities` and `logits`, float32 [N, {count}]. Resize, crop and normalisation are in the graph, so the
+pixels go in as they are.
+
+- `{classes}`: the class names in the order of the probabilities; they are in the file's metadata, too
+- `{python}`: `python {python} PICTURE`
+- `{javascript}`: a function for onnxruntime-web, in a page or in node
+- `{comparison}`: how the file was compared before it was kept, which is this in words:
+
+{compared}"""
+
+
+def write_folder(
+    folder: Path, file: str, source: ExportSource, compared: Mapping[str, PictureComparison | Int8Comparison]
+) -> None:
+    """Write everything that lies beside `file` in the folder; `compared` has what was found, by name."""
+    named = {
+        "file": file,
+        "classes": CLASSES,
+        "python": PYTHON,
+        "javascript": JAVASCRIPT,
+        "comparison": COMPARISON,
+        "backbone": source.config.backbone.name,
+        "count": len(source.config.classes),
+        "compared": "".join(f"- `{name}`: {found}\n" for name, found in compared.items()),
+    }
+    texts = {
+        CLASSES: json_text(list(source.config.classes)),
+        COMPARISON: json_text({name: found.to_dict() for name, found in compared.items()}),
+        PYTHON: _PYTHON.format(**named),
+        JAVASCRIPT: _JAVASCRIPT.format(**named),
+        README: _README.format(**named),
+    }
+    for name, text in texts.items():
+        (folder / name).write_text(text, "utf-8")
