@@ -29,7 +29,6 @@ SIZES = {
     "zoo.cli.data": "one command, whose text the library writes",
     "zoo.data.image_preprocessing": "what a model's preprocessing has beside the record: that it can be called",
     "zoo.display.records": "one kind of table",
-    "zoo.cli.serve": "one command",
     "zoo.exporting.pt2": "one file for each format",
     "zoo.model.redraw": "one question and its answer",
     "zoo.model.stated_preprocessing": "what one other library states",

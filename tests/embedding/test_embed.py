@@ -7,6 +7,7 @@ import hashlib
 import json
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from safetensors import safe_open
 from tests.conftest import Zoo
 from zoo.data.sample import sample_image
 from zoo.data.store import ImageStore
+from zoo.embedding.vector_file import new_vector_file
 from zoo.errors import ArtefactError, DataError, FeaturesError, OptionError, Refused, UnknownName
 
 TINY: dict[str, Any] = {"weights": "random", "precision": "float32", "input_size": (64, 64)}
@@ -147,6 +149,19 @@ def test_safetensors_and_npy_hold_the_same_rows(made: zoo.Embedding, few: Path, 
     assert sorted(each.name for each in tmp_path.iterdir()) == ["v.csv", "v.json", "v.npy", "v.safetensors"]
 
 
+def test_more_names_than_a_safetensors_file_holds_are_told_before_and_after(
+    made: zoo.Embedding, tmp_path: Path
+) -> None:
+    out = tmp_path / "v.safetensors"
+    told = r"1,000,000 images\.\nNext: --out with a name that ends in \.parquet"
+    with pytest.raises(Refused, match=told), new_vector_file(out, 1_000_000):
+        pytest.fail("it is told before the work")
+    long = ("x" * 96_000_000, *made.files[1:])
+    with pytest.raises(Refused, match=f"for {len(made)} images"), new_vector_file(out, len(made)) as write:
+        write(replace(made, files=long))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_plain_folder_has_no_labels_and_what_cannot_be_read_is_named(tmp_path: Path) -> None:
     folder = tmp_path / "album"
     (folder / "holiday").mkdir(parents=True)
@@ -187,6 +202,7 @@ def test_what_cannot_be_is_refused_before_anything_runs(
     (tmp_path / "v.csv").write_text("mine")
     refused(r"v\.csv exists, and zoo overwrites nothing", out=tmp_path / "v.npy")
     refused(r"names no format .* Did you mean '\.parquet'\?\nNext: --out .*v\.parquet", out=tmp_path / "v.parqet")
+    refused(r"Did you mean '\.npy'\?\nNext: --out .*v\.npy", out=tmp_path / "v.npz")
     refused(r"--dtype 'fp16' .* Did you mean 'float16'\?", dtype="fp16")
     refused(r"--dtype 'float64' .* Did you mean 'float32'\?", dtype="float64")
     monkeypatch.setitem(sys.modules, "pyarrow", None)

@@ -6,7 +6,11 @@ import csv
 import io
 import re
 import shutil
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -60,6 +64,55 @@ def test_a_dropped_image_is_classified_and_explained(page: Browser, served: Serv
     assert all(each.startswith((served.url, "blob:", "data:")) for each in page.requests), "nothing from other hosts"
 
 
+@contextmanager
+def proxied(served: Served) -> Iterator[str]:
+    """The address of a proxy that has the server below a folder, as docs/deploy.md shows it for nginx."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if not self.path.startswith("/flowers/"):
+                self.send_error(404)
+                return
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            connection = HTTPConnection("127.0.0.1", served.port)
+            kept = {
+                name: self.headers[name]
+                for name in ("Content-Type", "Origin", "Sec-Fetch-Site")
+                if name in self.headers
+            }
+            connection.request(self.command, self.path.removeprefix("/flowers"), body or None, kept)
+            answer = connection.getresponse()
+            self.send_response(answer.status)
+            for name, value in answer.getheaders():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(answer.read())
+            connection.close()
+
+        def do_POST(self) -> None:
+            self.do_GET()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as proxy:
+        threading.Thread(target=proxy.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{proxy.server_address[1]}/flowers/"
+        proxy.shutdown()
+
+
+def test_it_works_below_a_folder_of_a_proxy(page: Browser, served: Served, pictures: list[Path]) -> None:
+    with proxied(served) as address:
+        page.open(address)
+        page.drop([pictures[0]])
+        page.wait(READY)
+        assert text(page, "#answer") == zoo.load(served.run).predict(pictures[0])[0].label
+        assert f"{address}predict" in text(page, "#about") and page.messages == []
+        assert page.js("document.querySelector('#about a').href") == f"{address}openapi.json"
+    # The link to all classes is there only where there are many.
+    assert not re.search(r'(href|src)="/', (ROOT / "zoo/serving/templates/serve.html").read_text("utf-8"))
+
+
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize("width", [400, 1280])
 def test_nothing_sticks_out_and_it_is_dark_where_people_want_it(
@@ -94,6 +147,7 @@ def test_several_images_become_a_table_and_the_table_a_csv(
     assert len(page.js("[...document.querySelectorAll('#rows .error')].map(e => e.innerText)")) == 1
     page.js("document.querySelectorAll('#rows button')[5].click()")
     assert text(page, "#answer") == "No answer" and "not an image" in text(page, "#fault")
+    assert page.js("document.querySelectorAll('#rows tr')[5].getAttribute('aria-current')") == "true"
     page.js("document.getElementById('clear').click()")
     assert page.js("document.getElementById('one').hidden && document.getElementById('many').hidden")
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
+import os
 import re
 import shutil
 import signal
@@ -62,6 +64,14 @@ def png(width: int, height: int) -> bytes:
     return file.getvalue()
 
 
+def many_scans(side: int, scans: int) -> bytes:
+    """A progressive JPEG whose last scan comes so often."""
+    file = io.BytesIO()
+    Image.new("L", (side, side), 128).save(file, "JPEG", progressive=True)
+    content = file.getvalue()
+    return content[:-2] + content[content.rindex(b"\xff\xda") : -2] * scans + content[-2:]
+
+
 def test_answers_are_those_of_predict_to_the_bit_of_their_batch(served: Served, pictures: list[Path]) -> None:
     files = {path.name: path for path in pictures}
     contents = {name: path.read_bytes() for name, path in files.items()}
@@ -98,7 +108,16 @@ def test_one_image_as_it_is_and_how_many_classes_to_list(served: Served, picture
         assert answer.body["digest"] == answer.headers["Zoo-Digest"] == digest
         assert prediction["unsure"] == (prediction["probability"] < 0.5)
     assert len(ask(served, "/predict?top=1", content).body["predictions"][0]["top"]) == 1
-    for query in ("top=0", "top=4", "top=two", "top=", "tpo=1", "top=1&top=2", "url=http://localhost/"):
+    for query in (
+        "top=0",
+        "top=4",
+        "top=two",
+        "top=",
+        "tpo=1",
+        "top=0000000019",
+        "top=1&top=2",
+        "url=http://localhost/",
+    ):
         refused = ask(served, f"/predict?{query}", content)
         assert (refused.status, refused.body["code"]) == (422, "option"), query
     assert "Did you mean 'top'?" in ask(served, "/predict?tpo=1", content).body["detail"]
@@ -147,6 +166,7 @@ BAD: dict[str, tuple[Callable[[bytes], tuple[bytes, str]], int, str]] = {
     "1,000 images": (lambda _: (form(*[("a.jpg", b"x")] * 1000), CUT), 413, "at most 8 images"),
     "no file": (lambda _: (form(), CUT), 422, "The form has no file"),
     "nothing chosen": (lambda _: (form(("", b"")), CUT), 422, "The form has no file"),
+    "many fields without a file": (lambda _: (form(*[("", b"")] * 101), CUT), 413, "more than 100 fields"),
     "an address": (lambda _: (b'{"url": "http://localhost/"}', "application/json"), 415, "never fetched"),
     "an address in a form": (
         lambda _: (b'--cut\r\nContent-Disposition: form-data; name="url"\r\n\r\nhttp://localhost/\r\n--cut--\r\n', CUT),
@@ -157,6 +177,15 @@ BAD: dict[str, tuple[Callable[[bytes], tuple[bytes, str]], int, str]] = {
     "no boundary": (lambda good: (form(("a.jpg", good)), "multipart/form-data"), 400, "names no boundary"),
     "another boundary": (lambda good: (form(("a.jpg", good)), CUT.replace("cut", "other")), 400, "is not multipart"),
     "a form that does not end": (lambda good: (form(("a.jpg", good), end=b""), CUT), 400, "before the last boundary"),
+    "many scans": (lambda _: (many_scans(64, 200), "image/jpeg"), 422, "more than 100 scans"),
+    "many scans after a thumbnail": (
+        lambda _: (
+            many_scans(64, 200).replace(b"\xff\xd8", b"\xff\xd8\xff\xfe\0\x06\xff\xd9\xff\xd9", 1),
+            "image/jpeg",
+        ),
+        422,
+        "more than 100 scans",
+    ),
     "an EPS": (
         lambda _: (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", ""),
         422,
@@ -192,6 +221,16 @@ def test_of_a_request_with_one_bad_image_none_is_classified_and_all_bad_ones_are
     assert "No image of the request was classified" in answer.body["detail"]
 
 
+def test_a_progressive_jpeg_and_one_with_a_film_behind_it_are_images_as_any_other(served: Served) -> None:
+    for scans in (0, 20):
+        assert ask(served, "/predict", many_scans(64, scans)).status == 200
+    mark = b"\xff\xda\0\0" * 4000
+    assert ask(served, "/predict", many_scans(64, 0) + mark).status == 200
+    noted = io.BytesIO()
+    Image.new("RGB", (64, 64)).save(noted, "JPEG", comment=mark)
+    assert ask(served, "/predict", noted.getvalue()).status == 200
+
+
 def test_names_are_kept_as_they_were_sent(served: Served, pictures: list[Path]) -> None:
     names = ["Käfer 猫.jpg", "a;b=c.jpg", "../../etc/passwd", "<script>.jpg"]
     answer = ask(served, "/predict", form(*((name, pictures[0].read_bytes()) for name in names)), CUT)
@@ -206,6 +245,24 @@ def test_other_addresses_and_methods_are_refused_with_the_nearest(served: Served
     assert ask(served, "/classes", b"", method="DELETE").status == 405
 
 
+def test_pages_of_other_sites_are_refused(served: Served, run: Path, pictures: list[Path]) -> None:
+    content = pictures[0].read_bytes()
+    crossing = {"Sec-Fetch-Site": "cross-site", "Origin": "http://evil.example"}
+    answer = ask(served, "/predict", form(("a.jpg", content)), CUT, **crossing)
+    assert (answer.status, answer.body["code"]) == (403, "other_site") and "Zoo-Digest" in answer.headers
+    for path, body in (("/predict", content), ("/classes", None), ("/", None)):
+        answer = ask(served, path, body, Host="evil.example")  # DNS rebinding
+        assert (answer.status, answer.body["code"]) == (403, "host") and "Next: zoo serve --allow-host" in str(answer)
+    assert ask(served, "/predict", content, Host=f"localhost:{served.port}").status == 200
+
+
+@pytest.mark.long
+def test_the_name_of_a_proxy_can_be_allowed(run: Path) -> None:
+    with serving(run, "--allow-host", "flowers.example", "--allow-host", "other.example") as served:
+        assert ask(served, "/classes", Host="other.example").status == 200
+        assert ask(served, "/classes", Host="evil.example").status == 403
+
+
 def test_what_is_no_http_is_answered_and_the_connection_closed(served: Served) -> None:
     for nonsense in (b"GIVE ME\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00", b"POST / HTTP/1.1\r\nA: " + b"x" * 70_000):
         with socket.create_connection(("127.0.0.1", served.port), timeout=10) as connection:
@@ -215,6 +272,19 @@ def test_what_is_no_http_is_answered_and_the_connection_closed(served: Served) -
                 answer += came
         assert answer.startswith(b"HTTP/1.1 400 ") and b"application/problem+json" in answer
         json.loads(answer.partition(b"\r\n\r\n")[2])
+
+
+def test_a_request_with_two_lengths_is_answered_once_and_what_follows_it_is_not(served: Served) -> None:
+    first = (
+        b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", served.port), timeout=10) as connection:
+        connection.sendall(first + b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        answer = b""
+        while came := connection.recv(65536):
+            answer += came
+    assert answer.startswith(b"HTTP/1.1 400 ") and answer.count(b"HTTP/1.1 ") == 1
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["code"] == "malformed"
 
 
 def test_a_client_that_leaves_or_announces_too_much_harms_nobody(served: Served, pictures: list[Path]) -> None:
@@ -305,12 +375,15 @@ def test_a_port_that_is_taken_is_refused_before_anything_is_loaded_and_a_free_on
 
 
 def test_hosts(zoo_inside: Zoo) -> None:
-    for host in ("no.such.host.invalid", "192.0.2.1"):  # an address that no machine has
+    # The second is an address that no machine has; the others are no names.
+    for host in ("no.such.host.invalid", "192.0.2.1", "a..b", "a" * 70):
         done = zoo_inside("serve", "run", "--port", "0", "--host", host)
         assert done.returncode == 2 and host in done.stderr and "Next: --host 127.0.0.1" in done.stderr
-    exposed = zoo_inside("serve", "run", "--port", "0", "--host", "0.0.0.0")
-    assert "WARNING" in exposed.stderr and "There is no authentication" in exposed.stderr
-    assert "WARNING" not in zoo_inside("serve", "run", "--port", "0", "--host", "127.0.0.1").stderr
+    for host in ("0.0.0.0", "0"):
+        exposed = zoo_inside("serve", "run", "--port", "0", "--host", host)
+        assert "WARNING" in exposed.stderr and "There is no authentication" in exposed.stderr
+    for host in ("127.0.0.1", "localhost"):
+        assert "WARNING" not in zoo_inside("serve", "run", "--port", "0", "--host", host).stderr
     assert "from 0 (any free one) to 65535" in zoo_inside("serve", "run", "--port", "65536").stderr
 
 
@@ -450,6 +523,10 @@ def test_it_serves_in_a_thread_of_a_program(
             answers = [pool.submit(client.ask, load.raw(good)), pool.submit(other.ask, load.raw(whole))]
             assert [each.result().status for each in answers] == [200, 500]
         other.close()
+    # What is wrong with a request is answered; the log, which a stranger could fill, says nothing of it.
+    kind = "multipart/form-data; boundary=other"
+    assert client.ask(load.raw(form(("a.jpg", good)), kind)).status == 400
+    assert not [each.name for each in caplog.records if each.name.startswith(("python_multipart", "uvicorn"))]
     # More connections than may be are told to come again, and harm nobody that is connected.
     with monkeypatch.context() as patch:
         patch.setattr("zoo.serving.protocol.MOST_CONNECTIONS", 1)
@@ -461,6 +538,26 @@ def test_it_serves_in_a_thread_of_a_program(
             one_more.close()
         assert client.ask(load.raw(good)).status == 200
     client.close()
+
+
+def test_it_serves_where_an_event_loop_runs_already_as_in_a_notebook(run: Path) -> None:
+    answers: list[int] = []
+
+    def asked_and_ended(serving: Any) -> None:
+        def ask_and_end() -> None:
+            client = load.Client(int(serving.url.rpartition(":")[2]))
+            answers.append(client.ask(load.raw(b"no image")).status)
+            client.close()
+            os.kill(os.getpid(), signal.SIGINT)
+
+        threading.Thread(target=ask_and_end).start()
+
+    async def cell() -> None:
+        zoo.serve(run, port=0, on_ready=asked_and_ended)
+
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(cell())
+    assert answers == [422]
 
 
 def _breaks(content: bytes, name: str, on: bytes) -> Image.Image:

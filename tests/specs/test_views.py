@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from zoo.errors import OptionError, Refused
 from zoo.specs.preprocessing import Preprocessing
@@ -21,6 +23,12 @@ def test_an_unknown_name_is_refused_with_one_that_is_accepted(asked: str, meant:
         check_views(asked)
     assert check_views(meant) == meant and check_views(None) is None
     assert [passes(None), *map(passes, PASSES)] == [1, 2, 5]
+
+
+@pytest.mark.parametrize("asked", [True, 5, ["flip"], ""])
+def test_what_is_no_name_is_refused_too(asked: Any) -> None:
+    with pytest.raises(OptionError, match="is not one of flip, five"):
+        check_views(asked)
 
 
 @pytest.mark.parametrize(

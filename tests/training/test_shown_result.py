@@ -129,3 +129,18 @@ def test_without_a_browser_the_place_of_the_report_is_said(result: Result, monke
     with pytest.raises(RunError, match="No browser can be opened") as error:
         result.show()
     assert str(result.report_path) in str(error.value)
+
+
+def test_a_result_is_found_after_a_change_of_the_working_directory(
+    few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tiny = {"weights": "random", "recipe": "head_only", "epochs": 1}
+    result = zoo.finetune("timm/test_resnet", data=few, out="run", **tiny)
+    assert str(result.path) == "run"
+
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+
+    assert len(result.history) == 1 and result.report_path.is_file() and "val" in repr(result.confusion)
+    assert result.classifier().classes == zoo.load(result).classes == result.classes

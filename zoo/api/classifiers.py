@@ -242,6 +242,7 @@ def serve(
     *,
     host: str = "127.0.0.1",
     port: int = 8000,
+    allow_hosts: str | Sequence[str] = (),
     backbone: str | BackboneSpec | nn.Module | None = None,
     head: str | HeadSpec | HeadCallable | None = None,
     device: str = "auto",
@@ -264,6 +265,8 @@ def serve(
         path: An artefact folder, a finished run, or `hf://OWNER/NAME[@REVISION]` on the Hugging Face hub.
         host: The address to listen on. Default: for this machine alone. There is no authentication.
         port: The port; 0: any free one.
+        allow_hosts: Host names that requests may be for, such as that of a proxy, beside addresses and localhost. So
+            no page of another site can pass for this server. Default: none; where `host` lets others in: any.
         backbone: As for `load`.
         head: As for `load`.
         device: As for `load`.
@@ -307,6 +310,7 @@ def serve(
             fspath(path),
             host=host,
             port=port,
+            allow_hosts=(allow_hosts,) if isinstance(allow_hosts, str) else tuple(allow_hosts),
             device=device,
             precision=precision,
             limits=limits,

@@ -56,11 +56,12 @@ def print_result(result: Result, verbosity: Verbosity, *, as_json: bool) -> None
     seconds = result.content["seconds"]
     parts = ", ".join(f"{name} {console.seconds(value)}" for name, value in seconds.items() if name != "total")
     screen.print(f"time: {console.seconds(seconds['total'])} ({parts})")
-    screen.print(f"classifier: {result.artefact}")
+    artefact = result.path / result.content["artefact"]  # as the user wrote it
+    screen.print(f"classifier: {artefact}")
     if (result.path / "report.html").exists():
         screen.print(f"report: {result.path / 'report.html'}")
     if not verbosity.quiet:
-        screen.print(f"next: zoo predict {shell_word(result.artefact)} IMAGE")
+        screen.print(f"next: zoo predict {shell_word(artefact)} IMAGE")
 
 
 def _folds(folds: Sequence[Mapping[str, Any]]) -> str:

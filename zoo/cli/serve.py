@@ -18,6 +18,15 @@ def serve(
     host: Annotated[
         str, typer.Option(help="The address to listen on. 0.0.0.0: for all that can reach this machine.")
     ] = "127.0.0.1",
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--allow-host",
+            metavar="NAME",
+            help="A host name that requests may be for, as of a proxy, beside addresses and localhost; repeatable.",
+            show_default=False,
+        ),
+    ] = None,
     max_images: Annotated[int, typer.Option(min=1, max=10_000, help="Most images in a request.")] = 32,
     max_megabytes: Annotated[
         float,
@@ -47,6 +56,7 @@ def serve(
             artefact,
             host=host,
             port=port,
+            allow_hosts=allow_host or (),
             device=device,
             precision=precision,
             max_images=max_images,

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from zoo.embedding.vectors import Embedding
-from zoo.errors import OptionError, Refused, meant
+from zoo.errors import OptionError, Refused, meant, nearest
 from zoo.storage.atomic import clear_write_errors, json_line, json_text, new_path, refuse_existing
 from zoo.storage.tensors import save_tensors
 from zoo.text import escaping_errors, printable
@@ -26,6 +26,8 @@ _GROUP_ROWS = 8192
 """Rows of a row group: so many are copied at a time."""
 _HEADER_MOST = 95_000_000
 """safetensors reads headers of up to 100 MB."""
+_HEADER_ROW = 64 + 40
+"""Bytes of a row in it, at least: its digest, and the rest with a short name."""
 
 
 class Draft(Protocol):
@@ -76,13 +78,15 @@ def _writer(path: Path, images: int) -> Callable[..., None]:
         _require_pyarrow()
         return _write_parquet
     if path.suffix == ".safetensors":
-        _refuse_long_header(path, images)
+        if images * _HEADER_ROW > _HEADER_MOST:
+            raise _long_header(images)
         return _write_safetensors
     if path.suffix == ".npy":
         return _write_npy
+    close = nearest(path.suffix, SUFFIXES, count=1) or SUFFIXES
     raise OptionError(
         f"--out {path} names no format by its ending: it may be {', '.join(SUFFIXES)}."
-        f"{meant(path.suffix, SUFFIXES, count=1)}\nNext: --out {path.with_suffix('.parquet')}"
+        f"{meant(path.suffix, SUFFIXES, count=1)}\nNext: --out {path.with_suffix(close[0])}"
     )
 
 
@@ -96,12 +100,11 @@ def _require_pyarrow() -> None:
         ) from None
 
 
-def _refuse_long_header(path: Path, images: int) -> None:
-    if images * (64 + 40) > _HEADER_MOST:
-        raise Refused(
-            f"A safetensors file holds the names of its rows in a header of at most 100 MB, too little for {images:,} "
-            f"images.\nNext: --out {path.with_suffix('.parquet')}"
-        )
+def _long_header(images: int) -> Refused:
+    return Refused(
+        f"A safetensors file holds the names of its rows in a header of at most 100 MB, too little for {images:,} "
+        "images.\nNext: --out with a name that ends in .parquet."
+    )
 
 
 def metadata_of(made: Embedding) -> dict[str, Any]:
@@ -132,7 +135,7 @@ def _write_safetensors(made: Embedding, draft: Path) -> None:
     rows = {name: list(column) for name, column in zip(COLUMNS, zip(*made.rows(), strict=True), strict=True)}
     header = json_line({**metadata_of(made), "rows": rows})
     if len(header.encode()) > _HEADER_MOST:
-        _refuse_long_header(draft, _HEADER_MOST)
+        raise _long_header(len(made))
     save_tensors(draft, {_VECTORS: torch.from_numpy(made.vectors)}, header=(_KEY, header))
 
 

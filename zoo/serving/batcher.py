@@ -17,7 +17,7 @@ from typing import Generic, TypeVar
 GATHER_SECONDS = 0.005
 """Longest time that a job waits for others to share its batch."""
 _REMEMBERED = 0.9
-"""ClassShare of the past in the mean time for a job; the rest is the last batch."""
+"""Share of the past in the mean time for a job; the rest is the last batch."""
 
 Job = TypeVar("Job")
 Done = TypeVar("Done")

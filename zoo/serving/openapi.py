@@ -16,6 +16,7 @@ _JSON = "application/json"
 _BINARY = {"type": "string", "format": "binary"}
 _REFUSALS = {
     "400": "The body is no multipart, or no HTTP.",
+    "403": "A page of another site sent it, or it is for the name of another host.",
     "408": "The request did not arrive in time.",
     "413": "Too many bytes, pixels or images.",
     "415": "The body is neither an image nor multipart.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from PIL import Image
@@ -15,6 +16,14 @@ from zoo.specs.preprocessing import Preprocessing
 
 _PROGRAMS = ("EPS", "WMF")
 """Formats for which Pillow starts another program, or the system draws: no stranger may have that done."""
+_SCANNED = ("JPEG", "MPO")
+"""Formats whose pixels come in scans."""
+_MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")
+"""Begins a part of a JPEG file. Between the pixels' bytes there is no such pair."""
+_START, _END, _SCAN = 0xD8, 0xD9, 0xDA
+_SCANS = 100
+"""Most scans of a JPEG file. Progressive ones have about ten. Each one goes through all pixels again, however few
+bytes it has: a file of 20 MB with a scan in every 92 bytes would be decoded for hours, and nobody else answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +73,10 @@ def _refuse_before_decoding(upload: Upload, preprocessing: Preprocessing, limits
         raise PictureRefused(
             422, "unreadable", f"{upload.source}: {kind} is drawn by another program, which a server does not start."
         )
+    if kind in _SCANNED and _scans(upload.content) > _SCANS:
+        raise PictureRefused(
+            422, "unreadable", f"{upload.source}: it has more than {_SCANS} scans. Next: save it as an ordinary JPEG."
+        )
     if width * height > limits.pixels:
         raise PictureRefused(
             413, "too_many_pixels", f"{upload.source}: it has {width:,} x {height:,} pixels. {_most(limits)}"
@@ -72,6 +85,23 @@ def _refuse_before_decoding(upload: Upload, preprocessing: Preprocessing, limits
         raise PictureRefused(
             413, "too_many_pixels", f"{upload.source}: {width:,} x {height:,} pixels are too narrow to be resized."
         )
+
+
+def _scans(content: bytes) -> int:
+    """How many scans the picture of a JPEG file has; at most one more than it may have.
+
+    Its parts are followed one by one: thumbnails and texts have bytes of their own, and behind the picture there may be
+    a whole film.
+    """
+    found = place = 0
+    while found <= _SCANS and (marker := _MARKER.search(content, place)) is not None:
+        kind, place = marker[1][0], marker.end()
+        if kind == _END:
+            break
+        if kind != _START:
+            place += max(2, int.from_bytes(content[place : place + 2], "big"))
+        found += kind == _SCAN
+    return found
 
 
 def _most(limits: RequestLimits) -> str:

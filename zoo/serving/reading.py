@@ -26,6 +26,8 @@ _BINARY = ("", "application/octet-stream")
 _LINGER_SECONDS, _LINGER_BYTES = 1.0, 200_000_000
 """How long, and of how much, what still arrives is thrown away before an error is answered. A client that is cut off
 while it sends often loses the answer."""
+_EMPTY_FIELDS = 100
+"""Most fields of a form in which no file was chosen. They hold nothing, but each costs time."""
 _NAME_LETTERS = 255
 """Most letters of a file name that are kept."""
 _AS_FILES = "Next: curl -F image=@photo.jpg URL, or curl --data-binary @photo.jpg -H 'Content-Type: image/jpeg' URL"
@@ -156,6 +158,7 @@ class _Form:
         self._content = bytearray()
         self._source = ""
         self._is_empty_field = False
+        self._empty_fields = 0
         self._disposition = b""
         self._header, self._value = b"", b""
 
@@ -209,6 +212,10 @@ class _Form:
     def _end(self) -> None:
         # A browser sends a file field in which nothing was chosen as a file without a name and without content.
         if self._is_empty_field and not self._content:
+            self._empty_fields += 1
+            if self._empty_fields > _EMPTY_FIELDS:
+                text = f"The form has more than {_EMPTY_FIELDS} fields in which no file was chosen."
+                raise Problem(413, "too_many_images", text)
             return
         self._limits.refuse_images(len(self.uploads) + 1, self._most)
         self.uploads.append(Upload(self._source, bytes(self._content)))

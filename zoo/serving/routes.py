@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from pydantic import BaseModel
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -23,10 +24,12 @@ from zoo.serving.page import Page, render
 from zoo.serving.problems import Problem, json_bytes
 from zoo.serving.reading import opened, read_uploads
 from zoo.serving.service import Service
+from zoo.serving.sites import Sites
 
 ADDRESSES = ("/", "/predict", "/explain", "/classes", "/healthz", "/readyz", "/metrics", "/openapi.json")
 TOP = 5
 """Classes that a prediction lists, unless the request says otherwise."""
+_TOP_DIGITS = 9
 _LEFT = 499
 """The status that is counted for a request whose client left before it was answered."""
 _EVERY_ANSWER = {
@@ -40,8 +43,8 @@ _NO_PAGE = "default-src 'none'; frame-ancestors 'none'"
 _log = logging.getLogger(__name__)
 
 
-def make_app(service: Service) -> ASGIApp:
-    """The application that answers requests with this service."""
+def make_app(service: Service, sites: Sites) -> ASGIApp:
+    """The application that answers requests with this service, other than those of other `sites`."""
     routes = _Routes(service)
     app = Starlette(
         routes=[
@@ -62,7 +65,7 @@ def make_app(service: Service) -> ASGIApp:
         },
     )
     app.router.redirect_slashes = False
-    return _Around(app, service)
+    return _Around(app, service, sites)
 
 
 class _Routes:
@@ -124,9 +127,10 @@ def _top(request: Request, classes: int) -> int:
     text = _options(request, ("top",)).get("top")
     if text is None:
         return min(TOP, classes)
-    if not (text.isascii() and text.isdecimal() and 1 <= int(text[:9]) <= classes):
+    # More digits are no number of classes, and Python refuses to read thousands of them.
+    if not (text.isascii() and text.isdecimal() and len(text) <= _TOP_DIGITS and 1 <= int(text) <= classes):
         raise Problem(
-            422, "option", f"top must be a whole number from 1 to {classes}, the number of classes; got {text!r}."
+            422, "option", f"top must be a whole number from 1 to {classes}, the number of classes; got {text[:99]!r}."
         )
     return int(text)
 
@@ -144,7 +148,11 @@ def _options(request: Request, known: tuple[str, ...]) -> Mapping[str, str]:
 
 async def _problem(_: Request, error: Exception) -> Response:
     assert isinstance(error, Problem)
-    return Response(error.body(), error.status, headers={**error.headers, "Content-Type": problems.MEDIA_TYPE})
+    return _answer_of(error)
+
+
+def _answer_of(problem: Problem) -> Response:
+    return Response(problem.body(), problem.status, headers={**problem.headers, "Content-Type": problems.MEDIA_TYPE})
 
 
 async def _http_problem(request: Request, error: Exception) -> Response:
@@ -181,11 +189,21 @@ def no_such_address(path: str) -> Problem:
     return Problem(404, "not_found", text)
 
 
+def _two_lengths(headers: Headers) -> Problem | None:
+    """What is wrong with a request that states its length in two ways: a proxy may believe the other one, and take the
+    rest for somebody else's request (RFC 9112, 6.1)."""
+    if "transfer-encoding" not in headers or "content-length" not in headers:
+        return None
+    text = "The request has a Content-Length and a Transfer-Encoding. Next: send one of them."
+    return Problem(400, "malformed", text, headers={"Connection": "close"})
+
+
 class _Around:
     """What every request gets: its headers, its count, and an answer where something broke."""
 
-    def __init__(self, app: Starlette, service: Service) -> None:
+    def __init__(self, app: Starlette, service: Service, sites: Sites) -> None:
         self._app = app
+        self._sites = sites
         self._service = service
         self._paths = {route.path for route in app.routes if isinstance(route, Route)}
 
@@ -204,8 +222,10 @@ class _Around:
             async with asyncio.timeout(self._service.limits.seconds):  # a client that reads nothing
                 await send(message)
 
+        headers = Headers(scope=scope)
+        refused = _two_lengths(headers) or self._sites.problem_of(scope["method"], headers)
         try:
-            await self._app(scope, receive, send_on)
+            await (self._app if refused is None else _answer_of(refused))(scope, receive, send_on)
         except TimeoutError:
             status = _LEFT
         except Exception:

@@ -9,7 +9,7 @@ import logging
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -30,6 +30,7 @@ from zoo.serving.limits import RequestLimits
 from zoo.serving.protocol import GuardedProtocol
 from zoo.serving.routes import make_app
 from zoo.serving.service import Service
+from zoo.serving.sites import Sites
 from zoo.serving.unsure import rule_of
 from zoo.specs.run_result import Check
 from zoo.text import counted, shell_word
@@ -56,6 +57,7 @@ def serve(
     *,
     host: str,
     port: int,
+    allow_hosts: Sequence[str],
     device: str,
     precision: str | None,
     limits: RequestLimits,
@@ -65,14 +67,19 @@ def serve(
 ) -> None:
     """Answer requests until Ctrl-C or SIGTERM, and finish what is under way then.
 
+    `allow_hosts`: names that a request may be for, beside addresses and localhost. Where others than this machine can
+    connect, any name will do unless some are given.
+
     Raises:
-        OptionError: A port that is taken, or a host that is none of this machine.
+        OptionError: A port that is taken, a host that is none of this machine, or a name that cannot be one.
         ArtefactError, DeviceError: As `Classifier.load`.
         CheckFailed: The classifier is not the one that was saved.
         KeyboardInterrupt, Terminated: The end, in the main thread.
     """
+    sites = Sites(allow_hosts, own=host)
     with contextlib.closing(bind(host, port, again=_command(path, host))) as listener:
-        if not _is_loopback(host):
+        if not _is_loopback(listener):
+            sites = sites if allow_hosts else Sites(None)
             report(Note(text=_exposed(host), loud=True))
         folder = local_folder(path)
         classifier = Classifier.load(folder, device=device, report=report, registry=registry)
@@ -85,7 +92,12 @@ def serve(
         name = _name(path, classifier.path)
         service = Service(classifier, name=name, rule=rule_of(classifier.path), limits=limits)
         try:
-            _answer(service, listener, lambda: on_ready(Serving(url=_url(listener), digest=service.digest, name=name)))
+            _answer(
+                service,
+                sites,
+                listener,
+                lambda: on_ready(Serving(url=_url(listener), digest=service.digest, name=name)),
+            )
         finally:
             service.close()
 
@@ -101,9 +113,10 @@ def bind(host: str, port: int, *, again: str) -> socket.socket:
         listener = _bound(host, port)
         listener.listen(_BACKLOG)
         return listener
-    except socket.gaierror as error:
+    except (socket.gaierror, UnicodeError) as error:  # the latter for a name that none can be
+        reason = error.strerror if isinstance(error, socket.gaierror) else "that is not the name of a host"
         raise OptionError(
-            f"There is no host {host!r}: {error.strerror}.\n"
+            f"There is no host {host!r}: {reason}.\n"
             "Next: --host 127.0.0.1 for this machine alone, 0.0.0.0 for all that can reach it."
         ) from None
     except OSError as error:
@@ -137,9 +150,11 @@ def _free_port(host: str, taken: int) -> int:
     raise OSError
 
 
-def _is_loopback(host: str) -> bool:
-    addresses = {entry[4][0] for entry in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
-    return all(ipaddress.ip_address(str(address).partition("%")[0]).is_loopback for address in addresses)
+def _is_loopback(listener: socket.socket) -> bool:
+    """Whether only this machine can connect: by the address that was bound, whatever name was asked for."""
+    address = ipaddress.ip_address(str(listener.getsockname()[0]).partition("%")[0])
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return (mapped or address).is_loopback
 
 
 def _exposed(host: str) -> str:
@@ -194,11 +209,12 @@ def _finding(check: Check) -> str:
     return f"{check.name}: {check.summary}"
 
 
-def _answer(service: Service, listener: socket.socket, ready: Callable[[], None]) -> None:
-    # What a stranger sends is no fault of this server: uvicorn would log each as a warning.
-    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+def _answer(service: Service, sites: Sites, listener: socket.socket, ready: Callable[[], None]) -> None:
+    # What a stranger sends is no fault of this server: these would log each as a warning.
+    for name in ("uvicorn.error", "python_multipart"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     config = uvicorn.Config(
-        make_app(service),
+        make_app(service, sites),
         http=GuardedProtocol,
         ws="none",
         lifespan="off",
@@ -210,7 +226,30 @@ def _answer(service: Service, listener: socket.socket, ready: Callable[[], None]
     )
     server = _Server(config, service, ready)
     with _ending_by_signal(server):
-        asyncio.run(server.serve(sockets=[listener]))
+        _run(lambda: asyncio.run(server.serve(sockets=[listener])))
+
+
+def _run(answer: Callable[[], None]) -> None:
+    """Call `answer`, which begins an event loop, and wait for it: where this thread has a loop already, as that of a
+    notebook has, in a thread beside it."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        answer()
+        return
+    failures: list[BaseException] = []
+
+    def beside() -> None:
+        try:
+            answer()
+        except BaseException as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=beside, name="zoo-serve", daemon=True)
+    thread.start()
+    thread.join()
+    if failures:
+        raise failures[0]
 
 
 class _Server(uvicorn.Server):

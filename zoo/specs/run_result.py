@@ -78,8 +78,13 @@ class RunResult:
     """A finished run; `content` is what `result.json` holds."""
 
     path: Path
-    """The run folder."""
+    """The run folder, as it was given."""
     content: dict[str, Any]
+    folder: Path = field(init=False, repr=False, compare=False)
+    """The run folder as an absolute path, which is found after a change of the working directory, too."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "folder", self.path.absolute())
 
     def __repr__(self) -> str:
         judged = JUDGED_IN_WORDS[judged_on(self.metrics)]
@@ -87,7 +92,7 @@ class RunResult:
 
     def __fspath__(self) -> str:
         """The run folder: a result stands wherever the path of a run does, `zoo.compare(first, second)`."""
-        return str(self.path)
+        return str(self.folder)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -113,5 +118,5 @@ class RunResult:
 
     @property
     def artefact(self) -> Path:
-        """The folder with the classifier."""
-        return self.path / str(self.content["artefact"])
+        """The folder with the classifier, as an absolute path."""
+        return self.folder / str(self.content["artefact"])

@@ -41,8 +41,8 @@ def check_views(asked: str | None) -> Views | None:
         if asked == views:
             return views
     also = {"hflip": "flip", "mirror": "flip", "tta": "flip", "fivecrop": "five", "5": "five", "crops": "five"}
-    close = also.get(asked.lower().replace("-", "").replace("_", ""))
-    hint = f" Did you mean {close!r}?" if close else meant(asked, PASSES, count=1)
+    close = also.get(str(asked).lower().replace("-", "").replace("_", ""))
+    hint = f" Did you mean {close!r}?" if close else meant(str(asked), PASSES, count=1)
     raise OptionError(
         f"--views {asked!r} is not one of {', '.join(PASSES)}.{hint}\n"
         "Next: flip, the image and its mirror image; five, the centre and four corners; or leave --views out."

@@ -52,7 +52,7 @@ class Result(RunResult):
         group with the highest; `val_` is what the run was judged by, out of fold for a run in folds. A head that was
         fitted by a solver is one epoch. Raises RunError where the run's folder has no history any more.
         """
-        return history_of(self.path)
+        return history_of(self.folder)
 
     @property
     def stages(self) -> Records:
@@ -71,16 +71,16 @@ class Result(RunResult):
         """The confusion matrix of a split, counted from `predictions.csv`. Raises OptionError, RunError."""
         if split not in self.metrics:
             raise OptionError(f"The run has no predictions on {split!r}. There are: {', '.join(self.metrics)}.")
-        predictions = [each for each in read_predictions(self.path) if each.split == split]
+        predictions = [each for each in read_predictions(self.folder) if each.split == split]
         try:
             return ConfusionTable.of(split, predictions, self.classes)
         except ValueError as error:
-            raise RunError(f"{self.path / PREDICTIONS} cannot be read: {error}.") from None
+            raise RunError(f"{self.folder / PREDICTIONS} cannot be read: {error}.") from None
 
     @property
     def report_path(self) -> Path:
         """Where `report.html` is, unless the run was made with `report=False`."""
-        return self.path / REPORT
+        return self.folder / REPORT
 
     def show(self) -> None:
         """Open the report in a browser. Raises RunError where there is no report, or no browser."""

@@ -28,7 +28,7 @@ async function work() {
   while (waiting.length) {
     const entry = waiting.shift();
     try {
-      const answer = await ask("/predict", entry.file);
+      const answer = await ask("predict", entry.file);
       entry.prediction = answer.predictions[0];
       if (answer.digest !== facts.digest) say("The server has another classifier now. Load the page again.");
     } catch (error) {
@@ -41,6 +41,7 @@ async function work() {
   working -= 1;
 }
 
+// Addresses are relative to the page: a proxy may have put it below a folder.
 async function ask(path, file) {
   for (let tried = 1; ; tried += 1) {
     const form = new FormData();
@@ -74,7 +75,7 @@ function tell() {
 
 function show(entry) {
   shown = entry;
-  for (const each of entries) each.row.toggleAttribute("aria-current", each === entry);
+  for (const each of entries) if (each === entry) each.row.setAttribute("aria-current", "true"); else each.row.removeAttribute("aria-current");
   byId("one").hidden = false;
   draw();
 }
@@ -109,7 +110,7 @@ function bar({ label, probability }) {
 async function explain(entry) {
   entry.views = {};
   try {
-    entry.views = (await ask("/explain", entry.file)).explanations[0];
+    entry.views = (await ask("explain", entry.file)).explanations[0];
   } catch (error) {
     entry.views = { reason: error.message };
   }
@@ -226,4 +227,4 @@ document.addEventListener("dragover", (event) => { event.preventDefault(); byId(
 document.addEventListener("dragleave", (event) => { if (!event.relatedTarget) byId("drop").classList.remove("over"); });
 document.addEventListener("drop", (event) => { event.preventDefault(); byId("drop").classList.remove("over"); add(event.dataTransfer.files); });
 byId("photograph").hidden = !navigator.mediaDevices && !matchMedia("(pointer: coarse)").matches;
-byId("origin").textContent = location.origin;
+byId("predict").textContent = new URL("predict", location.href).href;
