@@ -60,7 +60,7 @@ def test_every_command_and_option_that_a_message_names_exists() -> None:
     unknown = {
         (path.name, option)
         for path, text in texts
-        for option in re.findall(r"(?<![\w-])--[a-z][a-z-]+[a-z]", text)
+        for option in re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+[a-z0-9]", text)
         if option not in known
     }
     assert {each for each in unknown if each[1] not in OF_OTHERS} == set()
