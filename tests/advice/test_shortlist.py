@@ -80,7 +80,8 @@ def test_the_numbers_do_not_depend_on_workers(shapes: Path, tmp_path: Path, monk
     losses = []
     for workers in (1, 3):
         monkeypatch.setenv("ZOO_CACHE_DIR", str(tmp_path / str(workers)))
-        found = zoo.shortlist(shapes, backbones="timm/test_resnet=random", workers=workers)
+        # Not tuned: which precision is fastest is measured anew in each cache, and noise may choose another one.
+        found = zoo.shortlist(shapes, backbones="timm/test_resnet=random", workers=workers, tune=False)
         losses.append([(each.loss, each.accuracy) for each in found.ranked])
     assert losses[0] == losses[1]
 
