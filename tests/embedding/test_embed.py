@@ -220,12 +220,15 @@ def test_a_backbone_that_does_not_exist_is_told_before_the_images_are_looked_for
         zoo.embed(BACKBONE, tmp_path, **TINY)
 
 
-def test_numbers_beyond_float16_are_an_error_and_not_infinity(few: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("scale", "said"), [(1e8, "up to 65,504"), (1e-12, "numbers below 6e-8")])
+def test_numbers_beyond_float16_are_an_error_and_neither_infinity_nor_zero(
+    few: Path, tmp_path: Path, scale: float, said: str
+) -> None:
     from zoo.storage.tensors import save_tensors
 
     model = zoo.create_model(BACKBONE, classes=2, weights="random", input_size=(64, 64))
     state = dict(model.backbone.state_dict())
-    state["conv1.1.weight"] = 1e8 * state["conv1.1.weight"]
+    state["conv1.1.weight"] = scale * state["conv1.1.weight"]
     save_tensors(tmp_path / "large.safetensors", state)
     asked: dict[str, Any] = {
         "weights": tmp_path / "large.safetensors",
@@ -233,10 +236,11 @@ def test_numbers_beyond_float16_are_an_error_and_not_infinity(few: Path, tmp_pat
         "dtype": "float16",
         "input_size": (64, 64),
     }
-    with pytest.raises(FeaturesError, match=r"float16 holds .*\nNext: --normalise, or --dtype float32"):
+    with pytest.raises(FeaturesError, match=rf"float16 .*{said}.*\nNext: --normalise, or --dtype float32"):
         zoo.embed(BACKBONE, few, **asked, out=tmp_path / "v.npy")
     assert not (tmp_path / "v.npy").exists() and not (tmp_path / "v.csv").exists()
-    assert np.isfinite(zoo.embed(BACKBONE, few, **asked, normalise=True).vectors).all()
+    normalised = zoo.embed(BACKBONE, few, **asked, normalise=True).vectors
+    assert np.isfinite(normalised).all() and normalised.any(axis=1).all()
 
 
 def test_images_are_released_so_that_only_vectors_fill_the_memory(few: Path, made: zoo.Embedding) -> None:

@@ -243,7 +243,15 @@ class _Rows:
                 f"float16 holds numbers up to 65,504; the vector of {block[row].file.relative} has {largest:,.0f}.\n"
                 "Next: --normalise, or --dtype float32."
             )
-        return rows.astype(np.float16)
+        halved = rows.astype(np.float16)
+        vanished = rows.any(axis=1) & ~halved.any(axis=1)
+        if vanished.any():
+            name = block[int(vanished.argmax())].file.relative
+            raise FeaturesError(
+                f"float16 holds no numbers below 6e-8; the vector of {name} would be all zeros.\n"
+                "Next: --normalise, or --dtype float32."
+            )
+        return halved
 
     def _told(self, event: Event) -> None:
         """Pass on what a block reports; its progress, which begins anew with every block, as part of the whole."""
