@@ -141,6 +141,19 @@ def test_a_text_is_no_list_of_class_names() -> None:
         zoo.create_model("timm/test_resnet", classes="cat", weights="random")
 
 
+def test_plan_and_finetune_say_the_same_of_the_arguments_that_they_share() -> None:
+    def described(function: Callable[..., object]) -> dict[str, str]:
+        text = (inspect.getdoc(function) or "").partition("Args:\n")[2].partition("\nRaises:")[0]
+        return {
+            name: " ".join(words.split())
+            for name, words in re.findall(r"^    (\w+): ((?:.*\n(?!    \w))*.*)", text, re.M)
+        }
+
+    plan, finetune = described(zoo.plan), described(zoo.finetune)
+    shared = {name for name in plan.keys() & finetune.keys() if plan[name] != "As for `finetune`."}
+    assert len(shared) > 20 and {name: plan[name] for name in shared} == {name: finetune[name] for name in shared}
+
+
 def test_the_command_lines_options_are_the_arguments_of_the_library() -> None:
     """What one of them lacks is lacking for a reason, which stands here."""
     command = typer.main.get_command(app).commands["finetune"]  # type: ignore[attr-defined]
