@@ -467,9 +467,10 @@ def test_what_is_suggested_is_accepted(name: str, place: Path, capsys: pytest.Ca
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", ["backbones", "list: backbones", "disabled plugins"])
-def test_no_misspelling_of_any_name_is_left_out(name: str, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_name_is_left_out(name: str, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     vocabulary = vocabularies(place)[name]
-    assert refused_suggestions(vocabulary.use, vocabulary.words)[1] == []
+    # There are six misspellings of a word, so that every fifth is at least one of each word, and each kind in turn.
+    assert refused_suggestions(vocabulary.use, vocabulary.words, every=5)[1] == []
 
 
 def test_a_server_answers_with_an_address_and_an_option_that_it_has() -> None:
