@@ -118,11 +118,11 @@ def test_a_request_beside_other_arguments_is_refused_and_so_is_none_at_all() -> 
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"epochs": "5"}, "--epochs must be a whole number, got '5'"),
-        ({"seed": "a"}, "--seed must be a whole number, got 'a'"),
-        ({"batch_size": 8.0}, "--batch-size must be a whole number, got 8.0"),
-        ({"workers": True}, "--workers must be a whole number, got True"),
-        ({"classes": ["cat", "dog"]}, r"--classes must be a whole number, got \['cat', 'dog'\]"),
+        ({"epochs": "5"}, ": epochs must be a whole number, got '5'"),
+        ({"seed": "a"}, ": seed must be a whole number, got 'a'"),
+        ({"batch_size": 8.0}, ": batch_size must be a whole number, got 8.0"),
+        ({"workers": True}, ": workers must be a whole number, got True"),
+        ({"classes": ["cat", "dog"]}, r": classes must be a whole number, got \['cat', 'dog'\]"),
         ({"head_options": ["p"]}, r"head_options=\['p'\] has no names.\nNext: head_options={'p': 0.3}"),
     ],
 )

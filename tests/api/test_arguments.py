@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import inspect
+import re
 import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import zoo
 from torch import nn
-from zoo.errors import OptionError, RunError
+from zoo.errors import DataError, OptionError, RunError
 from zoo.events import Event, PlanReady
 
 # Not `zoo.finetune` itself, which type checkers know not to take these.
@@ -107,3 +109,26 @@ def test_an_object_where_only_a_name_is_taken_is_refused(call: Any, said: str, f
 def test_a_device_of_torch_is_one() -> None:
     device: Any = torch.device("cpu")
     assert zoo.plan("timm/test_resnet", weights="random", device=device, tune=False).device == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda: zoo.serve("runs/a", port="a"), "port must be a whole number, got 'a'."),  # type: ignore[arg-type]
+        (lambda: zoo.serve("runs/a", timeout="soon"), "timeout must be a number, got 'soon'."),  # type: ignore[arg-type]
+        (lambda: zoo.serve(3), "path must be a path, got 3."),  # type: ignore[arg-type]
+        (lambda: zoo.similar("resnet18", "a.jpg", "b", top=2.5), "top must be a whole number, got 2.5."),  # type: ignore[arg-type]
+        (lambda: zoo.similar("resnet18", "a.jpg", "b", top=True), "top must be a whole number, got True."),
+        (lambda: zoo.finetune("resnet18", tune="no"), "tune must be True or False, got 'no'."),  # type: ignore[arg-type]
+        (lambda: zoo.embed("resnet18", "data", out=3), "out must be a path, got 3."),  # type: ignore[arg-type]
+        (lambda: zoo.report(3), "run must be a path, got 3."),  # type: ignore[arg-type]
+    ],
+)
+def test_a_value_of_another_type_is_refused_before_anything_runs(call: Any, said: str) -> None:
+    with pytest.raises(OptionError, match=re.escape(said)):
+        call()
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    with pytest.raises(DataError, match=r"There is no image 'a\.jpg'"):
+        zoo.similar("timm/test_resnet", "a.jpg", "b", top=np.int64(3))  # type: ignore[arg-type]

@@ -220,6 +220,20 @@ def test_a_backbone_that_does_not_exist_is_told_before_the_images_are_looked_for
         zoo.embed(BACKBONE, tmp_path, **TINY)
 
 
+def test_a_misspelt_run_is_answered_with_the_one_beside_it(
+    few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = zoo.finetune(BACKBONE, data=few, recipe="head_only", report=False, out=tmp_path / "runs" / "flowers", **TINY)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ArtefactError, match=r"There is no 'runs/flwers'\. Did you mean 'runs/flowers'\?"):
+        zoo.embed("runs/flwers", few)
+    assert zoo.embed("runs/flowers", few).vectors.shape == zoo.embed(made.path, few).vectors.shape
+    # A folder that has a provider's name hides none of its backbones.
+    (tmp_path / "timm").mkdir()
+    with pytest.raises(UnknownName, match="Did you mean 'timm/test_resnet'"):
+        zoo.embed("timm/test_resnett", few)
+
+
 @pytest.mark.parametrize(("scale", "said"), [(1e8, "up to 65,504"), (1e-12, "numbers below 6e-8")])
 def test_numbers_beyond_float16_are_an_error_and_neither_infinity_nor_zero(
     few: Path, tmp_path: Path, scale: float, said: str

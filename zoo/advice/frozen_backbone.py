@@ -22,15 +22,24 @@ from zoo.text import shell_word
 from zoo.training.run_folder import PLAN, SOUP
 
 
-def named_run(backbone: str) -> Path | None:
-    """The run folder, or folder of an artefact or soup, that a `--backbone` names; None where it is a name."""
+def named_run(backbone: str, registry: Registry) -> Path | None:
+    """The run folder, or folder of an artefact or soup, that a `--backbone` names; None where it is a name.
+
+    Raises ArtefactError for what can only be a path, and leads to no artefact.
+    """
     path = Path(backbone).expanduser()
     marks = (PLAN, CONFIG, SOUP, f"{FOLDER}/{CONFIG}")
     if any((path / mark).is_file() for mark in marks):
         return path
-    if path.is_absolute() or backbone.startswith(("~", ".")):
-        find_artefact(path)  # no name begins so; it raises, for there is no artefact either
+    if path.is_absolute() or backbone.startswith(("~", ".")) or _lies_beside_others(path, registry):
+        find_artefact(path)  # it raises, for there is no artefact either
     return None
+
+
+def _lies_beside_others(path: Path, registry: Registry) -> bool:
+    """Whether `runs/one` names a place in a folder that is there, and `runs` is no provider of backbones."""
+    providers = {held.spec.name for held, _ in registry.backbones().catalogue()}
+    return len(path.parts) > 1 and path.parts[0] not in providers and path.parent.is_dir()
 
 
 def with_backbone_of(request: Request, run: Path, files: Sequence[ImageFile], registry: Registry) -> Request:

@@ -59,7 +59,7 @@ def check_labels(request: Request, registry: Registry, report: Report, *, out: P
     dataset = dataset_of(request, registry, report)
     every = [file for files in dataset.splits.values() for file in files]
     _refuse_few(dataset.source, dataset.classes, Counter(file.label for file in every))
-    run = named_run(request.backbone)
+    run = named_run(request.backbone, registry)
     asked = request if run is None else with_backbone_of(request, run, every, registry)
     found = probe_features(asked, registry, report, dataset=dataset)
     groups = similar_groups(found.files, report, workers=asked.workers)

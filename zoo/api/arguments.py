@@ -1,4 +1,4 @@
-"""The arguments of the public functions: names that had another one before, and names that do not exist."""
+"""The arguments of the public functions: names that had another one before or do not exist, values of another type."""
 
 from __future__ import annotations
 
@@ -6,22 +6,34 @@ import functools
 import inspect
 import warnings
 from collections.abc import Callable, Mapping
+from numbers import Real
+from os import PathLike
 from types import MappingProxyType
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, SupportsIndex, TypeVar
 
-from zoo.errors import either, nearest
+from zoo.errors import OptionError, either, nearest
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
+
+_TYPES: dict[str, tuple[tuple[type, ...], str]] = {
+    "int": ((SupportsIndex,), "a whole number"),
+    "float": ((Real,), "a number"),
+    "bool": ((bool,), "True or False"),
+    "str | PathLike[str]": ((str, PathLike), "a path"),
+    "str | Path": ((str, PathLike), "a path"),
+}
+"""Annotation of a parameter, without `| None` -> what a value may be, and in words. Numbers of numpy are numbers."""
 
 
 def checked_arguments(
     renamed: Mapping[str, str] = MappingProxyType({}), *, moved: Mapping[str, Callable[..., Any]] = MappingProxyType({})
 ) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
-    """A decorator for a public function, which answers calls with names of arguments that it does not have.
+    """A decorator for a public function, which answers calls with arguments that it does not take.
 
     A name of an earlier version goes on working, with a DeprecationWarning. For any other, Python's TypeError says the
-    nearest name.
+    nearest name. A value that is not the number, the truth value or the path that its parameter is annotated with is an
+    OptionError, before anything runs.
 
     Args:
         renamed: Old name -> new name. An old name that the function now uses for something else means the old one where
@@ -31,7 +43,8 @@ def checked_arguments(
     """
 
     def decorate(function: Callable[_P, _R]) -> Callable[_P, _R]:
-        known = list(inspect.signature(function).parameters)
+        parameters = inspect.signature(function).parameters
+        known = list(parameters)
         called = function.__name__
 
         @functools.wraps(function)
@@ -47,6 +60,8 @@ def checked_arguments(
             for name in given:
                 if name not in known:
                     raise TypeError(_unknown(called, name, known))
+            for name, value in [*zip(known, args, strict=False), *given.items()]:
+                _check_type(called, parameters[name], value)
             return function(*args, **given)
 
         return call
@@ -78,3 +93,14 @@ def _unknown(called: str, name: str, known: list[str]) -> str:
     close = nearest(name, known)
     hint = f"Did you mean {either(close)}?" if close else f"There are: {', '.join(known)}."
     return f"zoo.{called}() got an unexpected keyword argument {name!r}. {hint}"
+
+
+def _check_type(called: str, parameter: inspect.Parameter, value: object) -> None:
+    annotation = str(parameter.annotation)
+    kind = annotation.removesuffix(" | None")
+    if kind not in _TYPES or (value is None and kind != annotation):
+        return
+    types, words = _TYPES[kind]
+    # True is a whole number to Python, and 0 a truth value to people; neither is what was meant.
+    if not isinstance(value, types) or (isinstance(value, bool) and kind != "bool"):
+        raise OptionError(f"zoo.{called}(): {parameter.name} must be {words}, got {value!r}.")

@@ -53,7 +53,7 @@ def check_name(backbone: str, registry: Registry) -> None:
 
     Raises UnknownName, NameConflict or ArtefactError.
     """
-    if named_run(backbone) is None:
+    if named_run(backbone, registry) is None:
         registry.backbone(backbone)
 
 
@@ -76,7 +76,7 @@ def open_embedder(request: Request, registry: Registry, report: Report, *, group
     """
     check_precision(request.precision)
     device = choose_device(request.device)
-    folder = named_run(request.backbone)
+    folder = named_run(request.backbone, registry)
     if folder is not None:
         return _of_classifier(folder, request, registry, report, device, group)
     return _of_name(request, registry, report, device, group)
