@@ -80,7 +80,9 @@ def with_backbone_of(request: Request, run: Path, files: Sequence[ImageFile], re
         weights = _pretrained(record.path, plan)
     # Random weights are drawn from the seed.
     seed = plan.seed if plan.weights.kind == "random" else request.seed
-    return replace(request, backbone=plan.backbone.name, weights=weights, input_size=(height, width), seed=seed)
+    decode = plan.preprocessing.get("decode", "exact")
+    size = height, width
+    return replace(request, backbone=plan.backbone.name, weights=weights, input_size=size, decode=decode, seed=seed)
 
 
 def _run_of(path: Path) -> Path:

@@ -291,7 +291,7 @@ class Classifier:
         faults: list[tuple[str, DataError]] = []
         for source, image in chunk:
             try:
-                pixels = resize(picture_of(image, source), preprocessing)
+                pixels = resize(picture_of(image, source, preprocessing=preprocessing), preprocessing)
                 places = [view[len(sources)] for view in images]
                 finish_views(pixels, preprocessing, self.views, into=places)
             except DataError as error:

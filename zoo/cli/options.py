@@ -86,6 +86,13 @@ EveryStage = Annotated[
         "--every-stage", help="With --folds: also repeat stages that train the backbone. K folds take K times as long."
     ),
 ]
+DecodeOption = Annotated[
+    str,
+    typer.Option(
+        "--decode",
+        help="exact, or fast: large JPEG files at a part of their size. Faster; pixels differ a little.",
+    ),
+]
 Precision = Annotated[str, typer.Option(help="auto (whichever is faster on this machine), float32 or bfloat16.")]
 NoTune = Annotated[
     bool, typer.Option("--no-tune", help="Do not measure which precision and memory layout are fastest.")
@@ -207,6 +214,7 @@ def _run_options(
     epochs: Epochs = _DEFAULT.epochs,
     batch_size: BatchSize = _DEFAULT.batch_size,
     input_size: InputSize = None,
+    decode: DecodeOption = _DEFAULT.decode,
     out: Out = _DEFAULT.out,
     seed: Seed = _DEFAULT.seed,
     folds: Folds = _DEFAULT.folds,

@@ -12,6 +12,9 @@
     32-bit integers    within 0..255 as they are, else refused
 
 Of several frames the first is taken. Metadata that cannot be read are ignored.
+
+For a preprocessing that says so, a JPEG file is decoded at a part of its size: by JPEG's own scaling, which leaves out
+high frequencies of each block of 8 x 8 pixels (Pillow's `Image.draft`).
 """
 
 from __future__ import annotations
@@ -24,11 +27,13 @@ from pathlib import Path
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
 
 from zoo.data import depth
 from zoo.data.lost_values import Loss, loss_of, loss_over_white, may_be_lost
 from zoo.data.metadata import without_metadata
 from zoo.errors import DataError
+from zoo.specs.preprocessing import Preprocessing
 
 # Pillow's warnings (damaged EXIF, many pixels) do not help people: either the picture is read, or DataError says why
 # not. The filter is never removed, because `warnings.catch_warnings` is not thread-safe.
@@ -44,6 +49,10 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 """EXIF orientation -> the transposition that turns the picture upright."""
+_ON_THEIR_SIDE = (5, 6, 7, 8)
+"""The orientations that exchange width and height."""
+_SPARE = 2
+"""How many times as long as after the resize the sides of a picture stay that is decoded at a part of its size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,23 +67,26 @@ class Decoded:
     """Names the rule of `zoo.data.depth` where an older zoo gave other pixels."""
 
 
-def decode(content: bytes, *, name: str) -> Image.Image:
+def decode(content: bytes, *, name: str, preprocessing: Preprocessing | None = None) -> Image.Image:
     """Decode the bytes of a whole image file to an upright RGB picture.
+
+    `preprocessing` is what the picture is for: where its `decode` is `fast`, the picture of a large JPEG file is
+    smaller than the file says. None: every pixel is decoded.
 
     Raises DataError, which begins with `name`, for a file that is empty, truncated, damaged, not an image, a
     decompression bomb, or of values that no rule covers.
     """
-    return decode_closely(content, name=name).picture
+    return decode_closely(content, name=name, preprocessing=preprocessing).picture
 
 
-def decode_closely(content: bytes, *, name: str) -> Decoded:
+def decode_closely(content: bytes, *, name: str, preprocessing: Preprocessing | None = None) -> Decoded:
     """Decode as `decode` does, and say what that destroyed."""
     if not content:
         raise DataError(f"{name}: the file is empty")
     if _QUIET not in warnings.filters:
         warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
-        return _read(content)
+        return _read(content, preprocessing)
     except UnidentifiedImageError:
         kind = depth.tiff_kind(content)
         reason = (
@@ -103,13 +115,13 @@ def open_file(content: bytes) -> Image.Image:
         raise error from None
 
 
-def read_image(path: Path) -> Image.Image:
-    """Decode a file from the disk. Raises DataError, which begins with the path, as `decode` does."""
+def read_image(path: Path, *, preprocessing: Preprocessing | None = None) -> Image.Image:
+    """Decode a file from the disk, as `decode` does. Raises DataError, which begins with the path."""
     try:
         content = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error}") from None
-    return decode(content, name=str(path))
+    return decode(content, name=str(path), preprocessing=preprocessing)
 
 
 def load_pixels(image: Image.Image) -> bool:
@@ -138,16 +150,21 @@ def to_rgb(image: Image.Image) -> Image.Image:
 def upright(picture: Image.Image, source: Image.Image) -> Image.Image:
     """Turn a picture as the EXIF orientation of the one that it was made from says."""
     # ImageOps.exif_transpose would also rewrite the EXIF data, which fails if some of them are damaged.
-    try:
-        method = _UPRIGHT.get(source.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:
-        return picture
+    method = _UPRIGHT.get(_orientation(source))
     return picture if method is None else picture.transpose(method)
 
 
-def _read(content: bytes) -> Decoded:
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation; 1 where there is none that can be read."""
     try:
-        return _read_as_is(content)
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:
+        return 1
+
+
+def _read(content: bytes, preprocessing: Preprocessing | None) -> Decoded:
+    try:
+        return _read_as_is(content, preprocessing)
     except (Image.DecompressionBombError, DataError):
         raise
     except Exception as error:
@@ -155,7 +172,7 @@ def _read(content: bytes) -> Decoded:
         # Only now, so that files that are as they should be cost no more.
         for stripped in without_metadata(content):
             try:
-                return _read_as_is(stripped)
+                return _read_as_is(stripped, preprocessing)
             except DataError:
                 raise
             except Exception as still:
@@ -163,14 +180,28 @@ def _read(content: bytes) -> Decoded:
         raise failure from None
 
 
-def _read_as_is(content: bytes) -> Decoded:
+def _read_as_is(content: bytes, preprocessing: Preprocessing | None) -> Decoded:
     with Image.open(io.BytesIO(content)) as image:
+        if preprocessing is not None and preprocessing.decode == "fast":
+            _read_at_part_of_size(image, preprocessing)
         mended = load_pixels(image)
         found = _convert(image)
         loss = found.loss or _loss_of_colours(image, content)
         picture = upright(found.picture, image)
         rule = depth.CHANGED if mended else found.rule
         return Decoded(picture if picture is not image else image.copy(), loss, rule)
+
+
+def _read_at_part_of_size(image: Image.Image, preprocessing: Preprocessing) -> None:
+    """Have an opened JPEG file decoded at a part of its size, where enough is left for the resize."""
+    if not isinstance(image, JpegImageFile):
+        return
+    turned = _orientation(image) in _ON_THEIR_SIDE
+    width, height = image.size[::-1] if turned else image.size
+    resized_height, resized_width = preprocessing.resized_to(height, width)
+    enough = _SPARE * resized_width, _SPARE * resized_height
+    # Pillow takes the smallest of JPEG's four sizes that is at least this large.
+    image.draft(None, enough[::-1] if turned else enough)
 
 
 def _convert(image: Image.Image) -> Decoded:

@@ -31,7 +31,7 @@ class ImagePreprocessing(Preprocessing):
         """
         from zoo.data.transform import transform
 
-        return transform(picture_of(image, "the image"), self)
+        return transform(picture_of(image, "the image", preprocessing=self), self)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Preprocessing):

@@ -232,7 +232,7 @@ class ImageStore:
 
     def _decode(self, file: ImageFile, content: bytes) -> tuple[Tensor, Decoded]:
         """(resized uint8[3, H', W'], the picture with what is known of it)."""
-        decoded = decode_closely(content, name=file.relative)
+        decoded = decode_closely(content, name=file.relative, preprocessing=self.preprocessing)
         try:
             return transform.resize(decoded.picture, self.preprocessing), decoded
         except DataError as error:

@@ -29,7 +29,7 @@ def resize(image: Image, preprocessing: Preprocessing) -> Tensor:
     Raises DataError for a picture so narrow that its resized copy would fill the memory.
     """
     mode = InterpolationMode(preprocessing.interpolation)
-    size = _resized_to(image.height, image.width, preprocessing)
+    size = list(preprocessing.resized_to(image.height, image.width))
     if size[0] * size[1] > _MAX_PIXELS:
         raise DataError(f"{image.width} x {image.height} pixels are too narrow: resized, {size[1]} x {size[0]}")
     pixels: Tensor = F.pil_to_tensor(F.resize(image, size, interpolation=mode, antialias=True))
@@ -101,19 +101,6 @@ def as_seen(image: Tensor, preprocessing: Preprocessing) -> Image:
 
 def _of_channels(values: tuple[float, float, float]) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
     return np.array(values, np.float32).reshape(3, 1, 1)
-
-
-def _resized_to(height: int, width: int, preprocessing: Preprocessing) -> list[int]:
-    target_height, target_width = preprocessing.resize_size
-    if preprocessing.resize == "exact":
-        return [target_height, target_width]
-    if preprocessing.resize == "shorter":
-        # torchvision's rule: the longer side is truncated, not rounded.
-        short = target_height
-        return [short, int(short * width / height)] if height <= width else [int(short * height / width), short]
-    ratios = height / target_height, width / target_width
-    ratio = max(ratios) if preprocessing.resize == "longest" else min(ratios)
-    return [max(1, round(height / ratio)), max(1, round(width / ratio))]
 
 
 def _padded(pixels: Tensor, preprocessing: Preprocessing) -> Tensor:

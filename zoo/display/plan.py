@@ -272,6 +272,9 @@ def _estimate(estimate: Estimate, device: str) -> Iterator[Block]:
     yield TextTable(title=f"Measured on {device}", columns=columns, rows=rows, right=columns[1:])
     parts = [("opening images", estimate.decode), ("stages", sum(stage.seconds for stage in estimate.stages))]
     parts += [("test split", estimate.test)] if estimate.test else []
+    if estimate.decode_fast_saves is not None:
+        saved = console.seconds(estimate.decode_fast_saves)
+        yield Line(f"--decode fast would save about {saved} whenever all images are decoded, for slightly other pixels")
     yield Line(f"about {console.seconds(estimate.seconds)}, about {text.size(estimate.bytes)} at most", "bold")
     yield Line(f"time: {', '.join(f'{name} {console.seconds(value)}' for name, value in parts)}")
     largest = max(estimate.stages, key=lambda stage: stage.memory.total)

@@ -107,6 +107,13 @@ def export(
         if source.config.precision != "float32":
             text = f"This classifier was trained in {source.config.precision}; exported and compared in float32."
             report(Note(text=text))
+        if source.config.preprocessing.get("decode") == "fast":
+            report(
+                Note(
+                    text="This classifier decodes large JPEG files at a part of their size (--decode fast), and "
+                    "users of the export decode them whole: their logits differ slightly for such files."
+                )
+            )
         compared: list[tuple[tuple[int, ...], Difference]] = []
 
         def compare(run: Callable[[Tensor], Tensor]) -> None:

@@ -28,6 +28,8 @@ _BESIDE, _ALONE = 24, 200
 """Generated pictures of odd sizes: beside images of the run, and where there are none."""
 _CLASSES = 10
 _CHUNK = 32
+_Compared = tuple[Image.Image, Image.Image, bool]
+"""(picture in RGB, the same as the classifier decodes it, whether it is an image of the run)."""
 
 
 def compare_pictures(
@@ -57,15 +59,15 @@ def compare_pictures(
     total = len(files) + odd
     real = equal = compared = 0
     largest = 0.0
-    for chunk in _in_chunks(_pictures(files, odd)):
-        theirs = torch.cat([_probabilities(session, picture) for picture, _ in chunk])
-        images = torch.stack([transform(picture, preprocessing) for picture, _ in chunk])
+    for chunk in _in_chunks(_pictures(files, odd, preprocessing)):
+        theirs = torch.cat([_probabilities(session, picture) for picture, _, _ in chunk])
+        images = torch.stack([transform(decoded, preprocessing) for _, decoded, _ in chunk])
         ours = reference(images).softmax(1)
         equal += int((ours.argmax(1) == theirs.argmax(1)).sum())
         difference = float((ours - theirs).abs().max())
         # NaN compares as smaller than anything.
         largest = max(largest, difference) if math.isfinite(difference) else math.inf
-        real += sum(of_run for _, of_run in chunk)
+        real += sum(of_run for _, _, of_run in chunk)
         compared += len(chunk)
         report(Progress(task="compare pictures", done=compared, total=total))
     if compared < total:
@@ -86,16 +88,22 @@ def compare_pictures(
     return found
 
 
-def _pictures(files: Sequence[ImageFile], odd: int) -> Iterator[tuple[Image.Image, bool]]:
-    """(picture in RGB, whether it is an image of the run), one by one; files that cannot be read are left out."""
+def _pictures(files: Sequence[ImageFile], odd: int, preprocessing: Preprocessing) -> Iterator[_Compared]:
+    """Pictures one by one.
+
+    Files that cannot be read are left out.
+    """
     for file in files:
         try:
-            picture = decode(file.content(), name=file.relative)
+            picture = decoded = decode(file.content(), name=file.relative)
+            if preprocessing.decode != "exact":
+                decoded = decode(file.content(), name=file.relative, preprocessing=preprocessing)
         except DataError:
             continue  # as the run left it out
-        yield picture, True
+        yield picture, decoded, True
     for number in range(odd):
-        yield odd_picture(number), False
+        generated = odd_picture(number)
+        yield generated, generated, False
 
 
 def odd_picture(number: int) -> Image.Image:
@@ -115,7 +123,7 @@ def _probabilities(session: Any, picture: Image.Image) -> Tensor:
     return torch.from_numpy(probabilities)
 
 
-def _in_chunks(pictures: Iterator[tuple[Image.Image, bool]]) -> Iterator[list[tuple[Image.Image, bool]]]:
+def _in_chunks(pictures: Iterator[_Compared]) -> Iterator[list[_Compared]]:
     chunk = []
     for picture in pictures:
         chunk.append(picture)

@@ -8,9 +8,10 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from zoo.errors import OptionError
+from zoo.errors import OptionError, meant
+from zoo.specs.preprocessing import Decode
 
 SAMPLE_CLASSES = 5
 AUTO = "auto"
@@ -44,6 +45,8 @@ class Request:
     batch_size: int | None = None
     input_size: tuple[int, int] | None = None
     """(height, width) in pixels. None: the size that the weights were made for."""
+    decode: Decode = "exact"
+    """`exact`: every pixel of an image file; `fast`: large JPEG files at a part of their size."""
     out: Path | None = None
     seed: int = 0
     device: str = "auto"
@@ -88,6 +91,9 @@ def make_request(**arguments: Any) -> Request:
     for name in _NUMBERS:
         if arguments.get(name) is not None:
             arguments[name] = _whole(name, arguments[name])
+    if arguments.get("decode", "exact") not in get_args(Decode):
+        asked = arguments["decode"]
+        raise OptionError(f"--decode {asked!r} is not exact or fast.{meant(str(asked), get_args(Decode), count=1)}")
     options = arguments.get("head_options", {})
     if not isinstance(options, Mapping):
         raise OptionError(

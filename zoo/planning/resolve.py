@@ -84,6 +84,7 @@ def resolve(
         head_options=request.head_options,
         weights=request.weights,
         input_size=request.input_size,
+        decode=request.decode,
     )
     chosen, recipe_name, asked = (*recipe, {}) if recipe else find_recipe(request, registry, model.head)
     _refuse_bad_numbers(request)

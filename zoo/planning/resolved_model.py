@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from zoo.registry.registry import Registry
 from zoo.specs.backbone import GroupOutput
 from zoo.specs.head import HeadSpec
 from zoo.specs.options import build_options
+from zoo.specs.preprocessing import Decode
 from zoo.weights.fitting import Architecture
 from zoo.weights.obtain import WeightsChoice, choose_weights
 
@@ -34,6 +35,8 @@ class ResolvedModel:
     weights: WeightsChoice
     input_size: tuple[int, int] | None
     """(height, width) in pixels; None: that of the weights."""
+    decode: Decode = "exact"
+    """How image files are decoded."""
     known_layers: list[tuple[GroupOutput, ...]] = field(default_factory=list, compare=False, repr=False)
     """Where the groups' outputs are read, once that is known; empty until then."""
 
@@ -59,7 +62,7 @@ class ResolvedModel:
 
         Raises Refused for a pair that cannot work, WeightsMismatch, PluginError.
         """
-        return build_model(
+        model = build_model(
             self.backbone,
             self.head,
             self.options,
@@ -69,10 +72,11 @@ class ResolvedModel:
             input_size=self.input_size,
             layers=self.layers(),
         )
+        return self._decoding(model)
 
     def outline(self, classes: tuple[str, ...]) -> ZooModel:
         """The same model on the meta device: shapes and groups, no memory, no weights."""
-        return build_outline(
+        outline = build_outline(
             self.backbone,
             self.head,
             self.options,
@@ -81,6 +85,13 @@ class ResolvedModel:
             input_size=self.input_size,
             layers=self.layers(),
         )
+        return self._decoding(outline)
+
+    def _decoding(self, model: ZooModel) -> ZooModel:
+        """The model, whose preprocessing decodes files as asked: upstream's says nothing of that."""
+        if self.decode != model.preprocessing.decode:
+            model.preprocessing = replace(model.preprocessing, decode=self.decode)
+        return model
 
     def architecture(self) -> Architecture:
         """What a user's weights file is fitted to."""
@@ -126,6 +137,7 @@ def resolve_model(
     head_options: Mapping[str, Any],
     weights: str = "random",
     input_size: tuple[int, int] | None = None,
+    decode: Decode = "exact",
 ) -> ResolvedModel:
     """Look up a backbone and a head, and check that they go together. Nothing is built or downloaded.
 
@@ -136,6 +148,7 @@ def resolve_model(
         head_options: By name; the rest have their defaults.
         weights: `default`, a tag, `random`, or the path of a file.
         input_size: (height, width) in pixels, checked by `ResolvedModel.check_input_size`, which takes longer.
+        decode: How image files are decoded.
 
     Raises:
         Refused: An unknown name, an option that cannot be, a head that this backbone cannot take.
@@ -150,6 +163,7 @@ def resolve_model(
         options=build_options(found_head.spec.name, found_head.spec.options, head_options),
         weights=choose_weights(found_backbone, weights),
         input_size=input_size,
+        decode=decode,
     )
 
 

@@ -34,6 +34,8 @@ def command_of(plan: Plan, registry: Registry) -> list[str]:
     height, width = plan.preprocessing["input_size"][1:]
     if (height, width) != native_size(plan, registry):
         words += ["--input-size", f"{height}x{width}"]
+    if "decode" in plan.preprocessing:
+        words += ["--decode", plan.preprocessing["decode"]]
     if plan.folds is not None:
         words += ["--folds", str(plan.folds.count), *(["--every-stage"] if plan.folds.every_stage else [])]
     words += ["--seed", str(plan.seed), "--device", plan.device, "--precision", plan.precision]

@@ -112,7 +112,7 @@ def gather(record: RunRecord, registry: Registry) -> Examples:
     data = record.plan.data
     preprocessing = Preprocessing.from_dict(record.plan.preprocessing)
     files = read_again(data.reader, Path(data.path), [prediction.file for prediction in wanted], registry)
-    pictures = {one: picture for one in wanted if (picture := _read(files.get(one.file))) is not None}
+    pictures = {one: picture for one in wanted if (picture := _read(files.get(one.file), preprocessing)) is not None}
     missing = tuple(prediction.file for prediction in wanted if prediction not in pictures)
     if not pictures:
         reason = f"the images are no longer in {data.path}"
@@ -149,11 +149,11 @@ def _spread(predictions: Sequence[ImagePrediction], count: int) -> list[ImagePre
     return list(predictions[::step][:count])
 
 
-def _read(file: ImageFile | None) -> Image.Image | None:
+def _read(file: ImageFile | None, preprocessing: Preprocessing) -> Image.Image | None:
     if file is None:
         return None
     try:
-        return decode(file.content(), name=file.relative)
+        return decode(file.content(), name=file.relative, preprocessing=preprocessing)
     except DataError:
         return None
 

@@ -52,7 +52,7 @@ def prepare(upload: Upload, preprocessing: Preprocessing, limits: RequestLimits)
     """
     try:
         _refuse_before_decoding(upload, preprocessing, limits)
-        return transform(decode(upload.content, name=upload.source), preprocessing)
+        return transform(decode(upload.content, name=upload.source, preprocessing=preprocessing), preprocessing)
     except DataError as error:
         text = str(error)
         raise PictureRefused(

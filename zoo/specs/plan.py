@@ -299,6 +299,9 @@ class Estimate(_PlanPart):
 
     decode: float
     """Seconds that opening all images took."""
+    decode_fast_saves: float | None = None
+    """Of the seconds to decode all images once, how many `--decode fast` would save, by a few files; None where that is
+    under a tenth, or where it is asked for already."""
     stages: tuple[StageEstimate, ...]
     test: float
     """Seconds to evaluate the test split once, at the end."""

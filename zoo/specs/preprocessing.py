@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args
 
 Resize = Literal["shorter", "exact", "cover", "longest"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
+Decode = Literal["exact", "fast"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +34,10 @@ class Preprocessing:
     `longest`: the largest size of the same aspect ratio that fits into resize_size; the rest is filled."""
     fill: tuple[int, int, int] = (0, 0, 0)
     """RGB colour, 0 to 255, of pixels that the crop has and the resized image lacks."""
+    decode: Decode = "exact"
+    """`exact`: every pixel of a file is decoded.
+    `fast`: a JPEG file is decoded at a half, a quarter or an eighth of its sides, as long as both are at least twice as
+    long as after the resize. Large photographs are decoded several times faster, to slightly other pixels."""
 
     def __post_init__(self) -> None:
         if len(self.input_size) != 3 or self.input_size[0] != 3 or min(self.input_size) < 1:
@@ -49,6 +54,8 @@ class Preprocessing:
             raise ValueError(f"mean and std need three numbers, std above 0; got {self.mean!r}, {self.std!r}")
         if len(self.fill) != 3 or not all(0 <= value <= 255 for value in self.fill):
             raise ValueError(f"fill must be three numbers from 0 to 255, got {self.fill!r}")
+        if self.decode not in get_args(Decode):
+            raise ValueError(f"decode must be one of {get_args(Decode)}, got {self.decode!r}")
 
     def at(self, height: int, width: int) -> Preprocessing:
         """The same preprocessing for another input size in pixels. The resize is scaled, so that the crop keeps its
@@ -62,9 +69,23 @@ class Preprocessing:
         resize: Resize = "cover" if self.resize == "shorter" and target[0] != target[1] else self.resize
         return replace(self, input_size=(3, height, width), resize_size=target, resize=resize)
 
+    def resized_to(self, height: int, width: int) -> tuple[int, int]:
+        """(height, width) of a picture of that size after the resize, before the crop."""
+        target_height, target_width = self.resize_size
+        if self.resize == "exact":
+            return target_height, target_width
+        if self.resize == "shorter":
+            # torchvision's rule: the longer side is truncated, not rounded.
+            short = target_height
+            return (short, int(short * width / height)) if height <= width else (int(short * height / width), short)
+        ratios = height / target_height, width / target_width
+        ratio = max(ratios) if self.resize == "longest" else min(ratios)
+        return max(1, round(height / ratio)), max(1, round(width / ratio))
+
     def to_dict(self) -> dict[str, Any]:
-        """The fields in plain JSON types."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        """The fields in plain JSON types. `decode` is left out where it is `exact`, as before there was a choice."""
+        values = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        return {key: value for key, value in values.items() if (key, value) != ("decode", "exact")}
 
     @classmethod
     def from_dict(cls, stored: dict[str, Any]) -> Preprocessing:
@@ -81,6 +102,7 @@ class Preprocessing:
         return (
             f"resize {self.resize} to {target} ({self.interpolation}), centre crop {height}x{width}, "
             f"mean {_numbers(self.mean)}, std {_numbers(self.std)}"
+            f"{', large JPEG files decoded at a part of their size' if self.decode == 'fast' else ''}"
         )
 
 

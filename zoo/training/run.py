@@ -31,6 +31,7 @@ from zoo.specs.run_result import Check, named_in_words
 from zoo.text import shell_word
 from zoo.training.blending import check_blended
 from zoo.training.candidates import Candidate
+from zoo.training.estimate.decoding import saved_by_fast_decoding
 from zoo.training.estimate.estimate import estimate
 from zoo.training.fold_runs import judge_out_of_fold
 from zoo.training.out_of_fold import JudgedInFolds
@@ -78,8 +79,10 @@ def make_plan(
         if not measured:
             return plan
         shape = prepared.resolved.feature_shape
-        estimated = estimate(prepared.context(), feature_shape=shape, decode=prepared.decode_seconds)
-        return plan.model_copy(update={"estimate": estimated})
+        context = prepared.context()
+        estimated = estimate(context, feature_shape=shape, decode=prepared.decode_seconds)
+        saved = saved_by_fast_decoding(context.dataset, context.store)
+        return plan.model_copy(update={"estimate": estimated.model_copy(update={"decode_fast_saves": saved})})
 
 
 def finetune(

@@ -182,6 +182,7 @@ def _request(plan: Plan, offline: bool) -> Request:
         weights=weights,
         head_options=plan.head.options,
         input_size=(height, width),
+        decode=plan.preprocessing.get("decode", "exact"),
         seed=plan.seed,
         folds=plan.folds.count if plan.folds else None,
         every_stage=plan.folds.every_stage if plan.folds else False,

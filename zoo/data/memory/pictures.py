@@ -27,6 +27,7 @@ from PIL import Image
 from zoo.data import depth
 from zoo.data.decode import decode, load_pixels, read_image, to_upright_rgb, upright
 from zoo.errors import DataError
+from zoo.specs.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -125,12 +126,15 @@ def to_picture(value: Any) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(pixels[..., 0] if pixels.shape[2:] == (1,) else pixels))
 
 
-def picture_of(image: ImageLike, name: str) -> Image.Image:
-    """An image as an upright RGB picture. Raises DataError, which begins with the name, if it cannot be read."""
+def picture_of(image: ImageLike, name: str, *, preprocessing: Preprocessing | None = None) -> Image.Image:
+    """An image as an upright RGB picture, decoded for a preprocessing where that says how.
+
+    Raises DataError, which begins with the name, if it cannot be read.
+    """
     if isinstance(image, (str, os.PathLike)):
-        return read_image(Path(image))
+        return read_image(Path(image), preprocessing=preprocessing)
     if isinstance(image, (bytes, bytearray, memoryview)):
-        return decode(bytes(image), name=name)
+        return decode(bytes(image), name=name, preprocessing=preprocessing)
     try:
         return to_upright_rgb(to_picture(image))
     except DataError as error:
