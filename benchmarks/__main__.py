@@ -4,6 +4,7 @@
     python -m benchmarks --list
     python -m benchmarks [--only NAME...] [--quick] [--results FILE.jsonl]
     python -m benchmarks --table
+    python -m benchmarks floor --help          zoo's time as a share of the least that this machine allows
 
 Works on real images need ZOO_TEST_DATA, a folder with `data/NAME` (train/ and val/) and
 `weights/squeezenet1_1.safetensors`; all others draw their images and take random weights. Every run is a process of its
@@ -26,6 +27,7 @@ import platform
 import sys
 from pathlib import Path
 
+from zoo.process import keep_freed_memory, share_the_processor
 from zoo.storage.cache import cache_folder
 
 from benchmarks.place import Place
@@ -64,6 +66,8 @@ def _measured(work: Work, program: Zoo | Peer, run: Run, place: Place, results: 
 
 
 def main() -> int:
+    if sys.argv[1:2] == ["floor"]:
+        return _floor(sys.argv[2:])
     given = _arguments()
     chosen = [work for work in WORKS if work.name in given.only]
     if given.list:
@@ -82,6 +86,15 @@ def main() -> int:
     tables = [work_table(work, read_rows(given.results), smoke=given.smoke) for work in chosen]
     print("\n\n".join(filter(None, tables)))
     return 1 if failed else 0
+
+
+def _floor(words: list[str]) -> int:
+    # As the command does, before torch is imported.
+    share_the_processor()
+    keep_freed_memory()
+    from benchmarks import floor
+
+    return floor.main(words)
 
 
 def _arguments() -> argparse.Namespace:

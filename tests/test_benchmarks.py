@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 import zoo
-from benchmarks import abandoned, asked, checking, gpu, programs
+from benchmarks import abandoned, asked, checking, floor, gpu, programs
 from benchmarks.__main__ import measure
 from benchmarks.fixed_batch import features_flops, training_flops, training_rate
 from benchmarks.peers.task import Stage, Task
@@ -241,3 +241,37 @@ def test_the_rule_for_giving_up_is_replayed_on_a_run(
     with pytest.raises(SystemExit):
         abandoned.main([str(few)])
     assert "no run with plan.json and history.jsonl" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("backbone", "batch_norms"), [("timm/test_resnet", 15), ("timm/test_efficientnet", 13)])
+def test_folded_batch_norms_give_the_same_features(backbone: str, batch_norms: int) -> None:
+    model = zoo.create_model(backbone, classes=2, weights="random", input_size=(64, 64)).eval()
+    for layer in model.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(layer.running_mean, -1, 1)  # type: ignore[arg-type]
+            torch.nn.init.uniform_(layer.running_var, 0.5, 2)  # type: ignore[arg-type]
+            torch.nn.init.uniform_(layer.weight, 0.5, 1.5)
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        before = model.features(images)
+        assert floor.fold_batch_norms(model.backbone, images) == batch_norms
+        after = model.features(images)
+    assert torch.allclose(before, after, rtol=1e-4, atol=1e-4) and not torch.equal(before, after)
+
+
+def test_the_floor_is_the_fastest_of_each_and_misses_are_told() -> None:
+    found = floor.Floor(
+        images=400,
+        decoding={"1 threads": 100.0, "2 threads": 200.0},
+        forward={"float32, contiguous": 50.0, "bfloat16, channels_last": 100.0},
+        warm_up=0.0,
+        step={"float32, contiguous": 10.0},
+        imports=2.0,
+    )
+    assert found.seconds == 400 / 200 + 400 / 100
+    near, far = ({"parts": {"total": each, "data": 2.0}, "process_seconds": 1.4 * each} for each in (7.0, 8.0))
+    assert "missed" not in "".join(floor.told(found, [near])) and "1.17 floors" in "".join(floor.told(found, [near]))
+    lines = floor.told(found, [far])
+    assert "training part: 1.33 floors (goal 1.25), missed" in lines
+    assert "whole process: 11.20 s (goal 10.50 s), missed" in lines
+    assert floor.told(found, [])[-1].startswith("floor of 400 images: 6.00 s")
