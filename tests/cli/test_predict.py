@@ -224,7 +224,9 @@ def test_evaluating_decodes_each_file_once_and_accounts_for_all(
 
     original = store.decode_closely
     monkeypatch.setattr(
-        store, "decode_closely", lambda content, *, name: (decoded.append(name), original(content, name=name))[1]
+        store,
+        "decode_closely",
+        lambda content, *, name, **more: (decoded.append(name), original(content, name=name, **more))[1],
     )
     events: list[Event] = []
     found = zoo.evaluate(run_folder, data=data, on_event=events.append)

@@ -376,9 +376,9 @@ def test_files_that_could_be_read_before_are_decoded_when_they_are_needed_alone(
     decoded: list[str] = []
     whole = store_module.decode_closely
 
-    def counting(content: bytes, *, name: str) -> Any:
+    def counting(content: bytes, *, name: str, **more: Any) -> Any:
         decoded.append(name)
-        return whole(content, name=name)
+        return whole(content, name=name, **more)
 
     monkeypatch.setattr(store_module, "decode_closely", counting)
     digests, batches = [], []

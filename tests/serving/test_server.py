@@ -517,7 +517,7 @@ def test_it_serves_in_a_thread_of_a_program(
     # One image that breaks what nobody thought of is not the fault of those that are in its batch.
     with monkeypatch.context() as patch:
         whole = pictures[1].read_bytes()
-        patch.setattr("zoo.serving.pictures.decode", lambda content, name: _breaks(content, name, whole))
+        patch.setattr("zoo.serving.pictures.decode", lambda content, name, **_: _breaks(content, name, whole))
         with ThreadPoolExecutor(2) as pool:
             other = load.Client(int(ready[0].url.rpartition(":")[2]))
             answers = [pool.submit(client.ask, load.raw(good)), pool.submit(other.ask, load.raw(whole))]
