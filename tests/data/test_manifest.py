@@ -15,7 +15,7 @@ import pytest
 from zoo.data.dataset import Dataset, ImageFile, class_counts, labels_of, names_of, natural_key
 from zoo.data.digests import DigestColumn
 from zoo.data.listing import to_unchecked
-from zoo.data.manifest import ImageRows, Manifest
+from zoo.data.manifest import ImageManifest, ImageRows
 from zoo.data.splits import SPLITS, split_stratified, to_dataset
 from zoo.data.text_column import TextIndex, column_of
 from zoo.errors import DataError
@@ -167,7 +167,7 @@ def test_a_view_is_a_sequence_like_the_tuple_before() -> None:
         files[len(files)]
     with pytest.raises(TypeError):
         hash(files)
-    made = Manifest.of_names(["a/1", "b/1"])
+    made = ImageManifest.of_names(["a/1", "b/1"])
     assert pickle.loads(pickle.dumps(ImageRows(made, np.arange(2), np.arange(2)))) == ImageRows(
         made, np.arange(2), np.arange(2)
     )
@@ -175,7 +175,7 @@ def test_a_view_is_a_sequence_like_the_tuple_before() -> None:
 
 
 def test_a_digest_that_is_not_known_is_no_digest() -> None:
-    manifest = Manifest.of_names(["a/1", "a/2", "b/1"])
+    manifest = ImageManifest.of_names(["a/1", "a/2", "b/1"])
     files = ImageRows(manifest, np.arange(3), np.array([0, 0, 1]), ("a", "b"))
     column = DigestColumn(manifest)
     column["a/1"] = "ab" * 32
@@ -209,7 +209,7 @@ def synthetic(images: int, classes: int = 1000) -> Iterator[str]:
 
 @pytest.mark.parametrize("images", [100_000, pytest.param(1_000_000, marks=pytest.mark.long)])
 def test_an_image_takes_at_most_200_bytes(images: int) -> None:
-    manifest = Manifest.of_names(synthetic(images), Path("/data"))
+    manifest = ImageManifest.of_names(synthetic(images), Path("/data"))
     classes = tuple(f"n{label:08}" for label in range(1000))
     files = ImageRows(manifest, np.arange(images), np.arange(images) * 1000 // images, classes)
     train, val = split_stratified(files, classes, 0)

@@ -85,7 +85,7 @@ class ImageFiles(Sequence[ImageFile]):
         """The images whose names are not among these."""
 
 
-class Contents(Mapping[str, str]):
+class FileDigests(Mapping[str, str]):
     """Digests of files by relative path, which also come in the order of a split at once."""
 
     @abstractmethod
@@ -157,7 +157,7 @@ def _without(files: Sequence[ImageFile], names: Collection[str]) -> Sequence[Ima
 
 def _described(files: Sequence[ImageFile], contents: Mapping[str, str]) -> Iterator[tuple[str, int, str]]:
     """Yield (relative path, label, digest) of each image."""
-    if isinstance(contents, Contents):
+    if isinstance(contents, FileDigests):
         return zip(names_of(files), labels_of(files), contents.of(files), strict=True)
     return ((name, label, contents[name]) for name, label in zip(names_of(files), labels_of(files), strict=True))
 

@@ -7,22 +7,22 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from zoo.data.dataset import Contents, ImageFile, names_of
-from zoo.data.manifest import ImageRows, Manifest
+from zoo.data.dataset import FileDigests, ImageFile, names_of
+from zoo.data.manifest import ImageManifest, ImageRows
 from zoo.data.text_column import CHUNK
 
 _BYTES = 32
 """Length of a SHA-256 digest."""
 
 
-class DigestColumn(Contents):
+class DigestColumn(FileDigests):
     """SHA-256 digests of images by name, as hexadecimal text; kept as bytes, beside the rows of a manifest.
 
     Digests come in one by one, in any order and from any thread: `column[name] = digest`. A name whose digest is not
     known yet raises KeyError, as in a dictionary.
     """
 
-    def __init__(self, manifest: Manifest) -> None:
+    def __init__(self, manifest: ImageManifest) -> None:
         """Make a column in which no digest is known."""
         self.manifest = manifest
         self.bytes: NDArray[np.uint8] = np.zeros((len(manifest), _BYTES), np.uint8)

@@ -13,7 +13,7 @@ from typing import TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from zoo.data.manifest import Manifest, Reader, SourceRows
+from zoo.data.manifest import ImageManifest, Reader, SourceRows
 from zoo.data.text_column import column_of
 from zoo.specs.data import EmptyClass, Skipped, SourceImage, SourceListing
 from zoo.text import printable
@@ -26,7 +26,7 @@ _OWN_PATH = type(Path())
 class ListedImages:
     """What `SourceListing` holds, as columns: `split[N]` and `label[N]` belong to the rows of the manifest."""
 
-    manifest: Manifest
+    manifest: ImageManifest
     splits: tuple[str | None, ...]
     """The words for splits."""
     split: NDArray[np.int32]
@@ -105,11 +105,11 @@ def listed_images(
 
 def _manifest(
     images: Sequence[SourceImage], place: Path, reading: Callable[[Callable[[], object]], Reader]
-) -> Manifest:
+) -> ImageManifest:
     contents = [image.content for image in images]
     readers = [None if isinstance(content, Path) else reading(content) for content in contents]
     plain = (str(content) if type(content) is _OWN_PATH else "" for content in contents)
-    return Manifest(
+    return ImageManifest(
         names=column_of(printable(image.name) for image in images),
         place=place,
         paths=column_of(plain),

@@ -2,7 +2,7 @@
 
 An image costs its name and about 30 bytes, instead of several objects. A manifest needs no disk: of names alone,
 
-    manifest = Manifest.of_names(f"class_{n % 100}/{n}.jpg" for n in range(1_000_000))
+    manifest = ImageManifest.of_names(f"class_{n % 100}/{n}.jpg" for n in range(1_000_000))
     files = ImageRows(manifest, np.arange(len(manifest)), labels=np.arange(len(manifest)) % 100, classes=classes)
     train, val = split_stratified(files, classes, seed=0)
     dataset = Dataset(source="made up", classes=classes, splits={"train": train, "val": val})
@@ -31,7 +31,7 @@ _INT32 = np.iinfo(np.int32).max
 
 
 @dataclass(frozen=True, eq=False)
-class Manifest:
+class ImageManifest:
     """The images of a data set by row, in the order in which they were found: their names and where their bytes are."""
 
     names: TextColumn
@@ -87,7 +87,7 @@ class SourceRows(Sequence[SourceFile]):
 
     __slots__ = ("manifest", "rows")
 
-    def __init__(self, manifest: Manifest, rows: NDArray[np.integer]) -> None:
+    def __init__(self, manifest: ImageManifest, rows: NDArray[np.integer]) -> None:
         """Show `rows[n]` of the manifest, in their order."""
         self.manifest = manifest
         self.rows = rows
@@ -115,7 +115,7 @@ class ImageRows(ImageFiles):
 
     def __init__(
         self,
-        manifest: Manifest,
+        manifest: ImageManifest,
         rows: NDArray[np.integer],
         labels: NDArray[np.integer],
         classes: tuple[str, ...] = (),
@@ -193,12 +193,12 @@ class ImageRows(ImageFiles):
         return self.classes[label] if self.classes else ""
 
 
-def no_images(manifest: Manifest) -> SourceRows:
+def no_images(manifest: ImageManifest) -> SourceRows:
     """No row of a manifest."""
     return SourceRows(manifest, np.zeros(0, np.int32))
 
 
-def labelled(manifest: Manifest, parts: Sequence[SourceRows | None], classes: tuple[str, ...]) -> ImageRows:
+def labelled(manifest: ImageManifest, parts: Sequence[SourceRows | None], classes: tuple[str, ...]) -> ImageRows:
     """The images of every class, `parts[classes]`, one class after the other. None: there are none of this class."""
     rows = [part.rows if part is not None else np.zeros(0, np.int64) for part in parts]
     labels = np.repeat(np.arange(len(classes), dtype=np.int32), [len(part) for part in rows])

@@ -18,7 +18,7 @@ from zoo.specs.data import FOLDER, IMAGE_SUFFIXES, Skipped, Split, is_image_name
 from zoo.text import composed, counted, exact, folded, some
 
 if TYPE_CHECKING:
-    from zoo.data.manifest import ImageRows, Manifest, SourceRows
+    from zoo.data.manifest import ImageManifest, ImageRows, SourceRows
 
 VAL_SHARE = 0.2
 """Share of every class that is drawn from train for val."""
@@ -37,7 +37,7 @@ class UncheckedData:
     """What read the data: `folder`, or `plugin/name` of a data source."""
     split_names: Mapping[Split, str]
     """The data's own names of their splits; empty if they have none."""
-    manifest: Manifest
+    manifest: ImageManifest
     """All images by row."""
     splits: Mapping[Split, Mapping[str, SourceRows]]
     """The files of every class by its name, per split; data without splits are all in `train`."""
