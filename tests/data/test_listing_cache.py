@@ -222,6 +222,22 @@ def test_only_what_changed_is_listed_again(tmp_path: Path) -> None:
     assert same(listed(root)[0], fresh(root))
 
 
+def test_what_a_link_leads_to_is_looked_at_each_time(tmp_path: Path) -> None:
+    root, elsewhere = pictures(tmp_path / "data", 2, 3), tmp_path / "elsewhere.jpg"
+    elsewhere.touch()
+    (root / "0" / "link.jpg").symlink_to(elsewhere)
+    time.sleep(1.5 * SETTLED)
+    before, _ = listed(root)
+    elsewhere.unlink()
+    elsewhere.mkdir()  # which leaves no trace in the folder of the link
+    (elsewhere / "inside.jpg").touch()
+    tree, anew = listed(root)
+    assert same(tree, fresh(root)) and not same(tree, before) and anew == 2  # `0`, and the new folder in it
+    time.sleep(1.5 * SETTLED)
+    shutil.rmtree(elsewhere)
+    assert same(listed(root)[0], fresh(root))
+
+
 def test_a_folder_that_changed_just_now_is_listed_again(tmp_path: Path) -> None:
     root = pictures(tmp_path / "data", 5, 3)
     for _ in range(3):
