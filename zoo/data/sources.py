@@ -134,18 +134,13 @@ def read_again(reader: str, path: Path, names: Iterable[str], registry: Registry
     """The images with these names, of a data set that was read before; images that no longer exist are left out."""
     if reader == FOLDER:
         return {name: ImageFile(file_named(path, name), name, 0) for name in names}
-    wanted = set(names)
     try:
-        data = read_unchecked(DataLocation(str(path), path, registry.data_source(reader)))
+        images = read_unchecked(DataLocation(str(path), path, registry.data_source(reader))).manifest
     except ZooError:
         return {}
-    return {
-        file.relative: ImageFile(file.path, file.relative, 0, file.reader)
-        for by_class in data.splits.values()
-        for files in by_class.values()
-        for file in files
-        if file.relative in wanted
-    }
+    rows = {name: row for name in names if (row := images.index.row(name)) is not None}
+    files = {name: images.at(row) for name, row in rows.items()}
+    return {name: ImageFile(file.path, name, 0, file.reader) for name, file in files.items()}
 
 
 def data_exists(path: Path) -> bool:
