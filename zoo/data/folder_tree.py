@@ -23,7 +23,7 @@ _OFTEN = 4096
 """Entries of a folder after which progress is told."""
 
 
-class Entry(NamedTuple):
+class FolderEntry(NamedTuple):
     """What lies in a folder beside plain images."""
 
     before: int
@@ -33,24 +33,24 @@ class Entry(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Entries:
+class FolderEntries:
     """What lies directly in one folder, sorted by name."""
 
     images: TextColumn
     """The names of plain images: files with the ending of an image that are not passed over for their name."""
-    rest: tuple[Entry, ...] = ()
+    rest: tuple[FolderEntry, ...] = ()
     links: bool = False
     """Whether something in it is a link. What a link leads to changes without a trace in this folder."""
 
 
-class Found(NamedTuple):
-    """An entry of `Entries.rest`, with where it is in the whole tree."""
+class TreeEntry(NamedTuple):
+    """An entry of `FolderEntries.rest`, with where it is in the whole tree."""
 
     folder: int
     """Its folder, by number."""
     before: int
     """How many plain images of all folders come before it."""
-    entry: Entry
+    entry: FolderEntry
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -65,7 +65,7 @@ class FolderTree:
     """`runs[R]`: how many images each run has."""
     images: TextColumn
     """The names of plain images in their folders, run by run."""
-    rest: tuple[Found, ...]
+    rest: tuple[TreeEntry, ...]
 
 
 @dataclass(slots=True)
@@ -75,7 +75,7 @@ class _Growing:
     runs: list[int] = field(default_factory=list)
     images: TextBuilder = field(default_factory=TextBuilder)
     listed: int = 0
-    rest: list[Found] = field(default_factory=list)
+    rest: list[TreeEntry] = field(default_factory=list)
 
     def add(self, folder: int, images: TextColumn, begin: int, end: int) -> None:
         if begin < end:
@@ -94,7 +94,7 @@ class _Open:
     """A folder that is being gone through."""
 
     number: int
-    entries: Entries
+    entries: FolderEntries
     real: str
     next: int = 0
     """The next of `entries.rest`."""
@@ -102,7 +102,7 @@ class _Open:
     """How many images of it are in the tree."""
 
 
-def list_tree(root: str, entries_of: Callable[[str], Entries], progress: Callable[[int], None]) -> FolderTree:
+def list_tree(root: str, entries_of: Callable[[str], FolderEntries], progress: Callable[[int], None]) -> FolderTree:
     """List everything below a folder.
 
     Links are followed, except to a folder above, which would be a loop.
@@ -128,7 +128,7 @@ def list_tree(root: str, entries_of: Callable[[str], Entries], progress: Callabl
         entry = here.entries.rest[here.next]
         growing.add(here.number, here.entries.images, here.done, entry.before)
         here.next, here.done = here.next + 1, entry.before
-        growing.rest.append(Found(here.number, growing.listed, entry))
+        growing.rest.append(TreeEntry(here.number, growing.listed, entry))
         if entry.kind == "folder":
             below = f"{growing.folders[here.number]}/{entry.name}".lstrip("/")
             growing.folders.append(below)
@@ -138,7 +138,7 @@ def list_tree(root: str, entries_of: Callable[[str], Entries], progress: Callabl
     return growing.tree()
 
 
-def scan(folder: str, progress: Callable[[int], None]) -> Entries:
+def scan(folder: str, progress: Callable[[int], None]) -> FolderEntries:
     """Read what lies directly in a folder from the disk.
 
     Args:
@@ -162,5 +162,5 @@ def scan(folder: str, progress: Callable[[int], None]) -> Entries:
             if number % _OFTEN == 0:
                 progress(len(names))
     names.sort()
-    found = tuple(Entry(bisect_left(names, name), kind, name) for name, kind in sorted(rest))
-    return Entries(plain_column(names), found, links)
+    found = tuple(FolderEntry(bisect_left(names, name), kind, name) for name, kind in sorted(rest))
+    return FolderEntries(plain_column(names), found, links)

@@ -23,7 +23,7 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from zoo.data.folder_tree import Entries, Entry, FolderTree, scan
+from zoo.data.folder_tree import FolderEntries, FolderEntry, FolderTree, scan
 from zoo.data.text_column import TextBuilder, TextColumn, plain_column
 from zoo.data.walk import Kind
 from zoo.errors import ZooError
@@ -72,7 +72,7 @@ class ListingCache:
         self.listed_anew = 0
         """How many folders were listed on the disk."""
 
-    def entries(self, below: str) -> Entries:
+    def entries(self, below: str) -> FolderEntries:
         """What lies directly in a folder, given as a path below the first. Raises OSError if it cannot be listed."""
         folder = os.path.join(self._root, below) if below else self._root  # noqa: PTH118
         stamp = self._stamp(folder)
@@ -90,9 +90,10 @@ class ListingCache:
         """Keep the listing, where that helps. A cache folder that cannot be written to keeps nothing."""
         if len(tree.images) + len(tree.rest) < self._least or not self._stamps:
             return
-        if self._kept is not None and self._kept.stamps == self._stamps:
-            return
         try:
+            if self._kept is not None and self._kept.stamps == self._stamps:
+                os.utime(self._path)  # it was of use
+                return
             self._path.parent.mkdir(parents=True, exist_ok=True)
             _write(self._path, _arrays(tree, self._stamps), self._facts)
             for old in sorted(self._path.parent.glob("*.safetensors"), key=_modified)[:-MOST]:
@@ -132,20 +133,21 @@ class _Kept:
         """The stamp of a folder when it was listed; empty if it is not to be relied upon."""
         return self.stamps.get(below, "")
 
-    def entries(self, below: str) -> Entries:
+    def entries(self, below: str) -> FolderEntries:
         """What the folder holds."""
         number = self._number[below]
         bounds = [(int(self._ends[run] - self._lengths[run]), int(self._ends[run])) for run in self._runs.of(number)]
         rest = tuple(
-            Entry(int(self._before[at]), _KINDS[self._kinds[at]], self._names[int(at)]) for at in self._rest.of(number)
+            FolderEntry(int(self._before[at]), _KINDS[self._kinds[at]], self._names[int(at)])
+            for at in self._rest.of(number)
         )
         if len(bounds) == 1:
             ((begin, end),) = bounds
-            return Entries(TextColumn(self._images.blob, self._images.starts[begin : end + 1]), rest)
+            return FolderEntries(TextColumn(self._images.blob, self._images.starts[begin : end + 1]), rest)
         images = TextBuilder()
         for begin, end in bounds:
             images.extend_from(self._images, begin, end)
-        return Entries(images.build(), rest)
+        return FolderEntries(images.build(), rest)
 
 
 class _ByFolder:
