@@ -21,6 +21,7 @@ from zoo.data.text_column import TextIndex, column_of
 from zoo.errors import DataError
 from zoo.specs.data import SourceImage, SourceListing, Split, split_named
 from zoo.text import composed, printable
+from zoo.training.proof import check_classes
 
 ODD_NAMES = ("", "a", "/", "a/", "/a", "b/a", "b/ä", "b/한", "b/\udcff.jpg", "b/\ud800", "x" * 300, "b//a", "a\0b")
 WORDS: dict[Split, str] = {"train": "training", "val": "valid", "test": "test"}
@@ -173,6 +174,19 @@ def test_a_view_is_a_sequence_like_the_tuple_before() -> None:
         made, np.arange(2), np.arange(2)
     )
     assert dataset == replace(dataset) and dataset.without({}).splits == dataset.splits
+
+
+def test_an_image_knows_the_label_that_was_given_apart_from_the_one_it_has() -> None:
+    images = [
+        SourceImage(name=f"{number}", label="cat" if number < 9 else "dog", content=Path()) for number in range(20)
+    ]
+    dataset = read(images)
+    assert check_classes(dataset, ("cat", "dog")).verdict == "passed"
+    val = dataset.splits["val"]
+    assert isinstance(val, ImageRows)
+    moved = ImageRows(val.manifest, val.rows, 1 - val.label_of, val.classes)
+    check = check_classes(replace(dataset, splits={**dataset.splits, "val": moved}), ("cat", "dog"))
+    assert check.verdict == "failed" and len(check.evidence["mislabelled"]) == len(val)
 
 
 def test_a_digest_that_is_not_known_is_no_digest() -> None:
