@@ -199,6 +199,10 @@ def test_a_digest_that_is_not_known_is_no_digest() -> None:
         list(column.of(files))
     with pytest.raises(KeyError, match="b/2"):
         column["b/2"] = "ab" * 32
+    for wrong in ("ab", "ab" * 33, "no hexadecimal digits"):
+        with pytest.raises(ValueError, match="hexadecimal"):
+            column["b/1"] = wrong
+    assert "b/1" not in column
 
 
 def test_texts_come_back_as_they_were_given() -> None:
