@@ -56,6 +56,7 @@ def plan(
     tune: bool = True,
     workers: int | None = None,
     budget: str | float | None = None,
+    examine: int = 1000,
     offline: bool = False,
     estimate: bool = False,
     on_event: Report = silent,
@@ -99,6 +100,8 @@ def plan(
         workers: Number of decoding threads. Default: one per core, at most eight.
         budget: With the backbone `auto`: most seconds for choosing it, or a text such as `2m`. Default: a fifth of what
             the run is estimated to take, at least a minute.
+        examine: Most images that are opened, drawn by the seed over splits and classes. Where there are more,
+            unreadable files, copies and what decoding loses are looked for in these alone: see `.data.examined`.
         offline: Do not touch the network. Weights that are not on this machine are an error then, on the sample set
             too.
         estimate: Whether a few steps of each stage are measured on this machine, for `.estimate`: seconds and bytes.
@@ -132,6 +135,7 @@ def plan(
         "tune": tune,
         "workers": workers,
         "budget": budget,
+        "examine": examine,
         "offline": offline,
     }
     asked, known = asked_request(
@@ -221,6 +225,7 @@ def finetune(
     tune: bool = True,
     workers: int | None = None,
     budget: str | float | None = None,
+    examine: int = 1000,
     offline: bool = False,
     report: bool = True,
     observers: Sequence[str] = (),
@@ -265,6 +270,9 @@ def finetune(
         workers: Number of decoding threads. Default: one per core, at most eight.
         budget: With the backbone `auto`: most seconds for choosing it, or a text such as `2m`. Default: a fifth of what
             the run is estimated to take, at least a minute.
+        examine: Most images that are opened before the plan is shown, drawn by the seed over splits and classes. The
+            others are opened after that, and before anything is trained, so that results do not depend on it. In folds,
+            all are opened at once.
         offline: Do not touch the network. Weights that are not on this machine are an error then, on the sample set
             too.
         report: Whether `report.html` is written at the end. Where that fails, an event says so and the run stands.
@@ -299,6 +307,7 @@ def finetune(
         "tune": tune,
         "workers": workers,
         "budget": budget,
+        "examine": examine,
         "offline": offline,
     }
     from zoo.training.observers import observed

@@ -6,6 +6,7 @@ What fits into neither cache is decoded again when it is needed.
 from __future__ import annotations
 
 import hashlib
+import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,6 +22,7 @@ from zoo.data.augment import apply_draw, draw
 from zoo.data.dataset import ImageFile
 from zoo.data.decode import Decoded, decode_closely
 from zoo.data.decoded import DecodedFiles, Reading
+from zoo.data.file_index import FileIndex, Stamp, stamp_of
 from zoo.data.lost_values import Loss
 from zoo.data.prefetch import Done, Item, map_for_model, prefetch
 from zoo.data.spool import Spool, SpoolPlace
@@ -58,17 +60,21 @@ class ImageStore:
         budget: int = DEFAULT_BUDGET,
         disk_budget: int | None = 0,
         known: DecodedFiles | None = None,
+        index: FileIndex | None = None,
     ) -> None:
         """Start the threads.
 
         `budget` is the bytes of resized images in memory, `disk_budget` that of further ones on the disk (None: a
         quarter of the free space). Files in `known` are only hashed by `examine`, and decoded when they are needed.
+        `examine` records in `index` what it reads, and `recall` takes from it.
         """
         self.preprocessing = preprocessing
         self.workers = max(1, workers)
         self._budget = budget
         self._in_memory: dict[str, Tensor] = {}
         self._known = known
+        self._index = index
+        self._stamps: dict[str, tuple[Stamp, str]] = {}
         self._digests: dict[str, str] = {}
         self._readings: dict[str, Reading] = {}
         self._spool = Spool.open(disk_budget)
@@ -110,9 +116,35 @@ class ImageStore:
         return digests, faults
 
     def remember(self) -> None:
-        """Record for later runs which of the examined files could be decoded; does nothing without `known`."""
+        """Record for later runs which of the examined files could be decoded, and what bytes they have.
+
+        Does nothing without `known` and `index`.
+        """
         if self._known is not None:
             self._known.add({self._digests[each]: reading for each, reading in self._readings.items()})
+        if self._index is not None:
+            self._index.add(self._stamps)
+            self._stamps = {}
+
+    def recall(self, files: Sequence[ImageFile]) -> list[ImageFile]:
+        """Take files as examined, unread, that were read and decoded before and have not changed. Returns the others.
+
+        That is for what is shown, such as a plan. What uses the images examines them.
+        """
+        digests = self._index.digests(files) if self._index is not None and self._known is not None else {}
+        others = []
+        for file in files:
+            digest = digests.get(file.relative, "")
+            reading = self._known.get(digest) if self._known is not None else None
+            if reading is None:
+                others.append(file)
+            else:
+                self._digests[file.relative], self._readings[file.relative] = digest, reading
+        return others
+
+    def is_examined(self, file: ImageFile) -> bool:
+        """Whether a file was examined or recalled, readable or not."""
+        return file.relative in self._digests
 
     def release(self, files: Sequence[ImageFile]) -> None:
         """Free the resized images of files that are not needed again; what is known of the files stays."""
@@ -202,11 +234,14 @@ class ImageStore:
 
     def _examine(self, file: ImageFile) -> tuple[str, Reading | str]:
         """(digest, what is known of the picture or what is wrong with the file)."""
+        stamp = self._index.before_reading(file) if self._index is not None else None
         try:
             content = file.content()
         except DataError as error:
             return "", _fault(file, error)
         digest = hashlib.sha256(content).hexdigest()
+        if stamp is not None and stamp_of(file) == stamp:
+            self._stamps[os.fspath(file.path)] = stamp, digest
         known = self._known.get(digest) if self._known is not None else None
         if known is not None:
             return digest, known

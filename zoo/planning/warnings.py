@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 from zoo.data.check.duplicates import Copy, across_splits, copies, under_two_labels
-from zoo.data.dataset import FEW_IMAGES, IMBALANCE_RATIO, Dataset
+from zoo.data.dataset import FEW_IMAGES, IMBALANCE_RATIO, UNREADABLE_SHARE, Dataset
 from zoo.data.lost_values import SHOWN, TO_8_BITS, Loss
 from zoo.data.splits import similar
 from zoo.planning.batch_sizes import part_sizes
@@ -65,11 +65,26 @@ def duplicate_warnings(dataset: Dataset, contents: Mapping[str, str]) -> tuple[s
     return tuple(found)
 
 
-def loss_warnings(dataset: Dataset, losses: Mapping[str, Loss]) -> tuple[str, ...]:
-    """Warnings of pictures that decoding destroyed: `losses` by relative path."""
+def unreadable_warnings(plan: Plan, faults: int) -> tuple[str, ...]:
+    """A warning where so many of the images that were opened cannot be read that a run will probably be refused.
+
+    `faults`: how many cannot. Where all were opened, there are few, or there is no plan.
+    """
+    part = plan.data.examined
+    if part is None or faults <= UNREADABLE_SHARE * part.images:
+        return ()
+    return (
+        f"{faults:,} of the {part.images:,} images that were opened cannot be read. If that holds for all {part.of:,}, "
+        f"the run stops before it trains: over {UNREADABLE_SHARE:.0%} is a fault of the data. Next: "
+        f"{_check_of(plan.data.reader, plan.data.source)} opens all and lists them.",
+    )
+
+
+def loss_warnings(dataset: Dataset, losses: Mapping[str, Loss], *, opened: int) -> tuple[str, ...]:
+    """Warnings of pictures that decoding destroyed: `losses` by relative path, among so many that were `opened`."""
     look = f"{_check_of(dataset.reader, dataset.source)} lists them."
     return tuple(
-        f"{_of_many(len(names), sum(map(len, dataset.splits.values())))} {meaning}, though the {_files(names)} more: "
+        f"{_of_many(len(names), opened)} {meaning}, though the {_files(names)} more: "
         f"{'such as ' if len(names) > 1 else ''}{names[0]} ({losses[names[0]].detail}). Next: {TO_8_BITS}; {look}"
         for kind, meaning in SHOWN.items()
         if (names := [each for each, loss in losses.items() if loss.kind == kind])

@@ -192,6 +192,19 @@ class FoldsPlan(_PlanPart):
     """SHA-256 over the fold of every image."""
 
 
+class ExaminedPlan(_PlanPart):
+    """How many images were opened for a plan that does not know all of them.
+
+    They are drawn by the plan's seed over splits and classes. Files that cannot be read, copies, and what decoding
+    loses were looked for in these alone.
+    """
+
+    images: int
+    """Images that were drawn and opened."""
+    of: int
+    """All images, as their names tell."""
+
+
 class DataPlan(_PlanPart):
     """The data set of the plan."""
 
@@ -204,12 +217,15 @@ class DataPlan(_PlanPart):
     sample: bool
     """Whether it is the generated sample set."""
     digest: str
-    """Digest of every file's content, label and split."""
+    """Digest of every file's content, label and split. Where a part was opened it begins with `part:`, and covers the
+    contents of that part, and names, sizes, labels and splits of all."""
     images: dict[str, list[int]]
     """Split -> number of images of each class, in the order of `classes`."""
     skipped: tuple[tuple[str, str, str], ...]
     """(file, reason, detail) of every file that is not used."""
     notes: tuple[str, ...]
+    examined: ExaminedPlan | None = None
+    """The part of the images that was opened; None: all were, as in the plan of every run that trains."""
 
     @property
     def argument(self) -> str:
