@@ -116,8 +116,8 @@ def _opened(plan: Plan, part: ExaminedPlan) -> str:
     """Which images were opened, and so what the plan cannot know."""
     return (
         f"{part.images:,} of {part.of:,} images, drawn by seed {plan.seed} over splits and classes. Unreadable files, "
-        "copies and what decoding loses were looked for in these alone; zoo finetune opens the others before it trains, "
-        "and zoo data check opens all"
+        "copies and what decoding loses were looked for in these alone; zoo finetune opens the others before it "
+        "trains, and zoo data check opens all"
     )
 
 

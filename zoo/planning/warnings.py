@@ -12,7 +12,7 @@ from zoo.data.lost_values import SHOWN, TO_8_BITS, Loss
 from zoo.data.splits import similar
 from zoo.planning.batch_sizes import part_sizes
 from zoo.registry.session import of_session
-from zoo.specs.plan import Plan
+from zoo.specs.plan import ExaminedPlan, Plan
 from zoo.specs.recipe import Stage
 from zoo.text import exact
 
@@ -45,21 +45,25 @@ def plan_warnings(plan: Plan, *, native: tuple[int, int], own_loss: bool) -> tup
     )
 
 
-def duplicate_warnings(dataset: Dataset, contents: Mapping[str, str]) -> tuple[str, ...]:
+def duplicate_warnings(
+    dataset: Dataset, contents: Mapping[str, str], part: ExaminedPlan | None = None
+) -> tuple[str, ...]:
     """Warnings of files that are equal byte for byte, across splits or under two labels.
 
-    `contents` holds the files' digests by relative path. `zoo data check` looks closer, at pixels and near-duplicates.
+    `contents` holds the files' digests by relative path; those of a `part` of the images say little of how many copies
+    there are. `zoo data check` looks closer, at pixels and near-duplicates.
     """
+    among = f"Of {part.images:,} images that were opened, " if part else ""
     groups = copies(dataset.splits, contents)
     look = f"Next: {_check_of(dataset.reader, dataset.source)}"
     found: list[str] = []
     if leaks := across_splits(groups):
         found.append(
-            f"{_pictures(leaks)} in more than one split, so scores are too good: {_example(leaks, 'split')}. {look}"
+            f"{among}{_pictures(leaks)} in more than one split, so scores are too good: {_example(leaks, 'split')}. {look}"
         )
     if conflicts := under_two_labels(groups):
         found.append(
-            f"{_pictures(conflicts)} under more than one label, so at least one is wrong: "
+            f"{among}{_pictures(conflicts)} under more than one label, so at least one is wrong: "
             f"{_example(conflicts, 'label')}. {look}"
         )
     return tuple(found)
