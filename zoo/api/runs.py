@@ -100,8 +100,10 @@ def plan(
         workers: Number of decoding threads. Default: one per core, at most eight.
         budget: With the backbone `auto`: most seconds for choosing it, or a text such as `2m`. Default: a fifth of what
             the run is estimated to take, at least a minute.
-        examine: Most images that are opened, drawn by the seed over splits and classes. Where there are more,
-            unreadable files, copies and what decoding loses are looked for in these alone: see `.data.examined`.
+        examine: Most images that are opened before the plan is shown, drawn by the seed over splits and classes: where
+            there are more, unreadable files, copies and what decoding loses are looked for in these alone, which
+            `plan.data.examined` says. A run opens the others before it trains, so its results are the same. In folds,
+            all are opened at once.
         offline: Do not touch the network. Weights that are not on this machine are an error then, on the sample set
             too.
         estimate: Whether a few steps of each stage are measured on this machine, for `.estimate`: seconds and bytes.
@@ -270,8 +272,9 @@ def finetune(
         workers: Number of decoding threads. Default: one per core, at most eight.
         budget: With the backbone `auto`: most seconds for choosing it, or a text such as `2m`. Default: a fifth of what
             the run is estimated to take, at least a minute.
-        examine: Most images that are opened before the plan is shown, drawn by the seed over splits and classes. The
-            others are opened after that, and before anything is trained, so that results do not depend on it. In folds,
+        examine: Most images that are opened before the plan is shown, drawn by the seed over splits and classes: where
+            there are more, unreadable files, copies and what decoding loses are looked for in these alone, which
+            `plan.data.examined` says. A run opens the others before it trains, so its results are the same. In folds,
             all are opened at once.
         offline: Do not touch the network. Weights that are not on this machine are an error then, on the sample set
             too.

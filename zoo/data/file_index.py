@@ -61,10 +61,9 @@ class FileIndex:
     Where it cannot be read or written, nothing is known, and files are read again.
     """
 
-    def __init__(self, *, settled: float = SETTLED) -> None:
-        """Use the index in the cache folder. `settled`: seconds, see `SETTLED`."""
+    def __init__(self) -> None:
+        """Use the index in the cache folder."""
         self._path = cache_folder().absolute() / _FOLDER / _NAME
-        self._settled = settled
 
     def digests(self, files: Sequence[ImageFile]) -> dict[str, str]:
         """The digests of those files that are as they were when they were read, by relative path."""
@@ -79,7 +78,7 @@ class FileIndex:
     def before_reading(self, file: ImageFile) -> Stamp | None:
         """The stamp of a file that is about to be read; None for one that must not be recorded."""
         stamp = stamp_of(file)
-        settled = stamp is not None and max(stamp.times) <= time.time_ns() - self._settled * 1e9
+        settled = stamp is not None and max(stamp.times) <= time.time_ns() - SETTLED * 1e9
         return stamp if settled else None
 
     def add(self, read: Mapping[str, tuple[Stamp, str]]) -> None:

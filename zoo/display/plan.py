@@ -11,7 +11,8 @@ from zoo.display import console
 from zoo.display.blocks import Block, Line, TextTable, blocks_html, print_blocks
 from zoo.display.console import Verbosity
 from zoo.specs.drawn import drawn
-from zoo.specs.plan import Estimate, ExaminedPlan, FoldsPlan, Plan, ShortlistPlan, StageEstimate, StagePlan, WeightsPlan
+from zoo.specs.estimated import Estimate, StageEstimate
+from zoo.specs.plan import ExaminedPlan, FoldsPlan, Plan, ShortlistPlan, StagePlan, WeightsPlan
 from zoo.specs.preprocessing import Preprocessing
 from zoo.specs.selectors import TensorKind
 

@@ -59,7 +59,8 @@ def duplicate_warnings(
     found: list[str] = []
     if leaks := across_splits(groups):
         found.append(
-            f"{among}{_pictures(leaks)} in more than one split, so scores are too good: {_example(leaks, 'split')}. {look}"
+            f"{among}{_pictures(leaks)} in more than one split, so scores are too good: {_example(leaks, 'split')}. "
+            f"{look}"
         )
     if conflicts := under_two_labels(groups):
         found.append(

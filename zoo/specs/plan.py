@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from zoo.specs.backbone import GroupOutput
 from zoo.specs.data import FOLDER
 from zoo.specs.drawn import drawn
+from zoo.specs.estimated import Estimate
 from zoo.specs.head import Needs
 from zoo.specs.recipe import BatchNorm, ChooseBy, Keep, RecipeSpec, Stage
 from zoo.specs.run_result import OUT_OF_FOLD
@@ -262,70 +263,6 @@ class ShortlistPlan(_PlanPart):
     left_out: int
     """Candidates that were not compared."""
     backbones: tuple[ShortlistedBackbone, ...]
-
-
-class MemoryEstimate(_PlanPart):
-    """Peak bytes of tensors in a stage, by what they hold."""
-
-    parameters: int
-    """Parameters and buffers."""
-    gradients: int
-    optimizer: int
-    activations: int
-    """What a step holds beside these; or what validation or computing features holds, where that is more."""
-    features: int
-    """Cached features of all images."""
-    images: int
-    """Resized images in memory, and batches that are being prepared."""
-    copies: int
-    """Copies of parameters: the best stage so far, and the starting point of an L2-SP penalty."""
-
-    @property
-    def on_device(self) -> int:
-        """Bytes on the device of the model."""
-        return self.parameters + self.gradients + self.optimizer + self.activations
-
-    @property
-    def on_host(self) -> int:
-        """Bytes that are always in main memory."""
-        return self.features + self.images + self.copies
-
-    @property
-    def total(self) -> int:
-        """All bytes."""
-        return self.on_device + self.on_host
-
-
-class StageEstimate(_PlanPart):
-    """Measured seconds and bytes of one stage."""
-
-    stage: str
-    features: float
-    """Seconds to put every image through the frozen backbone once; 0 where features are cached already or not used."""
-    training: float
-    validation: float
-    """Seconds of validation in all epochs."""
-    seconds: float
-    """Seconds of all three."""
-    memory: MemoryEstimate
-
-
-class Estimate(_PlanPart):
-    """What a run will take on the machine that measured this."""
-
-    decode: float
-    """Seconds that opening all images took."""
-    stages: tuple[StageEstimate, ...]
-    test: float
-    """Seconds to evaluate the test split once, at the end."""
-    seconds: float
-    """Seconds of the whole run, without downloads."""
-    process: int
-    """Bytes beside tensors: Python, its libraries, the workspace of kernels."""
-    bytes: int
-    """Peak memory of the device; on the CPU, peak main memory."""
-    host_bytes: int
-    """Peak main memory."""
 
 
 class Plan(_PlanPart):

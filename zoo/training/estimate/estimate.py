@@ -17,7 +17,8 @@ from zoo.evaluation.out_of_memory import out_of_memory_as_error
 from zoo.frozen.decision import MEMORY_BUDGET
 from zoo.model.model import HEAD
 from zoo.planning.examine import Examined
-from zoo.specs.plan import Estimate, MemoryEstimate, StageEstimate, StagePlan
+from zoo.specs.estimated import Estimate, MemoryEstimate, StageEstimate
+from zoo.specs.plan import StagePlan
 from zoo.training.estimate.measure import StageTimer
 from zoo.training.estimate.memory import process_peak
 from zoo.training.learning_rate import RATES, shorten_for_search
