@@ -74,4 +74,4 @@ def _notes(plan: Plan, completed: Plan) -> Iterator[Note]:
         )
     else:
         yield Note(text=f"All {total:,} images were opened, and all can be read.")
-    yield from (Note(text=f"Warning: {each}", loud=True) for each in completed.warnings if each not in plan.warnings)
+    yield from (Note(text=each, loud=True) for each in completed.warnings if each not in plan.warnings)
