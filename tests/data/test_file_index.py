@@ -90,7 +90,7 @@ def test_a_damaged_index_is_begun_anew(tmp_path: Path) -> None:
 
 
 def test_an_index_that_is_full_is_begun_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(file_index, "MOST", 2)
+    monkeypatch.setattr(file_index, "MOST", 1)
     files = [a_file(tmp_path / f"{number}.jpg", bytes([number])) for number in range(3)]
     for file in files:
         read(file)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -297,8 +298,9 @@ def test_fewer_than_ten_are_refused_and_the_next_step_holds(pictures: Path, usua
 
 
 @pytest.mark.long
-def test_a_killed_process_is_resumed_to_the_same_bytes(
-    damaged: Path, whole: Path, usual: dict[str, Any], tmp_path: Path
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_a_process_that_is_ended_while_it_opens_the_rest_is_resumed_to_the_same_bytes(
+    number: signal.Signals, damaged: Path, whole: Path, usual: dict[str, Any], tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
     slow = (
@@ -309,13 +311,15 @@ def test_a_killed_process_is_resumed_to_the_same_bytes(
     )
     words = ["--backbone", "timm/test_resnet", "--weights", "random", "--recipe", usual["recipe"], "--no-tune"]
     words += ["--data", str(damaged), "--examine", str(PART), "--out", str(run), "--workers", "1", "--input-size", "32"]
-    process = subprocess.Popen([sys.executable, "-c", slow, "finetune", *words])
+    process = subprocess.Popen([sys.executable, "-c", slow, "finetune", *words], stderr=subprocess.PIPE, text=True)
     until = time.monotonic() + 60
     while not (run / "plan.json").exists() and time.monotonic() < until:
         time.sleep(0.05)
     time.sleep(0.5)
-    process.kill()
-    process.wait()
+    process.send_signal(number)
+    _, said = process.communicate(timeout=60)
+    if number == signal.SIGINT:
+        assert f"Interrupted.\nStopped. To resume: zoo finetune --resume {run}" in said
     assert read_plan(run).data.examined is not None
     zoo.resume(run, report=False)
     assert digest(run) == digest(whole)  # the plans differ in the number of threads that decode

@@ -21,8 +21,8 @@ from zoo.storage.cache import cache_folder
 SETTLED = 3.0
 """Seconds for which a file must have been left alone before it is recorded. One that was changed just now may be
 changed again within the same tick of a file system's clock, with the same size: nothing but its bytes would tell."""
-MOST = 4_000_000
-"""Files that the index holds, about 400 MB. Before it grows beyond, it is begun anew."""
+MOST = 500 << 20
+"""Bytes above which the index is begun anew: about five million files."""
 _FOLDER, _NAME = "kept", "files-read-1.sqlite"
 _AT_ONCE = 500
 """Files that are looked up by one query."""
@@ -91,8 +91,7 @@ class FileIndex:
             self._remove_damaged()
             with self._opened(self._path.as_uri()) as index, index:
                 index.execute(_TABLE)
-                (held,) = index.execute("SELECT COUNT(*) FROM files").fetchone()
-                if held + len(rows) > MOST:
+                if _bytes(index) > MOST:
                     index.execute("DELETE FROM files")
                 index.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?)", rows)
 
@@ -105,11 +104,20 @@ class FileIndex:
             return  # locked, or not there: not damaged
         except sqlite3.DatabaseError:
             self._path.unlink(missing_ok=True)
+            self._path.with_name(f"{_NAME}-journal").unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def _opened(self, address: str) -> Iterator[sqlite3.Connection]:
         with contextlib.closing(sqlite3.connect(address, uri=True, timeout=2.0)) as index:
             yield index
+
+
+def _bytes(index: sqlite3.Connection) -> int:
+    """Bytes in use; the file has free ones beside, which are used again."""
+    pages, free, size = (
+        index.execute(f"PRAGMA {fact}").fetchone()[0] for fact in ("page_count", "freelist_count", "page_size")
+    )
+    return int((pages - free) * size)
 
 
 def _looked_up(index: sqlite3.Connection, files: Sequence[ImageFile]) -> dict[str, str]:

@@ -31,6 +31,7 @@ from zoo.specs.preprocessing import Preprocessing
 from zoo.specs.recipe import Augment
 from zoo.specs.views import Views, passes
 
+_RECORDED_AT_ONCE = 10_000
 DEFAULT_BUDGET = 512 << 20
 """Bytes of resized images that are cached in memory: 512 MiB."""
 
@@ -104,27 +105,26 @@ class ImageStore:
         digests: dict[str, str] = {}
         faults: dict[str, str] = {}
         examined = prefetch(self._pool, self._examine, files, ahead=4 * self.workers)
-        for done, (file, (digest, found)) in enumerate(zip(files, examined, strict=True), start=1):
+        for done, (file, (digest, found, stamp)) in enumerate(zip(files, examined, strict=True), start=1):
             digests[file.relative] = self._digests[file.relative] = digest
+            if stamp is not None:
+                self._stamps[os.fspath(file.path)] = stamp, digest
             if isinstance(found, Reading):
                 self._readings[file.relative] = found
             else:
                 faults[file.relative] = found
+            if len(self._stamps) >= _RECORDED_AT_ONCE:
+                self._record()
             progress(done)
+        self._record()
         if remember:
             self.remember()
         return digests, faults
 
     def remember(self) -> None:
-        """Record for later runs which of the examined files could be decoded, and what bytes they have.
-
-        Does nothing without `known` and `index`.
-        """
+        """Record for later runs which of the examined files could be decoded; does nothing without `known`."""
         if self._known is not None:
             self._known.add({self._digests[each]: reading for each, reading in self._readings.items()})
-        if self._index is not None:
-            self._index.add(self._stamps)
-            self._stamps = {}
 
     def recall(self, files: Sequence[ImageFile]) -> list[ImageFile]:
         """Take files as examined, unread, that were read and decoded before and have not changed. Returns the others.
@@ -232,25 +232,30 @@ class ImageStore:
             self._cache(file, pixels)
         return pixels
 
-    def _examine(self, file: ImageFile) -> tuple[str, Reading | str]:
-        """(digest, what is known of the picture or what is wrong with the file)."""
+    def _record(self) -> None:
+        """Record for later plans what bytes files have; does nothing without `index`."""
+        read, self._stamps = self._stamps, {}
+        if self._index is not None and read:
+            self._index.add(read)
+
+    def _examine(self, file: ImageFile) -> tuple[str, Reading | str, Stamp | None]:
+        """(digest, what is known of the picture or what is wrong with the file, its stamp if it may be recorded)."""
         stamp = self._index.before_reading(file) if self._index is not None else None
         try:
             content = file.content()
         except DataError as error:
-            return "", _fault(file, error)
+            return "", _fault(file, error), None
         digest = hashlib.sha256(content).hexdigest()
-        if stamp is not None and stamp_of(file) == stamp:
-            self._stamps[os.fspath(file.path)] = stamp, digest
+        stamp = stamp if stamp is not None and stamp_of(file) == stamp else None
         known = self._known.get(digest) if self._known is not None else None
         if known is not None:
-            return digest, known
+            return digest, known, stamp
         try:
             pixels, decoded = self._decode(file, content)
         except DataError as error:
-            return digest, _fault(file, error)
+            return digest, _fault(file, error), stamp
         self._cache(file, pixels)
-        return digest, Reading(decoded.rule, decoded.loss)
+        return digest, Reading(decoded.rule, decoded.loss), stamp
 
     def _cache(self, file: ImageFile, pixels: Tensor) -> None:
         with self._lock:
