@@ -197,7 +197,7 @@ def test_too_many_that_cannot_be_read_stop_a_run_with_their_list_and_leave_no_fo
 ) -> None:
     bad = unopened(pictures, 2)
     for path in bad:
-        path.write_bytes(b"")
+        path.write_bytes(b"no picture")
     told = Listening()
     with pytest.raises(DataError, match="2 of 104 images cannot be read; over 1% is a fault of the data") as refused:
         zoo.finetune(**usual, data=pictures, examine=PART, out=tmp_path / "run", on_event=told)
@@ -215,7 +215,7 @@ def test_a_class_without_a_readable_image_stops_a_run(pictures: Path, usual: dic
         path.unlink()
     for number in range(len(others)):  # so that one in all is still below one in a hundred
         shutil.copy(pictures / "val" / "a" / f"{number}.jpg", pictures / "val" / "a" / f"again {number}.jpg")
-    only.write_bytes(b"")
+    only.write_bytes(b"no picture")
     with pytest.raises(DataError, match="No readable image is left of b in val"):
         zoo.finetune(**usual, data=pictures, examine=PART, out=tmp_path / "run")
 
@@ -249,6 +249,22 @@ def test_a_plan_warns_of_what_would_stop_its_run(pictures: Path, usual: dict[str
     assert said.startswith(
         "1 of the 20 images that were opened cannot be read. If that holds for all 104, the run stops"
     )
+
+
+def test_files_without_a_byte_are_found_wherever_they_are(
+    pictures: Path, usual: dict[str, Any], tmp_path: Path
+) -> None:
+    (empty,) = unopened(pictures, 1)
+    empty.write_bytes(b"")
+    plan = zoo.plan(**usual, data=pictures, examine=PART)
+    assert plan.data.examined is not None and plan.data.examined.images == PART
+    ((file, reason, _),) = plan.data.skipped
+    assert (pictures / file, reason) == (empty, "unreadable") and sum(plan.data.images["train"]) == 79
+    assert not any("cannot be read" in each for each in plan.warnings)  # it says nothing of the others
+    told = Listening()
+    zoo.finetune(**usual, data=pictures, examine=PART, out=tmp_path / "run", report=False, on_event=told)
+    opened = [event.done for event in told.of(Progress) if event.task == "decode"]
+    assert opened == [*range(1, PART + 2), *range(PART + 2, 104 + 1)]
 
 
 def test_copies_in_a_part_are_said_to_be_of_the_part(pictures: Path, usual: dict[str, Any]) -> None:

@@ -175,7 +175,7 @@ def _warnings(resolved: Resolved, examined: Examined, plan: Plan) -> tuple[str, 
     return (
         *([spec.warning] if spec.warning else []),
         *([spec.own.warning] if spec.own and spec.own.warning and plan.weights.kind == "own" else []),
-        *unreadable_warnings(plan, len(examined.faults)),
+        *unreadable_warnings(plan, examined.unreadable),
         *duplicate_warnings(examined.dataset, examined.contents, examined.part),
         *loss_warnings(examined.dataset, examined.losses, opened=sum(map(len, examined.opened.values()))),
         *plan_warnings(plan, native=(height, width), own_loss=resolved.outline.own_loss),

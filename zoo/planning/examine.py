@@ -7,9 +7,11 @@ run then shows that plan first and opens the rest after it.
 from __future__ import annotations
 
 import hashlib
+from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
+from typing import NoReturn
 
 from zoo.data.dataset import UNREADABLE_SHARE, Dataset, ImageFile
 from zoo.data.decoded import DecodedFiles
@@ -43,22 +45,17 @@ class Examined:
     """What decoding destroyed, by relative path, where little is left of the values in a file."""
     opened: Mapping[Split, Sequence[ImageFile]]
     """The images of each split that were opened and can be read."""
+    digest: str
+    """Names the data: every file's content, label and split. Of a part it begins with `PART_DIGEST`."""
     part: ExaminedPlan | None = None
-    """How many images were opened of how many; None: all."""
+    """How many images were drawn and opened of how many; None: all."""
     faults: Mapping[str, str] = field(default_factory=dict)
     """What is wrong with each file that cannot be read, by relative path."""
 
     @property
-    def digest(self) -> str:
-        """Names the data: every file's content, label and split. Of a part it begins with `PART_DIGEST`."""
-        if self.part is None:
-            return self.dataset.digest(self.contents)
-        digest = hashlib.sha256("\0".join(self.dataset.classes).encode())
-        for split, files in sorted(self.dataset.splits.items()):
-            for file in files:
-                content = self.contents.get(file.relative) or _size(file)
-                digest.update(f"\n{split}\0{file.relative}\0{file.label}\0{content}".encode())
-        return PART_DIGEST + digest.hexdigest()
+    def unreadable(self) -> int:
+        """How many of the images that were drawn, or of all, cannot be read."""
+        return self.part.images - sum(map(len, self.opened.values())) if self.part else len(self.faults)
 
     @property
     def scale(self) -> float:
@@ -95,6 +92,8 @@ def examine_part(
 ) -> Examined:
     """Open `most` images, drawn by `seed` over splits and classes; all, where there are no more.
 
+    Files without a byte are opened wherever they are: their size tells that they cannot be read.
+
     With `recall`, for a plan that nothing follows, images that were opened before and have not changed count as opened:
     where no more than `most` others are left, those are opened, and all are known.
 
@@ -110,9 +109,14 @@ def examine_part(
         _, faults = _open(others, store, report, total=len(others))
         return _found(dataset, store, faults)
     drawn = draw_part(dataset, most, seed)
-    unread = [file for file in _files(drawn) if not (recall and store.is_examined(file))]
-    _, faults = _open(store.recall(unread) if recall else unread, store, report, total=len(unread))
-    examined = _found(dataset, store, faults, drawn, ExaminedPlan(images=most, of=total))
+    names = {file.relative for file in _files(drawn)}
+    sizes = array("q", map(_size, _files(dataset.splits)))
+    empty = [file for file, size in zip(_files(dataset.splits), sizes, strict=True) if not size]
+    wanted = [*_files(drawn), *(file for file in empty if file.relative not in names)]
+    if recall:
+        wanted = store.recall([file for file in wanted if not store.is_examined(file)])
+    _, faults = _open(wanted, store, report, total=len(wanted))
+    examined = _found(dataset, store, faults, drawn, sizes)
     if not examined.opened["train"]:
         _refuse(f"None of {len(drawn['train']):,} training images, drawn from {total:,} images, can be read", faults)
     return examined
@@ -130,7 +134,7 @@ def examine_rest(dataset: Dataset, part: Examined, store: ImageStore, report: Re
         return part
     total, faults = _count(dataset), dict(part.faults)
     rest = (file for file in _files(dataset.splits) if not store.is_examined(file))
-    opened = part.part.images
+    opened = sum(map(store.is_examined, _files(dataset.splits)))
     try:
         while files := list(islice(rest, _AT_ONCE)):
             opened, found = _open(files, store, report, total=total, done=opened, remember=False)
@@ -176,21 +180,41 @@ def _found(
     store: ImageStore,
     faults: dict[str, str],
     drawn: Mapping[Split, Sequence[ImageFile]] | None = None,
-    part: ExaminedPlan | None = None,
+    sizes: Sequence[int] = (),
 ) -> Examined:
-    readable = dataset.without(faults)
-    _refuse_unreadable(dataset, readable, faults)
+    """What is known of a data set of which all images, or those `drawn`, were opened. `sizes`: of all files, in bytes.
+
+    Raises DataError, as `examine`.
+    """
+    readable = dataset
+    if faults:
+        readable = dataset.without(faults)
+        _refuse_unreadable(dataset, readable, faults)
     opened: Mapping[Split, Sequence[ImageFile]] = readable.splits
+    part = None
     if drawn is not None:
         opened = {split: [file for file in files if file.relative not in faults] for split, files in drawn.items()}
+        part = ExaminedPlan(images=_count_files(drawn), of=_count(dataset))
+    contents = {file.relative: store.sha256_of(file) for file in _files(opened)}
     return Examined(
         dataset=readable,
-        contents={file.relative: store.sha256_of(file) for file in _files(opened)},
+        contents=contents,
         losses={file.relative: loss for file in _files(opened) if (loss := store.loss_of(file)) is not None},
         opened=opened,
+        digest=readable.digest(contents) if part is None else _digest_of_part(dataset, contents, sizes),
         part=part,
         faults=faults,
     )
+
+
+def _digest_of_part(dataset: Dataset, contents: Mapping[str, str], sizes: Sequence[int]) -> str:
+    digest = hashlib.sha256("\0".join(dataset.classes).encode())
+    size = iter(sizes)
+    for split, files in dataset.splits.items():
+        for file in files:
+            known = contents.get(file.relative, ""), next(size)
+            digest.update(f"\n{split}\0{file.relative}\0{file.label}\0{known[0] or known[1]}".encode())
+    return PART_DIGEST + digest.hexdigest()
 
 
 def _files(splits: Mapping[Split, Sequence[ImageFile]]) -> Iterator[ImageFile]:
@@ -198,13 +222,17 @@ def _files(splits: Mapping[Split, Sequence[ImageFile]]) -> Iterator[ImageFile]:
 
 
 def _count(dataset: Dataset) -> int:
-    return sum(map(len, dataset.splits.values()))
+    return _count_files(dataset.splits)
 
 
-def _size(file: ImageFile) -> int | str:
-    """The bytes of an image's file; -1 where it is gone, nothing for an image that has no file of its own."""
+def _count_files(splits: Mapping[Split, Sequence[ImageFile]]) -> int:
+    return sum(map(len, splits.values()))
+
+
+def _size(file: ImageFile) -> int:
+    """The bytes of an image's file; -1 where it is gone, -2 for an image that has no file of its own."""
     if file.reader is not None:
-        return ""
+        return -2
     try:
         return file.path.stat().st_size
     except (OSError, ValueError):
@@ -228,7 +256,7 @@ def _too_many(faults: Mapping[str, str], total: int, among: str = "") -> str:
     return f"{len(faults)} of {total} images cannot be read{among}; over {UNREADABLE_SHARE:.0%} is a fault of the data"
 
 
-def _refuse(what: str, faults: Mapping[str, str], *, step: bool = True) -> None:
+def _refuse(what: str, faults: Mapping[str, str], *, step: bool = True) -> NoReturn:
     listed = "\n".join(f"  {relative}: {detail}" for relative, detail in sorted(faults.items())[:10])
     more = f"\n  and {len(faults) - 10} more" if len(faults) > 10 else ""
     raise DataError(f"{what}:\n{listed}{more}" + ("\nNext: repair or remove these files." if step else ""))

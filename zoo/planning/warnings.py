@@ -73,7 +73,7 @@ def duplicate_warnings(
 def unreadable_warnings(plan: Plan, faults: int) -> tuple[str, ...]:
     """A warning where so many of the images that were opened cannot be read that a run will probably be refused.
 
-    `faults`: how many cannot. Where all were opened, there are few, or there is no plan.
+    `faults`: how many of those that were drawn cannot. Where all were opened, there are few, or there is no plan.
     """
     part = plan.data.examined
     if part is None or faults <= UNREADABLE_SHARE * part.images:

@@ -197,7 +197,7 @@ class ExaminedPlan(_PlanPart):
     """How many images were opened for a plan that does not know all of them.
 
     They are drawn by the plan's seed over splits and classes. Files that cannot be read, copies, and what decoding
-    loses were looked for in these alone.
+    loses were looked for in these alone; only files without a byte were found wherever they are.
     """
 
     images: int
