@@ -189,7 +189,8 @@ def _found(
     readable = dataset
     if faults:
         readable = dataset.without(faults)
-        _refuse_unreadable(dataset, readable, faults)
+        among = "" if drawn is None else f", among {_count_files(drawn):,} that were opened"
+        _refuse_unreadable(dataset, readable, faults, among)
     opened: Mapping[Split, Sequence[ImageFile]] = readable.splits
     part = None
     if drawn is not None:
@@ -239,7 +240,7 @@ def _size(file: ImageFile) -> int:
         return -1
 
 
-def _refuse_unreadable(dataset: Dataset, readable: Dataset, faults: dict[str, str]) -> None:
+def _refuse_unreadable(dataset: Dataset, readable: Dataset, faults: dict[str, str], among: str) -> None:
     checked: tuple[Split, ...] = ("train", "val")
     for split in checked:
         # A sample of a data set has no val, and may lack a class: what was there before is what counts.
@@ -249,7 +250,7 @@ def _refuse_unreadable(dataset: Dataset, readable: Dataset, faults: dict[str, st
             _refuse(f"No readable image is left of {some(gone)} in {split}", faults, step=False)
     total = _count(dataset)
     if len(faults) > UNREADABLE_SHARE * total:
-        _refuse(_too_many(faults, total), faults)
+        _refuse(_too_many(faults, total, among), faults)
 
 
 def _too_many(faults: Mapping[str, str], total: int, among: str = "") -> str:
