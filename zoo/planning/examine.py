@@ -29,6 +29,8 @@ from zoo.text import some
 
 PART_DIGEST = "part:"
 """How a digest begins that does not name the data: it covers the bytes of a part, and of the rest names and sizes."""
+_TOLD = 100_000
+"""Files whose sizes are looked at between two reports of progress: about a second."""
 _AT_ONCE = 2_000
 """Files after which what was found is looked at, so that a run on bad data ends early."""
 
@@ -110,7 +112,7 @@ def examine_part(
         return _found(dataset, store, faults)
     drawn = draw_part(dataset, most, seed)
     names = {file.relative for file in _files(drawn)}
-    sizes = array("q", map(_size, _files(dataset.splits)))
+    sizes = _sizes(dataset, report)
     empty = [file for file, size in zip(_files(dataset.splits), sizes, strict=True) if not size]
     wanted = [*_files(drawn), *(file for file in empty if file.relative not in names)]
     if recall:
@@ -228,6 +230,16 @@ def _count(dataset: Dataset) -> int:
 
 def _count_files(splits: Mapping[Split, Sequence[ImageFile]]) -> int:
     return sum(map(len, splits.values()))
+
+
+def _sizes(dataset: Dataset, report: Report) -> Sequence[int]:
+    """The sizes of all files in order, 8 bytes each; of many, progress is reported."""
+    sizes, total = array("q"), _count(dataset)
+    for file in _files(dataset.splits):
+        sizes.append(_size(file))
+        if len(sizes) % _TOLD == 0 or len(sizes) == total > _TOLD:
+            report(Progress(task="look at sizes", done=len(sizes), total=total, unit="files"))
+    return sizes
 
 
 def _size(file: ImageFile) -> int:
