@@ -58,6 +58,7 @@ def plan(
     tune: bool = True,
     workers: int | None = None,
     budget: str | float | None = None,
+    examine: int = 1000,
     offline: bool = False,
     estimate: bool = False,
     on_event: Report = silent,
@@ -103,6 +104,10 @@ def plan(
         workers: Number of decoding threads. Default: one per core, at most eight.
         budget: With the backbone `auto`: most seconds for choosing it, or a text such as `2m`. Default: a fifth of what
             the run is estimated to take, at least a minute.
+        examine: Most images that are opened before the plan is shown, drawn by the seed over splits and classes: where
+            there are more, unreadable files, copies and what decoding loses are looked for in these alone, which
+            `plan.data.examined` says. A run opens the others before it trains, so its results are the same. In folds,
+            all are opened at once.
         offline: Do not touch the network. Weights that are not on this machine are an error then, on the sample set
             too.
         estimate: Whether a few steps of each stage are measured on this machine, for `.estimate`: seconds and bytes.
@@ -137,6 +142,7 @@ def plan(
         "tune": tune,
         "workers": workers,
         "budget": budget,
+        "examine": examine,
         "offline": offline,
     }
     asked, known = asked_request(
@@ -227,6 +233,7 @@ def finetune(
     tune: bool = True,
     workers: int | None = None,
     budget: str | float | None = None,
+    examine: int = 1000,
     offline: bool = False,
     report: bool = True,
     observers: Sequence[str] = (),
@@ -273,6 +280,10 @@ def finetune(
         workers: Number of decoding threads. Default: one per core, at most eight.
         budget: With the backbone `auto`: most seconds for choosing it, or a text such as `2m`. Default: a fifth of what
             the run is estimated to take, at least a minute.
+        examine: Most images that are opened before the plan is shown, drawn by the seed over splits and classes: where
+            there are more, unreadable files, copies and what decoding loses are looked for in these alone, which
+            `plan.data.examined` says. A run opens the others before it trains, so its results are the same. In folds,
+            all are opened at once.
         offline: Do not touch the network. Weights that are not on this machine are an error then, on the sample set
             too.
         report: Whether `report.html` is written at the end. Where that fails, an event says so and the run stands.
@@ -308,6 +319,7 @@ def finetune(
         "tune": tune,
         "workers": workers,
         "budget": budget,
+        "examine": examine,
         "offline": offline,
     }
     from zoo.training.observers import observed

@@ -153,6 +153,11 @@ Budget = Annotated[
     ),
 ]
 
+Examine = Annotated[
+    int,
+    typer.Option(help="Most images that are opened before the plan is shown; finetune opens the others after that."),
+]
+
 # shortlist.
 Candidates = Annotated[
     list[str] | None,
@@ -224,6 +229,7 @@ def _run_options(
     no_tune: NoTune = not _DEFAULT.tune,
     workers: Workers = _DEFAULT.workers,
     budget: Budget = None,
+    examine: Examine = _DEFAULT.examine,
     as_json: Json = False,
 ) -> None:
     """The options that plan and finetune share. Only the signature is used."""

@@ -6,6 +6,7 @@ What fits into neither cache is decoded again when it is needed.
 from __future__ import annotations
 
 import hashlib
+import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,6 +22,7 @@ from zoo.data.augment import apply_draw, draw
 from zoo.data.dataset import ImageFile
 from zoo.data.decode import Decoded, decode_closely
 from zoo.data.decoded import DecodedFiles, Reading
+from zoo.data.file_index import FileIndex, Stamp, stamp_of
 from zoo.data.lost_values import Loss
 from zoo.data.prefetch import Done, Item, map_for_model, prefetch
 from zoo.data.spool import Spool, SpoolPlace
@@ -29,6 +31,7 @@ from zoo.specs.preprocessing import Preprocessing
 from zoo.specs.recipe import Augment
 from zoo.specs.views import Views, passes
 
+_RECORDED_AT_ONCE = 10_000
 DEFAULT_BUDGET = 512 << 20
 """Bytes of resized images that are cached in memory: 512 MiB."""
 
@@ -58,17 +61,21 @@ class ImageStore:
         budget: int = DEFAULT_BUDGET,
         disk_budget: int | None = 0,
         known: DecodedFiles | None = None,
+        index: FileIndex | None = None,
     ) -> None:
         """Start the threads.
 
         `budget` is the bytes of resized images in memory, `disk_budget` that of further ones on the disk (None: a
         quarter of the free space). Files in `known` are only hashed by `examine`, and decoded when they are needed.
+        `examine` records in `index` what it reads, and `recall` takes from it.
         """
         self.preprocessing = preprocessing
         self.workers = max(1, workers)
         self._budget = budget
         self._in_memory: dict[str, Tensor] = {}
         self._known = known
+        self._index = index
+        self._stamps: dict[str, tuple[Stamp, str]] = {}
         self._digests: dict[str, str] = {}
         self._readings: dict[str, Reading] = {}
         self._spool = Spool.open(disk_budget)
@@ -98,13 +105,18 @@ class ImageStore:
         digests: dict[str, str] = {}
         faults: dict[str, str] = {}
         examined = prefetch(self._pool, self._examine, files, ahead=4 * self.workers)
-        for done, (file, (digest, found)) in enumerate(zip(files, examined, strict=True), start=1):
+        for done, (file, (digest, found, stamp)) in enumerate(zip(files, examined, strict=True), start=1):
             digests[file.relative] = self._digests[file.relative] = digest
+            if stamp is not None:
+                self._stamps[os.fspath(file.path)] = stamp, digest
             if isinstance(found, Reading):
                 self._readings[file.relative] = found
             else:
                 faults[file.relative] = found
+            if len(self._stamps) >= _RECORDED_AT_ONCE:
+                self._record()
             progress(done)
+        self._record()
         if remember:
             self.remember()
         return digests, faults
@@ -113,6 +125,26 @@ class ImageStore:
         """Record for later runs which of the examined files could be decoded; does nothing without `known`."""
         if self._known is not None:
             self._known.add({self._digests[each]: reading for each, reading in self._readings.items()})
+
+    def recall(self, files: Sequence[ImageFile]) -> list[ImageFile]:
+        """Take files as examined, unread, that were read and decoded before and have not changed. Returns the others.
+
+        That is for what is shown, such as a plan. What uses the images examines them.
+        """
+        digests = self._index.digests(files) if self._index is not None and self._known is not None else {}
+        others = []
+        for file in files:
+            digest = digests.get(file.relative, "")
+            reading = self._known.get(digest) if self._known is not None else None
+            if reading is None:
+                others.append(file)
+            else:
+                self._digests[file.relative], self._readings[file.relative] = digest, reading
+        return others
+
+    def is_examined(self, file: ImageFile) -> bool:
+        """Whether a file was examined or recalled, readable or not."""
+        return file.relative in self._digests
 
     def release(self, files: Sequence[ImageFile]) -> None:
         """Free the resized images of files that are not needed again; what is known of the files stays."""
@@ -200,22 +232,30 @@ class ImageStore:
             self._cache(file, pixels)
         return pixels
 
-    def _examine(self, file: ImageFile) -> tuple[str, Reading | str]:
-        """(digest, what is known of the picture or what is wrong with the file)."""
+    def _record(self) -> None:
+        """Record for later plans what bytes files have; does nothing without `index`."""
+        read, self._stamps = self._stamps, {}
+        if self._index is not None and read:
+            self._index.add(read)
+
+    def _examine(self, file: ImageFile) -> tuple[str, Reading | str, Stamp | None]:
+        """(digest, what is known of the picture or what is wrong with the file, its stamp if it may be recorded)."""
+        stamp = self._index.before_reading(file) if self._index is not None else None
         try:
             content = file.content()
         except DataError as error:
-            return "", _fault(file, error)
+            return "", _fault(file, error), None
         digest = hashlib.sha256(content).hexdigest()
+        stamp = stamp if stamp is not None and stamp_of(file) == stamp else None
         known = self._known.get(digest) if self._known is not None else None
         if known is not None:
-            return digest, known
+            return digest, known, stamp
         try:
             pixels, decoded = self._decode(file, content)
         except DataError as error:
-            return digest, _fault(file, error)
+            return digest, _fault(file, error), stamp
         self._cache(file, pixels)
-        return digest, Reading(decoded.rule, decoded.loss)
+        return digest, Reading(decoded.rule, decoded.loss), stamp
 
     def _cache(self, file: ImageFile, pixels: Tensor) -> None:
         with self._lock:

@@ -11,7 +11,8 @@ from zoo.display import console
 from zoo.display.blocks import Block, Line, TextTable, blocks_html, print_blocks
 from zoo.display.console import Verbosity
 from zoo.specs.drawn import drawn
-from zoo.specs.plan import Estimate, FoldsPlan, Plan, ShortlistPlan, StageEstimate, StagePlan, WeightsPlan
+from zoo.specs.estimated import Estimate, StageEstimate
+from zoo.specs.plan import ExaminedPlan, FoldsPlan, Plan, ShortlistPlan, StagePlan, WeightsPlan
 from zoo.specs.preprocessing import Preprocessing
 from zoo.specs.selectors import TensorKind
 
@@ -63,6 +64,8 @@ def plan_blocks(plan: Plan, *, whole: bool = False, all_classes: bool = False) -
     yield from (Line(f"  {sentence}") for sentence in plan.warnings)
     if plan.estimate:
         yield from _estimate(plan.estimate, plan.device)
+        if part := plan.data.examined:
+            yield Line(f"Measured on the {part.images:,} images that were opened, and scaled up to {part.of:,}.")
 
 
 def _remarks(plan: Plan) -> Iterator[str]:
@@ -103,10 +106,20 @@ def _facts(plan: Plan, *, all_classes: bool) -> list[list[str]]:
         ["data", f"{plan.data.source}: {_images(plan)}"],
         ["classes", f"{len(plan.classes)}: {text.some(plan.classes, len(plan.classes) if all_classes else _CLASSES)}"],
         *([["split", "; ".join(plan.data.notes)]] if plan.data.notes else []),
+        *([["opened", _opened(plan, plan.data.examined)]] if plan.data.examined else []),
         *([["folds", _folds(plan, plan.folds)]] if plan.folds else []),
         ["images", Preprocessing.from_dict(plan.preprocessing).describe()],
         ["machine", f"{plan.device}, {plan.compute}, {console.count(plan.threads, 'thread')}, seed {plan.seed}"],
     ]
+
+
+def _opened(plan: Plan, part: ExaminedPlan) -> str:
+    """Which images were opened, and so what the plan cannot know."""
+    return (
+        f"{part.images:,} of {part.of:,} images, drawn by seed {plan.seed} over splits and classes. Unreadable files, "
+        "copies and what decoding loses were looked for in these alone; zoo finetune opens the others before it "
+        "trains, and zoo data check opens all"
+    )
 
 
 def _folds(plan: Plan, folds: FoldsPlan) -> str:

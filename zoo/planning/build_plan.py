@@ -17,7 +17,7 @@ from zoo.planning.resolve import Resolved
 from zoo.planning.resolved_model import ResolvedModel
 from zoo.planning.stages import count_parameters, plan_stage
 from zoo.planning.versions import versions
-from zoo.planning.warnings import duplicate_warnings, loss_warnings, plan_warnings
+from zoo.planning.warnings import duplicate_warnings, loss_warnings, plan_warnings, unreadable_warnings
 from zoo.registry.names import qualified_name
 from zoo.registry.session import of_session
 from zoo.specs.options import options_to_dict
@@ -45,7 +45,7 @@ def build_plan(
 
     Args:
         resolved: What the request names.
-        examined: The images, all opened.
+        examined: The images, and what is known of those that were opened.
         store: Whose preprocessing and workers the run uses.
         measured: How the backbone computes, and what was measured to decide it.
         threads: With how many torch computes, as it was before anything was built: building may change it, and the
@@ -78,7 +78,7 @@ def build_plan(
         stages=_stages(resolved, dataset, choice.kind != "random", cut_fault),
         classes=dataset.classes,
         preprocessing=store.preprocessing.to_dict(),
-        data=_data(resolved, dataset, examined.digest),
+        data=_data(resolved, examined),
         folds=folds,
         seed=resolved.request.seed,
         device=resolved.device,
@@ -153,17 +153,19 @@ def _head(resolved: Resolved) -> HeadPlan:
     )
 
 
-def _data(resolved: Resolved, dataset: Dataset, digest: str) -> DataPlan:
+def _data(resolved: Resolved, examined: Examined) -> DataPlan:
+    dataset = examined.dataset
     return DataPlan(
         source=dataset.source,
         # What an object was, in words, is no path.
         path=str(dataset.folder if of_session(dataset.reader) else dataset.folder.absolute()),
         reader=dataset.reader,
         sample=resolved.request.data is None,
-        digest=digest,
+        digest=examined.digest,
         images={split: counts for split, counts in dataset.counts().items()},
         skipped=tuple((each.relative, each.reason, each.detail) for each in dataset.skipped),
         notes=dataset.notes,
+        examined=examined.part,
     )
 
 
@@ -173,8 +175,9 @@ def _warnings(resolved: Resolved, examined: Examined, plan: Plan) -> tuple[str, 
     return (
         *([spec.warning] if spec.warning else []),
         *([spec.own.warning] if spec.own and spec.own.warning and plan.weights.kind == "own" else []),
-        *duplicate_warnings(examined.dataset, examined.contents),
-        *loss_warnings(examined.dataset, examined.losses),
+        *unreadable_warnings(plan, examined.unreadable),
+        *duplicate_warnings(examined.dataset, examined.contents, examined.part),
+        *loss_warnings(examined.dataset, examined.losses, opened=sum(map(len, examined.opened.values()))),
         *plan_warnings(plan, native=(height, width), own_loss=resolved.outline.own_loss),
     )
 

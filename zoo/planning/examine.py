@@ -1,75 +1,275 @@
-"""Every image of a data set opened once: what cannot be read, and the digests that name the data."""
+"""Images of a data set opened before they are used: what cannot be read, and the digests that name the data.
+
+A run opens all of them before anything is trained. A plan of many images opens a part, drawn by seed, and says so; a
+run then shows that plan first and opens the rest after it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import hashlib
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain, islice
+from typing import NoReturn
 
-from zoo.data.dataset import UNREADABLE_SHARE, Dataset
+from zoo.data.dataset import UNREADABLE_SHARE, Dataset, ImageFile
 from zoo.data.decoded import DecodedFiles
+from zoo.data.file_index import FileIndex
 from zoo.data.lost_values import Loss
 from zoo.data.prefetch import resolve_workers
-from zoo.data.store import ImageStore
+from zoo.data.store import DEFAULT_BUDGET, ImageStore
+from zoo.data.stratified import draw_part
 from zoo.errors import DataError
 from zoo.events import Progress, Report
 from zoo.planning.resolve import Resolved
 from zoo.specs.data import Split
+from zoo.specs.plan import ExaminedPlan
 from zoo.text import some
 
+PART_DIGEST = "part:"
+"""How a digest begins that does not name the data: it covers the bytes of a part, and of the rest names and sizes."""
+_TOLD = 100_000
+"""Files whose sizes are looked at between two reports of progress: about a second."""
+_AT_ONCE = 2_000
+"""Files after which what was found is looked at, so that a run on bad data ends early."""
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Examined:
-    """A data set whose every image was opened."""
+    """A data set, and what is known of its images that were opened."""
 
     dataset: Dataset
     """Without the images that cannot be read; they are among its skipped files."""
     contents: Mapping[str, str]
-    """SHA-256 of each file, by relative path."""
+    """SHA-256 of each file that was opened, by relative path."""
     losses: Mapping[str, Loss]
     """What decoding destroyed, by relative path, where little is left of the values in a file."""
+    opened: Mapping[Split, Sequence[ImageFile]]
+    """The images of each split that were opened and can be read."""
+    digest: str
+    """Names the data: every file's content, label and split. Of a part it begins with `PART_DIGEST`."""
+    part: ExaminedPlan | None = None
+    """How many images were drawn and opened of how many; None: all."""
+    faults: Mapping[str, str] = field(default_factory=dict)
+    """What is wrong with each file that cannot be read, by relative path."""
 
     @property
-    def digest(self) -> str:
-        """Names the data: every file's content, label and split."""
-        return self.dataset.digest(self.contents)
+    def unreadable(self) -> int:
+        """How many of the images that were drawn, or of all, cannot be read."""
+        return self.part.images - sum(map(len, self.opened.values())) if self.part else len(self.faults)
+
+    @property
+    def scale(self) -> float:
+        """How many times as many images there are as were opened."""
+        return self.part.of / self.part.images if self.part else 1.0
 
 
-def open_store(resolved: Resolved, *, trains: bool = False) -> ImageStore:
-    """The store that decodes this request's images; for one that `trains`, also onto the disk, and when needed."""
+def open_store(resolved: Resolved, *, trains: bool, shown: bool, share: float = 1.0) -> ImageStore:
+    """The store that decodes this request's images.
+
+    Args:
+        resolved: What the request names.
+        trains: Whether a run follows: what memory does not hold is kept on the disk, and what was decoded by an earlier
+            run is decoded when needed.
+        shown: Whether nothing but the plan follows: no image is kept, and what was examined before is not read again.
+        share: Of the images that are examined, for measuring on them as if all were: they get this share of the memory.
+    """
     workers, preprocessing = resolve_workers(resolved.request.workers), resolved.outline.preprocessing
-    if not trains:
-        return ImageStore(preprocessing, workers=workers)
-    return ImageStore(preprocessing, workers=workers, disk_budget=None, known=DecodedFiles(preprocessing))
+    if not (trains or shown):
+        return ImageStore(preprocessing, workers=workers, budget=int(DEFAULT_BUDGET * share))
+    budgets = {"budget": 0, "disk_budget": 0} if shown else {"budget": DEFAULT_BUDGET, "disk_budget": None}
+    return ImageStore(preprocessing, workers=workers, known=DecodedFiles(preprocessing), index=FileIndex(), **budgets)
 
 
 def examine(dataset: Dataset, store: ImageStore, report: Report) -> Examined:
     """Open every image, reporting progress. Raises DataError where over 1 % of the images, or all of a class, cannot be
     read."""
-    files = [file for split in dataset.splits.values() for file in split]
-
-    def progress(done: int) -> None:
-        report(Progress(task="decode", done=done, total=len(files)))
-
-    contents, faults = store.examine(files, progress=progress)
-    readable = dataset.without(faults)
-    _refuse_unreadable(dataset, readable, faults)
-    losses = {file.relative: loss for file in files if (loss := store.loss_of(file)) is not None}
-    return Examined(readable, contents, losses)
+    _, faults = _open(_files(dataset.splits), store, report, total=_count(dataset))
+    return _found(dataset, store, faults)
 
 
-def _refuse_unreadable(dataset: Dataset, readable: Dataset, faults: dict[str, str]) -> None:
-    listed = "\n".join(f"  {relative}: {detail}" for relative, detail in sorted(faults.items())[:10])
-    more = f"\n  and {len(faults) - 10} more" if len(faults) > 10 else ""
+def examine_part(
+    dataset: Dataset, store: ImageStore, report: Report, *, most: int, seed: int, recall: bool = False
+) -> Examined:
+    """Open `most` images, drawn by `seed` over splits and classes; all, where there are no more.
+
+    Files without a byte are opened wherever they are: their size tells that they cannot be read.
+
+    With `recall`, for a plan that nothing follows, images that were opened before and have not changed count as opened:
+    where no more than `most` others are left, those are opened, and all are known.
+
+    Raises:
+        DataError: What was found is enough to refuse the data, as `examine` does; or no training image that was drawn
+            can be read.
+    """
+    total = _count(dataset)
+    others = _not_recalled(dataset, store, most) if recall else None
+    if total <= most:
+        others = list(_files(dataset.splits)) if others is None else others
+    if others is not None:
+        _, faults = _open(others, store, report, total=len(others))
+        return _found(dataset, store, faults)
+    drawn = draw_part(dataset, most, seed)
+    names = {file.relative for file in _files(drawn)}
+    sizes = _sizes(dataset, report)
+    empty = [file for file, size in zip(_files(dataset.splits), sizes, strict=True) if not size]
+    wanted = [*_files(drawn), *(file for file in empty if file.relative not in names)]
+    if recall:
+        wanted = store.recall([file for file in wanted if not store.is_examined(file)])
+    _, faults = _open(wanted, store, report, total=len(wanted))
+    examined = _found(dataset, store, faults, drawn, sizes)
+    if not examined.opened["train"]:
+        _refuse(f"None of {len(drawn['train']):,} training images, drawn from {total:,} images, can be read", faults)
+    return examined
+
+
+def examine_rest(dataset: Dataset, part: Examined, store: ImageStore, report: Report) -> Examined:
+    """Open the images of a data set that are not in the `part` that was opened before: what `examine` returns.
+
+    It ends as soon as too many cannot be read, and what was found until then is remembered for the next run.
+
+    Raises:
+        DataError: As `examine`.
+    """
+    if part.part is None:
+        return part
+    total, faults = _count(dataset), dict(part.faults)
+    rest = (file for file in _files(dataset.splits) if not store.is_examined(file))
+    opened = sum(map(store.is_examined, _files(dataset.splits)))
+    try:
+        while files := list(islice(rest, _AT_ONCE)):
+            opened, found = _open(files, store, report, total=total, done=opened, remember=False)
+            faults |= found
+            if len(faults) > UNREADABLE_SHARE * total and opened < total:
+                _refuse(_too_many(faults, total, f", among the first {opened:,} that were opened"), faults)
+    finally:
+        store.remember()
+    return _found(dataset, store, faults)
+
+
+def _open(
+    files: Iterable[ImageFile],
+    store: ImageStore,
+    report: Report,
+    *,
+    total: int,
+    done: int = 0,
+    remember: bool = True,
+) -> tuple[int, dict[str, str]]:
+    """Open files, of `total` of which `done` are: (how many are now, faults by relative path)."""
+    listed = list(files)
+
+    def progress(opened: int) -> None:
+        report(Progress(task="decode", done=done + opened, total=total))
+
+    _, faults = store.examine(listed, progress=progress, remember=remember)
+    return done + len(listed), faults
+
+
+def _not_recalled(dataset: Dataset, store: ImageStore, most: int) -> list[ImageFile] | None:
+    """The images that the store does not recall; None where they are more than `most`, and not all were looked for."""
+    files, others = _files(dataset.splits), []
+    while some_files := list(islice(files, _AT_ONCE)):
+        others += store.recall(some_files)
+        if len(others) > most:
+            return None
+    return others
+
+
+def _found(
+    dataset: Dataset,
+    store: ImageStore,
+    faults: dict[str, str],
+    drawn: Mapping[Split, Sequence[ImageFile]] | None = None,
+    sizes: Sequence[int] = (),
+) -> Examined:
+    """What is known of a data set of which all images, or those `drawn`, were opened. `sizes`: of all files, in bytes.
+
+    Raises DataError, as `examine`.
+    """
+    readable = dataset
+    if faults:
+        readable = dataset.without(faults)
+        among = "" if drawn is None else f", among {_count_files(drawn):,} that were opened"
+        _refuse_unreadable(dataset, readable, faults, among)
+    opened: Mapping[Split, Sequence[ImageFile]] = readable.splits
+    part = None
+    if drawn is not None:
+        opened = {split: [file for file in files if file.relative not in faults] for split, files in drawn.items()}
+        part = ExaminedPlan(images=_count_files(drawn), of=_count(dataset))
+    contents = {file.relative: store.sha256_of(file) for file in _files(opened)}
+    return Examined(
+        dataset=readable,
+        contents=contents,
+        losses={file.relative: loss for file in _files(opened) if (loss := store.loss_of(file)) is not None},
+        opened=opened,
+        digest=readable.digest(contents) if part is None else _digest_of_part(dataset, contents, sizes),
+        part=part,
+        faults=faults,
+    )
+
+
+def _digest_of_part(dataset: Dataset, contents: Mapping[str, str], sizes: Sequence[int]) -> str:
+    digest = hashlib.sha256("\0".join(dataset.classes).encode())
+    size = iter(sizes)
+    for split, files in dataset.splits.items():
+        for file in files:
+            known = contents.get(file.relative, ""), next(size)
+            digest.update(f"\n{split}\0{file.relative}\0{file.label}\0{known[0] or known[1]}".encode())
+    return PART_DIGEST + digest.hexdigest()
+
+
+def _files(splits: Mapping[Split, Sequence[ImageFile]]) -> Iterator[ImageFile]:
+    return chain.from_iterable(splits.values())
+
+
+def _count(dataset: Dataset) -> int:
+    return _count_files(dataset.splits)
+
+
+def _count_files(splits: Mapping[Split, Sequence[ImageFile]]) -> int:
+    return sum(map(len, splits.values()))
+
+
+def _sizes(dataset: Dataset, report: Report) -> Sequence[int]:
+    """The sizes of all files in order, 8 bytes each; of many, progress is reported."""
+    sizes, total = array("q"), _count(dataset)
+    for file in _files(dataset.splits):
+        sizes.append(_size(file))
+        if len(sizes) % _TOLD == 0 or len(sizes) == total > _TOLD:
+            report(Progress(task="look at sizes", done=len(sizes), total=total, unit="files"))
+    return sizes
+
+
+def _size(file: ImageFile) -> int:
+    """The bytes of an image's file; -1 where it is gone, -2 for an image that has no file of its own."""
+    if file.reader is not None:
+        return -2
+    try:
+        return file.path.stat().st_size
+    except (OSError, ValueError):
+        return -1
+
+
+def _refuse_unreadable(dataset: Dataset, readable: Dataset, faults: dict[str, str], among: str) -> None:
     checked: tuple[Split, ...] = ("train", "val")
     for split in checked:
         # A sample of a data set has no val, and may lack a class: what was there before is what counts.
         before, left = ({file.label for file in each.splits.get(split, ())} for each in (dataset, readable))
         gone = [dataset.classes[label] for label in sorted(before - left)]
         if gone:
-            raise DataError(f"No readable image is left of {some(gone)} in {split}:\n{listed}{more}")
-    total = sum(len(files) for files in dataset.splits.values())
+            _refuse(f"No readable image is left of {some(gone)} in {split}", faults, step=False)
+    total = _count(dataset)
     if len(faults) > UNREADABLE_SHARE * total:
-        raise DataError(
-            f"{len(faults)} of {total} images cannot be read; over {UNREADABLE_SHARE:.0%} is a fault of the data:\n"
-            f"{listed}{more}\nNext: repair or remove these files."
-        )
+        _refuse(_too_many(faults, total, among), faults)
+
+
+def _too_many(faults: Mapping[str, str], total: int, among: str = "") -> str:
+    return f"{len(faults)} of {total} images cannot be read{among}; over {UNREADABLE_SHARE:.0%} is a fault of the data"
+
+
+def _refuse(what: str, faults: Mapping[str, str], *, step: bool = True) -> NoReturn:
+    listed = "\n".join(f"  {relative}: {detail}" for relative, detail in sorted(faults.items())[:10])
+    more = f"\n  and {len(faults) - 10} more" if len(faults) > 10 else ""
+    raise DataError(f"{what}:\n{listed}{more}" + ("\nNext: repair or remove these files." if step else ""))

@@ -14,10 +14,12 @@ from zoo.errors import OptionError, meant
 from zoo.specs.preprocessing import Decode
 
 SAMPLE_CLASSES = 5
+EXAMINED, _FEWEST = 1000, 10
+"""Most images that are opened before a plan is shown, by default; the fewest that may be asked for."""
 AUTO = "auto"
 """The backbone of a request that leaves the choice to zoo."""
 _INPUTS = range(8, 8193)
-_NUMBERS = ("classes", "epochs", "batch_size", "seed", "workers")
+_NUMBERS = ("classes", "epochs", "batch_size", "seed", "workers", "examine")
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9}
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 DEFAULT_RECIPE, CLOSED_FORM_RECIPE = "staged", "head_only"
@@ -63,6 +65,8 @@ class Request:
     """Number of folds in place of a validation split: every image is trained on, and predicted by a fit without it."""
     every_stage: bool = False
     """Whether folds may repeat stages that train the backbone, which takes about as many times longer as there are."""
+    examine: int = EXAMINED
+    """Most images that are opened before the plan is shown, drawn by the seed. A run opens the others after that."""
     offline: bool = False
     """Whether the network is off limits. Weights that are not on this machine are an error then, on the samples too."""
 
@@ -98,6 +102,11 @@ def make_request(**arguments: Any) -> Request:
     if not isinstance(options, Mapping):
         raise OptionError(
             f"head_options={options!r} has no names.\nNext: head_options={{'p': 0.3}}; zoo show HEAD lists the options."
+        )
+    if (examine := arguments.get("examine")) is not None and examine < _FEWEST:
+        raise OptionError(
+            f"--examine must be at least {_FEWEST}, got {examine}: fewer images tell nothing.\n"
+            f"Next: leave --examine out, for {EXAMINED:,}; a number above that of all images opens all."
         )
     _refuse_folds(arguments.get("folds"), every_stage=arguments.get("every_stage", False))
     return Request(**arguments)

@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 from zoo.data.check.duplicates import Copy, across_splits, copies, under_two_labels
-from zoo.data.dataset import FEW_IMAGES, IMBALANCE_RATIO, Dataset
+from zoo.data.dataset import FEW_IMAGES, IMBALANCE_RATIO, UNREADABLE_SHARE, Dataset
 from zoo.data.lost_values import SHOWN, TO_8_BITS, Loss
 from zoo.data.splits import similar
 from zoo.planning.batch_sizes import part_sizes
 from zoo.registry.session import of_session
-from zoo.specs.plan import Plan
+from zoo.specs.plan import ExaminedPlan, Plan
 from zoo.specs.recipe import Stage
 from zoo.text import exact
 
@@ -45,31 +45,51 @@ def plan_warnings(plan: Plan, *, native: tuple[int, int], own_loss: bool) -> tup
     )
 
 
-def duplicate_warnings(dataset: Dataset, contents: Mapping[str, str]) -> tuple[str, ...]:
+def duplicate_warnings(
+    dataset: Dataset, contents: Mapping[str, str], part: ExaminedPlan | None = None
+) -> tuple[str, ...]:
     """Warnings of files that are equal byte for byte, across splits or under two labels.
 
-    `contents` holds the files' digests by relative path. `zoo data check` looks closer, at pixels and near-duplicates.
+    `contents` holds the files' digests by relative path; those of a `part` of the images say little of how many copies
+    there are. `zoo data check` looks closer, at pixels and near-duplicates.
     """
+    among = f"Of {part.images:,} images that were opened, " if part else ""
     groups = copies(dataset.splits, contents)
     look = f"Next: {_check_of(dataset.reader, dataset.source)}"
     found: list[str] = []
     if leaks := across_splits(groups):
         found.append(
-            f"{_pictures(leaks)} in more than one split, so scores are too good: {_example(leaks, 'split')}. {look}"
+            f"{among}{_pictures(leaks)} in more than one split, so scores are too good: {_example(leaks, 'split')}. "
+            f"{look}"
         )
     if conflicts := under_two_labels(groups):
         found.append(
-            f"{_pictures(conflicts)} under more than one label, so at least one is wrong: "
+            f"{among}{_pictures(conflicts)} under more than one label, so at least one is wrong: "
             f"{_example(conflicts, 'label')}. {look}"
         )
     return tuple(found)
 
 
-def loss_warnings(dataset: Dataset, losses: Mapping[str, Loss]) -> tuple[str, ...]:
-    """Warnings of pictures that decoding destroyed: `losses` by relative path."""
+def unreadable_warnings(plan: Plan, faults: int) -> tuple[str, ...]:
+    """A warning where so many of the images that were opened cannot be read that a run will probably be refused.
+
+    `faults`: how many of those that were drawn cannot. Where all were opened, there are few, or there is no plan.
+    """
+    part = plan.data.examined
+    if part is None or faults <= UNREADABLE_SHARE * part.images:
+        return ()
+    return (
+        f"{faults:,} of the {part.images:,} images that were opened cannot be read. If that holds for all {part.of:,}, "
+        f"the run stops before it trains: over {UNREADABLE_SHARE:.0%} is a fault of the data. Next: "
+        f"{_check_of(plan.data.reader, plan.data.source)} opens all and lists them.",
+    )
+
+
+def loss_warnings(dataset: Dataset, losses: Mapping[str, Loss], *, opened: int) -> tuple[str, ...]:
+    """Warnings of pictures that decoding destroyed: `losses` by relative path, among so many that were `opened`."""
     look = f"{_check_of(dataset.reader, dataset.source)} lists them."
     return tuple(
-        f"{_of_many(len(names), sum(map(len, dataset.splits.values())))} {meaning}, though the {_files(names)} more: "
+        f"{_of_many(len(names), opened)} {meaning}, though the {_files(names)} more: "
         f"{'such as ' if len(names) > 1 else ''}{names[0]} ({losses[names[0]].detail}). Next: {TO_8_BITS}; {look}"
         for kind, meaning in SHOWN.items()
         if (names := [each for each, loss in losses.items() if loss.kind == kind])

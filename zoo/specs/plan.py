@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from zoo.specs.backbone import GroupOutput
 from zoo.specs.data import FOLDER
 from zoo.specs.drawn import drawn
+from zoo.specs.estimated import Estimate
 from zoo.specs.head import Needs
 from zoo.specs.recipe import BatchNorm, ChooseBy, Keep, RecipeSpec, Stage
 from zoo.specs.run_result import OUT_OF_FOLD
@@ -192,6 +193,19 @@ class FoldsPlan(_PlanPart):
     """SHA-256 over the fold of every image."""
 
 
+class ExaminedPlan(_PlanPart):
+    """How many images were opened for a plan that does not know all of them.
+
+    They are drawn by the plan's seed over splits and classes. Files that cannot be read, copies, and what decoding
+    loses were looked for in these alone; only files without a byte were found wherever they are.
+    """
+
+    images: int
+    """Images that were drawn and opened."""
+    of: int
+    """All images, as their names tell."""
+
+
 class DataPlan(_PlanPart):
     """The data set of the plan."""
 
@@ -204,12 +218,15 @@ class DataPlan(_PlanPart):
     sample: bool
     """Whether it is the generated sample set."""
     digest: str
-    """Digest of every file's content, label and split."""
+    """Digest of every file's content, label and split. Where a part was opened it begins with `part:`, and covers the
+    contents of that part, and names, sizes, labels and splits of all."""
     images: dict[str, list[int]]
     """Split -> number of images of each class, in the order of `classes`."""
     skipped: tuple[tuple[str, str, str], ...]
     """(file, reason, detail) of every file that is not used."""
     notes: tuple[str, ...]
+    examined: ExaminedPlan | None = None
+    """The part of the images that was opened; None: all were, as in the plan of every run that trains."""
 
     @property
     def argument(self) -> str:
@@ -246,73 +263,6 @@ class ShortlistPlan(_PlanPart):
     left_out: int
     """Candidates that were not compared."""
     backbones: tuple[ShortlistedBackbone, ...]
-
-
-class MemoryEstimate(_PlanPart):
-    """Peak bytes of tensors in a stage, by what they hold."""
-
-    parameters: int
-    """Parameters and buffers."""
-    gradients: int
-    optimizer: int
-    activations: int
-    """What a step holds beside these; or what validation or computing features holds, where that is more."""
-    features: int
-    """Cached features of all images."""
-    images: int
-    """Resized images in memory, and batches that are being prepared."""
-    copies: int
-    """Copies of parameters: the best stage so far, and the starting point of an L2-SP penalty."""
-
-    @property
-    def on_device(self) -> int:
-        """Bytes on the device of the model."""
-        return self.parameters + self.gradients + self.optimizer + self.activations
-
-    @property
-    def on_host(self) -> int:
-        """Bytes that are always in main memory."""
-        return self.features + self.images + self.copies
-
-    @property
-    def total(self) -> int:
-        """All bytes."""
-        return self.on_device + self.on_host
-
-
-class StageEstimate(_PlanPart):
-    """Measured seconds and bytes of one stage."""
-
-    stage: str
-    features: float
-    """Seconds to put every image through the frozen backbone once; 0 where features are cached already or not used."""
-    training: float
-    validation: float
-    """Seconds of validation in all epochs."""
-    seconds: float
-    """Seconds of all three."""
-    memory: MemoryEstimate
-
-
-class Estimate(_PlanPart):
-    """What a run will take on the machine that measured this."""
-
-    decode: float
-    """Seconds that opening all images took."""
-    decode_fast_saves: float | None = None
-    """Of the seconds to decode all images once, how many `--decode fast` would save, by a few files; None where that is
-    under a tenth, or where it is asked for already."""
-    stages: tuple[StageEstimate, ...]
-    test: float
-    """Seconds to evaluate the test split once, at the end."""
-    seconds: float
-    """Seconds of the whole run, without downloads."""
-    process: int
-    """Bytes beside tensors: Python, its libraries, the workspace of kernels."""
-    bytes: int
-    """Peak memory of the device; on the CPU, peak main memory."""
-    host_bytes: int
-    """Peak main memory."""
 
 
 class Plan(_PlanPart):

@@ -23,7 +23,7 @@ from zoo.frozen.outputs import cut_fault
 from zoo.model.adapters import adapted
 from zoo.model.model import ZooModel, check_shapes
 from zoo.planning.build_plan import CHUNK, build_plan, measure
-from zoo.planning.examine import Examined, examine, open_store
+from zoo.planning.examine import Examined, examine, examine_part, examine_rest, open_store
 from zoo.planning.fold_plan import plan_folds
 from zoo.planning.precision import ComputeChoice
 from zoo.planning.request import Request
@@ -45,14 +45,17 @@ Load = Literal["weights", "random", "nothing"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PreparedRun:
-    """A run that is ready to train: every choice is made, every image was opened, nothing is written yet."""
+    """A run that is ready to train: every choice is made, the images were opened, nothing is written yet.
+
+    Of many images a part was opened, where `prepare` was told so; `complete` opens the rest.
+    """
 
     resolved: Resolved
     """What the names of the request stand for."""
     plan: Plan
     """The plan that this machine makes of the request, or of the stored plan."""
     examined: Examined
-    """The images, split and labelled."""
+    """The images, split and labelled, and what is known of those that were opened."""
     store: ImageStore
     """Reads the images; closed when `prepare` is left."""
     folds: Folds | None
@@ -64,7 +67,10 @@ class PreparedRun:
     clock: Clock
     """Counts the run's seconds, those of preparing included."""
     decode_seconds: float
-    """Seconds that opening every image took."""
+    """Seconds that opening every image takes: measured, or scaled up from a part."""
+    complete: Callable[[], PreparedRun]
+    """Opens the images that were not opened yet, and gives the run as it is planned when all are known. Raises
+    DataError where too many cannot be read."""
 
     def context(self, plan: Plan | None = None) -> RunContext:
         """Return what training works with; `plan`: the stored plan of a resumed run, in place of the one made now."""
@@ -89,9 +95,10 @@ def prepare(
     trains: bool = True,
     offline: bool = False,
     dataset: Dataset | None = None,
+    opens_all: bool = True,
     accept: Callable[[Plan], None] = lambda found: None,
 ) -> Iterator[PreparedRun]:
-    """Look up names, fetch weights, open every image, build the model and the plan.
+    """Look up names, fetch weights, open images, build the model and the plan.
 
     A context manager: inside it images can be read. Running, resuming, verifying and estimating all prepare here, so
     that they cannot differ.
@@ -104,6 +111,8 @@ def prepare(
         trains: Whether a whole run follows. Decoded images that memory does not hold are then kept on disk.
         offline: For a stored plan, which does not say: do not use the network.
         dataset: For a request: images that were found already, in place of those that it names.
+        opens_all: Whether every image is opened. Without it no more are than the request says, or the stored plan says
+            that were; in folds all are, which depend on what images look like.
         accept: For a stored plan: called with the plan that this machine makes of it, before a model is built, so that
             a refusal names the difference that another architecture or file would only fail on.
 
@@ -118,16 +127,23 @@ def prepare(
         resolved = _resolve(asked, registry, report, offline=offline, dataset=dataset)
     # Before the images are opened: without a network the error comes in seconds.
     weights, fallback = _weights(resolved, load, report)
-    with contextlib.closing(open_store(resolved, trains=trains)) as store:
+    most = None if opens_all or resolved.request.folds is not None else _most(resolved, stored)
+    shown = load == "nothing" and not trains
+    share = min(1.0, most / sum(map(len, resolved.dataset.splits.values()))) if most else 1.0
+    with contextlib.closing(open_store(resolved, trains=trains, shown=shown, share=share)) as store:
         with clock.measure("data"):
             began = time.perf_counter()
-            examined = examine(resolved.dataset, store, report)
-            decode_seconds = time.perf_counter() - began
+            if most is None:
+                examined = examine(resolved.dataset, store, report)
+            else:
+                seed = resolved.request.seed
+                examined = examine_part(resolved.dataset, store, report, most=most, seed=seed, recall=shown)
+            decode_seconds = (time.perf_counter() - began) * examined.scale
             folds = plan_folds(examined.dataset, resolved.request, report, workers=store.workers)
             measured = ComputeChoice(stored.compute, stored.speeds) if stored else measure(resolved, report)
         threads = torch.get_num_threads()
 
-        def plan_with(weights: Weights, cut_fault: Callable[[str], str] | None = None) -> Plan:
+        def plan_with(examined: Examined, weights: Weights, cut_fault: Callable[[str], str] | None = None) -> Plan:
             why = fallback or (stored.weights.fallback if stored else None)
             return build_plan(
                 resolved,
@@ -143,24 +159,41 @@ def prepare(
 
         # A resumed run follows its stored plan, whose cuts were checked. Random weights prove nothing about real ones.
         checks_cuts = stored is None and load == "weights"
-        plan = None if checks_cuts else plan_with(weights)
+        plan = None if checks_cuts else plan_with(examined, weights)
         if stored is not None and plan is not None:
             accept(plan)
         model = None if load == "nothing" else _build(resolved, examined, measured.compute, weights)
         weights = replace(weights, state=None)  # a second copy of the model's parameters
         if plan is None:
-            plan = plan_with(weights, _cut_check(model, examined, store) if model is not None else None)
-        yield PreparedRun(
-            resolved=resolved,
-            plan=plan,
-            examined=examined,
-            store=store,
-            folds=folds.folds if folds else None,
-            model=model,
-            report=report,
-            clock=clock,
-            decode_seconds=decode_seconds,
-        )
+            plan = plan_with(examined, weights, _cut_check(model, examined, store) if model is not None else None)
+
+        def prepared(plan: Plan, examined: Examined) -> PreparedRun:
+            return PreparedRun(
+                resolved=resolved,
+                plan=plan,
+                examined=examined,
+                store=store,
+                folds=folds.folds if folds else None,
+                model=model,
+                report=report,
+                clock=clock,
+                decode_seconds=decode_seconds,
+                complete=complete,
+            )
+
+        def complete() -> PreparedRun:
+            with clock.measure("data"):
+                whole = examine_rest(resolved.dataset, examined, store, report)
+            return prepared(plan_with(whole, weights, _cut_check(model, whole, store) if model else None), whole)
+
+        yield prepared(plan, examined)
+
+
+def _most(resolved: Resolved, stored: Plan | None) -> int | None:
+    """The most images that are opened at first; None: all."""
+    if stored is None:
+        return resolved.request.examine
+    return stored.data.examined.images if stored.data.examined else None
 
 
 def with_adapters(model: ZooModel, stage: StagePlan, seed: int) -> AbstractContextManager[None]:
@@ -248,8 +281,8 @@ def _cut_check(model: ZooModel, examined: Examined, store: ImageStore) -> Callab
 
     @functools.cache
     def images() -> Tensor:
-        splits = examined.dataset.splits
-        (batch,) = store.batches(splits.get("val", splits["train"])[:CHUNK], CHUNK)
+        opened = examined.opened
+        (batch,) = store.batches((opened.get("val") or opened["train"])[:CHUNK], CHUNK)
         return batch
 
     def find_fault(before: str) -> str:

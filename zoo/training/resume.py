@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.errors import CheckFailed, RunError
-from zoo.events import Note, PlanReady, Report, RunStarted
+from zoo.events import Note, PlanReady, Report
 from zoo.registry.registry import Registry
 from zoo.specs.plan import Plan
 from zoo.specs.run_result import Check
@@ -30,7 +30,8 @@ def resume(
 ) -> Result:
     """Resume a stopped run. It ends with the same bytes as if it had never been stopped.
 
-    The plan is made again on this machine and compared with the stored one: where they differ, the bytes would too.
+    The plan is made again on this machine and compared with the stored one: where they differ, the bytes would too. All
+    images are opened for that, or the same part of them if the run was stopped before all were.
 
     Args:
         path: The run folder.
@@ -50,10 +51,9 @@ def resume(
     def accept(found: Plan) -> None:
         refuse_differences(path, stored, found)
 
-    with prepare(stored, registry, report, offline=offline, accept=accept) as prepared:
+    with prepare(stored, registry, report, offline=offline, opens_all=False, accept=accept) as prepared:
         report(PlanReady(plan=prepared.plan))
-        report(RunStarted(run=path, plan=stored, resumed=True))
-        return execute(prepared, stored, RunFolder(path), registry, finished)
+        return execute(prepared, stored, RunFolder(path), registry, finished, resumed=True)
 
 
 def finish(run: Path, report: Report, finished: Callable[[Path], None]) -> Result:

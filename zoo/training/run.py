@@ -31,11 +31,12 @@ from zoo.specs.run_result import Check, named_in_words
 from zoo.text import shell_word
 from zoo.training.blending import check_blended
 from zoo.training.candidates import Candidate
+from zoo.training.complete_plan import complete_plan
 from zoo.training.estimate.decoding import saved_by_fast_decoding
 from zoo.training.estimate.estimate import estimate
 from zoo.training.fold_runs import judge_out_of_fold
 from zoo.training.out_of_fold import JudgedInFolds
-from zoo.training.prepare import PreparedRun, prepare
+from zoo.training.prepare import Load, PreparedRun, prepare
 from zoo.training.proof import (
     check_better_than_guessing,
     check_classes,
@@ -74,13 +75,14 @@ def make_plan(
         ZooError: It cannot be carried out.
     """
     refuse_unusable(request.out)
-    with prepare(request, registry, report, load="random" if measured else "nothing", trains=False) as prepared:
+    load: Load = "random" if measured else "nothing"
+    with prepare(request, registry, report, load=load, trains=False, opens_all=False) as prepared:
         plan = _with_shortlist(prepared.plan, shortlist)
         if not measured:
             return plan
         shape = prepared.resolved.feature_shape
-        context = prepared.context()
-        estimated = estimate(context, feature_shape=shape, decode=prepared.decode_seconds)
+        context, decode = prepared.context(), prepared.decode_seconds
+        estimated = estimate(context, feature_shape=shape, decode=decode, examined=prepared.examined)
         saved = saved_by_fast_decoding(context.dataset, context.store)
         return plan.model_copy(update={"estimate": estimated.model_copy(update={"decode_fast_saves": saved})})
 
@@ -107,13 +109,12 @@ def finetune(
         ZooError: The run could not be completed.
     """
     refuse_unusable(request.out)
-    with prepare(request, registry, report) as prepared:
+    with prepare(request, registry, report, opens_all=False) as prepared:
         plan = _with_shortlist(prepared.plan, shortlist)
         report(PlanReady(plan=plan))
         folder = RunFolder.create(plan, request.out)
         report(Note(text=f"Run folder: {folder.path}\nIf it is stopped: {_resuming(folder.path, plan)}"))
-        report(RunStarted(run=folder.path, plan=plan, resumed=False))
-        return execute(prepared, plan, folder, registry, finished)
+        return execute(prepared, plan, folder, registry, finished, resumed=False)
 
 
 def _with_shortlist(plan: Plan, shortlist: ShortlistPlan | None) -> Plan:
@@ -129,13 +130,36 @@ def _with_shortlist(plan: Plan, shortlist: ShortlistPlan | None) -> Plan:
 
 
 def execute(
-    prepared: PreparedRun, plan: Plan, folder: RunFolder, registry: Registry, finished: Callable[[Path], None]
+    prepared: PreparedRun,
+    plan: Plan,
+    folder: RunFolder,
+    registry: Registry,
+    finished: Callable[[Path], None],
+    *,
+    resumed: bool,
 ) -> Result:
-    """Train, check and save a prepared run, from the folder's checkpoint where it has one. Raises as `finetune`."""
-    context = prepared.context(plan)
-    with RunLock(folder.checkpoint.folder, run=folder.path), _resume_hint(folder, plan, context.report):
+    """Train, check and save a prepared run, from the folder's checkpoint where it has one. Raises as `finetune`.
+
+    Args:
+        prepared: The run, with a model.
+        plan: The plan that the folder holds. Where a part of the images was opened for it, the others are opened first,
+            and the folder gets the plan that holds for all.
+        folder: The run folder.
+        registry: Where names are looked up.
+        finished: Called with the run folder when everything is written.
+        resumed: Whether a stopped run is resumed. One that is not leaves no folder if its data are refused.
+    """
+    report = prepared.report
+    with RunLock(folder.checkpoint.folder, run=folder.path), _resume_hint(folder, plan, report):
         # Again, now that the lock is held: the process that held it may have finished the run.
         refuse_finished(folder.path)
+        found: tuple[Note, ...] = ()
+        if plan.data.examined is not None:
+            prepared, plan, found = complete_plan(prepared, plan, folder, resumed=resumed)
+        report(RunStarted(run=folder.path, plan=plan, resumed=resumed))
+        for note in found:
+            report(note)
+        context = prepared.context(plan)
         folder.remove_leftovers()
         frozen = FrozenOutputs(context)
         judged, of_folds = None, None
@@ -163,7 +187,7 @@ def _resume_hint(folder: RunFolder, plan: Plan, report: Report) -> Iterator[None
         raise
     except (KeyboardInterrupt, SystemExit, ZooError) as error:
         command = _resuming(folder.path, plan)
-        if command not in str(error):
+        if folder.path.exists() and command not in str(error):
             report(Note(text=f"Stopped. To resume: {command}", loud=True, parting=True))
         raise
 

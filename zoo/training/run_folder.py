@@ -135,6 +135,14 @@ class RunFolder:
         """The folder of the saved classifier."""
         return self.path / FOLDER
 
+    def write_plan(self, plan: Plan) -> None:
+        """Replace `plan.json`, which was made of a part of the images, by the plan made of all. Raises RunError."""
+        write_text(self.path / PLAN, plan.model_dump_json(indent=2) + "\n")
+
+    def discard(self) -> None:
+        """Remove the folder of a run that ends before anything was computed, so that it can be started again."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
     def record_epoch(self, epoch: EpochFinished) -> None:
         """Append a line to the history."""
         append_line(self.path / HISTORY, json_line(asdict(epoch)))

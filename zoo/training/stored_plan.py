@@ -14,7 +14,7 @@ from pydantic import ValidationError
 import zoo.display.plan  # noqa: F401  (a notebook shows plans by it)
 from zoo.errors import Refused, RunError, nearest
 from zoo.events import Report
-from zoo.planning.request import Request
+from zoo.planning.request import EXAMINED, Request
 from zoo.planning.resolve import Resolved, resolve
 from zoo.process import use_threads
 from zoo.registry.registry import Registry
@@ -188,6 +188,7 @@ def _request(plan: Plan, offline: bool) -> Request:
         every_stage=plan.folds.every_stage if plan.folds else False,
         device=plan.device,
         workers=plan.workers,
+        examine=plan.data.examined.images if plan.data.examined else EXAMINED,
         offline=offline,
     )
 

@@ -12,7 +12,8 @@ import zoo
 from tests.conftest import Zoo
 from torch import nn
 from zoo.events import Event, Progress
-from zoo.specs.plan import Estimate, Plan
+from zoo.specs.estimated import Estimate
+from zoo.specs.plan import Plan
 from zoo.training.estimate.measure import shorten_epoch, spread_evenly
 from zoo.training.estimate.memory import measure_peak
 

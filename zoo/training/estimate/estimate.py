@@ -16,34 +16,41 @@ from zoo.evaluation.metrics import score
 from zoo.evaluation.out_of_memory import out_of_memory_as_error
 from zoo.frozen.decision import MEMORY_BUDGET
 from zoo.model.model import HEAD
-from zoo.specs.plan import Estimate, MemoryEstimate, StageEstimate, StagePlan
+from zoo.planning.examine import Examined
+from zoo.specs.estimated import Estimate, MemoryEstimate, StageEstimate
+from zoo.specs.plan import StagePlan
 from zoo.training.estimate.measure import StageTimer
 from zoo.training.estimate.memory import process_peak
 from zoo.training.learning_rate import RATES, shorten_for_search
 
 
-def estimate(context: RunContext, *, feature_shape: Sequence[int], decode: float) -> Estimate:
+def estimate(context: RunContext, *, feature_shape: Sequence[int], decode: float, examined: Examined) -> Estimate:
     """Return the seconds and bytes of every stage and of the whole run.
 
     Args:
-        context: With all images decoded, and a model of the run's shapes whose weights may be random.
+        context: With a model of the run's shapes, whose weights may be random.
         feature_shape: Shape of what the head gets for one image.
-        decode: Seconds that decoding all images took.
+        decode: Seconds that decoding all images takes.
+        examined: The images. Those that were opened are measured on, in place of all; a part of them has had so much
+            of the memory for images as is its share of all.
 
     Raises:
         DeviceError: Memory does not suffice for one image.
     """
     plan = context.plan
     with out_of_memory_as_error(f"measuring {plan.backbone.name} with {plan.head.name}"):
-        return _Estimator(context, StageTimer(context, feature_shape=feature_shape)).estimate(decode)
+        return _Estimator(
+            context, StageTimer(context, feature_shape=feature_shape, opened=examined.opened), examined
+        ).estimate(decode)
 
 
 class _Estimator:
     """Adds up measurements over the stages of a plan."""
 
-    def __init__(self, context: RunContext, timer: StageTimer) -> None:
+    def __init__(self, context: RunContext, timer: StageTimer, examined: Examined) -> None:
         self._plan = context.plan
         self._store = context.store
+        self._scale = examined.scale
         self._timer = timer
         self._train, self._val = context.train, context.val
         self._folds = context.plan.folds.count if context.plan.folds else 0
@@ -123,7 +130,7 @@ class _Estimator:
                 optimizer=measured.optimizer,
                 activations=max(measured.activations, activations),
                 features=features,
-                images=self._store.kept_bytes + loading,
+                images=round(self._store.kept_bytes * self._scale) + loading,
                 # The best stage so far is kept while the next one trains.
                 copies=(0 if first else self._timer.state_bytes) + self._timer.anchor_bytes,
             ),

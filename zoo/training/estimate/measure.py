@@ -9,7 +9,7 @@ import contextlib
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import cycle, islice
 
@@ -26,6 +26,7 @@ from zoo.frozen.inputs import CachedInputs, ImageInputs, Inputs
 from zoo.frozen.outputs import forward_of
 from zoo.model.model import ZooModel
 from zoo.planning.batch_sizes import batch_sizes
+from zoo.specs.data import Split
 from zoo.specs.plan import StagePlan
 from zoo.specs.recipe import Augment
 from zoo.storage.table import table_of
@@ -90,12 +91,15 @@ class _LoopTimes:
 class StageTimer:
     """Measures the stages of a plan. What was measured once is not measured again."""
 
-    def __init__(self, context: RunContext, *, feature_shape: Sequence[int]) -> None:
+    def __init__(
+        self, context: RunContext, *, feature_shape: Sequence[int], opened: Mapping[Split, Sequence[ImageFile]]
+    ) -> None:
         """Nothing is measured yet.
 
         Args:
             context: Its model has the run's shapes and may have random weights, which stay as they are.
             feature_shape: Shape of what the head gets for one image.
+            opened: Images of each split that can be read, some of train among them: those that are measured on.
         """
         self._plan = context.plan
         self._store = context.store
@@ -103,6 +107,8 @@ class StageTimer:
         self._report = context.report
         self._feature_shape = feature_shape
         self._train, self._val = context.train, context.val
+        self._opened = opened["train"]
+        self._opened_val = opened.get("val") or self._opened
         self._kinds: dict[str, StageMeasurement] = {}
         self._backbone: dict[tuple[str, str], tuple[float, int]] = {}
         pulled = any(stage.settings.l2_sp for stage in self._plan.stages)
@@ -135,7 +141,7 @@ class StageTimer:
             before: The group before which to stop; the whole backbone where none is named.
         """
         if (augment, before) not in self._backbone:
-            files = spread_evenly(self._train, BACKBONE_BATCHES * self._plan.chunk)
+            files = spread_evenly(self._opened, BACKBONE_BATCHES * self._plan.chunk)
             with measure_peak(self.device, [*self._model.parameters(), *self._model.buffers()]) as peak:
                 deque(self._frozen_outputs(files[: self._plan.chunk], augment, before), maxlen=0)
             began = time.perf_counter()
@@ -196,7 +202,7 @@ class StageTimer:
             self._report(event)
 
         # From all over the split: some images may be kept in memory and others on disk.
-        files = spread_evenly(self._train, sum(sizes))
+        files = spread_evenly(self._opened, sum(sizes))
         val = self._few_val(stage)
         longest = max(batch_sizes(len(self._train), settings.batch_size))
         work = self._work(short, self._inputs(short, files, val), files, val, watch)
@@ -267,7 +273,7 @@ class StageTimer:
 
     def _few_val(self, stage: StagePlan) -> Sequence[ImageFile]:
         batches = FEATURE_STEPS if stage.inputs == "features" else 2
-        return self._val[: batches * self._plan.chunk]
+        return self._opened_val[: batches * self._plan.chunk]
 
     def _micro_batches(self, size: int, work: str) -> MicroBatches:
         return MicroBatches(size, work=work, report=self._report, retries=[])

@@ -1,0 +1,91 @@
+"""Images are opened in parts, and too many that cannot be read end that as early as they are too many."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from zoo.data.dataset import Dataset, ImageFile
+from zoo.data.sample import sample_image
+from zoo.data.store import ImageStore
+from zoo.errors import DataError
+from zoo.events import Event, Progress
+from zoo.planning.examine import PART_DIGEST, examine, examine_part, examine_rest
+from zoo.specs.preprocessing import Preprocessing
+
+SMALL = Preprocessing(input_size=(3, 8, 8), resize_size=(8, 8), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+
+
+def many(folder: Path, count: int, bad: range) -> Dataset:
+    """So many names for one small picture, in two classes; of those in `bad`, for a file that is none."""
+    good, broken = folder / "good.png", folder / "broken.png"
+    sample_image(0, 2, "train", 0).resize((12, 12)).save(good)
+    broken.write_bytes(b"no picture")
+    files = tuple(ImageFile(broken if number in bad else good, f"{number}.png", number % 2) for number in range(count))
+    half = count // 2
+    return Dataset(source=str(folder), classes=("a", "b"), splits={"train": files[:half], "val": files[half:]})
+
+
+@pytest.fixture
+def store() -> ImageStore:
+    return ImageStore(SMALL, workers=2, budget=0)
+
+
+class Counting:
+    def __init__(self) -> None:
+        self.opened: list[int] = []
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Progress):
+            self.opened.append(event.done)
+
+
+def test_a_part_and_the_rest_are_the_whole(tmp_path: Path, store: ImageStore) -> None:
+    dataset = many(tmp_path, 600, range(300, 304))
+    whole = examine(dataset, ImageStore(SMALL, workers=1, budget=0), Counting())
+    part = examine_part(dataset, store, Counting(), most=50, seed=0)
+    assert part.digest.startswith(PART_DIGEST) and len(part.contents) <= 50 and part.scale == 12
+    counting = Counting()
+    rest = examine_rest(dataset, part, store, counting)
+    assert counting.opened == list(range(51, 601))
+    assert (rest.digest, rest.dataset, rest.contents) == (whole.digest, whole.dataset, whole.contents)
+    assert rest.faults == whole.faults and len(rest.faults) == 4
+
+
+def test_too_many_bad_files_end_it_before_all_are_opened(tmp_path: Path, store: ImageStore) -> None:
+    dataset = many(tmp_path, 5_000, range(1_000, 1_060))
+    part = examine_part(dataset, store, Counting(), most=10, seed=0)
+    counting = Counting()
+    with pytest.raises(DataError, match=r"60 of 5000 images cannot be read, among the first 2,010 that were opened;"):
+        examine_rest(dataset, part, store, counting)
+    assert counting.opened[-1] == 2_010
+
+
+def test_a_part_of_which_nothing_to_train_on_can_be_read_is_refused(tmp_path: Path, store: ImageStore) -> None:
+    dataset = many(tmp_path, 5_000, range(0))
+    drawn = examine_part(dataset, store, Counting(), most=10, seed=0).opened["train"]
+    places = {file.relative for file in drawn}
+    broken = tmp_path / "broken.png"
+    splits = {
+        split: tuple(
+            ImageFile(broken, file.relative, file.label) if file.relative in places else file for file in files
+        )
+        for split, files in dataset.splits.items()
+    }
+    dataset = Dataset(source=dataset.source, classes=dataset.classes, splits=splits)
+    with pytest.raises(DataError, match=r"None of 5 training images, drawn from 5,000 images, can be read:"):
+        examine_part(dataset, ImageStore(SMALL, workers=1), Counting(), most=10, seed=0)
+
+
+def test_sizes_of_files_that_were_not_opened_are_in_the_digest(tmp_path: Path, store: ImageStore) -> None:
+    dataset = many(tmp_path, 100, range(99, 100))
+    (last,) = [file for file in dataset.splits["val"] if file.relative == "99.png"]
+    seed = next(
+        seed
+        for seed in range(20)
+        if last not in examine_part(dataset, ImageStore(SMALL, workers=1), Counting(), most=10, seed=seed).opened["val"]
+    )
+    before = examine_part(dataset, store, Counting(), most=10, seed=seed).digest
+    last.path.write_bytes(b"no picture either")
+    after = examine_part(dataset, ImageStore(SMALL, workers=1), Counting(), most=10, seed=seed).digest
+    assert before != after
