@@ -65,6 +65,7 @@ NAMES = {
     "embed": "how it is made; the command",
     "export": "carried out; the command",
     "labels": "the check; the command",
+    "manifest": "of the images of a data set; of weights in a bundle or the store",
     "measure": "what building a backbone tells; what a few steps take",
     "objects": "in place of names; that hold images",
     "options": "of a head; of the command line",

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Mapping
+from abc import abstractmethod
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 
 from zoo.errors import DataError
@@ -20,6 +22,8 @@ FEW_IMAGES = 5
 """A class with fewer images than this in a split is warned about."""
 IMBALANCE_RATIO = 10
 """Classes are imbalanced if the largest has more than this many times the training images of the smallest."""
+_TOGETHER = 1000
+"""Lines that go into a digest at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +51,48 @@ class ImageFile:
             raise DataError(f"{self.relative}: {error}") from None
 
 
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """An image as its data source names it, before its class has an index."""
+
+    path: Path
+    relative: str
+    reader: Callable[[], bytes] | None = None
+    """Reads the bytes of an image that has no file of its own."""
+
+
+class ImageFiles(Sequence[ImageFile]):
+    """Images of a split as columns: an `ImageFile` is made when it is asked for; what concerns all is asked at once.
+
+    `zoo.data.manifest.ImageRows` is the only kind. Apart from it a split may be any sequence of `ImageFile`; `names_of`
+    and `class_counts` take either.
+    """
+
+    @abstractmethod
+    def names(self) -> Iterator[str]:
+        """Yield `relative` of each image."""
+
+    @abstractmethod
+    def labels(self) -> Iterator[int]:
+        """Yield `label` of each image."""
+
+    @abstractmethod
+    def counts(self, classes: int) -> list[int]:
+        """Number of images of each class, by class index."""
+
+    @abstractmethod
+    def without(self, names: Collection[str]) -> ImageFiles:
+        """The images whose names are not among these."""
+
+
+class FileDigests(Mapping[str, str]):
+    """Digests of files by relative path, which also come in the order of a split at once."""
+
+    @abstractmethod
+    def of(self, files: Sequence[ImageFile]) -> Iterator[str]:
+        """Yield the digests of these images in their order. Raises KeyError for the first that is not known."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Dataset:
     """Labelled images in splits. The order of the classes is the natural order of the training split's class names."""
@@ -58,7 +104,7 @@ class Dataset:
     reader: str = FOLDER
     """What read the data: `folder`, or `plugin/name` of a data source."""
     classes: tuple[str, ...]
-    splits: Mapping[Split, tuple[ImageFile, ...]]
+    splits: Mapping[Split, Sequence[ImageFile]]
     skipped: tuple[Skipped, ...] = ()
     notes: tuple[str, ...] = field(default=())
     """Sentences for people on how the splits were made; they are stored in the plan."""
@@ -69,10 +115,7 @@ class Dataset:
 
     def without(self, unreadable: Mapping[str, str]) -> Dataset:
         """The same data set without the files named in `unreadable` (relative path -> fault); they become `skipped`."""
-        splits: dict[Split, tuple[ImageFile, ...]] = {
-            split: tuple(file for file in files if file.relative not in unreadable)
-            for split, files in self.splits.items()
-        }
+        splits = {split: _without(files, unreadable) for split, files in self.splits.items()}
         left_out = tuple(Skipped(relative, "unreadable", fault) for relative, fault in sorted(unreadable.items()))
         return replace(self, splits=splits, skipped=self.skipped + left_out)
 
@@ -80,17 +123,43 @@ class Dataset:
         """SHA-256 over classes, splits, file names and `contents`: the files' own SHA-256 digests by relative path."""
         digest = hashlib.sha256("\0".join(self.classes).encode())
         for split, files in sorted(self.splits.items()):
-            for file in files:
-                digest.update(f"\n{split}\0{file.relative}\0{file.label}\0{contents[file.relative]}".encode())
+            lines = (f"\n{split}\0{name}\0{label}\0{content}" for name, label, content in _described(files, contents))
+            while together := "".join(islice(lines, _TOGETHER)):
+                digest.update(together.encode())
         return digest.hexdigest()
 
 
 def class_counts(files: Iterable[ImageFile], classes: int) -> list[int]:
     """Number of images of each class, by class index."""
+    if isinstance(files, ImageFiles):
+        return files.counts(classes)
     counts = [0] * classes
     for file in files:
         counts[file.label] += 1
     return counts
+
+
+def names_of(files: Sequence[ImageFile]) -> Iterator[str]:
+    """Yield the relative path of each image, without making records where there are none."""
+    return files.names() if isinstance(files, ImageFiles) else (file.relative for file in files)
+
+
+def labels_of(files: Sequence[ImageFile]) -> Iterator[int]:
+    """Yield the label of each image, without making records where there are none."""
+    return files.labels() if isinstance(files, ImageFiles) else (file.label for file in files)
+
+
+def _without(files: Sequence[ImageFile], names: Collection[str]) -> Sequence[ImageFile]:
+    if isinstance(files, ImageFiles):
+        return files.without(names)
+    return tuple(file for file in files if file.relative not in names)
+
+
+def _described(files: Sequence[ImageFile], contents: Mapping[str, str]) -> Iterator[tuple[str, int, str]]:
+    """Yield (relative path, label, digest) of each image."""
+    if isinstance(contents, FileDigests):
+        return zip(names_of(files), labels_of(files), contents.of(files), strict=True)
+    return ((name, label, contents[name]) for name, label in zip(names_of(files), labels_of(files), strict=True))
 
 
 def natural_key(name: str) -> list[tuple[int, int, str]]:

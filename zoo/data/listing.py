@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING
 
-from zoo.data.splits import SPLITS, SourceFile, UncheckedData
+from zoo.data.splits import SPLITS, UncheckedData
 from zoo.errors import DataError, OtherAnswer, Terminated, nearest
 from zoo.registry.entry_points import one_line
 from zoo.registry.session import of_session
-from zoo.specs.data import FOLDER, SPLIT_NAMES, EmptyClass, SourceImage, SourceListing, Split, split_named
+from zoo.specs.data import FOLDER, SPLIT_NAMES, SourceListing, Split, split_named
 from zoo.text import composed, exact, printable, some
+
+if TYPE_CHECKING:
+    from zoo.data.listed_images import ListedImages
+    from zoo.data.manifest import SourceRows
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +42,9 @@ class SourceContent:
         return content
 
 
-def to_unchecked(listing: SourceListing, *, source: str, path: Path, reader: str, described: str = "") -> UncheckedData:
+def to_unchecked(
+    listing: SourceListing | ListedImages, *, source: str, path: Path, reader: str, described: str = ""
+) -> UncheckedData:
     """Order a listing by split and class. Class names are compared in Unicode's form NFC, as people see them.
 
     Args:
@@ -50,32 +57,32 @@ def to_unchecked(listing: SourceListing, *, source: str, path: Path, reader: str
     Raises:
         DataError: An unknown split, two names of one split, images without a split among others, or repeated names.
     """
-    images, empty = cast("tuple[SourceImage, ...]", listing.images), cast("tuple[EmptyClass, ...]", listing.empty)
-    examples: dict[str | None, str] = {}
-    for image in images:
-        examples.setdefault(image.split, image.name)
-    for of_split in empty:
+    from zoo.data.listed_images import listed_images
+    from zoo.data.manifest import no_images
+
+    if isinstance(listing, SourceListing):
+        # A folder is walked through in order, folder by folder, and objects are sorted like it. Names of other sources
+        # come in any order.
+        sort = reader != FOLDER and not of_session(reader)
+        listing = listed_images(listing, path, partial(SourceContent, source=described), sort=sort)
+    examples = listing.examples()
+    for of_split in listing.empty:
         examples.setdefault(of_split.split, f"the class {of_split.label}")
     split_names = _split_names(source, examples)
-    _refuse_repeated_names(source, images)
+    if not listing.unique:
+        _refuse_repeated_names(source, listing)
     # Without split names everything is in train, and val is drawn from it later.
-    splits: dict[Split, dict[str, list[SourceFile]]] = {split: {} for split in SPLITS if split in split_names}
+    splits: dict[Split, dict[str, SourceRows]] = {split: {} for split in SPLITS if split in split_names}
     splits = splits or {"train": {}}
-    spellings: dict[str, set[str]] = {}
-
-    def of_class(split: str | None, label: str) -> list[SourceFile]:
-        name = composed(printable(label))
-        spellings.setdefault(name, set()).add(printable(label))
-        return splits["train" if split is None else _split(split)].setdefault(name, [])
-
-    # A folder is walked through in order, folder by folder, and objects are sorted like it. Names of other sources come
-    # in any order.
-    ordered = images if reader == FOLDER or of_session(reader) else sorted(images, key=lambda image: image.name)
-    for image in ordered:
-        of_class(image.split, image.label).append(_file(image, path, described))
-    for missing in empty:
+    for word, name, files in listing.groups([_class(label) for label in listing.labels]):
+        splits["train" if word is None else _split(word)][name] = files
+    for missing in listing.empty:
         if missing.label:
-            of_class(missing.split, missing.label)
+            of_split_named = splits["train" if missing.split is None else _split(missing.split)]
+            of_split_named.setdefault(_class(missing.label), no_images(listing.manifest))
+    spellings: dict[str, set[str]] = {}
+    for label in (*listing.written(), *(missing.label for missing in listing.empty if missing.label)):
+        spellings.setdefault(_class(label), set()).add(printable(label))
     skipped = [replace(file, relative=printable(file.relative)) for file in listing.skipped]
     slash = "/" if reader == FOLDER else ""
     return UncheckedData(
@@ -83,16 +90,15 @@ def to_unchecked(listing: SourceListing, *, source: str, path: Path, reader: str
         path=path,
         reader=reader,
         split_names={split: f"{name}{slash}" for split, name in split_names.items()},
+        manifest=listing.manifest,
         splits=splits,
         skipped=tuple(sorted(skipped, key=lambda file: file.relative)),
         notes=(*listing.notes, *_notes_on_spellings(spellings)),
     )
 
 
-def _file(image: SourceImage, path: Path, described: str) -> SourceFile:
-    if isinstance(image.content, Path):
-        return SourceFile(image.content, printable(image.name))
-    return SourceFile(path, printable(image.name), SourceContent(image.content, described))
+def _class(label: str) -> str:
+    return composed(printable(label))
 
 
 def _split(word: str) -> Split:
@@ -136,18 +142,17 @@ def _one_name_each(source: str, words: Iterable[str]) -> dict[Split, str]:
     return names
 
 
-def _refuse_repeated_names(source: str, images: Iterable[SourceImage]) -> None:
-    seen: dict[str, SourceImage] = {}
-    for image in images:
-        earlier = seen.setdefault(image.name, image)
-        if earlier is image:
-            continue
-        if earlier.split != image.split:
-            where = f"in two splits of {source}, {earlier.split} and {image.split}"
-            step = "keep it in one: what was trained on must not be used to evaluate."
-        elif earlier.label != image.label:
-            where = f"under two labels in {source}, {earlier.label} and {image.label}"
-            step = "keep the right one."
-        else:
-            where, step = f"listed twice in {source}", "keep it once: it would count twice."
-        raise DataError(f"{image.name} is {where}.\nNext: {step}")
+def _refuse_repeated_names(source: str, images: ListedImages) -> None:
+    twice = images.manifest.index.repeated()
+    if twice is None:
+        return
+    again, first = twice
+    one, two = ((images.splits[images.split[row]], images.labels[images.label[row]]) for row in (first, again))
+    if one[0] != two[0]:
+        where = f"in two splits of {source}, {one[0]} and {two[0]}"
+        step = "keep it in one: what was trained on must not be used to evaluate."
+    elif one[1] != two[1]:
+        where, step = f"under two labels in {source}, {one[1]} and {two[1]}", "keep the right one."
+    else:
+        where, step = f"listed twice in {source}", "keep it once: it would count twice."
+    raise DataError(f"{images.manifest.names[again]} is {where}.\nNext: {step}")

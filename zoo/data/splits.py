@@ -6,29 +6,24 @@ The rules are the same for class folders, tables and archives, so that they do n
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, overload
 
-from zoo.data.dataset import Dataset, ImageFile, class_counts, natural_key
+from zoo.data.dataset import Dataset, ImageFile, class_counts, labels_of, natural_key
 from zoo.errors import DataError, nearest
 from zoo.specs.data import FOLDER, IMAGE_SUFFIXES, Skipped, Split, is_image_name
 from zoo.text import composed, counted, exact, folded, some
+
+if TYPE_CHECKING:
+    from zoo.data.manifest import ImageManifest, ImageRows, SourceRows
 
 VAL_SHARE = 0.2
 """Share of every class that is drawn from train for val."""
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 JOINED_NOTE = "val joins train: with folds every image is trained on"
-
-
-@dataclass(frozen=True, slots=True)
-class SourceFile:
-    """An image as its data source names it, before its class has an index."""
-
-    path: Path
-    relative: str
-    reader: Callable[[], bytes] | None = None
-    """Reads the bytes of an image that has no file of its own."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,7 +37,9 @@ class UncheckedData:
     """What read the data: `folder`, or `plugin/name` of a data source."""
     split_names: Mapping[Split, str]
     """The data's own names of their splits; empty if they have none."""
-    splits: Mapping[Split, Mapping[str, Sequence[SourceFile]]]
+    manifest: ImageManifest
+    """All images by row."""
+    splits: Mapping[Split, Mapping[str, SourceRows]]
     """The files of every class by its name, per split; data without splits are all in `train`."""
     skipped: tuple[Skipped, ...] = ()
     notes: tuple[str, ...] = ()
@@ -65,9 +62,11 @@ def to_dataset(data: UncheckedData, *, seed: int, folds: bool = False) -> Datase
     splits = {split: image_files(data, split, classes) for split in data.splits}
     notes = list(data.notes)
     if folds:
-        notes += [JOINED_NOTE] if "val" in splits else []
-        joined = (*splits["train"], *splits.pop("val", ()))
-        splits["train"] = tuple(sorted(joined, key=lambda file: file.label))
+        if "val" in splits:
+            from zoo.data.manifest import by_label
+
+            notes.append(JOINED_NOTE)
+            splits["train"] = by_label(splits["train"], splits.pop("val"))
     elif "val" not in splits:
         _refuse_single_images(data, splits["train"], classes)
         splits["train"], splits["val"] = split_stratified(splits["train"], classes, seed)
@@ -129,35 +128,39 @@ def evaluation_split(data: UncheckedData, classes: tuple[str, ...]) -> tuple[str
     return split if has_splits else "all", dataset
 
 
-def image_files(data: UncheckedData, split: Split, classes: Sequence[str]) -> tuple[ImageFile, ...]:
+def image_files(data: UncheckedData, split: Split, classes: Sequence[str]) -> ImageRows:
     """The files of one split in the order of `classes`, with their labels."""
-    by_class = data.splits[split]
-    return tuple(
-        ImageFile(file.path, file.relative, label, file.reader, name)
-        for label, name in enumerate(classes)
-        for file in by_class.get(name, [])
-    )
+    from zoo.data.manifest import labelled
+
+    return labelled(data.manifest, [data.splits[split].get(name) for name in classes], tuple(classes))
 
 
+@overload
+def split_stratified(files: ImageRows, classes: Sequence[str], seed: int) -> tuple[ImageRows, ImageRows]: ...
+@overload
 def split_stratified(
     files: Sequence[ImageFile], classes: Sequence[str], seed: int
-) -> tuple[tuple[ImageFile, ...], tuple[ImageFile, ...]]:
+) -> tuple[Sequence[ImageFile], Sequence[ImageFile]]: ...
+def split_stratified(
+    files: Sequence[ImageFile], classes: Sequence[str], seed: int
+) -> tuple[Sequence[ImageFile], Sequence[ImageFile]]:
     """Draw a fifth of every class, rounded, but at least one image: (train, val). A class of one image stays in train.
 
-    The draw depends on `seed`, the class name and the names of the class's files.
+    The draw depends on `seed`, the class name and how many files the class has; it is of places in their order.
     """
-    by_class: list[list[str]] = [[] for _ in classes]
-    for file in files:
-        by_class[file.label].append(file.relative)
-    held_out: set[str] = set()
-    for name, relatives in zip(classes, by_class, strict=True):
-        if len(relatives) < 2:
-            continue
-        # Keyed by class name, so that adding a class does not change the split of the others.
-        order = random.Random(f"split/{seed}/{name}").sample(relatives, len(relatives))
-        held_out.update(order[: max(1, round(VAL_SHARE * len(order)))])
-    train = tuple(file for file in files if file.relative not in held_out)
-    return train, tuple(file for file in files if file.relative in held_out)
+    from zoo.data.manifest import chosen, drawn
+
+    held_out = drawn(labels_of(files), len(files), [partial(_held_out, name, seed) for name in classes])
+    return chosen(files, ~held_out), chosen(files, held_out)
+
+
+def _held_out(name: str, seed: int, images: int) -> list[int]:
+    """The places of a class's images that are drawn for val."""
+    if images < 2:
+        return []
+    # Keyed by class name, so that adding a class does not change the split of the others.
+    order = random.Random(f"split/{seed}/{name}").sample(range(images), images)
+    return order[: max(1, round(VAL_SHARE * images))]
 
 
 def split_note(seed: int) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -91,12 +91,12 @@ class RunContext(ComputeContext):
     dataset: Dataset
 
     @property
-    def train(self) -> tuple[ImageFile, ...]:
+    def train(self) -> Sequence[ImageFile]:
         """The images of the training split."""
         return self.dataset.splits["train"]
 
     @property
-    def val(self) -> tuple[ImageFile, ...]:
+    def val(self) -> Sequence[ImageFile]:
         """The images of the validation split.
 
         A run in folds has none: these are the training images then, and what a stage says of them is no score. Its

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,7 +56,7 @@ class Survey:
     path: Path
     classes: tuple[str, ...]
     """The classes of all splits, including those that some split lacks."""
-    splits: Mapping[Split, tuple[ImageFile, ...]]
+    splits: Mapping[Split, Sequence[ImageFile]]
     facts: Mapping[str, FileFacts]
     """Facts of every image, by relative path."""
     unused: tuple[tuple[Skipped, FileFacts], ...] = ()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -75,11 +75,11 @@ def survey(data: UncheckedData, *, seed: int, workers: int, progress: Callable[[
     )
 
 
-def _splits(data: UncheckedData, seed: int) -> tuple[tuple[str, ...], dict[Split, tuple[ImageFile, ...]], str]:
+def _splits(data: UncheckedData, seed: int) -> tuple[tuple[str, ...], dict[Split, Sequence[ImageFile]], str]:
     """Classes, splits and the note on a drawn val as `finetune` makes them, also where it would refuse them."""
     # A class that train lacks counts too: it is a finding here, where a run stops at the first error.
     classes = tuple(sorted({name for by_class in data.splits.values() for name in by_class}, key=natural_key))
-    splits = {split: image_files(data, split, classes) for split in data.splits}
+    splits: dict[Split, Sequence[ImageFile]] = {split: image_files(data, split, classes) for split in data.splits}
     if not any(splits.values()):
         raise DataError(no_images_message(data))
     if "train" not in splits:
