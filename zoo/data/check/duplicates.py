@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from zoo.data.check.bands import QUICK, near_pairs
-from zoo.data.dataset import ImageFile
+from zoo.data.dataset import ImageFile, names_of
+from zoo.data.digests import DigestColumn
+from zoo.data.manifest import ImageRows, chosen
 from zoo.specs.data import Split
 
 _SIDE = 32
@@ -44,18 +46,48 @@ def copies(splits: Mapping[Split, Sequence[ImageFile]], digests: Mapping[str, st
 
     `digests` maps relative paths to a digest of the bytes or of the pixels; a file without a digest is left out.
     """
-    seen: set[str] = set()
-    repeated: set[str] = set()
-    for file in chain.from_iterable(splits.values()):
-        if digest := digests.get(file.relative):
-            (repeated if digest in seen else seen).add(digest)
     groups: dict[str, list[Copy]] = {}
-    for split, files in splits.items() if repeated else ():
+    for split, files in _repeated(splits, digests).items():
         for file in files:
-            digest = digests.get(file.relative)
-            if digest is not None and digest in repeated:
+            if digest := digests.get(file.relative):
                 groups.setdefault(digest, []).append(Copy(file.relative, split, file.label))
     return [tuple(group) for group in groups.values() if len(group) > 1]
+
+
+def _repeated(
+    splits: Mapping[Split, Sequence[ImageFile]], digests: Mapping[str, str]
+) -> Mapping[Split, Sequence[ImageFile]]:
+    """The files that may have the same digest as another one, all that do among them: in most data sets few do."""
+    rows = [
+        files.rows
+        for files in splits.values()
+        if isinstance(files, ImageRows) and isinstance(digests, DigestColumn) and files.manifest is digests.manifest
+    ]
+    if rows and isinstance(digests, DigestColumn) and len(rows) == len(splits):
+        repeated = _repeated_rows(digests, np.concatenate(rows))
+        parts = np.split(repeated, np.cumsum([len(part) for part in rows])[:-1])
+        return {split: chosen(files, part) for (split, files), part in zip(splits.items(), parts, strict=True)}
+    seen: set[str] = set()
+    twice: set[str] = set()
+    for name in chain.from_iterable(names_of(files) for files in splits.values()):
+        if digest := digests.get(name):
+            (twice if digest in seen else seen).add(digest)
+    if not twice:
+        return {}
+    return {split: [file for file in files if digests.get(file.relative) in twice] for split, files in splits.items()}
+
+
+def _repeated_rows(digests: DigestColumn, rows: NDArray[np.integer]) -> NDArray[np.bool_]:
+    """Which of `rows[n]` have a digest that begins like that of another one: mask[n]."""
+    # Eight of 32 bytes; whoever asks looks at the rest.
+    begins = digests.bytes.view(np.uint64)[:, 0][rows]
+    ordered = np.sort(begins)
+    twice = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
+    if not len(twice):
+        return np.zeros(len(rows), np.bool_)
+    found = np.searchsorted(twice, begins)
+    found[found == len(twice)] = 0
+    return (twice[found] == begins) & digests.known[rows]
 
 
 def across_splits(groups: Iterable[tuple[Copy, ...]]) -> list[tuple[Copy, ...]]:
