@@ -35,7 +35,7 @@ _SAMPLE = 1 << 12
 
 Hashes = NDArray[np.uint64]
 Keys = NDArray[Any]
-"""Unsigned integers of 32 or 64 bits."""
+"""Unsigned integers of 16 or 64 bits."""
 Indices = NDArray[np.int64]
 Pairs = tuple[Indices, Indices]
 
@@ -131,17 +131,13 @@ def _of_band(dealt: Hashes, bands: list[_Band], first: int) -> Iterator[Pairs]:
         for one, other in _each_with_each(dealt):
             yield _only_these(dealt, one, other, bands[:first])
         return
-    place = len(dealt).bit_length()
-    kind = np.uint32 if 2 * max(band.width for band in bands) + place <= 32 else np.uint64
-    rows: Keys = np.arange(len(dealt), dtype=kind)
-    values: list[Keys] = [band.of(dealt).astype(kind) for band in bands]
+    values = [band.of(dealt).astype(np.uint16) for band in bands]
     for second, third in combinations(range(first + 1, _BANDS), 2):
-        shared = values[second] << bands[third].width | values[third]
-        # Sorting the keys with the rows in their low bits is faster than sorting rows by keys.
-        ordered: Keys = np.sort(shared << place | rows)
-        order = (ordered & (1 << place) - 1).astype(np.int64)
+        # Two of nine bands have at most 15 bits, and numpy sorts numbers of 16 bits in linear time.
+        keys = values[second] << bands[third].width | values[third]
+        order = np.argsort(keys, kind="stable")
         others = [bands[band] for band in range(third) if band not in (first, second)]
-        for one, other in _in_runs(ordered >> place, dealt[order]):
+        for one, other in _in_runs(keys[order], dealt[order]):
             yield _only_these(dealt, order[one], order[other], others)
 
 
@@ -152,6 +148,7 @@ def _in_runs(keys: Keys, dealt: Hashes) -> Iterator[Pairs]:
         same[start : stop - 1] = False
         for _, one, other in near_pairs(dealt[start:stop]):
             yield one + start, other + start
+    found: list[Pairs] = []
     apart, together = 1, same
     while count := np.count_nonzero(together):
         if count > len(together) // 3:
@@ -160,9 +157,18 @@ def _in_runs(keys: Keys, dealt: Hashes) -> Iterator[Pairs]:
             left = np.flatnonzero(together)
             near = left[np.bitwise_count(dealt[left] ^ dealt[left + apart]) <= ALIKE]
         if len(near):
-            yield near, near + apart
+            found.append((near, near + apart))
+        if sum(len(one) for one, _ in found) > _AT_ONCE:
+            yield _joined(found)
+            found = []
         together = together[:-1] & same[apart:]
         apart += 1
+    if found:
+        yield _joined(found)
+
+
+def _joined(found: list[Pairs]) -> Pairs:
+    return np.concatenate([one for one, _ in found]), np.concatenate([other for _, other in found])
 
 
 def _runs(keys: Keys) -> list[tuple[int, int]]:

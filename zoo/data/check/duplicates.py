@@ -87,7 +87,8 @@ def _repeated_rows(digests: DigestColumn, rows: NDArray[np.integer]) -> NDArray[
         return np.zeros(len(rows), np.bool_)
     found = np.searchsorted(twice, begins)
     found[found == len(twice)] = 0
-    return (twice[found] == begins) & digests.known[rows]
+    repeated: NDArray[np.bool_] = (twice[found] == begins) & digests.known[rows]
+    return repeated
 
 
 def across_splits(groups: Iterable[tuple[Copy, ...]]) -> list[tuple[Copy, ...]]:
