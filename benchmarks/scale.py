@@ -1,6 +1,7 @@
 """What one, ten and a hundred million images cost, and which part of zoo gives first.
 
-    python -m benchmarks.scale [--images N] [--results FILE.json] [--write]
+    python -m benchmarks.scale [--images N] [--write]
+    python -m benchmarks.scale --kept
 
 Three things, each in a process of its own:
 
@@ -10,9 +11,9 @@ Three things, each in a process of its own:
 - the costs: what follows from these rates for 1, 10 and 100 million images on one GPU, 8 and 64. `costs` is the whole
   arithmetic.
 
-`--images 10_000_000` takes under ten minutes on two quiet cores. `--results` keeps what was measured, and is read
-instead of measuring where it is there. `--write` puts the tables into docs/scale.md. Ends with 1 where the promises are
-broken: a peak of 4 GB, ten times the images in at most eleven times the time.
+`--images 10_000_000` takes under ten minutes on two quiet cores. `--write` keeps what was measured beside this file and
+puts the tables into docs/scale.md; `--kept` prints those of what was kept, and measures nothing. Ends with 1 where a
+promise is broken: a peak of 4 GB, ten times the images in at most eleven times the time.
 """
 
 from __future__ import annotations
@@ -23,13 +24,14 @@ import os
 import platform
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmarks import process
 
 PAGE = Path(__file__).parents[1] / "docs" / "scale.md"
+KEPT = Path(__file__).with_name("scale.json")
 SIZES = (1_000_000, 10_000_000, 100_000_000)
 LEAST, MOST = 100_000, 100_000_000
 """Bounds of --images: fewer measure nothing, more fit into no test machine."""
@@ -287,7 +289,6 @@ def sections(measured: Mapping[str, Any]) -> dict[str, str]:
         "sizes": sizes_table(rates),
         "features": passes_table(rates, train=False),
         "training": passes_table(rates, train=True),
-        "measured": f"```json\n{json.dumps(measured, indent=1)}\n```",
     }
 
 
@@ -356,41 +357,28 @@ def _hours(hours: float) -> str:
     return f"{float(f'{hours:.3g}'):,g} h"
 
 
-def main() -> int:
+def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.scale", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--images", type=int, default=1_000_000, help=f"{LEAST:,} to {MOST:,} (1_000_000)")
-    parser.add_argument("--results", type=Path, help="JSON; read where it is there, else written")
-    parser.add_argument("--write", action="store_true", help="put the tables into docs/scale.md")
-    given = parser.parse_args()
+    parser.add_argument("--write", action="store_true", help="keep what was measured, and renew docs/scale.md")
+    parser.add_argument("--kept", action="store_true", help="print the tables of what was kept, measure nothing")
+    given = parser.parse_args(words)
     if not LEAST <= given.images <= MOST:
         parser.error(f"--images must be {LEAST:,} to {MOST:,}, got {given.images:,}")
-    if given.results and given.results.exists():
-        try:
-            measured = read_measured(given.results.read_text("utf-8"))
-        except ValueError as error:
-            parser.error(f"{given.results}: {error}. Next: give --results a file of its own, or a new name")
-    else:
-        measured = measure(given.images)
-        if given.results:
-            given.results.write_text(json.dumps(measured, indent=1) + "\n", "utf-8")
+    if given.write and given.kept:
+        parser.error("--kept measures nothing, so there is nothing to --write; leave one of them out")
+    measured = json.loads(KEPT.read_text("utf-8")) if given.kept else measure(given.images)
     tables = sections(measured)
-    print("\n\n".join(table for name, table in tables.items() if name != "measured"))
+    print("\n\n".join(tables.values()))
     if given.write:
-        PAGE.write_text(put_in(PAGE.read_text("utf-8"), tables), "utf-8")
+        page = put_in(PAGE.read_text("utf-8"), tables)
+        KEPT.write_text(json.dumps(measured, indent=1) + "\n", "utf-8")
+        PAGE.write_text(page, "utf-8")
     broken = broken_promises(measured["parts"])
     print("".join(f"\nBroken: {each}." for each in broken) or "\nAll promises are kept.")
     return 1 if broken else 0
-
-
-def read_measured(text: str) -> dict[str, Any]:
-    """What `--results` kept. Raises ValueError for anything else."""
-    measured = json.loads(text)
-    wanted = {field.name for field in fields(Rates)}
-    if not isinstance(measured, dict) or set(measured.get("rates", {})) != wanted:
-        raise ValueError(f"no results of benchmarks.scale: their rates are {', '.join(sorted(wanted))}")
-    return measured
 
 
 if __name__ == "__main__":
