@@ -310,7 +310,7 @@ def vocabularies(place: Path) -> dict[str, Vocabulary]:
         "format": Vocabulary(use=lambda word: ExportRequest(to=word), words=list(FORMATS)),
         "input of an export": Vocabulary(use=lambda word: ExportRequest(to="onnx", input=word), words=list(INPUTS)),
         "cache": Vocabulary(
-            use=lambda word: eviction.clear([word]), words=["features", "measurements", "sample", "all"]
+            use=lambda word: eviction.clear([word]), words=["features", "measurements", "sample", "listings", "all"]
         ),
         "kinds of plugins": Vocabulary(use=lambda word: new_plugin(place, word, "sharp"), words=list(KINDS)),
         "names of plugins": Vocabulary(

@@ -69,7 +69,7 @@ def apply_suspects(data: Path, suspects: Path, table: Path, registry: Registry, 
     if table.suffix.lower() != _SUFFIX:
         raise Refused(f"--out {table} is no {_SUFFIX} file, and the table is CSV.\nNext: --out {table.name}{_SUFFIX}")
     decisions = read_decisions(suspects)
-    unchecked = read_unchecked(find_data(data, registry, report))
+    unchecked = read_unchecked(find_data(data, registry, report), report=report)
     dataset = to_dataset(unchecked, seed=0)
     files = {printable(file.relative): file for each in dataset.splits.values() for file in each}
     _refuse_archive(data, files)

@@ -77,7 +77,7 @@ def evaluate(
     """
     if classifier.fault:
         report(Note(text=classifier.fault, loud=True))
-    split, dataset = read_evaluation_split(find_data(data, registry, report), classifier.classes)
+    split, dataset = read_evaluation_split(find_data(data, registry, report), classifier.classes, report=report)
     for note in dataset.notes:
         report(Note(text=note))
     if OUT_OF_FOLD in classifier.config.metrics and split != "test":

@@ -45,7 +45,7 @@ def show_cache(ctx: typer.Context, as_json: Json = False) -> None:
 def clear_cache(
     kinds: Annotated[
         list[str] | None,
-        typer.Argument(help="features (the default), measurements, sample, or all.", show_default=False),
+        typer.Argument(help="features (the default), measurements, sample, listings, or all.", show_default=False),
     ] = None,
 ) -> None:
     """Remove cached files. zoo makes them again when it needs them."""

@@ -92,19 +92,22 @@ def read_class_folders(found: ClassFolders, *, classes: Collection[str] = ()) ->
     placed = [(file, tuple(printable(file.place or file.name).split("/"))) for file in found.files]
     used = [(file, parts) for file, parts in placed if passed_over(parts) is None]
     with_images = {parts[:-1] for file, parts in used if is_image_name(file.name)}
-    others = {_visible(parts[:-1]) for _, parts in placed}
-    others |= {_visible(tuple(printable(name).split("/"))) for name in found.folders if name}
+    others = {visible(parts[:-1]) for _, parts in placed}
+    others |= {visible(tuple(printable(name).split("/"))) for name in found.folders if name}
     layout = find_layout(with_images, others, classes=classes)
     images: list[SourceImage] = []
     skipped = [*found.skipped]
     for file, parts in placed:
-        entry = _entry(file, parts, layout)
-        images.append(entry) if isinstance(entry, SourceImage) else skipped.append(entry)
+        place = layout.place(parts[:-1])
+        if out := left_out(file.name, parts, place):
+            skipped.append(out)
+        elif place is not None:
+            images.append(SourceImage(name=file.name, label=place[1], content=file.content, split=place[0]))
     return SourceListing(
         images=images,
         skipped=skipped,
         notes=(*found.notes, *layout.notes, *_note_hidden(placed)),
-        empty=_empty(layout, with_images, others),
+        empty=empty_classes(layout, with_images, others),
     )
 
 
@@ -160,21 +163,23 @@ def find_layout(with_images: Collection[Parts], others: Collection[Parts], *, cl
     return layout
 
 
-def _visible(folders: Parts) -> Parts:
+def visible(folders: Parts) -> Parts:
     """The folders before the first one that is passed over, which hold it whatever is in it."""
     seen = next((at for at, name in enumerate(folders) if passed_over([name]) is not None), len(folders))
     return folders[:seen]
 
 
-def _entry(file: FolderFile, parts: Parts, layout: Layout) -> SourceImage | Skipped:
+def left_out(name: str, parts: Parts, place: tuple[str | None, str] | None) -> Skipped | None:
+    """The record of a file that is not used; None if it is.
+
+    `name` is the file's own, `parts` the names of its folders and of the file, `place` what `Layout.place` says of the
+    folders.
+    """
     if reason := passed_over(parts):
-        return Skipped(file.name, reason)
-    place = layout.place(parts[:-1])
+        return Skipped(name, reason)
     if place is None:
-        return Skipped(file.name, "not in a class folder")
-    if not is_image_name(file.name):
-        return not_an_image(file.name)
-    return SourceImage(name=file.name, label=place[1], content=file.content, split=place[0])
+        return Skipped(name, "not in a class folder")
+    return None if is_image_name(name) else not_an_image(name)
 
 
 def _folders_around(folders: Collection[Parts], classes: Collection[str], *, splits: Collection[str] | None) -> Parts:
@@ -268,7 +273,7 @@ def _refuse_deeper_splits(folders: Collection[Parts], layout: Layout) -> None:
         )
 
 
-def _empty(layout: Layout, with_images: Collection[Parts], others: Collection[Parts]) -> list[EmptyClass]:
+def empty_classes(layout: Layout, with_images: Collection[Parts], others: Collection[Parts]) -> list[EmptyClass]:
     """Return the classes that have a folder but no image, and the splits that have neither."""
     if layout.inside:
         filled = {below[0] for folders in with_images if (below := below_folders(folders, layout.around))}
@@ -289,7 +294,10 @@ def _note_hidden(placed: Iterable[tuple[FolderFile, Parts]]) -> tuple[str, ...]:
         for file, parts in placed
         if is_image_name(file.name) and passed_over(parts) == "hidden" and not any(map(is_system_name, parts))
     ]
-    if not hidden:
-        return ()
-    count = "1 image is" if len(hidden) == 1 else f"{len(hidden):,} images are"
-    return (f"{count} hidden by a dot at the beginning of a name and not used, such as {hidden[0]}",)
+    return note_hidden(len(hidden), hidden[0]) if hidden else ()
+
+
+def note_hidden(images: int, example: str) -> tuple[str, ...]:
+    """The note that so many images are hidden, of which one is the example."""
+    count = "1 image is" if images == 1 else f"{images:,} images are"
+    return (f"{count} hidden by a dot at the beginning of a name and not used, such as {example}",)

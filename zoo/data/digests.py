@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from zoo.data.dataset import FileDigests, ImageFile, names_of
+from zoo.data.dataset import Dataset, FileDigests, ImageFile, names_of
 from zoo.data.manifest import ImageManifest, ImageRows
 from zoo.data.text_column import CHUNK
 
@@ -65,3 +65,12 @@ class DigestColumn(FileDigests):
                 raise KeyError(self.manifest.names[int(rows[np.argmin(self.known[rows])])])
             text = self.bytes[rows].tobytes().hex()
             yield from (text[begin : begin + 2 * _BYTES] for begin in range(0, len(text), 2 * _BYTES))
+
+
+def digests_for(dataset: Dataset) -> DigestColumn | dict[str, str]:
+    """An empty mapping for the digests of a data set's images: a column where its images are rows of one manifest."""
+    splits = list(dataset.splits.values())
+    views = [files for files in splits if isinstance(files, ImageRows)]
+    if views and len(views) == len(splits) and all(files.manifest is views[0].manifest for files in views):
+        return DigestColumn(views[0].manifest)
+    return {}

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Collection
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from zoo.data.class_folders import read_class_folders
 from zoo.data.dataset import Dataset
 from zoo.data.listing import to_unchecked
 from zoo.data.split_folders import LayoutError
 from zoo.data.splits import to_dataset
-from zoo.data.walk import walk
 from zoo.errors import DataError, nearest
-from zoo.specs.data import FOLDER, ClassFolders, FolderFile, Skipped, is_image_name, passed_over
-from zoo.text import printable
+from zoo.events import Progress, Report, silent
+from zoo.specs.data import FOLDER, passed_over
+
+if TYPE_CHECKING:
+    from zoo.data.listed_images import ListedImages
+
+_MOMENT = 1.0
+"""Seconds of listing after which progress is reported."""
+_OFTEN = 0.2
+"""Seconds between two reports."""
 
 
 def read_folder(path: Path, *, seed: int, folds: bool = False) -> Dataset:
@@ -27,34 +35,66 @@ def read_folder(path: Path, *, seed: int, folds: bool = False) -> Dataset:
             only train or only another split has (test may lack classes); or its folders can be read in two ways.
     """
     try:
-        listing = read_class_folders(list_folder(path))
+        listing = list_folder(path)
     except LayoutError as error:
         raise DataError(f"{path} {error}") from None
     return to_dataset(to_unchecked(listing, source=str(path), path=path, reader=FOLDER), seed=seed, folds=folds)
 
 
-def list_folder(path: Path) -> ClassFolders:
-    """List every file below a folder. Raises DataError if it does not exist, or a folder in it cannot be listed."""
+def list_folder(path: Path, *, classes: Collection[str] = (), report: Report = silent) -> ListedImages:
+    """List the images below a folder with their labels, and every file that is not used.
+
+    Args:
+        path: The folder.
+        classes: Names of classes that are known already: a folder of such a name is a class.
+        report: Called with Progress, where it takes longer than a moment.
+
+    Raises:
+        DataError: It does not exist, or a folder in it cannot be listed.
+        LayoutError: The folders can be read in two ways.
+    """
+    from zoo.data.folder_columns import read_tree
+    from zoo.data.folder_tree import list_tree
+    from zoo.data.listing_cache import ListingCache
+
     if not path.is_dir():
         raise DataError(no_folder_message(path))
-    files: list[FolderFile] = []
-    folders: list[str] = []
-    special: list[Skipped] = []
-    root = len(path.parts)
+    progress = _ListingProgress(report)
+    cache = ListingCache(path, progress.inside)
     try:
-        for found in walk(str(path)):
-            file = Path(found.path)
-            # The name goes into JSON, digests and messages, so bytes that are not UTF-8 are escaped.
-            name = printable("/".join(file.parts[root:]))
-            if found.kind == "folder":
-                folders.append(name)
-            elif found.kind == "special" and is_image_name(name) and passed_over(name.split("/")) is None:
-                special.append(Skipped(name, "not an image", "no regular file"))
-            else:
-                files.append(FolderFile(name, file))
+        tree = list_tree(str(path), cache.entries, progress.so_far)
     except OSError as error:
         raise DataError(f"{error.filename or path}: {error.strerror or error}") from None
-    return ClassFolders(files=files, folders=folders, skipped=special)
+    progress.finish(len(tree.images))
+    cache.keep(tree)
+    return read_tree(tree, path, classes=classes)
+
+
+class _ListingProgress:
+    """Reports how many images were listed, where that takes longer than a moment."""
+
+    def __init__(self, report: Report) -> None:
+        self._report = report
+        self._due = time.monotonic() + _MOMENT
+        self._before = 0
+        self._reported = False
+
+    def so_far(self, images: int) -> None:
+        """Say how many images were found in all."""
+        self._before = images
+        self.inside(0)
+
+    def inside(self, images: int) -> None:
+        """Say how many images were found in the folder that is being listed."""
+        if time.monotonic() >= self._due:
+            self._due = time.monotonic() + _OFTEN
+            self._reported = True
+            self._report(Progress(task="list", done=self._before + images, total=None))
+
+    def finish(self, images: int) -> None:
+        """Say that these are all."""
+        if self._reported:
+            self._report(Progress(task="list", done=images, total=images))
 
 
 def holds_class_folders(path: Path) -> bool:

@@ -224,7 +224,7 @@ def drawn(labels: Iterable[int], images: int, draw: Sequence[Callable[[int], Seq
     label_of = np.fromiter(labels, np.int32, images)
     order = np.argsort(label_of, kind="stable")
     ends = np.cumsum(np.bincount(label_of, minlength=len(draw))).tolist()
-    for of_class, begin, end in zip(draw, [0, *ends], ends, strict=False):
+    for of_class, begin, end in zip(draw, [0, *ends[:-1]], ends, strict=True):
         mask[order[begin:end][np.fromiter(of_class(end - begin), np.int64)]] = True
     return mask
 

@@ -10,6 +10,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from zoo.data.class_folders import read_class_folders
 from zoo.data.dataset import Dataset, ImageFile
@@ -18,7 +19,7 @@ from zoo.data.listing import to_unchecked
 from zoo.data.split_folders import LayoutError
 from zoo.data.splits import UncheckedData, evaluation_split, to_dataset
 from zoo.errors import DataError, NameConflict, PluginError, Refused, Terminated, UnknownName, ZooError
-from zoo.events import Note, Report
+from zoo.events import Note, Report, silent
 from zoo.process import prints_to_stderr
 from zoo.registry.entry_points import one_line
 from zoo.registry.names import qualified_name
@@ -27,6 +28,9 @@ from zoo.registry.registry import Registry
 from zoo.registry.session import of_session
 from zoo.specs.data import FOLDER, ClassFolders, DataSourceSpec, SourceListing
 from zoo.text import file_named
+
+if TYPE_CHECKING:
+    from zoo.data.listed_images import ListedImages
 
 FOLDER_SUMMARY = "A folder of class folders, with or without train/, val/ and test/ above them."
 _LIKE_TABLES = (".xlsx", ".xlsm", ".xls", ".ods", ".json", ".jsonl", ".ndjson")
@@ -82,25 +86,28 @@ def find_data(argument: Path, registry: Registry, report: Report) -> DataLocatio
     raise DataError(_nothing_reads(argument, registry))
 
 
-def read_dataset(location: DataLocation, *, seed: int, folds: bool = False) -> Dataset:
+def read_dataset(location: DataLocation, *, seed: int, folds: bool = False, report: Report = silent) -> Dataset:
     """Read the data set to train on; every file is used or listed as skipped. `seed` draws val if there is none.
 
-    With `folds` nothing is drawn, and val joins train.
+    With `folds` nothing is drawn, and val joins train. `report` is called with Progress where listing takes a while.
 
     Raises DataError for data that cannot be used, Refused if a package is missing, PluginError for a broken source.
     """
-    return to_dataset(read_unchecked(location), seed=seed, folds=folds)
+    return to_dataset(read_unchecked(location, report=report), seed=seed, folds=folds)
 
 
-def read_unchecked(location: DataLocation, *, classes: Collection[str] = ()) -> UncheckedData:
+def read_unchecked(location: DataLocation, *, classes: Collection[str] = (), report: Report = silent) -> UncheckedData:
     """Read everything at the location, before classes and splits are checked. Raises as `read_dataset` does.
 
     `classes` are names of classes that are known already: a folder of such a name is a class.
     """
     source = location.source
-    listing = list_folder(location.path) if source is None else _listing(location, source)
     try:
-        found = read_class_folders(listing, classes=classes) if isinstance(listing, ClassFolders) else listing
+        if source is None:
+            found: SourceListing | ListedImages = list_folder(location.path, classes=classes, report=report)
+        else:
+            listing = _listing(location, source)
+            found = read_class_folders(listing, classes=classes) if isinstance(listing, ClassFolders) else listing
     except LayoutError as error:
         raise DataError(f"{location.argument} {error}") from None
     return to_unchecked(
@@ -112,31 +119,28 @@ def read_unchecked(location: DataLocation, *, classes: Collection[str] = ()) -> 
     )
 
 
-def read_evaluation_split(location: DataLocation, classes: tuple[str, ...]) -> tuple[str, Dataset]:
+def read_evaluation_split(
+    location: DataLocation, classes: tuple[str, ...], *, report: Report = silent
+) -> tuple[str, Dataset]:
     """The images to evaluate a trained classifier on: (name of the split, data set with that one split).
 
     The split is test, else val, else, where there are no splits, everything (`all`). Labels are mapped by name to
     `classes`. Raises DataError for a class that the classifier does not know, and as `read_dataset` does.
     """
-    return evaluation_split(read_unchecked(location, classes=classes), classes)
+    return evaluation_split(read_unchecked(location, classes=classes, report=report), classes)
 
 
 def read_again(reader: str, path: Path, names: Iterable[str], registry: Registry) -> Mapping[str, ImageFile]:
     """The images with these names, of a data set that was read before; images that no longer exist are left out."""
     if reader == FOLDER:
         return {name: ImageFile(file_named(path, name), name, 0) for name in names}
-    wanted = set(names)
     try:
-        data = read_unchecked(DataLocation(str(path), path, registry.data_source(reader)))
+        images = read_unchecked(DataLocation(str(path), path, registry.data_source(reader))).manifest
     except ZooError:
         return {}
-    return {
-        file.relative: ImageFile(file.path, file.relative, 0, file.reader)
-        for by_class in data.splits.values()
-        for files in by_class.values()
-        for file in files
-        if file.relative in wanted
-    }
+    rows = {name: row for name in names if (row := images.index.row(name)) is not None}
+    files = {name: images.at(row) for name, row in rows.items()}
+    return {name: ImageFile(file.path, name, 0, file.reader) for name, file in files.items()}
 
 
 def data_exists(path: Path) -> bool:

@@ -101,6 +101,13 @@ class TextBuilder:
         return TextColumn(blob, starts)
 
 
+def plain_column(texts: Sequence[str]) -> TextColumn:
+    """Texts as a column that shares nothing."""
+    builder = TextBuilder()
+    builder.extend(texts)
+    return builder.build()
+
+
 def column_of(texts: Iterable[str]) -> TextColumn:
     """Texts as a column, the folders of names (all up to the last slash) once. `texts` is gone through once."""
     codes: dict[str, int] = {}
@@ -111,10 +118,10 @@ def column_of(texts: Iterable[str]) -> TextColumn:
         tails.extend([text[cut:] for text, cut in zip(chunk, cuts, strict=True)])
         folders = (text[:cut] for text, cut in zip(chunk, cuts, strict=True))
         heads.append(np.fromiter((codes.setdefault(each, len(codes)) for each in folders), np.int32, len(chunk)))
-    shared = TextBuilder()
-    shared.extend(list(codes))
     built = tails.build()
-    return TextColumn(built.blob, built.starts, shared.build(), np.concatenate([*heads, np.zeros(0, np.int32)]))
+    return TextColumn(
+        built.blob, built.starts, plain_column(list(codes)), np.concatenate([*heads, np.zeros(0, np.int32)])
+    )
 
 
 class TextIndex:

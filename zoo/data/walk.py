@@ -9,14 +9,16 @@ from typing import Literal
 
 from zoo.specs.data import passed_over
 
+Kind = Literal["file", "folder", "special"]
+"""What a name stands for. `special` is a pipe, socket or device: reading it could block forever."""
+
 
 @dataclass(frozen=True, slots=True)
 class Walked:
     """A file or folder below the one that is walked through."""
 
     path: str
-    kind: Literal["file", "folder", "special"]
-    """`special` is a pipe, socket or device: reading it could block forever."""
+    kind: Kind
 
 
 def walk(folder: str, *, everything: bool = True) -> Iterator[Walked]:
@@ -49,12 +51,13 @@ def walk(folder: str, *, everything: bool = True) -> Iterator[Walked]:
 
 def _entries(folder: str, *, everything: bool) -> Iterator[Walked]:
     with os.scandir(folder) as entries:
-        kinds = {entry.name: _kind(entry) for entry in entries if everything or passed_over([entry.name]) is None}
+        kinds = {entry.name: kind_of(entry) for entry in entries if everything or passed_over([entry.name]) is None}
     for name in sorted(kinds):
         yield Walked(os.path.join(folder, name), kinds[name])  # noqa: PTH118 - for every file of many
 
 
-def _kind(entry: os.DirEntry[str]) -> Literal["file", "folder", "special"]:
+def kind_of(entry: os.DirEntry[str]) -> Kind:
+    """What an entry of a folder is; a link is what it leads to, and a link to nothing is a file."""
     try:
         if entry.is_dir():
             return "folder"

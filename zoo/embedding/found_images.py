@@ -64,7 +64,7 @@ def find_images(data: Path, registry: Registry, report: Report, *, seed: int) ->
     if data.is_file() and is_image_name(data.name) and not registry.recognising(data):
         return ImagesFound(str(data), ((Described(ImageFile(data, data.name, 0), "", ""),),))
     location = find_data(data, registry, report)
-    unchecked = read_unchecked(location)
+    unchecked = read_unchecked(location, report=report)
     loose = _loose_images(unchecked, location)
     lists = [*_labelled(unchecked, report, seed=seed), loose]
     found = tuple(images for images in lists if images)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from zoo.data.dataset import ImageFile
+from zoo.data.dataset import ImageFile, labels_of
 from zoo.data.store import ImageStore
 from zoo.evaluation.out_of_memory import MicroBatches
 from zoo.model.cut import Cut
@@ -130,7 +131,7 @@ def to_device(images: Tensor, device: torch.device) -> Tensor:
 
 def targets_of(files: Sequence[ImageFile]) -> Tensor:
     """Return the class indices of N files, int64[N]."""
-    return torch.tensor([file.label for file in files], dtype=torch.int64)
+    return torch.from_numpy(np.fromiter(labels_of(files), np.int64, len(files)))
 
 
 def _allocate(count: int, like: Tensor) -> Tensor:

@@ -167,7 +167,7 @@ def dataset_of(request: Request, registry: Registry, report: Report) -> Dataset:
         report(Note(text=f"No --data given: using the generated sample set of {count} classes ({folder})."))
         return read_folder(folder, seed=request.seed, folds=request.folds is not None)
     location = find_data(request.data, registry, report)
-    dataset = read_dataset(location, seed=request.seed, folds=request.folds is not None)
+    dataset = read_dataset(location, seed=request.seed, folds=request.folds is not None, report=report)
     if request.classes is not None and request.classes != len(dataset.classes):
         kind, where = ("class folders", "folders") if dataset.reader == FOLDER else ("classes", "labels")
         raise OptionError(

@@ -21,6 +21,8 @@ FOLDER = "features"
 LIMIT = "ZOO_CACHE_LIMIT"
 DEFAULT_LIMIT = 20 * 10**9
 """Bytes of cached rows that are kept by default."""
+LISTINGS = "listings"
+"""The folder of listings of large data folders, in zoo's cache folder."""
 _SAMPLE, _KEPT = "sample", "kept"
 ABOUT = "about.json"
 MEASURED = "precision-"
@@ -48,7 +50,7 @@ class CachedItem:
     """An item in the cache folder."""
 
     kind: str
-    """`features`, `measurements` or `sample`."""
+    """`features`, `measurements`, `sample` or `listings`."""
     what: str
     path: Path
     bytes: int
@@ -179,6 +181,10 @@ def _samples() -> Iterator[CachedItem]:
         yield CachedItem("sample", path.name, path, size, len(files), path.stat().st_mtime)
 
 
+def _listings() -> Iterator[CachedItem]:
+    return _files("listings", cache_folder() / LISTINGS)
+
+
 def _files(kind: str, folder: Path) -> Iterator[CachedItem]:
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
         found = path.stat()
@@ -189,4 +195,5 @@ _KINDS: dict[str, Callable[[], Iterator[CachedItem]]] = {
     "features": _features,
     "measurements": _measurements,
     "sample": _samples,
+    "listings": _listings,
 }

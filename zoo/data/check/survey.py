@@ -43,7 +43,7 @@ def check(path: Path, *, seed: int, workers: int | None, report: Report, registr
 
     threads = resolve_workers(workers)
     location = find_data(path, registry, report)
-    data = read_unchecked(location)
+    data = read_unchecked(location, report=report)
     result = survey(data, seed=seed, workers=threads, progress=progress)
     return DataReport(
         path=location.argument,
