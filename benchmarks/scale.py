@@ -22,13 +22,12 @@ import argparse
 import json
 import os
 import platform
+import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from benchmarks import process
 
 PAGE = Path(__file__).parents[1] / "docs" / "scale.md"
 KEPT = Path(__file__).with_name("scale.json")
@@ -322,10 +321,10 @@ def measure(images: int) -> dict[str, Any]:
 
 def _answer(module: str, *words: str) -> list[str]:
     print(f"{module} {' '.join(words)}", file=sys.stderr, flush=True)
-    ended = process.run([sys.executable, "-m", module, *words], folder=Path.cwd())
-    print(ended.stderr, end="", file=sys.stderr, flush=True)
-    if ended.code:
-        raise RuntimeError(f"{module} ended with {ended.code}")
+    # What it says of its progress goes to the terminal, for the largest part takes a minute.
+    ended = subprocess.run([sys.executable, "-m", module, *words], stdout=subprocess.PIPE, text=True, check=False)
+    if ended.returncode:
+        raise RuntimeError(f"{module} ended with {ended.returncode}; what it said stands above")
     return ended.stdout.splitlines()
 
 
@@ -369,7 +368,11 @@ def main(words: Sequence[str] | None = None) -> int:
         parser.error(f"--images must be {LEAST:,} to {MOST:,}, got {given.images:,}")
     if given.write and given.kept:
         parser.error("--kept measures nothing, so there is nothing to --write; leave one of them out")
-    measured = json.loads(KEPT.read_text("utf-8")) if given.kept else measure(given.images)
+    try:
+        measured = json.loads(KEPT.read_text("utf-8")) if given.kept else measure(given.images)
+    except RuntimeError as error:
+        print(error, file=sys.stderr)
+        return 1
     tables = sections(measured)
     print("\n\n".join(tables.values()))
     if given.write:

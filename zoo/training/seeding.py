@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 
@@ -56,7 +57,8 @@ def epoch_batches(sampling: Sampling, labels: Sequence[int], size: int, *, key: 
 
 def shuffled_batches(count: int, size: int, *, key: str) -> list[Sequence[int]]:
     """Return the indices 0 to count - 1, shuffled by the key, in batches of the lengths that `batch_sizes` gives."""
-    order = list(range(count))
+    # Numbers side by side: of ten million, a list's are all over the memory, which takes twice as long to shuffle.
+    order = array("q", range(count))
     random.Random(f"order/{key}").shuffle(order)
     return _batches(order, size)
 
@@ -83,11 +85,9 @@ def _balanced(labels: Sequence[int], generator: random.Random) -> list[int]:
         members.setdefault(label, []).append(index)
     per_class, rest = divmod(len(labels), len(members))
     one_more = set(generator.sample(sorted(members), rest))
-    order = [
-        index
-        for label in sorted(members)
-        for index in islice(_cycles(members[label], generator), per_class + (label in one_more))
-    ]
+    order = array("q")
+    for label in sorted(members):
+        order.extend(islice(_cycles(members[label], generator), per_class + (label in one_more)))
     generator.shuffle(order)
     return order
 

@@ -164,15 +164,21 @@ def test_progress_ends_with_all_hashes_and_does_not_go_back(joined: bool) -> Non
 
 
 @pytest.mark.long
-def test_a_million_hashes_take_seconds_and_little_memory() -> None:
+def test_a_million_hashes_take_seconds() -> None:
+    hashes = np.random.default_rng(0).integers(0, 1 << 64, 1_000_000, dtype=np.uint64)
+    began = time.process_time()
+    nearest_earlier(hashes)
+    assert time.process_time() - began < 60
+
+
+def test_memory_is_a_few_times_that_of_the_hashes() -> None:
     draw = np.random.default_rng(0)
-    for hashes in (draw.integers(0, 1 << 64, 1_000_000, dtype=np.uint64), np.tile(clusters(draw), 100)):
-        tracemalloc.start()
-        began = time.process_time()
-        nearest_earlier(hashes)
-        peak = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-        assert time.process_time() - began < 60 and peak < 30 * hashes.nbytes
+    hashes = flipped(np.repeat(draw.integers(0, 1 << 64, 10_000, dtype=np.uint64), 8), 3, draw)
+    tracemalloc.start()
+    nearest_earlier(hashes)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 30 * hashes.nbytes + (16 << 20), "of all pairs there would be 50 GB"
 
 
 @pytest.mark.long

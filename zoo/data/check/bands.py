@@ -67,11 +67,12 @@ def _by_bands(hashes: Hashes) -> Iterator[tuple[int, Indices, Indices]]:
     # Of nine bands three are equal, so the first of them is one of seven.
     for first in range(_BANDS - _EQUAL + 1):
         order = np.argsort(bands[first].of(dealt).astype(np.uint8), kind="stable")
-        for start, stop in _runs(bands[first].of(dealt[order])):
+        gathered = dealt[order]
+        for start, stop in _runs(bands[first].of(gathered)):
             rows = order[start:stop]
             done = (first * len(hashes) + start) // (_BANDS - _EQUAL + 1)
             yield done, rows[:0], rows[:0]
-            for one, other in _of_band(dealt[rows], bands, first):
+            for one, other in _of_band(gathered[start:stop], bands, first):
                 yield done, rows[one], rows[other]
 
 

@@ -108,10 +108,8 @@ class Groups:
 
     def join(self, one: NDArray[np.int64], other: NDArray[np.int64]) -> None:
         """Join row `one[i]` and row `other[i]`, for every i."""
-        while len(one):
-            one, other = self._roots(one), self._roots(other)
-            apart = one != other
-            one, other = one[apart], other[apart]
+        while (apart := one != other).any():
+            one, other = self._roots(one[apart]), self._roots(other[apart])
             # Of several that a root should be joined to it takes the least, and the others come again. A root's parent
             # is never greater than itself, so there are no circles.
             np.minimum.at(self._parents, np.maximum(one, other), np.minimum(one, other))
