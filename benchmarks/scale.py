@@ -221,13 +221,13 @@ def passes_table(rates: Rates, *, train: bool) -> str:
 def cores_table(rates: Rates) -> str:
     """How many cores one GPU wants for decoding."""
     wants = (("used, 4090", INFER), ("trained, A100", TRAIN_ONE))
-    at = ((180.0, "180"), (250.0, "250"), (rates.decode, f"{rates.decode:g}, here"))
+    at = ((180.0, "180 a core"), (250.0, "250 a core"), (rates.decode, f"{rates.decode:,g} a core, as here"))
     rows = [
         (name, f"{gpu:,.0f}", *(f"{gpu / rate:.0f}" for rate, _ in at), f"{gpu / rates.decode_small:.0f}")
         for name, gpu in wants
     ]
-    columns = [f"cores, at {name} a core" for _, name in at]
-    return _table(["ResNet-50", "images/s", *columns, f"at {rates.decode_small:g}, 256 pixels"], rows)
+    columns = [f"cores, at {name}" for _, name in at]
+    return _table(["ResNet-50", "images/s", *columns, f"at {rates.decode_small:,g}, with 256 pixels"], rows)
 
 
 def parts_table(taken: Sequence[Mapping[str, Any]]) -> str:
