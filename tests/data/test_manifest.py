@@ -21,6 +21,7 @@ from zoo.data.text_column import TextIndex, column_of
 from zoo.errors import DataError
 from zoo.specs.data import SourceImage, SourceListing, Split, split_named
 from zoo.text import composed, printable
+from zoo.training.proof import check_classes
 
 ODD_NAMES = ("", "a", "/", "a/", "/a", "b/a", "b/ä", "b/한", "b/\udcff.jpg", "b/\ud800", "x" * 300, "b//a", "a\0b")
 WORDS: dict[Split, str] = {"train": "training", "val": "valid", "test": "test"}
@@ -175,6 +176,19 @@ def test_a_view_is_a_sequence_like_the_tuple_before() -> None:
     assert dataset == replace(dataset) and dataset.without({}).splits == dataset.splits
 
 
+def test_an_image_knows_the_label_that_was_given_apart_from_the_one_it_has() -> None:
+    images = [
+        SourceImage(name=f"{number}", label="cat" if number < 9 else "dog", content=Path()) for number in range(20)
+    ]
+    dataset = read(images)
+    assert check_classes(dataset, ("cat", "dog")).verdict == "passed"
+    val = dataset.splits["val"]
+    assert isinstance(val, ImageRows)
+    moved = ImageRows(val.manifest, val.rows, 1 - val.label_of, val.classes)
+    check = check_classes(replace(dataset, splits={**dataset.splits, "val": moved}), ("cat", "dog"))
+    assert check.verdict == "failed" and len(check.evidence["mislabelled"]) == len(val)
+
+
 def test_a_digest_that_is_not_known_is_no_digest() -> None:
     manifest = ImageManifest.of_names(["a/1", "a/2", "b/1"])
     files = ImageRows(manifest, np.arange(3), np.array([0, 0, 1]), ("a", "b"))
@@ -185,6 +199,10 @@ def test_a_digest_that_is_not_known_is_no_digest() -> None:
         list(column.of(files))
     with pytest.raises(KeyError, match="b/2"):
         column["b/2"] = "ab" * 32
+    for wrong in ("ab", "ab" * 33, "no hexadecimal digits"):
+        with pytest.raises(ValueError, match="hexadecimal"):
+            column["b/1"] = wrong
+    assert "b/1" not in column
 
 
 def test_texts_come_back_as_they_were_given() -> None:

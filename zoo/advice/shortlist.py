@@ -14,7 +14,7 @@ from zoo.advice.latency import Latency, latency_of
 from zoo.advice.ranking import Found, Probe, Shortlist, in_common, ranked
 from zoo.advice.rounds import cannot_win, sample_order, sample_sizes
 from zoo.data.check.similar import Looks, joined_groups, looks_of
-from zoo.data.dataset import Dataset
+from zoo.data.dataset import Dataset, labels_of
 from zoo.errors import DataError, Offline, OptionError, Unreachable, ZooError, first_line
 from zoo.events import Event, Note, Progress, Report
 from zoo.model.model import ZooModel
@@ -142,7 +142,7 @@ class _Work:
         self._files = dataset.splits["train"]
         self._sizes = sample_sizes(len(self._files), len(dataset.classes))
         whole = len(self._sizes) == 1  # in the order of a run, whose cache of features then serves as well
-        labels = [file.label for file in self._files]
+        labels = list(labels_of(self._files))
         self._order = list(range(len(labels))) if whole else sample_order(labels, request.seed)
         self._looks: dict[str, Looks] = {}
         self._features_done: tuple[int, int] = (0, 1)

@@ -40,7 +40,10 @@ class DigestColumn(FileDigests):
         row = self.manifest.index.row(name)
         if row is None:
             raise KeyError(name)
-        self.put(np.array([row]), np.frombuffer(bytes.fromhex(digest), np.uint8)[None])
+        content = bytes.fromhex(digest)
+        if len(content) != _BYTES:
+            raise ValueError(f"a SHA-256 digest has {2 * _BYTES} hexadecimal digits, got {digest!r}")
+        self.put(np.array([row]), np.frombuffer(content, np.uint8)[None])
 
     def __len__(self) -> int:
         return int(self.known.sum())

@@ -59,13 +59,11 @@ def read_tree(tree: FolderTree, root: Path, *, classes: Collection[str] = ()) ->
     layout = find_layout(with_images, others, classes=classes)
     folders = [_meant(parts, layout) for parts in shown]
     codes = _Codes(folders)
-    manifest, of_row = _manifest(tree, folders, root)
+    manifest, of_row = _manifest(tree, folders, root, codes)
     return ListedImages(
         manifest=manifest,
         splits=codes.splits,
         split=codes.split[of_row],
-        labels=codes.labels,
-        label=codes.label[of_row],
         # The disk keeps names apart, but not how they are shown.
         unique=not manifest.others,
         skipped=tuple(_skipped(tree, folders)),
@@ -94,7 +92,9 @@ class _Codes:
         self.splits, self.labels = tuple(splits), tuple(labels)
 
 
-def _manifest(tree: FolderTree, folders: Sequence[_Folder], root: Path) -> tuple[ImageManifest, NDArray[np.int32]]:
+def _manifest(
+    tree: FolderTree, folders: Sequence[_Folder], root: Path, codes: _Codes
+) -> tuple[ImageManifest, NDArray[np.int32]]:
     """Return (the images that are used, `folder[N]` of each)."""
     used = np.array([folder.used for folder in folders], np.bool_)[tree.run_folders]
     of_row = np.repeat(tree.run_folders[used], tree.runs[used])
@@ -105,12 +105,14 @@ def _manifest(tree: FolderTree, folders: Sequence[_Folder], root: Path) -> tuple
             kept.extend_from(images, begin, end)
         images = kept.build()
     heads = plain_column([f"{name}/" if name else "" for name in tree.folders])
-    written = TextColumn(images.blob, images.starts, heads, of_row)
-    if not (images.blob == _LEAD).any() and not (heads.blob == _LEAD).any():
-        return ImageManifest(written, root), of_row
-    others = {row: root / name for row, name in enumerate(written) if printable(name) != name}
-    names = column_of(map(printable, written)) if others else written
-    return ImageManifest(names, root, others=others), of_row
+    names = TextColumn(images.blob, images.starts, heads, of_row)
+    others: dict[int, Path] = {}
+    if (images.blob == _LEAD).any() or (heads.blob == _LEAD).any():
+        others = {row: root / name for row, name in enumerate(names) if printable(name) != name}
+    if others:
+        names = column_of(map(printable, names))
+    given = codes.label[of_row]
+    return ImageManifest(names, root, others=others, given=given, given_names=codes.labels), of_row
 
 
 def _skipped(tree: FolderTree, folders: Sequence[_Folder]) -> Iterator[Skipped]:

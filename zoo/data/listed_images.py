@@ -24,17 +24,14 @@ _OWN_PATH = type(Path())
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)
 class ListedImages:
-    """What `SourceListing` holds, as columns: `split[N]` and `label[N]` belong to the rows of the manifest."""
+    """What `SourceListing` holds, as columns: `split[N]` belongs to the rows of the manifest."""
 
     manifest: ImageManifest
+    """The images, with the labels that the data gave them."""
     splits: tuple[str | None, ...]
     """The words for splits."""
     split: NDArray[np.int32]
     """`split[N]`: which of `splits` each image is in."""
-    labels: tuple[str, ...]
-    """The names of labels, as the data write them."""
-    label: NDArray[np.int32]
-    """`label[N]`: which of `labels` each image has."""
     order: NDArray[np.integer] | None = None
     """`order[N]`: the rows in the order in which a split has them. None: as they are."""
     unique: bool = False
@@ -53,18 +50,25 @@ class ListedImages:
 
     def written(self) -> Iterator[str]:
         """Yield each label once, as the data write it, in the order of the images."""
-        return (self.labels[code] for code, _ in _first_rows(self.label[self.ordered()]))
+        names = self.manifest.given_names
+        return (names[code] for code, _ in _first_rows(self.given[self.ordered()]))
+
+    @property
+    def given(self) -> NDArray[np.int32]:
+        """`given[N]`: which of the manifest's `given_names` each image has."""
+        assert self.manifest.given is not None, "what is listed has labels"
+        return self.manifest.given
 
     def groups(self, names: Sequence[str]) -> Iterator[tuple[str | None, str, SourceRows]]:
         """Yield (word for the split, name of the class, images), in the order of each one's first image.
 
-        `names[labels]` are the classes that the labels mean; several labels may mean one.
+        `names` are the classes that the manifest's `given_names` mean; several may mean one.
         """
         classes = list(dict.fromkeys(names))
         place = {name: at for at, name in enumerate(classes)}
         of_label = np.array([place[name] for name in names], np.int64)
         rows = self.ordered()
-        group = self.split[rows].astype(np.int64) * max(1, len(classes)) + of_label[self.label[rows]]
+        group = self.split[rows].astype(np.int64) * max(1, len(classes)) + of_label[self.given[rows]]
         by_group = np.argsort(group, kind="stable")
         codes, begins = np.unique(group[by_group], return_index=True)
         ends = [*begins[1:].tolist(), len(rows)]
@@ -87,15 +91,12 @@ def listed_images(
     """
     images = cast("tuple[SourceImage, ...]", listing.images)
     splits, split = _coded(image.split for image in images)
-    labels, label = _coded(image.label for image in images)
     names = [image.name for image in images]
     order = np.array(sorted(range(len(names)), key=names.__getitem__), np.int32) if sort else None
     return ListedImages(
         manifest=_manifest(images, place, reading),
         splits=tuple(splits),
         split=split,
-        labels=tuple(labels),
-        label=label,
         order=order,
         skipped=cast("tuple[Skipped, ...]", listing.skipped),
         notes=listing.notes,
@@ -108,6 +109,7 @@ def _manifest(
 ) -> ImageManifest:
     contents = [image.content for image in images]
     readers = [None if isinstance(content, Path) else reading(content) for content in contents]
+    given_names, given = _coded(image.label for image in images)
     plain = (str(content) if type(content) is _OWN_PATH else "" for content in contents)
     return ImageManifest(
         names=column_of(printable(image.name) for image in images),
@@ -120,6 +122,8 @@ def _manifest(
             if isinstance(content, Path) and type(content) is not _OWN_PATH
         },
         readers=readers if any(reader is not None for reader in readers) else None,
+        given=given,
+        given_names=tuple(given_names),
     )
 
 

@@ -74,7 +74,7 @@ def to_unchecked(
     # Without split names everything is in train, and val is drawn from it later.
     splits: dict[Split, dict[str, SourceRows]] = {split: {} for split in SPLITS if split in split_names}
     splits = splits or {"train": {}}
-    for word, name, files in listing.groups([_class(label) for label in listing.labels]):
+    for word, name, files in listing.groups([_class(label) for label in listing.manifest.given_names]):
         splits["train" if word is None else _split(word)][name] = files
     for missing in listing.empty:
         if missing.label:
@@ -147,7 +147,8 @@ def _refuse_repeated_names(source: str, images: ListedImages) -> None:
     if twice is None:
         return
     again, first = twice
-    one, two = ((images.splits[images.split[row]], images.labels[images.label[row]]) for row in (first, again))
+    names = images.manifest.given_names
+    one, two = ((images.splits[images.split[row]], names[images.given[row]]) for row in (first, again))
     if one[0] != two[0]:
         where = f"in two splits of {source}, {one[0]} and {two[0]}"
         step = "keep it in one: what was trained on must not be used to evaluate."

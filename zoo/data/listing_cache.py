@@ -5,6 +5,7 @@ change (`ctime`). So a folder whose times, number and device are as before holds
 only where it is certain; anything else is listed anew:
 
 - The disk is in this machine, with times of its clock: a server on the network has a clock and a cache of its own.
+- The time has a fraction of a second. Images of disks that are built to be reproduced have one whole second everywhere.
 - The folder was last changed some seconds before it was listed: a clock that is coarse gives the same time twice.
 - Nothing in the folder is a link: what it leads to changes elsewhere.
 - The folder may be read now, as by listing it.
@@ -39,8 +40,8 @@ MOST = 16
 SETTLED = 3.0
 """Seconds that a folder must have stayed as it is before it is listed: the coarsest clock of a disk counts two."""
 _FORMAT = "1"
-_LOCAL = frozenset(("btrfs", "ext2", "ext3", "ext4", "f2fs", "jfs", "overlay", "tmpfs", "xfs", "zfs"))
-"""File systems of this machine that keep the time of the last change of a folder. Of any other nothing is kept."""
+_LOCAL = frozenset(("btrfs", "ext4", "f2fs", "jfs", "tmpfs", "xfs", "zfs"))
+"""File systems of this machine that keep the exact time of the last change of a folder. Of others nothing is kept."""
 _KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
@@ -67,7 +68,7 @@ class ListingCache:
         self._path = cache_folder() / LISTINGS / f"{name}-{digest}.safetensors"
         self._facts = {"format": _FORMAT, "folder": ascii(real), "images": " ".join(IMAGE_SUFFIXES)}
         self._kept = _read(self._path, self._facts)
-        self._local = _local_devices()
+        self._local = local_devices()
         self._stamps: dict[str, str] = {}
         self.listed_anew = 0
         """How many folders were listed on the disk."""
@@ -107,7 +108,7 @@ class ListingCache:
             found = os.stat(folder)  # noqa: PTH116 - for every folder of many
         except OSError:
             return ""
-        if found.st_dev not in self._local:
+        if found.st_dev not in self._local or found.st_ctime_ns % 10**9 == 0:
             return ""
         return f"{found.st_mtime_ns} {found.st_ctime_ns} {found.st_dev} {found.st_ino}"
 
@@ -229,7 +230,7 @@ def _modified(path: Path) -> float:
         return 0.0
 
 
-def _local_devices() -> frozenset[int]:
+def local_devices() -> frozenset[int]:
     """The devices of file systems that are relied upon, as Linux names them; nothing on other systems."""
     found: dict[int, bool] = {}
     try:

@@ -44,6 +44,10 @@ class ImageManifest:
     """Row -> the file of an image for which neither holds, such as one whose name on the disk is not UTF-8."""
     readers: Sequence[Reader | None] | None = None
     """What reads each image that has no file of its own; None: every image is a file."""
+    given: NDArray[np.int32] | None = None
+    """`given[N]`: which of `given_names` is the label that the data gave each image; None: no label is known."""
+    given_names: tuple[str, ...] = ()
+    """The labels as the data write them."""
 
     @classmethod
     def of_names(cls, names: Iterable[str], place: Path = Path()) -> Self:
@@ -124,7 +128,8 @@ class ImageRows(ImageFiles):
         manifest: The images.
         rows: `rows[n]` of the manifest, in the order of this view.
         labels: `labels[n]`: the index of each image's class.
-        classes: Names of the classes. Empty: the images have no name of a label.
+        classes: The class that each of the manifest's `given_names` means, or, where no label was given, the names of
+            the classes by their index. Empty: the images have no name of a label.
         """
         self.manifest = manifest
         self.rows: NDArray[np.integer] = rows.astype(np.int32 if len(manifest) <= _INT32 else np.int64, copy=False)
@@ -143,9 +148,10 @@ class ImageRows(ImageFiles):
     def __getitem__(self, index: int | slice) -> ImageFile | ImageRows:
         if isinstance(index, slice):
             return self.at(index)
-        label = int(self.label_of[index])
-        file = self.manifest.at(int(self.rows[index]))
-        return ImageFile(file.path, file.relative, label, file.reader, self._named(label))
+        row, label = int(self.rows[index]), int(self.label_of[index])
+        file = self.manifest.at(row)
+        given = label if self.manifest.given is None else self.manifest.given[row]
+        return ImageFile(file.path, file.relative, label, file.reader, self.classes[given] if self.classes else "")
 
     def __iter__(self) -> Iterator[ImageFile]:
         return self._made(self.rows, self.label_of)
@@ -186,11 +192,11 @@ class ImageRows(ImageFiles):
         return self.at(np.fromiter((name not in names for name in self.names()), np.bool_, len(self)))
 
     def _made(self, rows: NDArray[np.integer], labels: NDArray[np.integer]) -> Iterator[ImageFile]:
-        for file, label in zip(self.manifest.located(rows), integers(labels), strict=True):
-            yield ImageFile(file.path, file.relative, label, file.reader, self._named(label))
-
-    def _named(self, label: int) -> str:
-        return self.classes[label] if self.classes else ""
+        # Not by its label: that every image has the label that was given is what the proof looks at.
+        given = labels if self.manifest.given is None else self.manifest.given[rows]
+        files = zip(self.manifest.located(rows), integers(labels), integers(given), strict=True)
+        for file, label, code in files:
+            yield ImageFile(file.path, file.relative, label, file.reader, self.classes[code] if self.classes else "")
 
 
 def no_images(manifest: ImageManifest) -> SourceRows:
@@ -202,13 +208,20 @@ def labelled(manifest: ImageManifest, parts: Sequence[SourceRows | None], classe
     """The images of every class, `parts[classes]`, one class after the other. None: there are none of this class."""
     rows = [part.rows if part is not None else np.zeros(0, np.int64) for part in parts]
     labels = np.repeat(np.arange(len(classes), dtype=np.int32), [len(part) for part in rows])
-    return ImageRows(manifest, np.concatenate([*rows, np.zeros(0, np.int64)]), labels, classes)
+    names = classes
+    if manifest.given is not None:
+        meant = dict.fromkeys(range(len(manifest.given_names)), "")
+        for name, of_class in zip(classes, rows, strict=True):
+            meant |= dict.fromkeys(np.unique(manifest.given[of_class]).tolist(), name)
+        names = tuple(meant.values())
+    return ImageRows(manifest, np.concatenate([*rows, np.zeros(0, np.int64)]), labels, names)
 
 
 def by_label(first: ImageRows, second: ImageRows) -> ImageRows:
     """Two views of one manifest as one, in the order of the labels; within a label, the first view comes first."""
     rows, labels = (np.concatenate([getattr(part, key) for part in (first, second)]) for key in ("rows", "label_of"))
-    return ImageRows(first.manifest, rows, labels, first.classes).at(np.argsort(labels, kind="stable"))
+    classes = tuple(one or other for one, other in zip(first.classes, second.classes, strict=True))
+    return ImageRows(first.manifest, rows, labels, classes).at(np.argsort(labels, kind="stable"))
 
 
 def chosen(files: Sequence[ImageFile], mask: NDArray[np.bool_]) -> Sequence[ImageFile]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from zoo.data.check.similar import similar_images
-from zoo.data.dataset import Dataset, ImageFile
+from zoo.data.dataset import Dataset, ImageFile, labels_of, names_of
 from zoo.errors import DataError, OptionError, Refused
 from zoo.events import Progress, Report
 from zoo.planning.request import CLOSED_FORM_RECIPE, Request
@@ -99,7 +99,7 @@ def plan_folds(dataset: Dataset, request: Request, report: Report, *, workers: i
         report(Progress(task="compare hashes", done=done, total=total, unit="hashes"))
 
     groups = similar_images(files, workers=workers, progress=progress, compared=compared)
-    folds = make_folds([file.label for file in files], groups, most=request.folds, seed=request.seed)
+    folds = make_folds(list(labels_of(files)), groups, most=request.folds, seed=request.seed)
     _refuse_what_is_never_seen(dataset, files, folds, groups)
     _refuse_fewer(folds, request.folds, files, groups, dataset.classes)
     sizes = Counter(groups)
@@ -116,7 +116,7 @@ def plan_folds(dataset: Dataset, request: Request, report: Report, *, workers: i
 
 
 def _digest(files: Sequence[ImageFile], folds: Folds) -> str:
-    lines = (f"{file.relative}\0{fold}\n" for file, fold in zip(files, folds.of_rows, strict=True))
+    lines = (f"{name}\0{fold}\n" for name, fold in zip(names_of(files), folds.of_rows, strict=True))
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
@@ -124,8 +124,11 @@ def _refuse_what_is_never_seen(
     dataset: Dataset, files: Sequence[ImageFile], folds: Folds, groups: Sequence[int]
 ) -> None:
     """Every class needs an image in the training part of every fold, and every image a fold that holds it out."""
+    rows_of: list[list[int]] = [[] for _ in dataset.classes]
+    for row, label in enumerate(labels_of(files)):
+        rows_of[label].append(row)
     for label, name in enumerate(dataset.classes):
-        rows = [row for row, file in enumerate(files) if file.label == label]
+        rows = rows_of[label]
         outside = {folds.of_rows[row] for row in rows}
         if len(outside) > 1 and -1 not in outside:
             continue
@@ -144,7 +147,7 @@ def _refuse_fewer(
 ) -> None:
     if folds.count == asked:
         return
-    largest, images = Counter(file.label for file in files).most_common(1)[0]
+    largest, images = Counter(labels_of(files)).most_common(1)[0]
     different = len({group for file, group in zip(files, groups, strict=True) if file.label == largest})
     apart = f", {different} of them different pictures" if different < images else ""
     raise OptionError(

@@ -78,7 +78,7 @@ def set_random_state(state: Mapping[str, Tensor], device: torch.device) -> None:
         torch.cuda.set_rng_state(state["cuda"], device)
 
 
-def _balanced(labels: Sequence[int], generator: random.Random) -> list[int]:
+def _balanced(labels: Sequence[int], generator: random.Random) -> Sequence[int]:
     """Draw every class equally often. Where that leaves a remainder, some classes drawn by lot get one image more."""
     members: dict[int, list[int]] = {}
     for index, label in enumerate(labels):

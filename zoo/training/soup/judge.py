@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from zoo.data.dataset import Dataset
+from zoo.data.dataset import Dataset, names_of
 from zoo.data.store import ImageStore
 from zoo.evaluation import inference
 from zoo.evaluation.metrics import Scores, score
@@ -76,7 +76,7 @@ class Judge:
 
     def evaluated(self, split: Split, logits: Tensor) -> EvaluatedSplit:
         """Return a split with its logits[N, classes]."""
-        names = tuple(file.relative for file in self.dataset.splits[split])
+        names = tuple(names_of(self.dataset.splits[split]))
         return EvaluatedSplit(split=split, files=names, logits=logits, targets=self.targets(split))
 
     def batch_norms_apart(self, files: Sequence[Path]) -> int:
