@@ -16,7 +16,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -115,9 +115,9 @@ def _listed(images: int) -> ListedImages:
             for row, code in enumerate(label[start : start + _AT_ONCE].tolist(), start):
                 yield f"{classes[code]}/{classes[code]}_{row}.JPEG"
 
-    manifest = ImageManifest.of_names(names(), Path("images"))
-    nothing = np.zeros(images, np.int32)
-    return ListedImages(manifest=manifest, splits=(None,), split=nothing, labels=classes, label=label)
+    named = ImageManifest.of_names(names(), Path("images"))
+    manifest = replace(named, given=label, given_names=classes)
+    return ListedImages(manifest=manifest, splits=(None,), split=np.zeros(images, np.int32))
 
 
 def _unchecked(listed: ListedImages) -> UncheckedData:
