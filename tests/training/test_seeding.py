@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections import Counter
 from itertools import chain
 from pathlib import Path
@@ -302,3 +303,11 @@ def test_sampling_for_a_closed_form_head_is_refused(shapes: Path, tmp_path: Path
     done = zoo_inside("plan", *ON_COMMAND, "--head", "prototype", "--recipe", recipe, "--data", shapes)
     assert done.returncode == 2
     assert "stages[0].sampling: would do nothing, this head is fitted in closed form" in done.stderr
+
+
+def test_the_order_of_an_epoch_is_that_of_a_shuffled_list_whatever_holds_it() -> None:
+    """Another order is another model: it is what earlier runs drew."""
+    order = list(range(1000))
+    random.Random("order/7/head/3").shuffle(order)
+    batches = seeding.epoch_batches("shuffled", [0] * 1000, 64, key=seeding.epoch_key(7, "head", 3))
+    assert list(chain.from_iterable(batches)) == order

@@ -111,4 +111,7 @@ def similar_groups(files: Sequence[ImageFile], report: Report, *, workers: int |
     def progress(done: int, total: int) -> None:
         report(Progress(task="compare images", done=done, total=total))
 
-    return similar_images(files, workers=workers, progress=progress)
+    def compared(done: int, total: int) -> None:
+        report(Progress(task="compare hashes", done=done, total=total, unit="hashes"))
+
+    return similar_images(files, workers=workers, progress=progress, compared=compared)

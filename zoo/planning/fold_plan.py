@@ -95,7 +95,10 @@ def plan_folds(dataset: Dataset, request: Request, report: Report, *, workers: i
     def progress(done: int, total: int) -> None:
         report(Progress(task="compare images", done=done, total=total))
 
-    groups = similar_images(files, workers=workers, progress=progress)
+    def compared(done: int, total: int) -> None:
+        report(Progress(task="compare hashes", done=done, total=total, unit="hashes"))
+
+    groups = similar_images(files, workers=workers, progress=progress, compared=compared)
     folds = make_folds(list(labels_of(files)), groups, most=request.folds, seed=request.seed)
     _refuse_what_is_never_seen(dataset, files, folds, groups)
     _refuse_fewer(folds, request.folds, files, groups, dataset.classes)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 
@@ -56,7 +57,8 @@ def epoch_batches(sampling: Sampling, labels: Sequence[int], size: int, *, key: 
 
 def shuffled_batches(count: int, size: int, *, key: str) -> list[Sequence[int]]:
     """Return the indices 0 to count - 1, shuffled by the key, in batches of the lengths that `batch_sizes` gives."""
-    order = list(range(count))
+    # Numbers side by side: of ten million, a list's are all over the memory, which takes twice as long to shuffle.
+    order = array("q", range(count))
     random.Random(f"order/{key}").shuffle(order)
     return _batches(order, size)
 
@@ -76,18 +78,16 @@ def set_random_state(state: Mapping[str, Tensor], device: torch.device) -> None:
         torch.cuda.set_rng_state(state["cuda"], device)
 
 
-def _balanced(labels: Sequence[int], generator: random.Random) -> list[int]:
+def _balanced(labels: Sequence[int], generator: random.Random) -> Sequence[int]:
     """Draw every class equally often. Where that leaves a remainder, some classes drawn by lot get one image more."""
     members: dict[int, list[int]] = {}
     for index, label in enumerate(labels):
         members.setdefault(label, []).append(index)
     per_class, rest = divmod(len(labels), len(members))
     one_more = set(generator.sample(sorted(members), rest))
-    order = [
-        index
-        for label in sorted(members)
-        for index in islice(_cycles(members[label], generator), per_class + (label in one_more))
-    ]
+    order = array("q")
+    for label in sorted(members):
+        order.extend(islice(_cycles(members[label], generator), per_class + (label in one_more)))
     generator.shuffle(order)
     return order
 

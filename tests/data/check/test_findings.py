@@ -16,7 +16,7 @@ import pytest
 import zoo
 from PIL import ExifTags, Image
 from tests.conftest import Zoo
-from zoo.data.check.duplicates import fingerprint, nearest_earlier, nearest_in
+from zoo.data.check.duplicates import fingerprint
 from zoo.data.check.report import DataReport, Finding
 from zoo.data.check.shortcut import find_shortcuts
 from zoo.errors import DataError, OptionError
@@ -376,18 +376,6 @@ def test_the_number_of_threads_changes_nothing(data: Path) -> None:
     copy(data, "train/ant/0.jpg", "val/ant/x.jpg")
     cut(data, "train/bee/3.jpg")
     assert zoo.check_data(data, workers=1) == zoo.check_data(data, workers=5)
-
-
-def test_near_hashes_are_found_as_by_comparing_each_with_each() -> None:
-    generator = random.Random(0)
-    hashes = [generator.getrandbits(64) for _ in range(60)]
-    hashes += [value ^ (1 << generator.randrange(64)) for value in hashes[:20]]
-    indices, distances = nearest_earlier(hashes)
-    for at in range(1, len(hashes)):
-        apart = [(hashes[at] ^ value).bit_count() for value in hashes[:at]]
-        assert distances[at] == min(apart) and indices[at] == apart.index(min(apart))
-    indices, distances = nearest_in(hashes[60:], hashes[:60])
-    assert indices.tolist() == list(range(20)) and distances.tolist() == [1] * 20
 
 
 def test_flat_pictures_have_no_fingerprint() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from zoo.data.check.duplicates import ALIKE
+from zoo.data.check.bands import ALIKE
 from zoo.data.check.similar import joined_groups, similar_images
 from zoo.data.folder import read_folder
 from zoo.data.sample import sample_image

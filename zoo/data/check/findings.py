@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
 from zoo.data.check import file_findings
 from zoo.data.check.duplicates import (
-    ALIKE,
     Copy,
+    Progressed,
     across_splits,
     copies,
     nearest_earlier,
@@ -30,15 +33,15 @@ _Hashed = tuple[Split, ImageFile, FileFacts]
 """An image that has a perceptual hash."""
 
 
-def find_all(survey: Survey) -> tuple[Finding, ...]:
-    """All findings of a data set, faults first."""
+def find_all(survey: Survey, compared: Progressed | None = None) -> tuple[Finding, ...]:
+    """All findings of a data set, faults first. `compared` is called while perceptual hashes are compared."""
     kinds: tuple[Callable[[Survey], Iterator[Finding]], ...] = (
         file_findings.unreadable,
         file_findings.lost_values,
         _classes_without_images,
         _copies,
         _shortcuts,
-        _near_copies,
+        lambda survey: _near_copies(survey, compared),
         file_findings.wrong_extensions,
         file_findings.not_used,
         file_findings.hidden,
@@ -107,7 +110,7 @@ def _copies(survey: Survey) -> Iterator[Finding]:
         )
 
 
-def _near_copies(survey: Survey) -> Iterator[Finding]:
+def _near_copies(survey: Survey, compared: Progressed | None) -> Iterator[Finding]:
     """Pairs of each image and the one most like it; exact copies have findings of their own."""
     across, within = [], []
     earlier: list[_Hashed] = []
@@ -115,9 +118,9 @@ def _near_copies(survey: Survey) -> Iterator[Finding]:
         images = _hashed(survey, split)
         hashes = [_hash(facts) for _, _, facts in images]
         if earlier and images:
-            nearest = nearest_in(hashes, [_hash(facts) for _, _, facts in earlier])
+            nearest = nearest_in(hashes, [_hash(facts) for _, _, facts in earlier], compared)
             across += [_pair(survey, earlier[other], images[at], bits) for at, other, bits in _alike(*nearest)]
-        nearest = nearest_earlier(hashes)
+        nearest = nearest_earlier(hashes, compared)
         within += [_pair(survey, images[other], images[at], bits) for at, other, bits in _alike(*nearest)]
         earlier += images
     if across := [case for case in across if case is not None]:
@@ -226,11 +229,10 @@ def _hash(facts: FileFacts) -> int:
     return facts.fingerprint or 0
 
 
-def _alike(indices: Iterable[int], distances: Iterable[int]) -> Iterator[tuple[int, int, int]]:
+def _alike(indices: NDArray[np.int64], distances: NDArray[np.int64]) -> Iterator[tuple[int, int, int]]:
     """Yield (image, the one most like it, differing bits) for near-duplicates."""
-    for at, (index, distance) in enumerate(zip(indices, distances, strict=True)):
-        if index >= 0 and distance <= ALIKE:
-            yield at, int(index), int(distance)
+    for at in np.flatnonzero(indices >= 0).tolist():
+        yield at, int(indices[at]), int(distances[at])
 
 
 def _pair(survey: Survey, one: _Hashed, other: _Hashed, bits: int) -> Case | None:

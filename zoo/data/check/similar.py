@@ -5,23 +5,25 @@ Groups of them must not be divided: a probe that was fitted to one of two frames
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from zoo.data.check.duplicates import ALIKE
+from zoo.data.check.bands import QUICK, near_pairs
 from zoo.data.check.facts import read_facts
 from zoo.data.dataset import ImageFile
 from zoo.data.prefetch import prefetch, resolve_workers
 
-_BLOCK = 1 << 22
-"""Pairs of hashes that are compared at a time: 32 MiB of differences."""
-
 
 def similar_images(
-    files: Sequence[ImageFile], *, workers: int | None = None, progress: Callable[[int, int], None]
+    files: Sequence[ImageFile],
+    *,
+    workers: int | None = None,
+    progress: Callable[[int, int], None],
+    compared: Callable[[int, int], None] | None = None,
 ) -> tuple[int, ...]:
     """Return a number for each file, the same for files whose pictures are alike.
 
@@ -31,10 +33,11 @@ def similar_images(
     Args:
         files: Each is opened once.
         workers: Number of threads. None: one per core, at most eight.
-        progress: Called with (done, total).
+        progress: Called with (done, total) while files are opened.
+        compared: Called with (done, total) while their hashes are compared, if these are many.
     """
     looks = looks_of(files, workers=workers, progress=progress)
-    return joined_groups([each.pixels for each in looks], [each.hash for each in looks])
+    return joined_groups([each.pixels for each in looks], [each.hash for each in looks], compared)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,48 +63,68 @@ def looks_of(
     return found
 
 
-def joined_groups(pixels: Sequence[str], hashes: Sequence[int | None]) -> tuple[int, ...]:
+def joined_groups(
+    pixels: Sequence[str], hashes: Sequence[int | None], progress: Callable[[int, int], None] | None = None
+) -> tuple[int, ...]:
     """Return the number of the group of each picture, counted from 0 in the order of their first pictures.
 
     Args:
         pixels: A digest of each picture's pixels; empty where it has none.
         hashes: Its perceptual hash, 64 bits; None where it has none.
+        progress: Called with (hashes compared with all others, different hashes); not for so few that it takes no
+            time.
     """
-    parents = list(range(len(pixels)))
-
-    def root(member: int) -> int:
-        while parents[member] != member:
-            parents[member] = member = parents[parents[member]]
-        return member
-
-    for pairs in (_same(pixels), _same(hashes), _alike(hashes)):
-        for one, other in pairs:
-            low, high = sorted((root(one), root(other)))
-            parents[high] = low
-    numbers: dict[int, int] = {}
-    return tuple(numbers.setdefault(root(member), len(numbers)) for member in range(len(parents)))
+    seen: dict[str, int] = {}
+    # A text that is empty is no digest, so it is the first of its kind everywhere.
+    firsts = [seen.setdefault(text, row) if text else row for row, text in enumerate(pixels)]
+    rows = [row for row, value in enumerate(hashes) if value is not None]
+    values = np.array([value for value in hashes if value is not None], np.uint64)
+    groups = Groups(len(firsts))
+    groups.join(np.arange(len(firsts)), np.array(firsts, np.int64))
+    join_alike(groups, np.array(rows, np.int64), values, progress)
+    return tuple(groups.numbers().tolist())
 
 
-def _same(values: Sequence[str | int | None]) -> Iterator[tuple[int, int]]:
-    """Yield (first, index) for all that have the same value; an empty text or None is no value."""
-    first: dict[str | int, int] = {}
-    for index, value in enumerate(values):
-        if value not in ("", None):
-            yield first.setdefault(value, index), index
+def join_alike(
+    groups: Groups,
+    rows: NDArray[np.int64],
+    hashes: NDArray[np.uint64],
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Join all rows whose hashes differ in at most `ALIKE` bits: `hashes[P]` of the rows `rows[P]`."""
+    values, firsts, places = np.unique(hashes, return_index=True, return_inverse=True)
+    groups.join(rows, rows[firsts[places]])
+    for done, one, other in near_pairs(values):
+        groups.join(rows[firsts[one]], rows[firsts[other]])
+        if progress is not None and len(values) > QUICK:
+            progress(done, len(values))
 
 
-def _alike(hashes: Sequence[int | None]) -> Iterator[tuple[int, int]]:
-    """Yield (earlier, later) for all pairs of different hashes that differ in few bits, by the first that has each."""
-    firsts: dict[int, int] = {}
-    for index, value in enumerate(hashes):
-        if value is not None:
-            firsts.setdefault(value, index)
-    known = list(firsts.values())
-    values = np.array([hashes[index] for index in known], np.uint64)
-    size = max(1, _BLOCK // max(1, len(values)))
-    for start in range(0, len(values), size):
-        stop = min(start + size, len(values))
-        near = np.bitwise_count(values[start:stop, None] ^ values[None, :stop]) <= ALIKE
-        for row, column in zip(*near.nonzero(), strict=True):
-            if column < row + start:
-                yield known[int(column)], known[int(row) + start]
+class Groups:
+    """Rows that are joined pair by pair; what is joined to the same row is one group."""
+
+    def __init__(self, count: int) -> None:
+        self._parents = np.arange(count)
+
+    def join(self, one: NDArray[np.int64], other: NDArray[np.int64]) -> None:
+        """Join row `one[i]` and row `other[i]`, for every i."""
+        while (apart := one != other).any():
+            one, other = self._roots(one[apart]), self._roots(other[apart])
+            # Of several that a root should be joined to it takes the least, and the others come again. A root's parent
+            # is never greater than itself, so there are no circles.
+            np.minimum.at(self._parents, np.maximum(one, other), np.minimum(one, other))
+
+    def numbers(self) -> NDArray[np.int64]:
+        """Return the number of each row's group, counted from 0 in the order of their first rows."""
+        roots = self._roots(np.arange(len(self._parents)))
+        # The root is the first row of its group.
+        is_first = roots == np.arange(len(roots))
+        return (np.cumsum(is_first) - 1)[roots]
+
+    def _roots(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        roots = rows
+        # Each look shortens the ways to the roots, so that a chain of N rows takes log N looks.
+        while not np.array_equal(above := self._parents[parents := self._parents[roots]], parents):
+            self._parents[roots] = roots = above
+        self._parents[rows] = parents
+        return parents

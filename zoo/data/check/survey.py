@@ -38,6 +38,9 @@ def check(path: Path, *, seed: int, workers: int | None, report: Report, registr
     def progress(done: int, total: int) -> None:
         report(Progress(task="check", done=done, total=total))
 
+    def compared(done: int, total: int) -> None:
+        report(Progress(task="compare hashes", done=done, total=total, unit="hashes"))
+
     threads = resolve_workers(workers)
     location = find_data(path, registry, report)
     data = read_unchecked(location, report=report)
@@ -50,7 +53,7 @@ def check(path: Path, *, seed: int, workers: int | None, report: Report, registr
         split_note=result.split_note,
         notes=result.notes,
         passed_over=dict(Counter(skipped.reason for skipped in result.passed_over)),
-        findings=find_all(result),
+        findings=find_all(result, compared),
     )
 
 
