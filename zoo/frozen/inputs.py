@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Protocol
 from weakref import WeakKeyDictionary
 
+import torch
 from torch import Tensor
 
 from zoo.data.dataset import ImageFile
+from zoo.data.prefetch import prefetch
 from zoo.data.store import ImageStore
 from zoo.evaluation import inference
 from zoo.evaluation.out_of_memory import MicroBatches
+from zoo.frozen.decision import WINDOW
+from zoo.frozen.windows import WindowedOrder
 from zoo.model.cut import Cut
 from zoo.model.model import ZooModel
 from zoo.specs.plan import StagePlan
@@ -63,7 +68,9 @@ class CachedInputs:
     def train_batches(self, order: Sequence[Sequence[int]], key: str, epoch: int, begin: int = 0) -> Iterator[Tensor]:
         """Yield cached rows[B, ...] of the epoch's view, as `Inputs` says."""
         view = self.views[(epoch - 1) % len(self.views)]
-        return (view.rows(indices) for indices in order[begin:])
+        if view.in_memory:
+            return (view.rows(order[number]) for number in range(begin, len(order)))
+        return _read_ahead(view, order, begin)
 
     def features(self, model: ZooModel, batch: Tensor) -> Tensor:
         cut = self._cut_of(model)
@@ -111,3 +118,33 @@ class ImageInputs:
         return inference.logits_of_files(
             model, self.store, self.val, micro_batches=self.micro_batches, progress=self.progress
         )
+
+
+def _read_ahead(table: Table, order: Sequence[Sequence[int]], begin: int) -> Iterator[Tensor]:
+    """Yield the rows[B, ...] of each batch, from number `begin` on. Many batches are read at a time, file by file.
+
+    While some are trained on, the next ones are read: two windows are in memory.
+    """
+
+    def read(numbers: range) -> tuple[list[int], Tensor]:
+        batches = [order[number] for number in numbers]
+        return [*map(len, batches)], table.rows([index for batch in batches for index in batch])
+
+    row = max(1, table.bytes // len(table))
+    parts = order.together(begin) if isinstance(order, WindowedOrder) else _so_many(order, begin, max(1, WINDOW // row))
+    with ThreadPoolExecutor(1, thread_name_prefix="zoo-rows") as pool:
+        for lengths, rows in prefetch(pool, read, parts, ahead=2):
+            # Copied, so that each begins where memory of its own does: kernels may sum in another order elsewhere.
+            yield from (batch.clone() for batch in torch.split(rows, lengths))
+
+
+def _so_many(order: Sequence[Sequence[int]], begin: int, most: int) -> Iterator[range]:
+    """Yield the numbers of batches of `most` rows together, or few more."""
+    first, count = begin, 0
+    for number in range(begin, len(order)):
+        count += len(order[number])
+        if count >= most:
+            yield range(first, number + 1)
+            first, count = number + 1, 0
+    if first < len(order):
+        yield range(first, len(order))

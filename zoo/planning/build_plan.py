@@ -21,7 +21,17 @@ from zoo.planning.warnings import duplicate_warnings, loss_warnings, plan_warnin
 from zoo.registry.names import qualified_name
 from zoo.registry.session import of_session
 from zoo.specs.options import options_to_dict
-from zoo.specs.plan import BackbonePlan, DataPlan, FoldsPlan, GroupPlan, HeadPlan, Plan, StagePlan, WeightsPlan
+from zoo.specs.plan import (
+    BackbonePlan,
+    DataPlan,
+    FoldsPlan,
+    GroupPlan,
+    HeadPlan,
+    Plan,
+    Precision,
+    StagePlan,
+    WeightsPlan,
+)
 from zoo.weights.obtain import Weights, WeightsChoice
 
 CHUNK = 32
@@ -75,7 +85,7 @@ def build_plan(
         recipe_summary=resolved.recipe.summary,
         keep=resolved.recipe.keep,
         choose_by=resolved.recipe.choose_by,
-        stages=_stages(resolved, dataset, choice.kind != "random", cut_fault),
+        stages=_stages(resolved, dataset, choice.kind != "random", cut_fault, measured.compute.precision),
         classes=dataset.classes,
         preprocessing=store.preprocessing.to_dict(),
         data=_data(resolved, dataset, examined.digest),
@@ -120,7 +130,11 @@ def _bytes(backbone: nn.Module) -> int:
 
 
 def _stages(
-    resolved: Resolved, dataset: Dataset, pretrained: bool, cut_fault: Callable[[str], str] | None
+    resolved: Resolved,
+    dataset: Dataset,
+    pretrained: bool,
+    cut_fault: Callable[[str], str] | None,
+    precision: Precision,
 ) -> tuple[StagePlan, ...]:
     return tuple(
         plan_stage(
@@ -134,6 +148,7 @@ def _stages(
             device=resolved.device,
             cut_fault=cut_fault,
             asked=resolved.gradient_asked.get(stage.name, ""),
+            precision=precision,
         )
         for stage, selection in zip(resolved.recipe.stages, resolved.selections, strict=True)
     )
