@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import json
+import random
+import tarfile
+from io import BytesIO
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import zoo
+from pyarrow import parquet
 from tests.conftest import Zoo
+from tests.packing import write_tar
+from zoo.data.sample import sample_image
+from zoo.errors import Refused
 from zoo.events import Event, Progress
+
+from zoo_sources.row_groups import StoredImage
+from zoo_sources.tar import TarMember
 
 TINY: dict[str, Any] = {
     "backbone": "timm/test_resnet", "weights": "random", "recipe": "head_only", "batch_size": 5, "epochs": 3
@@ -127,3 +139,58 @@ def test_the_plan_says_in_which_order_rows_are_read(
     monkeypatch.setenv("ZOO_STREAM_ABOVE", "plenty")
     refused = zoo_inside(*usual)
     assert refused.returncode == 2 and "ZOO_STREAM_ABOVE is 'plenty', which is not a size" in refused.stderr
+
+
+def shuffled_shards(kind: str, folder: Path) -> Path:
+    """The same small set, its images in a tar file or a Parquet table as shards have them: classes mixed."""
+    images: list[tuple[str, str, str, bytes]] = []
+    for split, count in (("train", 12), ("val", 6)):
+        for index, name in enumerate(("red", "green", "blue")):
+            for number in range(count):
+                content = BytesIO()
+                sample_image(index, 3, split, number).save(content, "JPEG", quality=90)
+                images.append((split, name, f"{number}.jpg", content.getvalue()))
+    random.Random(0).shuffle(images)
+    folder.mkdir()
+    if kind == "tar":
+        return write_tar(folder / "all.tar", {f"{split}/{label}/{name}": data for split, label, name, data in images})
+    splits, labels, names, contents = zip(*images, strict=True)
+    rows = pa.array([{"bytes": data, "path": name} for name, data in zip(names, contents, strict=True)])
+    table = pa.table({"image": rows, "label": list(labels), "split": list(splits)})
+    parquet.write_table(table, folder / "all.parquet", row_group_size=10)
+    return folder / "all.parquet"
+
+
+@pytest.mark.parametrize("kind", ["tar", pytest.param("parquet", marks=pytest.mark.long)])
+def test_shards_are_opened_in_their_order_and_windows_are_runs_of_it(
+    kind: str, tmp_path: Path, streaming: pytest.MonkeyPatch
+) -> None:
+    data, places = shuffled_shards(kind, tmp_path / "data"), list[tuple[str, int, int]]()
+    for reader in (TarMember, StoredImage):
+        whole = reader.__call__
+        streaming.setattr(reader, "__call__", lambda self, whole=whole: (places.append(self.place), whole(self))[1])
+    usual: dict[str, Any] = {**TINY, "workers": 1}
+    in_memory = zoo.finetune(**usual, data=data, out=tmp_path / "memory")
+    opened = places[:54]  # what comes after are pictures of the report
+    assert all(one < other for one, other in pairwise(opened))
+    streaming.setattr("zoo.frozen.outputs.MEMORY_BUDGET", 0)
+    streaming.setenv("ZOO_CACHE_DIR", str(tmp_path / "other"))
+    from_disk = zoo.finetune(**usual, data=data, out=tmp_path / "disk")
+    assert weights_of(from_disk) == weights_of(in_memory) and from_disk.proof == "passed"
+    assert len(stage_of(from_disk)["shards"]) == 64
+
+
+def test_another_order_of_shards_is_no_way_to_go_on(tmp_path: Path, streaming: pytest.MonkeyPatch) -> None:
+    data = shuffled_shards("tar", tmp_path / "data")
+
+    def stop(event: Event) -> None:
+        if isinstance(event, Progress) and event.task == "head":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        zoo.finetune(**TINY, data=data, out=tmp_path / "run", on_event=stop)
+    with tarfile.open(data) as tar:
+        members = {info.name: tar.extractfile(info).read() for info in reversed(tar.getmembers())}  # type: ignore[union-attr]
+    write_tar(data, members)  # the same pictures under the same names
+    with pytest.raises(Refused, match="in the order of their shards, and that is another one"):
+        zoo.resume(tmp_path / "run")

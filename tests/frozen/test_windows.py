@@ -15,7 +15,7 @@ from zoo.frozen.inputs import CachedInputs
 from zoo.frozen.windows import RUN, WindowedOrder
 from zoo.planning.batch_sizes import batch_sizes
 from zoo.storage.feature_cache import CacheKey, FeatureCache
-from zoo.storage.table import Table, block_of
+from zoo.storage.table import ReorderedTable, Table, block_of
 from zoo.training import seeding
 
 
@@ -103,6 +103,17 @@ def test_rows_read_ahead_from_files_are_those_that_are_drawn(
         for batch, indices in zip(found, order[begin:], strict=True):
             assert torch.equal(batch, values[list(indices)]) and batch.is_contiguous()
     assert torch.equal(torch.cat(list(table.chunks(32))), values)
+    # Rows that are stored in another order are asked for by their own numbers.
+    numbers = draw.sample(range(count), count)
+    renumbered = ReorderedTable(table, numbers)
+    own = torch.empty_like(values)
+    own[torch.tensor(numbers)] = values
+    inputs = CachedInputs((renumbered,), table, MicroBatches(32, work="", report=silent, retries=[]))
+    order = WindowedOrder(count, sizes, 300, key="k", stored=inputs.stored)
+    assert sorted(flat(order)) == list(range(count))
+    assert {numbers.index(row) // RUN for row in order[0]} <= {numbers.index(row) // RUN for row in flat(order)[:300]}
+    for batch, indices in zip(inputs.train_batches(order, "k", 1), order, strict=True):
+        assert torch.equal(batch, own[list(indices)])
     # A reader that stops early leaves no thread behind.
     batches = inputs.train_batches(windowed, "k", 1)
     next(batches)

@@ -249,7 +249,8 @@ def _cached(stage: StagePlan) -> str:
     size = f"{text.size(stage.kept_bytes)} cached"
     if stage.kept_as == "bfloat16 where exact":
         size += ", half of it where bfloat16 is exact"
-    return f"{size}; read in windows of {stage.window:,} images, shuffled" if stage.window else size
+    order = ", in runs of the shards' order" if stage.shards else ""
+    return f"{size}; read in windows of {stage.window:,} images, shuffled{order}" if stage.window else size
 
 
 def _batch_norms(stages: Sequence[StagePlan]) -> list[str]:

@@ -21,7 +21,7 @@ from zoo.frozen.windows import WindowedOrder
 from zoo.model.cut import Cut
 from zoo.model.model import ZooModel
 from zoo.specs.plan import StagePlan
-from zoo.storage.table import Table
+from zoo.storage.table import ReorderedTable, Table
 
 
 class Inputs(Protocol):
@@ -30,6 +30,10 @@ class Inputs(Protocol):
     @property
     def chunk(self) -> int:
         """Number of images that go through the model at a time in validation."""
+
+    @property
+    def stored(self) -> Sequence[int] | None:
+        """The training images by number, in the order in which their rows are stored; None: as they are counted."""
 
     def train_batches(self, order: Sequence[Sequence[int]], key: str, epoch: int, begin: int = 0) -> Iterator[Tensor]:
         """Yield one tensor per batch of an epoch: images[B, 3, H, W], or cached rows[B, ...].
@@ -64,6 +68,11 @@ class CachedInputs:
     @property
     def chunk(self) -> int:
         return self.micro_batches.size
+
+    @property
+    def stored(self) -> Sequence[int] | None:
+        view = self.views[0]
+        return view.order if isinstance(view, ReorderedTable) else None
 
     def train_batches(self, order: Sequence[Sequence[int]], key: str, epoch: int, begin: int = 0) -> Iterator[Tensor]:
         """Yield cached rows[B, ...] of the epoch's view, as `Inputs` says."""
@@ -104,6 +113,10 @@ class ImageInputs:
     @property
     def chunk(self) -> int:
         return self.micro_batches.size
+
+    @property
+    def stored(self) -> Sequence[int] | None:
+        return None
 
     def train_batches(self, order: Sequence[Sequence[int]], key: str, epoch: int, begin: int = 0) -> Iterator[Tensor]:
         """Yield images[B, 3, H, W], augmented for the epoch or its view, as `Inputs` says."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from zoo.data.dataset import ImageFile
+from zoo.data.stored_order import stored_order
 from zoo.errors import RunError
 from zoo.evaluation import inference
 from zoo.evaluation.context import ComputeContext, RunContext
@@ -17,14 +19,14 @@ from zoo.events import Note, Progress
 from zoo.frozen.cache_key import Origin, key_of
 from zoo.frozen.decision import MEMORY_BUDGET
 from zoo.frozen.inputs import CachedInputs
-from zoo.frozen.room import NeededRows, no_room, refuse_without_disk, stays_in_memory
+from zoo.frozen.room import NeededRows, no_room, refuse_other_shards, refuse_without_disk, stays_in_memory
 from zoo.model.cut import CannotCut, Cut
 from zoo.model.model import ZooModel
 from zoo.specs.plan import StagePlan
 from zoo.specs.run_result import Check
 from zoo.storage.eviction import CacheRoom
 from zoo.storage.feature_cache import CacheKey, FeatureCache, name_of
-from zoo.storage.table import Block, RowBlock, Table, TablePart, block_of, joined
+from zoo.storage.table import Block, ReorderedTable, RowBlock, Table, TablePart, block_of, joined
 
 BLOCK = 4
 """Number of chunks in a file of the cache: a killed run loses no more than these."""
@@ -57,9 +59,10 @@ class FrozenOutputs:
         Raises RunError where neither memory nor disk has room for them.
         """
         keys = stage.view_keys(self._plan.seed)
+        wanted = (*keys, "as stored") if stage.window else keys
         cut = self._model.cut_before(stage.cut) if stage.inputs == "prefix" else None
         subject = self._subject(cut)
-        if self._last is not None and self._last[:2] == (subject, keys):
+        if self._last is not None and self._last[:2] == (subject, wanted):
             last = self._last[2]
             return CachedInputs(
                 last.views, last.val, last.micro_batches, stage.cut
@@ -68,18 +71,21 @@ class FrozenOutputs:
         self._cache.let_go()
         with self._context.clock.measure("features"):
             kept = self._computed(stage, keys, subject, cut)
-        self._last = subject, keys, kept
+        self._last = subject, wanted, kept
         return kept
 
     def _computed(self, stage: StagePlan, keys: Sequence[str], subject: CacheKey, cut: Cut | None) -> CachedInputs:
         in_memory = stays_in_memory(self._plan, stage, MEMORY_BUDGET)
         val_files = self._context.val
+        no_val = val_files == self._context.train  # as in a run in folds
+        # Images to be judged stay in the order in which the saved classifier will judge them: in chunks of others they
+        # may have other bits.
+        train = _OrderedFiles.of(self._context.train, stored=stage.window > 0 and not no_val)
+        refuse_other_shards(stage, train.order)
 
         def fill(filling: TableFiller) -> tuple[tuple[Table, ...], Table]:
-            views = self._views(stage, keys, filling)
-            if not keys and val_files == self._context.train:  # a run in folds has no val
-                return views, views[0]
-            return views, filling.fill_table(val_files, "of val")
+            views = tuple(train.numbered(table) for table in self._views(stage, keys, filling, train.files))
+            return views, views[0] if no_val and not keys else filling.fill_table(val_files, "of val")
 
         name = stage.settings.name
         (views, val), size = self._filled(
@@ -135,8 +141,10 @@ class FrozenOutputs:
                 return filled, micro_batches.size
             # Memory ran out. Smaller batches give other bits, so all rows are computed again in batches of that size.
 
-    def _views(self, stage: StagePlan, keys: Sequence[str], filling: TableFiller) -> tuple[Table, ...]:
-        train, augment = self._context.train, stage.settings.augment
+    def _views(
+        self, stage: StagePlan, keys: Sequence[str], filling: TableFiller, train: Sequence[ImageFile]
+    ) -> tuple[Table, ...]:
+        augment = stage.settings.augment
         if not keys:
             return (filling.fill_table(train, "of train"),)
         tasks = [f"of train, view {number} of {len(keys)}" for number in range(1, len(keys) + 1)]
@@ -155,6 +163,25 @@ class FrozenOutputs:
             provider=(plan.backbone.distribution, plan.backbone.version),
         )
         return key_of(model, origin) if cut is None else key_of(model, origin, before=cut.before)
+
+
+@dataclass(frozen=True, slots=True)
+class _OrderedFiles:
+    """Files in the order in which their rows are computed and stored."""
+
+    files: Sequence[ImageFile]
+    order: Sequence[int] | None
+    """The numbers that they have in the data set's own order; None where it is that order."""
+
+    @classmethod
+    def of(cls, files: Sequence[ImageFile], *, stored: bool) -> _OrderedFiles:
+        """The files as shards hold them, where that is asked for and known; else as they are."""
+        order = stored_order(files) if stored else None
+        return cls(files if order is None else [files[number] for number in order], order)
+
+    def numbered(self, table: Table) -> Table:
+        """Their rows, counted in the data set's own order."""
+        return table if self.order is None else ReorderedTable(table, self.order)
 
 
 class PartOfOutputs:

@@ -7,11 +7,13 @@ with what is needed, what is there and the next step.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from zoo.errors import OptionError, RunError
+from zoo.data.stored_order import digest_of_order
+from zoo.errors import OptionError, Refused, RunError
 from zoo.specs.plan import Plan, StagePlan
 from zoo.storage.eviction import LIMIT, CacheRoom, at_least
 from zoo.storage.feature_cache import FeatureCache
@@ -80,6 +82,18 @@ def refuse_without_disk(plan: Plan, cache: FeatureCache, budget: int) -> None:
 def stays_in_memory(plan: Plan, stage: StagePlan, budget: int) -> bool:
     """Whether all cached rows of a stage are in memory: there are few, or the head is fitted to all of them at once."""
     return stage.kept_bytes <= budget or plan.head.closed_form or stage.solver == "lbfgs"
+
+
+def refuse_other_shards(stage: StagePlan, order: Sequence[int] | None) -> None:
+    """Refuse a stage whose plan counts on another order of the images in their shards: its windows would be others.
+
+    Raises Refused.
+    """
+    if digest_of_order(order) != stage.shards:
+        raise Refused(
+            f"Stage {stage.settings.name!r} reads its images in the order of their shards, and that is another one "
+            "than when the run was planned.\nNext: put the shards back as they were, or start a new run."
+        )
 
 
 def no_room(stage: str, needed: int, room: CacheRoom, folder: Path, *, prefix: bool) -> RunError:

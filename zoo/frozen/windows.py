@@ -22,7 +22,9 @@ _REMEMBERED = 4
 class WindowedOrder(Sequence[Sequence[int]]):
     """The indices 0 to count - 1, each once, in batches; the key alone decides the order."""
 
-    def __init__(self, count: int, sizes: Sequence[int], window: int, *, key: str) -> None:
+    def __init__(
+        self, count: int, sizes: Sequence[int], window: int, *, key: str, stored: Sequence[int] | None = None
+    ) -> None:
         """Draw the runs of each window.
 
         Args:
@@ -30,6 +32,8 @@ class WindowedOrder(Sequence[Sequence[int]]):
             sizes: The length of each batch; their sum is `count`.
             window: Number of rows that are shuffled together; at least one run of `RUN`.
             key: Names the draws, as that of an epoch.
+            stored: The rows by number in the order in which they lie on the disk, of which runs are made. None: in the
+                order of their numbers.
         """
         if sum(sizes) != count:
             raise ValueError(f"batches of {sum(sizes)} rows in all cannot be made of {count} rows")
@@ -39,6 +43,7 @@ class WindowedOrder(Sequence[Sequence[int]]):
         self._windows = [runs[begin : begin + together] for begin in range(0, len(runs), together)]
         self._count = count
         self._key = key
+        self._stored = range(count) if stored is None else stored
         self._begins = list(accumulate(map(self._rows_in, range(len(self._windows))), initial=0))
         self._bounds = list(accumulate(sizes, initial=0))
         self._drawn: dict[int, list[int]] = {}
@@ -90,7 +95,7 @@ class WindowedOrder(Sequence[Sequence[int]]):
         """The rows of a window, shuffled. The last ones are remembered, for one thread trains and one reads ahead."""
         with self._lock:
             if window not in self._drawn:
-                rows = [row for run in self._windows[window] for row in self._run(run)]
+                rows = [self._stored[place] for run in self._windows[window] for place in self._run(run)]
                 random.Random(f"window {window}/{self._key}").shuffle(rows)
                 while len(self._drawn) >= _REMEMBERED:
                     self._drawn.pop(next(iter(self._drawn)))

@@ -9,6 +9,7 @@ from torch import nn
 import zoo.display.plan  # noqa: F401  (a notebook shows plans by it)
 from zoo.data.dataset import Dataset
 from zoo.data.store import ImageStore
+from zoo.data.stored_order import digest_of_order, stored_order
 from zoo.events import Report
 from zoo.planning.examine import Examined
 from zoo.planning.object_version import backbone_version, head_version
@@ -136,7 +137,7 @@ def _stages(
     cut_fault: Callable[[str], str] | None,
     precision: Precision,
 ) -> tuple[StagePlan, ...]:
-    return tuple(
+    stages = tuple(
         plan_stage(
             stage,
             selection,
@@ -152,6 +153,10 @@ def _stages(
         )
         for stage, selection in zip(resolved.recipe.stages, resolved.selections, strict=True)
     )
+    if "val" not in dataset.splits or not any(stage.window for stage in stages):
+        return stages  # without val, the images to train on are judged, too, in the order that they have
+    shards = digest_of_order(stored_order(dataset.splits["train"]))
+    return tuple(stage.model_copy(update={"shards": shards}) if stage.window else stage for stage in stages)
 
 
 def _head(resolved: Resolved) -> HeadPlan:

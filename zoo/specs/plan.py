@@ -144,6 +144,9 @@ class StagePlan(_PlanPart):
     """Number of training images that an epoch shuffles together, where the cached outputs are read from the disk:
     windows are drawn anew in every epoch, of runs of neighbours, and each image comes once. 0: all are shuffled at
     once."""
+    shards: str = ""
+    """Digest of the order in which shards hold the training images, where runs of neighbours are those of the shards;
+    empty where they are those of the data set's own order."""
     why: str = ""
     """The reason where nothing is cached."""
     batch_norms_frozen: int

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -186,7 +187,7 @@ class TablePart(Table):
 
     def __init__(self, whole: Table, indices: Sequence[int]) -> None:
         self._whole = whole
-        self._indices = tuple(indices)
+        self._indices = array("q", indices)
 
     def __len__(self) -> int:
         return len(self._indices)
@@ -208,6 +209,20 @@ class TablePart(Table):
     def rows(self, indices: Sequence[int]) -> Tensor:
         """rows[len(indices), ...] in the order of the indices, which count the rows of this part."""
         return self._whole.rows([self._indices[index] for index in indices])
+
+
+class ReorderedTable(TablePart):
+    """All rows of a table, which are stored in another order than the one that they are counted in."""
+
+    def __init__(self, whole: Table, order: Sequence[int]) -> None:
+        """Give new numbers to the rows: `order[n]` is the number of the row that is stored as number n."""
+        numbers = array("q", order)
+        at = array("q", bytes(numbers.itemsize * len(numbers)))
+        for place, number in enumerate(numbers):
+            at[number] = place
+        super().__init__(whole, at)
+        self.order = numbers
+        """The number of each row, as they are stored."""
 
 
 def table_of(outputs: Tensor) -> Table:

@@ -40,7 +40,13 @@ def is_seeded(key: str) -> bool:
 
 
 def epoch_batches(
-    sampling: Sampling, labels: Sequence[int], size: int, *, key: str, window: int = 0
+    sampling: Sampling,
+    labels: Sequence[int],
+    size: int,
+    *,
+    key: str,
+    window: int = 0,
+    stored: Sequence[int] | None = None,
 ) -> Sequence[Sequence[int]]:
     """Draw the image indices of one epoch, in batches.
 
@@ -52,9 +58,10 @@ def epoch_batches(
         size: Images in a batch.
         key: As `epoch_key` returns it.
         window: Images that are shuffled together, of a shuffled order that is read from the disk; 0: all.
+        stored: The images by number, as their rows lie on the disk; None: in the order of their numbers.
     """
     if window and sampling == "shuffled":
-        return WindowedOrder(len(labels), batch_sizes(len(labels), size), window, key=f"order/{key}")
+        return WindowedOrder(len(labels), batch_sizes(len(labels), size), window, key=f"order/{key}", stored=stored)
     if sampling == "balanced":
         return _batches(_balanced(labels, random.Random(f"balanced/{key}")), size)
     return shuffled_batches(len(labels), size, key=key)

@@ -109,7 +109,7 @@ def differences(stored: Plan, current: Plan) -> list[str]:
     Ignored are the number of decoding threads, warnings, estimates, the shortlist that chose the backbone, and which
     frozen outputs are cached: in the last a resumed run follows its stored plan, whatever this machine would choose.
     """
-    cached = {"inputs", "cut", "kept_bytes", "kept_as", "window", "why"}
+    cached = {"inputs", "cut", "kept_bytes", "kept_as", "window", "shards", "why"}
     # pydantic's type for `exclude` does not allow for this nesting.
     ignored: Any = {
         "workers": True,

@@ -181,7 +181,8 @@ class StageTrainer:
         self._model.train()
         size = settings.batch_size * settings.accumulate
         labels = self._work.train_targets.tolist()
-        order = seeding.epoch_batches(settings.sampling, labels, size, key=key, window=self._stage.window)
+        window, stored = self._stage.window, self._inputs.stored
+        order = seeding.epoch_batches(settings.sampling, labels, size, key=key, window=window, stored=stored)
         begin = _batches_done(at.images, order)
         batches = self._inputs.train_batches(order, key, at.epoch, begin)
         tick = time.perf_counter()
