@@ -7,6 +7,7 @@ import fcntl
 import hashlib
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from zoo.errors import RunError
 from zoo.storage.eviction import entries
 from zoo.storage.feature_cache import CacheKey, FeatureCache
 from zoo.storage.in_use import RECENT, Hold, NoLocks, unused
@@ -184,6 +186,17 @@ def test_a_folder_that_cannot_be_written_is_read(tmp_path: Path) -> None:
     assert FeatureCache(tmp_path, limit=10**6).read(KEY, "images") is not None
     with unused(tmp_path / KEY.name, 1.0) as free:
         assert not free
+
+
+def test_rows_that_are_removed_while_they_are_trained_on_end_the_run_with_the_way_to_go_on(tmp_path: Path) -> None:
+    cache = FeatureCache(tmp_path, limit=10**6)
+    cache.keep(KEY, "images", block_of(torch.ones(3, 4)))
+    block = cache.stored(KEY, "images")
+    assert block is not None and torch.equal(block.rows.float(), torch.ones(3, 4))
+    cache.let_go()
+    shutil.rmtree(tmp_path / KEY.name)
+    with pytest.raises(RunError, match=r"cannot be read any more(?s:.*)zoo finetune --resume RUN"):
+        _ = block.rows
 
 
 # Killed, and full

@@ -141,12 +141,9 @@ class StagePlan(_PlanPart):
     """The type that they are stored in: `float32`, or `bfloat16 where exact`, which halves them where no bit is lost.
     Empty where nothing is cached, and in plans of versions without it."""
     window: int = 0
-    """Number of training images that an epoch shuffles together, where the cached outputs are read from the disk:
-    windows are drawn anew in every epoch, of runs of neighbours, and each image comes once. 0: all are shuffled at
-    once."""
+    """Number of training images that an epoch shuffles together, in windows of runs of neighbours; 0: all at once."""
     shards: str = ""
-    """Digest of the order in which shards hold the training images, where runs of neighbours are those of the shards;
-    empty where they are those of the data set's own order."""
+    """Digest of the order in which shards hold the training images, where these runs are of that order; else empty."""
     why: str = ""
     """The reason where nothing is cached."""
     batch_norms_frozen: int

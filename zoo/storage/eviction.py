@@ -185,7 +185,9 @@ def cached_items() -> list[CachedItem]:
 
 
 def clear(kinds: Sequence[str] = ("features",)) -> list[CachedItem]:
-    """Remove all items of some kinds, or of `all`. Returns what was removed. A run that uses files keeps them open.
+    """Remove all items of some kinds, or of `all`. Returns what was removed.
+
+    A run that uses files keeps them open; one that reads large features from the disk ends, and can be resumed.
 
     Raises OptionError for an unknown kind, RunError where something cannot be removed.
     """

@@ -45,8 +45,9 @@ PATIENCE, _POLL = 120.0, 0.2
 _SHARE = 16
 """One part in so many of the room that is left is written before the cache folder is looked through again: that takes
 as long as there are files, and other processes write, too."""
-_MAPPED = 1024
-"""Files of large tables that are mapped at a time. A system allows some 65,000 in a process."""
+_MAPPED = 128
+"""Files of large tables that are mapped at a time. A system allows some 65,000 in a process, and each
+counts as memory as long as it is mapped."""
 
 
 @dataclass(frozen=True, slots=True)
