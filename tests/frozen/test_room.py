@@ -12,7 +12,7 @@ import pytest
 import torch
 import zoo
 from zoo.errors import OptionError, RunError
-from zoo.events import Event, Progress
+from zoo.events import Event, Note, Progress
 from zoo.frozen.room import memory_size
 from zoo.storage.feature_cache import CacheKey, FeatureCache
 from zoo.storage.table import block_of
@@ -109,7 +109,9 @@ def test_a_disk_without_room_is_noticed_at_the_beginning_and_costs_rows_in_memor
     from_disk = zoo.resume(tmp_path / "run")
     on_disk.setattr("zoo.frozen.outputs.MEMORY_BUDGET", 1 << 30)
     on_disk.setenv("ZOO_CACHE_DIR", str(full_disk))
-    in_memory = zoo.finetune(**TINY, data=shapes, out=tmp_path / "memory")
+    in_memory = zoo.finetune(**TINY, data=shapes, out=tmp_path / "memory", on_event=events.append)
+    notes = [event.text for event in events if isinstance(event, Note)]
+    assert sum("a later run computes them again" in text for text in notes) == 1
     weights = [(run.path / "model" / "model.safetensors").read_bytes() for run in (from_disk, in_memory)]
     assert weights[0] == weights[1]
 

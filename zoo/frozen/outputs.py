@@ -88,9 +88,8 @@ class FrozenOutputs:
             return views, views[0] if no_val and not keys else filling.fill_table(val_files, "of val")
 
         name = stage.settings.name
-        (views, val), size = self._filled(
-            subject, cut, fill, first=val_files, in_memory=in_memory, of=NeededRows(name, self._rows(keys))
-        )
+        rows = NeededRows(name, self._rows(keys), in_windows=stage.window > 0)
+        (views, val), size = self._filled(subject, cut, fill, first=val_files, in_memory=in_memory, of=rows)
         return CachedInputs(views, val, self._context.micro_batches(size, f"validation {name}"), stage.cut)
 
     def _rows(self, keys: Sequence[str]) -> int:
@@ -226,7 +225,8 @@ class TableFiller:
         self._micro_batches = micro_batches
         self._in_memory = in_memory
         self._size = micro_batches.size
-        self._said = False
+        self._said = self._told = False
+        self._read_block: Callable[[CacheKey, str], RowBlock | None] = cache.read
 
     @property
     def in_smaller_batches(self) -> bool:
@@ -253,19 +253,22 @@ class TableFiller:
         parts = _parts(files, BLOCK * self._size)
         keys = [self._key(part, view) for part in parts]
         self._later = max(0, self._later - len(files))
+        # A row that is drawn from all is read quickest from files that stay mapped, if the system allows for so many.
+        many = len(keys) > _MOST_MAPPED
+        streamed = not self._in_memory and (many or self._of.in_windows)
+        self._read_block = self._cache.stored if many or streamed else self._cache.read
         with self._cache.filling(self._subject, self._waiting):
             blocks = self._read(keys, task)
             missing = [number for number, block in enumerate(blocks) if block is None]
             if missing:
                 self._fill(blocks, parts, keys, missing, task, view)
-        table = Table([block for block in blocks if block is not None], in_memory=self._in_memory)
+        table = Table([block for block in blocks if block is not None], in_memory=not streamed)
         return table.in_one_piece() if self._in_memory and table.bytes <= _ONE_PIECE else table
 
     def _read(self, keys: Sequence[str], task: str) -> list[RowBlock | None]:
         blocks: list[RowBlock | None] = []
-        read = self._cache.read if self._in_memory and len(keys) <= _MOST_MAPPED else self._cache.stored
         for number, key in enumerate(keys, start=1):
-            blocks.append(read(self._subject, key))
+            blocks.append(self._read_block(self._subject, key))
             if blocks[-1] is not None:
                 self._context.report(Progress(task=f"read {task}", done=number, total=len(keys), unit="files"))
         return blocks
@@ -310,11 +313,19 @@ class TableFiller:
         for _ in range(2):  # another process may evict the file in between
             kept = self._cache.keep(self._subject, key, block)
             if self._in_memory:
+                self._tell_unkept(kept)
                 return block
-            stored = self._cache.stored(self._subject, key) if kept else None
+            stored = self._read_block(self._subject, key) if kept else None
             if stored is not None:
                 return stored
         raise self._no_room(self._cache.room(), block.halved().bytes // len(block), len(block) + left)
+
+    def _tell_unkept(self, kept: bool) -> None:
+        """Say once that rows are not there for later runs, unless the cache is switched off."""
+        if not (kept or self._told or self._cache.limit == 0):
+            self._told = True
+            text = f"{self._cache.folder} has no room for these features: a later run computes them again."
+            self._context.report(Note(text=text))
 
     def _outputs(self, files: Sequence[ImageFile], view: tuple[Any, str] | None) -> Iterator[Tensor]:
         store, size = self._context.store, self._size

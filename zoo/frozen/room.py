@@ -33,6 +33,8 @@ class NeededRows:
     """The stage's name; empty where they are of no stage."""
     rows: int = 0
     """How many there are in all tables; 0 where that is not known."""
+    in_windows: bool = False
+    """Whether they are read in windows, so that their files need not stay mapped."""
 
 
 def memory_size() -> int | None:

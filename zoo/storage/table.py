@@ -119,7 +119,8 @@ class Table:
 
         Args:
             blocks: At least one. All are brought into the layout of the first.
-            in_memory: Whether all rows are in memory, and not in files from which they are read when they are used.
+            in_memory: Whether all rows are in memory or in files that stay mapped, and not in files that are opened when
+                rows of them are used.
         """
         order = blocks[0].order
         if in_memory:
@@ -138,7 +139,7 @@ class Table:
 
     @property
     def in_memory(self) -> bool:
-        """Whether all rows are in memory. If not, it is quicker to ask for many at a time."""
+        """Whether all rows are in memory, or mapped. If not, it is quicker to ask for many at a time."""
         return self._in_memory
 
     @property
