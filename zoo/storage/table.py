@@ -119,8 +119,8 @@ class Table:
 
         Args:
             blocks: At least one. All are brought into the layout of the first.
-            in_memory: Whether all rows are in memory or in files that stay mapped, and not in files that are opened when
-                rows of them are used.
+            in_memory: Whether all rows are in memory or in files that stay mapped, and not in files that are opened
+                when rows of them are used.
         """
         order = blocks[0].order
         if in_memory:
