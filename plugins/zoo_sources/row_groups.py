@@ -123,6 +123,11 @@ class StoredImage:
     file: Path | None
     """The image's file, for a row that holds no bytes."""
 
+    @property
+    def place(self) -> tuple[str, int, int]:
+        """Where the bytes lie, so that zoo can read images in that order."""
+        return str(self.group.file), self.group.number, self.row
+
     def __call__(self) -> bytes:
         content = self.column.read(self.group, self.row)
         if content is not None:

@@ -26,6 +26,7 @@ from zoo.data.file_index import FileIndex, Stamp, stamp_of
 from zoo.data.lost_values import Loss
 from zoo.data.prefetch import Done, Item, map_for_model, prefetch
 from zoo.data.spool import Spool, SpoolPlace
+from zoo.data.stored_order import as_stored
 from zoo.errors import DataError
 from zoo.specs.preprocessing import Preprocessing
 from zoo.specs.recipe import Augment
@@ -102,8 +103,9 @@ class ImageStore:
         Returns (digests, faults) by relative path: the SHA-256 of each file, and what is wrong with unreadable ones.
         Where it is called for some files after others, `remember` is left to a call of that method at the end.
         """
-        digests: dict[str, str] = {}
+        digests: dict[str, str] = {file.relative: "" for file in files}
         faults: dict[str, str] = {}
+        files = as_stored(files)
         examined = prefetch(self._pool, self._examine, files, ahead=4 * self.workers)
         for done, (file, (digest, found, stamp)) in enumerate(zip(files, examined, strict=True), start=1):
             digests[file.relative] = self._digests[file.relative] = digest

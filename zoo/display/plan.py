@@ -251,11 +251,19 @@ def _cached_outputs(stage: StagePlan) -> str:
     """Which outputs of frozen groups are cached, or why none are."""
     name = stage.settings.name
     if stage.inputs == "features":
-        return f"{name}: each image goes through the frozen backbone once ({text.size(stage.kept_bytes)} cached)"
+        return f"{name}: each image goes through the frozen backbone once ({_cached(stage)})"
     if stage.inputs == "prefix":
-        size = text.size(stage.kept_bytes)
-        return f"{name}: each image goes through the groups before {stage.cut} once ({size} cached)"
+        return f"{name}: each image goes through the groups before {stage.cut} once ({_cached(stage)})"
     return f"{name}: each image goes through the whole backbone in every epoch: {stage.why}"
+
+
+def _cached(stage: StagePlan) -> str:
+    """How much is cached, and the order in which it is read where that is not one of all images."""
+    size = f"{text.size(stage.kept_bytes)} cached"
+    if stage.kept_as == "bfloat16 where exact":
+        size += ", half of it where bfloat16 is exact"
+    order = ", in runs of the shards' order" if stage.shards else ""
+    return f"{size}; read in windows of {stage.window:,} images, shuffled{order}" if stage.window else size
 
 
 def _batch_norms(stages: Sequence[StagePlan]) -> list[str]:

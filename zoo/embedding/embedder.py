@@ -11,7 +11,7 @@ from zoo.advice.frozen_backbone import named_run
 from zoo.artefact.classifier import Classifier
 from zoo.errors import OptionError, Refused, UnknownName
 from zoo.events import Note, Report
-from zoo.frozen.outputs import Origin, key_of
+from zoo.frozen.cache_key import Origin, key_of
 from zoo.model.build import group_outputs
 from zoo.model.devices import choose_device
 from zoo.model.layers import NoLayers, output_mean

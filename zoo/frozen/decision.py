@@ -12,14 +12,19 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from zoo import text as amounts
 from zoo.errors import first_line
+from zoo.frozen.windows import RUN
 from zoo.model.cut import CannotCut
 from zoo.model.model import HEAD, ZooModel
 from zoo.specs.plan import Source
 from zoo.specs.recipe import Stage
-from zoo.storage.eviction import size_limit
+from zoo.storage.eviction import DEFAULT_LIMIT, LIMIT, at_least, size_limit, size_named
 
 MEMORY_BUDGET = 1 << 30
 """Bytes of cached rows that stay in memory. Larger sets are mapped from the files of the cache folder."""
+STREAM = "ZOO_STREAM_ABOVE"
+"""Names the size of cached rows from which on an epoch shuffles windows of them, instead of all rows at once."""
+WINDOW = 1 << 29
+"""Bytes of the rows that are read and shuffled together. Two windows are in memory: one is read, one trained on."""
 _FLOAT = 4
 # Operations that a machine could do in the time that it takes to write and check, or to read, one byte of cached rows:
 # 1e11 a second against 5 and 0.5 ns a byte on a processor, a hundred times as many on a graphics card. These are fixed
@@ -64,6 +69,27 @@ class Amount:
         return (self.train + self.val) * self.epochs
 
 
+def stream_above() -> int:
+    """The bytes of cached rows above which their order is one of windows, as `ZOO_STREAM_ABOVE` says. Raises
+    OptionError.
+
+    Up to the default, all rows that the cache holds by default, a row is drawn from all: such sets fit into the memory
+    of most machines that have room for them, and what they trained before windows were there stays as it was.
+    """
+    return size_named(STREAM, DEFAULT_LIMIT)
+
+
+def window_of(decision: CacheDecision, amount: Amount, stage: Stage) -> int:
+    """Number of rows of the windows in which an epoch shuffles a stage's cached rows; 0 where it shuffles all at once.
+
+    Balanced sampling draws each row by itself, whatever the size.
+    """
+    if decision.inputs == "images" or stage.sampling != "shuffled" or decision.bytes <= stream_above():
+        return 0
+    row = max(1, decision.bytes // amount.rows)
+    return max(1, WINDOW // (row * RUN)) * RUN
+
+
 def decide_for_head(shape: Sequence[int], amount: Amount, *, in_one_go: bool) -> CacheDecision:
     """Decide for a stage that trains the head alone.
 
@@ -77,7 +103,8 @@ def decide_for_head(shape: Sequence[int], amount: Amount, *, in_one_go: bool) ->
         return CacheDecision(inputs="features", bytes=size)
     return CacheDecision(
         inputs="images",
-        why=f"its features are {amounts.size(size)}, over the cache's limit of {amounts.size(size_limit())}",
+        why=f"its features are {amounts.size(size)}, over the cache's limit of {amounts.size(size_limit())}; "
+        f"{LIMIT}={at_least(size)} would keep them",
     )
 
 
@@ -110,7 +137,10 @@ def decide_for_backbone(
     size = _FLOAT * math.prod(shape) * amount.rows
     if size > max(MEMORY_BUDGET, size_limit()):
         limit = amounts.size(size_limit())
-        why = f"what crosses the cut before {first} is {amounts.size(size)}, over the cache's limit of {limit}"
+        why = (
+            f"what crosses the cut before {first} is {amounts.size(size)}, over the cache's limit of {limit}; "
+            f"{LIMIT}={at_least(size)} would keep it"
+        )
         return CacheDecision(inputs="images", why=why)
     saved = operations * (amount.looks - amount.rows)
     kind = "cpu" if device == "cpu" else "cuda"

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Protocol
 from weakref import WeakKeyDictionary
 
+import torch
 from torch import Tensor
 
 from zoo.data.dataset import ImageFile
+from zoo.data.prefetch import prefetch
 from zoo.data.store import ImageStore
 from zoo.evaluation import inference
 from zoo.evaluation.out_of_memory import MicroBatches
+from zoo.frozen.decision import WINDOW
+from zoo.frozen.windows import WindowedOrder
 from zoo.model.cut import Cut
 from zoo.model.model import ZooModel
 from zoo.specs.plan import StagePlan
-from zoo.storage.table import Table
+from zoo.storage.table import ReorderedTable, Table
 
 
 class Inputs(Protocol):
@@ -25,6 +30,10 @@ class Inputs(Protocol):
     @property
     def chunk(self) -> int:
         """Number of images that go through the model at a time in validation."""
+
+    @property
+    def stored(self) -> Sequence[int] | None:
+        """The training images by number, in the order in which their rows are stored; None: as they are counted."""
 
     def train_batches(self, order: Sequence[Sequence[int]], key: str, epoch: int, begin: int = 0) -> Iterator[Tensor]:
         """Yield one tensor per batch of an epoch: images[B, 3, H, W], or cached rows[B, ...].
@@ -60,10 +69,17 @@ class CachedInputs:
     def chunk(self) -> int:
         return self.micro_batches.size
 
+    @property
+    def stored(self) -> Sequence[int] | None:
+        view = self.views[0]
+        return view.order if isinstance(view, ReorderedTable) else None
+
     def train_batches(self, order: Sequence[Sequence[int]], key: str, epoch: int, begin: int = 0) -> Iterator[Tensor]:
         """Yield cached rows[B, ...] of the epoch's view, as `Inputs` says."""
         view = self.views[(epoch - 1) % len(self.views)]
-        return (view.rows(indices) for indices in order[begin:])
+        if view.in_memory:
+            return (view.rows(order[number]) for number in range(begin, len(order)))
+        return _read_ahead(view, order, begin)
 
     def features(self, model: ZooModel, batch: Tensor) -> Tensor:
         cut = self._cut_of(model)
@@ -98,6 +114,10 @@ class ImageInputs:
     def chunk(self) -> int:
         return self.micro_batches.size
 
+    @property
+    def stored(self) -> Sequence[int] | None:
+        return None
+
     def train_batches(self, order: Sequence[Sequence[int]], key: str, epoch: int, begin: int = 0) -> Iterator[Tensor]:
         """Yield images[B, 3, H, W], augmented for the epoch or its view, as `Inputs` says."""
         key = self.keys[(epoch - 1) % len(self.keys)] if self.keys else key
@@ -111,3 +131,33 @@ class ImageInputs:
         return inference.logits_of_files(
             model, self.store, self.val, micro_batches=self.micro_batches, progress=self.progress
         )
+
+
+def _read_ahead(table: Table, order: Sequence[Sequence[int]], begin: int) -> Iterator[Tensor]:
+    """Yield the rows[B, ...] of each batch, from number `begin` on. Many batches are read at a time, file by file.
+
+    While some are trained on, the next ones are read: two windows are in memory.
+    """
+
+    def read(numbers: range) -> tuple[list[int], Tensor]:
+        batches = [order[number] for number in numbers]
+        return [*map(len, batches)], table.rows([index for batch in batches for index in batch])
+
+    row = max(1, table.bytes // len(table))
+    parts = order.together(begin) if isinstance(order, WindowedOrder) else _so_many(order, begin, max(1, WINDOW // row))
+    with ThreadPoolExecutor(1, thread_name_prefix="zoo-rows") as pool:
+        for lengths, rows in prefetch(pool, read, parts, ahead=2):
+            # Copied, so that each begins where memory of its own does: kernels may sum in another order elsewhere.
+            yield from (batch.clone() for batch in torch.split(rows, lengths))
+
+
+def _so_many(order: Sequence[Sequence[int]], begin: int, most: int) -> Iterator[range]:
+    """Yield the numbers of batches of `most` rows together, or few more."""
+    first, count = begin, 0
+    for number in range(begin, len(order)):
+        count += len(order[number])
+        if count >= most:
+            yield range(first, number + 1)
+            first, count = number + 1, 0
+    if first < len(order):
+        yield range(first, len(order))

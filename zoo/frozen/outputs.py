@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -11,68 +10,32 @@ import torch
 from torch import Tensor
 
 from zoo.data.dataset import ImageFile
+from zoo.data.stored_order import stored_order
 from zoo.errors import RunError
 from zoo.evaluation import inference
 from zoo.evaluation.context import ComputeContext, RunContext
 from zoo.evaluation.out_of_memory import MicroBatches, out_of_memory_as_error
 from zoo.events import Note, Progress
+from zoo.frozen.cache_key import Origin, key_of
 from zoo.frozen.decision import MEMORY_BUDGET
 from zoo.frozen.inputs import CachedInputs
+from zoo.frozen.room import NeededRows, no_room, refuse_other_shards, refuse_without_disk, stays_in_memory
 from zoo.model.cut import CannotCut, Cut
-from zoo.model.devices import machine_facts
 from zoo.model.model import ZooModel
 from zoo.specs.plan import StagePlan
 from zoo.specs.run_result import Check
-from zoo.storage.eviction import LIMIT
+from zoo.storage.eviction import CacheRoom
 from zoo.storage.feature_cache import CacheKey, FeatureCache, name_of
-from zoo.storage.table import Block, Table, TablePart, block_of, joined
-from zoo.storage.tensors import tensor_digest
+from zoo.storage.table import Block, ReorderedTable, RowBlock, Table, TablePart, block_of, joined
 
 BLOCK = 4
 """Number of chunks in a file of the cache: a killed run loses no more than these."""
-_FORMAT = 1
-_VERSIONS = ("zoo-registry", "torch", "torchvision", "timm", "pillow")
 _Filled = TypeVar("_Filled")
 _Name = TypeVar("_Name", bound=str)
 _ONE_PIECE = 256 << 20
 """Largest size, in bytes, of rows that are copied into one tensor."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Origin:
-    """What outputs depend on beside the images and the model's own tensors."""
-
-    backbone: str
-    """Qualified name, with the tag."""
-    weights: str
-    """The tag, `random`, or `file:NAME`."""
-    preprocessing: Mapping[str, Any]
-    precision: str
-    memory_format: str
-    device: str
-    versions: Mapping[str, str]
-    """Distribution -> version."""
-    provider: tuple[str, str]
-    """Distribution and version of the plugin that provides the backbone."""
-
-
-def key_of(model: ZooModel, origin: Origin, *, before: str = "", outputs: str = "") -> CacheKey:
-    """The key of a model's outputs in the cache: its features, what enters the group `before`, or other `outputs`."""
-    return CacheKey(
-        {
-            "format": _FORMAT,
-            "backbone": origin.backbone,
-            "weights": origin.weights,
-            "outputs": f"before {before} ({model.needs})" if before else outputs or _outputs_of(model),
-            "state": state_digest(model, before),
-            "preprocessing": origin.preprocessing,
-            "precision": origin.precision,
-            "memory_format": origin.memory_format,
-            "machine": hashlib.sha256("\n".join(machine_facts(origin.device)).encode()).hexdigest()[:16],
-            "versions": [origin.versions.get(name) for name in _VERSIONS],
-            "provider": list(origin.provider),
-        }
-    )
+_MOST_MAPPED = 30_000
+"""Most files of rows that stay mapped as long as they are used; a system allows some 65,000 in a process."""
 
 
 class FrozenOutputs:
@@ -83,6 +46,7 @@ class FrozenOutputs:
         self._plan = context.plan
         self._model = context.model
         self._cache = FeatureCache()
+        refuse_without_disk(self._plan, self._cache, MEMORY_BUDGET)
         self._last: tuple[CacheKey, tuple[str, ...], CachedInputs] | None = None
 
     def forget(self) -> None:
@@ -95,9 +59,10 @@ class FrozenOutputs:
         Raises RunError where neither memory nor disk has room for them.
         """
         keys = stage.view_keys(self._plan.seed)
+        wanted = (*keys, "as stored") if stage.window else keys
         cut = self._model.cut_before(stage.cut) if stage.inputs == "prefix" else None
         subject = self._subject(cut)
-        if self._last is not None and self._last[:2] == (subject, keys):
+        if self._last is not None and self._last[:2] == (subject, wanted):
             last = self._last[2]
             return CachedInputs(
                 last.views, last.val, last.micro_batches, stage.cut
@@ -106,24 +71,31 @@ class FrozenOutputs:
         self._cache.let_go()
         with self._context.clock.measure("features"):
             kept = self._computed(stage, keys, subject, cut)
-        self._last = subject, keys, kept
+        self._last = subject, wanted, kept
         return kept
 
     def _computed(self, stage: StagePlan, keys: Sequence[str], subject: CacheKey, cut: Cut | None) -> CachedInputs:
-        # A closed form or a solver is fitted to all rows at once.
-        in_memory = stage.kept_bytes <= MEMORY_BUDGET or self._model.closed_form or stage.solver == "lbfgs"
+        in_memory = stays_in_memory(self._plan, stage, MEMORY_BUDGET)
         val_files = self._context.val
+        no_val = val_files == self._context.train  # as in a run in folds
+        # Images to be judged stay in the order in which the saved classifier will judge them: in chunks of others they
+        # may have other bits.
+        train = _OrderedFiles.of(self._context.train, stored=stage.window > 0 and not no_val)
+        refuse_other_shards(stage, train.order)
 
         def fill(filling: TableFiller) -> tuple[tuple[Table, ...], Table]:
-            views = self._views(stage, keys, filling)
-            if not keys and val_files == self._context.train:  # a run in folds has no val
-                return views, views[0]
-            return views, filling.fill_table(val_files, "of val")
+            views = tuple(train.numbered(table) for table in self._views(stage, keys, filling, train.files))
+            return views, views[0] if no_val and not keys else filling.fill_table(val_files, "of val")
 
-        (views, val), size = self._filled(subject, cut, fill, first=val_files, in_memory=in_memory)
-        return CachedInputs(
-            views, val, self._context.micro_batches(size, f"validation {stage.settings.name}"), stage.cut
-        )
+        name = stage.settings.name
+        rows = NeededRows(name, self._rows(keys), in_windows=stage.window > 0)
+        (views, val), size = self._filled(subject, cut, fill, first=val_files, in_memory=in_memory, of=rows)
+        return CachedInputs(views, val, self._context.micro_batches(size, f"validation {name}"), stage.cut)
+
+    def _rows(self, keys: Sequence[str]) -> int:
+        """How many rows a stage has in all its tables."""
+        train, val = self._context.train, self._context.val
+        return max(1, len(keys)) * len(train) + (0 if not keys and val == train else len(val))
 
     def part(self, train: Sequence[int], held_out: Sequence[int]) -> PartOfOutputs:
         """The same for a fit to some of the training images, by number, that is judged on others of them."""
@@ -148,12 +120,13 @@ class FrozenOutputs:
         *,
         first: Sequence[ImageFile],
         in_memory: bool,
+        of: NeededRows = NeededRows(),
     ) -> tuple[_Filled, int]:
         """Fill tables, and again in smaller batches where memory runs out -> (what `fill` gave, size of a batch)."""
         context = self._context
         micro_batches = context.micro_batches(self._plan.chunk, "features")
         while True:
-            filling = TableFiller(context, self._cache, subject, cut, micro_batches, in_memory=in_memory)
+            filling = TableFiller(context, self._cache, subject, cut, micro_batches, in_memory=in_memory, of=of)
             if first and filling.is_stale(first):
                 self._cache.drop(subject)
                 context.report(
@@ -167,8 +140,10 @@ class FrozenOutputs:
                 return filled, micro_batches.size
             # Memory ran out. Smaller batches give other bits, so all rows are computed again in batches of that size.
 
-    def _views(self, stage: StagePlan, keys: Sequence[str], filling: TableFiller) -> tuple[Table, ...]:
-        train, augment = self._context.train, stage.settings.augment
+    def _views(
+        self, stage: StagePlan, keys: Sequence[str], filling: TableFiller, train: Sequence[ImageFile]
+    ) -> tuple[Table, ...]:
+        augment = stage.settings.augment
         if not keys:
             return (filling.fill_table(train, "of train"),)
         tasks = [f"of train, view {number} of {len(keys)}" for number in range(1, len(keys) + 1)]
@@ -187,6 +162,25 @@ class FrozenOutputs:
             provider=(plan.backbone.distribution, plan.backbone.version),
         )
         return key_of(model, origin) if cut is None else key_of(model, origin, before=cut.before)
+
+
+@dataclass(frozen=True, slots=True)
+class _OrderedFiles:
+    """Files in the order in which their rows are computed and stored."""
+
+    files: Sequence[ImageFile]
+    order: Sequence[int] | None
+    """The numbers that they have in the data set's own order; None where it is that order."""
+
+    @classmethod
+    def of(cls, files: Sequence[ImageFile], *, stored: bool) -> _OrderedFiles:
+        """The files as shards hold them, where that is asked for and known; else as they are."""
+        order = stored_order(files) if stored else None
+        return cls(files if order is None else [files[number] for number in order], order)
+
+    def numbered(self, table: Table) -> Table:
+        """Their rows, counted in the data set's own order."""
+        return table if self.order is None else ReorderedTable(table, self.order)
 
 
 class PartOfOutputs:
@@ -220,7 +214,10 @@ class TableFiller:
         micro_batches: MicroBatches,
         *,
         in_memory: bool,
+        of: NeededRows = NeededRows(),
     ) -> None:
+        self._of = of
+        self._later = of.rows
         self._context = context
         self._cache = cache
         self._subject = subject
@@ -228,7 +225,8 @@ class TableFiller:
         self._micro_batches = micro_batches
         self._in_memory = in_memory
         self._size = micro_batches.size
-        self._said = False
+        self._said = self._told = False
+        self._read_block: Callable[[CacheKey, str], RowBlock | None] = cache.read
 
     @property
     def in_smaller_batches(self) -> bool:
@@ -247,32 +245,37 @@ class TableFiller:
         found = block_of(next(self._outputs(part[: self._size], None)))
         if self.in_smaller_batches:
             return False  # batches of another size give other bits, which prove nothing
-        alike = found.order == kept.order and found.rows.dtype == kept.rows.dtype
-        return not (alike and torch.equal(found.rows, kept.rows[: len(found)]))
+        alike = found.order == kept.order and found.dtype == kept.dtype
+        return not (alike and torch.equal(found.outputs, kept.outputs[: len(found)]))
 
     def fill_table(self, files: Sequence[ImageFile], task: str, view: tuple[Any, str] | None = None) -> Table:
         """Rows of the files in their order; `view` is (augment, key) for rows of an augmented view."""
         parts = _parts(files, BLOCK * self._size)
         keys = [self._key(part, view) for part in parts]
+        self._later = max(0, self._later - len(files))
+        # A row that is drawn from all is read quickest from files that stay mapped, if the system allows for so many.
+        many = len(keys) > _MOST_MAPPED
+        streamed = not self._in_memory and (many or self._of.in_windows)
+        self._read_block = self._cache.stored if many or streamed else self._cache.read
         with self._cache.filling(self._subject, self._waiting):
             blocks = self._read(keys, task)
             missing = [number for number, block in enumerate(blocks) if block is None]
             if missing:
                 self._fill(blocks, parts, keys, missing, task, view)
-        table = Table([block for block in blocks if block is not None])
+        table = Table([block for block in blocks if block is not None], in_memory=not streamed)
         return table.in_one_piece() if self._in_memory and table.bytes <= _ONE_PIECE else table
 
-    def _read(self, keys: Sequence[str], task: str) -> list[Block | None]:
-        blocks = []
+    def _read(self, keys: Sequence[str], task: str) -> list[RowBlock | None]:
+        blocks: list[RowBlock | None] = []
         for number, key in enumerate(keys, start=1):
-            blocks.append(self._cache.read(self._subject, key))
+            blocks.append(self._read_block(self._subject, key))
             if blocks[-1] is not None:
                 self._context.report(Progress(task=f"read {task}", done=number, total=len(keys), unit="files"))
         return blocks
 
     def _fill(
         self,
-        blocks: list[Block | None],
+        blocks: list[RowBlock | None],
         parts: Sequence[Sequence[ImageFile]],
         keys: Sequence[str],
         missing: Sequence[int],
@@ -289,24 +292,40 @@ class TableFiller:
                 chunks.append(block_of(next(outputs)))
                 done += len(chunks[-1])
                 self._context.report(Progress(task=f"features {task}", done=there + done, total=total))
-            blocks[number] = self._kept(keys[number], joined(chunks))
+            left = len(files) - done
+            kept = blocks[number] = self._kept(keys[number], joined(chunks), left)
+            if self.in_smaller_batches:
+                return  # all rows are computed again, so further ones would be thrown away
+            if number == missing[0] and not self._in_memory:
+                size = kept.rows[0].nbytes
+                if (room := self._cache.room()).left < left * size:
+                    raise self._no_room(room, size, left)
 
-    def _kept(self, key: str, block: Block) -> Block:
-        """The block, mapped from its file unless it is to stay in memory."""
+    def _no_room(self, room: CacheRoom, size: int, left: int) -> RunError:
+        """The error for `left` rows of this table, `size` bytes each, that the cache cannot hold."""
+        needed = (left + self._later) * size
+        return no_room(self._of.stage, needed, room, self._cache.folder, prefix=self._cut is not None)
+
+    def _kept(self, key: str, block: Block, left: int) -> RowBlock:
+        """The block, in its file unless it is to stay in memory. `left` rows are still to be computed."""
         if self.in_smaller_batches:
             return block  # its bits are not those that the key names; all rows are computed again
         for _ in range(2):  # another process may evict the file in between
             kept = self._cache.keep(self._subject, key, block)
             if self._in_memory:
+                self._tell_unkept(kept)
                 return block
-            mapped = self._cache.read(self._subject, key) if kept else None
-            if mapped is not None:
-                return mapped
-        otherwise = ", or compute it in every epoch (--set STAGE.prefix=off)" if self._cut else ""
-        raise RunError(
-            f"The outputs of the frozen groups fit neither into memory nor into {self._cache.folder}.\n"
-            f"Next: free space there, or raise {LIMIT}{otherwise}."
-        )
+            stored = self._read_block(self._subject, key) if kept else None
+            if stored is not None:
+                return stored
+        raise self._no_room(self._cache.room(), block.halved().bytes // len(block), len(block) + left)
+
+    def _tell_unkept(self, kept: bool) -> None:
+        """Say once that rows are not there for later runs, unless the cache is switched off."""
+        if not (kept or self._told or self._cache.limit == 0):
+            self._told = True
+            text = f"{self._cache.folder} has no room for these features: a later run computes them again."
+            self._context.report(Note(text=text))
 
     def _outputs(self, files: Sequence[ImageFile], view: tuple[Any, str] | None) -> Iterator[Tensor]:
         store, size = self._context.store, self._size
@@ -334,25 +353,6 @@ class TableFiller:
 def forward_of(model: ZooModel, cut: Cut | None) -> Callable[[Tensor], Tensor]:
     """The function images[N, 3, H, W] -> rows[N, ...] that are cached: features, or what crosses the cut."""
     return model.features if cut is None else lambda images: model.outputs_before(cut, images)
-
-
-def _outputs_of(model: ZooModel) -> str:
-    """What the features are, for the key of the cache: what the head needs, and which modules it is read from."""
-    read = [f"{each.module}:{','.join(map(str, each.channels))}" for each in model.layers]
-    return " ".join([model.needs, *read])
-
-
-def state_digest(model: ZooModel, before: str = "") -> str:
-    """SHA-256 over the backbone's parameters and buffers; `before` limits it to the groups before that one."""
-    names = model.groups.names
-    held = names[: names.index(before)] if before else names
-    tensors = {**dict(model.backbone.named_parameters()), **dict(model.backbone.named_buffers())}
-    digest = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
-        # Groups behind a cut may hold adapters, whose names the partition does not know.
-        if model.group_of(f"backbone.{name}") in held:
-            digest.update(f"{name} {tensor_digest(tensor)}\n".encode())
-    return digest.hexdigest()
 
 
 def cut_fault(model: ZooModel, before: str, images: Tensor) -> str:

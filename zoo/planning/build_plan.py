@@ -9,6 +9,7 @@ from torch import nn
 import zoo.display.plan  # noqa: F401  (a notebook shows plans by it)
 from zoo.data.dataset import Dataset
 from zoo.data.store import ImageStore
+from zoo.data.stored_order import digest_of_order, stored_order
 from zoo.events import Report
 from zoo.planning.examine import Examined
 from zoo.planning.object_version import backbone_version, head_version
@@ -21,7 +22,17 @@ from zoo.planning.warnings import duplicate_warnings, loss_warnings, plan_warnin
 from zoo.registry.names import qualified_name
 from zoo.registry.session import of_session
 from zoo.specs.options import options_to_dict
-from zoo.specs.plan import BackbonePlan, DataPlan, FoldsPlan, GroupPlan, HeadPlan, Plan, StagePlan, WeightsPlan
+from zoo.specs.plan import (
+    BackbonePlan,
+    DataPlan,
+    FoldsPlan,
+    GroupPlan,
+    HeadPlan,
+    Plan,
+    Precision,
+    StagePlan,
+    WeightsPlan,
+)
 from zoo.weights.obtain import Weights, WeightsChoice
 
 CHUNK = 32
@@ -75,7 +86,7 @@ def build_plan(
         recipe_summary=resolved.recipe.summary,
         keep=resolved.recipe.keep,
         choose_by=resolved.recipe.choose_by,
-        stages=_stages(resolved, dataset, choice.kind != "random", cut_fault),
+        stages=_stages(resolved, dataset, choice.kind != "random", cut_fault, measured.compute.precision),
         classes=dataset.classes,
         preprocessing=store.preprocessing.to_dict(),
         data=_data(resolved, examined),
@@ -120,9 +131,13 @@ def _bytes(backbone: nn.Module) -> int:
 
 
 def _stages(
-    resolved: Resolved, dataset: Dataset, pretrained: bool, cut_fault: Callable[[str], str] | None
+    resolved: Resolved,
+    dataset: Dataset,
+    pretrained: bool,
+    cut_fault: Callable[[str], str] | None,
+    precision: Precision,
 ) -> tuple[StagePlan, ...]:
-    return tuple(
+    stages = tuple(
         plan_stage(
             stage,
             selection,
@@ -134,9 +149,14 @@ def _stages(
             device=resolved.device,
             cut_fault=cut_fault,
             asked=resolved.gradient_asked.get(stage.name, ""),
+            precision=precision,
         )
         for stage, selection in zip(resolved.recipe.stages, resolved.selections, strict=True)
     )
+    if "val" not in dataset.splits or not any(stage.window for stage in stages):
+        return stages  # without val, the images to train on are judged, too, in the order that they have
+    shards = digest_of_order(stored_order(dataset.splits["train"]))
+    return tuple(stage.model_copy(update={"shards": shards}) if stage.window else stage for stage in stages)
 
 
 def _head(resolved: Resolved) -> HeadPlan:

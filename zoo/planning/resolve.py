@@ -13,6 +13,7 @@ from zoo.data.sample import sample_classes, sample_folder
 from zoo.data.sources import find_data, read_dataset
 from zoo.errors import OptionError, Refused
 from zoo.events import Note, Progress, Report
+from zoo.frozen.decision import stream_above
 from zoo.model.devices import choose_device
 from zoo.model.measure import feature_shape, idle_parameters
 from zoo.model.model import HEAD, ZooModel
@@ -153,6 +154,7 @@ def _refuse_bad_numbers(request: Request) -> None:
     check_precision(request.precision)
     resolve_workers(request.workers)
     size_limit()
+    stream_above()
 
 
 def dataset_of(request: Request, registry: Registry, report: Report) -> Dataset:

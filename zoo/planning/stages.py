@@ -8,7 +8,8 @@ from dataclasses import replace
 from torch import Tensor, nn
 
 from zoo.errors import OptionError, RecipeError
-from zoo.frozen.decision import Amount, decide_for_backbone, decide_for_head
+from zoo.frozen.decision import Amount, decide_for_backbone, decide_for_head, window_of
+from zoo.frozen.room import refuse_without_memory
 from zoo.model.adapters import adaptable_layers, adapted, require_peft
 from zoo.model.model import HEAD, ZooModel
 from zoo.planning.batch_norm import Evidence, decide_batch_norm
@@ -16,7 +17,7 @@ from zoo.planning.batch_sizes import batch_sizes
 from zoo.planning.request import CLOSED_FORM_RECIPE
 from zoo.planning.solver import choose_solver, solver_faults
 from zoo.registry.names import ResolvedBackbone
-from zoo.specs.plan import StagePlan
+from zoo.specs.plan import Precision, StagePlan
 from zoo.specs.recipe import BatchNorm, Keep, RecipeSpec, Stage
 from zoo.specs.selectors import Selection, TensorKind, select
 
@@ -229,6 +230,7 @@ def plan_stage(
     device: str,
     cut_fault: Callable[[str], str] | None = None,
     asked: str = "",
+    precision: Precision = "float32",
 ) -> StagePlan:
     """One stage of the plan.
 
@@ -243,6 +245,9 @@ def plan_stage(
         device: The device that the run computes on.
         cut_fault: As for `zoo.frozen.decision.decide_for_backbone`.
         asked: The option that asks for gradient steps in this stage; empty where none does.
+        precision: That of the backbone.
+
+    Raises OptionError where the head is to be fitted to more features than memory holds.
     """
     trains = _trains(selection)
     policy, policy_why = decide_batch_norm(stage, Evidence(images=train, pretrained=pretrained))
@@ -265,6 +270,9 @@ def plan_stage(
         decision = decide_for_backbone(stage, outline, moving, amount, device, cut_fault)
     else:
         decision = decide_for_head(feature_shape, amount, in_one_go=in_one_go)
+    if in_one_go:
+        refuse_without_memory(stage.name, decision.bytes, solver=chosen.solver == "lbfgs")
+    kept = {"float32": "float32", "bfloat16": "bfloat16 where exact"}[precision]
     return StagePlan(
         settings=stage,
         trains=tuple(trains),
@@ -279,6 +287,8 @@ def plan_stage(
         inputs=decision.inputs,
         cut=decision.cut,
         kept_bytes=decision.bytes,
+        kept_as="" if decision.inputs == "images" else kept,
+        window=0 if in_one_go else window_of(decision, amount, stage),
         why=decision.why,
         batch_norms_frozen=sum(not norm.training for norm in norms),
         batch_norms_training=sum(norm.training for norm in norms),

@@ -94,7 +94,8 @@ class SourceImage:
     """Name of the image's class."""
     content: Path | Callable[[], bytes]
     """The image's file, or a function that returns the bytes of the encoded image. The function is called in several
-    threads at once. An exception that it raises makes this one image unreadable."""
+    threads at once. An exception that it raises makes this one image unreadable. Where it has an attribute `place`, a
+    tuple that grows as the bytes lie (a file, an offset, 0), images are read in that order where any order will do."""
     split: str | None = None
     """A word that `split_named` knows. None: the data have no splits, and val is drawn from train."""
 

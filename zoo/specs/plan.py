@@ -137,7 +137,14 @@ class StagePlan(_PlanPart):
     cut: str = ""
     """For `prefix`: the first group that runs in every step."""
     kept_bytes: int = 0
-    """Estimated bytes of the cached outputs of all images."""
+    """Estimated bytes of the cached outputs of all images, in float32."""
+    kept_as: str = ""
+    """The type that they are stored in: `float32`, or `bfloat16 where exact`, which halves them where no bit is lost.
+    Empty where nothing is cached, and in plans of versions without it."""
+    window: int = 0
+    """Number of training images that an epoch shuffles together, in windows of runs of neighbours; 0: all at once."""
+    shards: str = ""
+    """Digest of the order in which shards hold the training images, where these runs are of that order; else empty."""
     why: str = ""
     """The reason where nothing is cached."""
     batch_norms_frozen: int

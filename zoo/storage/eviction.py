@@ -5,6 +5,7 @@ All of it can be made again. Nothing here imports torch.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shutil
@@ -14,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from zoo.errors import OptionError, RunError, meant
-from zoo.storage.atomic import parse_json
+from zoo.storage.atomic import existing_parent, parse_json
 from zoo.storage.cache import cache_folder
+from zoo.storage.in_use import unused
 
 FOLDER = "features"
 LIMIT = "ZOO_CACHE_LIMIT"
@@ -79,34 +81,104 @@ def entries(folder: Path) -> list[CacheEntry]:
     return sorted((_entry(path) for path in folder.iterdir() if path.is_dir()), key=lambda entry: -entry.used)
 
 
-def evict(folder: Path, size: int, limit: int, keep: Collection[str]) -> bool:
-    """Evict the folders that were used longest ago, until `size` more bytes fit under the limit.
+@dataclass(frozen=True, slots=True)
+class CacheRoom:
+    """How much room there is for further rows."""
 
-    Folders whose names are in `keep` stay. Returns whether the bytes fit now, under the limit and on the disk.
+    limit: int
+    """Bytes of all rows that may be cached."""
+    held: int
+    """Bytes of cached rows that are there."""
+    free: int
+    """Free bytes on the disk."""
+
+    def fits(self, size: int) -> bool:
+        """Whether a file of so many bytes fits, under the limit and on the disk, where as much again stays free."""
+        return self.held + size <= self.limit and self.free > 2 * size
+
+    @property
+    def left(self) -> int:
+        """Bytes that still fit, in many files."""
+        return max(0, min(self.limit - self.held, self.free))
+
+
+def evict(folder: Path, size: int, limit: int, keep: Collection[str]) -> CacheRoom:
+    """Evict the folders that were used longest ago, until `size` more bytes fit, under the limit and on the disk.
+
+    Folders whose names are in `keep` stay, and those that another process uses. Where the bytes cannot fit even so,
+    nothing is evicted.
     """
     found = entries(folder)
-    total = sum(entry.bytes for entry in found) + size
-    for entry in reversed(found):
-        if total <= limit:
+    room = CacheRoom(limit, sum(entry.bytes for entry in found), _free(folder))
+    if room.fits(size):
+        return room
+    others = _evictable(found, keep)
+    if not _without(room, others).fits(size):
+        return room
+    for entry in others:
+        if room.fits(size):
             break
+        with unused(entry.path, entry.used) as free:
+            if free:
+                shutil.rmtree(entry.path, ignore_errors=True)
+                room = CacheRoom(limit, room.held - entry.bytes, _free(folder))
+    return room
+
+
+def room_in(folder: Path, limit: int, keep: Collection[str] | None) -> CacheRoom:
+    """How much room there would be if everything were evicted that may be: what others use and `keep` stay.
+
+    With None for `keep`, even what is in use counts as evicted.
+    """
+    found = entries(folder)
+    room = CacheRoom(limit, sum(entry.bytes for entry in found), _free(folder))
+    return _without(room, found if keep is None else _evictable(found, keep))
+
+
+def _evictable(found: Sequence[CacheEntry], keep: Collection[str]) -> list[CacheEntry]:
+    """The folders that nobody uses, the one that was used longest ago first."""
+    evictable = []
+    for entry in reversed(found):
         if entry.path.name not in keep:
-            shutil.rmtree(entry.path, ignore_errors=True)
-            total -= entry.bytes
-    return total <= limit and shutil.disk_usage(folder).free > 2 * size
+            with unused(entry.path, entry.used) as free:
+                evictable += [entry] if free else []
+    return evictable
+
+
+def _without(room: CacheRoom, gone: Sequence[CacheEntry]) -> CacheRoom:
+    """The room that there is when some folders are gone."""
+    freed = sum(entry.bytes for entry in gone)
+    return CacheRoom(room.limit, room.held - freed, room.free + freed)
+
+
+def _free(folder: Path) -> int:
+    return shutil.disk_usage(existing_parent(folder / FOLDER)).free
 
 
 def size_limit() -> int:
     """The bytes that `ZOO_CACHE_LIMIT` allows. It is a number of bytes, or text such as `20GB`; else raises
     OptionError."""
-    text = os.environ.get(LIMIT, "").strip()
+    return size_named(LIMIT, DEFAULT_LIMIT)
+
+
+def size_named(variable: str, default: int) -> int:
+    """The bytes that an environment variable says, as a number or as text such as `20GB`, or the default where it says
+    nothing. Raises OptionError for anything else."""
+    text = os.environ.get(variable, "").strip()
     if not text:
-        return DEFAULT_LIMIT
+        return default
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]B|)", text.upper())
     if found is None:
         raise OptionError(
-            f"{LIMIT} is {text!r}, which is not a size.\nNext: a number of bytes, or one like 500MB or 20GB."
+            f"{variable} is {text!r}, which is not a size.\nNext: a number of bytes, or one like 500MB or 20GB."
         )
     return int(float(found[1]) * _UNITS[found[2]])
+
+
+def at_least(size: int) -> str:
+    """A number of bytes as these variables take it, such as `20GB`, with one part in fifty to spare."""
+    unit, name = next(((unit, name) for name, unit in reversed(_UNITS.items()) if size >= 10 * unit), (1, ""))
+    return f"{math.ceil(size * 1.02 / unit)}{name}"
 
 
 def cached_items() -> list[CachedItem]:
@@ -115,7 +187,9 @@ def cached_items() -> list[CachedItem]:
 
 
 def clear(kinds: Sequence[str] = ("features",)) -> list[CachedItem]:
-    """Remove all items of some kinds, or of `all`. Returns what was removed. A run that uses files keeps them open.
+    """Remove all items of some kinds, or of `all`. Returns what was removed.
+
+    A run that uses files keeps them open; one that reads large features from the disk ends, and can be resumed.
 
     Raises OptionError for an unknown kind, RunError where something cannot be removed.
     """

@@ -5,6 +5,9 @@ one file for each block of images, named by the images' own digests. So a stale 
 and half a folder is half the work. A file is whole or absent, and is checked when it is read.
 
 The unit is a block of padded chunks, not a row: in a chunk of other images the same image may have other bits.
+
+Rows of a backbone that computes in bfloat16 are float32 numbers whose lower half is zeros. They are stored as bfloat16,
+which is exact and takes half the room; a block of which one number would lose a bit is stored as it is.
 """
 
 from __future__ import annotations
@@ -14,7 +17,9 @@ import hashlib
 import json
 import os
 import tempfile
+import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,14 +33,21 @@ from torch import Tensor
 
 from zoo.errors import RunError
 from zoo.storage.atomic import write_text
-from zoo.storage.eviction import ABOUT, evict, features_folder, size_limit
+from zoo.storage.eviction import ABOUT, CacheRoom, evict, features_folder, room_in, size_limit
+from zoo.storage.in_use import Hold
 from zoo.storage.table import Block
 
-_LOCK, _ROWS = "lock", "rows"
+_LOCK, _ROWS, _WIDENS = "lock", "rows", "widens_to"
 _DRAFT, _OLD = ".draft-", 3600.0
 """Seconds after which a draft belongs to a process that was killed."""
 PATIENCE, _POLL = 120.0, 0.2
 """Seconds without a new file after which a process that computes the same rows is no longer waited for."""
+_SHARE = 16
+"""One part in so many of the room that is left is written before the cache folder is looked through again: that takes
+as long as there are files, and other processes write, too."""
+_MAPPED = 128
+"""Files of large tables that are mapped at a time. A system allows some 65,000 in a process, and each
+counts as memory as long as it is mapped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,50 +81,69 @@ class FeatureCache:
         self.folder = folder or features_folder()
         self.limit = size_limit() if limit is None else limit
         self._patience = patience
-        self._in_use: set[str] = set()
+        self._in_use: dict[str, Hold | None] = {}
+        self._allowance = 0
+        self._mapped = _MappedFiles()
 
     def read(self, key: CacheKey, images: str) -> Block | None:
         """The block of some images, named by `name_of`, mapped from its file. None where there is none.
 
         A damaged file is removed.
         """
-        path = self._path(key, images)
-        try:
-            with safe_open(path, framework="pt") as file:
-                facts = file.metadata() or {}
-                rows: Tensor = file.get_tensor(_ROWS)
-        except (OSError, SafetensorError):
-            self._remove(path)
-            return None
-        if facts.get("digest") != _digest(rows):
-            self._remove(path)
-            return None
         self._use(key)
-        return Block(rows, tuple(int(dimension) for dimension in facts["order"].split()))
+        return _read(self._path(key, images))
+
+    def stored(self, key: CacheKey, images: str) -> StoredBlock | None:
+        """The same block, whose file is mapped only while rows are read from it. None where there is none.
+
+        It is looked at now: what is damaged is removed.
+        """
+        block = self.read(key, images)
+        if block is None:
+            return None
+        return StoredBlock(self._path(key, images), block.order, block.dtype, block.shape, self._mapped)
 
     def keep(self, key: CacheKey, images: str, block: Block) -> bool:
         """Write a block, and evict the folders that were used longest ago if needed -> whether it is stored.
 
         Where the disk or the limit has no room, or the folder cannot be written, nothing changes.
         """
-        path = self._path(key, images)
-        self._in_use.add(key.name)
+        path, halved = self._path(key, images), block.halved()
         try:
+            self._use(key)
             path.parent.mkdir(parents=True, exist_ok=True)
-            if not evict(self.folder, block.bytes, self.limit, self._in_use):
+            if not self._makes_room(halved.bytes):
                 return False
             about = path.parent / ABOUT
             if not about.exists():
                 write_text(about, json.dumps(key.facts, ensure_ascii=False))
-            facts = {"order": " ".join(map(str, block.order)), "digest": _digest(block.rows)}
-            _write(path, {_ROWS: block.rows}, facts)
+            facts = {"order": " ".join(map(str, halved.order)), "digest": _digest(halved)}
+            _write(path, {_ROWS: halved.rows}, facts | ({_WIDENS: "float32"} if halved.widens_to else {}))
         except (OSError, RunError):
+            self._allowance = 0
             return False
+        return True
+
+    def room(self, *, with_everything: bool = False) -> CacheRoom:
+        """How much room further rows would find, if everything were evicted that nobody uses; or everything."""
+        return room_in(self.folder, self.limit, None if with_everything else self._in_use)
+
+    def _makes_room(self, size: int) -> bool:
+        if size > self._allowance:
+            room = evict(self.folder, size, self.limit, self._in_use)
+            if not room.fits(size):
+                return False
+            self._allowance = size + (room.left - size) // _SHARE
+        self._allowance -= size
         return True
 
     def let_go(self) -> None:
         """Allow everything that was used so far to be evicted. Rows that are mapped stay readable."""
+        for hold in self._in_use.values():
+            if hold is not None:
+                hold.release()
         self._in_use.clear()
+        self._mapped.clear()
 
     @contextlib.contextmanager
     def filling(self, key: CacheKey, waiting: Callable[[], None]) -> Iterator[None]:
@@ -123,7 +154,9 @@ class FeatureCache:
         try:
             folder = self._folder(key)
             folder.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(folder / _LOCK)
+            # Where the file system has no locks, computing the same rows twice is better than waiting for a lock file
+            # that a killed process left.
+            lock = FileLock(folder / _LOCK, fallback_to_soft=False)
             _wait_for(lock, folder, waiting, self._patience)
             self._remove_leftovers(folder)
         except OSError:
@@ -137,19 +170,25 @@ class FeatureCache:
     def drop(self, key: CacheKey) -> None:
         """Remove all rows of a key. Rows that are mapped stay readable."""
         for path in self._folder(key).glob("*.safetensors"):
-            self._remove(path)
+            _remove(path)
 
     def _remove_leftovers(self, folder: Path) -> None:
         """Remove drafts of processes that were killed."""
         for draft in folder.glob(f"{_DRAFT}*"):
             if time.time() - draft.stat().st_mtime > _OLD:
-                self._remove(draft)
+                _remove(draft)
 
     def _use(self, key: CacheKey) -> None:
-        if key.name not in self._in_use:
-            self._in_use.add(key.name)
-            with contextlib.suppress(OSError):
-                os.utime(self._folder(key) / ABOUT)
+        """Hold a key's rows, where it has any, so that no process evicts them."""
+        if key.name in self._in_use:
+            return
+        folder = self._folder(key)
+        # Without locks the time of its last use has to do.
+        self._in_use[key.name] = None
+        with contextlib.suppress(OSError):
+            self._in_use[key.name] = Hold(folder)
+        with contextlib.suppress(OSError):
+            os.utime(folder / ABOUT)
 
     def _folder(self, key: CacheKey) -> Path:
         return self.folder / key.name
@@ -157,9 +196,79 @@ class FeatureCache:
     def _path(self, key: CacheKey, images: str) -> Path:
         return self._folder(key) / f"{images}.safetensors"
 
-    def _remove(self, path: Path) -> None:
-        with contextlib.suppress(OSError):
-            path.unlink(missing_ok=True)
+
+@dataclass(frozen=True, slots=True)
+class StoredBlock:
+    """A block of rows in a file of the cache, as `zoo.storage.table.RowBlock` says."""
+
+    path: Path
+    order: tuple[int, ...]
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    mapped: _MappedFiles
+
+    @property
+    def rows(self) -> Tensor:
+        """rows[N, ...] as they are stored, mapped from the file. Raises RunError where that is gone."""
+        return self.mapped.rows(self.path)
+
+
+class _MappedFiles:
+    """The files that were read last, mapped."""
+
+    def __init__(self) -> None:
+        self._rows: OrderedDict[Path, Tensor] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def rows(self, path: Path) -> Tensor:
+        """rows[N, ...] of a file. May be called in any thread."""
+        with self._lock:
+            found = self._rows.get(path)
+            if found is None:
+                found = self._rows[path] = _mapped(path)
+                if len(self._rows) > _MAPPED:
+                    self._rows.popitem(last=False)
+            else:
+                self._rows.move_to_end(path)
+        return found
+
+    def clear(self) -> None:
+        with self._lock:
+            self._rows.clear()
+
+
+def _mapped(path: Path) -> Tensor:
+    try:
+        with safe_open(path, framework="pt") as file:
+            rows: Tensor = file.get_tensor(_ROWS)
+    except (OSError, SafetensorError) as error:
+        raise RunError(
+            f"{path}, a file of cached rows that this run trains on, cannot be read any more: {error}\n"
+            "Next: zoo finetune --resume RUN, which computes again what is missing."
+        ) from None
+    return rows
+
+
+def _read(path: Path) -> Block | None:
+    """The block in a file, mapped. A damaged file is removed."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            facts = file.metadata() or {}
+            rows: Tensor = file.get_tensor(_ROWS)
+    except (OSError, SafetensorError):
+        _remove(path)
+        return None
+    widens_to = {None: None, "float32": torch.float32}.get(facts.get(_WIDENS))
+    block = Block(rows, tuple(int(dimension) for dimension in facts.get("order", "").split()), widens_to)
+    if facts.get("digest") != _digest(block):
+        _remove(path)
+        return None
+    return block
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        path.unlink(missing_ok=True)
 
 
 def name_of(images: Sequence[str]) -> str:
@@ -194,5 +303,8 @@ def _write(path: Path, tensors: Mapping[str, Tensor], facts: dict[str, str]) -> 
         Path(draft).unlink(missing_ok=True)
 
 
-def _digest(rows: Tensor) -> str:
-    return hashlib.sha256(rows.reshape(-1).view(torch.uint8).numpy().data).hexdigest()
+def _digest(block: Block) -> str:
+    """SHA-256 of the rows as they are stored. Halved ones have another than the same bytes as they are."""
+    digest = hashlib.sha256(f"widens to {block.widens_to}".encode() if block.widens_to else b"")
+    digest.update(block.rows.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

@@ -36,7 +36,7 @@ def look(
     settings = stage.settings
     key = seeding.epoch_key(seed, settings.name, 1)
     size = settings.batch_size * settings.accumulate
-    order = seeding.epoch_batches(settings.sampling, train_targets.tolist(), size, key=key)
+    order = seeding.epoch_batches(settings.sampling, train_targets.tolist(), size, key=key, window=stage.window)
     images = order[0][: settings.batch_size]
     batch, targets = next(inputs.train_batches([images], key, 1)), train_targets[torch.tensor(images)]
     at_rest, in_training = (

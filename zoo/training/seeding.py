@@ -15,6 +15,7 @@ from itertools import islice
 import torch
 from torch import Tensor
 
+from zoo.frozen.windows import WindowedOrder
 from zoo.planning.batch_sizes import batch_sizes
 from zoo.specs.recipe import Sampling
 
@@ -39,7 +40,15 @@ def is_seeded(key: str) -> bool:
     return torch.initial_seed() == _number(key)
 
 
-def epoch_batches(sampling: Sampling, labels: Sequence[int], size: int, *, key: str) -> list[Sequence[int]]:
+def epoch_batches(
+    sampling: Sampling,
+    labels: Sequence[int],
+    size: int,
+    *,
+    key: str,
+    window: int = 0,
+    stored: Sequence[int] | None = None,
+) -> Sequence[Sequence[int]]:
     """Draw the image indices of one epoch, in batches.
 
     There are as many draws as images, and the key alone decides them.
@@ -49,7 +58,11 @@ def epoch_batches(sampling: Sampling, labels: Sequence[int], size: int, *, key: 
         labels: The class index of every training image.
         size: Images in a batch.
         key: As `epoch_key` returns it.
+        window: Images that are shuffled together, of a shuffled order that is read from the disk; 0: all.
+        stored: The images by number, as their rows lie on the disk; None: in the order of their numbers.
     """
+    if window and sampling == "shuffled":
+        return WindowedOrder(len(labels), batch_sizes(len(labels), size), window, key=f"order/{key}", stored=stored)
     if sampling == "balanced":
         return _batches(_balanced(labels, random.Random(f"balanced/{key}")), size)
     return shuffled_batches(len(labels), size, key=key)

@@ -109,13 +109,14 @@ def differences(stored: Plan, current: Plan) -> list[str]:
     Ignored are the number of decoding threads, warnings, estimates, the shortlist that chose the backbone, and which
     frozen outputs are cached: in the last a resumed run follows its stored plan, whatever this machine would choose.
     """
+    cached = {"inputs", "cut", "kept_bytes", "kept_as", "window", "shards", "why"}
     # pydantic's type for `exclude` does not allow for this nesting.
     ignored: Any = {
         "workers": True,
         "warnings": True,
         "estimate": True,
         "shortlist": True,
-        "stages": {"__all__": {"inputs", "cut", "kept_bytes", "why", "solver_why", "batch_norm_why"}},
+        "stages": {"__all__": cached | {"solver_why", "batch_norm_why"}},
         "weights": {"download", "download_bytes"},
     }
     if of_session(stored.data.reader):  # an object: its images are known by their digest, whatever holds them

@@ -180,7 +180,9 @@ class StageTrainer:
         self._work.report(EpochStarted(stage=settings.name, epoch=at.epoch, epochs=settings.epochs))
         self._model.train()
         size = settings.batch_size * settings.accumulate
-        order = seeding.epoch_batches(settings.sampling, self._work.train_targets.tolist(), size, key=key)
+        labels = self._work.train_targets.tolist()
+        window, stored = self._stage.window, self._inputs.stored
+        order = seeding.epoch_batches(settings.sampling, labels, size, key=key, window=window, stored=stored)
         begin = _batches_done(at.images, order)
         batches = self._inputs.train_batches(order, key, at.epoch, begin)
         tick = time.perf_counter()
@@ -364,6 +366,8 @@ def sub_state_dict(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor
 
 def _batches_done(images: int, order: Sequence[Sequence[int]]) -> int:
     """Return how many batches so many images are."""
+    if not images:
+        return 0  # an order of windows is drawn as it is used
     return list(itertools.accumulate((len(batch) for batch in order), initial=0)).index(images)
 
 
