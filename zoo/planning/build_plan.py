@@ -75,7 +75,7 @@ def build_plan(
         recipe_summary=resolved.recipe.summary,
         keep=resolved.recipe.keep,
         choose_by=resolved.recipe.choose_by,
-        stages=_stages(resolved, dataset, choice.kind != "random", cut_fault),
+        stages=plan_stages(resolved, dataset, choice.kind != "random", cut_fault),
         classes=dataset.classes,
         preprocessing=store.preprocessing.to_dict(),
         data=_data(resolved, dataset, examined.digest),
@@ -119,9 +119,17 @@ def _bytes(backbone: nn.Module) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in backbone.state_dict().values())
 
 
-def _stages(
+def plan_stages(
     resolved: Resolved, dataset: Dataset, pretrained: bool, cut_fault: Callable[[str], str] | None
 ) -> tuple[StagePlan, ...]:
+    """The stages of a plan: what each trains at which rates, for how many steps, on what.
+
+    Args:
+        resolved: What the request names.
+        dataset: The images that can be read.
+        pretrained: Whether the backbone has other weights than random ones.
+        cut_fault: As for `build_plan`.
+    """
     return tuple(
         plan_stage(
             stage,
