@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from zoo.cluster.connect import connected
+from zoo.cluster.place import parse_place
 from zoo.data.dataset import Dataset, ImageFile
 from zoo.errors import OptionError, RunError
 from zoo.events import Event, Note, Progress, Report
@@ -30,7 +32,8 @@ from zoo.sweeping.division import (
     write_tables,
 )
 from zoo.sweeping.kept_features import TrialScores, kept_features
-from zoo.sweeping.local_workers import LocalWorkers, cores_here, default_at_once
+from zoo.sweeping.local_workers import LocalWorkers, default_at_once
+from zoo.sweeping.ray_workers import RayWorkers
 from zoo.sweeping.run_queue import Workers, carry_out_jobs
 from zoo.sweeping.settings import SweepSettings, refuse_other_sweep, stored_settings
 from zoo.sweeping.sweep_folder import SweepFolder, TrialRow, refuse_unusable_out, stored_content
@@ -71,7 +74,7 @@ def start(settings: SweepSettings, registry: Registry, report: Report, how: HowT
     refuse_unusable_out(out)
     _refuse_bad(how)
     trials = trials_of(settings, registry)
-    with _place(how, settings) as make_workers:
+    with _place(how, settings, report) as make_workers:
         division = divide(Path(settings.data).expanduser(), registry, report, seed=settings.seed)
         # Before anything is written: a trial that cannot run is refused with nothing to clean up.
         check_trials(trials, settings, settings.data, _as_dataset(division, settings), registry, report)
@@ -84,7 +87,7 @@ def start(settings: SweepSettings, registry: Registry, report: Report, how: HowT
         )
         folder = SweepFolder.create(out, content)
         write_tables(division, folder.path)
-        datasets = read_tables(folder.path, registry, report)
+        datasets = read_tables(folder.path, division.classes, registry, report)
         content["data_digest"] = write_contents(folder.path, datasets, report)
         folder.write_settings(content)
         report(Note(text=f"Sweep folder: {folder.path}\nIf it is stopped: {_resuming(folder)}"))
@@ -115,8 +118,8 @@ def go_on(
             f"{path} was stopped before its images were divided.\nNext: remove it, and start the sweep again."
         )
     use_threads(content["threads"])
-    with _place(how, settings) as make_workers:
-        datasets = read_tables(path, registry, report)
+    with _place(how, settings, report) as make_workers:
+        datasets = read_tables(path, content["division"]["classes"], registry, report)
         refuse_changed(path, datasets, content["data_digest"], report)
         return _carry_out(folder, settings, content, datasets[0], registry, report, make_workers)
 
@@ -248,19 +251,24 @@ def _as_dataset(division: Division, settings: SweepSettings) -> Dataset:
 def _refuse_bad(how: HowToRun) -> None:
     if how.at_once is not None and how.at_once < 1:
         raise OptionError(f"--at-once must be at least 1, got {how.at_once}.")
-    if how.on != LOCAL:
-        raise OptionError(f"--on {how.on!r}: there is local.")
+    parse_place(how.on)
 
 
 @contextmanager
-def _place(how: HowToRun, settings: SweepSettings) -> Iterator[Callable[[], Workers]]:
-    """Where runs are trained, reached before anything else takes time -> what makes the workers."""
+def _place(how: HowToRun, settings: SweepSettings, report: Report) -> Iterator[Callable[[], Workers]]:
+    """Where runs are trained -> what makes the workers. A cluster is reached before anything else takes time."""
+    place = parse_place(how.on)
+    with ExitStack() as stack:
+        cluster = stack.enter_context(connected(place, report)) if place.kind == "cluster" else None
 
-    def local() -> Workers:
-        at_once = min(how.at_once or default_at_once(settings.device), max(1, 4 * len(cores_here())))
-        return LocalWorkers(at_once, settings.device)
+        def make() -> Workers:
+            if not place.uses_ray:
+                return LocalWorkers(how.at_once or default_at_once(settings.device), settings.device)
+            # A Ray of this machine is started only where a trial needs it.
+            reached = cluster or stack.enter_context(connected(place, report))
+            return RayWorkers(reached, how.at_once, settings.device)
 
-    yield local
+        yield make
 
 
 def _quieted(report: Report) -> Report:

@@ -20,7 +20,7 @@ from typing import Any
 from zoo.data.check.similar import similar_images
 from zoo.data.dataset import Dataset, ImageFile
 from zoo.data.prefetch import prefetch, resolve_workers
-from zoo.data.sources import find_data, read_unchecked
+from zoo.data.sources import find_data, read_evaluation_split, read_unchecked
 from zoo.data.splits import VAL_SHARE, to_dataset
 from zoo.errors import DataError
 from zoo.events import Progress, Report
@@ -58,7 +58,7 @@ class Division:
             "judged": len(self.judged),
             "judged_by": self.judged_by,
             "chosen_by": self.chosen_by,
-            "classes": len(self.classes),
+            "classes": list(self.classes),
         }
 
 
@@ -182,11 +182,19 @@ class _Copies:
         return str(copy.absolute())
 
 
-def read_tables(folder: Path, registry: Registry, report: Report) -> tuple[Dataset, Dataset]:
-    """Read the tables of a sweep's folder -> (what trials train and choose on, what judges). Raises DataError."""
+def read_tables(folder: Path, classes: Sequence[str], registry: Registry, report: Report) -> tuple[Dataset, Dataset]:
+    """Read the tables of a sweep's folder -> (what trials train and choose on, what judges).
+
+    Raises DataError for files that are gone, or where a table has other classes than the division had.
+    """
     of_trials = to_dataset(read_unchecked(find_data(Path(location(folder, DATA)), registry, report)), seed=0)
-    unchecked = read_unchecked(find_data(Path(location(folder, JUDGED)), registry, report))
-    return of_trials, to_dataset(unchecked, seed=0, folds=True)
+    if of_trials.classes != tuple(classes):
+        raise DataError(
+            f"{folder / DATA} reads as the classes {some(of_trials.classes)}, and the data have {some(classes)}.\n"
+            "Next: rename classes so that they are text without blanks around it."
+        )
+    _, judged = read_evaluation_split(find_data(Path(location(folder, JUDGED)), registry, report), of_trials.classes)
+    return of_trials, judged
 
 
 def location(folder: Path, table: str) -> str:

@@ -73,8 +73,9 @@ def carry_out_run(job: RunJob) -> RunOutcome:
 
     A fault of the run itself is an outcome: it would come again. What else is raised is a lost worker.
     """
-    from zoo.process import use_threads
+    from zoo.process import share_the_processor, use_threads
 
+    share_the_processor()
     _bind(job.cores)
     use_threads(job.threads)
     run = Path(job.run)
@@ -153,9 +154,8 @@ def _ending_with_stdin() -> Iterator[RunJob]:
 
 def main() -> None:
     """Carry out the job on stdin, and say the outcome on stdout."""
-    from zoo.process import prints_to_stderr, share_the_processor
+    from zoo.process import prints_to_stderr
 
-    share_the_processor()
     with _ending_with_stdin() as job:
         try:
             with prints_to_stderr():
