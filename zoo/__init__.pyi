@@ -46,6 +46,7 @@ from .embedding.nearest import SimilarImages as SimilarImages
 from .embedding.vectors import Embedding as Embedding
 from .errors import ArtefactError as ArtefactError
 from .errors import CheckFailed as CheckFailed
+from .errors import ClusterError as ClusterError
 from .errors import DataError as DataError
 from .errors import DeviceError as DeviceError
 from .errors import FeaturesError as FeaturesError
