@@ -11,7 +11,7 @@ import pytest
 from zoo.errors import OptionError, ZooError
 from zoo.registry.registry import default_registry
 from zoo.sweeping.checked_trials import trials_of
-from zoo.sweeping.grid import Trial, lay_out, request_of
+from zoo.sweeping.grid import SweepTrial, lay_out, request_of
 from zoo.sweeping.knobs import ValueRange, parse_over, parse_values
 from zoo.sweeping.settings import SweepSettings, settings_of
 
@@ -20,7 +20,7 @@ def asked(*over: str, file: Path | None = None, **given: Any) -> SweepSettings:
     return settings_of({"data": "photos", "backbone": "timm/test_resnet", **given}, parse_over(over), file)
 
 
-def laid_out(*over: str, **given: Any) -> tuple[Trial, ...]:
+def laid_out(*over: str, **given: Any) -> tuple[SweepTrial, ...]:
     return trials_of(asked(*over, **given), default_registry())
 
 

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.api.arguments import checked_arguments
+from zoo.api.calls import with_data
 from zoo.api.progress import with_progress
 from zoo.errors import OptionError
 from zoo.events import Report, silent
 from zoo.registry.registry import Registry, default_registry
 
 if TYPE_CHECKING:
+    from zoo.specs.data import DataLike
     from zoo.sweeping.sweep_record import Sweep
 
 
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 def sweep(
     file: str | PathLike[str] | None = None,
     *,
-    data: str | PathLike[str] | None = None,
+    data: DataLike | None = None,
     backbone: str | Sequence[str] | None = None,
     head: str | Sequence[str] | None = None,
     recipe: str | Sequence[str] | None = None,
@@ -51,7 +53,7 @@ def sweep(
     Args:
         file: A sweep file (TOML) with the keys data, backbone, head, recipe, seeds, trials, seed, device, precision and
             the table over. What is given here as well replaces it.
-        data: The images: a path, as for `finetune`.
+        data: The images, as for `finetune`; those of an object in memory are copied into the sweep's folder.
         backbone: Names: `NAME`, `NAME=FILE` or `NAME=random`; one text may hold several with commas.
         head: Names of heads, likewise. Default: `dropout_linear`.
         recipe: Names of recipes or their files, likewise. Default: as for `finetune`.
@@ -60,8 +62,8 @@ def sweep(
             factor of ten or more, evenly elsewhere.
         seeds: Trials of each candidate, with seeds 0, 1, ... Default: 1.
         trials: Most trials. Where the grid has more, candidates are drawn from it, none twice. Needed for ranges.
-        on: Where runs are trained: `local`, `ray` (a local cluster, or the one that RAY_ADDRESS names), or an address
-            `ray://HOST:PORT`.
+        on: Where runs are trained: `local`, `ray` (a Ray of this machine), `auto` (the cluster of this machine, or that
+            of RAY_ADDRESS), `HOST:PORT` or `ray://HOST:PORT`.
         at_once: Runs that are trained at once, with equal shares of the cores. Default: one for each two cores, or one
             a graphics card.
         out: The folder, which must not exist. Default: a new one under `sweeps/`.
@@ -85,8 +87,9 @@ def sweep(
     from zoo.sweeping.knobs import named, parse_over, parse_values
     from zoo.sweeping.settings import settings_of
 
+    place, known = with_data(data, registry or default_registry(), on_event)
     given: dict[str, Any] = {
-        "data": data,
+        "data": place,
         "backbone": backbone,
         "head": head,
         "recipe": recipe,
@@ -100,7 +103,7 @@ def sweep(
         knobs = {named(name): parse_values(name, values) for name, values in over.items()}
     else:
         knobs = parse_over([over] if isinstance(over, str) else over)
-    known, how = registry or default_registry(), HowToRun(on=on, at_once=at_once)
+    how = HowToRun(on=on, at_once=at_once)
     asks = file is not None or bool(knobs) or any(value is not None for value in given.values())
     asked = None
     if asks or resume is None:

@@ -87,6 +87,8 @@ def failure(number: int) -> Failure:
     elif _run.folder is not None:
         resume = f"To resume: zoo finetune --resume {shell_word(_run.folder)}"
         said += f" What was finished is kept in {_run.folder}.\n{resume}"
+    elif _run.parting:
+        said += f" {_run.parting}"
     return Failure(kind, said, _CODES[signal.Signals(number)])
 
 

@@ -40,7 +40,7 @@ Seeds = Annotated[int | None, typer.Option(help="Trials of each candidate, with 
 Trials = Annotated[
     int | None, typer.Option(help="Most trials; drawn from the grid where there are more.", show_default=False)
 ]
-On = Annotated[str, typer.Option(help="Where runs are trained: local, ray, or ray://HOST:PORT.")]
+On = Annotated[str, typer.Option(help="Where runs are trained: local, ray, auto, HOST:PORT or ray://HOST:PORT.")]
 AtOnce = Annotated[
     int | None,
     typer.Option(help="Runs trained at once, with equal shares of the cores. Default: one for 2 cores, or one a GPU."),

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from zoo.cluster.probe import not_let_in, refuse_without_answer
 from zoo.cluster.place import Place, refuse_without_ray
+from zoo.cluster.probe import not_let_in, refuse_without_answer
 from zoo.cluster.same_zoo import refuse_other_zoo
 from zoo.cluster.surroundings import (
     LOOPBACK,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,7 +35,7 @@ from zoo.sweeping.kept_features import TrialScores, kept_features
 from zoo.sweeping.local_workers import LocalWorkers, default_at_once
 from zoo.sweeping.ray_workers import RayWorkers
 from zoo.sweeping.run_queue import Workers, carry_out_jobs
-from zoo.sweeping.settings import SweepSettings, refuse_other_sweep, stored_settings
+from zoo.sweeping.settings import SweepSettings, refuse_changed_files, refuse_other_sweep, stored_settings
 from zoo.sweeping.sweep_folder import SweepFolder, TrialRow, refuse_unusable_out, stored_content
 from zoo.sweeping.sweep_record import Sweep, put_together
 from zoo.sweeping.trial_runs import RunOutcome, job_of
@@ -83,7 +83,7 @@ def start(settings: SweepSettings, registry: Registry, report: Report, how: HowT
             division.record(),
             digest="",
             threads=torch.get_num_threads(),
-            version=versions()["zoo-registry"],
+            versions=versions(),
         )
         folder = SweepFolder.create(out, content)
         write_tables(division, folder.path)
@@ -117,6 +117,8 @@ def go_on(
         raise RunError(
             f"{path} was stopped before its images were divided.\nNext: remove it, and start the sweep again."
         )
+    refuse_changed_files(path, settings, content["files"])
+    _tell_other_versions(content["versions"], report)
     use_threads(content["threads"])
     with _place(how, settings, report) as make_workers:
         datasets = read_tables(path, content["division"]["classes"], registry, report)
@@ -138,7 +140,7 @@ def _carry_out(
         folder.refuse_finished()
         laid_out = trials_of(settings, registry)
         trials = check_trials(laid_out, settings, location(folder.path, DATA), dataset, registry, report)
-        work = _Work(folder, settings, dataset, registry, report, trials)
+        work = _SweepWork(folder, settings, dataset, registry, report, trials)
         with work.told_how_to_resume():
             work.on_features()
             work.as_runs(make_workers)
@@ -157,7 +159,7 @@ def _carry_out(
     return found
 
 
-class _Work:
+class _SweepWork:
     """The trials of a sweep, and the rows of those that have ended."""
 
     def __init__(
@@ -240,6 +242,16 @@ class _Work:
 
     def _tell(self) -> None:
         self._report(Progress(task="trials", done=len(self.rows), total=len(self._trials), unit="trials"))
+
+
+def _tell_other_versions(then: Mapping[str, str], report: Report) -> None:
+    now = versions()
+    changed = [f"{name} {then.get(name)} then, {now[name]} now" for name in now if then.get(name) != now[name]]
+    if changed:
+        text = (
+            f"This sweep began with other versions: {'; '.join(changed)}. Trials before and after may differ by that."
+        )
+        report(Note(text=text, loud=True))
 
 
 def _as_dataset(division: Division, settings: SweepSettings) -> Dataset:

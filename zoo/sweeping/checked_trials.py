@@ -16,7 +16,7 @@ from zoo.planning.build_plan import plan_stages
 from zoo.planning.request import Request, make_request
 from zoo.planning.resolve import find_recipe, resolve
 from zoo.registry.registry import Registry
-from zoo.sweeping.grid import Trial, lay_out, request_of
+from zoo.sweeping.grid import SweepTrial, lay_out, request_of
 from zoo.sweeping.kept_features import draws_nothing, features_key, trains_on_features
 from zoo.sweeping.knobs import HEAD_OPTION, ValueRange, check_name, is_whole
 from zoo.sweeping.settings import SweepSettings
@@ -26,7 +26,7 @@ from zoo.sweeping.settings import SweepSettings
 class CheckedTrial:
     """A trial that can run."""
 
-    trial: Trial
+    trial: SweepTrial
     request: Request
     """What `zoo finetune` would be asked for."""
     features: Hashable | None
@@ -35,7 +35,7 @@ class CheckedTrial:
     """Whether its seed changes anything."""
 
 
-def trials_of(settings: SweepSettings, registry: Registry) -> tuple[Trial, ...]:
+def trials_of(settings: SweepSettings, registry: Registry) -> tuple[SweepTrial, ...]:
     """Lay out the trials of a sweep, once every knob is known to exist. No image is looked at.
 
     Raises:
@@ -55,7 +55,12 @@ def trials_of(settings: SweepSettings, registry: Registry) -> tuple[Trial, ...]:
 
 
 def check_trials(
-    trials: Sequence[Trial], settings: SweepSettings, data: str, dataset: Dataset, registry: Registry, report: Report
+    trials: Sequence[SweepTrial],
+    settings: SweepSettings,
+    data: str,
+    dataset: Dataset,
+    registry: Registry,
+    report: Report,
 ) -> list[CheckedTrial]:
     """Look up every trial, and leave out those that a seed could not change.
 
@@ -86,12 +91,13 @@ def check_trials(
         except UnknownName:
             raise
         except ZooError as error:
-            raise _named(error, trial) from error
+            error.args = (f"Trial {trial.number} ({trial.described}) cannot run:\n{error}",)
+            raise
         report(Progress(task="check trials", done=done, total=len(trials), unit="trials"))
     return checked
 
 
-def _checked(trial: Trial, request: Request, dataset: Dataset, registry: Registry) -> CheckedTrial:
+def _checked(trial: SweepTrial, request: Request, dataset: Dataset, registry: Registry) -> CheckedTrial:
     resolved = resolve(request, registry, silent, dataset=dataset)
     random = resolved.model.weights.kind == "random"
     stages = plan_stages(resolved, dataset, not random, None)
@@ -101,14 +107,6 @@ def _checked(trial: Trial, request: Request, dataset: Dataset, registry: Registr
         features=features_key(resolved) if trains_on_features(stages) else None,
         draws=random or not draws_nothing(stages, closed_form=False),
     )
-
-
-def _named(error: ZooError, trial: Trial) -> ZooError:
-    """The same kind of error, with the trial that it is about."""
-    message = f"Trial {trial.number} ({trial.described}) cannot run:\n{error}"
-    named = ZooError(message)
-    named.exit_code, named.code = error.exit_code, error.code
-    return named
 
 
 def _values(settings: SweepSettings, name: str) -> tuple[str, ...]:

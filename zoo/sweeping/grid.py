@@ -25,7 +25,7 @@ _NUMBERS = ("epochs", "batch_size")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Trial:
+class SweepTrial:
     """One training: a candidate with a seed."""
 
     number: int
@@ -47,7 +47,7 @@ class Trial:
         return ", ".join(f"{name}={value}" for name, value in self.settings.items())
 
 
-def lay_out(settings: SweepSettings, whole: Callable[[str], bool]) -> tuple[Trial, ...]:
+def lay_out(settings: SweepSettings, whole: Callable[[str], bool]) -> tuple[SweepTrial, ...]:
     """Lay out all trials: every candidate with every seed.
 
     Of a grid of lists, all candidates, or as many as `trials` allows, drawn without repeats. With a range among the
@@ -81,7 +81,7 @@ def lay_out(settings: SweepSettings, whole: Callable[[str], bool]) -> tuple[Tria
         combinations = [_combination(lists, index) for index in _chosen(grid, wanted, settings.seed)]
     order = list(settings.over)
     return tuple(
-        Trial(
+        SweepTrial(
             number=(candidate - 1) * settings.seeds + seed + 1,
             candidate=candidate,
             seed=seed,
@@ -92,7 +92,7 @@ def lay_out(settings: SweepSettings, whole: Callable[[str], bool]) -> tuple[Tria
     )
 
 
-def request_of(trial: Trial, settings: SweepSettings, data: str, *, workers: int | None = None) -> Request:
+def request_of(trial: SweepTrial, settings: SweepSettings, data: str, *, workers: int | None = None) -> Request:
     """What `zoo finetune` would be asked for to get this trial. Raises OptionError for values that cannot be."""
     given = trial.settings
     arguments: dict[str, Any] = {name: given[name] for name in _NAMES if name in given}

@@ -125,6 +125,7 @@ class LocalWorkers:
         code = process.wait()
         with contextlib.suppress(OSError):
             process.stdin.close()
+        process.stdout.close()
         outcome = RunOutcome(**json.loads(answer)) if answer and code == 0 else None
         lost = "" if outcome is not None else f"{_in_words(code)}{_last_words(said)}"
         said.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -74,10 +75,13 @@ def settings_of(
         raise OptionError('A sweep needs images: --data PATH, or data = "PATH" in the file. See docs/data.md.')
     simple["data"] = str(simple["data"])
     _check_numbers(simple)
+    knobs.update({name: _with_whole_paths(name, knobs[name]) for name in _WITH_FILES if name in knobs})
     first = ("backbone", *(name for name in knobs if name != "backbone"))
     return SweepSettings(**simple, offline=offline, over={name: knobs[name] for name in first})
 
 
+_WITH_FILES = ("backbone", "weights", "recipe")
+"""Knobs whose values may name files."""
 _AS_KNOBS = ("backbone", "head", "recipe")
 """Knobs that have a key and an option of their own."""
 
@@ -108,6 +112,31 @@ SETTINGS = "settings.json"
 """The file of a sweep's folder that holds what was asked for."""
 
 
+def digests_of_files(settings: SweepSettings) -> dict[str, str]:
+    """SHA-256 of every file that the values name: recipes and weights. Raises OptionError for one that is not there."""
+    found = {}
+    for name in _WITH_FILES:
+        values = settings.over.get(name, ())
+        for value in values if isinstance(values, tuple) else ():
+            path = Path(value.partition("=")[2] if name == "backbone" else value)
+            if path.is_absolute():
+                try:
+                    found[str(path)] = hashlib.sha256(path.read_bytes()).hexdigest()
+                except OSError as error:
+                    raise OptionError(f"{name}={value} cannot be read: {path}: {error.strerror}.") from None
+    return found
+
+
+def refuse_changed_files(folder: Path, settings: SweepSettings, digests: Mapping[str, str]) -> None:
+    """Raise Refused where a recipe or weights file is another than when the sweep began."""
+    changed = [name for name, digest in digests_of_files(settings).items() if digests.get(name) != digest]
+    if changed:
+        raise Refused(
+            f"{changed[0]} has changed since the sweep in {folder} began. Trials before and after would not be "
+            "comparable.\nNext: restore the file, or start a new sweep."
+        )
+
+
 def refuse_other_sweep(folder: Path, stored: SweepSettings, asked: SweepSettings) -> None:
     """Raise Refused, naming the differences, where a folder belongs to another sweep than the one asked for."""
     then, now = stored.to_dict(), asked.to_dict()
@@ -127,6 +156,21 @@ def refuse_other_sweep(folder: Path, stored: SweepSettings, asked: SweepSettings
             f"{folder} belongs to another sweep:\n" + "\n".join(differing) + "\n"
             f"Next: zoo sweep --resume {folder} goes on with its own settings; leave --resume out for a new sweep."
         )
+
+
+def _with_whole_paths(name: str, values: Values) -> Values:
+    """Values that name files, with their whole paths: a sweep may be resumed in another folder."""
+    if isinstance(values, ValueRange):
+        return values
+    return tuple(_with_whole_path(name, value) for value in values)
+
+
+def _with_whole_path(name: str, value: str) -> str:
+    before, equals, file = value.rpartition("=") if name == "backbone" else ("", "", value)
+    path = Path(file).expanduser()
+    if (name == "backbone" and not equals) or not path.is_file():
+        return value
+    return f"{before}{equals}{path.absolute()}"
 
 
 def _read(file: Path) -> dict[str, Any]:

@@ -14,8 +14,8 @@ from typing import Any, Literal
 
 from zoo.errors import Refused, RunError
 from zoo.storage.atomic import clear_write_errors, json_text, new_folder, parse_json, write_text
-from zoo.sweeping.grid import Trial
-from zoo.sweeping.settings import SETTINGS, SweepSettings
+from zoo.sweeping.grid import SweepTrial
+from zoo.sweeping.settings import SETTINGS, SweepSettings, digests_of_files
 from zoo.training.run_folder import RunLock, refuse_unusable
 
 SWEEPS = Path("sweeps")
@@ -77,7 +77,7 @@ class SweepFolder:
             (self.path / ".lock").mkdir(exist_ok=True)
         return RunLock(self.path / ".lock", run=self.path)
 
-    def rows(self, trials: Sequence[Trial]) -> dict[int, TrialRow]:
+    def rows(self, trials: Sequence[SweepTrial]) -> dict[int, TrialRow]:
         """Read the rows of the trials that ended, by number. Raises RunError for one that is of another trial."""
         found = {}
         for trial in trials:
@@ -104,7 +104,7 @@ class SweepFolder:
         """Write `settings.json` again, once the images are known."""
         write_text(self.path / SETTINGS, json_text(content))
 
-    def run_of(self, trial: Trial) -> Path:
+    def run_of(self, trial: SweepTrial) -> Path:
         """The run folder of a trial that is a run."""
         return self.path / TRIAL_RUNS / trial.name
 
@@ -135,7 +135,7 @@ def refuse_unusable_out(out: Path | None) -> None:
 
 
 def stored_content(
-    settings: SweepSettings, division: Mapping[str, Any], *, digest: str, threads: int, version: str
+    settings: SweepSettings, division: Mapping[str, Any], *, digest: str, threads: int, versions: Mapping[str, str]
 ) -> dict[str, Any]:
     """What `settings.json` holds: all that the trials are a function of.
 
@@ -144,7 +144,7 @@ def stored_content(
         division: How the images are divided.
         digest: Of all images.
         threads: With how many torch computes trials on kept features; the number changes bits.
-        version: Of zoo.
+        versions: Of zoo and what it computes with.
     """
     return {
         "format": 1,
@@ -152,7 +152,8 @@ def stored_content(
         "division": division,
         "data_digest": digest,
         "threads": threads,
-        "zoo": version,
+        "files": digests_of_files(settings),
+        "versions": dict(versions),
     }
 
 

@@ -97,7 +97,7 @@ def _dots(name: str, done: Sequence[CandidateScores], size: str, width: float) -
         margin = 0.05 * (max(places.values()) - min(places.values())) or 0.5
         x = (min(places.values()) - margin, max(places.values()) + margin)
     else:
-        names = sorted({value for value, *_ in points}, key=[each.settings[name] for each in done].index)
+        names = _in_order({value for value, *_ in points}, sweep_order=[each.settings[name] for each in done])
         places = {value: float(place) for place, value in enumerate(names, start=1)}
         x = (0.5, len(names) + 0.5)
     frame = Frame(44, 26, width - 14, height - 44, x=x, y=y)
@@ -119,6 +119,14 @@ def _dots(name: str, done: Sequence[CandidateScores], size: str, width: float) -
     return drawing(parts, width=width, height=height, label=label, size=size)
 
 
+def _in_order(values: set[str], *, sweep_order: Sequence[str]) -> list[str]:
+    """Numbers by size, names as they come: the best first."""
+    try:
+        return sorted(values, key=float)
+    except ValueError:
+        return sorted(values, key=sweep_order.index)
+
+
 def _numbers(values: Sequence[str]) -> dict[str, float] | None:
     """The values as numbers; None for names, and for few numbers, which need no scale."""
     try:
@@ -135,15 +143,14 @@ def _number_ticks(frame: Frame, x: tuple[float, float], *, logarithmic: bool) ->
         ]
     exponents = range(math.floor(x[0]), math.ceil(x[1]) + 1)
     values = [first * 10.0**exponent for exponent in exponents for first in _ROUND]
-    inside = [value for value in values if x[0] <= math.log10(value) <= x[1]]
-    # Labels of 1, 2 and 5 run together over more than two powers of ten.
-    room = (frame.right - frame.left) / max(1, len(inside))
-    if room < 7 * LETTER:
-        inside = [value for value in inside if f"{value:e}".startswith("1.")]
-    return [
-        *(text(frame.at_x(math.log10(value)), frame.bottom + 17, f"{value:g}", anchor="middle") for value in inside),
-        *(
-            line(frame.at_x(math.log10(value)), frame.top, frame.at_x(math.log10(value)), frame.bottom, "grid")
-            for value in inside
-        ),
-    ]
+    parts, free = [], -math.inf
+    for value in values:
+        if not x[0] <= math.log10(value) <= x[1]:
+            continue
+        across = frame.at_x(math.log10(value))
+        parts.append(line(across, frame.top, across, frame.bottom, "grid"))
+        half = LETTER * len(f"{value:g}") / 2
+        if across - half >= free:  # labels do not run together
+            parts.append(text(across, frame.bottom + 17, f"{value:g}", anchor="middle"))
+            free = across + half + LETTER
+    return parts
