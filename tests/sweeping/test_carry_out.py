@@ -296,3 +296,18 @@ def test_images_in_memory_are_kept_in_the_folder(shapes: Path, tmp_path: Path) -
     pictures = [(path.read_bytes(), path.parent.name) for path in sorted((shapes / "train").glob("*/*.jpg"))]
     found = zoo.sweep(data=pictures, **{**ASKED, "over": {"head.epochs": 1}, "seeds": 1}, out=tmp_path / "sweep")
     assert found.division["train"] == 24 and len(list((tmp_path / "sweep" / "images").iterdir())) == 36
+
+
+def test_ctrl_c_says_what_is_kept_and_how_to_go_on(few: Path, zoo_inside: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
+    from zoo.sweeping.kept_features import HeadTrials
+
+    def interrupt(self: HeadTrials, request: object) -> None:
+        raise KeyboardInterrupt
+
+    words = ["sweep", "--data", str(few), "--backbone", "timm/test_resnet=random", "--recipe", "head_only"]
+    with monkeypatch.context() as patched:
+        patched.setattr(HeadTrials, "run", interrupt)
+        done = zoo_inside(*words, "--over", "head.epochs=1,2", "--out", "sweep")
+    assert done.returncode == 130
+    assert "0 of 2 trials are kept in sweep" in done.stderr and "To resume: zoo sweep --resume sweep" in done.stderr
+    assert zoo_inside("sweep", "--resume", "sweep").returncode == 0

@@ -33,7 +33,7 @@ solver = "gradient"
 [[stages]]
 name = "all"
 train = ["all"]
-epochs = 20
+epochs = 12
 lr = 1e-3
 augment = "crop"
 """

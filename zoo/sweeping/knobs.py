@@ -152,14 +152,13 @@ def check_name(name: str, stages: Mapping[str, Sequence[str]]) -> None:
     keys = [each for each in Stage.model_fields if each != "name"]
     if key not in keys:
         close = nearest(key, keys)
+        option = "" if close else f"; an option of a head is written {HEAD_OPTION}{key}"
         hint = (
             f"did you mean {either([f'{stage}.{each}' for each in close])}?"
             if close
             else f"there are: {', '.join(keys)}"
         )
-        raise OptionError(
-            f"--over {name}: a stage has no knob {key!r}; {hint} An option of a head is written {HEAD_OPTION}{key}."
-        )
+        raise OptionError(f"--over {name}: a stage has no knob {key!r}; {hint}{option}.")
 
 
 def is_whole(name: str, option_types: Mapping[str, Any]) -> bool:
