@@ -292,12 +292,14 @@ def test_files_that_values_name_must_stay_and_are_found_from_anywhere(
     assert len(zoo.sweep(resume=tmp_path / "sweep").trials) == 4
 
 
+@pytest.mark.long
 def test_images_in_memory_are_kept_in_the_folder(shapes: Path, tmp_path: Path) -> None:
     pictures = [(path.read_bytes(), path.parent.name) for path in sorted((shapes / "train").glob("*/*.jpg"))]
     found = zoo.sweep(data=pictures, **{**ASKED, "over": {"head.epochs": 1}, "seeds": 1}, out=tmp_path / "sweep")
     assert found.division["train"] == 24 and len(list((tmp_path / "sweep" / "images").iterdir())) == 36
 
 
+@pytest.mark.long
 def test_ctrl_c_says_what_is_kept_and_how_to_go_on(few: Path, zoo_inside: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
     from zoo.sweeping.kept_features import HeadTrials
 

@@ -32,8 +32,10 @@ def names(files: Sequence[ImageFile]) -> set[str]:
 
 @pytest.fixture
 def photos(shapes: Path, tmp_path: Path) -> Path:
-    """Three classes of twelve, without splits."""
-    return Path(shutil.copytree(shapes / "train", tmp_path / "photos"))
+    """Three classes of twelve, without splits, and a file that is no image."""
+    photos = Path(shutil.copytree(shapes / "train", tmp_path / "photos"))
+    (photos / "red" / "notes.txt").write_text("red")
+    return photos
 
 
 def test_what_the_data_divide_stays(shapes: Path) -> None:
@@ -45,6 +47,7 @@ def test_what_the_data_divide_stays(shapes: Path) -> None:
 def test_what_the_data_do_not_divide_is_drawn_by_the_seed(photos: Path) -> None:
     found, other = divided(photos), divided(photos, seed=1)
     parts = [names(part) for part in (found.train, found.val, found.judged)]
+    assert found.record()["skipped_because"] == {"not an image": 1}
     assert [len(part) for part in parts] == [24, 6, 6] and len(set.union(*parts)) == 36
     assert all({file.label for file in part} == {0, 1, 2} for part in (found.train, found.val, found.judged))
     assert divided(photos) == found and names(other.judged) != names(found.judged)

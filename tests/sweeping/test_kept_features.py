@@ -33,7 +33,14 @@ def asked(data: Path, settings: dict[str, Any]) -> Request:
     return make_request(**{**weights, "seed": 0, "data": data, "tune": False, **settings})
 
 
-@pytest.mark.parametrize("settings", SETTINGS, ids=lambda each: " ".join([each["head"], *each.get("set", ())]))
+_QUICK = (0, 3, 8, 10)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [pytest.param(each, marks=() if place in _QUICK else pytest.mark.long) for place, each in enumerate(SETTINGS)],
+    ids=lambda each: " ".join([each["head"], *each.get("set", ())]),
+)
 def test_a_trial_has_the_scores_of_the_run(settings: dict[str, Any], few: Path, tmp_path: Path) -> None:
     registry, request = default_registry(), asked(few, settings)
     dataset = dataset_of(request, registry, silent)

@@ -45,7 +45,7 @@ def sweep() -> Sweep:
     return Sweep(
         folder=Path("sweeps/one"),
         settings={"data": "photos", "over": {"backbone": ["x"], "head": ["linear"], "head.lr": "0.0001..0.01"}},
-        division={"train": 400, "val": 200, "judged": 100, "judged_by": "a holdout", "chosen_by": "val"},
+        division={"train": 400, "val": 200, "judged": 100, "judged_by": "a holdout", "chosen_by": "val", "skipped": 2},
         candidates=tuple(put_together(rows, frozenset())),
         winner_run=Path("sweeps/one/winner"),
         winner_val={"accuracy": 0.9, "macro_f1": 0.9, "loss": 0.1},
@@ -75,6 +75,7 @@ def test_the_page_says_what_the_numbers_are_worth_and_names_stay_text(sweep: Swe
         "100 images that nobody selected on",
         "which flatters",
         "candidates looked at",
+        "2 files of the",
         "on a logarithmic scale",
     ):
         assert said in page, said

@@ -212,6 +212,7 @@ def test_a_fault_that_no_other_trial_would_escape_stops_the_sweep() -> None:
     assert workers.stopped
 
 
+@pytest.mark.long
 def test_a_process_that_cannot_begin_is_a_lost_worker_with_its_last_words(tmp_path: Path) -> None:
     workers = LocalWorkers(1, "cpu")
     assert workers.has_room()

@@ -11,6 +11,7 @@ import csv
 import hashlib
 import io
 import random
+from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,9 +24,9 @@ from zoo.data.prefetch import prefetch, resolve_workers
 from zoo.data.sources import find_data, read_evaluation_split, read_unchecked
 from zoo.data.splits import VAL_SHARE, to_dataset
 from zoo.errors import DataError
-from zoo.events import Progress, Report
+from zoo.events import Note, Progress, Report
 from zoo.registry.registry import Registry
-from zoo.specs.data import is_image_name
+from zoo.specs.data import Skipped, is_image_name
 from zoo.storage.atomic import clear_write_errors, write_text
 from zoo.text import counted, printable, some
 
@@ -49,6 +50,8 @@ class Division:
     """What the winner is judged by, in words."""
     chosen_by: str
     """What is selected on, in words."""
+    skipped: tuple[Skipped, ...] = ()
+    """Files that are not used."""
 
     def record(self) -> dict[str, Any]:
         """The counts and words that a sweep's record holds."""
@@ -59,6 +62,8 @@ class Division:
             "judged_by": self.judged_by,
             "chosen_by": self.chosen_by,
             "classes": list(self.classes),
+            "skipped": len(self.skipped),
+            "skipped_because": dict(Counter(each.reason for each in self.skipped)),
         }
 
 
@@ -77,6 +82,8 @@ def divide(data: Path, registry: Registry, report: Report, *, seed: int, workers
         groups = similar_images(train, workers=workers, progress=_progress(report, "compare images"))
         parts = draw_parts(train, groups, dataset.classes, drawn, seed=seed)
         train, val, judged = parts[""], parts.get("val", val), parts.get("judged", judged)
+    if dataset.skipped:
+        report(Note(text=_in_words(dataset.skipped)))
     note = f"{VAL_SHARE:.0%} of every class, drawn from train with seed {seed} before the sweep began"
     return Division(
         train,
@@ -85,7 +92,14 @@ def divide(data: Path, registry: Registry, report: Report, *, seed: int, workers
         dataset.classes,
         judged_by=f"a holdout: {note}" if "judged" in drawn else "test, which the data have",
         chosen_by=f"val: {note}" if drawn_val else "val, which the data have",
+        skipped=dataset.skipped,
     )
+
+
+def _in_words(skipped: Sequence[Skipped]) -> str:
+    reasons = Counter(each.reason for each in skipped)
+    listed = "; ".join(f"{counted(count, 'file')} {reason}" for reason, count in reasons.items())
+    return f"Not used: {listed}, such as {skipped[0].relative}."
 
 
 def draw_parts(

@@ -58,8 +58,10 @@ class LocalWorkers:
     def __init__(self, at_once: int, device: str) -> None:
         """Share cores, and cards where there are some, among `at_once` places."""
         cores, cards = cores_here(), _cards(device) if device in ("auto", "cuda") else 0
+        named = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+        names = named if len(named) >= cards and named[0] else [str(card) for card in range(cards)]
         self._free = [
-            _Slot(tuple(cores[place::at_once]) or (cores[place % len(cores)],), str(place % cards) if cards else None)
+            _Slot(tuple(cores[place::at_once]) or (cores[place % len(cores)],), names[place % cards] if cards else None)
             for place in range(at_once)
         ]
         self._processes: dict[int, subprocess.Popen[str]] = {}
@@ -74,7 +76,7 @@ class LocalWorkers:
         slot = self._free.pop()
         job = replace(job, threads=len(slot.cores), cores=slot.cores)
         environment = {**os.environ, "OMP_NUM_THREADS": str(job.threads)}
-        if slot.card is not None and "CUDA_VISIBLE_DEVICES" not in os.environ:
+        if slot.card is not None:
             environment["CUDA_VISIBLE_DEVICES"] = slot.card
         said = tempfile.TemporaryFile(  # noqa: SIM115 - closed by the thread that follows the process
             "w+", encoding="utf-8", errors="replace"

@@ -79,11 +79,14 @@ def carry_out_run(job: RunJob) -> RunOutcome:
     _bind(job.cores)
     use_threads(job.threads)
     run = Path(job.run)
+    goes_on = run.exists()
     try:
         with contextlib.suppress(CheckFailed):  # everything is written; the result says it
             _train(job, run)
     except ZooError as error:
-        return RunOutcome(val={}, kept="", seconds=0.0, fault=str(error), stops=not isinstance(error, OF_TRIAL))
+        # A run that may not go on, because something is not as it was, did not fail by its settings.
+        stops = not isinstance(error, OF_TRIAL) or (goes_on and isinstance(error, Refused))
+        return RunOutcome(val={}, kept="", seconds=0.0, fault=str(error), stops=stops)
     return outcome_of(run)
 
 
