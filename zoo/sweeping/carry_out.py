@@ -14,7 +14,7 @@ import torch
 from zoo.cluster.connect import connected
 from zoo.cluster.place import parse_place
 from zoo.data.dataset import Dataset, ImageFile
-from zoo.errors import OptionError, RunError
+from zoo.errors import CheckFailed, OptionError, RunError, ZooError
 from zoo.events import Event, Note, Progress, Report
 from zoo.planning.versions import versions
 from zoo.process import use_threads
@@ -39,7 +39,7 @@ from zoo.sweeping.settings import SweepSettings, refuse_changed_files, refuse_ot
 from zoo.sweeping.sweep_folder import SweepFolder, TrialRow, refuse_unusable_out, stored_content
 from zoo.sweeping.sweep_record import Sweep, put_together
 from zoo.sweeping.trial_runs import RunOutcome, job_of
-from zoo.sweeping.winner import conclude
+from zoo.sweeping.winner import conclude, refuse_without_winner
 from zoo.text import counted, shell_word
 
 LOCAL = "local"
@@ -144,12 +144,15 @@ def _carry_out(
         with work.told_how_to_resume():
             work.on_features()
             work.as_runs(make_workers)
-            undrawn = frozenset(each.trial.candidate for each in trials if not each.draws)
+        undrawn = frozenset(each.trial.candidate for each in trials if not each.draws)
+        candidates = put_together(list(work.rows.values()), undrawn)
+        refuse_without_winner(folder, candidates)
+        with work.told_how_to_resume():
             found = conclude(
                 folder,
                 settings,
                 content["division"],
-                put_together(list(work.rows.values()), undrawn),
+                candidates,
                 {each.trial.number: each for each in trials},
                 registry,
                 _quieted(report),
@@ -184,7 +187,9 @@ class _SweepWork:
         """Whatever stops the sweep, say what is kept and how to go on."""
         try:
             yield
-        except (KeyboardInterrupt, SystemExit, RunError):
+        except CheckFailed:
+            raise  # it would fail again
+        except (KeyboardInterrupt, SystemExit, ZooError):
             kept = f"{len(self.rows)} of {counted(len(self._trials), 'trial')} are kept in {self._folder.path}."
             self._report(Note(text=f"{kept}\nTo resume: {_resuming(self._folder)}", loud=True, parting=True))
             raise

@@ -14,17 +14,18 @@ from zoo.errors import CheckFailed, RunError
 from zoo.events import Report
 from zoo.registry.registry import Registry
 from zoo.reporting.page import write_or_note
-from zoo.storage.atomic import json_text, write_text
+from zoo.storage.atomic import json_text, parse_json, write_text
 from zoo.sweeping.checked_trials import CheckedTrial
 from zoo.sweeping.division import JUDGED, location
 from zoo.sweeping.settings import SweepSettings
-from zoo.sweeping.sweep_folder import PAGE, RECORD, TABLE, WINNER, SweepFolder, TrialRow
+from zoo.sweeping.sweep_folder import PAGE, RECORD, ROWS, TABLE, WINNER, SweepFolder, TrialRow
 from zoo.sweeping.sweep_page import render_sweep
 from zoo.sweeping.sweep_record import CandidateScores, Sweep
 from zoo.training.result import Result
 from zoo.training.resume import finish, resume
 from zoo.training.run import finetune
 from zoo.training.run_folder import PLAN, RESULT, has_result
+from zoo.training.shown_result import REPORT
 
 
 def conclude(
@@ -51,16 +52,10 @@ def conclude(
         seconds: What the sweep took so far, in this process.
 
     Raises:
-        RunError: No candidate succeeded with all its seeds.
         CheckFailed: The winner's run does not have the scores of its trial.
+        ZooError: As `zoo.finetune` and `zoo.evaluate`.
     """
     best = candidates[0]
-    if best.failed:
-        fault = next(row.fault for row in best.rows if row.status == "failed")
-        raise RunError(
-            f"No candidate succeeded with all its seeds, so there is no winner. {best.described} failed: {fault}\n"
-            f"Next: the rows in {folder.path / 'trials'} say what each failed of; start a new sweep without that."
-        )
     # The first seed, not the luckiest: which seed is best here says nothing of the next images.
     row = best.rows[0]
     run = folder.path / WINNER if row.run is None else folder.path / row.run
@@ -82,6 +77,17 @@ def conclude(
     return found
 
 
+def refuse_without_winner(folder: SweepFolder, candidates: Sequence[CandidateScores]) -> None:
+    """Raise RunError where no candidate succeeded with all its seeds; `candidates`: the best first."""
+    best = candidates[0]
+    if best.failed:
+        fault = next(row.fault for row in best.rows if row.status == "failed")
+        raise RunError(
+            f"No candidate succeeded with all its seeds, so there is no winner. {best.described} failed: {fault}\n"
+            f"Next: the rows in {folder.path / ROWS} say what each failed of; start a new sweep without that."
+        )
+
+
 def _trained(run: Path, row: TrialRow, trial: CheckedTrial, registry: Registry, report: Report) -> Mapping[str, Any]:
     """Train the winner as a run, with the settings of its trial, unless it is one -> the content of its result."""
 
@@ -96,9 +102,7 @@ def _trained(run: Path, row: TrialRow, trial: CheckedTrial, registry: Registry, 
     else:
         # A trial that was a run has no report yet.
         result = (
-            Result(path=run, content=_content(run))
-            if (run / "report.html").exists()
-            else finish(run, report, with_report)
+            Result(path=run, content=_content(run)) if (run / REPORT).exists() else finish(run, report, with_report)
         )
     val = result.content["metrics"]["val"]
     if dict(val) != dict(row.val):
@@ -126,8 +130,6 @@ def _judged(
 
 
 def _content(run: Path) -> dict[str, Any]:
-    from zoo.storage.atomic import parse_json
-
     content: dict[str, Any] = parse_json((run / RESULT).read_text("utf-8"))
     return content
 
