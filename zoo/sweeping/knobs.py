@@ -133,11 +133,12 @@ def check_name(name: str, stages: Mapping[str, Sequence[str]]) -> None:
         return
     stage, dot, key = name.partition(".")
     every = {each for of_recipe in stages.values() for each in of_recipe}
+    keys = [each for each in Stage.model_fields if each != "name"]
     if not dot:
         raise OptionError(f"--over {name}: {_unknown(name, every)}")
     if stage not in every:
-        close = nearest(stage, [*every, "head_option"], count=1)
-        hint = f" Did you mean {f'{close[0]}.{key}'!r}?" if close else ""
+        close = nearest(name, [f"{each}.{own}" for each in sorted(every) for own in keys], count=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
         raise OptionError(
             f"--over {name}: no recipe of this sweep has a stage {stage!r}.{hint} Their stages: "
             f"{', '.join(sorted(every))}."
@@ -149,7 +150,6 @@ def check_name(name: str, stages: Mapping[str, Sequence[str]]) -> None:
             "same trial would run several times.\n"
             f"Next: a sweep for each recipe, or leave {name} or {lacking[0]!r} out."
         )
-    keys = [each for each in Stage.model_fields if each != "name"]
     if key not in keys:
         close = nearest(key, keys)
         option = "" if close else f"; an option of a head is written {HEAD_OPTION}{key}"
