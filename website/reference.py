@@ -31,8 +31,18 @@ GROUPS = {
     "train": Group(
         title="Train",
         introduction="From a backbone and images to a finished run; and what a run says while it goes on.",
-        names=("finetune", "plan", "resume", "soup", "create_model", "Result", "Soup"),
-        modules=("planning", "events", "training", "api.pretrained", "api.runs", "data", "specs.plan"),
+        names=("finetune", "plan", "resume", "soup", "sweep", "create_model", "Result", "Soup", "Sweep"),
+        modules=(
+            "planning",
+            "events",
+            "training",
+            "api.pretrained",
+            "api.runs",
+            "api.sweeps",
+            "sweeping",
+            "data",
+            "specs.plan",
+        ),
     ),
     "judge": Group(
         title="Judge",

@@ -34,6 +34,7 @@ from .api.runs import plan as plan
 from .api.runs import report as report
 from .api.runs import resume as resume
 from .api.runs import soup as soup
+from .api.sweeps import sweep as sweep
 from .artefact.classifier import Classifier as Classifier
 from .artefact.classifier import Prediction as Prediction
 from .artefact.evaluate import Evaluation as Evaluation
@@ -45,6 +46,7 @@ from .embedding.nearest import SimilarImages as SimilarImages
 from .embedding.vectors import Embedding as Embedding
 from .errors import ArtefactError as ArtefactError
 from .errors import CheckFailed as CheckFailed
+from .errors import ClusterError as ClusterError
 from .errors import DataError as DataError
 from .errors import DeviceError as DeviceError
 from .errors import FeaturesError as FeaturesError
@@ -111,6 +113,7 @@ from .specs.recipe import RecipeSpec as RecipeSpec
 from .specs.recipe import recipe_from_toml as recipe_from_toml
 from .storage.cache import cached_json as cached_json
 from .storage.cache import kept_json as kept_json
+from .sweeping.sweep_record import Sweep as Sweep
 from .training.result import Result as Result
 from .training.soup.outcome import Soup as Soup
 from .training.verify import Verification as Verification

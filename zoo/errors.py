@@ -13,6 +13,7 @@
     │   ├── Unreachable            the download host cannot be reached
     │   └── Offline                the network is switched off, and the file is not on this machine
     ├── DeviceError                the device does not exist, or its memory does not suffice
+    ├── ClusterError               a Ray cluster that does not answer, or workers that were lost for good
     ├── PluginError                a plugin broke its contract
     ├── RunError                   a run folder that cannot be written or read
     ├── ArtefactError              an artefact that cannot be read, or is not what it claims
@@ -171,6 +172,12 @@ class DeviceError(ZooError):
     """The device does not exist, or its memory does not suffice."""
 
     code = "device"
+
+
+class ClusterError(ZooError):
+    """A Ray cluster that does not answer, or whose workers were lost for good."""
+
+    code = "cluster"
 
 
 class PluginError(ZooError):

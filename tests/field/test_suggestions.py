@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import inspect
+import json
 import re
 import sys
 import types
@@ -53,6 +54,9 @@ from zoo.specs.recipe import SET_AS_A_WHOLE, RecipeSpec, Stage, recipe_from_file
 from zoo.specs.selectors import parse_selector, select
 from zoo.specs.views import PASSES, check_views
 from zoo.storage import eviction
+from zoo.sweeping import knobs
+from zoo.sweeping.checked_trials import trials_of
+from zoo.sweeping.settings import settings_of, stored_settings
 from zoo.testing import examine
 from zoo.training.stored_plan import read_plan, refuse_finished
 from zoo.weights.obtain import choose_weights
@@ -225,6 +229,15 @@ def option_of_head(head: str) -> Callable[[str], object]:
     return lambda key: build_options(spec.name, spec.options, {key: values.get(key, 1)})
 
 
+def swept(place: Path, key: str) -> object:
+    """Read a sweep file with a key of this name."""
+    needed = {"data": '"x"', "backbone": '"resnet18"'}
+    others = {"recipe": '"staged"', "head": '"linear"', "seeds": "2", "seed": "2", "trials": "4", "device": '"cpu"'}
+    content = {**needed, key: {**needed, **others, "precision": '"float32"'}.get(key, "{}")}
+    (place / "sweep.toml").write_text("".join(f"{name} = {value}\n" for name, value in content.items()))
+    return settings_of({}, {}, place / "sweep.toml")
+
+
 def vocabularies(place: Path) -> dict[str, Vocabulary]:
     """Every place that suggests something, by a name that `PLACES` uses."""
     registry = default_registry()
@@ -280,6 +293,21 @@ def vocabularies(place: Path) -> dict[str, Vocabulary]:
             words=["apache-2.0", "permissive"],
             every=4,
         ),
+        "sweep: knobs": Vocabulary(
+            use=lambda word: knobs.check_name(knobs.named(word), {"staged": [stage.name for stage in staged.stages]}),
+            words=["head.lr", "last.epochs", "all.augment", "head", "backbone", "batch_size", "keep", "choose_by"],
+        ),
+        "sweep: options of a head": Vocabulary(
+            use=lambda word: trials_of(
+                settings_of({"data": "x", "backbone": "resnet18", "head": "mlp"}, knobs.parse_over([f"{word}=0.1"])),
+                registry,
+            ),
+            words=[f"head_option.{each.name}" for each in describe_options(registry.head("mlp").spec.options)],
+        ),
+        "sweep: keys of a file": Vocabulary(
+            use=lambda word: swept(place, word), words=["data", "backbone", "head", "seeds", "trials", "over"]
+        ),
+        "sweeps to resume": Vocabulary(use=lambda word: stored_settings(place / word), words=["sweep", "sweep2"]),
         "list: sort": Vocabulary(use=lambda word: zoo.list_backbones(sort=word, pattern="resnet18"), words=list(SORTS)),
         "disabled plugins": Vocabulary(use=disabled, words=[plugin.name for plugin in registry.plugins()], every=5),
         "commands": Vocabulary(use=command, words=list(COMMANDS.commands)),
@@ -446,6 +474,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for file in files:
             (place / name / file).write_text("{}")
     (place / "mine.toml").write_text(three_stages(""))
+    asked = settings_of({"data": "x", "backbone": "resnet18"}, {}).to_dict()
+    for name in ("sweep", "sweep2"):
+        (place / name).mkdir()
+        (place / name / "settings.json").write_text(json.dumps({"format": 1, "settings": asked}))
     return place
 
 
@@ -533,6 +565,11 @@ PLACES = {
     "zoo.specs.selectors._nearest_selectors": "selectors",
     "zoo.specs.selectors.select": "groups",
     "zoo.storage.eviction.clear": "cache",
+    "zoo.sweeping.checked_trials._check_option": "sweep: options of a head",
+    "zoo.sweeping.knobs._unknown": "sweep: knobs",
+    "zoo.sweeping.knobs.check_name": "sweep: knobs",
+    "zoo.sweeping.settings._read": "sweep: keys of a file",
+    "zoo.sweeping.settings.stored_settings": "sweeps to resume",
     "zoo.testing.find.examine": "checked names",
     "zoo.training.stored_plan._suggestion": "runs to resume, finished runs",
     "zoo.weights.obtain.choose_weights": "weights",

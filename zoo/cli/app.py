@@ -44,6 +44,7 @@ from zoo.cli.options import (
 from zoo.cli.plugins import plugins_app
 from zoo.cli.serve import serve
 from zoo.cli.shortlist import shortlist
+from zoo.cli.sweep import sweep
 from zoo.cli.weights import weights_app
 from zoo.display.console import Verbosity
 from zoo.errors import FAULT_FOUND
@@ -67,6 +68,7 @@ app.add_typer(plugins_app, name="plugins")
 app.add_typer(weights_app, name="weights")
 app.add_typer(cache_app, name="cache")
 app.command()(shortlist)
+app.command()(sweep)
 app.command()(embed)
 app.command()(similar)
 app.command()(serve)

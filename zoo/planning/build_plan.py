@@ -86,7 +86,7 @@ def build_plan(
         recipe_summary=resolved.recipe.summary,
         keep=resolved.recipe.keep,
         choose_by=resolved.recipe.choose_by,
-        stages=_stages(resolved, dataset, choice.kind != "random", cut_fault, measured.compute.precision),
+        stages=plan_stages(resolved, dataset, choice.kind != "random", cut_fault, measured.compute.precision),
         classes=dataset.classes,
         preprocessing=store.preprocessing.to_dict(),
         data=_data(resolved, examined),
@@ -130,13 +130,22 @@ def _bytes(backbone: nn.Module) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in backbone.state_dict().values())
 
 
-def _stages(
+def plan_stages(
     resolved: Resolved,
     dataset: Dataset,
     pretrained: bool,
     cut_fault: Callable[[str], str] | None,
     precision: Precision,
 ) -> tuple[StagePlan, ...]:
+    """The stages of a plan: what each trains at which rates, for how many steps, on what.
+
+    Args:
+        resolved: What the request names.
+        dataset: The images that can be read.
+        pretrained: Whether the backbone has other weights than random ones.
+        cut_fault: As for `build_plan`.
+        precision: What the backbone computes in, which decides in how many bytes its outputs are cached.
+    """
     stages = tuple(
         plan_stage(
             stage,

@@ -162,7 +162,7 @@ def prepare(
         plan = None if checks_cuts else plan_with(examined, weights)
         if stored is not None and plan is not None:
             accept(plan)
-        model = None if load == "nothing" else _build(resolved, examined, measured.compute, weights)
+        model = None if load == "nothing" else build_model_of_run(resolved, examined, measured.compute, weights)
         weights = replace(weights, state=None)  # a second copy of the model's parameters
         if plan is None:
             plan = plan_with(examined, weights, _cut_check(model, examined, store) if model is not None else None)
@@ -262,7 +262,7 @@ def _obtain(resolved: Resolved, report: Report) -> tuple[Weights, str | None]:
         return Weights(choice=WeightsChoice(kind="random", tag=choice.tag), state=None, digest=None), reason
 
 
-def _build(resolved: Resolved, examined: Examined, compute: Compute, weights: Weights) -> ZooModel:
+def build_model_of_run(resolved: Resolved, examined: Examined, compute: Compute, weights: Weights) -> ZooModel:
     """Build the model on the run's device, initialised from the run's seed.
 
     Raises WeightsMismatch, PluginError or DeviceError.

@@ -1,0 +1,98 @@
+"""The page and the tables of a sweep, from rows: what stands first, what the intervals are, in a real browser."""
+
+from __future__ import annotations
+
+import math
+import re
+import statistics
+from pathlib import Path
+
+import pytest
+from scipy import stats
+from tests.browser import CHROMIUM, browser
+from zoo.sweeping.sweep_folder import TrialRow
+from zoo.sweeping.sweep_page import render_sweep
+from zoo.sweeping.sweep_record import Sweep, put_together
+
+
+def row(candidate: int, seed: int, accuracy: float | None, **settings: str) -> TrialRow:
+    val = {} if accuracy is None else {"accuracy": accuracy, "macro_f1": accuracy, "loss": 1 - accuracy}
+    return TrialRow(
+        trial=3 * (candidate - 1) + seed + 1,
+        candidate=candidate,
+        seed=seed,
+        settings={"backbone": "timm/test_resnet", **settings},
+        status="failed" if accuracy is None else "done",
+        val=val,
+        kept="head",
+        seconds=0.5,
+        run=None,
+        fault="<b>it diverged" if accuracy is None else "",
+    )
+
+
+@pytest.fixture(scope="module")
+def sweep() -> Sweep:
+    rows = []
+    for candidate in range(1, 21):
+        settings = {
+            "head": ["linear", "<script>alert(1)"][candidate % 2],
+            "head.lr": f"{10 ** (-4 + candidate / 10):.4g}",
+        }
+        for seed in range(3):
+            accuracy = 0.9 - 0.01 * abs(candidate - 12) + 0.004 * seed
+            rows.append(row(candidate, seed, None if (candidate, seed) == (12, 1) else accuracy, **settings))
+    return Sweep(
+        folder=Path("sweeps/one"),
+        settings={"data": "photos", "over": {"backbone": ["x"], "head": ["linear"], "head.lr": "0.0001..0.01"}},
+        division={"train": 400, "val": 200, "judged": 100, "judged_by": "a holdout", "chosen_by": "val", "skipped": 2},
+        candidates=tuple(put_together(rows, frozenset())),
+        winner_run=Path("sweeps/one/winner"),
+        winner_val={"accuracy": 0.9, "macro_f1": 0.9, "loss": 0.1},
+        judged={"images": 100, "accuracy": {"value": 0.87, "low": 0.79, "high": 0.92}, "macro_f1": 0.8, "loss": 0.5},
+        seconds=60.0,
+    )
+
+
+def test_the_best_mean_comes_first_ties_go_to_the_lower_loss_and_failures_come_last(sweep: Sweep) -> None:
+    assert sweep.best.candidate == 11 and sweep.candidates[1].candidate == 13, "as good, and later in the grid"
+    assert sweep.candidates[-1].candidate == 12 and math.isnan(sweep.candidates[-1].mean())
+    means = [each.mean() for each in sweep.candidates[:-1]]
+    assert means == sorted(means, reverse=True)
+
+
+@pytest.mark.parametrize("accuracies", [[0.5, 0.6], [0.71, 0.74, 0.69], [0.5 + 0.01 * (n % 5) for n in range(16)]])
+def test_intervals_over_seeds_are_those_of_students_t(accuracies: list[float]) -> None:
+    (found,) = put_together([row(1, seed, accuracy) for seed, accuracy in enumerate(accuracies)], frozenset())
+    spread = statistics.stdev(accuracies) / math.sqrt(len(accuracies))
+    low, high = stats.t.interval(0.95, len(accuracies) - 1, statistics.mean(accuracies), spread)
+    assert found.interval == pytest.approx((max(0, low), min(1, high)), abs=1e-4)
+
+
+def test_the_page_says_what_the_numbers_are_worth_and_names_stay_text(sweep: Sweep) -> None:
+    page = render_sweep(sweep)
+    for said in (
+        "100 images that nobody selected on",
+        "which flatters",
+        "candidates looked at",
+        "2 files of the",
+        "on a logarithmic scale",
+    ):
+        assert said in page, said
+    assert "&lt;script&gt;alert(1)" in page and "<script" not in page and "&lt;b&gt;it diverged" in page
+    assert not re.findall(r"https?://|@import|url\(|<link(?! rel=\"icon\" href=\"data:)|<img", page)
+    assert len(re.findall('<svg class="chart', page)) == 2 * 2, "head and head.lr, for two widths each"
+    dots = len(re.findall(r'<circle[^>]*class="dot c1 soft"', page)) + len(re.findall(r'class="dot c2"', page))
+    assert dots == 4 * 3 * 19, "every trial of candidates without failures"
+
+
+@pytest.mark.long
+@pytest.mark.skipif(not CHROMIUM, reason="Chromium is not installed (Debian: apt-get install chromium)")
+def test_a_real_browser_shows_it_on_a_phone_and_in_the_dark(sweep: Sweep, tmp_path: Path) -> None:
+    (tmp_path / "page.html").write_text(render_sweep(sweep), "utf-8")
+    with browser(tmp_path / "profile") as page:
+        page.open((tmp_path / "page.html").as_uri())
+        for width in (400, 1200):
+            page.look(width=width, dark=width == 400, phone=width == 400)
+            assert page.sticks_out() == [] and page.js("document.documentElement.scrollWidth") <= width
+        assert page.messages == [] and len(page.requests) == 1

@@ -1,0 +1,247 @@
+"""What came of a sweep: every candidate with its seeds put together, the winner, and what judged it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from zoo.display.blocks import Block, Line, TextTable, blocks_html
+from zoo.sweeping.sweep_folder import TrialRow
+from zoo.text import counted, duration, shell_word
+
+# The 97.5 % quantile of Student's t for 1, 2, ... degrees of freedom; beyond them, that of the normal distribution.
+_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
+_T_BEYOND = 1.96
+SHOWN = 15
+"""Candidates in the table of a terminal."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CandidateScores:
+    """A candidate: trials that differ in their seed alone."""
+
+    candidate: int
+    settings: Mapping[str, str]
+    rows: tuple[TrialRow, ...]
+    drawn: bool
+    """Whether the seed changes anything: a head that is solved comes out the same."""
+
+    @property
+    def failed(self) -> int:
+        """Trials of it that failed."""
+        return sum(row.status == "failed" for row in self.rows)
+
+    def mean(self, metric: str = "accuracy") -> float:
+        """The mean of a validation score over the seeds; not a number where a trial failed."""
+        if self.failed:
+            return math.nan
+        return math.fsum(row.val[metric] for row in self.rows) / len(self.rows)
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The 95 % interval of the mean accuracy by Student's t; None for fewer than two seeds, or where one failed.
+
+        It says what other seeds would give, on the same images.
+        """
+        count = len(self.rows)
+        if count < 2 or self.failed:
+            return None
+        mean = self.mean()
+        variance = math.fsum((row.val["accuracy"] - mean) ** 2 for row in self.rows) / (count - 1)
+        factor = _T[count - 2] if count - 2 < len(_T) else _T_BEYOND
+        spread = factor * math.sqrt(variance / count)
+        return max(0.0, mean - spread), min(1.0, mean + spread)
+
+    @property
+    def described(self) -> str:
+        """The settings in one line."""
+        return ", ".join(f"{name}={value}" for name, value in self.settings.items())
+
+
+def ranked(candidates: Sequence[CandidateScores]) -> list[CandidateScores]:
+    """The best first: by mean validation accuracy, ties by the lower mean loss, then in the order of the grid.
+
+    Candidates with a failed trial come last.
+    """
+    return sorted(
+        candidates,
+        key=lambda each: (
+            bool(each.failed),
+            0.0 if each.failed else -each.mean(),
+            0.0 if each.failed else each.mean("loss"),
+            each.candidate,
+        ),
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, repr=False)
+class Sweep:
+    """A finished sweep. `.candidates` has all of them, the best first; `.winner` is the run of the best."""
+
+    folder: Path
+    settings: Mapping[str, Any]
+    division: Mapping[str, Any]
+    """How many images trained, chose and judged, and where these come from."""
+    candidates: tuple[CandidateScores, ...]
+    winner_run: Path
+    """The run folder of the winner: that of its first seed, not of its luckiest."""
+    winner_val: Mapping[str, float]
+    """The validation scores of this very run."""
+    judged: Mapping[str, Any]
+    """`images`, `accuracy` with `value`, `low` and `high`, `macro_f1`, `loss`, all on the images that chose nothing."""
+    seconds: float
+
+    @property
+    def best(self) -> CandidateScores:
+        """The winner."""
+        return self.candidates[0]
+
+    @property
+    def trials(self) -> list[TrialRow]:
+        """All trials in the order of the grid."""
+        return sorted((row for each in self.candidates for row in each.rows), key=lambda row: row.trial)
+
+    @property
+    def varied(self) -> list[str]:
+        """The knobs that have more than one value among the candidates."""
+        names = list(self.best.settings)
+        return [name for name in names if len({each.settings[name] for each in self.candidates}) > 1]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types: what `sweep.json` holds."""
+        return {
+            "format": 1,
+            "settings": self.settings,
+            "division": self.division,
+            "candidates_looked_at": len(self.candidates),
+            "trials": len(self.trials),
+            "failed": sum(row.status == "failed" for row in self.trials),
+            "chosen_by": "mean val accuracy over the seeds, ties by mean val loss",
+            "winner": {
+                "candidate": self.best.candidate,
+                "settings": dict(self.best.settings),
+                "seed": self.best.rows[0].seed,
+                "run": self._relative(self.winner_run),
+                "val": dict(self.winner_val),
+                "mean_val_accuracy": self.best.mean(),
+                "judged": self.judged,
+            },
+            "ranking": [_candidate_dict(place, each) for place, each in enumerate(self.candidates, start=1)],
+            "seconds": round(self.seconds, 3),
+        }
+
+    def to_csv(self) -> str:
+        """A table with a row for each trial: what `trials.csv` holds."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        names = list(self.best.settings)
+        metrics = ("accuracy", "macro_f1", "loss")
+        of_val = [f"val_{name}" for name in metrics]
+        writer.writerow(
+            ["trial", "candidate", "seed", *names, "status", *of_val, "kept", "seconds", "retries", "run", "fault"]
+        )
+        for row in self.trials:
+            scores = [row.val.get(name, "") for name in metrics]
+            settings = [row.settings[name] for name in names]
+            about = [row.kept, round(row.seconds, 3), row.retries, row.run or "", row.fault]
+            writer.writerow([row.trial, row.candidate, row.seed, *settings, row.status, *scores, *about])
+        return text.getvalue()
+
+    def table(self, most: int = SHOWN) -> TextTable:
+        """The best candidates as a table, with the knobs that differ."""
+        varied = self.varied or list(self.best.settings)[:1]
+        rows = [
+            [
+                str(place),
+                *(each.settings[name] for name in varied),
+                _share(each),
+                _interval(each),
+                _loss(each),
+                _seeds(each),
+            ]
+            for place, each in enumerate(self.candidates[:most], start=1)
+        ]
+        numbers = ("val accuracy", "95 % over seeds", "val loss", "seeds")
+        return TextTable(columns=("", *varied, *numbers), rows=rows, right=("", *numbers))
+
+    def conclusion(self) -> list[Block]:
+        """What may be believed of the winner, in words."""
+        value, low, high = (100 * self.judged["accuracy"][key] for key in ("value", "low", "high"))
+        looked = counted(len(self.candidates), "candidate")
+        failed = sum(row.status == "failed" for row in self.trials)
+        lines = [
+            Line(f"Winner: {self.best.described} (seed {self.best.rows[0].seed})", style="bold"),
+            Line(
+                f"accuracy {value:.1f} % ({low:.1f} to {high:.1f}) on {counted(self.judged['images'], 'image')} "
+                f"that nobody selected on: {self.division['judged_by']}."
+            ),
+            Line(
+                f"val accuracy {100 * self.winner_val['accuracy']:.1f} % on {counted(self.division['val'], 'image')} "
+                f"flatters: it chose among {looked} ({counted(len(self.trials), 'trial')})."
+            ),
+        ]
+        if failed:
+            lines.append(Line(f"{counted(failed, 'trial')} failed; trials.csv says why.", style="bold yellow"))
+        lines.append(Line(f"{self.folder / 'sweep.html'}: all trials; took {duration(self.seconds)}"))
+        lines.append(Line(f"next: zoo predict {shell_word(self.winner_run)} IMAGE"))
+        return list(lines)
+
+    def __repr__(self) -> str:
+        return f"Sweep({self.folder}: {len(self.candidates)} candidates, winner {self.best.described})"
+
+    def _repr_html_(self) -> str:
+        return blocks_html([self.table(), *self.conclusion()])
+
+    def _relative(self, path: Path) -> str:
+        return path.relative_to(self.folder).as_posix()
+
+
+def put_together(rows: Sequence[TrialRow], undrawn: frozenset[int]) -> list[CandidateScores]:
+    """Gather trials into candidates, the best first. `undrawn`: candidates that no seed changes."""
+    by_candidate: dict[int, list[TrialRow]] = {}
+    for row in sorted(rows, key=lambda row: row.trial):
+        by_candidate.setdefault(row.candidate, []).append(row)
+    return ranked(
+        [
+            CandidateScores(candidate=number, settings=own[0].settings, rows=tuple(own), drawn=number not in undrawn)
+            for number, own in by_candidate.items()
+        ]
+    )
+
+
+def _candidate_dict(place: int, each: CandidateScores) -> dict[str, Any]:
+    interval = each.interval
+    return {
+        "place": place,
+        "candidate": each.candidate,
+        "settings": dict(each.settings),
+        "mean_val_accuracy": None if each.failed else each.mean(),
+        "mean_val_loss": None if each.failed else each.mean("loss"),
+        "interval_over_seeds": None if interval is None else list(interval),
+        "seed_changes_it": each.drawn,
+        "trials": [asdict(row) for row in each.rows],
+    }
+
+
+def _share(each: CandidateScores) -> str:
+    return "failed" if each.failed else f"{100 * each.mean():.1f} %"
+
+
+def _interval(each: CandidateScores) -> str:
+    interval = each.interval
+    if interval is None:
+        return "-" if each.drawn or each.failed else "the same for all"
+    return f"{100 * interval[0]:.1f} to {100 * interval[1]:.1f}"
+
+
+def _loss(each: CandidateScores) -> str:
+    return "-" if each.failed else f"{each.mean('loss'):.3f}"
+
+
+def _seeds(each: CandidateScores) -> str:
+    return f"{len(each.rows)}" + (f" ({each.failed} failed)" if each.failed else "")
