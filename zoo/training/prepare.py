@@ -124,7 +124,7 @@ def prepare(
             examined = examine(resolved.dataset, store, report)
             decode_seconds = time.perf_counter() - began
             folds = plan_folds(examined.dataset, resolved.request, report, workers=store.workers)
-            measured = ComputeChoice(stored.compute, stored.speeds) if stored else measure(resolved, report)
+            measured = _choice_of(stored) if stored else measure(resolved, report)
         threads = torch.get_num_threads()
 
         def plan_with(weights: Weights, cut_fault: Callable[[str], str] | None = None) -> Plan:
@@ -227,6 +227,10 @@ def _obtain(resolved: Resolved, report: Report) -> tuple[Weights, str | None]:
             )
         )
         return Weights(choice=WeightsChoice(kind="random", tag=choice.tag), state=None, digest=None), reason
+
+
+def _choice_of(plan: Plan) -> ComputeChoice:
+    return ComputeChoice(plan.compute, plan.speeds, plan.compute_origin)
 
 
 def _build(resolved: Resolved, examined: Examined, compute: Compute, weights: Weights) -> ZooModel:
