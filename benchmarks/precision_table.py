@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import torch
+from zoo.errors import ZooError
 from zoo.model.devices import processor_fields
 from zoo.planning.network_kind import network_work
 from zoo.planning.pass_times import take_turns
@@ -112,7 +113,11 @@ def main() -> int:
     empty = {"format": 1, "made": {}, "rows": []}
     content = json.loads(given.write.read_text("utf-8")) if given.write.exists() else empty
     for network in given.only:
-        rows = measured_rows(network, processor, given.turns)
+        try:
+            rows = measured_rows(network, processor, given.turns)
+        except ZooError as error:
+            print(error, file=sys.stderr)
+            return error.exit_code
         for row in rows:
             times = "  ".join(f"{name} {times:.2f}" for name, times in row.times.items())
             print(f"{row.network:<36}{row.work:<10}{row.kind:<13}{row.intensity:>7.0f}  {times}", flush=True)
@@ -136,7 +141,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--turns", type=int, default=7, help="of every network and work")
     parser.add_argument("--only", nargs="+", default=NETWORKS, metavar="NETWORK", help="instead of all in the table")
     parser.add_argument("--write", type=Path, default=TABLE, metavar="FILE", help="default: the one that zoo brings")
-    return parser.parse_args()
+    given = parser.parse_args()
+    if given.turns < 1:
+        parser.error(f"--turns must be at least 1, got {given.turns}")
+    return given
 
 
 if __name__ == "__main__":

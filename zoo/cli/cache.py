@@ -86,7 +86,8 @@ def _print_measured(measured: Sequence[Mapping[str, Any]], screen: Console, verb
         device, processor, torch, threads, _ = (*about["machine"], *[""] * 5)[:5]
         processor = processor.partition("\n")[0]  # below it are all that it can do
         when = f", {about['measured'][:10]}" if about["measured"] else ""
-        screen.print(f"      on {device} ({processor}, torch {torch}, {_threads(threads)}){when}")
+        core = "; speeds are those of one core" if about["method"] and device == "cpu" else ""
+        screen.print(f"      on {device} ({processor}, torch {torch}, {_threads(threads)}{core}){when}")
     if not verbosity.quiet:
         screen.print("To measure again: zoo cache clear measurements")
 
