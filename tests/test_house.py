@@ -41,6 +41,7 @@ SIZES = {
     "zoo.specs.drawn": "the one hook by which a record is drawn by what lies above it",
     "zoo.serving.packages": "must stay free of torch, and of the packages that it looks for",
     "zoo.serving.page": "the templates beside it are the page",
+    "zoo.specs.compute": "two choices and their origin, which plan, model and artefact share",
     "zoo.specs.validation": "checks that all specs share",
     "zoo.testing.heads": "every check of a head, in the order in which they are made",
     "zoo.testing.tiny_module": "needs torch, which the rest of the tiny backbone does without",

@@ -24,6 +24,7 @@ from zoo.data.paths import ImageCount, count_images, images_of
 from zoo.display.console import Verbosity
 from zoo.errors import DataError, OptionError
 from zoo.events import Event, Note, Progress
+from zoo.planning.pass_times import Measured
 from zoo.specs.data import IMAGE_SUFFIXES
 from zoo.specs.plan import Compute
 
@@ -264,12 +265,20 @@ def test_the_stored_precision_stands_unless_another_is_asked_for(half: Path) -> 
     assert zoo.load(half, precision="bfloat16").model.compute == Compute("bfloat16", "channels_last")
 
 
-def test_auto_takes_what_is_faster_here(half: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_takes_what_is_faster_here(half: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("zoo.planning.precision.read_table", lambda: ())
     simple, fast = Compute(), Compute("bfloat16", "channels_last")
-    for speeds, chosen in (({simple: 100.0, fast: 5.0}, simple), ({simple: 5.0, fast: 100.0}, fast)):
-        measured = {str(compute): rate for compute, rate in speeds.items()}
-        monkeypatch.setattr("zoo.planning.precision.cached_json", lambda name, make, kept=measured: kept)
-        assert zoo.load(half, precision="auto").model.compute == chosen
+    for number, found in enumerate((simple, fast)):
+        monkeypatch.setenv("ZOO_CACHE_DIR", str(tmp_path / str(number)))
+        measured = Measured(found, certain=True, turns=3, rates={})
+        monkeypatch.setattr("zoo.planning.precision.measure", lambda *_, found=measured, **__: found)
+        assert zoo.load(half, precision="auto").model.compute == found
+
+
+def test_auto_asks_the_table(half: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zoo.planning.precision.processor_kind", lambda: "AMD avx512_bf16")
+    monkeypatch.setattr("zoo.planning.precision.measure", None)
+    assert zoo.load(half, precision="auto").model.compute == Compute("bfloat16", "channels_last")
 
 
 def test_both_commands_take_a_precision(zoo_inside: Zoo, half: Path, run_folder: Path, shapes: Path) -> None:

@@ -5,6 +5,7 @@ Relatives: tables of numbers that wrapped letter by letter, paths broken by newl
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -18,6 +19,7 @@ import zoo
 from tests.conftest import Zoo
 from zoo.display.wrapping import wrapped
 from zoo.planning import precision as speed
+from zoo.planning.pass_times import Measured
 from zoo.specs.plan import Compute
 
 TINY = ("--backbone", "timm/test_resnet", "--weights", "random")
@@ -165,13 +167,15 @@ def test_what_was_measured_is_named_and_measured_again(
     few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, terminal: Zoo
 ) -> None:
     monkeypatch.setenv("ZOO_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(speed, "read_table", lambda: ())
     measured: list[str] = []
 
-    def measure_speeds(*_: object) -> dict[str, float]:
+    def measure(*_: object, **__: object) -> Measured:
         measured.append("again")
-        return {str(Compute()): 10.0, str(Compute("bfloat16", "channels_last")): 30.0}
+        half = Compute("bfloat16", "channels_last")
+        return Measured(half, certain=True, turns=3, rates={str(Compute()): 10.0, str(half): 30.0})
 
-    monkeypatch.setattr(speed, "measure_speeds", measure_speeds)
+    monkeypatch.setattr(speed, "measure", measure)
     plan = zoo.plan(backbone="timm/test_resnet", weights="random", data=few, tune=True)
     zoo.plan(backbone="timm/test_resnet", weights="random", data=few, tune=True)
     assert len(measured) == 1
@@ -195,11 +199,21 @@ def test_what_was_measured_is_named_and_measured_again(
     assert len(measured) == 2
 
 
-def test_a_measurement_of_an_older_zoo_is_read(few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_measurement_of_an_older_zoo_is_listed_and_made_again(
+    few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, terminal: Zoo
+) -> None:
     monkeypatch.setenv("ZOO_CACHE_DIR", str(tmp_path / "cache"))
-    first = zoo.plan(backbone="timm/test_resnet", weights="random", data=few, tune=True)
+    monkeypatch.setattr(speed, "read_table", lambda: ())
+    first = zoo.plan(backbone="timm/test_resnet", weights="random", recipe="head_only", data=few, tune=True)
     (now,) = (tmp_path / "cache" / "kept").glob("precision-*.json")
-    older = now.with_name(now.name.replace("precision-", "speed-"))
+    content = json.loads(now.read_text("utf-8"))
     now.unlink()
-    older.write_text(json.dumps({**first.speeds, str(Compute()): 12.5}), "utf-8")
-    assert zoo.plan(backbone="timm/test_resnet", weights="random", data=few, tune=True).speeds[str(Compute())] == 12.5
+    # Under the name that a version before candidates took turns gave it, and with what a busy machine made of it.
+    words = [content["of"], content["work"], content["precision"], *content["machine"]]
+    older = now.with_name(f"precision-{hashlib.sha256(chr(10).join(words).encode()).hexdigest()[:24]}.json")
+    wrong = {"chosen": str(Compute("bfloat16", "contiguous")), "images_per_second": {str(Compute()): 0.1}}
+    kept = {key: content[key] for key in ("of", "work", "precision", "machine", "measured")}
+    older.write_text(json.dumps({**kept, **wrong}), "utf-8")
+    assert "taken no more" in terminal("cache show", None).stdout
+    again = zoo.plan(backbone="timm/test_resnet", weights="random", recipe="head_only", data=few, tune=True)
+    assert again.compute == first.compute and set(again.speeds) == set(first.speeds)

@@ -355,6 +355,7 @@ def _set_precision(
     shape = "x".join(map(str, model.preprocessing.input_size[1:]))
     chosen = choose_compute(
         lambda: copy.deepcopy(model),  # Every candidate lays its tensors out differently.
+        lambda: copy.deepcopy(model).to("meta").compute_as(Compute()),
         name=f"{config.backbone.name} {shape} {model.needs}{' folded' if folded else ''}",
         device=device,
         trains=False,

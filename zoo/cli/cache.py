@@ -80,15 +80,23 @@ def _print_measured(measured: Sequence[Mapping[str, Any]], screen: Console, verb
         return
     screen.print("\nMeasured, in images per second:", style="bold")
     for about in measured:
-        screen.print(f"  {about['of']}, {about['work']}: {about['chosen']} is taken")
+        screen.print(f"  {about['of']}, {about['work']}: {_taken(about)}")
         for name, speed in about["images_per_second"].items():
             screen.print(f"      {name:<24}  {speed:,.1f}")
         device, processor, torch, threads, _ = (*about["machine"], *[""] * 5)[:5]
         processor = processor.partition("\n")[0]  # below it are all that it can do
         when = f", {about['measured'][:10]}" if about["measured"] else ""
-        screen.print(f"      on {device} ({processor}, torch {torch}, {_threads(threads)}){when}")
+        core = "; speeds are those of one core" if about["method"] and device == "cpu" else ""
+        screen.print(f"      on {device} ({processor}, torch {torch}, {_threads(threads)}{core}){when}")
     if not verbosity.quiet:
         screen.print("To measure again: zoo cache clear measurements")
+
+
+def _taken(about: Mapping[str, Any]) -> str:
+    """What became of a measurement."""
+    if not about["method"]:
+        return f"{about['chosen']} was taken; measured by an earlier version, and taken no more"
+    return f"{about['chosen']} is taken" + ("" if about["certain"] else ", for no other was surely faster")
 
 
 def _threads(number: str) -> str:

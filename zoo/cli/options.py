@@ -95,7 +95,7 @@ DecodeOption = Annotated[
 ]
 Precision = Annotated[str, typer.Option(help="auto (whichever is faster on this machine), float32 or bfloat16.")]
 NoTune = Annotated[
-    bool, typer.Option("--no-tune", help="Do not measure which precision and memory layout are fastest.")
+    bool, typer.Option("--no-tune", help="Take the default precision and memory layout, not the fastest ones.")
 ]
 Estimate = Annotated[
     bool, typer.Option("--estimate", help="Run a few steps of each stage to estimate time and memory.")

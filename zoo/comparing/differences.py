@@ -202,7 +202,9 @@ def _input_size(first: Plan, second: Plan, registry: Registry) -> Iterator[str]:
 
 
 def _precision(plan: Plan) -> str:
-    """The precision that was asked for. `auto` measures both precisions and takes the faster one."""
+    """The precision that was asked for. `auto` takes the faster one of both."""
+    if plan.compute_origin is not None:
+        return plan.compute_origin.asked
     measured = {name.partition(",")[0] for name in plan.speeds}
     return "auto" if len(measured) > 1 else plan.precision
 

@@ -12,7 +12,7 @@ from zoo.display.blocks import Block, Line, TextTable, blocks_html, print_blocks
 from zoo.display.console import Verbosity
 from zoo.specs.drawn import drawn
 from zoo.specs.estimated import Estimate, StageEstimate
-from zoo.specs.plan import ExaminedPlan, FoldsPlan, Plan, ShortlistPlan, StagePlan, WeightsPlan
+from zoo.specs.plan import ComputeOrigin, ExaminedPlan, FoldsPlan, Plan, ShortlistPlan, StagePlan, WeightsPlan
 from zoo.specs.preprocessing import Preprocessing
 from zoo.specs.selectors import TensorKind
 
@@ -110,6 +110,7 @@ def _facts(plan: Plan, *, all_classes: bool) -> list[list[str]]:
         *([["folds", _folds(plan, plan.folds)]] if plan.folds else []),
         ["images", Preprocessing.from_dict(plan.preprocessing).describe()],
         ["machine", f"{plan.device}, {plan.compute}, {console.count(plan.threads, 'thread')}, seed {plan.seed}"],
+        *([["precision", _origin(plan.compute_origin)]] if plan.compute_origin else []),
     ]
 
 
@@ -120,6 +121,12 @@ def _opened(plan: Plan, part: ExaminedPlan) -> str:
         "copies and what decoding loses were looked for in these alone; zoo finetune opens the others before it "
         "trains, and zoo data check opens all"
     )
+
+
+def _origin(origin: ComputeOrigin) -> str:
+    asked = "" if origin.asked == "auto" else f"{origin.asked} asked for, "
+    said = {"table": "known from the table: ", "default": "the default, "}.get(origin.by, "")
+    return f"{asked}{said}{origin.why}"
 
 
 def _folds(plan: Plan, folds: FoldsPlan) -> str:

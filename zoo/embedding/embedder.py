@@ -107,6 +107,7 @@ def _of_name(request: Request, registry: Registry, report: Report, device: str, 
     _, height, width = outline.preprocessing.input_size
     compute = choose_compute(
         resolved.headless,
+        lambda: outline,
         name=f"{resolved.backbone.spec.name}.{resolved.weights.tag} {height}x{width} pooled",
         device=device,
         trains=False,

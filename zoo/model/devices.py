@@ -57,11 +57,18 @@ def machine_facts(device: str) -> list[str]:
     return [device, processor, torch.__version__, str(torch.get_num_threads()), platform.system()]
 
 
-def _describe_processor() -> str:
+def processor_fields() -> dict[str, str]:
+    """What the system says of the processor, by its own names; empty where it says nothing."""
     try:
         lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
     except OSError:
+        return {}
+    return {line.partition(":")[0].strip(): line.partition(":")[2].strip() for line in lines}
+
+
+def _describe_processor() -> str:
+    fields = processor_fields()
+    if not fields:
         return platform.processor() or platform.machine()
-    fields = {line.partition(":")[0].strip(): line.partition(":")[2].strip() for line in lines}
     # The flags say which instructions the kernels of torch choose, and with them the order of additions.
     return "\n".join(fields.get(key, "") for key in ("model name", "cpu family", "model", "flags", "Features"))

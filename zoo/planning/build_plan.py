@@ -96,6 +96,7 @@ def build_plan(
         precision=measured.compute.precision,
         memory_format=measured.compute.memory_format,
         speeds=measured.speeds,
+        compute_origin=measured.origin,
         chunk=CHUNK,
         threads=threads,
         workers=store.workers,
@@ -110,6 +111,7 @@ def measure(resolved: Resolved, report: Report) -> ComputeChoice:
     _, height, width = resolved.outline.preprocessing.input_size
     return choose_compute(
         model.headless,
+        lambda: resolved.outline,
         name=f"{_measured_name(model)} {height}x{width} {model.head.spec.needs}",
         device=resolved.device,
         trains=any(selection.backbone for selection in resolved.selections),

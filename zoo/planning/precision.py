@@ -1,34 +1,31 @@
-"""The precision and memory layout that a run computes in: the fastest measured on this machine for this model.
+"""The precision and memory layout that a run computes in. Both change the last bits, so noise must not decide.
 
-The default stands unless another is at least 1.2 times faster, so that noise does not change results.
+What a table knows of the processor and the network is taken from there; the rest is measured once, and stored for this
+machine. A simpler choice stands unless another is at least 1.2 times as fast.
 """
 
 from __future__ import annotations
 
 import hashlib
-import math
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, get_args
 
-import torch
-
 from zoo.errors import OptionError, meant
 from zoo.events import Note, Report
 from zoo.model.devices import machine_facts
 from zoo.model.model import ZooModel
-from zoo.specs.plan import Compute, Precision
-from zoo.storage.cache import cached_json, stored_json
-from zoo.storage.eviction import MEASURED, SPEEDS
+from zoo.planning.network_kind import network_work
+from zoo.planning.pass_times import Measured, measure
+from zoo.planning.precision_table import Known, Work, lookup, processor_kind, read_table
+from zoo.specs.plan import Compute, ComputeOrigin, Precision
+from zoo.storage.cache import cached_json
+from zoo.storage.eviction import IN_TURNS, MEASURED, METHOD, SPEEDS
 
-WORTH_IT = 1.2
-"""How many times faster than a simpler choice another one must be."""
 _LAYOUT, _HALF = Compute("float32", "channels_last"), Compute("bfloat16", "channels_last")
-_BATCH, _BATCH_TO_TRAIN, _PASSES, _MOST_SECONDS = 8, 16, 3, 2.0
-_HOPELESS = 2.5
-"""A candidate is given up whose first pass takes this many times as long as the best one's. First passes are slow."""
+
+_DEFAULT = ComputeOrigin(by="default", asked="auto", why="for nothing was to be measured")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +35,8 @@ class ComputeChoice:
     compute: Compute
     speeds: dict[str, float]
     """Images per second of every candidate that was measured; empty where none was."""
+    origin: ComputeOrigin | None = None
+    """Whence it came; None where a stored plan does not say."""
 
 
 def check_precision(asked: str) -> None:
@@ -51,6 +50,7 @@ def check_precision(asked: str) -> None:
 
 def choose_compute(
     build: Callable[[], ZooModel],
+    outline: Callable[[], ZooModel],
     *,
     name: str,
     device: str,
@@ -63,36 +63,24 @@ def choose_compute(
 
     Args:
         build: Makes a model of the run's shapes. Its values do not matter.
+        outline: Makes the same model on the meta device.
         name: Backbone, weights and input size. Measurements are stored under it for this machine.
         device: The device that the run computes on.
         trains: Whether the run trains the backbone. Then forward and backward passes are timed, else forward alone.
         precision: `auto`, `float32` or `bfloat16`.
-        tune: Whether anything is measured. If not, the default or the asked precision is taken.
+        tune: Whether the table is asked and what it does not know is measured. If not, the default or the asked
+            precision is taken.
         report: Told when a measurement begins.
     """
     candidates = _candidates(precision)
+    work: Work = "training" if trains else "inference"
     if not tune:
-        return ComputeChoice(candidates[0], {})
-    work = "training" if trains else "inference"
-    machine = machine_facts(device)
-    key = hashlib.sha256("\n".join([name, work, precision, *machine]).encode()).hexdigest()[:24]
-
-    def measure() -> dict[str, Any]:
-        # Until it was stored what was measured, the speeds alone were, under another name.
-        rates = stored_json(f"speed-{key}.json")
-        if rates is None:
-            report(Note(text="Measuring once which precision and memory layout are fastest here. See: zoo cache show"))
-            rates = measure_speeds(build, candidates, device, trains)
-            measured = datetime.now(UTC).isoformat("T", "seconds")
-        else:
-            measured = ""
-        chosen = _fastest(candidates, rates)
-        about = {"of": name, "work": work, "precision": precision, "machine": machine, "measured": measured}
-        return {**about, "chosen": str(chosen), SPEEDS: rates}
-
-    kept = cached_json(f"{MEASURED}{key}.json", measure)
-    rates = {str(name): float(rate) for name, rate in kept.get(SPEEDS, kept).items()}
-    return ComputeChoice(_fastest(candidates, rates), rates)
+        asked = ComputeOrigin(by="asked", asked=precision, why="in its simplest layout")
+        return ComputeChoice(candidates[0], {}, _DEFAULT if precision == "auto" else asked)
+    known = _known(outline, device, work, candidates)
+    if known is not None:
+        return ComputeChoice(known.compute, {}, ComputeOrigin(by="table", asked=precision, why=known.why))
+    return _measured(build, candidates, name=name, device=device, work=work, precision=precision, report=report)
 
 
 def _candidates(precision: str) -> list[Compute]:
@@ -102,69 +90,57 @@ def _candidates(precision: str) -> list[Compute]:
     return [Compute("bfloat16"), _HALF] if precision == "bfloat16" else [Compute(), _LAYOUT, _HALF]
 
 
-def _fastest(candidates: Sequence[Compute], rates: dict[str, float]) -> Compute:
-    chosen = candidates[0]
-    for candidate in candidates[1:]:
-        # A candidate that failed has no rate.
-        if rates.get(str(candidate), 0.0) >= WORTH_IT * rates.get(str(chosen), 0.0) > 0:
-            chosen = candidate
-    return chosen
-
-
-def measure_speeds(
-    build: Callable[[], ZooModel], candidates: Sequence[Compute], device: str, trains: bool
-) -> dict[str, float]:
-    """Images per second of every candidate that this machine can run, by its name."""
-    try:
-        with torch.random.fork_rng(devices=[]):
-            model = build().to(device)
-    except RuntimeError:
-        return {}  # out of memory: building the run's own model reports it
-    if trains:
-        model.freeze_all_but(model.groups.names)
-    model.train(trains)
-    # At least two images: of one, a batch norm in training may get a single value per channel.
-    for_two = _seconds(model, candidates[0], 2, trains, hopeless=0.0) or 0.0
-    batch = _BATCH_TO_TRAIN if trains else _BATCH
-    count = batch if for_two * batch / 2 < _MOST_SECONDS else max(2, int(2 * _MOST_SECONDS / for_two))
-    took: dict[str, float | None] = {}
-    for candidate in reversed(candidates):  # the likely fastest first, so that slow ones are given up after one pass
-        best = min((seconds for seconds in took.values() if seconds is not None), default=math.inf)
-        took[str(candidate)] = _seconds(model, candidate, count, trains, hopeless=_HOPELESS * best)
-    rates = {name: round(count / seconds, 2) for name, seconds in took.items() if seconds is not None}
-    return {str(candidate): rates[str(candidate)] for candidate in candidates if str(candidate) in rates}
-
-
-def _seconds(
-    model: ZooModel, compute: Compute, count: int, trains: bool, *, hopeless: float = math.inf
-) -> float | None:
-    """Seconds of the fastest of some passes of `count` images, after one that does not count; None where none can run.
-
-    Where the first pass takes over `hopeless` seconds, it is the only one.
-    """
-    device = next(model.parameters()).device
-    images = torch.rand(count, *model.preprocessing.input_size, device=device)
-    try:
-        model.compute_as(compute)
-        began = time.perf_counter()
-        first = _pass(model, images, trains)
-        if first > hopeless:
-            return first
-        times = [_pass(model, images, trains)]
-        while len(times) < _PASSES and time.perf_counter() - began < _MOST_SECONDS:
-            times.append(_pass(model, images, trains))
-    except Exception:  # the precision lacks an operation, or memory ran out: it is not chosen
+def _known(outline: Callable[[], ZooModel], device: str, work: Work, candidates: Sequence[Compute]) -> Known | None:
+    """What the table says; None where it does not know."""
+    processor = processor_kind() if device == "cpu" else ""
+    rows = [row for row in read_table() if row.processor == processor]
+    if not rows:
         return None
-    return min(times)
+    try:
+        network = network_work(outline())
+    except Exception:  # code that cannot do without values: it is measured
+        return None
+    return lookup(rows, processor, network, work, candidates)
 
 
-def _pass(model: ZooModel, images: torch.Tensor, trains: bool) -> float:
-    began = time.perf_counter()
-    with torch.set_grad_enabled(trains):
-        features = model.features(images)
-        if trains:
-            features.sum().backward()  # type: ignore[no-untyped-call]
-            model.zero_grad(set_to_none=True)
-    if images.is_cuda:
-        torch.cuda.synchronize(images.device)
-    return time.perf_counter() - began
+def _measured(
+    build: Callable[[], ZooModel],
+    candidates: Sequence[Compute],
+    *,
+    name: str,
+    device: str,
+    work: Work,
+    precision: str,
+    report: Report,
+) -> ComputeChoice:
+    """What is stored for this machine, this torch and this model, or is measured now and stored.
+
+    A measurement that could not tell is stored, too: the next run has the same bytes. Those of before candidates took
+    turns have other names, and are not read: what a busy machine made of them would stay for ever.
+    """
+    machine = machine_facts(device)
+    key = hashlib.sha256("\n".join([name, work, precision, *machine, IN_TURNS]).encode()).hexdigest()[:24]
+
+    def make() -> dict[str, Any]:
+        report(Note(text="Measuring once which precision and memory layout are fastest here. See: zoo cache show"))
+        found: Measured = measure(build, candidates, device=device, trains=work == "training", report=report)
+        return {
+            "of": name,
+            "work": work,
+            "precision": precision,
+            "machine": machine,
+            "measured": datetime.now(UTC).isoformat("T", "seconds"),
+            "chosen": str(found.compute),
+            SPEEDS: found.rates,
+            METHOD: IN_TURNS,
+            "certain": found.certain,
+            "turns": found.turns,
+        }
+
+    kept = cached_json(f"{MEASURED}{key}.json", make)
+    named = {str(each): each for each in candidates}
+    turns = f"in {kept['turns']} turns on this machine"
+    why = f"measured {turns}" if kept["certain"] else f"{turns} none was surely 1.2 times as fast"
+    origin = ComputeOrigin(by="measured", asked=precision, why=why)
+    rates = {str(each): float(rate) for each, rate in kept[SPEEDS].items()}
+    return ComputeChoice(named[kept["chosen"]], rates, origin)

@@ -39,9 +39,14 @@ def command_of(plan: Plan, registry: Registry) -> list[str]:
     if plan.folds is not None:
         words += ["--folds", str(plan.folds.count), *(["--every-stage"] if plan.folds.every_stage else [])]
     words += ["--seed", str(plan.seed), "--device", plan.device, "--precision", plan.precision]
-    # Speeds were measured only if tuning was on.
-    words += [] if plan.speeds else ["--no-tune"]
+    words += [] if _tuned(plan) else ["--no-tune"]
     return [*words, "--workers", str(plan.workers)]
+
+
+def _tuned(plan: Plan) -> bool:
+    """Whether the memory layout was chosen for this machine. Plans that do not say have speeds where it was."""
+    origin = plan.compute_origin
+    return bool(plan.speeds) if origin is None else origin.by in ("table", "measured")
 
 
 def as_lines(words: list[str]) -> str:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from zoo.specs.backbone import GroupOutput
+from zoo.specs.compute import Compute as Compute
+from zoo.specs.compute import ComputeOrigin as ComputeOrigin
+from zoo.specs.compute import MemoryFormat as MemoryFormat
+from zoo.specs.compute import Precision as Precision
 from zoo.specs.data import FOLDER
 from zoo.specs.drawn import drawn
 from zoo.specs.estimated import Estimate
@@ -22,23 +25,6 @@ FORMAT = 1
 Source = Literal["features", "prefix", "images"]
 """What a stage trains on. `features`: cached features; the frozen backbone runs once an image. `prefix`: cached outputs
 of the groups before the first one that trains. `images`: nothing is cached."""
-
-
-Precision = Literal["float32", "bfloat16"]
-MemoryFormat = Literal["contiguous", "channels_last"]
-
-
-@dataclass(frozen=True, slots=True)
-class Compute:
-    """How the backbone's forward and backward pass compute. Weights, head and loss are always float32."""
-
-    precision: Precision = "float32"
-    """`bfloat16`: torch's autocast, for convolutions and matrix products."""
-    memory_format: MemoryFormat = "contiguous"
-    """`channels_last`: the channels of a pixel lie together, which makes convolutions faster on most machines."""
-
-    def __str__(self) -> str:
-        return f"{self.precision}, {self.memory_format}"
 
 
 class _PlanPart(BaseModel):
@@ -298,7 +284,9 @@ class Plan(_PlanPart):
     """Precision of the backbone's forward and backward pass."""
     memory_format: MemoryFormat = "contiguous"
     speeds: dict[str, float] = {}
-    """Images per second of every precision and memory layout that was measured; empty where none was."""
+    """Images per second of every candidate that was measured, on a CPU those of one core; empty where none was."""
+    compute_origin: ComputeOrigin | None = None
+    """Whence the two came; None in plans of versions that did not say."""
     chunk: int
     """Number of images that go through the frozen backbone at a time."""
     threads: int

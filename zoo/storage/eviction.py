@@ -31,6 +31,10 @@ MEASURED = "precision-"
 """How the names of files begin that hold how fast a model is in each precision and memory layout."""
 SPEEDS = "images_per_second"
 """Their key for the speeds."""
+METHOD = "method"
+"""Their key for how they were measured."""
+IN_TURNS = "in turns"
+"""The method since candidates take turns. Measurements without it are listed, and taken no more."""
 _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
 
@@ -61,7 +65,8 @@ class CachedItem:
     """When the item was last used or made, in seconds since the epoch; 0 where that is unknown."""
     measured: Mapping[str, Any] | None = None
     """Of a measurement of precisions: `of` what, `work`, the `precision` asked for, `machine`, when it was `measured`,
-    what was `chosen`, `images_per_second` of each candidate."""
+    what was `chosen`, `images_per_second` of each candidate, by which `method` (empty: a former one, which is taken no
+    more), and whether it was `certain`."""
 
     def to_dict(self) -> dict[str, Any]:
         """The fields in plain JSON types."""
@@ -242,7 +247,8 @@ def _measured(path: Path) -> Mapping[str, Any] | None:
         about = parse_json(path.read_text("utf-8"))
         machine, speeds = [str(fact) for fact in about["machine"]], dict(about[SPEEDS])
         names = ("of", "work", "precision", "measured", "chosen")
-        return {**{name: str(about[name]) for name in names}, "machine": machine, SPEEDS: speeds}
+        found = {**{name: str(about[name]) for name in names}, "machine": machine, SPEEDS: speeds}
+        return {**found, METHOD: str(about.get(METHOD, "")), "certain": bool(about.get("certain", True))}
     except (OSError, ValueError, TypeError, KeyError):
         return None
 

@@ -140,7 +140,7 @@ def prepare(
                 examined = examine_part(resolved.dataset, store, report, most=most, seed=seed, recall=shown)
             decode_seconds = (time.perf_counter() - began) * examined.scale
             folds = plan_folds(examined.dataset, resolved.request, report, workers=store.workers)
-            measured = ComputeChoice(stored.compute, stored.speeds) if stored else measure(resolved, report)
+            measured = _choice_of(stored) if stored else measure(resolved, report)
         threads = torch.get_num_threads()
 
         def plan_with(examined: Examined, weights: Weights, cut_fault: Callable[[str], str] | None = None) -> Plan:
@@ -260,6 +260,10 @@ def _obtain(resolved: Resolved, report: Report) -> tuple[Weights, str | None]:
             )
         )
         return Weights(choice=WeightsChoice(kind="random", tag=choice.tag), state=None, digest=None), reason
+
+
+def _choice_of(plan: Plan) -> ComputeChoice:
+    return ComputeChoice(plan.compute, plan.speeds, plan.compute_origin)
 
 
 def build_model_of_run(resolved: Resolved, examined: Examined, compute: Compute, weights: Weights) -> ZooModel:

@@ -106,7 +106,7 @@ def resolve_again(plan: Plan, registry: Registry, report: Report, *, offline: bo
 def differences(stored: Plan, current: Plan) -> list[str]:
     """Return every value in which two plans differ and by which results could, as `PATH: THEN then, NOW now`.
 
-    Ignored are the number of decoding threads, warnings, estimates, the shortlist that chose the backbone, and which
+    Ignored are the number of decoding threads, warnings, estimates, whence backbone and precision came, and which
     frozen outputs are cached: in the last a resumed run follows its stored plan, whatever this machine would choose.
     """
     cached = {"inputs", "cut", "kept_bytes", "kept_as", "window", "shards", "why"}
@@ -116,6 +116,7 @@ def differences(stored: Plan, current: Plan) -> list[str]:
         "warnings": True,
         "estimate": True,
         "shortlist": True,
+        "compute_origin": True,
         "stages": {"__all__": cached | {"solver_why", "batch_norm_why"}},
         "weights": {"download", "download_bytes"},
     }

@@ -328,23 +328,21 @@ def train_step(work: StageSetup, batch: Tensor, targets: Tensor) -> float:
     restore = undo_step(model, device)
     work.watch.step_begins()
 
-    def attempt(size: int) -> float:
+    def attempt(size: int) -> list[Tensor]:
         # A step that ran out of memory is undone whole before it is repeated in smaller micro-batches: it has drawn
         # random numbers, updated running statistics and left gradients.
         restore()
         model.zero_grad(set_to_none=True)
-        total = 0.0
+        losses = []
         # Even micro-batches: with uneven ones the last could be a single image, on which batch norm cannot train.
         count = math.ceil(len(batch) / size)
         for micro_batch, part in zip(batch.tensor_split(count), targets.tensor_split(count), strict=True):
             features = work.inputs.features(model, to_device(micro_batch, device))
-            total += _backward(work.objective.micro_batch_loss(model, features, part.to(device), targets))
+            losses.append(_backward(work.objective.micro_batch_loss(model, features, part.to(device), targets)))
         penalty = work.objective.penalty(model)
-        return total if penalty is None else total + _backward(penalty)
+        return losses if penalty is None else [*losses, _backward(penalty)]
 
-    loss = work.micro_batches.run(attempt)
-    work.watch.gradients_ready(loss)
-    return loss
+    return work.watch.gradients_ready(work.micro_batches.run(attempt))
 
 
 def load_partial_state_dict(model: ZooModel, state: Mapping[str, Tensor]) -> None:
@@ -371,6 +369,6 @@ def _batches_done(images: int, order: Sequence[Sequence[int]]) -> int:
     return list(itertools.accumulate((len(batch) for batch in order), initial=0)).index(images)
 
 
-def _backward(loss: Tensor) -> float:
+def _backward(loss: Tensor) -> Tensor:
     loss.backward()  # type: ignore[no-untyped-call]
-    return float(loss.detach())
+    return loss.detach()  # read with the norm of the gradients: a device that is asked for a number is waited for

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -123,16 +123,26 @@ class StageWatch:
             if self._model.get_submodule(name).training:
                 self._in_training_mode[name] += 1
 
-    def gradients_ready(self, loss: float) -> None:
-        """Inspect the gradients before the optimizer uses them. Raises NotFinite for one, or a loss, that is not."""
+    def gradients_ready(self, losses: Sequence[Tensor]) -> float:
+        """Inspect the gradients before the optimizer uses them -> the loss, the sum of losses[K], K scalars.
+
+        All numbers are read at once, for the device is waited for. Raises NotFinite for a gradient or a loss that is
+        not finite.
+        """
         gradients = {name: tensor.grad for name, tensor in self._trained.items() if tensor.grad is not None}
         new = gradients.keys() - self._with_gradient
         self._with_gradient.update(gradients)
-        self._zero_gradient = {name for name in self._zero_gradient | new if not bool(gradients[name].any())}
+        asked = sorted(self._zero_gradient | new)
+        moving = _numbers([gradients[name].any() for name in asked])
+        self._zero_gradient = {name for name, any_there in zip(asked, moving, strict=True) if not any_there}
         # One norm over all: not finite as soon as any gradient is not. Which one it is, is looked up only then.
-        norm = float(torch.nn.utils.get_total_norm(list(gradients.values()))) if gradients else 0.0
-        if math.isfinite(loss) and math.isfinite(norm):
-            return
+        norms = [torch.nn.utils.get_total_norm(list(gradients.values()))] if gradients else []
+        numbers = _numbers([*losses, *norms])
+        loss = 0.0
+        for each in numbers[: len(losses)]:  # not `sum`, which rounds differently from Python 3.12 on
+            loss += each
+        if all(map(math.isfinite, numbers)):
+            return loss
         self._not_finite = _not_finite(gradients)
         of = f"the gradient of {self._not_finite[0]}" if self._not_finite else "the loss"
         self._not_finite = self._not_finite or ["loss"]
@@ -350,6 +360,12 @@ def _digests(tensors: Mapping[str, Tensor]) -> dict[str, str]:
 
 def _not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
     return [name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]
+
+
+def _numbers(scalars: Sequence[Tensor]) -> list[float]:
+    """The values of scalars [], read at once."""
+    values: list[float] = torch.stack([scalar.reshape(()) for scalar in scalars]).cpu().tolist() if scalars else []
+    return values
 
 
 def _first_of(names: list[str]) -> str:

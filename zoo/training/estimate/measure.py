@@ -297,11 +297,13 @@ class _MeasuringWatch(StageWatch):
         self._stage_optimizer = optimizer
         super().optimizer_made(optimizer)
 
-    def gradients_ready(self, loss: float) -> None:
+    def gradients_ready(self, losses: Sequence[Tensor]) -> float:
+        loss = math.nan
         with contextlib.suppress(NotFinite):
-            super().gradients_ready(loss)
+            loss = super().gradients_ready(losses)
         if self._peak is not None:
             self.before_step = self._peak.peak
+        return loss
 
     def optimizer_bytes(self) -> int:
         """Return the bytes of the optimizer's state."""
