@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 import zoo
-from zoo.cluster.probe import refuse_without_answer
 from zoo.cluster.place import parse_place
+from zoo.cluster.probe import refuse_without_answer
 from zoo.errors import ClusterError
 
 

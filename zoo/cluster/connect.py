@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from zoo.cluster.probe import not_let_in, refuse_without_answer
 from zoo.cluster.place import Place, refuse_without_ray
+from zoo.cluster.probe import not_let_in, refuse_without_answer
 from zoo.cluster.same_zoo import refuse_other_zoo
 from zoo.cluster.surroundings import (
     LOOPBACK,
@@ -30,6 +30,7 @@ from zoo.text import counted
 
 _OBJECT_STORE = 256 * 2**20
 """Bytes of shared memory. zoo sends names and settings, no images; Ray would take a third of the machine's memory."""
+_FAILED_THERE = "Initialization failure from server"
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,11 +121,18 @@ def _joined(ray: ModuleType, place: Place, *, alone: bool) -> Iterator[None]:
     """A cluster that is there, and that answered a moment ago."""
     with _ended(ray):
         with quiet(), on_loopback() if alone else contextlib.nullcontext(), signals_kept():
-            try:
-                ray.init(place.address, log_to_driver=False, logging_level=logging.ERROR)
-            except Exception as error:
-                raise not_let_in(place, str(error)) from error
+            _join(ray, place, attempts=2 if place.is_client else 1)
         yield
+
+
+def _join(ray: ModuleType, place: Place, *, attempts: int) -> None:
+    """Join a cluster. Its client server starts a process for each client, which on a busy machine fails at times."""
+    try:
+        ray.init(place.address, log_to_driver=False, logging_level=logging.ERROR)
+    except Exception as error:
+        if attempts < 2 or _FAILED_THERE not in str(error):
+            raise not_let_in(place, str(error)) from error
+        _join(ray, place, attempts=attempts - 1)
 
 
 @contextlib.contextmanager
