@@ -134,6 +134,7 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
     port, client = free_port(), free_port()
     variables = {
         "RAY_USAGE_STATS_ENABLED": "0",
+        "GRPC_ENABLE_FORK_SUPPORT": "0",
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
