@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -67,6 +68,13 @@ def _without_tuning(arguments: Sequence[str | Path]) -> list[str]:
     words = [str(word) for word in arguments]
     takes_it = words[:1] in (["plan"], ["finetune"]) and "--backbone" in words and "--resume" not in words
     return [*words, "--no-tune"] if takes_it and "--no-tune" not in words else words
+
+
+@pytest.fixture
+def short_folder() -> Iterator[Path]:
+    """A folder for sockets, whose paths must be short."""
+    with tempfile.TemporaryDirectory(prefix="z", dir="/tmp") as folder:
+        yield Path(folder)
 
 
 @pytest.fixture

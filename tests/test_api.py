@@ -85,6 +85,7 @@ def test_the_public_names_are_these() -> None:
             "EpochFinished",
         ),
         *("CheckpointSaved", "StageFinished", "RunFinished", "RunStopped"),
+        *("BulkResult", "embed_files", "predict_files"),
         *("CurveReport", "LabelCheck", "Relabelled", "Suspect", "apply_suspects", "check_labels"),
         *("DataSourceSpec", "Skipped", "SourceImage", "SourceListing", "TableData", "is_image_name", "split_named"),
         *("ClassFolders", "EmptyClass", "FolderFile", "passed_over"),

@@ -59,6 +59,7 @@ PLUGIN_SIZES = {
 }
 """The same for the bundled plugins."""
 NAMES = {
+    "bulk": "the library's functions; the commands",
     "cache": "the cache folder; the commands on it",
     "compare": "runs compared; tensors compared by the kit; the command",
     "curve": "what more images would bring: computed; of a run; the picture; the command's text",

@@ -5,6 +5,8 @@ from .advice.label_check import LabelCheck as LabelCheck
 from .advice.ranking import Shortlist as Shortlist
 from .advice.relabel import Relabelled as Relabelled
 from .advice.suspects import Suspect as Suspect
+from .api.bulk import embed_files as embed_files
+from .api.bulk import predict_files as predict_files
 from .api.classifiers import create_model as create_model
 from .api.classifiers import evaluate as evaluate
 from .api.classifiers import export as export
@@ -38,6 +40,7 @@ from .api.sweeps import sweep as sweep
 from .artefact.classifier import Classifier as Classifier
 from .artefact.classifier import Prediction as Prediction
 from .artefact.evaluate import Evaluation as Evaluation
+from .bulk.carry_out import BulkResult as BulkResult
 from .comparing.comparison import Comparison as Comparison
 from .data.check.report import DataReport as DataReport
 from .data.class_folders import list_class_folders as list_class_folders

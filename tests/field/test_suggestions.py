@@ -27,9 +27,11 @@ from tests.distributions import HEAD, PROVIDER
 from tests.field.pictures import pictures_of, write_pictures
 from zoo.advice.candidate_backbones import Limits, find_candidates
 from zoo.artefact.read import find_artefact
+from zoo.bulk.addresses import address_of
 from zoo.cli.list import show_list
 from zoo.cli.options import LIST_KINDS
 from zoo.cli.show import show_name
+from zoo.cluster.place import parse_place
 from zoo.data.memory.objects import register
 from zoo.data.sources import find_data
 from zoo.display.console import Verbosity
@@ -332,6 +334,8 @@ def vocabularies(place: Path) -> dict[str, Vocabulary]:
         "precision": Vocabulary(use=check_precision, words=["auto", "float32", "bfloat16"]),
         "views": Vocabulary(use=check_views, words=list(PASSES)),
         "numbers of vectors": Vocabulary(use=check_dtype, words=["float32", "float16"]),
+        "places to compute": Vocabulary(use=parse_place, words=["local", "ray", "auto"]),
+        "addresses": Vocabulary(use=address_of, words=["s3://bucket/photos", "gs://bucket/photos"], rare=True),
         "files of vectors": Vocabulary(use=lambda word: check_suffix(place / f"v{word}"), words=list(SUFFIXES)),
         "groups of vectors": Vocabulary(use=lambda word: check_group(word, GROUPS, backbone="a"), words=list(GROUPS)),
         "device": Vocabulary(use=choose_device, words=["auto", "cpu"]),
@@ -534,6 +538,8 @@ PLACES = {
     "zoo.data.sources._named": "data: sources",
     "zoo.data.listing._split_names": "data: splits",
     "zoo.data.splits._hint": "test_a_class_of_another_split_is_answered_with_a_class_of_train",
+    "zoo.bulk.addresses.address_of": "addresses",
+    "zoo.cluster.place._parsed": "places to compute",
     "zoo.embedding.embed.check_dtype": "numbers of vectors",
     "zoo.embedding.embedder.check_group": "groups of vectors",
     "zoo.embedding.nearest.image_file": "test_an_image_is_suggested_by_its_path",

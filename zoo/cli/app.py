@@ -34,7 +34,10 @@ from zoo.cli.options import (
     NoReport,
     Observer,
     Offline,
+    On,
+    PartSize,
     Pattern,
+    Processes,
     Resume,
     StoredPrecision,
     ViewsOption,
@@ -251,9 +254,28 @@ def predict(
     compile: Compile = False,
     views: ViewsOption = None,
     workers: Workers = None,
+    on: On = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="With --on: the folder of parts, new or of the same job; or s3://...", show_default=False),
+    ] = None,
+    part_size: PartSize = None,
+    processes: Processes = None,
     as_json: Json = False,
 ) -> None:
-    """Classify images with a saved classifier."""
+    """Classify images with a saved classifier.
+
+    With --on and --out very many, into a folder of Parquet parts; images may be addresses such as s3://BUCKET/FOLDER.
+    """
+    if on is not None or out is not None or part_size is not None or processes is not None:
+        from zoo.cli.bulk import PartOptions, predict_into_parts
+
+        parts = PartOptions(on=on, out=out, part_size=part_size, processes=processes)
+        inference = Inference(device=device, precision=precision, compile=compile, workers=workers, views=views)
+        predict_into_parts(
+            artefact, images, inference, parts, top=top, csv_file=csv, as_json=as_json, verbosity=ctx.obj
+        )
+        return
     start_computing("zoo.artefact.classifier")
     from zoo.cli.predict import predict_images
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from zoo.cli.document import print_document
-from zoo.cli.options import Device, InputSize, Json, Offline, Seed, Weights, Workers
+from zoo.cli.options import Device, InputSize, Json, Offline, On, PartSize, Processes, Seed, Weights, Workers
 from zoo.display import console
 from zoo.display.console import Verbosity
 from zoo.planning.request import parse_input_size
@@ -54,7 +54,8 @@ def embed(
     out: Annotated[
         Path,
         typer.Option(
-            help="A new file: .parquet, .safetensors, or .npy with a .csv of its rows and a .json beside it.",
+            help="A new file: .parquet, .safetensors, or .npy with a .csv of its rows and a .json beside it; "
+            "with --on a folder of parts, or s3://...",
             show_default=False,
         ),
     ],
@@ -70,9 +71,36 @@ def embed(
     precision: EmbedPrecision = "auto",
     workers: Workers = None,
     offline: Offline = False,
+    on: On = None,
+    part_size: PartSize = None,
+    processes: Processes = None,
     as_json: Json = False,
 ) -> None:
-    """Write a vector for every image, from a frozen backbone."""
+    """Write a vector for every image, from a frozen backbone.
+
+    With --on very many, into a folder of Parquet parts; DATA may be a pattern, or an address such as s3://BUCKET/FOLDER.
+    """
+    if on is not None or part_size is not None or processes is not None:
+        from zoo.cli.bulk import PartOptions, embed_into_parts
+
+        embed_into_parts(
+            backbone,
+            data,
+            PartOptions(on=on, out=out, part_size=part_size, processes=processes),
+            as_json=as_json,
+            verbosity=ctx.obj,
+            group=group,
+            normalise=normalise,
+            dtype=dtype,
+            weights=weights,
+            input_size=None if input_size is None else parse_input_size(input_size),
+            seed=seed,
+            device=device,
+            precision=precision,
+            workers=workers,
+            offline=offline,
+        )
+        return
     start_computing("zoo.embedding.embed")
     import zoo
     from zoo.cli.display import RunDisplay

@@ -40,6 +40,7 @@ class _CurrentRun:
     folder: Path | None = None
     is_finished = False
     parting = ""
+    kept = ""
 
 
 _run = _CurrentRun()
@@ -62,6 +63,11 @@ def remember_parting(text: str) -> None:
     _run.parting = text
 
 
+def remember_kept(text: str) -> None:
+    """Remember what a signal leaves behind, and how to go on, for commands without a run folder."""
+    _run.kept = text
+
+
 def parting() -> str:
     """How to go on after an error, as the command that raises it has said, else nothing."""
     return _run.parting
@@ -69,7 +75,7 @@ def parting() -> str:
 
 def forget() -> None:
     """Begin anew, for a process that carries out several commands."""
-    _run.folder, _run.parting = None, ""
+    _run.folder, _run.parting, _run.kept = None, "", ""
     if _said.locked():
         _said.release()
 
@@ -89,6 +95,8 @@ def failure(number: int) -> Failure:
         said += f" What was finished is kept in {_run.folder}.\n{resume}"
     elif _run.parting:
         said += f"\n{_run.parting}"
+    elif _run.kept:
+        said += f" {_run.kept}"
     return Failure(kind, said, _CODES[signal.Signals(number)])
 
 

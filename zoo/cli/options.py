@@ -144,6 +144,23 @@ Images = Annotated[
     ),
 ]
 
+# predict and embed, of very many files.
+On = Annotated[
+    str | None,
+    typer.Option(
+        "--on",
+        metavar="PLACE",
+        help="Write a folder of Parquet parts: local (this process), ray (all cores or GPUs of this machine), or a Ray "
+        "cluster: auto, HOST:PORT, ray://HOST:PORT.",
+        show_default=False,
+    ),
+]
+PartSize = Annotated[int | None, typer.Option(help="With --on: images in a part. Default: 1024.", show_default=False)]
+Processes = Annotated[
+    int | None,
+    typer.Option(help="With --on ray: worker processes. Default: one a GPU, or one a core.", show_default=False),
+]
+
 # plan, finetune and shortlist.
 Budget = Annotated[
     str | None,

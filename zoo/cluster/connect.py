@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -14,10 +16,10 @@ from zoo.cluster.probe import not_let_in, refuse_without_answer
 from zoo.cluster.same_zoo import refuse_other_zoo
 from zoo.cluster.surroundings import (
     LOOPBACK,
-    folder_of_sockets,
     for_this_process_alone,
     is_loopback_alone,
     modules_found_alike,
+    new_socket_folder,
     on_loopback,
     quiet,
     signals_kept,
@@ -30,6 +32,7 @@ from zoo.text import counted
 
 _OBJECT_STORE = 256 * 2**20
 """Bytes of shared memory. zoo sends names and settings, no images; Ray would take a third of the machine's memory."""
+_FAILED_THERE = "Initialization failure from server"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +97,8 @@ def connected(place: Place, report: Report, *, cores: int | None = None) -> Iter
 @contextlib.contextmanager
 def _started(ray: ModuleType, cores: int | None) -> Iterator[None]:
     """A Ray on this machine, which listens on the loopback address alone and keeps its files in a folder of its own."""
-    with folder_of_sockets() as home, _ended(ray):
+    home = new_socket_folder()
+    with _ended(ray, home):
         with quiet(), on_loopback(), modules_found_alike(), signals_kept():
             try:
                 ray.init(
@@ -118,23 +122,33 @@ def _started(ray: ModuleType, cores: int | None) -> Iterator[None]:
 @contextlib.contextmanager
 def _joined(ray: ModuleType, place: Place, *, alone: bool) -> Iterator[None]:
     """A cluster that is there, and that answered a moment ago."""
-    with _ended(ray):
+    with _ended(ray, None):
         with quiet(), on_loopback() if alone else contextlib.nullcontext(), signals_kept():
-            try:
-                ray.init(place.address, log_to_driver=False, logging_level=logging.ERROR)
-            except Exception as error:
-                raise not_let_in(place, str(error)) from error
+            _join(ray, place, attempts=2 if place.is_client else 1)
         yield
 
 
+def _join(ray: ModuleType, place: Place, *, attempts: int) -> None:
+    """Join a cluster. Its client server starts a process for each client, which on a busy machine fails at times."""
+    try:
+        ray.init(place.address, log_to_driver=False, logging_level=logging.ERROR)
+    except Exception as error:
+        if attempts < 2 or _FAILED_THERE not in str(error):
+            raise not_let_in(place, str(error)) from error
+        _join(ray, place, attempts=attempts - 1)
+
+
 @contextlib.contextmanager
-def _ended(ray: ModuleType) -> Iterator[None]:
+def _ended(ray: ModuleType, home: Path | None) -> Iterator[None]:
+    """Let Ray go at the end, and remove the folder of its files, where it has one of its own."""
     try:
         yield
     finally:
         # Ctrl-C leaves less than a second otherwise, and Ray's processes and files would stay.
         with finishing():
             ray.shutdown()
+            if home is not None:
+                shutil.rmtree(home, ignore_errors=True)
 
 
 def _look_at(ray: ModuleType, place: Place) -> Cluster:

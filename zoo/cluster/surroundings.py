@@ -6,7 +6,6 @@ import contextlib
 import functools
 import os
 import secrets
-import shutil
 import signal
 import socket
 import sys
@@ -88,15 +87,10 @@ def signals_kept() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-@contextlib.contextmanager
-def folder_of_sockets() -> Iterator[Path]:
-    """A new folder whose name is short enough for sockets in it, removed at the end."""
+def new_socket_folder() -> Path:
+    """Make a folder whose name is short enough for sockets in it."""
     usual = tempfile.gettempdir()
-    home = Path(tempfile.mkdtemp(prefix="zoo-ray-", dir=usual if len(usual) <= _SOCKET_ROOM - 17 else "/tmp"))
-    try:
-        yield home
-    finally:
-        shutil.rmtree(home, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix="zoo-ray-", dir=usual if len(usual) <= _SOCKET_ROOM - 17 else "/tmp"))
 
 
 def usable_cores() -> int:

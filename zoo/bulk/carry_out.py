@@ -1,0 +1,309 @@
+"""Carry out a job: list the files, look at what is there, compute the rest, and say what there is."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from zoo.bulk.addresses import Address
+from zoo.bulk.found_files import find_files
+from zoo.bulk.parts import BulkJob, PartList, job_text, number_of
+from zoo.bulk.sink import Sink
+from zoo.bulk.worker import JOB, PartDone, Worker, facts_of, packed_folder
+from zoo.cluster.place import Place
+from zoo.data.prefetch import resolve_workers
+from zoo.errors import DataError, OptionError, Refused, RunError
+from zoo.events import Note, Progress, Report
+from zoo.process import one_thread
+from zoo.storage.atomic import json_text
+from zoo.text import counted, some
+
+MANIFESTS = {"predict": "_predictions.json", "embed": "_vectors.json"}
+"""The file that is written last, of each task: where it is, everything is."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BulkRequest:
+    """What is asked for."""
+
+    files: tuple[Address, ...]
+    """Files, folders, patterns and prefixes."""
+    out: Address
+    """The folder of parts."""
+    place: Place
+    device: str = "auto"
+    workers: int | None = None
+    """Decoding threads of each process. None: one per core, at most eight; on the cores of a Ray: one."""
+    processes: int | None = None
+    """Worker processes of a Ray. None: one a GPU, or one a core."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BulkResult:
+    """What was computed of very many files. The rows are in the parts."""
+
+    out: str
+    """The folder of parts."""
+    task: str
+    """`predict` or `embed`."""
+    images: int
+    """Files, those included that could not be read."""
+    unreadable: int
+    """Files that could not be read: their rows have the reason in the column `error`."""
+    parts: tuple[str, ...] = field(repr=False)
+    """Names of the Parquet files, in order."""
+    computed: int
+    """Parts that this call computed; the others were there."""
+    manifest: str
+    """The file that says so in the folder."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same in plain JSON types."""
+        return {**asdict(self), "parts": list(self.parts)}
+
+
+def carry_out(job: BulkJob, request: BulkRequest, report: Report, *, artefact: Path | None) -> BulkResult:
+    """Compute a job's rows of all files, part by part, and write them. Parts that are there are kept.
+
+    Args:
+        job: What is computed.
+        request: Of which files, where, and where to.
+        report: Called with every event.
+        artefact: The folder of the saved classifier, to send to other machines. None: a backbone by its name.
+
+    Raises:
+        DataError: There is no file, or none can be read.
+        Refused: The folder holds other things, another job, or parts with other content. Nothing ran.
+        ClusterError: The cluster does not answer, or workers were lost again and again.
+    """
+    resolve_workers(request.workers)
+    sink = Sink(request.out)
+    with contextlib.closing(PartList(job)) as parts:
+        there = sink.names()
+        _refuse_other_job(sink, there, job)
+        for listed in parts.fill(find_files(request.files)):
+            report(Progress(task="list files", done=listed, total=None, unit="files"))
+        report(Progress(task="list files", done=parts.images, total=parts.images, unit="files"))
+        done = _parts_there(sink, there, job, parts, report)
+        if JOB not in there:
+            sink.make()
+            sink.write(JOB, job_text(job).encode())
+        if done:
+            report(Note(text=f"{counted(len(done), 'part')} of {len(parts):,} were there already, and are kept."))
+        kept = len(done)
+        for each in _computed(job, request, parts, done, report, artefact):
+            done[each.number] = each
+        return _finish(sink, job, parts, done, report, computed=len(done) - kept)
+
+
+def _refuse_other_job(sink: Sink, there: Mapping[str, int], job: BulkJob) -> None:
+    if not there:
+        return
+    text = sink.read(JOB) if JOB in there else None
+    if text is None:
+        raise Refused(
+            f"{sink.address} holds {some(sorted(there), 3)} and no {JOB}: it is no folder of such parts.\n"
+            "Next: --out with a new folder."
+        )
+    try:
+        written = json.loads(text)
+        digest = written["digest"]
+    except (ValueError, KeyError, TypeError):
+        raise Refused(f"{sink.address}/{JOB} cannot be read.\nNext: --out with a new folder.") from None
+    if digest != job.digest:
+        wanted = json.loads(job_text(job))
+        names = sorted(name for name in wanted | written if wanted.get(name) != written.get(name) and name != "digest")
+        told = ", ".join(
+            f"{name} {_short(written.get(name))} there, {_short(wanted.get(name))} asked" for name in names
+        )
+        raise Refused(
+            f"{sink.address} holds parts of another job: {told}.\nNext: --out with a new folder, or the same settings."
+        )
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 24 else f"{text[:12]}..."
+
+
+def _parts_there(
+    sink: Sink, there: Mapping[str, int], job: BulkJob, parts: PartList, report: Report
+) -> dict[int, PartDone]:
+    """The parts that need not be computed again. Raises Refused for a file that is no part of this listing."""
+    wanted = parts.names()
+    found = sorted(name for name in there if number_of(name) is not None)
+    for name in found:
+        if name not in wanted:
+            raise Refused(
+                f"{sink.address}/{name} is of other files than those that are listed now: "
+                "files were added, removed or changed, or the arguments are others.\n"
+                "Next: --out with a new folder, or the files as they were."
+            )
+    done: dict[int, PartDone] = {}
+    for name in found:
+        number = number_of(name)
+        content = sink.read(name)
+        assert number is not None
+        if content is not None:
+            part = parts[number]
+            facts = facts_of(content, f"{sink.address}/{name}", job, digest=part.digest, images=wanted[name])
+            done[number] = _done_before(number, name, wanted[name], facts)
+        report(Progress(task="check finished parts", done=len(done), total=len(found), unit="parts"))
+    return done
+
+
+def _done_before(number: int, name: str, images: int, facts: Mapping[str, Any]) -> PartDone:
+    return PartDone(
+        number=number,
+        name=name,
+        images=images,
+        unreadable=int(facts["unreadable"]),
+        sha256=str(facts["rows_sha256"]),
+        device=str(facts.get("device", "")),
+        versions=tuple(facts.get("versions", ())),
+        process=0,
+    )
+
+
+def _computed(
+    job: BulkJob,
+    request: BulkRequest,
+    parts: PartList,
+    done: Mapping[int, PartDone],
+    report: Report,
+    artefact: Path | None,
+) -> Iterator[PartDone]:
+    missing = [number for number in range(len(parts)) if number not in done]
+    # What was there before is no part of the speed.
+    finished, total = 0, parts.images - sum(each.images for each in done.values())
+
+    def told(under_way: int) -> None:
+        if 0 < finished + under_way < total:
+            report(Progress(task=job.task, done=finished + under_way, total=total))
+
+    if not missing:
+        return
+    with contextlib.ExitStack() as stack:
+        if request.place.uses_ray:
+            computing = stack.enter_context(_on_ray(job, request, parts, missing, report, artefact, told))
+        else:
+            computing = _in_this_process(job, request, parts, missing, told)
+        for each in computing:
+            if each.failed is not None:
+                raise _failure(*each.failed)
+            finished += each.images
+            yield each
+            report(Progress(task=job.task, done=finished, total=total))
+
+
+def _in_this_process(
+    job: BulkJob, request: BulkRequest, parts: PartList, missing: Sequence[int], told: Any
+) -> Iterator[PartDone]:
+    from zoo.model.devices import choose_device
+
+    device = choose_device(request.device)
+    worker = Worker(job, str(request.out), device=device, workers=resolve_workers(request.workers))
+    with one_thread():  # as workers have; and the process keeps its own number afterwards
+        for number in missing:
+            yield worker.compute(parts[number], told)
+
+
+@contextlib.contextmanager
+def _on_ray(
+    job: BulkJob,
+    request: BulkRequest,
+    parts: PartList,
+    missing: Sequence[int],
+    report: Report,
+    artefact: Path | None,
+    told: Any,
+) -> Iterator[Iterator[PartDone]]:
+    from zoo.bulk.on_ray import compute_on_ray, device_on
+    from zoo.cluster.connect import connected
+
+    with connected(request.place, report, cores=request.processes) as cluster:
+        device = device_on(cluster, request.device)
+        yield compute_on_ray(
+            cluster,
+            job,
+            str(request.out),
+            missing,
+            parts.__getitem__,
+            device=device,
+            processes=request.processes,
+            packed=None if cluster.is_here or artefact is None else packed_folder(artefact),
+            told=told,
+            report=report,
+        )
+
+
+def _failure(code: str, message: str) -> Exception:
+    """The error of a worker, of the same kind as far as programs tell kinds apart."""
+    from zoo import errors
+
+    kinds = [errors.DataError, errors.DeviceError, errors.WeightsError, errors.ArtefactError, errors.FeaturesError]
+    return next((kind(message) for kind in kinds if kind.code == code), RunError(message))
+
+
+def _finish(
+    sink: Sink, job: BulkJob, parts: PartList, done: Mapping[int, PartDone], report: Report, *, computed: int
+) -> BulkResult:
+    """Compare what is there with what should be, and write the manifest."""
+    ordered = [done[number] for number in range(len(parts))]
+    there = sink.names()
+    gone = [each.name for each in ordered if each.name not in there]
+    if gone:
+        raise RunError(f"{sink.address}/{gone[0]} is gone.\nNext: the same command computes it again.")
+    unreadable = sum(each.unreadable for each in ordered)
+    if unreadable == parts.images:
+        raise DataError(
+            f"None of {counted(parts.images, 'file')} can be read; the column `error` of "
+            f"{sink.address}/{ordered[0].name} says why.\n"
+            "Next: workers on other machines need files that all of them see."
+        )
+    versions = Counter(each.versions for each in ordered)
+    devices = Counter(each.device for each in ordered)
+    manifest = MANIFESTS[job.task]
+    content = {
+        **json.loads(job_text(job)),
+        "images": parts.images,
+        "unreadable": unreadable,
+        "devices": dict(sorted(devices.items())),
+        "versions": [list(each) for each in versions],
+        "parts": [
+            {"file": each.name, "images": each.images, "unreadable": each.unreadable, "rows_sha256": each.sha256}
+            for each in ordered
+        ],
+    }
+    sink.remove_drafts()
+    written = json_text(content).encode()
+    if manifest not in there:
+        sink.write(manifest, written)
+    elif sink.read(manifest) != written:
+        raise Refused(f"{sink.address}/{manifest} says something else than the parts.\nNext: remove it.")
+    for each, what in ((versions, "versions of packages"), (devices, "devices")):
+        if len(each) > 1:
+            report(Note(text=f"The parts were computed with different {what}: see {manifest}.", loud=True))
+    if unreadable:
+        text = f"{counted(unreadable, 'file')} of {parts.images:,} could not be read: the column `error` says why."
+        report(Note(text=text, loud=True))
+    return BulkResult(
+        out=str(sink.address),
+        task=job.task,
+        images=parts.images,
+        unreadable=unreadable,
+        parts=tuple(each.name for each in ordered),
+        computed=computed,
+        manifest=manifest,
+    )
+
+
+def refuse_small(name: str, value: int | None) -> None:
+    """Raise OptionError for a number below 1."""
+    if value is not None and value < 1:
+        raise OptionError(f"--{name} must be at least 1, got {value}.")

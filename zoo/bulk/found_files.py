@@ -1,0 +1,105 @@
+"""Find the images that paths, folders, patterns and addresses mean: one by one, in a fixed order, with their sizes."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from zoo.bulk.addresses import Address, file_system, unreachable
+from zoo.data.paths import images_of
+from zoo.errors import DataError
+from zoo.specs.data import IMAGE_SUFFIXES, is_image_name, passed_over
+
+_MAGIC = re.compile(r"[*?[]")
+
+
+class FoundFile(NamedTuple):
+    """A file to read."""
+
+    name: str
+    """The path, or the address, as `zoo predict` calls it."""
+    size: int
+    """Bytes; -1 where nothing can be said, as of a link to nothing."""
+
+
+def find_files(addresses: Sequence[Address]) -> Iterator[FoundFile]:
+    """Yield the images that the addresses mean, address by address, each folder in the order of sorted paths.
+
+    Only what lies in one folder is in memory at a time. Hidden files and system files are passed over, as in training.
+
+    Raises:
+        DataError: An address means no image, or cannot be listed.
+    """
+    for address in addresses:
+        any_found = False
+        for file in _local(address) if address.is_local else _stored(address):
+            any_found = True
+            yield file
+        if not any_found:
+            raise DataError(
+                f"There is no image at {address}; they end in {', '.join(IMAGE_SUFFIXES)}.\n"
+                "Next: a file, a folder of images, or a quoted pattern such as 'shots/**/*.jpg'."
+            )
+
+
+def _local(address: Address) -> Iterator[FoundFile]:
+    for path in images_of([Path(address.path)]):
+        try:
+            yield FoundFile(str(path), os.stat(path).st_size)  # noqa: PTH116 - for every file of many
+        except OSError:
+            yield FoundFile(str(path), -1)
+
+
+def _stored(address: Address) -> Iterator[FoundFile]:
+    """Images below a prefix, or that match a pattern, or the one object of that name."""
+    magic = _MAGIC.search(address.path)
+    system = file_system(address.scheme)
+    try:
+        if magic is None:
+            [info] = system.get_file_info([address.path])
+            if info.is_file:
+                yield FoundFile(address.named(info.path), info.size)
+                return
+            yield from _below(address, address.path)
+            return
+        # The part of the path that the pattern spells out.
+        fixed = address.path[: address.path.rfind("/", 0, magic.start())]
+        matches = re.compile(_pattern(address.path)).fullmatch
+        yield from (file for file in _below(address, fixed) if matches(file.name.removeprefix(f"{address.scheme}://")))
+    except OSError as error:
+        raise unreachable(address, error) from error
+
+
+def _below(address: Address, prefix: str) -> Iterator[FoundFile]:
+    from pyarrow import fs
+
+    system = file_system(address.scheme)
+    waiting = [prefix]
+    while waiting:
+        at = waiting.pop()
+        entries = system.get_file_info(fs.FileSelector(at, allow_not_found=True))
+        folders = []
+        for entry in sorted(entries, key=lambda entry: entry.path):
+            if passed_over([entry.base_name]) is not None:
+                continue
+            if entry.type == fs.FileType.Directory:
+                folders.append(entry.path)
+            elif is_image_name(entry.path):
+                yield FoundFile(address.named(entry.path), entry.size)
+        waiting += reversed(folders)
+
+
+def _pattern(path: str) -> str:
+    """A pattern as a regular expression: `*` stays inside of a folder, `**/` is any number of folders."""
+    meanings = {"**/": "(?:[^/]+/)*", "*": "[^/]*", "?": "[^/]"}
+
+    def meaning(found: re.Match[str]) -> str:
+        token = found[0]
+        if token.startswith("[") and len(token) > 1:
+            return "[" + token[1:].replace("!", "^", 1 if token[1] == "!" else 0)
+        return meanings.get(token) or re.escape(token)
+
+    return re.sub(r"\*\*/|\*|\?|\[!?[^]/]+\]|.", meaning, path)

@@ -1,0 +1,148 @@
+"""Parts computed by the actors of a Ray, one a core or a GPU.
+
+Actors, and not the data sets of Ray: a part is written by the worker that computed it, so nothing flows through Ray but
+names and counts; and its data sets do not work through `ray://`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from zoo.bulk.parts import BulkJob, FilePart
+from zoo.bulk.worker import PartDone, Worker
+from zoo.cluster.connect import Cluster
+from zoo.errors import ClusterError, DeviceError, first_line
+from zoo.events import Note, Report
+
+_RETRIES = 3
+"""Times that a part is given out again because its worker was lost: what kills every worker is no accident."""
+_AHEAD = 2
+"""Parts that a worker has at a time, one of which waits."""
+_PATIENCE = 1.0
+"""Seconds between two looks at how far the workers are."""
+_LONG_START = 60.0
+"""Seconds after which it is said that no worker has started."""
+
+
+@dataclass
+class _Crew:
+    actors: list[Any]
+    started: set[int] = field(default_factory=set)
+    """Numbers of the actors that have answered. Others wait for a free core, and are given nothing."""
+    waiting: dict[Any, tuple[int, int]] = field(default_factory=dict)
+    """Call -> (number of the actor, number of the part)."""
+    asked: dict[Any, int] = field(default_factory=dict)
+    """Question how far it is -> number of the actor."""
+    done: dict[int, int] = field(default_factory=dict)
+    """Number of the actor -> files of its part under way that are done."""
+
+
+def device_on(cluster: Cluster, asked: str) -> str:
+    """The device of workers: `cuda` where the cluster has GPUs and none was asked for, else what was asked for."""
+    if asked == "auto":
+        return "cuda" if cluster.gpus else "cpu"
+    return asked
+
+
+def compute_on_ray(
+    cluster: Cluster,
+    job: BulkJob,
+    out: str,
+    numbers: Sequence[int],
+    part: Callable[[int], FilePart],
+    *,
+    device: str,
+    processes: int | None,
+    packed: bytes | None,
+    told: Callable[[int], None],
+    report: Report,
+) -> Iterator[PartDone]:
+    """Compute parts, and yield them as they are done, in any order. A part of a lost worker is given out again.
+
+    Args:
+        cluster: The Ray.
+        job: What is computed.
+        out: Where parts are written.
+        numbers: The numbers of the parts.
+        part: The part of a number.
+        device: `cpu` or `cuda`.
+        processes: Workers. None: one a GPU, or one a core.
+        packed: The artefact's files, for workers on other machines.
+        told: Called once a second or more often with the number of files of parts under way that are done.
+        report: Called with a note where no worker starts.
+
+    Raises:
+        ClusterError: A part was lost with four workers, or a worker could not be started.
+        DeviceError: A GPU is asked for, and there is none.
+    """
+    ray = cluster.ray
+    on_gpu = device.startswith("cuda")
+    if on_gpu and not cluster.gpus:
+        raise DeviceError(f"--device {device}: {cluster.describe()}, none of them a GPU.\nNext: --device cpu.")
+    most = max(cluster.gpus if on_gpu else cluster.cpus, 1)
+    # More than there is room for would wait for ever.
+    count = min(processes or most, most, len(numbers))
+    cores = max(1, cluster.cpus // cluster.gpus) if on_gpu else 1
+    actor = ray.remote(
+        num_cpus=cores, num_gpus=1 if on_gpu else 0, max_restarts=-1, max_task_retries=_RETRIES, max_concurrency=4
+    )(Worker)
+    sent = None if packed is None else ray.put(packed)
+    crew = _Crew([actor.remote(job, out, device=device, workers=cores, packed=sent) for _ in range(count)])
+    crew.asked = {each.images_done.remote(): number for number, each in enumerate(crew.actors)}
+    coming = iter(numbers)
+    left, began, said = len(numbers), time.monotonic(), False
+    while left:
+        unstarted = [question for question, worker in crew.asked.items() if worker not in crew.started]
+        ready, _ = ray.wait([*crew.waiting, *unstarted], num_returns=1, timeout=_PATIENCE)
+        for call in ready:
+            if call not in crew.waiting:
+                continue
+            worker, number = crew.waiting.pop(call)
+            try:
+                done: PartDone = ray.get(call)
+            except ray.exceptions.RayError as error:
+                raise ClusterError(
+                    f"Part {number} was lost with {_RETRIES + 1} workers: {first_line(error)}\n"
+                    "Next: fewer processes, if memory ran out (--processes); the same command goes on from here."
+                ) from error
+            crew.done.pop(worker, None)
+            _give(crew, worker, coming, part)
+            left -= 1
+            yield done
+        for worker in _ask(ray, crew):
+            for _ in range(_AHEAD):
+                _give(crew, worker, coming, part)
+        if not crew.started and not said and time.monotonic() - began > _LONG_START:
+            said = True
+            text = f"No worker has started for {_LONG_START:.0f} s: other work may hold the cores. Next: ray status"
+            report(Note(text=text, loud=True))
+        told(sum(crew.done.values()))
+
+
+def _give(crew: _Crew, worker: int, coming: Iterator[int], part: Callable[[int], FilePart]) -> None:
+    number = next(coming, None)
+    if number is not None:
+        crew.waiting[crew.actors[worker].compute.remote(part(number))] = worker, number
+
+
+def _ask(ray: Any, crew: _Crew) -> set[int]:
+    """Ask the workers how far they are, without waiting for answers -> those that answered for the first time."""
+    answered, _ = ray.wait(list(crew.asked), num_returns=len(crew.asked), timeout=0)
+    new = set()
+    for question in answered:
+        worker = crew.asked.pop(question)
+        try:
+            crew.done[worker] = ray.get(question)
+        except ray.exceptions.RayError as error:  # it was lost, and its part is given out again
+            crew.done.pop(worker, None)
+            if worker not in crew.started:
+                raise ClusterError(f"A worker could not be started: {first_line(error)}") from error
+        else:
+            if worker not in crew.started:
+                crew.started.add(worker)
+                new.add(worker)
+        crew.asked[crew.actors[worker].images_done.remote()] = worker
+    return new
