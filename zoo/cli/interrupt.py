@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from zoo.cli.document import Failure, failure_text
@@ -40,6 +41,10 @@ class _CurrentRun:
     folder: Path | None = None
     is_finished = False
     parting = ""
+    gone: Callable[[], str] = staticmethod(lambda: "")
+    """Which other process of the run has ended, in words; empty where none has."""
+    is_first = True
+    """Whether this process is the one that speaks for all."""
 
 
 _run = _CurrentRun()
@@ -74,8 +79,26 @@ def forget() -> None:
         _said.release()
 
 
+def among_processes(gone: Callable[[], str], *, is_first: bool) -> None:
+    """This process is one of several of a run: `gone` says in words which other one has ended, if any."""
+    _run.gone, _run.is_first = gone, is_first
+
+
+def end_with(message: str) -> None:
+    """End the process with an error that its main thread cannot raise, for it hangs."""
+    if claim():
+        resume = f"\nTo resume: zoo finetune --resume {shell_word(_run.folder)}" if _run.folder is not None else ""
+        _write(_STDERR, f"Error: {message}{resume}\n".encode(errors="backslashreplace"))
+    os._exit(1)
+
+
 def claim() -> bool:
-    """Whether the caller is the first that wants to say the message of a signal, and so says it."""
+    """Whether the caller is the first that wants to say the message of a signal, and so says it.
+
+    Of several processes of a run the first speaks; the others where one has ended, for it may be that one.
+    """
+    if not _run.is_first and not _run.gone():
+        return False
     return _said.acquire(blocking=False)
 
 
@@ -87,6 +110,8 @@ def failure(number: int) -> Failure:
     elif _run.folder is not None:
         resume = f"To resume: zoo finetune --resume {shell_word(_run.folder)}"
         said += f" What was finished is kept in {_run.folder}.\n{resume}"
+    if gone := _run.gone():
+        said = f"{gone} {said}"
     return Failure(kind, said, _CODES[signal.Signals(number)])
 
 

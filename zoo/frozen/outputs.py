@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,12 +12,14 @@ import torch
 from torch import Tensor
 
 from zoo.data.dataset import ImageFile
+from zoo.distributed.group import Group, current
 from zoo.errors import RunError
 from zoo.evaluation import inference
 from zoo.evaluation.context import ComputeContext, RunContext
 from zoo.evaluation.out_of_memory import MicroBatches, out_of_memory_as_error
 from zoo.events import Note, Progress
 from zoo.frozen.decision import MEMORY_BUDGET
+from zoo.frozen.exchange import Exchange
 from zoo.frozen.inputs import CachedInputs
 from zoo.model.cut import CannotCut, Cut
 from zoo.model.devices import machine_facts
@@ -83,6 +86,7 @@ class FrozenOutputs:
         self._plan = context.plan
         self._model = context.model
         self._cache = FeatureCache()
+        self._group = current()
         self._last: tuple[CacheKey, tuple[str, ...], CachedInputs] | None = None
 
     def forget(self) -> None:
@@ -153,8 +157,10 @@ class FrozenOutputs:
         context = self._context
         micro_batches = context.micro_batches(self._plan.chunk, "features")
         while True:
-            filling = TableFiller(context, self._cache, subject, cut, micro_batches, in_memory=in_memory)
-            if first and filling.is_stale(first):
+            filling = TableFiller(
+                context, self._cache, subject, cut, micro_batches, in_memory=in_memory, group=self._group
+            )
+            if first and self._group.from_main(lambda filling=filling: filling.is_stale(first)):  # type: ignore[misc]
                 self._cache.drop(subject)
                 context.report(
                     Note(
@@ -163,6 +169,8 @@ class FrozenOutputs:
                     )
                 )
             filled = fill(filling)
+            # In any process: blocks of two sizes do not belong together.
+            micro_batches.size = min(self._group.gather(micro_batches.size))
             if not filling.in_smaller_batches:
                 return filled, micro_batches.size
             # Memory ran out. Smaller batches give other bits, so all rows are computed again in batches of that size.
@@ -220,7 +228,10 @@ class TableFiller:
         micro_batches: MicroBatches,
         *,
         in_memory: bool,
+        group: Group | None = None,
     ) -> None:
+        """`group`: processes that fill the same tables now, each its share of the blocks. Default: this one alone."""
+        self._group = group or Group()
         self._context = context
         self._cache = cache
         self._subject = subject
@@ -253,14 +264,23 @@ class TableFiller:
     def fill_table(self, files: Sequence[ImageFile], task: str, view: tuple[Any, str] | None = None) -> Table:
         """Rows of the files in their order; `view` is (augment, key) for rows of an augmented view."""
         parts = _parts(files, BLOCK * self._size)
-        keys = [self._key(part, view) for part in parts]
-        with self._cache.filling(self._subject, self._waiting):
+        own = self._group.share(len(parts))
+        keys = [self._key(parts[number], view) for number in own]
+        with self._alone():
             blocks = self._read(keys, task)
             missing = [number for number, block in enumerate(blocks) if block is None]
             if missing:
-                self._fill(blocks, parts, keys, missing, task, view)
+                self._fill(blocks, [parts[number] for number in own], keys, missing, task, view)
+            if self._group.several:
+                blocks = Exchange(self._group, self._cache, self._subject, self._kept).of_all(keys, blocks)
         table = Table([block for block in blocks if block is not None])
         return table.in_one_piece() if self._in_memory and table.bytes <= _ONE_PIECE else table
+
+    def _alone(self) -> contextlib.AbstractContextManager[None]:
+        """Inside, no process of another run computes the same rows."""
+        if self._group.is_main:
+            return self._cache.filling(self._subject, self._waiting)
+        return contextlib.nullcontext()
 
     def _read(self, keys: Sequence[str], task: str) -> list[Block | None]:
         blocks = []

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from zoo.data.dataset import UNREADABLE_SHARE, Dataset
+from zoo.data.dataset import UNREADABLE_SHARE, Dataset, ImageFile
 from zoo.data.decoded import DecodedFiles
 from zoo.data.lost_values import Loss
 from zoo.data.prefetch import resolve_workers
 from zoo.data.store import ImageStore
+from zoo.distributed.group import Group, current
 from zoo.errors import DataError
 from zoo.events import Progress, Report
 from zoo.planning.resolve import Resolved
 from zoo.specs.data import Split
 from zoo.text import some
+
+BLOCK_OF_IMAGES = 128
+"""Images that one process opens at a time: those of a block of cached features."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +41,8 @@ class Examined:
 
 def open_store(resolved: Resolved, *, trains: bool = False) -> ImageStore:
     """The store that decodes this request's images; for one that `trains`, also onto the disk, and when needed."""
-    workers, preprocessing = resolve_workers(resolved.request.workers), resolved.outline.preprocessing
+    workers = resolve_workers(resolved.request.workers, processes=current().processes_here)
+    preprocessing = resolved.outline.preprocessing
     if not trains:
         return ImageStore(preprocessing, workers=workers)
     return ImageStore(preprocessing, workers=workers, disk_budget=None, known=DecodedFiles(preprocessing))
@@ -50,11 +56,38 @@ def examine(dataset: Dataset, store: ImageStore, report: Report) -> Examined:
     def progress(done: int) -> None:
         report(Progress(task="decode", done=done, total=len(files)))
 
-    contents, faults = store.examine(files, progress=progress)
+    contents, faults = _examine(dataset, store, files, progress)
     readable = dataset.without(faults)
     _refuse_unreadable(dataset, readable, faults)
     losses = {file.relative: loss for file in files if (loss := store.loss_of(file)) is not None}
     return Examined(readable, contents, losses)
+
+
+def _examine(
+    dataset: Dataset, store: ImageStore, files: Sequence[ImageFile], progress: Callable[[int], None]
+) -> tuple[dict[str, str], dict[str, str]]:
+    """(digests, faults) by relative path; where several processes carry out a run, each opens its share of the files.
+
+    The share is that of the blocks whose features a process computes later, so that it decodes them once.
+    """
+    group = current()
+    if not group.several:
+        return store.examine(files, progress=progress)
+    own = [file for split in dataset.splits.values() for file in _share(group, split)]
+    digests, faults = store.examine(own, progress=lambda done: progress(min(done * group.count, len(files))))
+    found = group.gather((digests, faults, store.findings(own)))
+    for of_rank, of_rank_faults, findings in found:
+        digests |= of_rank
+        faults |= of_rank_faults
+        store.learn(*findings)
+    # In the order in which one process alone would have found them.
+    ordered = [file.relative for file in files]
+    return {name: digests[name] for name in ordered}, {name: faults[name] for name in ordered if name in faults}
+
+
+def _share(group: Group, files: Sequence[ImageFile]) -> Sequence[ImageFile]:
+    blocks = group.share(math.ceil(len(files) / BLOCK_OF_IMAGES))
+    return files[blocks.start * BLOCK_OF_IMAGES : blocks.stop * BLOCK_OF_IMAGES]
 
 
 def _refuse_unreadable(dataset: Dataset, readable: Dataset, faults: dict[str, str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from zoo.specs.backbone import GroupOutput
 from zoo.specs.data import FOLDER
@@ -345,6 +345,9 @@ class Plan(_PlanPart):
     """Number of threads that torch computes with."""
     workers: int
     """Number of decoding threads."""
+    processes: int = 1
+    """Into how many shares each batch of a stage that trains the backbone is cut, one a process. Not in the file where
+    it is 1."""
     versions: dict[str, str]
     warnings: tuple[str, ...] = ()
     """What is likely to harm the result, a sentence each with the next step; see `zoo.planning.warnings`."""
@@ -352,6 +355,11 @@ class Plan(_PlanPart):
     """Time and memory, where `--estimate` asked for it."""
     shortlist: ShortlistPlan | None = None
     """What was compared, where `--backbone auto` left the choice to zoo."""
+
+    @model_serializer(mode="wrap")
+    def _one_process_goes_without_saying(self, to_content: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content: dict[str, Any] = to_content(self)
+        return {key: value for key, value in content.items() if key != "processes" or value != 1}
 
     @property
     def compute(self) -> Compute:

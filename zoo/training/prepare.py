@@ -15,6 +15,7 @@ from torch import Tensor
 
 from zoo.data.dataset import Dataset
 from zoo.data.store import ImageStore
+from zoo.distributed.group import current
 from zoo.errors import Unreachable
 from zoo.evaluation.context import Clock, RunContext
 from zoo.evaluation.out_of_memory import out_of_memory_as_error
@@ -33,6 +34,7 @@ from zoo.process import keep_freed_memory
 from zoo.registry.registry import Registry
 from zoo.specs.plan import Compute, Plan, StagePlan
 from zoo.training import seeding
+from zoo.training.processes import agreed, refuse_device, refuse_unshared_statistics
 from zoo.training.stored_plan import resolve_again
 from zoo.weights.download import on_bytes, on_start
 from zoo.weights.obtain import Weights, WeightsChoice, examine_weights, obtain_weights
@@ -113,23 +115,29 @@ def prepare(
     if load != "nothing":
         keep_freed_memory()
     stored = asked if isinstance(asked, Plan) else None
-    clock = Clock(*PARTS)
+    clock, group = Clock(*PARTS), current()
     with clock.measure("data"):
         resolved = _resolve(asked, registry, report, offline=offline, dataset=dataset)
+    refuse_device(resolved.device, group)
     # Before the images are opened: without a network the error comes in seconds.
-    weights, fallback = _weights(resolved, load, report)
+    weights, fallback = group.first_here(lambda: _weights(resolved, load, report))
     with contextlib.closing(open_store(resolved, trains=trains)) as store:
         with clock.measure("data"):
             began = time.perf_counter()
             examined = examine(resolved.dataset, store, report)
             decode_seconds = time.perf_counter() - began
-            folds = plan_folds(examined.dataset, resolved.request, report, workers=store.workers)
-            measured = ComputeChoice(stored.compute, stored.speeds) if stored else measure(resolved, report)
+            folds = group.from_main(
+                lambda: plan_folds(examined.dataset, resolved.request, report, workers=store.workers)
+            )
+            # Measured once: another process may find another way the fastest.
+            measured = group.from_main(
+                lambda: ComputeChoice(stored.compute, stored.speeds) if stored else measure(resolved, report)
+            )
         threads = torch.get_num_threads()
 
         def plan_with(weights: Weights, cut_fault: Callable[[str], str] | None = None) -> Plan:
             why = fallback or (stored.weights.fallback if stored else None)
-            return build_plan(
+            built = build_plan(
                 resolved,
                 examined,
                 store,
@@ -140,6 +148,7 @@ def prepare(
                 fallback=why,
                 cut_fault=cut_fault,
             )
+            return built if not group.several else built.model_copy(update={"processes": group.count})
 
         # A resumed run follows its stored plan, whose cuts were checked. Random weights prove nothing about real ones.
         checks_cuts = stored is None and load == "weights"
@@ -150,6 +159,9 @@ def prepare(
         weights = replace(weights, state=None)  # a second copy of the model's parameters
         if plan is None:
             plan = plan_with(weights, _cut_check(model, examined, store) if model is not None else None)
+        if model is not None:
+            plan = agreed(plan, model, group)
+            refuse_unshared_statistics(stored or plan, model, group)
         yield PreparedRun(
             resolved=resolved,
             plan=plan,
