@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from types import MappingProxyType
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from zoo.api.arguments import checked_arguments
 from zoo.api.calls import asked_request, with_data, with_data_of_run, with_data_of_runs, with_objects_of_run
 from zoo.api.progress import with_progress
-from zoo.distributed.group import taking_part
+from zoo.distributed.group import current, taking_part
 from zoo.errors import OptionError
 from zoo.events import Report, silent
 from zoo.planning.request import AUTO, Request
@@ -315,7 +316,7 @@ def finetune(
     )
     with taking_part() as group:
         on_event, observers = (on_event, observers) if group.is_main else (silent, ())
-        asked, compared = group.from_main(lambda: _with_backbone(asked, known, on_event))
+        asked, compared = _with_backbone(asked, known, on_event)
         finished = _report_writer(known, on_event) if report else _nothing
         with observed(observers, known, on_event) as told:
             return carry_out(asked, known, told, finished=finished, shortlist=compared)
@@ -327,7 +328,12 @@ def _with_backbone(request: Request, registry: Registry, report: Report) -> tupl
         return request, None  # without importing what a shortlist needs
     from zoo.advice.auto import choose_backbone
 
-    return choose_backbone(request, registry, report)
+    def choose() -> tuple[str, str, ShortlistPlan | None]:
+        chosen, compared = choose_backbone(request, registry, report)
+        return chosen.backbone, chosen.weights, compared
+
+    backbone, weights, compared = current().from_main(choose)
+    return replace(request, backbone=backbone, weights=weights, budget=None), compared
 
 
 def _report_writer(registry: Registry, report: Report) -> Callable[[Path], None]:

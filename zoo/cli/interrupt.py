@@ -105,13 +105,13 @@ def claim() -> bool:
 def failure(number: int) -> Failure:
     """The end by a signal: what was kept, and how to go on."""
     kind, said = ("terminated", "Terminated.") if number == signal.SIGTERM else ("interrupted", "Interrupted.")
+    if gone := _run.gone():
+        said += f" {gone}"
     if _run.folder is not None and _run.is_finished:
         said += f" The run is finished, only its report is not.\nNext: zoo report {shell_word(_run.folder)}"
     elif _run.folder is not None:
         resume = f"To resume: zoo finetune --resume {shell_word(_run.folder)}"
         said += f" What was finished is kept in {_run.folder}.\n{resume}"
-    if gone := _run.gone():
-        said = f"{gone} {said}"
     return Failure(kind, said, _CODES[signal.Signals(number)])
 
 

@@ -105,8 +105,13 @@ def _facts(plan: Plan, *, all_classes: bool) -> list[list[str]]:
         *([["split", "; ".join(plan.data.notes)]] if plan.data.notes else []),
         *([["folds", _folds(plan, plan.folds)]] if plan.folds else []),
         ["images", Preprocessing.from_dict(plan.preprocessing).describe()],
-        ["machine", f"{plan.device}, {plan.compute}, {console.count(plan.threads, 'thread')}, seed {plan.seed}"],
+        ["machine", f"{plan.device}, {plan.compute}, {_shared_by(plan)}, seed {plan.seed}"],
     ]
+
+
+def _shared_by(plan: Plan) -> str:
+    threads = console.count(plan.threads, "thread")
+    return threads if plan.processes == 1 else f"{plan.processes} processes of {threads}"
 
 
 def _folds(plan: Plan, folds: FoldsPlan) -> str:

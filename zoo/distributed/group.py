@@ -87,6 +87,9 @@ class Group:
     def add_up(self, tensors: Sequence[Tensor]) -> None:
         """Add each tensor[...] up over all processes, in place: all then have the same bits."""
 
+    def remember(self, next_step: str) -> None:
+        """Remember how the run goes on where another process is lost, for the message."""
+
     def run(self) -> contextlib.AbstractContextManager[None]:
         """Inside, a process that ends, or leaves by an error, ends all others."""
         return contextlib.nullcontext()
@@ -99,33 +102,34 @@ class Together(Group):
         """Join the others. Raises Refused where they do not come."""
         import torch
         import torch.distributed as dist
+        from torch.distributed import PrefixStore, rendezvous  # type: ignore[attr-defined]
 
         self.launch = found
         self.rank, self.count = found.rank, found.count
         self._meetings = 0
         try:
-            store, _, _ = next(dist.rendezvous("env://", timeout=JOINING))
+            store, _, _ = next(rendezvous("env://", timeout=JOINING))
             if not dist.is_initialized():
                 if torch.cuda.is_available() and found.local_rank < torch.cuda.device_count():
                     torch.cuda.set_device(found.local_rank)
                 both = torch.cuda.is_available() and dist.is_nccl_available()
                 dist.init_process_group(
                     "cpu:gloo,cuda:nccl" if both else "gloo",
-                    store=dist.PrefixStore("zoo/group", store),
+                    store=PrefixStore("zoo/group", store),
                     rank=found.rank,
                     world_size=found.count,
                     timeout=PATIENCE,
                 )
             # What is no gradient lies in main memory, whatever the device is.
-            self._objects = dist.new_group(backend="gloo", timeout=PATIENCE)
+            self._objects = cast("dist.ProcessGroup", dist.new_group(backend="gloo", timeout=PATIENCE))
         except Exception as error:  # torch's own kinds, and plain RuntimeErrors
             raise Refused(
                 f"{found.name.capitalize()} could not join the others: {error}\n"
                 "Next: start all processes with the same command, on machines that reach MASTER_ADDR and MASTER_PORT; "
                 "where a host name leads to the wrong network, GLOO_SOCKET_IFNAME names the right one."
             ) from error
-        self._store = dist.PrefixStore("zoo/meet", store.clone())
-        self.pulse = Pulse(dist.PrefixStore("zoo/pulse", store.clone()), found)
+        self._store = PrefixStore("zoo/meet", store.clone())
+        self.pulse = Pulse(PrefixStore("zoo/pulse", store.clone()), found)
         with self._named():
             dist.barrier(group=self._objects)
         self.pulse.begin()
@@ -197,9 +201,12 @@ class Together(Group):
             for bucket, flat, work in begun:
                 assert work is not None, "an operation that was begun can be waited for"
                 work.wait()
-                parts = flat.split([tensor.numel() for tensor in bucket])
+                parts = torch.split(flat, [tensor.numel() for tensor in bucket])
                 for tensor, part in zip(bucket, parts, strict=True):
                     tensor.copy_(part.view(tensor.shape))
+
+    def remember(self, next_step: str) -> None:
+        self.pulse.remember(next_step)
 
     @contextlib.contextmanager
     def run(self) -> Iterator[None]:

@@ -22,7 +22,7 @@ from zoo.distributed.launch import Launch
 from zoo.errors import RunError
 
 if TYPE_CHECKING:
-    from torch.distributed import Store
+    from torch.distributed import Store  # type: ignore[attr-defined]
 
 BEAT = 1.0
 """Seconds between two beats."""
@@ -66,6 +66,7 @@ class Pulse:
         self._others: dict[int, _Sign] = {}
         self._unreachable_since: float | None = None
         self._lost = ""
+        self._next_step = ""
         self._when_lost: Callable[[str], None] = _end
         self._stopped = threading.Event()
         self._lock = threading.Lock()
@@ -91,6 +92,10 @@ class Pulse:
         while not self._lost and time.monotonic() < until:
             time.sleep(0.05)
         return self._lost
+
+    def remember(self, next_step: str) -> None:
+        """Remember how the run goes on after another process was lost, for the message."""
+        self._next_step = f"\n{next_step}"
 
     def begin_run(self) -> None:
         """Say that this process begins a run, which the others begin as well."""
@@ -161,7 +166,7 @@ class Pulse:
             if sign.state == "done" and not behind:
                 continue
             if sign.state == "failed" and not behind:
-                self._lost = self._name(rank, f"has stopped:\n{sign.text}" if sign.text else "has stopped")
+                self._lost = self._name(rank, f"has stopped. It said: {sign.text}" if sign.text else "has stopped")
             elif sign.pids == self._sign.pids and _ended(sign.pid):
                 self._lost = self._name(rank, "has ended")
             elif sign.beat == beat and now - since > SILENCE:
@@ -178,7 +183,7 @@ class Pulse:
     def _name(self, rank: int, what: str) -> str:
         sign = self._others[rank]
         where = f"process number {sign.pid} on {sign.host}"
-        return f"Process {rank} of {self._launch.count} ({where}) {what}."
+        return f"Process {rank} of {self._launch.count} ({where}) {what}.{self._next_step}"
 
     def _write(self) -> None:
         with self._lock:

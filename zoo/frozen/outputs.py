@@ -16,16 +16,15 @@ from zoo.distributed.group import Group, current
 from zoo.errors import RunError
 from zoo.evaluation import inference
 from zoo.evaluation.context import ComputeContext, RunContext
-from zoo.evaluation.out_of_memory import MicroBatches, out_of_memory_as_error
+from zoo.evaluation.out_of_memory import MicroBatches
 from zoo.events import Note, Progress
 from zoo.frozen.decision import MEMORY_BUDGET
 from zoo.frozen.exchange import Exchange
 from zoo.frozen.inputs import CachedInputs
-from zoo.model.cut import CannotCut, Cut
+from zoo.model.cut import Cut
 from zoo.model.devices import machine_facts
 from zoo.model.model import ZooModel
 from zoo.specs.plan import StagePlan
-from zoo.specs.run_result import Check
 from zoo.storage.eviction import LIMIT
 from zoo.storage.feature_cache import CacheKey, FeatureCache, name_of
 from zoo.storage.table import Block, Table, TablePart, block_of, joined
@@ -373,40 +372,6 @@ def state_digest(model: ZooModel, before: str = "") -> str:
         if model.group_of(f"backbone.{name}") in held:
             digest.update(f"{name} {tensor_digest(tensor)}\n".encode())
     return digest.hexdigest()
-
-
-def cut_fault(model: ZooModel, before: str, images: Tensor) -> str:
-    """What is wrong with the backbone cut before a group, as the end of a sentence; empty where nothing is.
-
-    Nothing is wrong where suffix(prefix(images[N, 3, H, W])) has the bits of the whole backbone. A tolerance would hide
-    a wrong cut.
-    """
-    try:
-        cut = model.cut_before(before)
-    except CannotCut as error:
-        return f"cannot be: {error}"
-    images = images.to(next(model.parameters()).device)
-    model.eval()
-    with torch.no_grad(), out_of_memory_as_error("comparing the cut backbone with the whole"):
-        whole = model.features(images)
-        parts = model.features_after(cut, model.outputs_before(cut, images))
-    if torch.equal(whole, parts):
-        return ""
-    return f"gives other features than the whole, by up to {float((whole - parts).abs().max()):.3g}"
-
-
-def check_cut(model: ZooModel, stage: StagePlan, images: Tensor) -> Check:
-    """Check a stage's cut on validation images[N, 3, H, W], right before it is used."""
-    fault = cut_fault(model, stage.cut, images)
-    return Check(
-        name="kept_prefix",
-        stage=stage.settings.name,
-        verdict="failed" if fault else "passed",
-        summary=f"the backbone cut before {stage.cut} {fault}"
-        if fault
-        else f"cut before {stage.cut}, the backbone gives the whole one's bits on {len(images)} images",
-        evidence={"before": stage.cut, "images": len(images)},
-    )
 
 
 def _parts(files: Sequence[ImageFile], size: int) -> list[Sequence[ImageFile]]:

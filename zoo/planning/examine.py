@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,10 +10,11 @@ from zoo.data.decoded import DecodedFiles
 from zoo.data.lost_values import Loss
 from zoo.data.prefetch import resolve_workers
 from zoo.data.store import ImageStore
-from zoo.distributed.group import Group, current
+from zoo.distributed.group import current
 from zoo.errors import DataError
 from zoo.events import Progress, Report
 from zoo.planning.resolve import Resolved
+from zoo.planning.same_files import examined_by, refuse_other_files
 from zoo.specs.data import Split
 from zoo.text import some
 
@@ -73,7 +73,8 @@ def _examine(
     group = current()
     if not group.several:
         return store.examine(files, progress=progress)
-    own = [file for split in dataset.splits.values() for file in _share(group, split)]
+    refuse_other_files(dataset, group)
+    own = [file for split in dataset.splits.values() for file in examined_by(split, group, BLOCK_OF_IMAGES)]
     digests, faults = store.examine(own, progress=lambda done: progress(min(done * group.count, len(files))))
     found = group.gather((digests, faults, store.findings(own)))
     for of_rank, of_rank_faults, findings in found:
@@ -83,11 +84,6 @@ def _examine(
     # In the order in which one process alone would have found them.
     ordered = [file.relative for file in files]
     return {name: digests[name] for name in ordered}, {name: faults[name] for name in ordered if name in faults}
-
-
-def _share(group: Group, files: Sequence[ImageFile]) -> Sequence[ImageFile]:
-    blocks = group.share(math.ceil(len(files) / BLOCK_OF_IMAGES))
-    return files[blocks.start * BLOCK_OF_IMAGES : blocks.stop * BLOCK_OF_IMAGES]
 
 
 def _refuse_unreadable(dataset: Dataset, readable: Dataset, faults: dict[str, str]) -> None:

@@ -20,7 +20,7 @@ from zoo.errors import Unreachable
 from zoo.evaluation.context import Clock, RunContext
 from zoo.evaluation.out_of_memory import out_of_memory_as_error
 from zoo.events import Note, Report
-from zoo.frozen.outputs import cut_fault
+from zoo.frozen.cut_check import cut_fault
 from zoo.model.adapters import adapted
 from zoo.model.model import ZooModel, check_shapes
 from zoo.planning.build_plan import CHUNK, build_plan, measure

@@ -8,13 +8,15 @@ from typing import Any, get_args
 
 from torch import nn
 
-from zoo.distributed.group import Group, Together
+from zoo.distributed.group import Group
 from zoo.errors import DeviceError, OptionError, Refused
 from zoo.model.model import ZooModel
 from zoo.specs.plan import Plan, StagePlan
 from zoo.specs.run_result import Check, Verdict
 from zoo.storage.tensors import tensors_digest
+from zoo.training.shares import is_shared
 from zoo.training.stored_plan import differing_values
+from zoo.training.watch import StageWatch
 
 _SHOWN = 10
 _OF_ITS_OWN: Mapping[str, Any] = {
@@ -34,7 +36,7 @@ _WITHOUT_TRAINING = ("frozen_unchanged", "frozen_in_evaluation_mode", "dtype_and
 
 def refuse_device(device: str, group: Group) -> None:
     """Raise OptionError or DeviceError for a device that several processes cannot have, each one of its own."""
-    if not isinstance(group, Together) or device == "cpu":
+    if not group.several or device == "cpu":
         return
     if device != "cuda":
         raise OptionError(
@@ -43,11 +45,11 @@ def refuse_device(device: str, group: Group) -> None:
         )
     import torch
 
-    there, wanted = torch.cuda.device_count(), group.launch.local_count
-    if group.launch.local_rank >= there:
+    there = torch.cuda.device_count()
+    if group.processes_here > there:
         raise DeviceError(
-            f"{wanted} processes on this machine, which has {there} GPUs: each takes one.\n"
-            f"Next: start {there} processes, or give --device cpu."
+            f"{group.processes_here} processes on this machine, which has {there} GPUs: each takes one.\n"
+            f"Next: start {there} processes here, or give --device cpu."
         )
 
 
@@ -99,22 +101,19 @@ def agreed(plan: Plan, model: ZooModel, group: Group) -> Plan:
     return every[0][1]
 
 
-def checks_of_all(
-    checks: Sequence[Check], holds: Mapping[str, str], group: Group, *, stage: StagePlan, shared: bool
-) -> list[Check]:
+def checks_of_all(watch: StageWatch, group: Group, stage: StagePlan) -> list[Check]:
     """Return a stage's checks as they are over all processes, and one on whether all hold the same.
 
     Args:
-        checks: This process's own.
-        holds: Digests of what it holds, by what that is.
+        watch: What this process saw of the stage.
         group: The processes.
         stage: The stage.
-        shared: Whether all of them trained. Else process 0 did, and sent the others what came out.
     """
     if not group.several:
-        return list(checks)
-    own = [check for check in checks if shared or group.is_main or check.name in _WITHOUT_TRAINING]
-    every = group.gather(([check.to_dict() for check in own], dict(holds)))
+        return watch.checks()
+    trained = is_shared(stage) or group.is_main
+    own = [check for check in watch.checks() if trained or check.name in _WITHOUT_TRAINING]
+    every = group.gather(([check.to_dict() for check in own], watch.holds()))
     found = [Check.from_dict(check) for check in every[0][0]]
     for rank, (of_rank, _) in enumerate(every[1:], start=1):
         for content in of_rank:

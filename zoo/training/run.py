@@ -16,7 +16,6 @@ from zoo.artefact.read import read_model
 from zoo.artefact.write import mark_failed, write_artefact
 from zoo.data.dataset import ImageFile
 from zoo.distributed.group import current
-from zoo.distributed.pulse import ProcessLost
 from zoo.errors import CheckFailed, ZooError
 from zoo.evaluation import inference
 from zoo.evaluation.context import RunContext
@@ -166,16 +165,15 @@ def execute(
 
 def _take_part(context: RunContext, folds: Folds | None, path: Path) -> Result:
     """Do this process's part of a run whose folder the first one writes -> its result."""
+    # The first process says how to resume with every error of its own. Where it is the one that is lost, others do.
+    current().remember(f"To resume: {_resuming(path, context.plan)}")
     frozen, judged = FrozenOutputs(context), None
-    try:
-        if folds is not None:
-            judged, _ = judge_out_of_fold(context, folds, frozen, None)
-        stages = StageRunner(context, None, frozen=frozen, out_of_fold=judged)
-        stages.run()
-        _evaluate_test(context, stages.best)
-        result, failed = current().from_main(_of_the_first)
-    except ProcessLost as error:
-        raise ProcessLost(f"{error}\nTo resume: {_resuming(path, context.plan)}") from None
+    if folds is not None:
+        judged, _ = judge_out_of_fold(context, folds, frozen, None)
+    stages = StageRunner(context, None, frozen=frozen, out_of_fold=judged)
+    stages.run()
+    _evaluate_test(context, stages.best)
+    result, failed = current().from_main(_of_the_first)
     if failed is not None:
         current().meet()
         raise failed

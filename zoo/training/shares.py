@@ -19,9 +19,15 @@ import torch
 from torch import Tensor, nn
 
 from zoo.distributed.group import Group
+from zoo.specs.plan import StagePlan
 from zoo.specs.recipe import Stage
 from zoo.training import seeding
 from zoo.training.objective import mix, mixes, partners_of
+
+
+def is_shared(stage: StagePlan) -> bool:
+    """Whether all processes train a stage, each on a share of every batch; else process 0 alone trains it."""
+    return stage.inputs != "features"
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -14,8 +13,9 @@ from zoo.evaluation.context import Clock, RunContext
 from zoo.evaluation.metrics import Scores, score
 from zoo.evaluation.out_of_memory import OutOfMemoryRetry, out_of_memory_as_error
 from zoo.events import CheckpointSaved, EpochFinished, Note, Progress, StageFinished, StageStarted
+from zoo.frozen.cut_check import check_cut
 from zoo.frozen.inputs import ImageInputs, Inputs
-from zoo.frozen.outputs import FrozenOutputs, PartOfOutputs, check_cut
+from zoo.frozen.outputs import FrozenOutputs, PartOfOutputs
 from zoo.model import adapters
 from zoo.planning.batch_sizes import batch_sizes
 from zoo.specs.plan import StagePlan
@@ -32,8 +32,9 @@ from zoo.training.prepare import with_adapters
 from zoo.training.processes import checks_of_all
 from zoo.training.proof import check_merged
 from zoo.training.run_folder import RunFolder
-from zoo.training.shares import Shares
+from zoo.training.shares import Shares, is_shared
 from zoo.training.solve import fit_stage, solve_stage
+from zoo.training.stage_record import changed_by, may_have_changed, stage_content
 from zoo.training.stored_plan import refuse_other_plan
 from zoo.training.trainer import (
     StageEnd,
@@ -96,7 +97,7 @@ class StageRunner:
         self.stages: list[dict[str, Any]] = []
         """A record of every finished stage, as in `result.json`."""
         self.chosen = Candidates(
-            context, lambda stages, name: _changed_by(stages, context.model, name), offered, out_of_fold
+            context, lambda stages, name: changed_by(stages, context.model, name), offered, out_of_fold
         )
         """The candidates so far, and the best of them."""
         # One process has the folder. The others may be on machines that do not see it.
@@ -161,7 +162,7 @@ class StageRunner:
                 ended = True  # in every process, at the same step
                 raise
             finally:
-                self.checks += self._checks_of_all(watch, stage) if ended else watch.checks()
+                self.checks += checks_of_all(watch, self._group, stage) if ended else watch.checks()
             if end is None:
                 return
             if stage.adapters and not end.abandoned:
@@ -188,7 +189,7 @@ class StageRunner:
         A step of a head takes less time than telling the other processes of it, and so it keeps the bytes that it has
         in one process. They get what came out.
         """
-        if _in_shares(stage) or not self._group.several:
+        if is_shared(stage) or not self._group.several:
             return self._train_stage(self._with_number_as_rate(stage, inputs, watch), inputs, watch, stop_after)
 
         def train() -> tuple[StageEnd | None, ChosenRate | None, dict[str, Tensor]]:
@@ -203,11 +204,6 @@ class StageRunner:
             if end is not None:
                 watch.given_up() if end.abandoned else watch.finished(end.logits)
         return end
-
-    def _checks_of_all(self, watch: StageWatch, stage: StagePlan) -> list[Check]:
-        if not self._group.several:
-            return watch.checks()
-        return checks_of_all(watch.checks(), watch.holds(), self._group, stage=stage, shared=_in_shares(stage))
 
     def _train_stage(
         self, stage: StagePlan, inputs: Inputs, watch: StageWatch, stop_after: int | None
@@ -245,7 +241,7 @@ class StageRunner:
         seconds = self._stage_clock.seconds()["total"]
         self._epochs.append(end.epochs)
         digest = tensors_digest(self._model.head.state_dict()) if stage.head_alone else None
-        content = _stage_content(stage, end, seconds, self._rate, digest, judged_on=self._plan.judged_on)
+        content = stage_content(stage, end, seconds, self._rate, digest, judged_on=self._plan.judged_on)
         record = {**content, **(stage_gain(end.scores, before) if end.epochs else {}), **given_up(end.abandoned)}
         self.stages.append({**record, "blends": blends} if blends else record)
         # In folds without what the folds said, the scores are those of the training images, and no validation.
@@ -302,7 +298,7 @@ class StageRunner:
             micro_batches=context.micro_batches(longest, f"training {stage.settings.name}"),
             judged=self._scores_out_of_fold(stage),
             contents=[context.store.digest_of(file) for file in context.train] if stage.solver == "lbfgs" else (),
-            shares=Shares(self._plan.processes, self._group) if _in_shares(stage) else Shares(),
+            shares=Shares(self._plan.processes, self._group) if is_shared(stage) else Shares(),
         )
 
     def _scores_out_of_fold(self, stage: StagePlan) -> Scores | None:
@@ -360,7 +356,7 @@ class StageRunner:
         }
         model = self._model.state_dict()
         begun = len(self.stages) + (trainer is not None)
-        changed = self._may_have_changed(model, begun)
+        changed = may_have_changed(model, self._model, self._plan.stages[:begun], self._plan.stages[: len(self.stages)])
         tensors = {f"model.{self._model.adapted.upstream(name)}": model[name] for name in changed}
         if trainer is not None and watch is not None:
             progress, of_stage = trainer.state_dict()
@@ -370,16 +366,6 @@ class StageRunner:
             tensors |= {f"stage.{name}": tensor for name, tensor in of_stage.items()}
         of_candidates, parts = self.chosen.state_dict(self._plan.stages[: len(self.stages)])
         return {**facts, **of_candidates}, {"state": tensors, **parts}
-
-    def _may_have_changed(self, names: Iterable[str], stages: int) -> list[str]:
-        """Return those names of tensors that the first `stages` stages may have changed since the model was built."""
-        begun = self._plan.stages[:stages]
-        merged = {f"{layer}.weight" for stage in self._plan.stages[: len(self.stages)] for layer in stage.adapters}
-        return [
-            name
-            for name in names
-            if _trained_by(begun, self._model, name) or self._model.adapted.upstream(name) in merged
-        ]
 
     def _load_state_dict(self, folder: RunFolder | None, saved: Saved) -> None:
         facts, state = saved.facts, saved.parts["state"]
@@ -412,42 +398,3 @@ class StageRunner:
         trainer.load_state_dict(progress, sub_state_dict("stage.", state))
         watch.load_state_dict(saved.facts["stage"]["watch"])
         self._context.report(Note(text=f"Resuming in stage {name}, epoch {progress['epoch']}."))
-
-
-def _in_shares(stage: StagePlan) -> bool:
-    """Whether all processes train the stage, each on a share of every batch."""
-    return stage.inputs != "features"
-
-
-def _changed_by(stages: Sequence[StagePlan], model: Any, name: str) -> bool:
-    merged = {f"{layer}.weight" for stage in stages for layer in stage.adapters}
-    return model.adapted.upstream(name) in merged or _trained_by(stages, model, name)
-
-
-def _trained_by(stages: Sequence[StagePlan], model: Any, name: str) -> bool:
-    return any(model.trains(name, stage.trains, stage.tensors, stage.batch_norm) for stage in stages)
-
-
-def _stage_content(
-    stage: StagePlan,
-    end: StageEnd,
-    seconds: float,
-    rate: ChosenRate | None,
-    head_digest: str | None,
-    *,
-    judged_on: str,
-) -> dict[str, Any]:
-    content: dict[str, Any] = {
-        "name": stage.settings.name,
-        "epochs": end.epochs,
-        # A stage that was given up before its first epoch was never judged.
-        "metrics": {judged_on: end.scores.to_dict()} if end.epochs else {},
-        "seconds": seconds,
-        "trainable_parameters": stage.trainable_parameters,
-        "frozen_parameters": stage.frozen_parameters,
-    }
-    if end.solved is not None:
-        content["solver"] = end.solved
-    if head_digest is not None:
-        content["head_digest"] = head_digest
-    return content if rate is None else {**content, "lr": rate.rate, "tried": rate.tried}
