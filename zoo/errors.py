@@ -15,6 +15,7 @@
     ├── DeviceError                the device does not exist, or its memory does not suffice
     ├── PluginError                a plugin broke its contract
     ├── RunError                   a run folder that cannot be written or read
+    │   └── ProcessLost            another process of the same run has ended (`zoo.distributed.pulse`)
     ├── ArtefactError              an artefact that cannot be read, or is not what it claims
     └── CheckFailed             3  a check of the proof found a fault
 

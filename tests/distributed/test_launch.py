@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from zoo.distributed.group import Group, current, join
+from zoo.distributed.group import ProcessGroup, current, join
 from zoo.distributed.launch import Launch, launch
 from zoo.errors import Refused
 
@@ -62,7 +62,7 @@ def test_a_process_that_is_alone_is_a_group_of_one() -> None:
     assert current().gather(7) == [7] and current().from_main(lambda: 8) == 8
 
 
-class _Three(Group):
+class _Three(ProcessGroup):
     count = 3
 
 

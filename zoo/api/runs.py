@@ -234,6 +234,9 @@ def finetune(
 ) -> Result:
     """Fine-tune a pretrained backbone on your classes, check what was done, and save the classifier.
 
+    In processes that `torchrun` or `accelerate launch` started, all of them call it with the same arguments and share
+    the work; the first one alone writes, and tells `on_event` and the observers (docs/distributed.md).
+
     Args:
         backbone: `[provider/]architecture[.tag]`. `auto`: the best of a shortlist of all weights on this machine and,
             unless `offline`, of what can be fetched in time. The plan says what was compared. Also a `BackboneSpec`, or
@@ -278,9 +281,6 @@ def finetune(
         verbose: None shows progress in a notebook, and on stderr where that is a terminal, unless you listen with
             `on_event`. True shows it everywhere, with a line for every epoch; False nowhere.
         registry: Where names are looked up. Default: the installed plugins.
-
-    In processes that `torchrun` or `accelerate launch` started, all of them call it with the same arguments and share
-    the work; the first one alone writes, and tells `on_event` and the observers (docs/distributed.md).
 
     Raises:
         ZooError: Something cannot be done as asked, or fails.

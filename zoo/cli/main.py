@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from zoo.cli import document, interrupt, processes
+from zoo.cli import document, interrupt, launched
 from zoo.cli.document import Failure, Misused
 from zoo.cli.interrupt import Interrupted
 from zoo.display.console import escape_names, quiet_libraries
@@ -49,7 +49,7 @@ def main() -> None:
         interrupt.hear_sigterm()
         interrupt.forget()
         document.expect(sys.argv[1:])
-        processes.begin(sys.argv[1:])
+        launched.begin(sys.argv[1:])
         short = len(sys.argv) < 2 or sys.argv[1] in _SHORT_COMMANDS
         with gc_paused() if short else contextlib.nullcontext():
             _app()()
@@ -65,11 +65,11 @@ def _errors_told() -> Iterator[None]:
     except Terminated:
         _end_by(signal.SIGTERM)
     except Misused as misused:
-        if not processes.said_by_first(misused.failure.message):
+        if not launched.said_by_first(misused.failure.message):
             misused.show()
         _end(misused.failure, said=True)
     except ZooError as error:
-        said = processes.said_by_first(str(error), error)
+        said = launched.said_by_first(str(error), error)
         _end(
             Failure(error.code, "\n".join(filter(None, [str(error), interrupt.parting()])), error.exit_code), said=said
         )

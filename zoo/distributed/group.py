@@ -30,7 +30,7 @@ _BUCKET = 32 << 20
 _Value = TypeVar("_Value")
 
 
-class Group:
+class ProcessGroup:
     """A process that is alone: it does everything, and there is nobody to tell."""
 
     rank = 0
@@ -85,7 +85,7 @@ class Group:
         return work()
 
     def add_up(self, tensors: Sequence[Tensor]) -> None:
-        """Add each tensor[...] up over all processes, in place: all then have the same bits."""
+        """Add each tensor, of any shape, up over all processes, in place: all then have the same bits."""
 
     def remember(self, next_step: str) -> None:
         """Remember how the run goes on where another process is lost, for the message."""
@@ -95,7 +95,7 @@ class Group:
         return contextlib.nullcontext()
 
 
-class Together(Group):
+class Together(ProcessGroup):
     """A process among several, which talk through torch.distributed."""
 
     def __init__(self, found: Launch) -> None:
@@ -190,6 +190,7 @@ class Together(Group):
         return value
 
     def add_up(self, tensors: Sequence[Tensor]) -> None:
+        """Add each tensor up, of any shape, in buckets of which the next is put together while one is on its way."""
         import torch
         import torch.distributed as dist
 
@@ -254,8 +255,8 @@ def _picklable(error: ZooError) -> ZooError:
 
 
 _joined: list[Together] = []
-_current: list[Group] = []
-_ALONE = Group()
+_current: list[ProcessGroup] = []
+_ALONE = ProcessGroup()
 
 
 def joined() -> Together | None:
@@ -263,12 +264,12 @@ def joined() -> Together | None:
     return _joined[0] if _joined else None
 
 
-def current() -> Group:
+def current() -> ProcessGroup:
     """The group that carries out what runs now; a group of one outside of `taking_part`."""
     return _current[-1] if _current else _ALONE
 
 
-def join() -> Group:
+def join() -> ProcessGroup:
     """Join the processes that a launcher started with this one; a group of one where there are none.
 
     Raises Refused for variables that cannot be, or where the others do not come.
@@ -282,7 +283,7 @@ def join() -> Group:
 
 
 @contextlib.contextmanager
-def taking_part() -> Iterator[Group]:
+def taking_part() -> Iterator[ProcessGroup]:
     """Inside, what this process does is a part of what all processes of its job do together."""
     group = join()
     _current.append(group)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from zoo.distributed.group import Group
+from zoo.distributed.group import ProcessGroup
 from zoo.storage.feature_cache import CacheKey, FeatureCache
 from zoo.storage.table import Block
 
@@ -17,7 +17,7 @@ class Exchange:
     """Gives every process the blocks of all."""
 
     def __init__(
-        self, group: Group, cache: FeatureCache, subject: CacheKey, kept: Callable[[str, Block], Block]
+        self, group: ProcessGroup, cache: FeatureCache, subject: CacheKey, kept: Callable[[str, Block], Block]
     ) -> None:
         """`kept(key, block)`: puts a block that was sent where this process keeps blocks."""
         self._group = group

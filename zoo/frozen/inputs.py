@@ -13,7 +13,7 @@ from zoo.data.dataset import ImageFile
 from zoo.data.store import ImageStore
 from zoo.evaluation import inference
 from zoo.evaluation.out_of_memory import MicroBatches
-from zoo.evaluation.shares import in_shares, logits_in_shares
+from zoo.evaluation.shared import in_shares, logits_in_shares
 from zoo.model.cut import Cut
 from zoo.model.model import ZooModel
 from zoo.specs.plan import StagePlan

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from zoo.data.dataset import ImageFile
-from zoo.distributed.group import Group, current
+from zoo.distributed.group import ProcessGroup, current
 from zoo.errors import RunError
 from zoo.evaluation import inference
 from zoo.evaluation.context import ComputeContext, RunContext
@@ -227,10 +227,10 @@ class TableFiller:
         micro_batches: MicroBatches,
         *,
         in_memory: bool,
-        group: Group | None = None,
+        group: ProcessGroup | None = None,
     ) -> None:
         """`group`: processes that fill the same tables now, each its share of the blocks. Default: this one alone."""
-        self._group = group or Group()
+        self._group = group or ProcessGroup()
         self._context = context
         self._cache = cache
         self._subject = subject

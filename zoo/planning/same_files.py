@@ -7,7 +7,7 @@ import random
 from collections.abc import Mapping, Sequence
 
 from zoo.data.dataset import Dataset, ImageFile
-from zoo.distributed.group import Group
+from zoo.distributed.group import ProcessGroup
 from zoo.errors import DataError, Refused
 from zoo.specs.data import Split
 
@@ -18,7 +18,7 @@ _Listed = Mapping[Split, Mapping[str, str]]
 """Split -> name of a file -> name of its class."""
 
 
-def refuse_other_files(dataset: Dataset, group: Group) -> None:
+def refuse_other_files(dataset: Dataset, group: ProcessGroup) -> None:
     """Compare the files that all processes found: names, labels and splits of all, the content of some drawn ones.
 
     Raises Refused, naming the first difference.
@@ -43,7 +43,7 @@ def refuse_other_files(dataset: Dataset, group: Group) -> None:
                 raise _refused(group, f"process {rank} has other content in {files[number].relative} than process 0")
 
 
-def _refused(group: Group, difference: str) -> Refused:
+def _refused(group: ProcessGroup, difference: str) -> Refused:
     return Refused(
         f"The {group.count} processes of this run do not see the same data; nothing was trained: {difference}.\n"
         "Next: give all machines the same files under --data, and the same command."
@@ -81,7 +81,7 @@ def _content(file: ImageFile) -> str:
         return str(error)
 
 
-def examined_by(files: Sequence[ImageFile], group: Group, block: int) -> Sequence[ImageFile]:
+def examined_by(files: Sequence[ImageFile], group: ProcessGroup, block: int) -> Sequence[ImageFile]:
     """The share of the files that a process opens: those of the blocks whose features it computes later."""
     blocks = group.share(-(-len(files) // block))
     return files[blocks.start * block : blocks.stop * block]

@@ -346,8 +346,7 @@ class Plan(_PlanPart):
     workers: int
     """Number of decoding threads."""
     processes: int = 1
-    """Into how many shares each batch of a stage that trains the backbone is cut, one a process. Not in the file where
-    it is 1."""
+    """Into how many shares a batch of a stage that trains the backbone is cut. Not in the file where it is 1."""
     versions: dict[str, str]
     warnings: tuple[str, ...] = ()
     """What is likely to harm the result, a sentence each with the next step; see `zoo.planning.warnings`."""

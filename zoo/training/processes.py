@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from torch import nn
 
-from zoo.distributed.group import Group
+from zoo.distributed.group import ProcessGroup
 from zoo.errors import DeviceError, OptionError, Refused
 from zoo.model.model import ZooModel
 from zoo.specs.plan import Plan, StagePlan
@@ -34,7 +34,7 @@ _WITHOUT_TRAINING = ("frozen_unchanged", "frozen_in_evaluation_mode", "dtype_and
 """Checks that a process can make that only looks on while process 0 trains."""
 
 
-def refuse_device(device: str, group: Group) -> None:
+def refuse_device(device: str, group: ProcessGroup) -> None:
     """Raise OptionError or DeviceError for a device that several processes cannot have, each one of its own."""
     if not group.several or device == "cpu":
         return
@@ -53,7 +53,7 @@ def refuse_device(device: str, group: Group) -> None:
         )
 
 
-def refuse_unshared_statistics(plan: Plan, model: ZooModel, group: Group) -> None:
+def refuse_unshared_statistics(plan: Plan, model: ZooModel, group: ProcessGroup) -> None:
     """Raise Refused where a stage that all processes share trains batch norms.
 
     Each would count the statistics of its own share: the result would be that of smaller batches, without a word.
@@ -79,7 +79,7 @@ def refuse_unshared_statistics(plan: Plan, model: ZooModel, group: Group) -> Non
             )
 
 
-def agreed(plan: Plan, model: ZooModel, group: Group) -> Plan:
+def agreed(plan: Plan, model: ZooModel, group: ProcessGroup) -> Plan:
     """Return the plan of process 0, which all carry out.
 
     Raises Refused, listing the differences, where another process made another one: of other data, versions, weights.
@@ -101,7 +101,7 @@ def agreed(plan: Plan, model: ZooModel, group: Group) -> Plan:
     return every[0][1]
 
 
-def checks_of_all(watch: StageWatch, group: Group, stage: StagePlan) -> list[Check]:
+def checks_of_all(watch: StageWatch, group: ProcessGroup, stage: StagePlan) -> list[Check]:
     """Return a stage's checks as they are over all processes, and one on whether all hold the same.
 
     Args:

@@ -21,7 +21,7 @@ from zoo.evaluation import inference
 from zoo.evaluation.context import RunContext
 from zoo.evaluation.metrics import Scores, confusion_matrix, score
 from zoo.evaluation.out_of_memory import out_of_memory_as_error
-from zoo.evaluation.shares import logits_in_shares
+from zoo.evaluation.shared import logits_in_shares
 from zoo.events import Note, PlanReady, Report, RunFinished, RunStarted
 from zoo.frozen.outputs import FrozenOutputs
 from zoo.planning.request import Request

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from zoo.distributed.group import Group
+from zoo.distributed.group import ProcessGroup
 from zoo.specs.plan import StagePlan
 from zoo.specs.recipe import Stage
 from zoo.training import seeding
@@ -55,7 +55,7 @@ class Shares:
 
     count: int = 1
     """Into how many shares a batch is cut."""
-    group: Group = field(default_factory=Group)
+    group: ProcessGroup = field(default_factory=ProcessGroup)
     """The processes that carry the stage out together; one alone has all shares."""
     seeded: bool = True
     """Whether torch's generators still had a piece's seed after every piece of the epoch so far."""

@@ -30,6 +30,7 @@ def begin(words: Sequence[str]) -> None:
     if found is None:
         return
     command = next((word for word in words if not word.startswith("-")), "")
+    interrupt.among_processes(lambda: "", is_first=found.is_main)
     if not found.is_main:
         drop_stdout()
     if command != _SHARED:
