@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 
 BEAT = 1.0
 """Seconds between two beats."""
-SILENCE = 40.0
-"""Seconds without a beat after which a process counts as lost. A stopped or unreachable one is found by this alone."""
+SILENCE = 20.0
+"""Seconds without a beat after which a process counts as lost. A stopped or unreachable one is found by this alone.
+With the 30 s that a launcher gives it to end, the job ends within a minute."""
 GRACE = 3.0
 """Seconds that the main thread has to end by itself once a process is lost: it may hang in a collective operation."""
 State = Literal["runs", "done", "failed"]
