@@ -71,4 +71,3 @@ def test_shares_are_a_partition_in_order_and_even(amount: int) -> None:
     shares = [_Three().share(amount, rank) for rank in range(3)]
     assert [number for share in shares for number in share] == list(range(amount))
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
-    assert all(number in shares[_Three().owner(number, amount)] for number in range(amount))

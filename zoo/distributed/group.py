@@ -1,6 +1,6 @@
 """The processes of a run: what each is to do, and how they tell one another. A process that is alone is a group of one.
 
-Every method but `share` and `owner` is called by all processes, in the same order.
+Every method but `share` is called by all processes, in the same order.
 """
 
 from __future__ import annotations
@@ -64,10 +64,6 @@ class ProcessGroup:
         """This process's part of numbers 0 to `amount` - 1, or that of another `rank`; parts differ by one at most."""
         of = self.rank if rank is None else rank
         return range(amount * of // self.count, amount * (of + 1) // self.count)
-
-    def owner(self, number: int, amount: int) -> int:
-        """Whose share a number is."""
-        return next(rank for rank in range(self.count) if number in self.share(amount, rank))
 
     def meet(self) -> None:
         """Wait until every process is here. Raises ProcessLost, naming it, where one does not come any more."""
