@@ -162,6 +162,10 @@ def test_a_killed_process_ends_the_job_by_name_and_the_run_goes_on(
     code, said = ended(start("killed", shapes, together))
     assert code != 0 and time.monotonic() - began < 60
     assert "Process 1 of 2 (process number" in said or "rank      : 1 (local_rank: 1)" in said
+    shutil.copytree(together / "killed", together / "again")
+    carry_out("resumed", shapes, together)
+    assert ranks.digest(together / "again") == ranks.digest(together / "shared")
+    assert checks_of(together / "again")["processes"]["verdict"] == "passed"
     resumed = zoo_command("finetune", "--resume", together / "killed", "--no-report")
     assert resumed.returncode == 0, resumed.stderr
     assert "begun with 2 processes and goes on with 1" in " ".join(resumed.stderr.split())
