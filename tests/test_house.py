@@ -29,6 +29,8 @@ SIZES = {
     "zoo.cli.data": "one command, whose text the library writes",
     "zoo.data.image_preprocessing": "what a model's preprocessing has beside the record: that it can be called",
     "zoo.display.records": "one kind of table",
+    "zoo.frozen.cut_check": "one question, asked of a cut and of a stage",
+    "zoo.frozen.exchange": "one meeting of processes",
     "zoo.exporting.pt2": "one file for each format",
     "zoo.model.redraw": "one question and its answer",
     "zoo.model.stated_preprocessing": "what one other library states",

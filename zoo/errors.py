@@ -16,6 +16,7 @@
     ├── ClusterError               a Ray cluster that does not answer, or workers that were lost for good
     ├── PluginError                a plugin broke its contract
     ├── RunError                   a run folder that cannot be written or read
+    │   └── ProcessLost            another process of the same run has ended (`zoo.distributed.pulse`)
     ├── ArtefactError              an artefact that cannot be read, or is not what it claims
     └── CheckFailed             3  a check of the proof found a fault
 

@@ -162,6 +162,7 @@ def test_halved_batches_accumulate_to_the_same_gradient() -> None:
     from zoo.specs.recipe import Stage
     from zoo.storage.table import table_of
     from zoo.training.objective import Objective
+    from zoo.training.shares import Piece
     from zoo.training.trainer import StageSetup, train_step
     from zoo.training.watch import StageWatch
 
@@ -194,7 +195,7 @@ def test_halved_batches_accumulate_to_the_same_gradient() -> None:
             watch=StageWatch(model, stage),
             micro_batches=micro_batches,
         )
-        train_step(work, features, targets)
+        train_step(work, [Piece(features, targets)], targets)
         gradients.append(model.head.fc.weight.grad.clone())  # type: ignore[union-attr, operator]
     torch.testing.assert_close(gradients[0], gradients[1])
 

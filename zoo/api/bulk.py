@@ -136,12 +136,13 @@ def embed_files(
     from zoo.bulk.rows import embedder_identity, embedder_of
     from zoo.embedding.embed import check_dtype
     from zoo.planning.request import check_input_size
+    from zoo.registry.registry import default_registry
 
     request = _request(files, out, on, device, processes, workers, part_size)
     subject = fspath(backbone)
     if subject.startswith("hf:/"):
         subject = str(local_folder(subject))
-    run = named_run(subject)
+    run = named_run(subject, default_registry())
     settings = {
         "group": group,
         "normalise": normalise,

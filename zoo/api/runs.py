@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from types import MappingProxyType
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from zoo.api.arguments import checked_arguments
 from zoo.api.calls import asked_request, with_data, with_data_of_run, with_data_of_runs, with_objects_of_run
 from zoo.api.progress import with_progress
+from zoo.distributed.group import current, taking_part
 from zoo.errors import OptionError
 from zoo.events import Report, silent
 from zoo.planning.request import AUTO, Request
@@ -195,14 +197,16 @@ def resume(
     from zoo.training.resume import resume as go_on
 
     folder, known = Path(run).expanduser(), registry or default_registry()
-    only_report = report and lacks_report(folder)
-    known = with_objects_of_run(folder, known, backbone, head, finished=False)
-    known = with_data_of_run(folder, data, known, on_event, compared=only_report)
-    finished = _report_writer(known, on_event) if report else _nothing
-    if only_report:
-        return finish(folder, on_event, finished)
-    with observed(observers, known, on_event) as told:
-        return go_on(folder, known, told, offline=offline, finished=finished)
+    with taking_part() as group:
+        on_event, observers = (on_event, observers) if group.is_main else (silent, ())
+        only_report = report and group.from_main(lambda: lacks_report(folder))
+        known = with_objects_of_run(folder, known, backbone, head, finished=False)
+        known = with_data_of_run(folder, data, known, on_event, compared=only_report)
+        finished = _report_writer(known, on_event) if report else _nothing
+        if only_report:
+            return group.from_main(lambda: finish(folder, on_event, finished))
+        with observed(observers, known, on_event) as told:
+            return go_on(folder, known, told, offline=offline, finished=finished)
 
 
 @checked_arguments({"report": "on_event", "page": "report"}, moved={"resume": resume})
@@ -242,6 +246,9 @@ def finetune(
     registry: Registry | None = None,
 ) -> Result:
     """Fine-tune a pretrained backbone on your classes, check what was done, and save the classifier.
+
+    In processes that `torchrun` or `accelerate launch` started, all of them call it with the same arguments and share
+    the work; the first one alone writes, and tells `on_event` and the observers (docs/distributed.md).
 
     Args:
         backbone: `[provider/]architecture[.tag]`. `auto`: the best of a shortlist of all weights on this machine and,
@@ -328,10 +335,12 @@ def finetune(
     asked, known = asked_request(
         backbone, arguments, registry or default_registry(), on_event, image=image, label=label, split=split
     )
-    asked, compared = _with_backbone(asked, known, on_event)
-    finished = _report_writer(known, on_event) if report else _nothing
-    with observed(observers, known, on_event) as told:
-        return carry_out(asked, known, told, finished=finished, shortlist=compared)
+    with taking_part() as group:
+        on_event, observers = (on_event, observers) if group.is_main else (silent, ())
+        asked, compared = _with_backbone(asked, known, on_event)
+        finished = _report_writer(known, on_event) if report else _nothing
+        with observed(observers, known, on_event) as told:
+            return carry_out(asked, known, told, finished=finished, shortlist=compared)
 
 
 def _with_backbone(request: Request, registry: Registry, report: Report) -> tuple[Request, ShortlistPlan | None]:
@@ -340,7 +349,12 @@ def _with_backbone(request: Request, registry: Registry, report: Report) -> tupl
         return request, None  # without importing what a shortlist needs
     from zoo.advice.auto import choose_backbone
 
-    return choose_backbone(request, registry, report)
+    def choose() -> tuple[str, str, ShortlistPlan | None]:
+        chosen, compared = choose_backbone(request, registry, report)
+        return chosen.backbone, chosen.weights, compared
+
+    backbone, weights, compared = current().from_main(choose)
+    return replace(request, backbone=backbone, weights=weights, budget=None), compared
 
 
 def _report_writer(registry: Registry, report: Report) -> Callable[[Path], None]:

@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from zoo.cli.document import Failure, failure_text
@@ -41,6 +42,10 @@ class _CurrentRun:
     is_finished = False
     parting = ""
     kept = ""
+    gone: Callable[[], str] = staticmethod(lambda: "")
+    """Which other process of the run has ended, in words; empty where none has."""
+    is_first = True
+    """Whether this process is the one that speaks for all."""
 
 
 _run = _CurrentRun()
@@ -80,14 +85,34 @@ def forget() -> None:
         _said.release()
 
 
+def among_processes(gone: Callable[[], str], *, is_first: bool) -> None:
+    """This process is one of several of a run: `gone` says in words which other one has ended, if any."""
+    _run.gone, _run.is_first = gone, is_first
+
+
+def end_with(message: str) -> None:
+    """End the process with an error that its main thread cannot raise, for it hangs."""
+    if claim():
+        resume = f"\nTo resume: zoo finetune --resume {shell_word(_run.folder)}" if _run.folder is not None else ""
+        _write(_STDERR, f"Error: {message}{resume}\n".encode(errors="backslashreplace"))
+    os._exit(1)
+
+
 def claim() -> bool:
-    """Whether the caller is the first that wants to say the message of a signal, and so says it."""
+    """Whether the caller is the first that wants to say the message of a signal, and so says it.
+
+    Of several processes of a run the first speaks; the others where one has ended, for it may be that one.
+    """
+    if not _run.is_first and not _run.gone():
+        return False
     return _said.acquire(blocking=False)
 
 
 def failure(number: int) -> Failure:
     """The end by a signal: what was kept, and how to go on."""
     kind, said = ("terminated", "Terminated.") if number == signal.SIGTERM else ("interrupted", "Interrupted.")
+    if gone := _run.gone():
+        said += f" {gone}"
     if _run.folder is not None and _run.is_finished:
         said += f" The run is finished, only its report is not.\nNext: zoo report {shell_word(_run.folder)}"
     elif _run.folder is not None:

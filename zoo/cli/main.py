@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from zoo.cli import document, interrupt
+from zoo.cli import document, interrupt, launched
 from zoo.cli.document import Failure, Misused
 from zoo.cli.interrupt import Interrupted
 from zoo.display.console import escape_names, quiet_libraries
@@ -49,6 +49,7 @@ def main() -> None:
         interrupt.hear_sigterm()
         interrupt.forget()
         document.expect(sys.argv[1:])
+        launched.begin(sys.argv[1:])
         short = len(sys.argv) < 2 or sys.argv[1] in _SHORT_COMMANDS
         with gc_paused() if short else contextlib.nullcontext():
             _app()()
@@ -64,10 +65,14 @@ def _errors_told() -> Iterator[None]:
     except Terminated:
         _end_by(signal.SIGTERM)
     except Misused as misused:
-        misused.show()
+        if not launched.said_by_first(misused.failure.message):
+            misused.show()
         _end(misused.failure, said=True)
     except ZooError as error:
-        _end(Failure(error.code, "\n".join(filter(None, [str(error), interrupt.parting()])), error.exit_code))
+        said = launched.said_by_first(str(error), error)
+        _end(
+            Failure(error.code, "\n".join(filter(None, [str(error), interrupt.parting()])), error.exit_code), said=said
+        )
     except Exception as error:
         # A fault of zoo or of a plugin. The traceback follows on purpose: a bug report needs it.
         _tell(Failure("internal", f"{type(error).__name__}: {first_line(error)}", 1))

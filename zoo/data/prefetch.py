@@ -54,11 +54,14 @@ def map_lockstep(
                 future.cancel()
 
 
-def resolve_workers(workers: int | None) -> int:
-    """The number of decoding threads; None means the default. Raises OptionError for fewer than one."""
+def resolve_workers(workers: int | None, *, processes: int = 1) -> int:
+    """The number of decoding threads; None means the default, divided among the `processes` of a run on this machine.
+
+    Raises OptionError for fewer than one.
+    """
     if workers is not None and workers < 1:
         raise OptionError(f"--workers must be at least 1, got {workers}.")
-    return default_workers() if workers is None else workers
+    return max(1, default_workers() // processes) if workers is None else workers
 
 
 def default_workers() -> int:

@@ -9,7 +9,7 @@ import hashlib
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -123,6 +123,19 @@ class ImageStore:
             self.remember()
         return digests, faults
 
+    def findings(self, files: Sequence[ImageFile]) -> tuple[dict[str, str], dict[str, Reading]]:
+        """What `examine` found of the files: the SHA-256 of each, and what is known of each that can be decoded."""
+        names = [file.relative for file in files]
+        return (
+            {name: self._digests[name] for name in names if name in self._digests},
+            {name: self._readings[name] for name in names if name in self._readings},
+        )
+
+    def learn(self, digests: Mapping[str, str], readings: Mapping[str, Reading]) -> None:
+        """Take what another process found of files that this one did not open; they are decoded when needed."""
+        self._digests.update(digests)
+        self._readings.update(readings)
+
     def remember(self) -> None:
         """Record for later runs which of the examined files could be decoded; does nothing without `known`."""
         if self._known is not None:
@@ -181,11 +194,13 @@ class ImageStore:
         key: str,
         anew: bool = False,
         begin: int = 0,
+        positions: Sequence[Sequence[int]] | None = None,
     ) -> Iterator[Tensor]:
         """Yield float32 images[N, 3, H, W] for every batch of indices into `files` in `order`, from batch `begin` on.
 
         The augmentation of an image depends on `key` and the file's name alone. With `anew`, an image that comes again
-        is augmented differently each time.
+        is augmented differently each time. `positions`: of each batch, only the images at these places, as they are in
+        the whole batch.
         """
 
         def load(batch: Sequence[tuple[int, str]]) -> Tensor:
@@ -195,6 +210,8 @@ class ImageStore:
             return images
 
         keyed = _with_repeat_keys(order, key) if anew else ([(index, key) for index in indices] for indices in order)
+        if positions is not None:
+            keyed = ([batch[place] for place in held] for batch, held in zip(keyed, positions, strict=True))
         return self._prepare(load, islice(keyed, begin, None), files)
 
     def digest_of(self, file: ImageFile) -> str:

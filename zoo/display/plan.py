@@ -109,7 +109,7 @@ def _facts(plan: Plan, *, all_classes: bool) -> list[list[str]]:
         *([["opened", _opened(plan, plan.data.examined)]] if plan.data.examined else []),
         *([["folds", _folds(plan, plan.folds)]] if plan.folds else []),
         ["images", Preprocessing.from_dict(plan.preprocessing).describe()],
-        ["machine", f"{plan.device}, {plan.compute}, {console.count(plan.threads, 'thread')}, seed {plan.seed}"],
+        ["machine", f"{plan.device}, {plan.compute}, {_shared_by(plan)}, seed {plan.seed}"],
         *([["precision", _origin(plan.compute_origin)]] if plan.compute_origin else []),
     ]
 
@@ -127,6 +127,11 @@ def _origin(origin: ComputeOrigin) -> str:
     asked = "" if origin.asked == "auto" else f"{origin.asked} asked for, "
     said = {"table": "known from the table: ", "default": "the default, "}.get(origin.by, "")
     return f"{asked}{said}{origin.why}"
+
+
+def _shared_by(plan: Plan) -> str:
+    threads = console.count(plan.threads, "thread")
+    return threads if plan.processes == 1 else f"{plan.processes} processes of {threads}"
 
 
 def _folds(plan: Plan, folds: FoldsPlan) -> str:

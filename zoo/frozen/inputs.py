@@ -16,12 +16,16 @@ from zoo.data.prefetch import prefetch
 from zoo.data.store import ImageStore
 from zoo.evaluation import inference
 from zoo.evaluation.out_of_memory import MicroBatches
+from zoo.evaluation.shared import in_shares, logits_in_shares
 from zoo.frozen.decision import WINDOW
 from zoo.frozen.windows import WindowedOrder
 from zoo.model.cut import Cut
 from zoo.model.model import ZooModel
 from zoo.specs.plan import StagePlan
-from zoo.storage.table import ReorderedTable, Table
+from zoo.storage.table import ReorderedTable, Table, TablePart
+
+Order = Sequence[Sequence[int]]
+"""The batches of an epoch: numbers of images."""
 
 
 class Inputs(Protocol):
@@ -35,7 +39,9 @@ class Inputs(Protocol):
     def stored(self) -> Sequence[int] | None:
         """The training images by number, in the order in which their rows are stored; None: as they are counted."""
 
-    def train_batches(self, order: Sequence[Sequence[int]], key: str, epoch: int, begin: int = 0) -> Iterator[Tensor]:
+    def train_batches(
+        self, order: Order, key: str, epoch: int, begin: int = 0, positions: Order | None = None
+    ) -> Iterator[Tensor]:
         """Yield one tensor per batch of an epoch: images[B, 3, H, W], or cached rows[B, ...].
 
         Args:
@@ -43,6 +49,7 @@ class Inputs(Protocol):
             key: The epoch's key, which names its random draws.
             epoch: The epoch's number, counted from 1.
             begin: The first batch to yield.
+            positions: Which positions of each batch to yield, which may be none. Default: all of them.
         """
 
     def features(self, model: ZooModel, batch: Tensor) -> Tensor:
@@ -74,9 +81,14 @@ class CachedInputs:
         view = self.views[0]
         return view.order if isinstance(view, ReorderedTable) else None
 
-    def train_batches(self, order: Sequence[Sequence[int]], key: str, epoch: int, begin: int = 0) -> Iterator[Tensor]:
+    def train_batches(
+        self, order: Order, key: str, epoch: int, begin: int = 0, positions: Order | None = None
+    ) -> Iterator[Tensor]:
         """Yield cached rows[B, ...] of the epoch's view, as `Inputs` says."""
         view = self.views[(epoch - 1) % len(self.views)]
+        if positions is not None:
+            shares = [_at(batch, held) for batch, held in zip(order, positions, strict=True)]
+            return (view.rows(indices) if indices else view.rows([0])[:0] for indices in shares[begin:])
         if view.in_memory:
             return (view.rows(order[number]) for number in range(begin, len(order)))
         return _read_ahead(view, order, begin)
@@ -86,7 +98,14 @@ class CachedInputs:
         return batch if cut is None else model.features_after(cut, batch)
 
     def val_logits(self, model: ZooModel) -> Tensor:
-        return inference.cached_logits(model, self.val, self._cut_of(model), micro_batches=self.micro_batches)
+        cut = self._cut_of(model)
+
+        def compute(rows: range) -> Tensor:
+            part = self.val if len(rows) == len(self.val) else TablePart(self.val, rows)
+            return inference.cached_logits(model, part, cut, micro_batches=self.micro_batches)
+
+        # A head alone is judged faster than others are told what it says.
+        return compute(range(len(self.val))) if cut is None else in_shares(len(self.val), self.micro_batches, compute)
 
     def _cut_of(self, model: ZooModel) -> Cut | None:
         """The cut of this very model. A moving average is another model, and a cut calls its own model's modules."""
@@ -118,19 +137,25 @@ class ImageInputs:
     def stored(self) -> Sequence[int] | None:
         return None
 
-    def train_batches(self, order: Sequence[Sequence[int]], key: str, epoch: int, begin: int = 0) -> Iterator[Tensor]:
+    def train_batches(
+        self, order: Order, key: str, epoch: int, begin: int = 0, positions: Order | None = None
+    ) -> Iterator[Tensor]:
         """Yield images[B, 3, H, W], augmented for the epoch or its view, as `Inputs` says."""
         key = self.keys[(epoch - 1) % len(self.keys)] if self.keys else key
-        augment = self.stage.settings.augment
-        return self.store.training_batches(self.train, order, augment=augment, key=key, anew=not self.keys, begin=begin)
+        augment, anew = self.stage.settings.augment, not self.keys
+        return self.store.training_batches(
+            self.train, order, augment=augment, key=key, anew=anew, begin=begin, positions=positions
+        )
 
     def features(self, model: ZooModel, batch: Tensor) -> Tensor:
         return model.features(batch)
 
     def val_logits(self, model: ZooModel) -> Tensor:
-        return inference.logits_of_files(
-            model, self.store, self.val, micro_batches=self.micro_batches, progress=self.progress
-        )
+        return logits_in_shares(model, self.store, self.val, micro_batches=self.micro_batches, progress=self.progress)
+
+
+def _at(batch: Sequence[int], positions: Sequence[int]) -> list[int]:
+    return [batch[position] for position in positions]
 
 
 def _read_ahead(table: Table, order: Sequence[Sequence[int]], begin: int) -> Iterator[Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -11,19 +12,20 @@ from torch import Tensor
 
 from zoo.data.dataset import ImageFile
 from zoo.data.stored_order import stored_order
+from zoo.distributed.group import ProcessGroup, current
 from zoo.errors import RunError
 from zoo.evaluation import inference
 from zoo.evaluation.context import ComputeContext, RunContext
-from zoo.evaluation.out_of_memory import MicroBatches, out_of_memory_as_error
+from zoo.evaluation.out_of_memory import MicroBatches
 from zoo.events import Note, Progress
 from zoo.frozen.cache_key import Origin, key_of
 from zoo.frozen.decision import MEMORY_BUDGET
+from zoo.frozen.exchange import Exchange
 from zoo.frozen.inputs import CachedInputs
 from zoo.frozen.room import NeededRows, no_room, refuse_other_shards, refuse_without_disk, stays_in_memory
-from zoo.model.cut import CannotCut, Cut
+from zoo.model.cut import Cut
 from zoo.model.model import ZooModel
 from zoo.specs.plan import StagePlan
-from zoo.specs.run_result import Check
 from zoo.storage.eviction import CacheRoom
 from zoo.storage.feature_cache import CacheKey, FeatureCache, name_of
 from zoo.storage.table import Block, ReorderedTable, RowBlock, Table, TablePart, block_of, joined
@@ -47,6 +49,7 @@ class FrozenOutputs:
         self._model = context.model
         self._cache = FeatureCache()
         refuse_without_disk(self._plan, self._cache, MEMORY_BUDGET)
+        self._group = current()
         self._last: tuple[CacheKey, tuple[str, ...], CachedInputs] | None = None
 
     def forget(self) -> None:
@@ -126,8 +129,10 @@ class FrozenOutputs:
         context = self._context
         micro_batches = context.micro_batches(self._plan.chunk, "features")
         while True:
-            filling = TableFiller(context, self._cache, subject, cut, micro_batches, in_memory=in_memory, of=of)
-            if first and filling.is_stale(first):
+            filling = TableFiller(
+                context, self._cache, subject, cut, micro_batches, in_memory=in_memory, of=of, group=self._group
+            )
+            if first and self._group.from_main(lambda filling=filling: filling.is_stale(first)):  # type: ignore[misc]
                 self._cache.drop(subject)
                 context.report(
                     Note(
@@ -136,6 +141,8 @@ class FrozenOutputs:
                     )
                 )
             filled = fill(filling)
+            # In any process: blocks of two sizes do not belong together.
+            micro_batches.size = min(self._group.gather(micro_batches.size))
             if not filling.in_smaller_batches:
                 return filled, micro_batches.size
             # Memory ran out. Smaller batches give other bits, so all rows are computed again in batches of that size.
@@ -215,9 +222,12 @@ class TableFiller:
         *,
         in_memory: bool,
         of: NeededRows = NeededRows(),
+        group: ProcessGroup | None = None,
     ) -> None:
+        """`group`: processes that fill the same tables now, each its share of the blocks. Default: this one alone."""
         self._of = of
         self._later = of.rows
+        self._group = group or ProcessGroup()
         self._context = context
         self._cache = cache
         self._subject = subject
@@ -251,19 +261,32 @@ class TableFiller:
     def fill_table(self, files: Sequence[ImageFile], task: str, view: tuple[Any, str] | None = None) -> Table:
         """Rows of the files in their order; `view` is (augment, key) for rows of an augmented view."""
         parts = _parts(files, BLOCK * self._size)
-        keys = [self._key(part, view) for part in parts]
+        own = self._group.share(len(parts))
+        keys = [self._key(parts[number], view) for number in own]
         self._later = max(0, self._later - len(files))
         # A row that is drawn from all is read quickest from files that stay mapped, if the system allows for so many.
-        many = len(keys) > _MOST_MAPPED
-        streamed = not self._in_memory and (many or self._of.in_windows)
-        self._read_block = self._cache.stored if many or streamed else self._cache.read
-        with self._cache.filling(self._subject, self._waiting):
+        many = len(parts) > _MOST_MAPPED
+        # Several processes exchange their blocks, which are mapped then.
+        streamed = not self._in_memory and not self._group.several and (many or self._of.in_windows)
+        self._read_block = self._cache.stored if streamed or (many and not self._group.several) else self._cache.read
+        with self._alone():
             blocks = self._read(keys, task)
             missing = [number for number, block in enumerate(blocks) if block is None]
             if missing:
-                self._fill(blocks, parts, keys, missing, task, view)
+                self._fill(blocks, [parts[number] for number in own], keys, missing, task, view)
+            if self._group.several:
+                exchange = Exchange(
+                    self._group, self._cache, self._subject, lambda key, block: self._kept(key, block, 0)
+                )
+                blocks = exchange.of_all(keys, blocks)
         table = Table([block for block in blocks if block is not None], in_memory=not streamed)
         return table.in_one_piece() if self._in_memory and table.bytes <= _ONE_PIECE else table
+
+    def _alone(self) -> contextlib.AbstractContextManager[None]:
+        """Inside, no process of another run computes the same rows."""
+        if self._group.is_main:
+            return self._cache.filling(self._subject, self._waiting)
+        return contextlib.nullcontext()
 
     def _read(self, keys: Sequence[str], task: str) -> list[RowBlock | None]:
         blocks: list[RowBlock | None] = []
@@ -353,40 +376,6 @@ class TableFiller:
 def forward_of(model: ZooModel, cut: Cut | None) -> Callable[[Tensor], Tensor]:
     """The function images[N, 3, H, W] -> rows[N, ...] that are cached: features, or what crosses the cut."""
     return model.features if cut is None else lambda images: model.outputs_before(cut, images)
-
-
-def cut_fault(model: ZooModel, before: str, images: Tensor) -> str:
-    """What is wrong with the backbone cut before a group, as the end of a sentence; empty where nothing is.
-
-    Nothing is wrong where suffix(prefix(images[N, 3, H, W])) has the bits of the whole backbone. A tolerance would hide
-    a wrong cut.
-    """
-    try:
-        cut = model.cut_before(before)
-    except CannotCut as error:
-        return f"cannot be: {error}"
-    images = images.to(next(model.parameters()).device)
-    model.eval()
-    with torch.no_grad(), out_of_memory_as_error("comparing the cut backbone with the whole"):
-        whole = model.features(images)
-        parts = model.features_after(cut, model.outputs_before(cut, images))
-    if torch.equal(whole, parts):
-        return ""
-    return f"gives other features than the whole, by up to {float((whole - parts).abs().max()):.3g}"
-
-
-def check_cut(model: ZooModel, stage: StagePlan, images: Tensor) -> Check:
-    """Check a stage's cut on validation images[N, 3, H, W], right before it is used."""
-    fault = cut_fault(model, stage.cut, images)
-    return Check(
-        name="kept_prefix",
-        stage=stage.settings.name,
-        verdict="failed" if fault else "passed",
-        summary=f"the backbone cut before {stage.cut} {fault}"
-        if fault
-        else f"cut before {stage.cut}, the backbone gives the whole one's bits on {len(images)} images",
-        evidence={"before": stage.cut, "images": len(images)},
-    )
 
 
 def _parts(files: Sequence[ImageFile], size: int) -> list[Sequence[ImageFile]]:

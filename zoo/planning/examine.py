@@ -20,9 +20,11 @@ from zoo.data.lost_values import Loss
 from zoo.data.prefetch import resolve_workers
 from zoo.data.store import DEFAULT_BUDGET, ImageStore
 from zoo.data.stratified import draw_part
+from zoo.distributed.group import ProcessGroup, current
 from zoo.errors import DataError
 from zoo.events import Progress, Report
 from zoo.planning.resolve import Resolved
+from zoo.planning.same_files import examined_by, refuse_other_files
 from zoo.specs.data import Split
 from zoo.specs.plan import ExaminedPlan
 from zoo.text import some
@@ -33,6 +35,8 @@ _TOLD = 100_000
 """Files whose sizes are looked at between two reports of progress: about a second."""
 _AT_ONCE = 2_000
 """Files after which what was found is looked at, so that a run on bad data ends early."""
+BLOCK_OF_IMAGES = 128
+"""Images that one process opens at a time: those of a block of cached features."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,7 +79,8 @@ def open_store(resolved: Resolved, *, trains: bool, shown: bool, share: float = 
         shown: Whether nothing but the plan follows: no image is kept, and what was examined before is not read again.
         share: Of the images that are examined, for measuring on them as if all were: they get this share of the memory.
     """
-    workers, preprocessing = resolve_workers(resolved.request.workers), resolved.outline.preprocessing
+    workers = resolve_workers(resolved.request.workers, processes=current().processes_here)
+    preprocessing = resolved.outline.preprocessing
     if not (trains or shown):
         return ImageStore(preprocessing, workers=workers, budget=int(DEFAULT_BUDGET * share))
     budgets = {"budget": 0, "disk_budget": 0} if shown else {"budget": DEFAULT_BUDGET, "disk_budget": None}
@@ -85,8 +90,32 @@ def open_store(resolved: Resolved, *, trains: bool, shown: bool, share: float = 
 def examine(dataset: Dataset, store: ImageStore, report: Report) -> Examined:
     """Open every image, reporting progress. Raises DataError where over 1 % of the images, or all of a class, cannot be
     read."""
+    group = current()
+    if group.several:
+        return _found(dataset, store, _open_in_shares(dataset, store, report, group))
     _, faults = _open(_files(dataset.splits), store, report, total=_count(dataset))
     return _found(dataset, store, faults)
+
+
+def _open_in_shares(dataset: Dataset, store: ImageStore, report: Report, group: ProcessGroup) -> dict[str, str]:
+    """Open this process's share of the files and learn what the others found of theirs: faults by relative path.
+
+    The share is that of the blocks whose features a process computes later, so that it decodes them once.
+    """
+    refuse_other_files(dataset, group)
+    total = _count(dataset)
+    own = [file for split in dataset.splits.values() for file in examined_by(split, group, BLOCK_OF_IMAGES)]
+
+    def progress(done: int) -> None:
+        report(Progress(task="decode", done=min(done * group.count, total), total=total))
+
+    _, faults = store.examine(own, progress=progress)
+    found = dict[str, str]()
+    for faults_of_rank, findings in group.gather((faults, store.findings(own))):
+        found |= faults_of_rank
+        store.learn(*findings)
+    # In the order in which one process alone would have found them.
+    return {file.relative: found[file.relative] for file in _files(dataset.splits) if file.relative in found}
 
 
 def examine_part(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from zoo.specs.backbone import GroupOutput
 from zoo.specs.compute import Compute as Compute
@@ -293,6 +293,8 @@ class Plan(_PlanPart):
     """Number of threads that torch computes with."""
     workers: int
     """Number of decoding threads."""
+    processes: int = 1
+    """Into how many shares a batch of a stage that trains the backbone is cut. Not in the file where it is 1."""
     versions: dict[str, str]
     warnings: tuple[str, ...] = ()
     """What is likely to harm the result, a sentence each with the next step; see `zoo.planning.warnings`."""
@@ -300,6 +302,11 @@ class Plan(_PlanPart):
     """Time and memory, where `--estimate` asked for it."""
     shortlist: ShortlistPlan | None = None
     """What was compared, where `--backbone auto` left the choice to zoo."""
+
+    @model_serializer(mode="wrap")
+    def _one_process_goes_without_saying(self, to_content: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content: dict[str, Any] = to_content(self)
+        return {key: value for key, value in content.items() if key != "processes" or value != 1}
 
     @property
     def compute(self) -> Compute:

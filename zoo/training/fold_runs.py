@@ -13,6 +13,7 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import Tensor
 
+from zoo.distributed.group import current
 from zoo.errors import RunError
 from zoo.evaluation.context import RunContext
 from zoo.events import Event, Note, Progress, Report
@@ -35,7 +36,7 @@ _FINISHED, _LOGITS = "finished.json", "out_of_fold.safetensors"
 
 
 def judge_out_of_fold(
-    context: RunContext, folds: Folds, frozen: FrozenOutputs, folder: RunFolder
+    context: RunContext, folds: Folds, frozen: FrozenOutputs, folder: RunFolder | None
 ) -> tuple[JudgedInFolds, Check]:
     """Run all stages once without each fold, and leave the model as it was built -> the logits, and a check of them.
 
@@ -43,17 +44,19 @@ def judge_out_of_fold(
         context: The run's, whose model is as the run builds it.
         folds: Of its training images.
         frozen: Gives the rows of all images.
-        folder: The run's. Folds of a run that trains the backbone are kept there, so that they can be resumed.
+        folder: The run's. Folds of a run that trains the backbone are kept there, so that they can be resumed. None in
+            all processes of a run but the first.
     """
     plan = context.plan
     assert plan.folds is not None, "the plan has the folds"
     built = cpu_state(context.model)
     places: list[RunFolder | None] = [None] * folds.count
-    if not all(stage.head_alone for stage in plan.stages):
+    if folder is not None and not all(stage.head_alone for stage in plan.stages):
         places = [_place(folder, number) for number in range(1, folds.count + 1)]
     fits = []
     for fold, place in enumerate(places):
-        fits.append(_finished(place) or _fit(context, folds, fold, frozen, place))
+        finished = current().from_main(lambda place=place: _finished(place))  # type: ignore[misc]
+        fits.append(finished or _fit(context, folds, fold, frozen, place))
         load_partial_state_dict(context.model, built)
         context.report(Progress(task=FOLDS, done=fold + 1, total=folds.count, unit="folds"))
     judged = put_together(fits, folds, context.train_targets)

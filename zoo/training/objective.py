@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -35,7 +35,7 @@ class Objective:
             features: Of the micro-batch: pooled features[n, C] or maps[n, C, H, W], as the head needs.
             targets: Of the micro-batch: class indices[n], or class shares[n, classes] where images were mixed. A head
                 with its own loss takes indices only.
-            batch_targets: Of the whole batch, [N] or [N, classes].
+            batch_targets: Class indices of the whole batch, [N].
         """
         if model.own_loss:
             return model.loss(features, targets) * (len(targets) / len(batch_targets))
@@ -47,7 +47,7 @@ class Objective:
             label_smoothing=self.settings.label_smoothing,
             reduction="sum",
         )
-        if weights is None or batch_targets.is_floating_point():
+        if weights is None or targets.is_floating_point():
             # For class shares, torch's mean divides by the number of images, whatever their classes weigh.
             return total / len(batch_targets)
         return total / weights[batch_targets.to(weights.device)].sum()
@@ -94,7 +94,21 @@ def mixes(settings: Stage) -> bool:
     return bool(settings.mixup or settings.cutmix)
 
 
-def mix(images: Tensor, targets: Tensor, classes: int, settings: Stage, *, key: str) -> tuple[Tensor, Tensor]:
+def partners_of(count: int, key: str) -> list[int]:
+    """Return with which image each of `count` images of a batch is mixed, by their places in it; `key` as in `mix`."""
+    return _partners(random.Random(f"mix/{key}"), count)
+
+
+def mix(
+    images: Tensor,
+    targets: Tensor,
+    classes: int,
+    settings: Stage,
+    *,
+    key: str,
+    held: Sequence[int] | None = None,
+    own: Sequence[int] | None = None,
+) -> tuple[Tensor, Tensor]:
     """Mix the images of a batch by mixup (arXiv:1710.09412) or CutMix (arXiv:1905.04899).
 
     Each image is mixed with its partner in a permutation of the batch, all with one parameter drawn from a beta
@@ -102,25 +116,37 @@ def mix(images: Tensor, targets: Tensor, classes: int, settings: Stage, *, key: 
 
     Args:
         images: images[N, 3, H, W].
-        targets: Class indices[N].
+        targets: Class indices[N]; with `held` and `own`, those of the whole batch.
         classes: How many classes there are.
         settings: Whose `mixup` and `cutmix` are the parameters of the beta distributions.
         key: Names seed, stage, epoch and step. It alone decides what is drawn, so a resumed run mixes the same images.
+        held: The places in the batch of `images`, where these are not the whole batch.
+        own: The places of those that are wanted; `held` has their partners, too.
 
     Returns:
-        Mixed images[N, 3, H, W], and each image's class shares[N, classes].
+        Mixed images[N, 3, H, W], and each image's class shares[N, classes]; with `own`, of these alone.
     """
     generator = random.Random(f"mix/{key}")
-    partners = torch.tensor(generator.sample(range(len(images)), len(images)))
+    partner = _partners(generator, len(targets))
+    places = range(len(targets)) if own is None else own
+    at = {place: number for number, place in enumerate(range(len(targets)) if held is None else held)}
+    partners = torch.tensor([at[partner[place]] for place in places], dtype=torch.int64)
     pastes = generator.random() < 0.5 if settings.mixup and settings.cutmix else bool(settings.cutmix)
     alpha = settings.cutmix if pastes else settings.mixup
     own_share = generator.betavariate(alpha, alpha)
+    wanted = images if own is None else images[torch.tensor([at[place] for place in places], dtype=torch.int64)]
     if pastes:
-        images, own_share = _paste(images, images[partners], own_share, generator)
+        wanted, own_share = _paste(wanted, images[partners], own_share, generator)
     else:
-        images = torch.lerp(images[partners], images, own_share)
+        wanted = torch.lerp(images[partners], wanted, own_share)
     shares = nn.functional.one_hot(targets, classes).to(torch.float32)
-    return images, torch.lerp(shares[partners], shares, own_share)
+    of_own = torch.tensor(list(places), dtype=torch.int64)
+    of_partners = torch.tensor([partner[place] for place in places], dtype=torch.int64)
+    return wanted, torch.lerp(shares[of_partners], shares[of_own], own_share)
+
+
+def _partners(generator: random.Random, count: int) -> list[int]:
+    return generator.sample(range(count), count)
 
 
 def _paste(images: Tensor, partners: Tensor, own_share: float, generator: random.Random) -> tuple[Tensor, float]:

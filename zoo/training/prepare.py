@@ -15,11 +15,12 @@ from torch import Tensor
 
 from zoo.data.dataset import Dataset
 from zoo.data.store import ImageStore
+from zoo.distributed.group import current
 from zoo.errors import Unreachable
 from zoo.evaluation.context import Clock, RunContext
 from zoo.evaluation.out_of_memory import out_of_memory_as_error
 from zoo.events import Note, Report
-from zoo.frozen.outputs import cut_fault
+from zoo.frozen.cut_check import cut_fault
 from zoo.model.adapters import adapted
 from zoo.model.model import ZooModel, check_shapes
 from zoo.planning.build_plan import CHUNK, build_plan, measure
@@ -33,6 +34,7 @@ from zoo.process import keep_freed_memory
 from zoo.registry.registry import Registry
 from zoo.specs.plan import Compute, Plan, StagePlan
 from zoo.training import seeding
+from zoo.training.processes import agreed, refuse_device, refuse_unshared_statistics
 from zoo.training.stored_plan import resolve_again
 from zoo.weights.download import on_bytes, on_start
 from zoo.weights.obtain import Weights, WeightsChoice, examine_weights, obtain_weights
@@ -122,12 +124,15 @@ def prepare(
     if load != "nothing":
         keep_freed_memory()
     stored = asked if isinstance(asked, Plan) else None
-    clock = Clock(*PARTS)
+    clock, group = Clock(*PARTS), current()
     with clock.measure("data"):
         resolved = _resolve(asked, registry, report, offline=offline, dataset=dataset)
+    refuse_device(resolved.device, group)
     # Before the images are opened: without a network the error comes in seconds.
-    weights, fallback = _weights(resolved, load, report)
-    most = None if opens_all or resolved.request.folds is not None else _most(resolved, stored)
+    weights, fallback = group.first_here(lambda: _weights(resolved, load, report))
+    # Several processes share the opening of all images.
+    opens_all = opens_all or group.several or resolved.request.folds is not None
+    most = None if opens_all else _most(resolved, stored)
     shown = load == "nothing" and not trains
     share = min(1.0, most / sum(map(len, resolved.dataset.splits.values()))) if most else 1.0
     with contextlib.closing(open_store(resolved, trains=trains, shown=shown, share=share)) as store:
@@ -139,13 +144,16 @@ def prepare(
                 seed = resolved.request.seed
                 examined = examine_part(resolved.dataset, store, report, most=most, seed=seed, recall=shown)
             decode_seconds = (time.perf_counter() - began) * examined.scale
-            folds = plan_folds(examined.dataset, resolved.request, report, workers=store.workers)
-            measured = _choice_of(stored) if stored else measure(resolved, report)
+            folds = group.from_main(
+                lambda: plan_folds(examined.dataset, resolved.request, report, workers=store.workers)
+            )
+            # Measured once: another process may find another way the fastest.
+            measured = group.from_main(lambda: _choice_of(stored) if stored else measure(resolved, report))
         threads = torch.get_num_threads()
 
         def plan_with(examined: Examined, weights: Weights, cut_fault: Callable[[str], str] | None = None) -> Plan:
             why = fallback or (stored.weights.fallback if stored else None)
-            return build_plan(
+            built = build_plan(
                 resolved,
                 examined,
                 store,
@@ -156,6 +164,7 @@ def prepare(
                 fallback=why,
                 cut_fault=cut_fault,
             )
+            return built if not group.several else built.model_copy(update={"processes": group.count})
 
         # A resumed run follows its stored plan, whose cuts were checked. Random weights prove nothing about real ones.
         checks_cuts = stored is None and load == "weights"
@@ -166,6 +175,9 @@ def prepare(
         weights = replace(weights, state=None)  # a second copy of the model's parameters
         if plan is None:
             plan = plan_with(examined, weights, _cut_check(model, examined, store) if model is not None else None)
+        if model is not None:
+            plan = agreed(plan, model, group)
+            refuse_unshared_statistics(stored or plan, model, group)
 
         def prepared(plan: Plan, examined: Examined) -> PreparedRun:
             return PreparedRun(

@@ -101,6 +101,7 @@ def result_content(
     proof: str,
     artefact: str,
     folds: Sequence[Mapping[str, Any]] | None = None,
+    processes: Sequence[int] = (1,),
 ) -> dict[str, Any]:
     """Return the content of `result.json`, in plain JSON types.
 
@@ -114,6 +115,7 @@ def result_content(
         proof: `passed` or `failed`.
         artefact: The folder of the classifier, relative to the run folder.
         folds: Images and scores of each fold; None for a run with a validation split, whose result has no such key.
+        processes: By how many processes the run was carried out, and each number that it went on with. No key for one.
     """
     return {
         "format": FORMAT,
@@ -130,4 +132,5 @@ def result_content(
         "proof": proof,
         "artefact": artefact,
         **({} if folds is None else {"folds": folds}),
+        **({} if list(processes) == [1] else {"processes": list(processes)}),
     }

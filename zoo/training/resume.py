@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from zoo.distributed.group import current
 from zoo.errors import CheckFailed, RunError
 from zoo.events import Note, PlanReady, Report
 from zoo.registry.registry import Registry
@@ -45,15 +46,36 @@ def resume(
         RunError: `path` is not a run folder, or another process writes it.
         ZooError: As `finetune`.
     """
-    stored = read_plan(path, finished=False)
-    refuse_finished(path)
+    stored = current().from_main(lambda: _read_unfinished(path))
 
     def accept(found: Plan) -> None:
         refuse_differences(path, stored, found)
 
     with prepare(stored, registry, report, offline=offline, opens_all=False, accept=accept) as prepared:
         report(PlanReady(plan=prepared.plan))
+        _tell_other_number(stored, current().count, report)
         return execute(prepared, stored, RunFolder(path), registry, finished, resumed=True)
+
+
+def _read_unfinished(path: Path) -> Plan:
+    stored = read_plan(path, finished=False)
+    refuse_finished(path)
+    return stored
+
+
+def _tell_other_number(stored: Plan, count: int, report: Report) -> None:
+    if count == stored.processes:
+        return
+    begun = "1 process" if stored.processes == 1 else f"{stored.processes} processes"
+    idle = count - stored.processes
+    told = (
+        f"The run was begun with {begun} and goes on with {count}. Its batches, their order and all random draws stay "
+        "the same; sums of gradients are rounded in another order, so the result may differ in its last digits from "
+        "that of an unbroken run. The proof says so."
+    )
+    if idle > 0:
+        told += f" Batches stay cut for {begun}: in stages that train the backbone, {idle} of {count} do nothing."
+    report(Note(text=told, loud=True))
 
 
 def finish(run: Path, report: Report, finished: Callable[[Path], None]) -> Result:

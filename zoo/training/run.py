@@ -15,15 +15,18 @@ from zoo.artefact.golden import draw_golden
 from zoo.artefact.read import read_model
 from zoo.artefact.write import mark_failed, write_artefact
 from zoo.data.dataset import ImageFile
+from zoo.distributed.group import current
 from zoo.errors import CheckFailed, ZooError
 from zoo.evaluation import inference
 from zoo.evaluation.context import RunContext
 from zoo.evaluation.metrics import Scores, confusion_matrix, score
 from zoo.evaluation.out_of_memory import out_of_memory_as_error
+from zoo.evaluation.shared import logits_in_shares
 from zoo.events import Note, PlanReady, Report, RunFinished, RunStarted
 from zoo.frozen.outputs import FrozenOutputs
 from zoo.planning.request import Request
 from zoo.planning.resolve import Resolved
+from zoo.probes.folds import Folds
 from zoo.registry.registry import Registry
 from zoo.registry.session import arguments_of_run
 from zoo.specs.plan import Plan, ShortlistPlan
@@ -37,6 +40,7 @@ from zoo.training.estimate.estimate import estimate
 from zoo.training.fold_runs import judge_out_of_fold
 from zoo.training.out_of_fold import JudgedInFolds
 from zoo.training.prepare import Load, PreparedRun, prepare
+from zoo.training.processes import check_number
 from zoo.training.proof import (
     check_better_than_guessing,
     check_classes,
@@ -108,11 +112,12 @@ def finetune(
         CheckFailed: A check of the proof failed. Everything was written before.
         ZooError: The run could not be completed.
     """
-    refuse_unusable(request.out)
+    group = current()
+    group.from_main(lambda: refuse_unusable(request.out))
     with prepare(request, registry, report, opens_all=False) as prepared:
         plan = _with_shortlist(prepared.plan, shortlist)
         report(PlanReady(plan=plan))
-        folder = RunFolder.create(plan, request.out)
+        folder = RunFolder(group.from_main(lambda: RunFolder.create(plan, request.out).path))
         report(Note(text=f"Run folder: {folder.path}\nIf it is stopped: {_resuming(folder.path, plan)}"))
         return execute(prepared, plan, folder, registry, finished, resumed=False)
 
@@ -140,6 +145,8 @@ def execute(
 ) -> Result:
     """Train, check and save a prepared run, from the folder's checkpoint where it has one. Raises as `finetune`.
 
+    Where several processes carry it out, the first one alone touches the folder.
+
     Args:
         prepared: The run, with a model.
         plan: The plan that the folder holds. Where a part of the images was opened for it, the others are opened first,
@@ -150,6 +157,8 @@ def execute(
         resumed: Whether a stopped run is resumed. One that is not leaves no folder if its data are refused.
     """
     report = prepared.report
+    if not current().is_main:
+        return _take_part(prepared.context(plan), prepared.folds, folder.path)
     with RunLock(folder.checkpoint.folder, run=folder.path), _resume_hint(folder, plan, report):
         # Again, now that the lock is held: the process that held it may have finished the run.
         refuse_finished(folder.path)
@@ -174,8 +183,47 @@ def execute(
     # Last, as writing a report may take a while: who stops that does not stop the run.
     finished(folder.path)
     if failed is not None:
+        current().meet()  # a launcher ends all processes when one of them ends with an error
         raise failed
     return result
+
+
+def _take_part(context: RunContext, folds: Folds | None, path: Path) -> Result:
+    """Do this process's part of a run whose folder the first one writes -> its result."""
+    # The first process says how to resume with every error of its own. Where it is the one that is lost, others do.
+    current().remember(f"To resume: {_resuming(path, context.plan)}")
+    frozen, judged = FrozenOutputs(context), None
+    if folds is not None:
+        judged, _ = judge_out_of_fold(context, folds, frozen, None)
+    stages = StageRunner(context, None, frozen=frozen, out_of_fold=judged)
+    stages.run()
+    _evaluate_test(context, stages.best)
+    result, failed = current().from_main(_of_the_first)
+    if failed is not None:
+        current().meet()
+        raise failed
+    return result
+
+
+def _of_the_first() -> tuple[Result, CheckFailed | None]:
+    raise AssertionError("the first process ends the run, and tells the others")
+
+
+def _evaluate_test(context: RunContext, best: Candidate | None) -> list[EvaluatedSplit]:
+    """Evaluate the best stage on the test split, where there are both; all processes do it together."""
+    if best is None:
+        return []
+    # Not `load_state_dict`: torchvision's MNASNets need version metadata that a plain dictionary does not have.
+    load_weights(context.model, best.state, architecture=context.plan.backbone.name)
+    context.model.eval()
+    files = context.dataset.splits.get("test", ())
+    if not files:
+        return []
+    with context.clock.measure("evaluate"):
+        micro_batches = context.micro_batches(context.plan.chunk, "evaluation of test")
+        progress = context.progress("evaluate test", len(files))
+        logits = logits_in_shares(context.model, context.store, files, micro_batches=micro_batches, progress=progress)
+        return [_evaluated("test", files, logits)]
 
 
 @contextlib.contextmanager
@@ -232,16 +280,22 @@ class _Run:
         checks += [self._of_folds] if self._of_folds is not None else []
         stopped = self._stages.run()
         checks += self._stages.checks
+        if self._stages.processes != [1]:
+            checks.append(check_number(self._stages.processes))
+        # The test split is looked at once, after everything has been chosen.
+        test = _evaluate_test(self._context, self._stages.best)
+        return current().from_main(lambda: self._end(checks, stopped, test))
+
+    def _end(
+        self, checks: list[Check], stopped: NotFinite | None, test: list[EvaluatedSplit]
+    ) -> tuple[Result, CheckFailed | None]:
+        """Save, prove and write the best stage, which the model holds."""
         best = self._stages.best
         if best is None:
             self._folder.write_proof(checks)
             raise CheckFailed(f"{self._failure(checks, stopped)}\nNo stage was finished, so there is no classifier.")
-        # Not `load_state_dict`: torchvision's MNASNets need version metadata that a plain dictionary does not have.
-        load_weights(self._model, best.state, architecture=self._plan.backbone.name)
-        self._model.eval()
-        # The test split is looked at once, after everything has been chosen.
         judged = self._plan.judged_on
-        evaluated = [self._judged(best.logits), *self._evaluate_test()]
+        evaluated = [self._judged(best.logits), *test]
         scores = {judged: best.scores, **{split.split: score(split.logits, split.targets) for split in evaluated[1:]}}
         self._save(best, scores, checks)
         self._folder.write_proof(checks)
@@ -276,6 +330,7 @@ class _Run:
             proof=overall_verdict(checks),
             artefact=FOLDER,
             folds=self._folds_record(),
+            processes=self._stages.processes,
         )
         result = Result(path=self._folder.path, content=content)
         self._folder.write_result(result.content)
@@ -289,19 +344,6 @@ class _Run:
 
     def _failure(self, checks: list[Check], stopped: NotFinite | None) -> str:
         return failure_message(checks, self._folder.path, stop=str(stopped or ""))
-
-    def _evaluate_test(self) -> list[EvaluatedSplit]:
-        context = self._context
-        files = context.dataset.splits.get("test", ())
-        if not files:
-            return []
-        with context.clock.measure("evaluate"):
-            micro_batches = context.micro_batches(self._plan.chunk, "evaluation of test")
-            progress = context.progress("evaluate test", len(files))
-            logits = inference.logits_of_files(
-                self._model, context.store, files, micro_batches=micro_batches, progress=progress
-            )
-            return [_evaluated("test", files, logits)]
 
     def _judged(self, logits: Tensor) -> EvaluatedSplit:
         """What the run is judged by: the validation images, or in folds every training image."""

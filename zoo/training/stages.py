@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
 from torch import Tensor
 
+from zoo.distributed.group import current
 from zoo.evaluation.context import Clock, RunContext
 from zoo.evaluation.metrics import Scores, score
 from zoo.evaluation.out_of_memory import OutOfMemoryRetry, out_of_memory_as_error
 from zoo.events import CheckpointSaved, EpochFinished, Note, Progress, StageFinished, StageStarted
+from zoo.frozen.cut_check import check_cut
 from zoo.frozen.inputs import ImageInputs, Inputs
-from zoo.frozen.outputs import FrozenOutputs, PartOfOutputs, check_cut
+from zoo.frozen.outputs import FrozenOutputs, PartOfOutputs
 from zoo.model import adapters
 from zoo.planning.batch_sizes import batch_sizes
 from zoo.specs.plan import StagePlan
@@ -28,9 +29,12 @@ from zoo.training.learning_rate import RATES, ChosenRate, choose_rate, with_rate
 from zoo.training.objective import anchors_of, objective_for
 from zoo.training.out_of_fold import JudgedInFolds
 from zoo.training.prepare import with_adapters
+from zoo.training.processes import checks_of_all
 from zoo.training.proof import check_merged
 from zoo.training.run_folder import RunFolder
+from zoo.training.shares import Shares, is_shared
 from zoo.training.solve import fit_stage, solve_stage
+from zoo.training.stage_record import changed_by, may_have_changed, stage_content
 from zoo.training.stored_plan import refuse_other_plan
 from zoo.training.trainer import (
     StageEnd,
@@ -63,7 +67,7 @@ class StageRunner:
 
         Args:
             context: With the model as the run builds it.
-            folder: Where history and checkpoints are written; None: nowhere.
+            folder: Where history and checkpoints are written; None: nowhere, as in all processes but the first.
             frozen: Gives the rows of stages that train on them; by default those of the context's images.
             offered: Called with every model that the run chooses among.
             out_of_fold: What a run in folds is judged by. Without it, such a run only trains, and keeps nothing.
@@ -78,6 +82,9 @@ class StageRunner:
         self._folder = folder
         self._frozen = frozen or FrozenOutputs(context)
         self._out_of_fold = out_of_fold
+        self._group = current()
+        self.processes = [self._group.count]
+        """How many processes carried the run out, and each number that it went on with."""
         pulled = any(stage.settings.l2_sp for stage in self._plan.stages)
         # Before a checkpoint is loaded: anchors are the weights that the run started with.
         self._anchors = anchors_of(self._model) if pulled else None
@@ -90,11 +97,12 @@ class StageRunner:
         self.stages: list[dict[str, Any]] = []
         """A record of every finished stage, as in `result.json`."""
         self.chosen = Candidates(
-            context, lambda stages, name: _changed_by(stages, context.model, name), offered, out_of_fold
+            context, lambda stages, name: changed_by(stages, context.model, name), offered, out_of_fold
         )
         """The candidates so far, and the best of them."""
-        saved = folder.checkpoint.load() if folder is not None else None
-        if folder is not None and saved is not None:
+        # One process has the folder. The others may be on machines that do not see it.
+        saved = self._group.from_main(lambda: folder.checkpoint.load() if folder is not None else None)
+        if saved is not None:
             self._load_state_dict(folder, saved)
 
     def run(self, *, stop_after: int | None = None) -> NotFinite | None:
@@ -144,13 +152,17 @@ class StageRunner:
             self._model.freeze_all_but(stage.trains, stage.tensors, stage.batch_norm)
             self._model.checkpoint_gradients(stage.settings.gradient_checkpointing)
             watch = StageWatch(self._model, stage)
+            ended = False
             try:
                 inputs = self._inputs(stage)
                 if number == 1:
                     self._write_curve(stage, inputs)
-                end = self._train_stage(self._with_number_as_rate(stage, inputs, watch), inputs, watch, stop_after)
+                end, ended = self._train_in_shares(stage, inputs, watch, stop_after), True
+            except NotFinite:
+                ended = True  # in every process, at the same step
+                raise
             finally:
-                self.checks += watch.checks()
+                self.checks += checks_of_all(watch, self._group, stage) if ended else watch.checks()
             if end is None:
                 return
             if stage.adapters and not end.abandoned:
@@ -168,6 +180,30 @@ class StageRunner:
             curve = run_curve(self._context, stage, inputs)
         if curve is not None:
             self._folder.write_curve(curve.to_dict())
+
+    def _train_in_shares(
+        self, stage: StagePlan, inputs: Inputs, watch: StageWatch, stop_after: int | None
+    ) -> StageEnd | None:
+        """Train a stage by all processes together; one whose features are kept, by process 0 alone.
+
+        A step of a head takes less time than telling the other processes of it, and so it keeps the bytes that it has
+        in one process. They get what came out.
+        """
+        if is_shared(stage) or not self._group.several:
+            return self._train_stage(self._with_number_as_rate(stage, inputs, watch), inputs, watch, stop_after)
+
+        def train() -> tuple[StageEnd | None, ChosenRate | None, dict[str, Tensor]]:
+            end = self._train_stage(self._with_number_as_rate(stage, inputs, watch), inputs, watch, stop_after)
+            state = self._model.state_dict()
+            return end, self._rate, {name: state[name].cpu() for name in watch.names if name in state}
+
+        end, self._rate, trained = self._group.from_main(train)
+        if not self._group.is_main:
+            self._interrupted = None
+            load_partial_state_dict(self._model, trained)
+            if end is not None:
+                watch.given_up() if end.abandoned else watch.finished(end.logits)
+        return end
 
     def _train_stage(
         self, stage: StagePlan, inputs: Inputs, watch: StageWatch, stop_after: int | None
@@ -205,7 +241,7 @@ class StageRunner:
         seconds = self._stage_clock.seconds()["total"]
         self._epochs.append(end.epochs)
         digest = tensors_digest(self._model.head.state_dict()) if stage.head_alone else None
-        content = _stage_content(stage, end, seconds, self._rate, digest, judged_on=self._plan.judged_on)
+        content = stage_content(stage, end, seconds, self._rate, digest, judged_on=self._plan.judged_on)
         record = {**content, **(stage_gain(end.scores, before) if end.epochs else {}), **given_up(end.abandoned)}
         self.stages.append({**record, "blends": blends} if blends else record)
         # In folds without what the folds said, the scores are those of the training images, and no validation.
@@ -262,6 +298,7 @@ class StageRunner:
             micro_batches=context.micro_batches(longest, f"training {stage.settings.name}"),
             judged=self._scores_out_of_fold(stage),
             contents=[context.store.digest_of(file) for file in context.train] if stage.solver == "lbfgs" else (),
+            shares=Shares(self._plan.processes, self._group) if is_shared(stage) else Shares(),
         )
 
     def _scores_out_of_fold(self, stage: StagePlan) -> Scores | None:
@@ -315,10 +352,11 @@ class StageRunner:
             "seconds": context.clock.seconds(),
             "history": folder.history_length(),
             "stage": None,
+            **({"processes": self.processes} if self.processes != [1] else {}),
         }
         model = self._model.state_dict()
         begun = len(self.stages) + (trainer is not None)
-        changed = self._may_have_changed(model, begun)
+        changed = may_have_changed(model, self._model, self._plan.stages[:begun], self._plan.stages[: len(self.stages)])
         tensors = {f"model.{self._model.adapted.upstream(name)}": model[name] for name in changed}
         if trainer is not None and watch is not None:
             progress, of_stage = trainer.state_dict()
@@ -329,28 +367,25 @@ class StageRunner:
         of_candidates, parts = self.chosen.state_dict(self._plan.stages[: len(self.stages)])
         return {**facts, **of_candidates}, {"state": tensors, **parts}
 
-    def _may_have_changed(self, names: Iterable[str], stages: int) -> list[str]:
-        """Return those names of tensors that the first `stages` stages may have changed since the model was built."""
-        begun = self._plan.stages[:stages]
-        merged = {f"{layer}.weight" for stage in self._plan.stages[: len(self.stages)] for layer in stage.adapters}
-        return [
-            name
-            for name in names
-            if _trained_by(begun, self._model, name) or self._model.adapted.upstream(name) in merged
-        ]
-
-    def _load_state_dict(self, folder: RunFolder, saved: Saved) -> None:
+    def _load_state_dict(self, folder: RunFolder | None, saved: Saved) -> None:
         facts, state = saved.facts, saved.parts["state"]
-        refuse_other_plan(folder.checkpoint.folder, facts["plan"], self._plan)
+        self._group.from_main(lambda: self._refuse_other_plan(folder, facts["plan"]))
         self.stages, self._epochs = list(facts["stages"]), list(facts["epochs"])
         self.checks = [Check.from_dict(check) for check in facts["checks"]]
         self._context.retries += [OutOfMemoryRetry(**retry) for retry in facts["halvings"]]
         self._context.clock.add(facts["seconds"])
-        folder.shorten_history(facts["history"])
+        if folder is not None:
+            folder.shorten_history(facts["history"])
+        before = list(facts.get("processes", [1]))
+        self.processes = before if before[-1:] == self.processes else [*before, *self.processes]
         self.chosen.load_state_dict(facts, saved.parts)
         load_partial_state_dict(self._model, sub_state_dict("model.", state))
         if facts["stage"] is not None:
             self._interrupted = saved
+
+    def _refuse_other_plan(self, folder: RunFolder | None, of_checkpoint: dict[str, Any]) -> None:
+        if folder is not None:
+            refuse_other_plan(folder.checkpoint.folder, of_checkpoint, self._plan)
 
     def _resume_stage(self, name: str, trainer: StageTrainer, watch: StageWatch) -> None:
         saved, self._interrupted = self._interrupted, None
@@ -363,37 +398,3 @@ class StageRunner:
         trainer.load_state_dict(progress, sub_state_dict("stage.", state))
         watch.load_state_dict(saved.facts["stage"]["watch"])
         self._context.report(Note(text=f"Resuming in stage {name}, epoch {progress['epoch']}."))
-
-
-def _changed_by(stages: Sequence[StagePlan], model: Any, name: str) -> bool:
-    merged = {f"{layer}.weight" for stage in stages for layer in stage.adapters}
-    return model.adapted.upstream(name) in merged or _trained_by(stages, model, name)
-
-
-def _trained_by(stages: Sequence[StagePlan], model: Any, name: str) -> bool:
-    return any(model.trains(name, stage.trains, stage.tensors, stage.batch_norm) for stage in stages)
-
-
-def _stage_content(
-    stage: StagePlan,
-    end: StageEnd,
-    seconds: float,
-    rate: ChosenRate | None,
-    head_digest: str | None,
-    *,
-    judged_on: str,
-) -> dict[str, Any]:
-    content: dict[str, Any] = {
-        "name": stage.settings.name,
-        "epochs": end.epochs,
-        # A stage that was given up before its first epoch was never judged.
-        "metrics": {judged_on: end.scores.to_dict()} if end.epochs else {},
-        "seconds": seconds,
-        "trainable_parameters": stage.trainable_parameters,
-        "frozen_parameters": stage.frozen_parameters,
-    }
-    if end.solved is not None:
-        content["solver"] = end.solved
-    if head_digest is not None:
-        content["head_digest"] = head_digest
-    return content if rate is None else {**content, "lr": rate.rate, "tried": rate.tried}

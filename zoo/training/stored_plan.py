@@ -106,13 +106,15 @@ def resolve_again(plan: Plan, registry: Registry, report: Report, *, offline: bo
 def differences(stored: Plan, current: Plan) -> list[str]:
     """Return every value in which two plans differ and by which results could, as `PATH: THEN then, NOW now`.
 
-    Ignored are the number of decoding threads, warnings, estimates, whence backbone and precision came, and which
-    frozen outputs are cached: in the last a resumed run follows its stored plan, whatever this machine would choose.
+    Ignored are the numbers of decoding threads and of processes, warnings, estimates, whence backbone and precision
+    came, and which frozen outputs are cached: in the last a resumed run follows its stored plan, whatever this machine
+    would choose.
     """
     cached = {"inputs", "cut", "kept_bytes", "kept_as", "window", "shards", "why"}
     # pydantic's type for `exclude` does not allow for this nesting.
     ignored: Any = {
         "workers": True,
+        "processes": True,
         "warnings": True,
         "estimate": True,
         "shortlist": True,
@@ -127,6 +129,11 @@ def differences(stored: Plan, current: Plan) -> list[str]:
     return _differences(
         stored.model_dump(mode="json", exclude=ignored), current.model_dump(mode="json", exclude=ignored)
     )
+
+
+def differing_values(one: Any, other: Any, *, words: tuple[str, str]) -> list[str]:
+    """Return every value in which two contents of plain JSON types differ, as `PATH: ONE words[0], OTHER words[1]`."""
+    return _differences(one, other, words=words)
 
 
 def refuse_differences(run: Path, stored: Plan, current: Plan) -> None:
@@ -195,21 +202,23 @@ def _request(plan: Plan, offline: bool) -> Request:
     )
 
 
-def _differences(stored: Any, current: Any, path: str = "") -> list[str]:
+def _differences(stored: Any, current: Any, path: str = "", *, words: tuple[str, str] = ("then", "now")) -> list[str]:
     if isinstance(stored, Mapping) and isinstance(current, Mapping):
         keys = [*stored, *(key for key in current if key not in stored)]
         return [
             line
             for key in keys
-            for line in _differences(stored.get(key), current.get(key), f"{path}.{key}" if path else str(key))
+            for line in _differences(
+                stored.get(key), current.get(key), f"{path}.{key}" if path else str(key), words=words
+            )
         ]
     if isinstance(stored, list) and isinstance(current, list) and len(stored) == len(current):
         return [
             line
             for index, (one, other) in enumerate(zip(stored, current, strict=True))
-            for line in _differences(one, other, f"{path}[{index}]")
+            for line in _differences(one, other, f"{path}[{index}]", words=words)
         ]
-    return [] if stored == current else [f"{path}: {_short(stored)} then, {_short(current)} now"]
+    return [] if stored == current else [f"{path}: {_short(stored)} {words[0]}, {_short(current)} {words[1]}"]
 
 
 def _short(value: Any) -> str:

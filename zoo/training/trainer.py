@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -24,8 +23,9 @@ from zoo.training.abandon import Rival, hopeless
 from zoo.training.checkpoint import Moment
 from zoo.training.first_look import look, undo_step
 from zoo.training.learning_rate import rates_at, set_rates
-from zoo.training.objective import Objective, mix, mixes
+from zoo.training.objective import Objective
 from zoo.training.optimizer import load_optimizer_state, make_average, make_optimizer, optimizer_state, take_step
+from zoo.training.shares import Piece, Shares
 from zoo.training.watch import StageWatch
 
 
@@ -63,6 +63,8 @@ class StageSetup:
     """The scores of the stage out of fold, in a run in folds: it has no validation images to score."""
     contents: Sequence[str] = ()
     """Digest of each training image; equal ones are never in two folds. Empty: all images differ."""
+    shares: Shares = field(default_factory=Shares)
+    """What of each batch this process computes: by default all of it."""
 
 
 @dataclass(slots=True)
@@ -184,13 +186,14 @@ class StageTrainer:
         window, stored = self._stage.window, self._inputs.stored
         order = seeding.epoch_batches(settings.sampling, labels, size, key=key, window=window, stored=stored)
         begin = _batches_done(at.images, order)
-        batches = self._inputs.train_batches(order, key, at.epoch, begin)
+        shares = self._work.shares
+        shares.seeded = True
+        batches = self._inputs.train_batches(order, key, at.epoch, begin, shares.positions(order, settings, key))
         tick = time.perf_counter()
         for number, batch in enumerate(batches, start=begin):
             targets = self._work.train_targets[torch.tensor(order[number])]
-            if mixes(settings):
-                batch, targets = mix(batch, targets, len(self._model.classes), settings, key=f"{key}/{number}")
-            loss = self._train_step(batch, targets)
+            pieces = shares.pieces(batch, targets, len(self._model.classes), settings, key=f"{key}/{number}")
+            loss = self._train_step(pieces, targets)
             # Over the whole stage, so that a display shows the time left for the stage.
             done = (at.epoch - 1) * count + at.images
             self._work.report(Progress(task=settings.name, done=done, total=settings.epochs * count))
@@ -200,7 +203,7 @@ class StageTrainer:
             if at.steps == stop_after:
                 return
             tick = time.perf_counter()
-        self._watch.epoch_finished(at.loss / count, seeding.is_seeded(key))
+        self._watch.epoch_finished(at.loss / count, shares.seeded and (shares.count > 1 or seeding.is_seeded(key)))
 
     def _report_batch(self, loss: float, images: int) -> None:
         at, stage = self._at, self._stage
@@ -216,9 +219,9 @@ class StageTrainer:
             )
         )
 
-    def _train_step(self, batch: Tensor, targets: Tensor) -> float:
+    def _train_step(self, pieces: Sequence[Piece], targets: Tensor) -> float:
         set_rates(self._optimizer, self._stage, self._at.steps)
-        loss = train_step(self._work, batch, targets)
+        loss = train_step(self._work, pieces, targets)
         clip = self._stage.settings.clip
         if clip:
             with_gradient = [parameter for parameter in self._model.parameters() if parameter.grad is not None]
@@ -312,13 +315,13 @@ class StageTrainer:
         return self._last
 
 
-def train_step(work: StageSetup, batch: Tensor, targets: Tensor) -> float:
+def train_step(work: StageSetup, pieces: Sequence[Piece], targets: Tensor) -> float:
     """Compute the gradients of one batch's mean loss, in micro-batches where memory asks for it -> the loss.
 
     Args:
         work: The stage's.
-        batch: images[N, 3, H, W], or cached rows[N, ...] of the frozen part.
-        targets: Class indices int64[N], or class shares[N, classes] of mixed images.
+        pieces: What of the batch this process computes; other processes have the rest.
+        targets: Class indices of the whole batch, int64[N].
 
     Raises:
         NotFinite: The loss or a gradient is not finite.
@@ -334,15 +337,16 @@ def train_step(work: StageSetup, batch: Tensor, targets: Tensor) -> float:
         restore()
         model.zero_grad(set_to_none=True)
         losses = []
-        # Even micro-batches: with uneven ones the last could be a single image, on which batch norm cannot train.
-        count = math.ceil(len(batch) / size)
-        for micro_batch, part in zip(batch.tensor_split(count), targets.tensor_split(count), strict=True):
-            features = work.inputs.features(model, to_device(micro_batch, device))
-            losses.append(_backward(work.objective.micro_batch_loss(model, features, part.to(device), targets)))
-        penalty = work.objective.penalty(model)
+        for piece in pieces:
+            work.shares.begin(piece)
+            for micro_batch, part in piece.in_micro_batches(size):
+                features = work.inputs.features(model, to_device(micro_batch, device))
+                losses.append(_backward(work.objective.micro_batch_loss(model, features, part.to(device), targets)))
+            work.shares.end(piece)
+        penalty = work.objective.penalty(model) if work.shares.group.is_main else None
         return losses if penalty is None else [*losses, _backward(penalty)]
 
-    return work.watch.gradients_ready(work.micro_batches.run(attempt))
+    return work.watch.gradients_ready(work.shares.add_up(model, work.micro_batches.run(attempt)))
 
 
 def load_partial_state_dict(model: ZooModel, state: Mapping[str, Tensor]) -> None:

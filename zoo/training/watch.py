@@ -63,6 +63,7 @@ class StageWatch:
         self._finite: Check | None = None
         self._closed_form: Check | None = None
         self._given_up = False
+        self._held_by: Optimizer | None = None
 
     def rate_found(self, rate: float) -> None:
         """Note the rate that a search chose in place of `auto`."""
@@ -70,6 +71,7 @@ class StageWatch:
 
     def optimizer_made(self, optimizer: Optimizer) -> None:
         """Compare the optimizer's parameters with those that the plan trains."""
+        self._held_by = optimizer
         names_by_id = {id(parameter): name for name, parameter in self._model.named_parameters()}
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         held = Counter(names_by_id.get(id(parameter), "(not of the model)") for parameter in parameters)
@@ -222,6 +224,20 @@ class StageWatch:
         self._first_losses = list(state["first_losses"])
         self._first_digest = state["first_digest"]
         self._reseeded_epochs = list(state["reseeded"])
+
+    def holds(self) -> dict[str, str]:
+        """Return digests of what this process holds, for a comparison with other processes of the same run."""
+        tensors = {**dict(self._model.named_parameters()), **dict(self._model.named_buffers())}
+        trained = {name: tensor for name, tensor in tensors.items() if name in self.names}
+        found = {"frozen tensors": combined_digest(self._frozen_digests()), "trained tensors": tensors_digest(trained)}
+        if self._held_by is not None:
+            parameters = [each for group in self._held_by.param_groups for each in group["params"]]
+            held = {f"{number:06d}": each for number, each in enumerate(parameters)}
+            for number, each in enumerate(parameters):
+                state = self._held_by.state.get(each, {})
+                held |= {f"{number:06d} {key}": value for key, value in state.items() if isinstance(value, Tensor)}
+            found["the optimizer's parameters and state"] = tensors_digest(held)
+        return found
 
     def checks(self) -> list[Check]:
         """Return the checks on this stage."""

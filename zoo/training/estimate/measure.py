@@ -22,7 +22,7 @@ from zoo.evaluation import inference
 from zoo.evaluation.context import RunContext
 from zoo.evaluation.out_of_memory import MicroBatches
 from zoo.events import EpochFinished, Event, Progress
-from zoo.frozen.inputs import CachedInputs, ImageInputs, Inputs
+from zoo.frozen.inputs import CachedInputs, ImageInputs, Inputs, Order
 from zoo.frozen.outputs import forward_of
 from zoo.model.model import ZooModel
 from zoo.planning.batch_sizes import batch_sizes
@@ -314,7 +314,9 @@ class _MeasuringWatch(StageWatch):
 class _SteadyStateImages(ImageInputs):
     """Images as in the middle of a long epoch: beside every step, the last included, the next batches are loaded."""
 
-    def train_batches(self, order: Sequence[Sequence[int]], key: str, epoch: int, begin: int = 0) -> Iterator[Tensor]:
+    def train_batches(
+        self, order: Order, key: str, epoch: int, begin: int = 0, positions: Order | None = None
+    ) -> Iterator[Tensor]:
         further = islice(cycle(order), self.store.workers + 1)
         return islice(super().train_batches([*order, *further], key, epoch, begin), len(order) - begin)
 

@@ -1,0 +1,63 @@
+"""What is written down of a finished stage, and which tensors stages may have changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from zoo.model.model import ZooModel
+from zoo.specs.plan import StagePlan
+from zoo.training.learning_rate import ChosenRate
+from zoo.training.trainer import StageEnd
+
+
+def changed_by(stages: Sequence[StagePlan], model: ZooModel, name: str) -> bool:
+    """Whether these stages may have changed a tensor of the model, by full name."""
+    merged = {f"{layer}.weight" for stage in stages for layer in stage.adapters}
+    return model.adapted.upstream(name) in merged or trained_by(stages, model, name)
+
+
+def trained_by(stages: Sequence[StagePlan], model: ZooModel, name: str) -> bool:
+    """Whether any of these stages trains a tensor of the model, by full name."""
+    return any(model.trains(name, stage.trains, stage.tensors, stage.batch_norm) for stage in stages)
+
+
+def may_have_changed(
+    names: Iterable[str], model: ZooModel, begun: Sequence[StagePlan], finished: Sequence[StagePlan]
+) -> list[str]:
+    """Return those names of tensors that stages may have changed since the model was built.
+
+    Args:
+        names: Full names of tensors.
+        model: The model.
+        begun: The stages that have begun.
+        finished: Those of them that have ended, with their adapters merged.
+    """
+    merged = {f"{layer}.weight" for stage in finished for layer in stage.adapters}
+    return [name for name in names if trained_by(begun, model, name) or model.adapted.upstream(name) in merged]
+
+
+def stage_content(
+    stage: StagePlan,
+    end: StageEnd,
+    seconds: float,
+    rate: ChosenRate | None,
+    head_digest: str | None,
+    *,
+    judged_on: str,
+) -> dict[str, Any]:
+    """Return the record of a finished stage, as in `result.json`."""
+    content: dict[str, Any] = {
+        "name": stage.settings.name,
+        "epochs": end.epochs,
+        # A stage that was given up before its first epoch was never judged.
+        "metrics": {judged_on: end.scores.to_dict()} if end.epochs else {},
+        "seconds": seconds,
+        "trainable_parameters": stage.trainable_parameters,
+        "frozen_parameters": stage.frozen_parameters,
+    }
+    if end.solved is not None:
+        content["solver"] = end.solved
+    if head_digest is not None:
+        content["head_digest"] = head_digest
+    return content if rate is None else {**content, "lr": rate.rate, "tried": rate.tried}
