@@ -45,6 +45,7 @@ from zoo.events import silent
 from zoo.exporting.formats import FORMATS, INPUTS, ExportRequest
 from zoo.model.devices import available_devices, choose_device
 from zoo.planning.precision import check_precision
+from zoo.planning.request import make_request
 from zoo.registry.catalogue import SORTS
 from zoo.registry.names import qualified_name
 from zoo.registry.registry import Registry, default_registry
@@ -334,6 +335,9 @@ def vocabularies(place: Path) -> dict[str, Vocabulary]:
         "precision": Vocabulary(use=check_precision, words=["auto", "float32", "bfloat16"]),
         "views": Vocabulary(use=check_views, words=list(PASSES)),
         "numbers of vectors": Vocabulary(use=check_dtype, words=["float32", "float16"]),
+        "ways to decode": Vocabulary(
+            use=lambda word: make_request(backbone="resnet18", decode=word), words=["exact", "fast"]
+        ),
         "places to compute": Vocabulary(use=parse_place, words=["local", "ray", "auto"]),
         "addresses": Vocabulary(use=address_of, words=["s3://bucket/photos", "gs://bucket/photos"], rare=True),
         "files of vectors": Vocabulary(use=lambda word: check_suffix(place / f"v{word}"), words=list(SUFFIXES)),
@@ -375,9 +379,10 @@ def set_as_a_whole(recipe: RecipeSpec, key: str) -> Callable[[str], object]:
     return lambda word: override(recipe, [f"{key}={word}"], epochs=None, batch_size=None)
 
 
-NO_FILTER: dict[str, Any] = dict.fromkeys(
-    ("provider", "pretrained", "max_params", "max_gmacs", "licence", "input_size", "head", "sort")
-)
+NO_FILTER: dict[str, Any] = {
+    **dict.fromkeys(("provider", "max_params", "max_gmacs", "licence", "input_size", "head", "sort")),
+    "pretrained": False,
+}
 
 
 def zoo_list(word: str) -> None:
@@ -540,6 +545,7 @@ PLACES = {
     "zoo.data.splits._hint": "test_a_class_of_another_split_is_answered_with_a_class_of_train",
     "zoo.bulk.addresses.address_of": "addresses",
     "zoo.cluster.place._parsed": "places to compute",
+    "zoo.planning.request.make_request": "ways to decode",
     "zoo.embedding.embed.check_dtype": "numbers of vectors",
     "zoo.embedding.embedder.check_group": "groups of vectors",
     "zoo.embedding.nearest.image_file": "test_an_image_is_suggested_by_its_path",

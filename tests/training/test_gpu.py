@@ -59,7 +59,19 @@ class Images:
     size: tuple[int, ...]
     chunk: int = SIZE
 
-    def train_batches(self, order: Sequence[Sequence[int]], key: str, epoch: int, begin: int = 0) -> Iterator[Tensor]:
+    @property
+    def stored(self) -> Sequence[int] | None:
+        return None
+
+    def train_batches(
+        self,
+        order: Sequence[Sequence[int]],
+        key: str,
+        epoch: int,
+        begin: int = 0,
+        positions: Sequence[Sequence[int]] | None = None,
+    ) -> Iterator[Tensor]:
+        assert positions is None
         return (torch.rand(len(indices), *self.size) for indices in order[begin:])
 
     def features(self, model: ZooModel, batch: Tensor) -> Tensor:

@@ -98,8 +98,9 @@ def _unknown(called: str, name: str, known: list[str]) -> str:
 def _check_type(called: str, parameter: inspect.Parameter, value: object) -> None:
     annotation = str(parameter.annotation)
     kind = annotation.removesuffix(" | None")
-    # Several runs in a row are checked by their function, which also takes them as one list.
-    if kind not in _TYPES or parameter.kind is parameter.VAR_POSITIONAL or (value is None and kind != annotation):
+    # Several runs in a row are checked by their function, which also takes them as one list, `verbose` by what shows.
+    elsewhere = parameter.kind is parameter.VAR_POSITIONAL or parameter.name == "verbose"
+    if kind not in _TYPES or elsewhere or (value is None and kind != annotation):
         return
     types, words = _TYPES[kind]
     # True is a whole number to Python, and 0 a truth value to people; neither is what was meant.

@@ -83,8 +83,8 @@ def sweep(
         RunError: The folder cannot be read or written, or no trial succeeded.
         CheckFailed: The winner, trained as a run, does not have the scores of its trial.
     """
-    from zoo.sweeping.carry_out import HowToRun, go_on, start
     from zoo.sweeping.knobs import named, parse_over, parse_values
+    from zoo.sweeping.run_sweep import HowToRun, go_on, start
     from zoo.sweeping.settings import settings_of
 
     place, known = with_data(data, registry or default_registry(), on_event)

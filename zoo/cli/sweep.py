@@ -77,7 +77,7 @@ def sweep(
 
     Trials that train the head alone share their features in one process; others are runs, each in a worker.
     """
-    start_computing("zoo.sweeping.carry_out")
+    start_computing("zoo.sweeping.run_sweep")
     import zoo
     from zoo.cli.display import RunDisplay
 

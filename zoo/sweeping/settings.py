@@ -12,6 +12,7 @@ from typing import Any
 from zoo.errors import OptionError, Refused, RunError, either, nearest
 from zoo.storage.atomic import parse_json
 from zoo.sweeping.knobs import ValueRange, Values, named, parse_values
+from zoo.text import shell_word
 
 FORMAT = 1
 MOST = 10_000
@@ -154,7 +155,8 @@ def refuse_other_sweep(folder: Path, stored: SweepSettings, asked: SweepSettings
     if differing:
         raise Refused(
             f"{folder} belongs to another sweep:\n" + "\n".join(differing) + "\n"
-            f"Next: zoo sweep --resume {folder} goes on with its own settings; leave --resume out for a new sweep."
+            f"Next: zoo sweep --resume {shell_word(folder)} goes on with its own settings; "
+            "leave --resume out for a new sweep."
         )
 
 

@@ -114,7 +114,7 @@ class Shares:
         self.seeded &= not piece.key or seeding.is_seeded(piece.key)
 
     def add_up(self, model: nn.Module, losses: Sequence[Tensor]) -> Sequence[Tensor]:
-        """Add up the gradients that the processes have, and their losses -> those of the whole batch, K scalars.
+        """Add up the gradients that the processes have, and their losses[K], K scalars -> those of the whole batch.
 
         A parameter that got no gradient in any process keeps none.
         """
