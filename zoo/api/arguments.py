@@ -62,7 +62,10 @@ def checked_arguments(
                     raise TypeError(_unknown(called, name, known))
             for name, value in [*zip(known, args, strict=False), *given.items()]:
                 _check_type(called, parameters[name], value)
-            return function(*args, **given)
+            # A truth value of numpy is one; beyond this it would not be one of JSON.
+            plain: Any = [bool(value) if _is_numpy_bool(value) else value for value in args]
+            given |= {name: bool(value) for name, value in given.items() if _is_numpy_bool(value)}  # type: ignore[assignment]
+            return function(*plain, **given)
 
         return call
 
@@ -103,6 +106,13 @@ def _check_type(called: str, parameter: inspect.Parameter, value: object) -> Non
     if kind not in _TYPES or elsewhere or (value is None and kind != annotation):
         return
     types, words = _TYPES[kind]
+    truth = isinstance(value, bool) or _is_numpy_bool(value)
     # True is a whole number to Python, and 0 a truth value to people; neither is what was meant.
-    if not isinstance(value, types) or (isinstance(value, bool) and kind != "bool"):
+    if not (truth if kind == "bool" else isinstance(value, types) and not truth):
         raise OptionError(f"zoo.{called}(): {parameter.name} must be {words}, got {value!r}.")
+
+
+def _is_numpy_bool(value: object) -> bool:
+    """Whether it is a truth value of numpy, as comparing arrays gives; told without importing numpy."""
+    kind = type(value)
+    return kind.__module__ == "numpy" and kind.__name__ in ("bool", "bool_")
