@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
 import warnings
 from pathlib import Path
@@ -140,11 +141,13 @@ def test_truth_values_and_sizes_of_numpy_are_what_they_are_of_python() -> None:
     seen: dict[str, Any] = {}
 
     @checked_arguments()
-    def public(*, tune: bool = True, seed: int = 0) -> None:
-        seen.update(tune=tune, seed=seed)
+    def public(*, tune: bool = True, seed: int = 0, timeout: float = 1) -> None:
+        seen.update(tune=tune, seed=seed, timeout=timeout)
 
-    public(tune=np.array([1, 2]).max() > 5)  # type: ignore[arg-type]
-    assert seen["tune"] is False
+    public(tune=np.array([1, 2]).max() > 5, seed=np.int64(3), timeout=np.float32(0.5))  # type: ignore[arg-type]
+    assert json.dumps(seen) == '{"tune": false, "seed": 3, "timeout": 0.5}'
+    with pytest.raises(OptionError, match=re.escape("seed must be a whole number, got array([3])")):
+        public(seed=np.array([3]))  # type: ignore[arg-type]
     with pytest.raises(OptionError, match=re.escape("seed must be a whole number, got ")):
         public(seed=np.bool_(True))  # type: ignore[arg-type]
     size, folds = np.arange(96, 98), np.int64(3)
