@@ -26,6 +26,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -223,7 +224,7 @@ def cores_table(rates: Rates) -> str:
     wants = (("used, 4090", INFER), ("trained, A100", TRAIN_ONE))
     at = ((180.0, "180 a core"), (250.0, "250 a core"), (rates.decode, f"{rates.decode:,g} a core, as here"))
     rows = [
-        (name, f"{gpu:,.0f}", *(f"{gpu / rate:.0f}" for rate, _ in at), f"{gpu / rates.decode_small:.0f}")
+        (name, f"{gpu:,.0f}", *(str(ceil(gpu / rate)) for rate, _ in at), str(ceil(gpu / rates.decode_small)))
         for name, gpu in wants
     ]
     columns = [f"cores, at {name}" for _, name in at]

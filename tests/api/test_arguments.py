@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
 import warnings
 from pathlib import Path
@@ -13,8 +14,10 @@ import pytest
 import torch
 import zoo
 from torch import nn
+from zoo.api.arguments import checked_arguments
 from zoo.errors import DataError, OptionError, RunError
 from zoo.events import Event, PlanReady
+from zoo.planning.request import make_request
 
 # Not `zoo.finetune` itself, which type checkers know not to take these.
 finetune: Any = zoo.finetune
@@ -132,3 +135,30 @@ def test_a_value_of_another_type_is_refused_before_anything_runs(call: Any, said
 def test_numbers_of_numpy_are_numbers() -> None:
     with pytest.raises(DataError, match=r"There is no image 'a\.jpg'"):
         zoo.similar("timm/test_resnet", "a.jpg", "b", top=np.int64(3))  # type: ignore[arg-type]
+
+
+def test_truth_values_and_sizes_of_numpy_are_what_they_are_of_python() -> None:
+    seen: dict[str, Any] = {}
+
+    @checked_arguments()
+    def public(*, tune: bool = True, seed: int = 0, timeout: float = 1) -> None:
+        seen.update(tune=tune, seed=seed, timeout=timeout)
+
+    public(tune=np.array([1, 2]).max() > 5, seed=np.int64(3), timeout=np.float32(0.5))  # type: ignore[arg-type]
+    assert json.dumps(seen) == '{"tune": false, "seed": 3, "timeout": 0.5}'
+    with pytest.raises(OptionError, match=re.escape("seed must be a whole number, got array([3])")):
+        public(seed=np.array([3]))  # type: ignore[arg-type]
+    with pytest.raises(OptionError, match=re.escape("seed must be a whole number, got ")):
+        public(seed=np.bool_(True))  # type: ignore[arg-type]
+    size, folds = np.arange(96, 98), np.int64(3)
+    for given in (size[0], (size[0], np.uint16(96)), "96", [96, 96]):
+        assert make_request(backbone="a", input_size=given).input_size == (96, 96)
+    assert type(make_request(backbone="a", folds=folds).folds) is int
+
+
+@pytest.mark.parametrize(
+    "size", [7, True, (96, True), (96,), (96, 96, 96), 96.0, "9x", np.float32(96), (), ["96", "96"]]
+)
+def test_what_is_no_size_is_refused(size: Any) -> None:
+    with pytest.raises(OptionError, match=r"--input-size .* is not a size: write 384"):
+        make_request(backbone="a", input_size=size)

@@ -186,6 +186,7 @@ def test_what_images_can_show_is_where_the_test_turns() -> None:
         ({}, {"batch_size": 4, "set": ["last.lr=1e-5"]}, ["batch_size", "last.lr"]),
         ({}, {"backbone": "timm/test_vit"}, ["backbone"]),
         ({}, {"input_size": (96, 96)}, ["input_size"]),
+        ({}, {"decode": "fast"}, ["decode"]),
         ({}, {"precision": "bfloat16"}, ["precision"]),
         ({}, {"recipe": "head_only"}, ["recipe"]),
         ({"epochs": 3}, {"epochs": 3, "recipe": "head_only"}, ["recipe"]),

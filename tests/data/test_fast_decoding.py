@@ -139,6 +139,19 @@ def test_a_run_records_it_and_everything_decodes_as_it_did(photographs: Path, fa
     assert not torch.equal(prepared, exact(image)), "or this test would compare nothing"
 
 
+def test_vectors_in_parts_are_those_of_embed(photographs: Path, fast_run: zoo.Result, tmp_path: Path) -> None:
+    table = pytest.importorskip("pyarrow.parquet")
+    whole = zoo.embed(fast_run.path, photographs, verbose=False)
+    made = zoo.embed_files(fast_run.path, photographs, out=tmp_path / "parts", verbose=False)
+    assert made.images == len(whole)
+    rows = [
+        row for part in sorted((tmp_path / "parts").glob("*.parquet")) for row in table.read_table(part).to_pylist()
+    ]
+    of_digest = {row["sha256"]: row["vector"] for row in rows}
+    for digest, vector in zip(whole.sha256, whole.vectors, strict=True):
+        assert of_digest[digest] == vector.tolist()
+
+
 def test_the_proof_says_that_upstream_does_not(fast_run: zoo.Result) -> None:
     proof = json.loads((fast_run.path / "proof.json").read_text("utf-8"))
     (check,) = [each for each in proof["checks"] if each["name"] == "preprocessing"]

@@ -12,16 +12,19 @@ from typing import Any
 import pytest
 import torch
 import zoo
+import zoo.cli.options  # here, before the tests set a default of --no-tune
 from safetensors.torch import load_file
 from tests.conftest import Zoo
 from torch.utils.flop_counter import FlopCounterMode
 from zoo.events import Event, Note
+from zoo.model.devices import LIMITS, machine_facts
 from zoo.planning import precision as speed
 from zoo.planning.network_kind import NetworkWork, Sort, network_work
-from zoo.planning.pass_times import decide
+from zoo.planning.pass_times import Measured, decide
 from zoo.planning.precision_table import TABLE, Known, NetworkRow, lookup, processor_kind, read_table
 from zoo.planning.resolved_model import resolve_model
 from zoo.registry.registry import default_registry
+from zoo.reporting.command import command_of
 from zoo.specs.plan import Compute
 
 FLOAT, LAYOUT, HALF = Compute(), Compute("float32", "channels_last"), Compute("bfloat16", "channels_last")
@@ -217,6 +220,38 @@ def test_a_plan_says_whence_its_choice_came(
     assert (plan["precision"], plan["memory_format"], plan["speeds"]) == ("float32", "channels_last", {})
     plan = json.loads(zoo_inside(*words, "--precision", "bfloat16", "--no-tune", "--json").stdout)
     assert plan["compute_origin"]["by"] == "asked" and plan["memory_format"] == "contiguous"
+
+
+def test_what_was_found_under_a_limit_of_the_kernels_is_for_that_limit(
+    unknown: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, zoo_inside: Zoo
+) -> None:
+    monkeypatch.setenv("ZOO_CACHE_DIR", str(tmp_path))
+    rates = {"float32": 1.0, "float32, channels_last": 1.0, "bfloat16, channels_last": 9.0}
+    found = [Measured(LAYOUT, True, 7, rates), Measured(HALF, True, 7, rates)]
+    monkeypatch.setattr("zoo.planning.precision.measure", lambda *arguments, **named: found.pop())
+    for variable in LIMITS:
+        monkeypatch.delenv(variable, raising=False)
+    before = machine_facts("cpu")
+    assert choose("timm/test_resnet").compute == HALF
+    monkeypatch.setenv("ATEN_CPU_CAPABILITY", "avx2")
+    assert choose("timm/test_resnet").compute == LAYOUT
+    # Names of what was kept without a limit stay.
+    assert machine_facts("cpu") == [*before, "ATEN_CPU_CAPABILITY=avx2"] and len(before) == 5
+    assert f"torch {torch.__version__}, ATEN_CPU_CAPABILITY=avx2, " in zoo_inside("cache", "show").stdout
+
+
+@pytest.mark.parametrize("asked", ["auto", "bfloat16"])
+def test_the_command_that_repeats_a_run_has_its_layout(
+    asked: str, few: Path, monkeypatch: pytest.MonkeyPatch, zoo_inside: Zoo
+) -> None:
+    """Alone, 16 bits would stand in the simpler layout, which is nearly as fast."""
+    monkeypatch.setattr("zoo.planning.precision.processor_kind", lambda: "AMD avx512_bf16")
+    words = ("plan", "--backbone=timm/test_efficientnet", "--weights", "random", "--data", few)
+    plan = zoo.Plan.model_validate_json(zoo_inside(*words, "--precision", asked, "--json").stdout)
+    _, _, backbone, name, *rest = command_of(plan, default_registry())
+    again = json.loads(zoo_inside("plan", f"{backbone}={name}", *rest, "--json").stdout)
+    assert (plan.precision, again["memory_format"]) == ("bfloat16", plan.memory_format)
+    assert plan.memory_format == ("channels_last" if asked == "auto" else "contiguous")
 
 
 @pytest.mark.parametrize("name", ["timm/test_resnet", "timm/test_vit"])

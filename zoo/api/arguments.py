@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
+import operator
 import warnings
 from collections.abc import Callable, Mapping
 from numbers import Real
@@ -45,6 +47,8 @@ def checked_arguments(
     def decorate(function: Callable[_P, _R]) -> Callable[_P, _R]:
         parameters = inspect.signature(function).parameters
         known = list(parameters)
+        # What comes after these belongs to `*runs`, or is one too many.
+        places = [name for name in known if parameters[name].kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
         called = function.__name__
 
         @functools.wraps(function)
@@ -60,9 +64,10 @@ def checked_arguments(
             for name in given:
                 if name not in known:
                     raise TypeError(_unknown(called, name, known))
-            for name, value in [*zip(known, args, strict=False), *given.items()]:
-                _check_type(called, parameters[name], value)
-            return function(*args, **given)
+            plain: Any = [_checked(called, parameters[name], value) for name, value in zip(places, args, strict=False)]
+            plain += args[len(places) :]
+            named: Any = {name: _checked(called, parameters[name], value) for name, value in given.items()}
+            return function(*plain, **named)
 
         return call
 
@@ -95,14 +100,35 @@ def _unknown(called: str, name: str, known: list[str]) -> str:
     return f"zoo.{called}() got an unexpected keyword argument {name!r}. {hint}"
 
 
-def _check_type(called: str, parameter: inspect.Parameter, value: object) -> None:
+def _checked(called: str, parameter: inspect.Parameter, value: object) -> object:
+    """The value as Python's own: what is recorded is JSON, which knows no number of numpy. Raises OptionError."""
     annotation = str(parameter.annotation)
     kind = annotation.removesuffix(" | None")
     # Several runs in a row are checked by their function, which also takes them as one list, `verbose` by what shows.
     elsewhere = parameter.kind is parameter.VAR_POSITIONAL or parameter.name == "verbose"
     if kind not in _TYPES or elsewhere or (value is None and kind != annotation):
-        return
+        return value
     types, words = _TYPES[kind]
+    truth = isinstance(value, bool) or _is_numpy_bool(value)
     # True is a whole number to Python, and 0 a truth value to people; neither is what was meant.
-    if not isinstance(value, types) or (isinstance(value, bool) and kind != "bool"):
-        raise OptionError(f"zoo.{called}(): {parameter.name} must be {words}, got {value!r}.")
+    if truth if kind == "bool" else isinstance(value, types) and not truth:
+        with contextlib.suppress(TypeError):  # an array of several numbers
+            return _PLAIN.get(kind, _as_it_is)(value)
+    raise OptionError(f"zoo.{called}(): {parameter.name} must be {words}, got {value!r}.")
+
+
+def _number(value: Any) -> int | float:
+    return value if isinstance(value, int | float) else float(value)
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+_PLAIN: dict[str, Callable[[Any], Any]] = {"int": operator.index, "float": _number, "bool": bool}
+
+
+def _is_numpy_bool(value: object) -> bool:
+    """Whether it is a truth value of numpy, as comparing arrays gives; told without importing numpy."""
+    kind = type(value)
+    return kind.__module__ == "numpy" and kind.__name__ in ("bool", "bool_")

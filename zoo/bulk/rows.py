@@ -185,7 +185,8 @@ class Vectors:
         preprocessing = self._embedder.model.preprocessing
         pixels = torch.empty(preprocessing.input_size)
         try:
-            finish_views(resize(picture_of(each.content, "image"), preprocessing), preprocessing, None, into=[pixels])
+            picture = picture_of(each.content, "image", preprocessing=preprocessing)
+            finish_views(resize(picture, preprocessing), preprocessing, None, into=[pixels])
         except DataError as error:
             return None, _without(str(error), "image")
         return pixels, ""

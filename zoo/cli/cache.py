@@ -83,8 +83,10 @@ def _print_measured(measured: Sequence[Mapping[str, Any]], screen: Console, verb
         screen.print(f"  {about['of']}, {about['work']}: {_taken(about)}")
         for name, speed in about["images_per_second"].items():
             screen.print(f"      {name:<24}  {speed:,.1f}")
-        device, processor, torch, threads, _ = (*about["machine"], *[""] * 5)[:5]
+        facts: list[str] = about["machine"]
+        device, processor, torch, threads, _, *limits = (*facts, *[""] * 5)
         processor = processor.partition("\n")[0]  # below it are all that it can do
+        torch = ", ".join([torch, *filter(None, limits)])
         when = f", {about['measured'][:10]}" if about["measured"] else ""
         core = "; speeds are those of one core" if about["method"] and device == "cpu" else ""
         screen.print(f"      on {device} ({processor}, torch {torch}, {_threads(threads)}{core}){when}")

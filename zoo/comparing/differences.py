@@ -29,7 +29,7 @@ class Differences:
 
     choices: tuple[str, ...]
     """What someone chose: `backbone`, `weights`, `head`, `head option NAME`, `recipe`, `keep`, `epochs`,
-    `batch_size`, `STAGE.KNOB`, `input_size`, `precision`, `data`."""
+    `batch_size`, `STAGE.KNOB`, `input_size`, `decode`, `precision`, `data`."""
     seed: bool
     follows: tuple[str, ...]
     """Consequences of a choice or of the seed, such as the number of steps."""
@@ -48,6 +48,8 @@ def differences_between(first: Plan, second: Plan, registry: Registry, *, same_f
         *_recipe(first, second, registry),
         *_input_size(first, second, registry),
     ]
+    if _decode(first) != _decode(second):
+        choices.append("decode")
     if _precision(first) != _precision(second):
         choices.append("precision")
     folds = [plan.folds.count if plan.folds else None for plan in (first, second)]
@@ -91,6 +93,7 @@ def _values(plan: Plan) -> dict[str, str]:
         "recipe": f"{_short(plan.recipe)} ({', '.join(stages)})",
         **{key: getattr(plan, key) for key in SET_AS_A_WHOLE},
         "input_size": f"{height} x {width}",
+        "decode": _decode(plan),
         "precision": _precision(plan),
         "data": f"{plan.data.source} ({plan.data.digest[:12]})",
         "split": plan.data.digest[:12],
@@ -201,6 +204,11 @@ def _input_size(first: Plan, second: Plan, registry: Registry) -> Iterator[str]:
         yield "input_size"
 
 
+def _decode(plan: Plan) -> str:
+    """How files are decoded; a plan that does not say decodes every pixel."""
+    return str(plan.preprocessing.get("decode", "exact"))
+
+
 def _precision(plan: Plan) -> str:
     """The precision that was asked for. `auto` takes the faster one of both."""
     if plan.compute_origin is not None:
@@ -213,7 +221,8 @@ def _consequences(first: Plan, second: Plan, choices: Sequence[str]) -> Iterator
     def differ(name: str) -> bool:
         return value_of(first, name) != value_of(second, name)
 
-    if "input_size" not in choices and first.preprocessing != second.preprocessing:
+    beside = [{key: value for key, value in plan.preprocessing.items() if key != "decode"} for plan in (first, second)]
+    if "input_size" not in choices and beside[0] != beside[1]:
         yield "preprocessing"
     if "precision" not in choices and differ("computed precision"):
         yield "computed precision"

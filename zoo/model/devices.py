@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from pathlib import Path
 
 import torch
 
 from zoo.errors import DeviceError, OptionError, nearest
+
+LIMITS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY")
+"""Variables that let torch use less than the processor has."""
 
 
 def choose_device(asked: str) -> str:
@@ -52,9 +56,13 @@ def available_devices() -> list[str]:
 
 
 def machine_facts(device: str) -> list[str]:
-    """List what speed and the last bits depend on beside the model: device, processor, torch, threads, system."""
+    """List what speed and the last bits depend on beside the model: device, processor, torch, threads, system.
+
+    Where variables let torch use less than the processor has, they follow: other kernels add in another order.
+    """
     processor = torch.cuda.get_device_name(device) if device.startswith("cuda") else _describe_processor()
-    return [device, processor, torch.__version__, str(torch.get_num_threads()), platform.system()]
+    facts = [device, processor, torch.__version__, str(torch.get_num_threads()), platform.system()]
+    return [*facts, *(f"{name}={value}" for name in LIMITS if (value := os.environ.get(name)))]
 
 
 def processor_fields() -> dict[str, str]:

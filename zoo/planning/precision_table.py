@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 import torch
 
-from zoo.model.devices import processor_fields
+from zoo.model.devices import LIMITS, processor_fields
 from zoo.planning.network_kind import NetworkWork
 from zoo.planning.pass_times import WORTH_IT
 from zoo.specs.plan import Compute
@@ -31,8 +31,6 @@ _NEAR, _ENOUGH = 2.0, 3
 _X86 = ("amx_bf16", "avx512_bf16", "avx512f", "avx2")
 _ARM = ("bf16", "asimd")
 _VENDORS = {"AuthenticAMD": "AMD", "GenuineIntel": "Intel"}
-_LIMITS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY")
-"""Variables that let torch use less than the processor has."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -118,7 +116,7 @@ def processor_kind() -> str:
     Empty where that is not known, or where a variable or a switch of torch keeps kernels from using it.
     """
     kernels = torch.backends.mkldnn
-    if any(map(os.environ.get, _LIMITS)) or not (kernels.is_available() and kernels.enabled):  # type: ignore[no-untyped-call]
+    if any(map(os.environ.get, LIMITS)) or not (kernels.is_available() and kernels.enabled):  # type: ignore[no-untyped-call]
         return ""
     fields = processor_fields()
     flags = set(f"{fields.get('flags', '')} {fields.get('Features', '')}".split())

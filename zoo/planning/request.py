@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, SupportsIndex, get_args
 
 from zoo.errors import OptionError, meant
 from zoo.specs.preprocessing import Decode
@@ -108,6 +108,8 @@ def make_request(**arguments: Any) -> Request:
             f"--examine must be at least {_FEWEST}, got {examine}: fewer images tell nothing.\n"
             f"Next: leave --examine out, for {EXAMINED:,}; a number above that of all images opens all."
         )
+    if isinstance(folds := arguments.get("folds"), SupportsIndex) and not isinstance(folds, bool):
+        arguments["folds"] = operator.index(folds)
     _refuse_folds(arguments.get("folds"), every_stage=arguments.get("every_stage", False))
     return Request(**arguments)
 
@@ -155,10 +157,13 @@ def parse_duration(option: str, text: str | float, *, unit: str = "s", example: 
 
 
 def check_input_size(size: object) -> tuple[int, int]:
-    """(height, width) in pixels, or one number for a square -> the same as a tuple. Raises OptionError."""
-    sides = [size, size] if isinstance(size, int) else list(size) if isinstance(size, (tuple, list)) else []
-    if len(sides) != 2 or not all(isinstance(side, int) and side in _INPUTS for side in sides):
-        raise _no_size("x".join(map(str, sides)) or str(size))
+    """(height, width) in pixels, one number for a square, or either as a text -> a tuple. Raises OptionError."""
+    if isinstance(size, str):
+        return parse_input_size(size)
+    given = list(size) if isinstance(size, (tuple, list)) else [size, size]
+    sides = [operator.index(side) for side in given if isinstance(side, SupportsIndex) and not isinstance(side, bool)]
+    if len(sides) != 2 or len(given) != 2 or not all(side in _INPUTS for side in sides):
+        raise _no_size("x".join(map(str, given)) if isinstance(size, (tuple, list)) else str(size))
     return sides[0], sides[1]
 
 

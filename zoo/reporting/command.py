@@ -38,9 +38,15 @@ def command_of(plan: Plan, registry: Registry) -> list[str]:
         words += ["--decode", plan.preprocessing["decode"]]
     if plan.folds is not None:
         words += ["--folds", str(plan.folds.count), *(["--every-stage"] if plan.folds.every_stage else [])]
-    words += ["--seed", str(plan.seed), "--device", plan.device, "--precision", plan.precision]
+    words += ["--seed", str(plan.seed), "--device", plan.device, "--precision", _precision(plan)]
     words += [] if _tuned(plan) else ["--no-tune"]
     return [*words, "--workers", str(plan.workers)]
+
+
+def _precision(plan: Plan) -> str:
+    """The precision to ask for. Where `auto` chose, among layouts too, the one it chose has a layout of its own."""
+    origin = plan.compute_origin
+    return origin.asked if origin is not None and origin.by in ("table", "measured") else plan.precision
 
 
 def _tuned(plan: Plan) -> bool:
