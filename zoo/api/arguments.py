@@ -110,8 +110,8 @@ def _checked(called: str, parameter: inspect.Parameter, value: object) -> object
         return value
     types, words = _TYPES[kind]
     truth = isinstance(value, bool) or _is_numpy_bool(value)
-    # True is a whole number to Python, and 0 a truth value to people; neither is what was meant.
-    if truth if kind == "bool" else isinstance(value, types) and not truth:
+    # True is a whole number to Python, and nobody means it as one. 0 and 1 are often written for False and True.
+    if truth or value in (0, 1) if kind == "bool" else isinstance(value, types) and not truth:
         with contextlib.suppress(TypeError):  # an array of several numbers
             return _PLAIN.get(kind, _as_it_is)(value)
     raise OptionError(f"zoo.{called}(): {parameter.name} must be {words}, got {value!r}.")
