@@ -159,16 +159,15 @@ def execute(
     report = prepared.report
     group, of_part = current(), plan.data.examined is not None
     if not group.is_main:
-        if of_part:
-            plan = group.from_main(_completed_by_the_first)
+        plan = group.send(plan, 0) if of_part else plan
         return _take_part(prepared.context(plan), prepared.folds, folder.path)
     with RunLock(folder.checkpoint.folder, run=folder.path), _resume_hint(folder, plan, report):
         # Again, now that the lock is held: the process that held it may have finished the run.
         refuse_finished(folder.path)
         found: tuple[Note, ...] = ()
         if of_part:
-            prepared, completed, found = complete_plan(prepared, plan, folder, resumed=resumed)
-            plan = group.from_main(lambda: completed)
+            prepared, plan, found = complete_plan(prepared, plan, folder, resumed=resumed)
+            group.send(plan, 0)
         report(RunStarted(run=folder.path, plan=plan, resumed=resumed))
         for note in found:
             report(note)
@@ -207,10 +206,6 @@ def _take_part(context: RunContext, folds: Folds | None, path: Path) -> Result:
         current().meet()
         raise failed
     return result
-
-
-def _completed_by_the_first() -> Plan:
-    raise AssertionError("the first process completes the plan, and tells the others")
 
 
 def _of_the_first() -> tuple[Result, CheckFailed | None]:

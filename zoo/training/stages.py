@@ -83,8 +83,7 @@ class StageRunner:
         self._frozen = frozen or FrozenOutputs(context)
         self._out_of_fold = out_of_fold
         self._group = current()
-        planned, count = self._plan.processes, self._group.count
-        self.processes = [count] if count == planned else [planned, count]
+        self.processes = list(dict.fromkeys([self._plan.processes, self._group.count]))
         """How many processes carried the run out, and each number that it went on with."""
         pulled = any(stage.settings.l2_sp for stage in self._plan.stages)
         # Before a checkpoint is loaded: anchors are the weights that the run started with.
