@@ -96,6 +96,9 @@ class _Waits(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if func.overloadpacket is _aten._fused_sgd_:  # torch has no shapes for it: it changes its first tensors
             assert {each.device for tensors in args[:3] for each in tensors} == {GPU}
             return None
+        if func.overloadpacket in (_aten.cat, _aten.stack) and len({each.device for each in args[0]}) > 1:
+            # Of scalars the pretence alone would allow it.
+            raise RuntimeError("Expected all tensors to be on the same device, and these are put together")
         output = func(*args, **kwargs)
         if isinstance(output, Tensor) and output.device.type == "cpu":  # copied to main memory
             self._note(args)

@@ -39,11 +39,11 @@ def finetune(**arguments: Any) -> Any:
     gradients: dict[str, torch.Tensor] = {}
     original = StageWatch.gradients_ready
 
-    def keep(self: StageWatch, loss: float) -> None:
+    def keep(self: StageWatch, losses: Any) -> float:
         if not gradients:
             model = self._model
             gradients.update({n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None})
-        original(self, loss)
+        return original(self, losses)
 
     StageWatch.gradients_ready = keep  # type: ignore[method-assign]
     try:
@@ -71,9 +71,9 @@ def features(data: Path, out: Path) -> dict[str, Any]:
     kept: list[str] = []
     decode, keep = zoo.data.store.decode_closely, FeatureCache.keep
 
-    def counted(content: bytes, *, name: str) -> Any:
+    def counted(content: bytes, *, name: str, **others: Any) -> Any:
         decoded.append(name)
-        return decode(content, name=name)
+        return decode(content, name=name, **others)
 
     def noted(self: FeatureCache, key: Any, images: str, block: Any) -> bool:
         kept.extend([images] * len(block))
@@ -165,6 +165,14 @@ def resumed(data: Path, out: Path) -> dict[str, Any]:
     import zoo
 
     zoo.resume(out / "again", report=False)
+    return {}
+
+
+def of_part(data: Path, out: Path) -> dict[str, Any]:
+    """A run that one process began and that was stopped when a part of the images had been opened, resumed by all."""
+    import zoo
+
+    zoo.resume(out / "of-part", report=False)
     return {}
 
 

@@ -16,6 +16,7 @@ import zoo
 from safetensors import safe_open
 from tests.conftest import Zoo
 from torch import Tensor
+from zoo.distributed.group import ProcessGroup
 from zoo.errors import CheckFailed, OptionError
 from zoo.events import Event, Note, Progress
 from zoo.frozen.cache_key import state_digest
@@ -288,7 +289,7 @@ def test_cold_warm_half_filled_and_damaged_caches_give_the_same_bytes(
 
 @pytest.mark.long
 def test_rows_of_another_backbone_under_a_right_digest_are_found_out(
-    shapes: Path, tmp_path: Path, recipe: str, cold: Path
+    shapes: Path, tmp_path: Path, recipe: str, cold: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = zoo.finetune(**TINY, recipe=recipe, data=shapes, out=tmp_path / "first")
     cache = FeatureCache()
@@ -298,11 +299,21 @@ def test_rows_of_another_backbone_under_a_right_digest_are_found_out(
             rows = file.get_tensor("rows")
         cache.keep(CacheKey(entry.facts), path.stem, Block(rows + 1, tuple(range(rows.ndim))))
     events: list[Event] = []
+    called: list[str] = []
+    for owner, name in ((FeatureCache, "drop"), (ProcessGroup, "meet"), (FeatureCache, "keep")):
+
+        def noted(*arguments: Any, original: Any = getattr(owner, name), name: str = name) -> Any:
+            called.append(name)
+            return original(*arguments)
+
+        monkeypatch.setattr(owner, name, noted)
     again = zoo.finetune(**TINY, recipe=recipe, data=shapes, out=tmp_path / "again", on_event=events.append)
     assert weights_of(again) == weights_of(first)
     assert any(
         isinstance(event, Note) and "differ from what this machine computes now" in event.text for event in events
     )
+    # No process keeps new rows while another one may still drop the old ones.
+    assert called[:3] == ["drop", "meet", "keep"]
 
 
 def test_another_head_begins_with_what_the_first_left(few: Path, tmp_path: Path, cold: Path) -> None:

@@ -12,6 +12,7 @@ import torch
 import zoo
 from tests.pretended_gpu import GPU, PretendedGpu, move
 from torch import Tensor, nn
+from zoo.distributed.group import ProcessGroup
 from zoo.evaluation import inference
 from zoo.evaluation.out_of_memory import MicroBatches
 from zoo.frozen.inputs import CachedInputs, Inputs
@@ -23,6 +24,7 @@ from zoo.specs.plan import Plan, StagePlan
 from zoo.storage.table import table_of
 from zoo.training.objective import anchors_of, objective_for
 from zoo.training.prepare import with_adapters
+from zoo.training.shares import Shares
 from zoo.training.trainer import StageSetup, StageTrainer
 from zoo.training.watch import FIRST_STEPS, StageWatch
 
@@ -71,8 +73,7 @@ class Images:
         begin: int = 0,
         positions: Sequence[Sequence[int]] | None = None,
     ) -> Iterator[Tensor]:
-        assert positions is None
-        return (torch.rand(len(indices), *self.size) for indices in order[begin:])
+        return (torch.rand(len(indices), *self.size) for indices in (positions or order)[begin:])
 
     def features(self, model: ZooModel, batch: Tensor) -> Tensor:
         return model.features(batch)
@@ -179,6 +180,21 @@ def test_every_mechanism_of_a_stage_works_there(
         if stage.adapters:
             adapters.merge(model)
         assert {parameter.device for parameter in model.parameters()} == {GPU}
+
+
+class _OneOfTwo(ProcessGroup):
+    """A process whose other one has nothing to add."""
+
+    count = 2
+
+
+def test_a_batch_that_processes_share_is_added_up_there(few: Path, gpu: PretendedGpu) -> None:
+    plan, model = planned(few, "all.batch_norm=frozen")
+    with gpu:
+        move(model)
+        training = trainer(plan, plan.stages[0], model)
+        training._work.shares = Shares(2, _OneOfTwo())
+        assert training.run(stop_after=2) is None
 
 
 def test_micro_batches_do_not_wait_for_each_other(few: Path, gpu: PretendedGpu) -> None:

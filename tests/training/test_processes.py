@@ -15,6 +15,8 @@ import zoo
 from safetensors.torch import load_file
 from tests import ranks
 from tests.conftest import Zoo
+from zoo.events import Event, Progress
+from zoo.training.stored_plan import read_plan
 
 pytestmark = pytest.mark.long
 ROOT = Path(__file__).parents[2]
@@ -173,3 +175,23 @@ def test_a_killed_process_ends_the_job_by_name_and_the_run_goes_on(
     assert check["verdict"] == "warning" and check["evidence"]["processes"] == [2, 1]
     before, now = (load_file(together / run / "model" / "model.safetensors") for run in ("shared", "killed"))
     assert all(torch.allclose(before[key], now[key], atol=1e-5) for key in before)
+
+
+def test_a_run_that_one_process_planned_on_a_part_of_the_images_goes_on_with_two(many: Path, tmp_path: Path) -> None:
+    def stop(event: Event) -> None:
+        if isinstance(event, Progress) and event.task == "decode" and event.done == 60:
+            raise KeyboardInterrupt
+
+    (data := tmp_path / "data").symlink_to(many)
+    arguments: dict[str, Any] = {**ranks.SHARED, "epochs": 1, "data": data, "examine": 20}
+    with pytest.raises(KeyboardInterrupt):
+        zoo.finetune(**arguments, out=tmp_path / "of-part", on_event=stop)
+    shutil.copytree(tmp_path / "of-part", tmp_path / "alone")
+    assert read_plan(tmp_path / "of-part").data.examined is not None
+    carry_out("of_part", many, tmp_path)
+    zoo.resume(tmp_path / "alone", report=False)
+    plans = [read_plan(tmp_path / each) for each in ("of-part", "alone")]
+    assert plans[0] == plans[1] and plans[0].data.examined is None
+    assert ranks.digest(tmp_path / "of-part") == ranks.digest(tmp_path / "alone")
+    check = checks_of(tmp_path / "of-part")["processes"]
+    assert check["verdict"] == "warning" and check["evidence"] == {"processes": [1, 2]}

@@ -134,6 +134,7 @@ class FrozenOutputs:
             )
             if first and self._group.from_main(lambda filling=filling: filling.is_stale(first)):  # type: ignore[misc]
                 self._cache.drop(subject)
+                self._group.meet()  # a slower process would drop what another one has computed by then
                 context.report(
                     Note(
                         text="The cached features differ from what this machine computes now: they are computed again.",

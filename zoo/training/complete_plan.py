@@ -47,7 +47,8 @@ def complete_plan(
 
 
 def _with_what_is_not_made_again(completed: Plan, plan: Plan) -> Plan:
-    """A stored plan, made again, lacks what chose its backbone, and words on what options asked for."""
+    """A stored plan, made again, lacks what chose its backbone, words on what options asked for, and the shares that
+    its batches are cut into, whatever the number of processes is now."""
     before = {stage.settings.name: stage for stage in plan.stages}
 
     def in_words(stage: StagePlan) -> StagePlan:
@@ -58,7 +59,8 @@ def _with_what_is_not_made_again(completed: Plan, plan: Plan) -> Plan:
 
     data = completed.data.model_copy(update={"notes": plan.data.notes})
     stages = tuple(map(in_words, completed.stages))
-    return completed.model_copy(update={"data": data, "stages": stages, "shortlist": plan.shortlist})
+    kept = {"shortlist": plan.shortlist, "processes": plan.processes}
+    return completed.model_copy(update={"data": data, "stages": stages, **kept})
 
 
 def _notes(plan: Plan, completed: Plan) -> Iterator[Note]:

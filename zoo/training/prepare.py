@@ -114,7 +114,8 @@ def prepare(
         offline: For a stored plan, which does not say: do not use the network.
         dataset: For a request: images that were found already, in place of those that it names.
         opens_all: Whether every image is opened. Without it no more are than the request says, or the stored plan says
-            that were; in folds all are, which depend on what images look like.
+            that were; in folds all are, which depend on what images look like. Several processes open all: for a
+            stored plan of a part, when it has been accepted.
         accept: For a stored plan: called with the plan that this machine makes of it, before a model is built, so that
             a refusal names the difference that another architecture or file would only fail on.
 
@@ -130,8 +131,9 @@ def prepare(
     refuse_device(resolved.device, group)
     # Before the images are opened: without a network the error comes in seconds.
     weights, fallback = group.first_here(lambda: _weights(resolved, load, report))
-    # Several processes share the opening of all images.
-    opens_all = opens_all or group.several or resolved.request.folds is not None
+    # Several processes share the opening of all images, and need the part alone that a stored plan was made of.
+    of_part = stored is not None and stored.data.examined is not None
+    opens_all = opens_all or (group.several and not of_part) or resolved.request.folds is not None
     most = None if opens_all else _most(resolved, stored)
     shown = load == "nothing" and not trains
     share = min(1.0, most / sum(map(len, resolved.dataset.splits.values()))) if most else 1.0
@@ -171,6 +173,11 @@ def prepare(
         plan = None if checks_cuts else plan_with(examined, weights)
         if stored is not None and plan is not None:
             accept(plan)
+        if group.several and examined.part is not None:
+            # The model is built, and the processes compared, with what all of them then know.
+            with clock.measure("data"):
+                examined = examine(resolved.dataset, store, report)
+            plan = plan_with(examined, weights)
         model = None if load == "nothing" else build_model_of_run(resolved, examined, measured.compute, weights)
         weights = replace(weights, state=None)  # a second copy of the model's parameters
         if plan is None:

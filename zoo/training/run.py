@@ -157,14 +157,17 @@ def execute(
         resumed: Whether a stopped run is resumed. One that is not leaves no folder if its data are refused.
     """
     report = prepared.report
-    if not current().is_main:
+    group, of_part = current(), plan.data.examined is not None
+    if not group.is_main:
+        plan = group.send(plan, 0) if of_part else plan
         return _take_part(prepared.context(plan), prepared.folds, folder.path)
     with RunLock(folder.checkpoint.folder, run=folder.path), _resume_hint(folder, plan, report):
         # Again, now that the lock is held: the process that held it may have finished the run.
         refuse_finished(folder.path)
         found: tuple[Note, ...] = ()
-        if plan.data.examined is not None:
+        if of_part:
             prepared, plan, found = complete_plan(prepared, plan, folder, resumed=resumed)
+            group.send(plan, 0)
         report(RunStarted(run=folder.path, plan=plan, resumed=resumed))
         for note in found:
             report(note)

@@ -128,13 +128,13 @@ class Shares:
         known = [float(parameter.grad is not None) for parameter in trained]
         facts = torch.tensor([loss, *known], dtype=torch.float64, device=trained[0].device)
         group.add_up([facts])
-        total, *holders = facts.tolist()
+        holders = facts.tolist()[1:]
         held = [parameter for parameter, count in zip(trained, holders, strict=True) if count]
         for parameter in held:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
         group.add_up([parameter.grad for parameter in held if parameter.grad is not None])
-        return [torch.tensor(total, dtype=torch.float64)]
+        return [facts[0]]  # on the device of the gradients, with which it is read
 
     def _places(self, count: int, share: int) -> range:
         return range(count * share // self.count, count * (share + 1) // self.count)

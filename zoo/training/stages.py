@@ -83,7 +83,7 @@ class StageRunner:
         self._frozen = frozen or FrozenOutputs(context)
         self._out_of_fold = out_of_fold
         self._group = current()
-        self.processes = [self._group.count]
+        self.processes = list(dict.fromkeys([self._plan.processes, self._group.count]))
         """How many processes carried the run out, and each number that it went on with."""
         pulled = any(stage.settings.l2_sp for stage in self._plan.stages)
         # Before a checkpoint is loaded: anchors are the weights that the run started with.
@@ -376,8 +376,8 @@ class StageRunner:
         self._context.clock.add(facts["seconds"])
         if folder is not None:
             folder.shorten_history(facts["history"])
-        before = list(facts.get("processes", [1]))
-        self.processes = before if before[-1:] == self.processes else [*before, *self.processes]
+        before, now = list(facts.get("processes", [1])), [self._group.count]
+        self.processes = before if before[-1:] == now else [*before, *now]
         self.chosen.load_state_dict(facts, saved.parts)
         load_partial_state_dict(self._model, sub_state_dict("model.", state))
         if facts["stage"] is not None:
