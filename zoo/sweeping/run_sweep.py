@@ -25,6 +25,7 @@ from zoo.sweeping.division import (
     DATA,
     Division,
     divide,
+    known_before,
     location,
     read_tables,
     refuse_changed,
@@ -89,6 +90,11 @@ def start(settings: SweepSettings, registry: Registry, report: Report, how: HowT
         write_tables(division, folder.path)
         datasets = read_tables(folder.path, division.classes, registry, report)
         content["data_digest"] = write_contents(folder.path, datasets, report)
+        if copies := known_before(folder.path, *datasets):
+            division = content["division"]
+            content["division"] = {**division, "judged_by": f"{division['judged_by']} ({copies})"}
+            text = f"The winner is judged on images that it has seen: {copies}.\nNext: zoo data check lists them."
+            report(Note(text=text, loud=True))
         folder.write_settings(content)
         report(Note(text=f"Sweep folder: {folder.path}\nIf it is stopped: {_resuming(folder)}"))
         return _carry_out(folder, settings, content, datasets[0], registry, report, make_workers)
