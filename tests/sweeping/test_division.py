@@ -134,6 +134,9 @@ def test_tables_hold_the_division_and_images_in_an_archive_are_copied(photos: Pa
         contents.append([(file.content(), file.label) for file in files])
         assert all(file.reader is None for file in files)
         assert (folder / "images").exists() == (data is archive)
+        digest = write_contents(folder, (of_trials, judged), silent)
+        moved = folder.rename(tmp_path / f"moved{number}")
+        refuse_changed(moved, read_tables(moved, found.classes, default_registry(), silent), digest, silent)
     assert contents[0] == contents[1]
 
 

@@ -204,7 +204,7 @@ class _Copies:
         with clear_write_errors(copy):
             copy.parent.mkdir(exist_ok=True)
             copy.write_bytes(file.content())
-        return str(copy.absolute())
+        return copy.relative_to(self._folder.parent).as_posix()  # the sweep's folder may be moved
 
 
 def read_tables(folder: Path, classes: Sequence[str], registry: Registry, report: Report) -> tuple[Dataset, Dataset]:
