@@ -281,12 +281,27 @@ def test_a_sweep_that_is_stopped_before_its_images_are_read_leaves_no_folder(few
 
 
 def test_a_folder_that_exists_is_refused(few: Path, tmp_path: Path) -> None:
-    with pytest.raises(Refused, match="exists already"):
+    with pytest.raises(Refused, match=r"exists already.*\nNext: choose another name.* under sweeps/"):
         zoo.sweep(data=few, out=tmp_path, **ASKED)
+    (tmp_path / "settings.json").write_text("{}")
+    with pytest.raises(Refused, match=r"Next: zoo sweep --resume .* goes on with the sweep in it; or choose"):
+        zoo.sweep(data=few, out=tmp_path, **ASKED)
+    (tmp_path / "settings.json").unlink()
     with pytest.raises(RunError, match="Did you mean"):
         (tmp_path / "sweep7").mkdir()
         (tmp_path / "sweep7" / "settings.json").write_text("{}")
         zoo.sweep(resume=tmp_path / "sweep8")
+
+
+def test_a_run_that_was_under_way_does_not_go_on_where_its_folder_was_moved(started: Path, tmp_path: Path) -> None:
+    moved = Path(shutil.copytree(started / "sweep", tmp_path / "moved"))
+    plan = moved / "runs" / "00002" / "plan.json"
+    plan.parent.mkdir()
+    plan.write_text(json.dumps({"data": {"path": str(tmp_path / "before" / "data.csv")}}))
+    with pytest.raises(Refused, match=r"was in .*before when .*00002 was stopped.*\nNext: move the folder back"):
+        zoo.sweep(resume=moved)
+    shutil.rmtree(plan.parent)
+    assert len(zoo.sweep(resume=moved).trials) == 8
 
 
 def _save_weights(path: Path) -> None:

@@ -126,6 +126,7 @@ def go_on(
             f"The images of {path} are not divided: it was killed before, or is being started by another process.\n"
             "Next: wait for that process; or remove the folder, and start the sweep again."
         )
+    folder.refuse_moved()
     refuse_changed_files(path, settings, content["files"])
     _tell_other_versions(content["versions"], report)
     use_threads(content["threads"])
