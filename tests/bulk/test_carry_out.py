@@ -147,10 +147,28 @@ def test_a_folder_of_other_things_and_a_file_are_refused(artefact: Path, photos:
     assert not (tmp_path / "out").exists()
 
 
+def test_a_mistyped_path_leaves_nothing_behind(artefact: Path, photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="photoss does not exist"):
+        zoo.predict_files(artefact, f"{photos}/photoss", out=tmp_path / "out", verbose=False)
+    assert not (tmp_path / "out").exists()
+
+
+def test_files_are_read_under_the_names_that_are_listed(
+    artefact: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "s3:").mkdir()
+    for name in ("~nobody.jpg", "s3:/shop.jpg", "x~.jpg"):
+        shutil.copy(photos / "a" / "001.jpg", name)
+    made = zoo.predict_files(artefact, ".", out="out", verbose=False)
+    assert (made.images, made.unreadable) == (3, 0)
+    assert {row["file"] for row in rows_of(tmp_path / "out")} == {"~nobody.jpg", "s3:/shop.jpg", "x~.jpg"}
+
+
 def test_nothing_but_bad_files_is_refused_at_the_end(artefact: Path, tmp_path: Path) -> None:
     for number in range(3):
         (tmp_path / f"{number}.jpg").write_bytes(b"no picture")
-    with pytest.raises(DataError, match=r"None of 3 files can be read; the column `error`"):
+    with pytest.raises(DataError, match=r"None of 3 files can be read; the column `error`.*\n.*another --out"):
         zoo.predict_files(artefact, tmp_path / "*.jpg", out=tmp_path / "out", verbose=False)
     assert not (tmp_path / "out" / "_predictions.json").exists()
 

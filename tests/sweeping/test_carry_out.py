@@ -195,6 +195,14 @@ def _no_settings(sweep: Path, photos: Path) -> dict[str, Any]:
     return {}
 
 
+def _other_seeds_alone(sweep: Path, photos: Path) -> dict[str, Any]:
+    return {"seeds": 3}
+
+
+def _other_knob_alone(sweep: Path, photos: Path) -> dict[str, Any]:
+    return {"head": "linear", "recipe": "head_only"}
+
+
 def _newer(sweep: Path, photos: Path) -> dict[str, Any]:
     path = sweep / "settings.json"
     path.write_text(json.dumps({**json.loads(path.read_text("utf-8")), "format": 9}), "utf-8")
@@ -205,6 +213,8 @@ def _newer(sweep: Path, photos: Path) -> dict[str, Any]:
     ("broken_by", "kind", "said"),
     [
         (_other_settings, Refused, "another sweep:\n  seeds: 2 there, 3 now"),
+        (_other_seeds_alone, Refused, "another sweep:\n  seeds: 2 there, 3 now\nNext"),
+        (_other_knob_alone, Refused, r"another sweep:\n  head: \['linear', 'cosine'\] there, \['linear'\] now\nNext"),
         (_other_values, Refused, r"head.epochs: \['2', '3'\] there, \['2', '4'\] now"),
         (_changed_image, DataError, r"have changed .*red/0\.jpg"),
         (_lost_image, DataError, r"red/0\.jpg"),
@@ -260,13 +270,38 @@ def test_what_no_trial_could_do_is_refused_before_anything_runs(
     assert refused.value.exit_code == 2 and not (tmp_path / "sweep").exists()
 
 
+def test_a_sweep_that_is_stopped_before_its_images_are_read_leaves_no_folder(few: Path, tmp_path: Path) -> None:
+    def listen(event: Event) -> None:
+        if isinstance(event, Progress) and event.task == "read images":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        zoo.sweep(data=few, out=tmp_path / "sweep", on_event=listen, **ASKED)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_folder_that_exists_is_refused(few: Path, tmp_path: Path) -> None:
-    with pytest.raises(Refused, match="exists already"):
+    with pytest.raises(Refused, match=r"exists already.*\nNext: choose another name.* under sweeps/"):
         zoo.sweep(data=few, out=tmp_path, **ASKED)
+    (tmp_path / "settings.json").write_text("{}")
+    with pytest.raises(Refused, match=r"Next: zoo sweep --resume .* goes on with the sweep in it; or choose"):
+        zoo.sweep(data=few, out=tmp_path, **ASKED)
+    (tmp_path / "settings.json").unlink()
     with pytest.raises(RunError, match="Did you mean"):
         (tmp_path / "sweep7").mkdir()
         (tmp_path / "sweep7" / "settings.json").write_text("{}")
         zoo.sweep(resume=tmp_path / "sweep8")
+
+
+def test_a_run_that_was_under_way_does_not_go_on_where_its_folder_was_moved(started: Path, tmp_path: Path) -> None:
+    moved = Path(shutil.copytree(started / "sweep", tmp_path / "moved"))
+    plan = moved / "runs" / "00002" / "plan.json"
+    plan.parent.mkdir()
+    plan.write_text(json.dumps({"data": {"path": str(tmp_path / "before" / "data.csv")}}))
+    with pytest.raises(Refused, match=r"was in .*before when .*00002 was stopped.*\nNext: move the folder back"):
+        zoo.sweep(resume=moved)
+    shutil.rmtree(plan.parent)
+    assert len(zoo.sweep(resume=moved).trials) == 8
 
 
 def _save_weights(path: Path) -> None:

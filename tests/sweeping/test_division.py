@@ -15,6 +15,7 @@ from zoo.sweeping.division import (
     Division,
     divide,
     draw_parts,
+    known_before,
     read_tables,
     refuse_changed,
     write_contents,
@@ -67,6 +68,41 @@ def test_copies_and_near_copies_stay_on_one_side(photos: Path) -> None:
                 assert twin in there or not (photos / twin).exists(), (seed, name)
 
 
+def test_what_looks_like_an_image_that_the_data_choose_or_judge_by_is_not_drawn(photos: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(photos, data / "train")
+    for folder in (data / "train").iterdir():
+        for number in range(8):
+            (data / "val" / folder.name).mkdir(parents=True, exist_ok=True)
+            shutil.copy(folder / f"{number}.jpg", data / "val" / folder.name / f"as{number}.jpg")
+    for seed in range(3):
+        found = divided(data, seed)
+        assert len(found.judged) == 6 and len(found.val) == 24
+        assert {Path(file.relative).stem for file in found.judged} <= {"8", "9", "10", "11"}, "chosen on otherwise"
+    (data / "val").rename(data / "test")
+    found = divided(data)
+    assert {Path(file.relative).stem for file in found.val} <= {"8", "9", "10", "11"}
+    for folder in (data / "test").iterdir():
+        for number in range(8, 12):
+            shutil.copy(data / "train" / folder.name / f"{number}.jpg", folder / f"as{number}.jpg")
+    with pytest.raises(DataError, match="12 different images to train on, 12 of them like images of other splits"):
+        divided(data)
+
+
+def test_judged_images_that_trials_see_are_counted(shapes: Path, tmp_path: Path) -> None:
+    data, folder = Path(shutil.copytree(shapes, tmp_path / "data")), tmp_path / "sweep"
+    folder.mkdir()
+    for copies in (0, 1):
+        if copies:
+            shutil.copy(data / "val" / "red" / "0.jpg", data / "test" / "red" / "seen.jpg")
+        found = divided(data)
+        write_tables(found, folder)
+        tables = read_tables(folder, found.classes, default_registry(), silent)
+        write_contents(folder, tables, silent)
+        told = "1 of 13 images there is a copy of images in train or val" if copies else ""
+        assert known_before(folder, *tables) == told
+
+
 def test_a_class_with_too_few_different_images_is_refused(photos: Path) -> None:
     for path in (photos / "red").iterdir():
         shutil.copy(photos / "red" / "0.jpg", path) if path.name not in ("0.jpg", "1.jpg") else None
@@ -98,6 +134,9 @@ def test_tables_hold_the_division_and_images_in_an_archive_are_copied(photos: Pa
         contents.append([(file.content(), file.label) for file in files])
         assert all(file.reader is None for file in files)
         assert (folder / "images").exists() == (data is archive)
+        digest = write_contents(folder, (of_trials, judged), silent)
+        moved = folder.rename(tmp_path / f"moved{number}")
+        refuse_changed(moved, read_tables(moved, found.classes, default_registry(), silent), digest, silent)
     assert contents[0] == contents[1]
 
 

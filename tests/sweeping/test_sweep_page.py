@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import statistics
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,14 @@ def test_the_best_mean_comes_first_ties_go_to_the_lower_loss_and_failures_come_l
     assert sweep.candidates[-1].candidate == 12 and math.isnan(sweep.candidates[-1].mean())
     means = [each.mean() for each in sweep.candidates[:-1]]
     assert means == sorted(means, reverse=True)
+
+
+def test_the_mean_that_chose_is_told_beside_the_accuracy_of_the_first_seed(sweep: Sweep) -> None:
+    said = "\n".join(str(block) for block in sweep.conclusion())
+    assert "val accuracy 90.0 %" in said and "flatters: the mean of 3 seeds, 89.4 % chose" in said
+    assert "the mean of 3 seeds, 89.4 % chose the winner" in render_sweep(sweep)
+    alike = replace(sweep, winner_val={**sweep.winner_val, "accuracy": 0.894})
+    assert "flatters: it chose" in "\n".join(str(block) for block in alike.conclusion())
 
 
 @pytest.mark.parametrize("accuracies", [[0.5, 0.6], [0.71, 0.74, 0.69], [0.5 + 0.01 * (n % 5) for n in range(16)]])

@@ -85,7 +85,7 @@ def sweep(
     """
     from zoo.sweeping.knobs import named, parse_over, parse_values
     from zoo.sweeping.run_sweep import HowToRun, go_on, start
-    from zoo.sweeping.settings import settings_of
+    from zoo.sweeping.settings import settings_beside, settings_of, stored_settings
 
     place, known = with_data(data, registry or default_registry(), on_event)
     given: dict[str, Any] = {
@@ -107,7 +107,10 @@ def sweep(
     asks = file is not None or bool(knobs) or any(value is not None for value in given.values())
     asked = None
     if asks or resume is None:
-        asked = settings_of(given, knobs, None if file is None else Path(file), offline=offline)
+        if resume is None or file is not None:
+            asked = settings_of(given, knobs, None if file is None else Path(file), offline=offline)
+        else:
+            asked = settings_beside(stored_settings(Path(resume).expanduser())[0], given, knobs)
     if resume is None:
         assert asked is not None, "settings are needed where nothing is resumed"
         return start(asked, known, on_event, how, out=None if out is None else Path(out).expanduser())

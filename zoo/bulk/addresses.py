@@ -49,7 +49,10 @@ def address_of(text: str | os.PathLike[str]) -> Address:
     if found is None:
         if re.match(r"^(s3|gs|gcs):/*$", given):
             raise OptionError(f"{given!r} names no bucket.\nNext: s3://BUCKET/FOLDER.")
-        return Address("file", str(Path(given).expanduser()))
+        try:
+            return Address("file", str(Path(given).expanduser()))
+        except RuntimeError:  # `~name` of nobody: a file of that name
+            return Address("file", given)
     scheme, rest = (found[1] or found[2]).lower(), given[found.end() :]
     if scheme == "file":
         return Address("file", "/" + rest.lstrip("/"))
@@ -61,6 +64,12 @@ def address_of(text: str | os.PathLike[str]) -> Address:
         hint = meant(f"{scheme}://{rest}", [f"{each}://{rest}" for each in ("s3", "gs")], count=1)
         raise OptionError(f"{given!r}: zoo reads paths of this machine, s3:// and gs://.{hint}")
     return Address(scheme, rest.rstrip("/"))
+
+
+def listed_address(name: str) -> Address:
+    """The address of a file that was listed, whose name is taken as it is: `~1.jpg` is a file of that name."""
+    scheme, found, rest = name.partition("://")
+    return Address(scheme, rest) if found and scheme in SCHEMES else Address("file", name)
 
 
 def file_system(scheme: str) -> Any:

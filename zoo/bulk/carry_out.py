@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.bulk.addresses import Address
-from zoo.bulk.found_files import find_files
+from zoo.bulk.found_files import FoundFile, find_files
 from zoo.bulk.parts import BulkJob, PartList, job_text, number_of
 from zoo.bulk.sink import Sink
 from zoo.bulk.worker import JOB, PartDone, Worker, facts_of, packed_folder
@@ -21,7 +21,7 @@ from zoo.errors import DataError, OptionError, Refused, RunError
 from zoo.events import Note, Progress, Report
 from zoo.process import one_thread
 from zoo.storage.atomic import json_text
-from zoo.text import counted, some
+from zoo.text import counted, printable, some
 
 MANIFESTS = {"predict": "_predictions.json", "embed": "_vectors.json"}
 """The file that is written last, of each task: where it is, everything is."""
@@ -86,7 +86,7 @@ def carry_out(job: BulkJob, request: BulkRequest, report: Report, *, artefact: P
     with contextlib.closing(PartList(job)) as parts:
         there = sink.names()
         _refuse_other_job(sink, there, job)
-        for listed in parts.fill(find_files(request.files)):
+        for listed in parts.fill(_some_of_which_exist(request.files)):
             report(Progress(task="list files", done=listed, total=None, unit="files"))
         report(Progress(task="list files", done=parts.images, total=parts.images, unit="files"))
         done = _parts_there(sink, there, job, parts, report)
@@ -94,11 +94,23 @@ def carry_out(job: BulkJob, request: BulkRequest, report: Report, *, artefact: P
             sink.make()
             sink.write(JOB, job_text(job).encode())
         if done:
-            report(Note(text=f"{counted(len(done), 'part')} of {len(parts):,} were there already, and are kept."))
+            were = "was there already, and is kept" if len(done) == 1 else "were there already, and are kept"
+            report(Note(text=f"{counted(len(done), 'part')} of {len(parts):,} {were}."))
         kept = len(done)
         for each in _computed(job, request, parts, done, report, artefact):
             done[each.number] = each
-        return _finish(sink, job, parts, done, report, computed=len(done) - kept)
+        far = request.place.kind == "cluster"
+        return _finish(sink, job, parts, done, report, computed=len(done) - kept, far=far)
+
+
+def _some_of_which_exist(addresses: Sequence[Address]) -> Iterator[FoundFile]:
+    """The files, unless there is none of them: then a path is mistyped, and a folder of errors would be in the way."""
+    any_there, first = False, None
+    for each in find_files(addresses):
+        any_there, first = any_there or each.size >= 0, first or each
+        yield each
+    if not any_there and first is not None:
+        raise DataError(f"{printable(first.name)} does not exist.\nNext: check the path; nothing was written.")
 
 
 def _refuse_other_job(sink: Sink, there: Mapping[str, int], job: BulkJob) -> None:
@@ -118,6 +130,7 @@ def _refuse_other_job(sink: Sink, there: Mapping[str, int], job: BulkJob) -> Non
     if digest != job.digest:
         wanted = json.loads(job_text(job))
         names = sorted(name for name in wanted | written if wanted.get(name) != written.get(name) and name != "digest")
+        names = ["task"] if "task" in names else names  # all else differs because of that
         told = ", ".join(
             f"{name} {_short(written.get(name))} there, {_short(wanted.get(name))} asked" for name in names
         )
@@ -251,9 +264,9 @@ def _failure(code: str, message: str) -> Exception:
 
 
 def _finish(
-    sink: Sink, job: BulkJob, parts: PartList, done: Mapping[int, PartDone], report: Report, *, computed: int
+    sink: Sink, job: BulkJob, parts: PartList, done: Mapping[int, PartDone], report: Report, *, computed: int, far: bool
 ) -> BulkResult:
-    """Compare what is there with what should be, and write the manifest."""
+    """Compare what is there with what should be, and write the manifest. `far`: other machines read the files."""
     ordered = [done[number] for number in range(len(parts))]
     there = sink.names()
     gone = [each.name for each in ordered if each.name not in there]
@@ -264,7 +277,8 @@ def _finish(
         raise DataError(
             f"None of {counted(parts.images, 'file')} can be read; the column `error` of "
             f"{sink.address}/{ordered[0].name} says why.\n"
-            "Next: workers on other machines need files that all of them see."
+            f"Next: {'give workers on other machines files that all of them see' if far else 'mend what it says'}, and "
+            "name another --out or remove this one: its parts would be kept."
         )
     versions = Counter(each.versions for each in ordered)
     devices = Counter(each.device for each in ordered)

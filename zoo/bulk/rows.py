@@ -15,7 +15,7 @@ import torch
 from zoo.artefact.classifier import BATCH_SIZE, Classifier
 from zoo.artefact.config import CONFIG
 from zoo.artefact.read import find_artefact
-from zoo.bulk.addresses import address_of, read_bytes
+from zoo.bulk.addresses import listed_address, read_bytes
 from zoo.bulk.found_files import FoundFile
 from zoo.bulk.parts import BulkJob
 from zoo.data.memory.pictures import picture_of
@@ -247,7 +247,7 @@ def _read_ahead(files: Sequence[FoundFile]) -> Iterator[_Content]:
 
 
 def _read(file: FoundFile) -> _Content:
-    address = address_of(file.name)
+    address = listed_address(file.name)
     try:
         content = read_bytes(address)
     except OSError as error:

@@ -12,7 +12,7 @@ import hashlib
 import io
 import random
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,8 +79,11 @@ def divide(data: Path, registry: Registry, report: Report, *, seed: int, workers
     val, judged = tuple(dataset.splits.get("val", ())), tuple(dataset.splits.get("test", ()))
     drawn = [name for name, there in (("judged", judged), ("val", val)) if not there]
     if drawn:
-        groups = similar_images(train, workers=workers, progress=_progress(report, "compare images"))
-        parts = draw_parts(train, groups, dataset.classes, drawn, seed=seed)
+        # What looks like an image of a part that the data have is not drawn: who chose on val knows its copies.
+        fixed = (*val, *judged)
+        groups = similar_images((*train, *fixed), workers=workers, progress=_progress(report, "compare images"))
+        of_fixed = frozenset(groups[len(train) :])
+        parts = draw_parts(train, groups[: len(train)], dataset.classes, drawn, seed=seed, fixed=of_fixed)
         train, val, judged = parts[""], parts.get("val", val), parts.get("judged", judged)
     if dataset.skipped:
         report(Note(text=_in_words(dataset.skipped)))
@@ -103,7 +106,13 @@ def _in_words(skipped: Sequence[Skipped]) -> str:
 
 
 def draw_parts(
-    files: Sequence[ImageFile], groups: Sequence[Hashable], classes: Sequence[str], parts: Sequence[str], *, seed: int
+    files: Sequence[ImageFile],
+    groups: Sequence[Hashable],
+    classes: Sequence[str],
+    parts: Sequence[str],
+    *,
+    seed: int,
+    fixed: Set[Hashable] = frozenset(),
 ) -> dict[str, tuple[ImageFile, ...]]:
     """Draw parts of a fifth of every class each -> the files of each part, and of what is left under an empty name.
 
@@ -113,6 +122,7 @@ def draw_parts(
         classes: The names of the labels.
         parts: The names of the parts.
         seed: Another seed draws others.
+        fixed: What is in another part already: files of these groups are not drawn.
 
     Raises DataError for a class with too few different pictures.
     """
@@ -125,16 +135,17 @@ def draw_parts(
     part_of: dict[Hashable, str] = {}
     for label, name in enumerate(classes):
         own = members.get(label, [])
-        if len(own) <= len(parts):
+        free = [group for group in own if group not in fixed]
+        size = min(max(1, round(VAL_SHARE * len(own))), (len(own) - 1) // len(parts), len(free) // len(parts))
+        if size < 1:
+            copies = f", {len(own) - len(free)} of them like images of other splits" if len(free) < len(own) else ""
             raise DataError(
-                f"The class {name!r} has {counted(len(own), 'different image')} to train on, and a sweep draws "
-                f"{' and '.join(map(_WORDS.__getitem__, parts))} from them: it needs at least {len(parts) + 1}.\n"
-                "Next: add images, or make the splits val and test yourself."
+                f"The class {name!r} has {counted(len(own), 'different image')} to train on{copies}, and a sweep draws "
+                f"{' and '.join(map(_WORDS.__getitem__, parts))} from {'the others' if copies else 'them'}: it needs "
+                f"at least {len(parts) + 1}.\nNext: add images, or make the splits val and test yourself."
             )
         # Keyed by the class's name, so that adding a class does not change the draws of the others.
-        order = random.Random(f"sweep/{seed}/{name}").sample(own, len(own))
-        size = max(1, round(VAL_SHARE * len(own)))
-        size = min(size, (len(own) - 1) // len(parts))
+        order = random.Random(f"sweep/{seed}/{name}").sample(free, len(free))
         for number, part in enumerate(parts):
             part_of.update(dict.fromkeys(order[number * size : (number + 1) * size], part))
     found = {
@@ -193,7 +204,7 @@ class _Copies:
         with clear_write_errors(copy):
             copy.parent.mkdir(exist_ok=True)
             copy.write_bytes(file.content())
-        return str(copy.absolute())
+        return copy.relative_to(self._folder.parent).as_posix()  # the sweep's folder may be moved
 
 
 def read_tables(folder: Path, classes: Sequence[str], registry: Registry, report: Report) -> tuple[Dataset, Dataset]:
@@ -221,6 +232,22 @@ def write_contents(folder: Path, datasets: Sequence[Dataset], report: Report) ->
     contents = _contents(datasets, report)
     write_text(folder / CONTENTS, "".join(f"{digest}\t{name}\n" for name, digest in contents.items()))
     return _whole(contents)
+
+
+def known_before(folder: Path, of_trials: Dataset, judged: Dataset) -> str:
+    """How many judged images are copies of images that trials see, in words; empty where none is.
+
+    The data's own splits may have some. `write_contents` wrote the digests that are compared.
+    """
+    lines = (folder / CONTENTS).read_text("utf-8").splitlines()
+    content = {name: digest for digest, _, name in (line.partition("\t") for line in lines)}
+    seen = {content.get(file.relative) for files in of_trials.splits.values() for file in files}
+    files = [file for split in judged.splits.values() for file in split]
+    copies = sum(content.get(file.relative) in seen for file in files)
+    if not copies:
+        return ""
+    are = "is a copy" if copies == 1 else "are copies"
+    return f"{copies:,} of {counted(len(files), 'image')} there {are} of images in train or val"
 
 
 def refuse_changed(folder: Path, datasets: Sequence[Dataset], digest: str, report: Report) -> None:

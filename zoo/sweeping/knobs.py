@@ -30,6 +30,8 @@ _NO_KNOBS = {
     "device": "it changes no settings: --device, for all trials",
     "precision": "trials must not differ in it: --precision, for all trials",
     "out": "each trial has a place of its own",
+    "seeds": "each candidate is tried with all of them: --seeds 3",
+    "trials": "it is how many there may be at most: --trials 60",
 }
 _RANGE = re.compile(r"\s*([-+]?[\d.]+(?:e[-+]?\d+)?)\s*\.\.\s*([-+]?[\d.]+(?:e[-+]?\d+)?)\s*", re.IGNORECASE)
 
@@ -158,7 +160,7 @@ def check_name(name: str, stages: Mapping[str, Sequence[str]]) -> None:
             if close
             else f"there are: {', '.join(keys)}"
         )
-        raise OptionError(f"--over {name}: a stage has no knob {key!r}; {hint}{option}.")
+        raise OptionError(f"--over {name}: a stage has no knob {key!r}; {hint}{option}{'' if close else '.'}")
 
 
 def is_whole(name: str, option_types: Mapping[str, Any]) -> bool:

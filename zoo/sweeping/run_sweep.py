@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -17,7 +18,7 @@ from zoo.data.dataset import Dataset, ImageFile
 from zoo.errors import CheckFailed, OptionError, RunError, ZooError
 from zoo.events import Event, Note, Progress, Report
 from zoo.planning.versions import versions
-from zoo.process import use_threads
+from zoo.process import finishing, use_threads
 from zoo.registry.registry import Registry
 from zoo.specs.data import Split
 from zoo.sweeping.checked_trials import CheckedTrial, check_trials, trials_of
@@ -25,6 +26,7 @@ from zoo.sweeping.division import (
     DATA,
     Division,
     divide,
+    known_before,
     location,
     read_tables,
     refuse_changed,
@@ -86,10 +88,16 @@ def start(settings: SweepSettings, registry: Registry, report: Report, how: HowT
             versions=versions(),
         )
         folder = SweepFolder.create(out, content)
-        write_tables(division, folder.path)
-        datasets = read_tables(folder.path, division.classes, registry, report)
-        content["data_digest"] = write_contents(folder.path, datasets, report)
-        folder.write_settings(content)
+        with _removed_where_stopped(folder):
+            write_tables(division, folder.path)
+            datasets = read_tables(folder.path, division.classes, registry, report)
+            content["data_digest"] = write_contents(folder.path, datasets, report)
+            if copies := known_before(folder.path, *datasets):
+                division = content["division"]
+                content["division"] = {**division, "judged_by": f"{division['judged_by']} ({copies})"}
+                text = f"The winner is judged on images that it has seen: {copies}.\nNext: zoo data check lists them."
+                report(Note(text=text, loud=True))
+            folder.write_settings(content)
         report(Note(text=f"Sweep folder: {folder.path}\nIf it is stopped: {_resuming(folder)}"))
         return _carry_out(folder, settings, content, datasets[0], registry, report, make_workers)
 
@@ -115,8 +123,10 @@ def go_on(
     _refuse_bad(how)
     if not content["data_digest"]:
         raise RunError(
-            f"{path} was stopped before its images were divided.\nNext: remove it, and start the sweep again."
+            f"The images of {path} are not divided: it was killed before, or is being started by another process.\n"
+            "Next: wait for that process; or remove the folder, and start the sweep again."
         )
+    folder.refuse_moved()
     refuse_changed_files(path, settings, content["files"])
     _tell_other_versions(content["versions"], report)
     use_threads(content["threads"])
@@ -269,6 +279,17 @@ def _refuse_bad(how: HowToRun) -> None:
     if how.at_once is not None and how.at_once < 1:
         raise OptionError(f"--at-once must be at least 1, got {how.at_once}.")
     parse_place(how.on)
+
+
+@contextmanager
+def _removed_where_stopped(folder: SweepFolder) -> Iterator[None]:
+    """Remove a folder that was just made where its images are not divided to the end: no trial could go on in it."""
+    try:
+        yield
+    except BaseException:
+        with finishing():
+            shutil.rmtree(folder.path, ignore_errors=True)
+        raise
 
 
 @contextmanager

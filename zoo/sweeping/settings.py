@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +79,19 @@ def settings_of(
     knobs.update({name: _with_whole_paths(name, knobs[name]) for name in _WITH_FILES if name in knobs})
     first = ("backbone", *(name for name in knobs if name != "backbone"))
     return SweepSettings(**simple, offline=offline, over={name: knobs[name] for name in first})
+
+
+def settings_beside(stored: SweepSettings, arguments: Mapping[str, Any], over: Mapping[str, Values]) -> SweepSettings:
+    """What is asked for beside a sweep that is resumed: what is given, and all else as the sweep has it.
+
+    `arguments` and `over` are those of `settings_of`. Raises OptionError as it does.
+    """
+    given = {key: value for key, value in arguments.items() if value is not None}
+    plain = {key: getattr(stored, key) for key in _KEYS if key not in (*_AS_KNOBS, "over")}
+    rest = {name: values for name, values in stored.over.items() if name not in given and name not in over}
+    asked = settings_of({**plain, **given}, {**rest, **over}, offline=stored.offline)
+    order = dict.fromkeys([*(name for name in stored.over if name in asked.over), *asked.over])
+    return replace(asked, over={name: asked.over[name] for name in order})
 
 
 _WITH_FILES = ("backbone", "weights", "recipe")

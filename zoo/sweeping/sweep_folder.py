@@ -16,7 +16,8 @@ from zoo.errors import Refused, RunError
 from zoo.storage.atomic import clear_write_errors, json_text, new_folder, parse_json, write_text
 from zoo.sweeping.grid import SweepTrial
 from zoo.sweeping.settings import SETTINGS, SweepSettings, digests_of_files
-from zoo.training.run_folder import RunLock, refuse_unusable
+from zoo.text import shell_word
+from zoo.training.run_folder import PLAN, RunLock, has_result, refuse_unusable
 
 SWEEPS = Path("sweeps")
 """Where folders of sweeps are created without `--out`."""
@@ -121,6 +122,21 @@ class SweepFolder:
                 f"Next: open {self.path / PAGE}, or start a new sweep with another --out."
             )
 
+    def refuse_moved(self) -> None:
+        """Raise Refused where a run is under way whose plan names images by where this folder was."""
+        for plan in sorted([*self.path.glob(f"{TRIAL_RUNS}/*/{PLAN}"), self.path / WINNER / PLAN]):
+            if not plan.exists() or has_result(plan.parent):
+                continue
+            try:
+                table = Path(parse_json(plan.read_text("utf-8"))["data"]["path"])
+            except (OSError, ValueError, KeyError, TypeError):
+                continue  # what is wrong with it is said when it goes on
+            if not table.exists():
+                raise Refused(
+                    f"{self.path} was in {table.parent} when {plan.parent} was stopped, and this run can go on only "
+                    f"there.\nNext: move the folder back; or remove {plan.parent}, and this trial begins anew."
+                )
+
     def remove_lock(self) -> None:
         """Remove what only a sweep that runs needs."""
         shutil.rmtree(self.path / ".lock", ignore_errors=True)
@@ -131,6 +147,13 @@ class SweepFolder:
 
 def refuse_unusable_out(out: Path | None) -> None:
     """Raise Refused or RunError, before anything runs, for a folder that exists or cannot be written."""
+    if out is not None and out.exists():
+        goes_on = (out / SETTINGS).exists() and not SweepFolder(out).finished
+        resuming = f"zoo sweep --resume {shell_word(out)} goes on with the sweep in it; or " if goes_on else ""
+        raise Refused(
+            f"--out {out} exists already; a sweep is never overwritten.\n"
+            f"Next: {resuming}choose another name, or leave --out out to get a folder under {SWEEPS}/."
+        )
     refuse_unusable(out if out is not None else _free())
 
 

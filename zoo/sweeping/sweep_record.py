@@ -107,6 +107,12 @@ class Sweep:
         return sorted((row for each in self.candidates for row in each.rows), key=lambda row: row.trial)
 
     @property
+    def chose(self) -> str:
+        """The mean over the seeds that chose the winner, in words, where it reads otherwise than its run's accuracy."""
+        mean, of_run = (f"{100 * value:.1f} %" for value in (self.best.mean(), self.winner_val["accuracy"]))
+        return "" if mean == of_run else f"the mean of {counted(len(self.best.rows), 'seed')}, {mean}"
+
+    @property
     def varied(self) -> list[str]:
         """The knobs that have more than one value among the candidates."""
         names = list(self.best.settings)
@@ -182,7 +188,7 @@ class Sweep:
             ),
             Line(
                 f"val accuracy {100 * self.winner_val['accuracy']:.1f} % on {counted(self.division['val'], 'image')} "
-                f"flatters: it chose among {looked} ({counted(len(self.trials), 'trial')})."
+                f"flatters: {self.chose or 'it'} chose among {looked} ({counted(len(self.trials), 'trial')})."
             ),
         ]
         if failed:
@@ -192,7 +198,7 @@ class Sweep:
         return list(lines)
 
     def __repr__(self) -> str:
-        return f"Sweep({self.folder}: {len(self.candidates)} candidates, winner {self.best.described})"
+        return f"Sweep({self.folder}: {counted(len(self.candidates), 'candidate')}, winner {self.best.described})"
 
     def _repr_html_(self) -> str:
         return blocks_html([self.table(), *self.conclusion()])
