@@ -7,7 +7,7 @@ import functools
 import inspect
 import operator
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from numbers import Real
 from os import PathLike
 from types import MappingProxyType
@@ -109,12 +109,14 @@ def _checked(called: str, parameter: inspect.Parameter, value: object) -> object
     if kind not in _TYPES or elsewhere or (value is None and kind != annotation):
         return value
     types, words = _TYPES[kind]
+    if PathLike in types and isinstance(value, Collection):
+        return value  # data in memory, of which the function has more to say
     truth = isinstance(value, bool) or _is_numpy_bool(value)
     # True is a whole number to Python, and nobody means it as one. 0 and 1 are often written for False and True.
     if truth or value in (0, 1) if kind == "bool" else isinstance(value, types) and not truth:
         with contextlib.suppress(TypeError):  # an array of several numbers
             return _PLAIN.get(kind, _as_it_is)(value)
-    raise OptionError(f"zoo.{called}(): {parameter.name} must be {words}, got {value!r}.")
+    raise OptionError(f"zoo.{called}(): {parameter.name} must be {words}, got {repr(value)[:100]}.")
 
 
 def _number(value: Any) -> int | float:
