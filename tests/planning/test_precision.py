@@ -254,8 +254,9 @@ def test_the_command_that_repeats_a_run_has_its_layout(
     assert plan.memory_format == ("channels_last" if asked == "auto" else "contiguous")
 
 
-@pytest.mark.parametrize("name", ["timm/test_resnet", "timm/test_vit"])
-@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize(
+    ("name", "known"), [("timm/test_resnet", True), ("timm/test_vit", True), ("timm/test_resnet", False)]
+)
 @pytest.mark.long
 def test_twenty_choices_on_a_busy_machine_are_one(
     name: str, known: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -249,7 +249,7 @@ def test_gradients_of_zeros_alone_are_a_warning(shapes: Path, tmp_path: Path, mo
     assert check["verdict"] == "warning" and "got a gradient of only zeros in every step" in check["summary"]
 
 
-@pytest.mark.parametrize("size", [(1, 1), (-8, 64), 9000, (64, 64, 3), "96x96", (96.0, 96)])
+@pytest.mark.parametrize("size", [(1, 1), (-8, 64), 9000, (64, 64, 3), "96x", (96.0, 96)])
 def test_sizes_that_make_no_sense_are_refused_by_the_library(size: Any) -> None:
     with pytest.raises(OptionError, match="is not a size"):
         zoo.create_model("timm/test_resnet", classes=2, weights="random", input_size=size)
