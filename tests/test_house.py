@@ -37,6 +37,7 @@ SIZES = {
     "zoo.plugin": "its names stand in the stub beside it",
     "zoo.planning.batch_norm": "one decision, with the number that it turns on",
     "zoo.planning.batch_sizes": "pure arithmetic that light modules and the training loop share",
+    "zoo.planning.decode_ahead": "must stay free of torch, which is imported meanwhile",
     "zoo.planning.object_version": "one digest, of a head and of a backbone",
     "zoo.planning.versions": "must stay free of torch",
     "zoo.registry.hooks": "the whole extension surface on one screen",

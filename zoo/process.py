@@ -12,6 +12,8 @@ import sys
 from collections.abc import Iterator, Mapping
 from importlib import import_module
 
+LISTENER = "zoo-signals"
+"""Name of the thread that waits for signals, of a process that carries out a command."""
 _STDOUT, _STDERR = 1, 2
 
 

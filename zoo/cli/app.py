@@ -192,6 +192,9 @@ def finetune(
     offline: Offline = False,
 ) -> None:
     """Train a classifier on your images, and prove that it is right."""
+    from zoo.planning.decode_ahead import decode_ahead
+
+    decode_ahead(request)
     start_computing("zoo.training.run")
     import zoo
     from zoo.cli.display import RunDisplay
@@ -267,19 +270,16 @@ def predict(
 
     With --on and --out very many, into a folder of Parquet parts; images may be addresses such as s3://BUCKET/FOLDER.
     """
+    inference = Inference(device=device, precision=precision, compile=compile, workers=workers, views=views)
     if on is not None or out is not None or part_size is not None or processes is not None:
         from zoo.cli.bulk import PartOptions, predict_into_parts
 
-        parts = PartOptions(on=on, out=out, part_size=part_size, processes=processes)
-        inference = Inference(device=device, precision=precision, compile=compile, workers=workers, views=views)
-        predict_into_parts(
-            artefact, images, inference, parts, top=top, csv_file=csv, as_json=as_json, verbosity=ctx.obj
-        )
+        into = PartOptions(on=on, out=out, part_size=part_size, processes=processes)
+        predict_into_parts(artefact, images, inference, into, top=top, csv_file=csv, as_json=as_json, verbosity=ctx.obj)
         return
     start_computing("zoo.artefact.classifier")
     from zoo.cli.predict import predict_images
 
-    inference = Inference(device=device, precision=precision, compile=compile, workers=workers, views=views)
     predict_images(artefact, images, inference, top=top, csv_file=csv, as_json=as_json, verbosity=ctx.obj)
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from zoo.cli.document import Failure, failure_text
 from zoo.errors import INTERRUPTED, TERMINATED, Terminated
-from zoo.process import is_finishing
+from zoo.process import LISTENER, is_finishing
 from zoo.text import shell_word
 
 PATIENCE = 0.7
@@ -149,7 +149,7 @@ def watch() -> None:
     # Inside of `prints_to_stderr`, descriptor 1 is no stdout.
     stdout = _duplicate(1)
     _hide_errors_of_the_end()
-    threading.Thread(target=_listen, args=(heard, stdout), name="zoo-signals", daemon=True).start()
+    threading.Thread(target=_listen, args=(heard, stdout), name=LISTENER, daemon=True).start()
 
 
 def ignore_signals() -> None:

@@ -51,6 +51,9 @@ _UPRIGHT = {
 """EXIF orientation -> the transposition that turns the picture upright."""
 _ON_THEIR_SIDE = (5, 6, 7, 8)
 """The orientations that exchange width and height."""
+Pixels = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
+_MOST_PIXELS = 180_000_000
+"""Largest resized picture; about the size up to which Pillow opens one."""
 _SPARE = 2
 """How many times as long as after the resize the sides of a picture stay that is decoded at a part of its size."""
 
@@ -98,6 +101,17 @@ def decode_closely(content: bytes, *, name: str, preprocessing: Preprocessing | 
     # Damaged files make Pillow's decoders raise nearly anything.
     except Exception as error:
         raise DataError(f"{name}: {str(error) or type(error).__name__}") from None
+
+
+def resized(picture: Image.Image, preprocessing: Preprocessing) -> Pixels:
+    """Resize an RGB picture as the preprocessing says -> uint8[H', W', 3], not yet cropped.
+
+    Raises DataError for a picture so narrow that its resized copy would fill the memory.
+    """
+    height, width = preprocessing.resized_to(picture.height, picture.width)
+    if height * width > _MOST_PIXELS:
+        raise DataError(f"{picture.width} x {picture.height} pixels are too narrow: resized, {width} x {height}")
+    return np.array(picture.resize((width, height), Image.Resampling[preprocessing.interpolation.upper()]))
 
 
 def open_file(content: bytes) -> Image.Image:

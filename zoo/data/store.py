@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from zoo.data import transform
+from zoo.data.ahead import ImagesAhead
 from zoo.data.augment import apply_draw, draw
 from zoo.data.dataset import ImageFile
 from zoo.data.decode import Decoded, decode_closely
@@ -63,12 +64,14 @@ class ImageStore:
         disk_budget: int | None = 0,
         known: DecodedFiles | None = None,
         index: FileIndex | None = None,
+        ahead: ImagesAhead | None = None,
     ) -> None:
         """Start the threads.
 
         `budget` is the bytes of resized images in memory, `disk_budget` that of further ones on the disk (None: a
         quarter of the free space). Files in `known` are only hashed by `examine`, and decoded when they are needed.
-        `examine` records in `index` what it reads, and `recall` takes from it.
+        `examine` records in `index` what it reads, and `recall` takes from it. It takes from `ahead` what was decoded
+        there.
         """
         self.preprocessing = preprocessing
         self.workers = max(1, workers)
@@ -76,6 +79,7 @@ class ImageStore:
         self._in_memory: dict[str, Tensor] = {}
         self._known = known
         self._index = index
+        self._ahead = ahead
         self._stamps: dict[str, tuple[Stamp, str]] = {}
         self._digests: dict[str, str] = {}
         self._readings: dict[str, Reading] = {}
@@ -260,6 +264,9 @@ class ImageStore:
     def _examine(self, file: ImageFile) -> tuple[str, Reading | str, Stamp | None]:
         """(digest, what is known of the picture or what is wrong with the file, its stamp if it may be recorded)."""
         stamp = self._index.before_reading(file) if self._index is not None else None
+        found = self._decoded_ahead(file)
+        if found is not None:
+            return *found, stamp
         try:
             content = file.content()
         except DataError as error:
@@ -275,6 +282,17 @@ class ImageStore:
             return digest, _fault(file, error), stamp
         self._cache(file, pixels)
         return digest, Reading(decoded.rule, decoded.loss), stamp
+
+    def _decoded_ahead(self, file: ImageFile) -> tuple[str, Reading] | None:
+        """(digest, what is known of the picture) of a file that was decoded ahead, whose pixels are cached then."""
+        looked = self._ahead.get(file) if self._ahead is not None else None
+        if looked is None or self._ahead is None:
+            return None
+        if looked.place is not None:
+            self._cache(file, transform.as_tensor(self._ahead.pixels(looked.place)))
+            return looked.digest, Reading()
+        known = self._known.get(looked.digest) if self._known is not None else None
+        return None if known is None else (looked.digest, known)
 
     def _cache(self, file: ImageFile, pixels: Tensor) -> None:
         with self._lock:

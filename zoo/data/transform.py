@@ -12,15 +12,10 @@ import numpy as np
 import torch
 from PIL.Image import Image, fromarray
 from torch import Tensor
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms import functional as F
 
-from zoo.errors import DataError
+from zoo.data.decode import Pixels, resized
 from zoo.specs.preprocessing import Preprocessing
 from zoo.specs.views import Views
-
-_MAX_PIXELS = 180_000_000
-"""Largest resized picture; about the size up to which Pillow opens one."""
 
 
 def resize(image: Image, preprocessing: Preprocessing) -> Tensor:
@@ -28,12 +23,12 @@ def resize(image: Image, preprocessing: Preprocessing) -> Tensor:
 
     Raises DataError for a picture so narrow that its resized copy would fill the memory.
     """
-    mode = InterpolationMode(preprocessing.interpolation)
-    size = list(preprocessing.resized_to(image.height, image.width))
-    if size[0] * size[1] > _MAX_PIXELS:
-        raise DataError(f"{image.width} x {image.height} pixels are too narrow: resized, {size[1]} x {size[0]}")
-    pixels: Tensor = F.pil_to_tensor(F.resize(image, size, interpolation=mode, antialias=True))
-    return pixels
+    return as_tensor(resized(image, preprocessing))
+
+
+def as_tensor(pixels: Pixels) -> Tensor:
+    """uint8[H', W', 3] -> a view of it as uint8[3, H', W']."""
+    return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
 def finish(pixels: Tensor, preprocessing: Preprocessing, *, into: Tensor | None = None) -> Tensor:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from itertools import chain, islice
 from typing import NoReturn
 
+from zoo.data.ahead import take_over
 from zoo.data.dataset import UNREADABLE_SHARE, Dataset, ImageFile
 from zoo.data.decoded import DecodedFiles
 from zoo.data.file_index import FileIndex
@@ -84,7 +85,9 @@ def open_store(resolved: Resolved, *, trains: bool, shown: bool, share: float = 
     if not (trains or shown):
         return ImageStore(preprocessing, workers=workers, budget=int(DEFAULT_BUDGET * share))
     budgets = {"budget": 0, "disk_budget": 0} if shown else {"budget": DEFAULT_BUDGET, "disk_budget": None}
-    return ImageStore(preprocessing, workers=workers, known=DecodedFiles(preprocessing), index=FileIndex(), **budgets)
+    known, index = DecodedFiles(preprocessing), FileIndex()
+    ahead = None if shown else take_over(preprocessing)
+    return ImageStore(preprocessing, workers=workers, known=known, index=index, ahead=ahead, **budgets)
 
 
 def examine(dataset: Dataset, store: ImageStore, report: Report) -> Examined:
