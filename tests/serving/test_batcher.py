@@ -137,3 +137,24 @@ def test_closing_computes_what_waits_and_takes_no_more() -> None:
         with pytest.raises(RuntimeError):
             batcher.submit([3], "double")
         assert not batcher.is_alive
+
+
+def test_a_job_is_begun_once_while_its_batch_gathers_and_never_while_another_is_computed() -> None:
+    work, begun = Doubling(), list[int]()
+    made = Batcher[int, int](work, largest=lambda kind: 2, queue=10, begin=begun.append, gather_seconds=20)
+    first = made.submit([1], "double")
+    until = time.monotonic() + 5
+    while not begun and time.monotonic() < until:
+        time.sleep(0.001)
+    assert begun == [1] and not work.batches, "begun before the batch was closed"
+    work.gate.clear()
+    second = made.submit([2], "double")  # the batch is full
+    assert work.entered.wait(10)
+    others = made.submit([3, 4], "double")
+    time.sleep(0.05)
+    assert begun == [1, 2], "a batch is being computed"
+    work.gate.set()
+    answers = [each.result(10) for each in [*first, *second, *others]]
+    made.close()
+    assert answers == [2, 4, 6, 8]
+    assert begun == [1, 2, 3, 4]

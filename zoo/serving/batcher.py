@@ -1,7 +1,7 @@
 """Gather what several requests ask into batches, which one thread computes.
 
-A batch is begun by what waits longest. It is closed when it is full, or 5 ms after its first job came; while one
-batch is computed, the next gathers. Jobs of different kinds are never in one batch.
+A batch is begun by what waits longest. It is closed when it is full, or 5 ms after its first job came, or after the
+batch before was done: those that it answered may ask again at once. Jobs of different kinds are never in one batch.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from itertools import islice, takewhile
 from typing import Generic, TypeVar
 
 GATHER_SECONDS = 0.005
@@ -44,6 +45,7 @@ class _Waiting(Generic[Job, Done]):
     came: float
     """By the monotonic clock."""
     future: Future[Done]
+    is_begun: bool = False
 
 
 class Batcher(Generic[Job, Done]):
@@ -55,6 +57,7 @@ class Batcher(Generic[Job, Done]):
         *,
         largest: Callable[[Hashable], int],
         queue: int,
+        begin: Callable[[Job], None] = lambda job: None,
         gather_seconds: float = GATHER_SECONDS,
     ) -> None:
         """
@@ -63,17 +66,21 @@ class Batcher(Generic[Job, Done]):
                 error that it raises is that of every job.
             largest: Most jobs in a batch of a kind.
             queue: Most jobs that wait.
+            begin: Called with each job while its batch gathers, and never while another batch is computed. It may start
+                work in other threads, and must return at once.
             gather_seconds: How long the first job of a batch waits for more.
         """
         self._compute = compute
         self._largest = largest
         self._most_waiting = queue
+        self._begin = begin
         self._gather_seconds = gather_seconds
         self._queue: deque[_Waiting[Job, Done]] = deque()
         self._changed = threading.Condition()
         self._closing = False
         self._batches = 0
         self._seconds_each = 0.0
+        self._free_since = 0.0
         self._thread = threading.Thread(target=self._work, name="zoo-batches", daemon=True)
         self._thread.start()
 
@@ -131,13 +138,22 @@ class Batcher(Generic[Job, Done]):
                 self._changed.wait()
             first = self._queue[0]
             most = self._largest(first.kind)
-            until = first.came + self._gather_seconds
+            until = max(first.came, self._free_since) + self._gather_seconds
+            self._begin_next(first.kind, most)
             while len(self._queue) < most and not self._closing and (left := until - time.monotonic()) > 0:
                 self._changed.wait(left)
-            gathered: list[_Waiting[Job, Done]] = []
-            while self._queue and len(gathered) < most and self._queue[0].kind == first.kind:
-                gathered.append(self._queue.popleft())
-            return gathered
+                self._begin_next(first.kind, most)
+            return [self._queue.popleft() for _ in self._next(first.kind, most)]
+
+    def _next(self, kind: Hashable, most: int) -> list[_Waiting[Job, Done]]:
+        """The jobs at the head of the queue that the next batch may hold."""
+        return list(takewhile(lambda each: each.kind == kind, islice(self._queue, most)))
+
+    def _begin_next(self, kind: Hashable, most: int) -> None:
+        for each in self._next(kind, most):
+            if not each.is_begun:
+                each.is_begun = True
+                self._begin(each.job)
 
     def _carry_out(self, batch: list[_Waiting[Job, Done]]) -> None:
         began = time.monotonic()
@@ -150,6 +166,7 @@ class Batcher(Generic[Job, Done]):
             results = [error] * len(batch)
         each = (time.monotonic() - began) / len(batch)
         self._seconds_each = _REMEMBERED * self._seconds_each + (1 - _REMEMBERED) * each if self._seconds_each else each
+        self._free_since = time.monotonic()
         for waiting, result in zip(batch, results, strict=True):
             if isinstance(result, Exception):
                 waiting.future.set_exception(result)

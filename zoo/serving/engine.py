@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
 
@@ -29,13 +29,15 @@ _DIGITS = 4
 """Digits of a heat map's values: colours have fewer."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Job:
     """An image, and what is asked of it."""
 
     upload: Upload
     top: int
     """Classes to list; at most as many as there are."""
+    prepared: Future[Tensor | Exception] | None = None
+    """The preprocessed image[3, H, W] to come, or why there is none; None until it is begun."""
 
 
 Answered = PredictionBody | ExplanationBody
@@ -57,13 +59,21 @@ class Engine:
         """Most images in a batch of this kind."""
         return self._limits.explained if kind == "explain" else BATCH_SIZE
 
+    def begin(self, job: Job) -> None:
+        """Start to decode and preprocess an image, in another thread."""
+        job.prepared = self._pool.submit(self._prepare, job)
+
     def compute(self, batch: Batch[Job]) -> list[Answered | Exception]:
         """A prediction or an explanation for each job, in their order, or an error: PictureRefused for a bad image.
 
         Images that cannot be used take no part in the batch. Raises DeviceError where memory runs out.
         """
-        # All cores decode, then all compute: on a CPU, each would only slow the other down (zoo.data.prefetch).
-        prepared = list(self._pool.map(self._prepare, batch.jobs))
+        # All cores decode, then all compute: on a CPU, each would only slow the other down (zoo.data.prefetch). So what
+        # gathers is decoded meanwhile, and nothing is begun while a batch is computed.
+        for job in batch.jobs:
+            if job.prepared is None:
+                self.begin(job)
+        prepared = [job.prepared.result() for job in batch.jobs if job.prepared is not None]
         usable = [(job, image) for job, image in zip(batch.jobs, prepared, strict=True) if isinstance(image, Tensor)]
         answers: Sequence[Answered] = []
         if usable:

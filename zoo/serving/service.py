@@ -35,7 +35,9 @@ class Service:
         self.is_stopping = False
         self._preprocessing = classifier.model.preprocessing
         self._engine = Engine(classifier, rule, limits)
-        self._batcher = Batcher[Job, Answered](self._compute, largest=self._engine.largest, queue=limits.queue)
+        self._batcher = Batcher[Job, Answered](
+            self._compute, largest=self._engine.largest, queue=limits.queue, begin=self._engine.begin
+        )
 
     @property
     def digest(self) -> str:
