@@ -7,6 +7,7 @@ its fold. So subsets are nested, the same images judge at every share, and 100 %
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 from collections.abc import Callable, Hashable, Sequence
@@ -90,21 +91,32 @@ def learning_curve(
     groups_of = tuple(numbers.setdefault(group, len(numbers)) for group in named)
     shares = _shares(len(labels), len(set(labels)))
     features, targets = features.cpu().float(), targets.cpu()
-    judged = torch.zeros(len(labels), dtype=torch.bool)
+    keys = [f"{_KEY}/{seed}/{number}" for number in range(draws)]
+    folds = [make_folds(labels, groups_of, most=MOST_FOLDS, seed=random.Random(key).getrandbits(32)) for key in keys]
+    of_rows = torch.tensor([each.of_rows for each in folds])
     right = torch.zeros(draws, len(shares), len(labels), dtype=torch.bool)
-    for number in range(draws):
-        key = f"{_KEY}/{seed}/{number}"
-        folds = make_folds(labels, groups_of, most=MOST_FOLDS, seed=random.Random(key).getrandbits(32))
-        order = torch.tensor(_order(labels, groups_of, key))
-        of_rows = torch.tensor(folds.of_rows)
-        judged = of_rows >= 0
-        for index, share in enumerate(shares):
-            if folds.count:
-                kept = order[: round(share * len(labels))].sort().values
+    done = itertools.count(1)
+    for index, share in enumerate(shares):
+        subsets = _subsets(labels, groups_of, keys, share)
+        for numbers_of_draws, kept in subsets:
+            if all(folds[number].count for number in numbers_of_draws):
                 with one_thread():
-                    right[number, index] = _judge(features, targets, classes, of_rows, folds.count, kept)
-            progress(number * len(shares) + index + 1, draws * len(shares))
+                    right[numbers_of_draws, index] = _judge(features, targets, classes, of_rows[numbers_of_draws], kept)
+            for _ in numbers_of_draws:
+                progress(next(done), draws * len(shares))
+    judged = of_rows[-1] >= 0
     return LearningCurve(shares=shares, right=right, judged=judged, groups=groups_of, targets=targets)
+
+
+def _subsets(
+    labels: Sequence[int], groups: Sequence[int], keys: Sequence[str], share: float
+) -> list[tuple[list[int], Tensor]]:
+    """Draws that have the same subset, by number, and its rows, ascending. Of all images there is but one subset."""
+    if share == 1:
+        return [(list(range(len(keys))), torch.arange(len(labels)))]
+    count = round(share * len(labels))
+    orders = (torch.tensor(_order(labels, groups, key)) for key in keys)
+    return [([number], order[:count].sort().values) for number, order in enumerate(orders)]
 
 
 def _order(labels: Sequence[int], groups: Sequence[int], key: str) -> list[int]:
@@ -124,47 +136,68 @@ def _order(labels: Sequence[int], groups: Sequence[int], key: str) -> list[int]:
     return [row for _, _, rows in sorted(placed) for row in rows]
 
 
-def _judge(features: Tensor, targets: Tensor, classes: int, folds: Tensor, count: int, kept: Tensor) -> Tensor:
-    """Judge every image by a fit to those images of a subset that are not in its fold.
+def _judge(features: Tensor, targets: Tensor, classes: int, folds: Tensor, kept: Tensor) -> Tensor:
+    """Judge every image, once for each draw, by a fit to those images of a subset that are not in its fold.
 
     Args:
         features: features[N, F].
         targets: Class indices targets[N].
         classes: How many classes there are.
-        folds: The fold of each image, folds[N].
-        count: How many folds there are.
-        kept: Indices of the subset, ascending.
+        folds: The fold of each image in each draw, folds[draws, N]; -1 for images that are in none.
+        kept: Indices of the subset, ascending, the same for all draws.
 
     Returns:
-        Whether each image is classified correctly, bool[N].
+        Whether each image is classified correctly, bool[draws, N].
     """
     problem = LogisticProblem(features[kept], targets[kept], classes)
     rows = problem.rows_of(features)
-    right = torch.zeros(len(targets), dtype=torch.bool)
+    right = torch.zeros(folds.shape, dtype=torch.bool)
     # A small subset may be copies of one picture, all in one fold: a fit without them knows nothing.
-    fitted = [fold for fold in range(count) if bool((folds[kept] != fold).any())]
-    if not fitted:
+    fits = [
+        (draw, fold)
+        for draw, of_draw in enumerate(folds)
+        for fold in range(int(of_draw.max()) + 1)
+        if bool((of_draw[kept] != fold).any())
+    ]
+    if not fits:
         return right
-    masks = torch.stack([folds[kept] == fold for fold in fitted])
+    masks = torch.stack([folds[draw, kept] == fold for draw, fold in fits])
     logits: list[Tensor] = []
     losses: list[Tensor] = []
     start: Tensor | None = None
+    tried = [0] * len(folds)
     for strength in STRENGTHS:
         start = problem.fit_without(strength, masks, start)
-        found = torch.full((len(targets), classes), torch.nan)
-        for fold, parameters in zip(fitted, start, strict=True):
-            images = folds == fold
-            found[images] = rows[images] @ parameters[:-1] + parameters[-1]
+        found = torch.full((*folds.shape, classes), torch.nan)
+        for (draw, fold), parameters in zip(fits, start, strict=True):
+            images = folds[draw] == fold
+            found[draw, images] = rows[images] @ parameters[:-1] + parameters[-1]
         logits.append(found)
-        losses.append(torch.nn.functional.cross_entropy(found.double(), targets, reduction="none"))
-        if rises([float(each.nanmean()) for each in losses]):
+        losses.append(_losses(found, targets))
+        rising = [
+            rises([float(each[draw].nanmean()) for each in losses[: known or None]]) for draw, known in enumerate(tried)
+        ]
+        tried = [known or (len(losses) if rose else 0) for known, rose in zip(tried, rising, strict=True)]
+        if all(tried):
             break
-    for fold in fitted:
-        images = folds == fold
-        others = torch.isin(folds, torch.tensor(fitted)) & ~images
-        chosen = _strongest([each[others if bool(others.any()) else images] for each in losses])
-        right[images] = logits[chosen][images].argmax(1) == targets[images]
+    for draw, known in enumerate(tried):
+        fitted = [fold for number, fold in fits if number == draw]
+        of_draw = [each[draw] for each in losses[: known or None]]
+        for fold in fitted:
+            images = folds[draw] == fold
+            others = torch.isin(folds[draw], torch.tensor(fitted)) & ~images
+            chosen = _strongest([each[others if bool(others.any()) else images] for each in of_draw])
+            right[draw, images] = logits[chosen][draw, images].argmax(1) == targets[images]
     return right
+
+
+def _losses(logits: Tensor, targets: Tensor) -> Tensor:
+    """logits[draws, N, classes] -> log loss[draws, N] in nats; nan for images whose logits are."""
+    classes = logits.shape[-1]
+    found = torch.nn.functional.cross_entropy(
+        logits.double().view(-1, classes), targets.repeat(len(logits)), reduction="none"
+    )
+    return found.view(logits.shape[:2])
 
 
 def _strongest(losses: Sequence[Tensor]) -> int:
