@@ -127,6 +127,7 @@ class Classifier:
 
         if precision is not None:
             check_precision(precision)
+        # What can be refused without opening a file comes first.
         wanted = check_views(views)
         chosen = choose_device(device)
         folder = find_artefact(Path(path).expanduser())
@@ -198,6 +199,7 @@ class Classifier:
         """
         if top < 1 or batch_size < 1:
             raise OptionError(f"top and batch_size must be at least 1, got {top} and {batch_size}.")
+        # Not a generator itself: bad arguments are refused by the call, not when the first prediction is asked for.
         return self._stream(images_to_predict(images), top, batch_size, resolve_workers(workers), on_error)
 
     def logits(self, images: Tensor) -> Tensor:
@@ -281,6 +283,7 @@ class Classifier:
                 if batch.sources:
                     yield batch
         finally:
+            # Reached as well when the caller leaves the loop: what was asked for ahead is not read any more.
             pool.shutdown(wait=True, cancel_futures=True)
 
     def _read(self, chunk: Sequence[tuple[str, ImageLike]]) -> _Batch:
@@ -326,6 +329,7 @@ def _left_as_it_is(model: ZooModel) -> Iterator[None]:
     modes = [(module, module.training) for module in model.modules()]
     switches = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     try:
+        # Grad-CAM needs gradients, also where the caller has switched them off.
         with torch.inference_mode(False), torch.enable_grad():
             yield
     finally:

@@ -95,6 +95,7 @@ def evaluate(
     began = time.perf_counter()
     with contextlib.closing(ImageStore(classifier.model.preprocessing, workers=resolve_workers(workers))) as store:
         batches = reading.batches(store)
+        # Read before anything is computed: there may be no image that can be read.
         first = next(batches, None)
         if first is None:
             raise DataError(f"No image in {data} can be read.")

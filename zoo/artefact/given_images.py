@@ -57,6 +57,7 @@ def _several(images: Any) -> Iterable[Any]:
             f"The images are {described(images)}, which holds more than images.\n"
             "Next: give its images alone, such as table['image']."
         )
+    # Python iterates such objects until an IndexError, which data sets of torch need not raise.
     if hasattr(images, "__getitem__") and not hasattr(type(images), "__iter__"):
         return _items_of(images)
     if not isinstance(images, Iterable):

@@ -115,6 +115,7 @@ def read_model(folder: Path, registry: Registry) -> tuple[ZooModel, ArtefactConf
     config, shapes = check_files(folder)
     path = folder / TENSORS
     model = _build(config, registry)
+    # By shapes first: reading all tensors of a large file for nothing would take long.
     own = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
     if own != shapes:
         differing = sorted(name for name in own.keys() | shapes.keys() if own.get(name) != shapes.get(name))

@@ -41,6 +41,7 @@ class Commands(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         name = args[0]
+        # While a shell completes a line, half a name is no error. A misspelt option has typer's own message.
         if self.get_command(ctx, name) is None and not ctx.resilient_parsing and not name.startswith("-"):
             claimed_twice = [each for each, command in self._plugin_commands.items() if not command.usable]
             known = [each for each in self.list_commands(ctx) if each not in claimed_twice]

@@ -140,6 +140,8 @@ def watch() -> None:
     if os.name == "nt" or None in (sys.stdin, sys.stdout, sys.stderr):
         return
     heard, told = os.pipe()
+    # Python writes the number there in the signal itself, also while the main thread is in the middle of a long pass,
+    # and asks for a descriptor that never blocks.
     os.set_blocking(told, False)
     signal.set_wakeup_fd(told, warn_on_full_buffer=False)
     for number in _CODES:

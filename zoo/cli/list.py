@@ -77,6 +77,7 @@ def show_list(
 
 def _kind_hint(asked: str) -> str:
     """The nearest kind; else all kinds, and the search for a backbone of that name where there is one."""
+    # A slip in the kind first: many words are contained in the name of some backbone.
     if close := nearest(asked, LIST_KINDS):
         return f"Did you mean {either(close)}?"
     hint = f"There are: {', '.join(LIST_KINDS)}."

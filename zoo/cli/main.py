@@ -48,6 +48,7 @@ def main() -> None:
         escape_names()
         interrupt.hear_sigterm()
         interrupt.forget()
+        # Before anything that may fail: what ends the command is told in JSON where that is wanted.
         document.expect(sys.argv[1:])
         launched.begin(sys.argv[1:])
         short = len(sys.argv) < 2 or sys.argv[1] in _SHORT_COMMANDS

@@ -286,6 +286,7 @@ def _request(given: dict[str, Any]) -> Request:
     # Not a required option for typer: it must be left out beside --resume.
     if not given["backbone"]:
         raise OptionError("Missing option '--backbone': [provider/]architecture[.tag].\nNext: zoo list backbones")
+    # Without input_size, which is a text on the command line.
     same_name = (given.keys() & Request.__dataclass_fields__.keys()) - {"input_size"}
     return make_request(
         **{name: given[name] for name in same_name},

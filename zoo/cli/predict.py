@@ -195,6 +195,7 @@ def _name_files(images: Sequence[Path]) -> tuple[Iterator[Path], ImageCount | No
 
 def _paths_from_stdin() -> Iterator[Path]:
     """Paths, one per line, as they come."""
+    # As bytes: a name need not be UTF-8.
     for line in sys.stdin.buffer:
         if name := line.rstrip(b"\r\n"):
             yield Path(os.fsdecode(name))

@@ -98,6 +98,7 @@ def _find(name: str, registry: Registry) -> tuple[str, Any]:
         with contextlib.suppress(UnknownName):
             return kind, look_up(name)
     offered = [registry.heads(), registry.recipes(), registry.observers(), registry.data_sources()]
+    # Suggestions are qualified where the name that was asked for is.
     names = registry.backbones().names() if "/" in name else registry.backbones().usable_names()
     names += [each for items in offered for each in usable_names(items, qualified="/" in name)]
     kinds = "backbone, head, recipe, observer or data source"

@@ -61,6 +61,7 @@ def find_images(data: Path, registry: Registry, report: Report, *, seed: int) ->
     Raises:
         DataError: There is no such data, or no image in it.
     """
+    # Unless a data source claims it: a file of its own kind may have any ending.
     if data.is_file() and is_image_name(data.name) and not registry.recognising(data):
         return ImagesFound(str(data), ((Described(ImageFile(data, data.name, 0), "", ""),),))
     location = find_data(data, registry, report)

@@ -173,6 +173,7 @@ def _find(
     copies = np.array([each == digest for each in made.sha256])
     similarities = _cosines(made.vectors, asked.vectors[0])
     similarities[copies] = 1.0  # the same pixels: in a batch of other images the last bits may differ
+    # The last key is the one that is sorted by first: copies come before all others.
     order = np.lexsort((-similarities, ~copies))[:top].tolist()
     return SimilarImages(
         image=image.relative,
@@ -199,6 +200,7 @@ def _find(
 
 def _cosines(vectors: NDArray[Any], other: NDArray[Any]) -> NDArray[np.float64]:
     """Return cosines[N] of normalised vectors[N, F] with other[F]."""
+    # Rounding takes the product of two equal vectors a little beyond 1.
     products: NDArray[np.float64] = np.clip(vectors.astype(np.float64) @ other.astype(np.float64), -1.0, 1.0)
     return products
 

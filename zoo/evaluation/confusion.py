@@ -75,6 +75,7 @@ def _write_names(image: Image.Image, names: Sequence[str], *, margin: int, cell:
     for index, name in enumerate(names):
         middle = index * cell + cell // 2
         draw.text((margin - 6, margin + middle), name, fill="black", anchor="rm")
+        # Pillow draws no turned text, so a picture of the text is turned.
         label = Image.new("RGB", (margin - 6, cell), "white")
         ImageDraw.Draw(label).text((0, cell / 2), name, fill="black", anchor="lm")
         turned = label.transpose(Image.Transpose.ROTATE_90)

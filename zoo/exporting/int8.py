@@ -93,10 +93,12 @@ def write_int8(
             task = "judge int8" + (f", {len(in_float)} layers in float32" if in_float else "")
             predicted = _predict(draft, store, judged, report, task)
             attempts.append(answers.attempt(predicted, len(in_float)))
+            # Points come from a division, and a loss of exactly the limit is allowed.
             if attempts[-1].lost <= max_loss + 1e-9:
                 break
         else:
             raise CheckFailed(_refusal(attempts, answers, split, max_loss))
+    # The draft that was judged last, not one that is written anew.
     shutil.copyfile(draft, path)
     right, right_before = predicted == answers.targets, answers.float32 == answers.targets
     only_float32, only_int8 = int((right_before & ~right).sum()), int((right & ~right_before).sum())
@@ -131,6 +133,7 @@ def _choices(quantiser: Quantiser, images: Tensor, report: Report) -> Iterator[l
     counting = _counting(report, "find sensitive layers", len(blocks), "layers")
     ranked = worst_first(blocks, quantiser.sensitivities(images, counting))
     count = 1
+    # With most layers in float32 there is nothing left that 8 bits would make smaller or faster.
     while count <= len(blocks) // 2:
         yield [layer for block in ranked[:count] for layer in block]
         count *= 2

@@ -147,6 +147,7 @@ def _refuse_fewer(
 ) -> None:
     if folds.count == asked:
         return
+    # The largest class decides: K folds can all hold a class out only if it has K different pictures.
     largest, images = Counter(labels_of(files)).most_common(1)[0]
     different = len({group for file, group in zip(files, groups, strict=True) if file.label == largest})
     apart = f", {different} of them different pictures" if different < images else ""

@@ -80,6 +80,7 @@ class Batcher(Generic[Job, Done]):
     @property
     def waiting(self) -> int:
         """Jobs that wait for their batch."""
+        # Without the lock: asking a deque for its length cannot fall into the middle of a change.
         return len(self._queue)
 
     @property
@@ -111,6 +112,7 @@ class Batcher(Generic[Job, Done]):
     def close(self) -> None:
         """Compute what waits, and end the thread."""
         with self._changed:
+            # From here on `submit` refuses, and the thread ends when nothing waits any more.
             self._closing = True
             self._changed.notify()
         self._thread.join()
@@ -131,10 +133,12 @@ class Batcher(Generic[Job, Done]):
                 self._changed.wait()
             first = self._queue[0]
             most = self._largest(first.kind)
+            # From when it came, not from now: what has waited through another batch is begun at once.
             until = first.came + self._gather_seconds
             while len(self._queue) < most and not self._closing and (left := until - time.monotonic()) > 0:
                 self._changed.wait(left)
             gathered: list[_Waiting[Job, Done]] = []
+            # Only from the front: a later job of this kind must not overtake one of another kind that waits longer.
             while self._queue and len(gathered) < most and self._queue[0].kind == first.kind:
                 gathered.append(self._queue.popleft())
             return gathered

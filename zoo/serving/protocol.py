@@ -46,6 +46,7 @@ class GuardedProtocol(H11Protocol):
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is not HTTP."""
+        # Once an answer has begun, a second status line would be read as a part of its body.
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             self._refuse(Problem(400, "malformed", "This is not a valid HTTP request."))
         else:
@@ -65,6 +66,7 @@ class GuardedProtocol(H11Protocol):
             self._refuse(Problem(408, "too_slow", f"No whole header arrived within {HEADER_SECONDS:g} s."))
 
     def _refuse(self, problem: Problem) -> None:
+        # Written by hand, as no request has been read that starlette could answer.
         body = problem.body()
         lines = [
             f"HTTP/1.1 {problem.status} {'Error'}",

@@ -98,6 +98,7 @@ class Body:
 async def _read(body: Body, limits: RequestLimits, held: Held, most: int) -> list[Upload]:
     kind, options = parse_options_header(body.headers.get("content-type", ""))
     media = kind.decode("latin-1").lower()
+    # A few packed bytes can hold gigabytes, which the limits on what arrives would not see.
     if body.headers.get("content-encoding", "identity") != "identity":
         raise Problem(415, "encoded", "A body with a Content-Encoding is not taken. Next: send the file as it is.")
     if media == _MULTIPART:
@@ -200,8 +201,10 @@ class _Form:
                 f"The form field {field!r} is no file. Every field must be an image file; an address is never "
                 f"fetched. {_AS_FILES}",
             )
+        # A field without a file has no name for one either.
         self._is_empty_field = not file
         self._source = file.decode(errors="replace")[:_NAME_LETTERS] or f"image {len(self.uploads)}"
+        # Already here, so that the content of one image too many is not taken in.
         if file:
             self._limits.refuse_images(len(self.uploads) + 1, self._most)
 

@@ -64,6 +64,7 @@ def make_app(service: Service, sites: Sites) -> ASGIApp:
             Exception: _broken,
         },
     )
+    # Starlette would answer /predict/ with a redirect, and a client would send its images twice.
     app.router.redirect_slashes = False
     return _Around(app, service, sites)
 
@@ -138,6 +139,7 @@ def _top(request: Request, classes: int) -> int:
 def _options(request: Request, known: tuple[str, ...]) -> Mapping[str, str]:
     """The query. Raises Problem for a name that is not known, or that comes twice."""
     given = request.query_params.multi_items()
+    # An option that is misspelt would be passed over without a word, and another answer given than was asked for.
     for name, _ in given:
         if name not in known:
             raise no_such_option(name, known)

@@ -120,6 +120,8 @@ class Service:
             raise Problem(503, "busy", text, retry_after=self.retry_after) from None
         try:
             async with asyncio.timeout(self.limits.seconds):
+                # All are waited for, so that the answer lists every image that cannot be used, and not the first
+                # alone. The timeout cancels them all: what still waits in the queue is then not computed.
                 results = await asyncio.gather(*futures, return_exceptions=True)
         except TimeoutError:
             text = f"There was no answer within {self.limits.seconds:g} s."

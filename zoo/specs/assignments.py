@@ -31,6 +31,7 @@ def override(
         OptionError: An unknown stage, or a shorthand below 1.
         RecipeError: A bad key or value.
     """
+    # Without what a solver leaves unused: --set STAGE.solver=gradient must not train by values that nobody chose.
     stages = {stage.name: stage.given() for stage in recipe.stages}
     of_recipe, of_stages = _of_recipe(assignments)
     given: dict[tuple[str, str], str] = {}
@@ -116,6 +117,7 @@ def _split_assignment(assignment: str, *, a_stage: str) -> tuple[str, str, str]:
 
 def _parse_value(key: str, value: str) -> Any:
     if key == "train":
+        # Also as a recipe file writes it: ["head", "last:1"].
         return tuple(part.strip().strip("\"'") for part in value.strip("[]").split(","))
     if key == "blend":
         inside = value.removeprefix("[").removesuffix("]").strip()

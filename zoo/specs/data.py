@@ -137,6 +137,7 @@ class SourceListing:
             for each in given:
                 if not isinstance(each, kind):
                     raise TypeError(f"{field} must be {kind.__name__} objects, one of them is {type(each).__name__}")
+            # Kept as a tuple, as a generator could be read only once; by this call, as the record is frozen.
             object.__setattr__(self, field, given)
         if not isinstance(self.notes, tuple) or not all(isinstance(note, str) for note in self.notes):
             raise TypeError(f"notes must be a tuple of strings, got {self.notes!r}")

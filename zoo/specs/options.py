@@ -71,6 +71,7 @@ def build_options(head: str, options: type[Any], values: Mapping[str, Any]) -> A
             faults.append(f"{key}: unknown option; {hint}")
     accepted = {key: value for key, value in values.items() if key in known}
     built, wrong = _built(options, accepted)
+    # As JSON only what was refused as it is: a text that looks like a list may be meant as a text.
     decoded = {key: _decoded(accepted[key]) for key in {str(error["loc"][0]) for error in wrong if error["loc"]}}
     if any(value is not accepted[key] for key, value in decoded.items()):
         built, wrong = _built(options, {**accepted, **decoded})

@@ -84,6 +84,7 @@ class Stage(BaseModel):
     """What fits the head. `lbfgs`: L2-regularised logistic regression on cached features to the minimum of its
     objective, with a strength chosen by cross-validation, for heads of one linear layer. `auto`: that where it can be,
     gradient steps elsewhere."""
+    # No real default for these two: None tells the validator below that a recipe left them out.
     epochs: Annotated[Whole, Field(ge=1)] = Field(default=None, validate_default=True)
     lr: Rate = Field(default=None, validate_default=True)
     """Peak learning rate of the head and the last group. `auto`, for a head on cached features: the best of a few that
@@ -159,9 +160,11 @@ class Stage(BaseModel):
     @field_validator("epochs", "lr", mode="before")
     @classmethod
     def _needed_by_gradient_steps(cls, value: Any, info: ValidationInfo) -> Any:
+        # Pydantic checks fields in the order of the class. `solver` stands before these two, so it is known here.
         if value is None and info.data.get("solver") == "lbfgs":
             return _UNUSED[str(info.field_name)]
         if value is None:
+            # The type of pydantic's own error for a key that is missing, so that the message is the same.
             raise PydanticCustomError("missing", "Field required")
         return value
 
@@ -241,6 +244,7 @@ def recipe_from_toml(text: str, name: str) -> RecipeSpec:
 def recipe_from_file(path: str | Path) -> RecipeSpec:
     """Read a recipe file. Raises RecipeError, and OptionError for a file that cannot be read."""
     try:
+        # Some editors put a byte order mark before the text, which TOML does not allow.
         text = Path(path).expanduser().read_text("utf-8-sig")
     except OSError as error:
         beside = [each.name for each in Path(path).expanduser().parent.glob("*.toml")]
