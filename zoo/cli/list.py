@@ -10,7 +10,6 @@ from zoo.cli import list_backbones
 from zoo.cli.command_group import command_plugins
 from zoo.cli.document import print_document
 from zoo.cli.options import LIST_KINDS
-from zoo.data.sources import FOLDER_SUMMARY
 from zoo.display.console import Verbosity
 from zoo.display.wrapping import say
 from zoo.errors import Refused, UnknownName, either, nearest
@@ -161,6 +160,8 @@ def _named(offered: list[Any], kind: str, pattern: str) -> list[dict[str, Any]]:
 
 
 def _sources(registry: Registry, pattern: str) -> list[dict[str, Any]]:
+    from zoo.data.sources import FOLDER_SUMMARY  # with eight more modules, which no other list needs
+
     # zoo itself reads class folders: no plugin offers them.
     own = {"name": FOLDER, "summary": FOLDER_SUMMARY, "distribution": DISTRIBUTION}
     offered = registry.data_sources()
