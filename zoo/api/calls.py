@@ -65,6 +65,7 @@ def with_data(
     `image`, `label` and `split` name columns of a table in memory. Raises DataError for an object that is no data,
     OptionError for a column that does not exist.
     """
+    # A path with names of columns goes on, and is refused: only a table in memory has columns to name.
     if image is label is split is None:
         if data is None:
             return None, registry

@@ -61,6 +61,7 @@ def print_items(items: Sequence[str]) -> None:
     """Print items of the list that is the document; the first ones open it."""
     opened, _output.state = _output.state == "list", "list"
     print(",\n" if opened else "[\n", end="")
+    # Flushed, so that a program that reads along has each item when it is made.
     print(",\n".join(items), end="", flush=True)
 
 

@@ -27,6 +27,7 @@ PATIENCE = 0.7
 LONG_PATIENCE = 10.0
 """The same while an observer is told that the run stops: it may close a record on another machine."""
 _STDERR = 2
+# rich hides the cursor while it shows bars, and a process that ends here would leave it hidden.
 _SHOW_CURSOR = b"\x1b[?25h\r\x1b[K"
 _CODES = {signal.SIGINT: INTERRUPTED, signal.SIGTERM: TERMINATED}
 

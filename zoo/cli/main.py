@@ -33,6 +33,7 @@ def run() -> None:
     try:
         main()
     except SystemExit as ended:
+        # A text in place of a number is printed by Python, which the quick end would forestall.
         if ended.code is None or isinstance(ended.code, int):
             quick_exit.status = ended.code or 0
         raise

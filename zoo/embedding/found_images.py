@@ -71,7 +71,10 @@ def find_images(data: Path, registry: Registry, report: Report, *, seed: int) ->
     found = tuple(images for images in lists if images)
     if not found:
         if unchecked.reader == FOLDER:
-            raise DataError(f"There are no images below {data}; they end in {', '.join(IMAGE_SUFFIXES)}.")
+            raise DataError(
+                f"There are no images below {data}; they end in {', '.join(IMAGE_SUFFIXES)}.\n"
+                "Next: give the folder that they are in, or one above it."
+            )
         raise DataError(no_images_message(unchecked))
     if loose and len(found) > 1:
         names = some([each.file.relative for each in loose], 3)

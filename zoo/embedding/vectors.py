@@ -112,7 +112,7 @@ def embed_images(
             rows.fill()
     if not rows.taken:
         fault = "\n".join(f"  {name}: {what}" for name, what in list(rows.faults.items())[:10])
-        raise DataError(f"No image in {found.source} can be read:\n{fault}")
+        raise DataError(f"No image in {found.source} can be read:\n{fault}\nNext: repair these files, or give others.")
     if rows.zeros:
         text = f"{counted(rows.zeros, 'vector')} of zeros alone cannot be normalised and stayed as they are."
         report(Note(text=text, loud=True))

@@ -120,7 +120,7 @@ def export(
             compared.append(_compare(source, run))
             if compared[-1][1].match == "other":
                 text = f"The export to {asked.to} gives other logits than the original: {compared[-1][1]}."
-                raise CheckFailed(f"{text} It was not kept.")
+                raise CheckFailed(f"{text} It was not kept.\nNext: {', '.join(other_formats(asked.to))}")
 
         if prepared:
             further = {"asked": asked, "images": images, "compare": compare, "report": report}

@@ -102,6 +102,7 @@ def _open_in_shares(dataset: Dataset, store: ImageStore, report: Report, group: 
 
     The share is that of the blocks whose features a process computes later, so that it decodes them once.
     """
+    # First, as from here on each process trusts what the others read.
     refuse_other_files(dataset, group)
     total = _count(dataset)
     own = [file for split in dataset.splits.values() for file in examined_by(split, group, BLOCK_OF_IMAGES)]

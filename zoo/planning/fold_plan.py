@@ -58,6 +58,7 @@ def recipe_in_folds(recipe: RecipeSpec, source: str, selections: Sequence[Select
     return recipe.model_copy(update={"stages": stages})
 
 
+# The values with which these knobs choose nothing.
 _USUAL = {"lr": "3e-3", "patience": "0", "keep_epoch": "last"}
 
 

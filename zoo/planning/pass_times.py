@@ -178,6 +178,7 @@ def _course(build: Callable[[], ZooModel], device: str, trains: bool) -> _Course
     try:
         model = build().to(device)
         if trains:
+            # All of it trains: which parts of a recipe do is not asked, so the choice holds for every recipe.
             model.freeze_all_but(model.groups.names)
         model.train(trains)
         return _Course(model, device, trains=trains)

@@ -150,7 +150,8 @@ def _one_pass(stage: Stage) -> Stage:
 def _refuse_bad_numbers(request: Request) -> None:
     if request.classes is not None and request.classes < 2:
         raise OptionError(
-            f"--classes must be at least 2, got {request.classes}: one class leaves nothing to tell apart."
+            f"--classes must be at least 2, got {request.classes}: one class leaves nothing to tell apart.\n"
+            "Next: leave --classes out, for as many as the data have."
         )
     # These read options and environment variables that are used much later, for the errors that they raise.
     check_precision(request.precision)

@@ -131,7 +131,10 @@ def _top(request: Request, classes: int) -> int:
     # More digits are no number of classes, and Python refuses to read thousands of them.
     if not (text.isascii() and text.isdecimal() and len(text) <= _TOP_DIGITS and 1 <= int(text) <= classes):
         raise Problem(
-            422, "option", f"top must be a whole number from 1 to {classes}, the number of classes; got {text[:99]!r}."
+            422,
+            "option",
+            f"top must be a whole number from 1 to {classes}, the number of classes; got {text[:99]!r}. "
+            f"Next: leave it out, for {min(TOP, classes)}.",
         )
     return int(text)
 
@@ -144,7 +147,7 @@ def _options(request: Request, known: tuple[str, ...]) -> Mapping[str, str]:
         if name not in known:
             raise no_such_option(name, known)
     if len(given) > len(dict(given)):
-        raise Problem(422, "option", f"{given[0][0]} is given twice.")
+        raise Problem(422, "option", f"{given[0][0]} is given twice. Next: give it once.")
     return dict(given)
 
 

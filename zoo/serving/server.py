@@ -109,7 +109,7 @@ def bind(host: str, port: int, *, again: str) -> socket.socket:
     `again`: the command, for the message. Raises OptionError.
     """
     if not 0 <= port <= 65535:
-        raise OptionError(f"A port is a number from 0 (any free one) to 65535, got {port}.")
+        raise OptionError(f"A port is a number from 0 (any free one) to 65535, got {port}.\nNext: {again} --port 0")
     try:
         listener = _bound(host, port)
         listener.listen(_BACKLOG)
@@ -220,6 +220,7 @@ def _answer(service: Service, sites: Sites, listener: socket.socket, ready: Call
     config = uvicorn.Config(
         make_app(service, sites),
         http=GuardedProtocol,
+        # With "auto", uvicorn imports a library for web sockets where there is one, and nothing here speaks it.
         ws="none",
         lifespan="off",
         loop="asyncio",

@@ -43,7 +43,10 @@ def override(
                 f"{meant(stage_name, stages)} Its stages: {', '.join(stages)}."
             )
         if (stage_name, key) in given:
-            raise OptionError(f"--set {stage_name}.{key} is given twice: {given[stage_name, key]!r} and {value!r}.")
+            raise OptionError(
+                f"--set {stage_name}.{key} is given twice: {given[stage_name, key]!r} and {value!r}.\n"
+                "Next: leave one of the two out."
+            )
         given[stage_name, key] = value
     # What a stage trains and by what decides which stages a shorthand is for.
     _set(stages, {target: value for target, value in given.items() if target[1] in _DECIDING})
@@ -93,7 +96,9 @@ def _of_recipe(assignments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
         if key not in SET_AS_A_WHOLE or not equals:
             rest.append(assignment)
         elif key in of_recipe:
-            raise OptionError(f"--set {key} is given twice: {of_recipe[key]!r} and {value!r}.")
+            raise OptionError(
+                f"--set {key} is given twice: {of_recipe[key]!r} and {value!r}.\nNext: leave one of the two out."
+            )
         else:
             of_recipe[key] = value
     return of_recipe, rest

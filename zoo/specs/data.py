@@ -56,6 +56,7 @@ def split_named(name: str) -> Split | None:
 
 def is_system_name(name: str) -> bool:
     """Whether a file or folder of this name was made by an operating system, a NAS or a tool, not by a person."""
+    # `._name`: what macOS writes beside a file on the disk of another system.
     return name.casefold() in _SYSTEM_NAMES or name.startswith("._")
 
 

@@ -52,7 +52,9 @@ def parse_assignments(assignments: Sequence[str]) -> dict[str, str]:
         if not (key and equals):
             raise OptionError(f"--head-option {assignment!r}: write it as KEY=VALUE; zoo show HEAD lists the options.")
         if key in values:
-            raise OptionError(f"--head-option {key} is given twice: {values[key]!r} and {value!r}.")
+            raise OptionError(
+                f"--head-option {key} is given twice: {values[key]!r} and {value!r}.\nNext: leave one of the two out."
+            )
         values[key] = value
     return values
 
@@ -62,6 +64,7 @@ def build_options(head: str, options: type[Any], values: Mapping[str, Any]) -> A
 
     Raises OptionError that names every unknown option, wrong type and value out of range.
     """
+    # All faults together, as for recipes: nobody should mend one to be told of the next.
     known = [field.name for field in fields(options)]
     faults = []
     for key in values:

@@ -26,7 +26,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from zoo.errors import OptionError, RecipeError, either, nearest, plain
+from zoo.errors import OptionError, RecipeError, either, meant_beside, nearest, plain
 from zoo.specs.selectors import parse_selector
 from zoo.specs.solver import Solver
 
@@ -237,6 +237,7 @@ def recipe_from_toml(text: str, name: str) -> RecipeSpec:
         content = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(name, [f"not TOML: {error}"]) from None
+    # Else two names could differ, and only one of them be looked up.
     faults = ["name: a recipe is named by its file, leave this key out"] if "name" in content else []
     return validated(name, {**content, "name": _name_from(name)}, faults)
 
@@ -248,11 +249,12 @@ def recipe_from_file(path: str | Path) -> RecipeSpec:
         text = Path(path).expanduser().read_text("utf-8-sig")
     except OSError as error:
         beside = [each.name for each in Path(path).expanduser().parent.glob("*.toml")]
-        close = nearest(Path(path).name, beside, count=1) if isinstance(error, FileNotFoundError) else ()
-        hint = f" Did you mean {str(Path(path).with_name(close[0]))!r}?" if close else ""
+        hint = meant_beside(Path(path), beside) if isinstance(error, FileNotFoundError) else ""
         raise OptionError(f"The recipe file {str(path)!r} cannot be read: {error.strerror}.{hint}") from None
     except UnicodeDecodeError:
-        raise OptionError(f"The recipe file {str(path)!r} cannot be read: it is not UTF-8 text.") from None
+        raise OptionError(
+            f"The recipe file {str(path)!r} cannot be read: it is not UTF-8 text.\nNext: save it as UTF-8."
+        ) from None
     return recipe_from_toml(text, name=str(path))
 
 

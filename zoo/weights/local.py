@@ -122,7 +122,10 @@ def _copy(file: Path, target: Path, entry: ManifestEntry) -> None:
             os.fsync(to.fileno())
         # The copy is hashed, not the original: that may have changed since it was checked, or the disk may be bad.
         if not has_digest(Path(draft), entry.digest):
-            raise WeightsError(f"{file} changed while it was copied: its SHA-256 is no longer {entry.digest}.")
+            raise WeightsError(
+                f"{file} changed while it was copied: its SHA-256 is no longer {entry.digest}.\n"
+                "Next: import it again, when nothing writes to it."
+            )
         # mkstemp makes files that only their owner can read.
         Path(draft).chmod(0o644)
         Path(draft).replace(target)
