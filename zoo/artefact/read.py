@@ -54,9 +54,9 @@ def find_artefact(path: Path) -> Path:
             return folder
     if not os.path.exists(path):  # noqa: PTH110 - False, not an error, for a name too long
         hint = meant_beside(path, _artefacts_beside(path))
-        raise ArtefactError(f"There is no {str(path)!r}.{hint} Give an artefact folder or a run folder.")
+        raise ArtefactError(f"There is no {str(path)!r}.{hint}\nNext: give an artefact folder or a run folder.")
     raise ArtefactError(
-        f"{path} is not an artefact: it has no {CONFIG}. Give the 'model' folder of a run, or the run folder."
+        f"{path} is not an artefact: it has no {CONFIG}.\nNext: give the 'model' folder of a run, or the run folder."
     )
 
 

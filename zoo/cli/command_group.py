@@ -167,6 +167,7 @@ def _command(name: str, target: object) -> Any:
     """The click command of a Typer app, or of a function, whose signature becomes the options. Raises TypeError."""
     if isinstance(target, typer.Typer):
         app = target
+    # Not whatever can be called: a class can, too, and is no command.
     elif inspect.isroutine(target):
         app = typer.Typer(add_completion=False, rich_markup_mode=None)
         app.command(name)(target)
@@ -175,5 +176,6 @@ def _command(name: str, target: object) -> Any:
     command = get_command(app)
     # Completion is installed once, by zoo itself.
     command.params = [parameter for parameter in command.params if parameter.name not in _COMPLETION_OPTIONS]
+    # The name under which it was found, whatever the application calls itself.
     command.name = name
     return command

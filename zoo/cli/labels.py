@@ -140,6 +140,7 @@ def _refuse_beside_apply(ctx: typer.Context) -> None:
 
 def _new_folder() -> Path:
     names = ("labels" if number == 1 else f"labels-{number}" for number in itertools.count(1))
+    # A link that leads nowhere does not exist, and is in the way all the same.
     return next(place for name in names if not ((place := Path(name)).exists() or place.is_symlink()))
 
 

@@ -53,6 +53,7 @@ def show_list(
         _show_backbones(kind, registry, pattern, list_backbones.filters(**given), verbosity, as_json=as_json)
         return
     _refuse_filters(given)
+    # As functions: a hook of plugins is called only for the kind that is asked for.
     listings: dict[str, Callable[[], Any]] = {
         "": lambda: _overview(registry),
         "heads": lambda: _named(registry.heads(), "head", pattern),

@@ -103,6 +103,7 @@ def _of_dataset(dataset: Dataset) -> Iterator[tuple[Described, ...]]:
 def _as_they_are(data: UncheckedData) -> Iterator[tuple[Described, ...]]:
     for split, by_class in data.splits.items():
         yield tuple(
+            # There are no classes to number: the label stands beside it as a name.
             Described(ImageFile(file.path, file.relative, 0, file.reader), name, split if data.split_names else "")
             for name, files in by_class.items()
             for file in files

@@ -118,6 +118,7 @@ class _Writing:
         shape = self._op("Shape", pixels, start=0, end=2)
         sizes = self._op("Concat", shape, height, width, axis=0)
         filtered = _MODES[preprocessing.interpolation]
+        # No region and no scales: the sizes in pixels say it all, without rounding.
         return self._op("Resize", pixels, "", "", sizes, antialias=1, exclude_outside=1, **filtered)
 
     def _crop(self, values: str, height: str, width: str, preprocessing: Preprocessing) -> str:

@@ -108,6 +108,7 @@ class Loader:
         try:
             with prints_to_stderr():
                 yield
+        # Whoever ends the process means all of it, not this plugin.
         except (KeyboardInterrupt, Terminated):
             raise
         except BaseException as error:  # sys.exit in a plugin ends the plugin, not zoo

@@ -40,6 +40,7 @@ async def opened(request: Request) -> AsyncIterator[Body]:
     try:
         yield body
     except Problem as problem:
+        # What did not arrive in all that time is not waited for once more.
         if problem.status != _TOO_SLOW:
             await body.discard()
         raise
