@@ -29,6 +29,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 from itertools import islice
+from pathlib import Path
 
 INTERRUPTED, TERMINATED = 130, 143
 """Exit codes of a command that Ctrl-C or SIGTERM ended."""
@@ -236,6 +237,12 @@ def nearest(
 def meant(name: str, known: Iterable[str], *, count: int = 3, accepts: Callable[[str], bool] | None = None) -> str:
     """` Did you mean 'a' or 'b'?` with the nearest names, to follow a sentence; nothing where none is near."""
     return _asked(nearest(name, known, count=count, accepts=accepts))
+
+
+def meant_beside(path: Path, names: Iterable[str]) -> str:
+    """The same for a path that does not exist: the name beside it that is nearest, as a path."""
+    close = nearest(path.name, names, count=1)
+    return f" Did you mean {str(path.with_name(close[0]))!r}?" if close else ""
 
 
 def _asked(names: Sequence[str]) -> str:

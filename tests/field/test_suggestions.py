@@ -63,6 +63,7 @@ from zoo.sweeping.settings import settings_of, stored_settings
 from zoo.testing import examine
 from zoo.training.stored_plan import read_plan, refuse_finished
 from zoo.weights.obtain import choose_weights
+from zoo.weights.state import check_weights_file
 
 ROOT = Path(__file__).parents[2]
 GROUPS = ("stem", "layer1", "layer2", "layer3", "layer4")
@@ -552,6 +553,7 @@ PLACES = {
     "zoo.embedding.vector_file._writer": "files of vectors",
     "zoo.errors.UnknownName": "backbones, heads, recipes",
     "zoo.errors.meant": "precision",
+    "zoo.errors.meant_beside": "recipe files",
     "zoo.errors.nearest": "test_nearest_gives_other_names_that_are_accepted",
     "zoo.evaluation.confusion_table.class_index": "test_a_class_of_a_model_is_answered_with_one_that_it_has",
     "zoo.exporting.formats.__post_init__": "format, input of an export",
@@ -585,10 +587,11 @@ PLACES = {
     "zoo.testing.find.examine": "checked names",
     "zoo.training.stored_plan._suggestion": "runs to resume, finished runs",
     "zoo.weights.obtain.choose_weights": "weights",
+    "zoo.weights.state.check_weights_file": "test_a_weights_file_is_suggested_by_its_path",
     "zoo_sources.missing._nearest": "test_a_file_of_a_table_is_answered_with_a_file_that_is_there",
     "zoo_sources.columns._guess": "test_a_column_of_a_table_is_answered_with_a_column_that_is_there",
 }
-SUGGESTS = ("nearest", "meant", "get_close_matches", "UnknownName")
+SUGGESTS = ("nearest", "meant", "meant_beside", "get_close_matches", "UnknownName")
 
 
 def places_in(path: Path, tree: ast.AST) -> set[str]:
@@ -756,6 +759,15 @@ def test_an_image_is_suggested_by_its_path(place: Path) -> None:
     (place / "rose.jpg").write_bytes(b"")
     made, refused = refused_suggestions(lambda word: image_file(place / word), ["rose.jpg"])
     assert made and refused == []
+
+
+def test_a_weights_file_is_suggested_by_its_path(tmp_path: Path) -> None:
+    for name in ("trained.pth", "notes.txt"):
+        (tmp_path / name).touch()
+    made, refused = refused_suggestions(lambda word: check_weights_file(tmp_path / word), ["trained.pth"])
+    assert made and refused == []
+    # A file of another kind is none that could be meant.
+    assert suggested(message_of(lambda word: check_weights_file(tmp_path / word), "notes.txtt")) == []
 
 
 def test_gpu_means_an_accelerator_and_never_the_cpu() -> None:

@@ -11,7 +11,9 @@ from zoo.reporting.page import environment, styles
 
 PACKAGE = Path(zoo.__file__).parent
 TEMPLATES = sorted(PACKAGE.glob("*/templates/*.*"))
-PAGES = [template for template in TEMPLATES if "<!doctype html>" in template.read_text("utf-8").lower()]
+FRAME = PACKAGE / "reporting/templates/page.html"
+"""What every page begins and ends with."""
+PAGES = [page for page in TEMPLATES if page.suffix == ".html" and not page.stem.endswith("_part") and page != FRAME]
 COLOUR = re.compile(r"#[0-9a-fA-F]{3,8}\b|\b(?:rgba?|hsla?|oklch)\(")
 BLACK = {"background: rgb(0 0 0", "background: #000;"}
 """Behind a dialog, and behind the picture of a camera: the same by day and by night."""
@@ -32,7 +34,9 @@ def test_the_pages_are_all_there() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_each_page_has_the_shared_styles_and_works_on_small_and_dark_screens(page: Path) -> None:
-    text = page.read_text("utf-8")
+    assert page.read_text("utf-8").startswith(f'{{% extends "{FRAME.name}" %}}')
+    assert "<style" not in page.read_text("utf-8")
+    text = FRAME.read_text("utf-8")
     inside = re.findall(r"<style[^>]*>(.*?)</style>", text, re.DOTALL)
     # What follows the shared styles may arrange a page's own parts; the next test keeps colours and fonts out of it.
     assert len(inside) == 1 and inside[0].strip().startswith("{{ css }}")

@@ -211,7 +211,7 @@ def test_a_damaged_artefact_exits_with_3(run: Path, name: str, message: str, zoo
 
 
 def test_what_is_neither_run_nor_artefact_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ArtefactError, match=r"There is no .*Give an artefact folder or a run folder"):
+    with pytest.raises(ArtefactError, match=r"(?s)There is no .*Next: give an artefact folder or a run folder"):
         zoo.verify(tmp_path / "nothing")
 
 

@@ -65,6 +65,7 @@ def checked_arguments(
                 if name not in known:
                     raise TypeError(_unknown(called, name, known))
             plain: Any = [_checked(called, parameters[name], value) for name, value in zip(places, args, strict=False)]
+            # Too many are left to Python, whose error names the function.
             plain += args[len(places) :]
             named: Any = {name: _checked(called, parameters[name], value) for name, value in given.items()}
             return function(*plain, **named)
@@ -106,6 +107,7 @@ def _checked(called: str, parameter: inspect.Parameter, value: object) -> object
     kind = annotation.removesuffix(" | None")
     # Several runs in a row are checked by their function, which also takes them as one list, `verbose` by what shows.
     elsewhere = parameter.kind is parameter.VAR_POSITIONAL or parameter.name == "verbose"
+    # Annotations are texts here, as this package postpones them: nothing has to be imported to compare them.
     if kind not in _TYPES or elsewhere or (value is None and kind != annotation):
         return value
     types, words = _TYPES[kind]

@@ -78,6 +78,7 @@ def predict_files(
     config, _ = check_files(folder)
     if fault := config.fault(folder):
         on_event(Note(text=fault, loud=True))
+    # More than there are means all of them. Else the same job would have two names.
     settings = {"top": min(top, len(config.classes)), "precision": precision, "views": check_views(views)}
     job = BulkJob(
         task="predict",
@@ -153,6 +154,7 @@ def embed_files(
         "precision": precision,
         "offline": offline,
     }
+    # Wherever it computes later: here only what the vectors are is asked.
     embedder = embedder_of(subject, settings, device="cpu", report=on_event)
     folder = None if run is None else find_artefact(run).absolute()
     job = BulkJob(

@@ -44,6 +44,7 @@ def asked_request(
         return replace(backbone, data=place), registry
     from zoo.planning.objects import name_objects
 
+    # Objects first, as data are registered on top of the registry that holds them.
     named = name_objects(registry, backbone=backbone, head=arguments["head"], recipe=arguments["recipe"])
     place, known = with_data(arguments["data"], named.registry, on_event, **columns)
     names = {"backbone": named.backbone, "head": named.head, "recipe": named.recipe, "data": place}
@@ -64,6 +65,7 @@ def with_data(
     `image`, `label` and `split` name columns of a table in memory. Raises DataError for an object that is no data,
     OptionError for a column that does not exist.
     """
+    # A path with names of columns goes on, and is refused: only a table in memory has columns to name.
     if image is label is split is None:
         if data is None:
             return None, registry
@@ -195,6 +197,7 @@ def origin_of(
     from zoo.training.stored_plan import read_plan
 
     whole = path.absolute()
+    # By its absolute path: `model` alone, or `.` in it, has no parent that could be looked at.
     for run in (path, whole.parent if whole.name == FOLDER else path):
         if (run / PLAN).is_file():
             place, known = with_data(data, registry, on_event)

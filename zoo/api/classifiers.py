@@ -69,7 +69,7 @@ def create_model(
         raise OptionError(f"classes={classes!r} is one text.\nNext: classes=[...] with the names, or their number.")
     names = tuple(f"class{index}" for index in range(classes)) if isinstance(classes, int) else tuple(classes)
     if len(names) < 2 or len(set(names)) < len(names):
-        raise OptionError(f"classes must be at least two different names, got {names!r}.")
+        raise OptionError(f"classes must be at least two different names, got {names!r}.\nNext: classes=['cat', 'dog']")
     named = name_objects(registry or default_registry(), backbone=backbone, head=head)
     if not named.backbone:
         raise OptionError("A backbone is needed: [provider/]architecture[.tag].\nNext: zoo list backbones")
@@ -221,7 +221,7 @@ def evaluate(
 
     place, known = with_data(data, registry or default_registry(), on_event)
     if place is None:
-        raise OptionError("evaluate needs data: labelled images that the classifier has not seen.")
+        raise OptionError("evaluate needs labelled images that the classifier has not seen.\nNext: data='photos/'")
     classifier = load(
         artefact,
         backbone=backbone,

@@ -54,7 +54,7 @@ def check_data(
 
     place, known = with_data(path, registry or default_registry(), on_event)
     if place is None:
-        raise OptionError("check_data needs data: a path, or an object in memory.")
+        raise OptionError("check_data needs data: a path, or an object in memory.\nNext: zoo.check_data('photos/')")
     return check(place, seed=seed, workers=workers, report=on_event, registry=known)
 
 

@@ -35,6 +35,7 @@ def with_progress(*, torch: bool = True) -> Callable[[Callable[_P, _R]], Callabl
                 raise TypeError(f"zoo.{function.__name__}(verbose=...) takes True, False or None, got {verbose!r}")
             asked = options.get("on_event")
             with shown(asked, verbose) as report:
+                # Only where somebody watches: for all others torch is imported when it is needed, if at all.
                 if torch and report is not asked and report is not silent:
                     _import_slow(report)
                 return cast("Callable[..., _R]", function)(*args, **{**options, "on_event": report})

@@ -198,6 +198,7 @@ def resume(
 
     folder, known = Path(run).expanduser(), registry or default_registry()
     with taking_part() as group:
+        # One process speaks for all, and tells observers, whose records would have everything several times.
         on_event, observers = (on_event, observers) if group.is_main else (silent, ())
         only_report = report and group.from_main(lambda: lacks_report(folder))
         known = with_objects_of_run(folder, known, backbone, head, finished=False)

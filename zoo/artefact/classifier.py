@@ -127,6 +127,7 @@ class Classifier:
 
         if precision is not None:
             check_precision(precision)
+        # What can be refused without opening a file comes first.
         wanted = check_views(views)
         chosen = choose_device(device)
         folder = find_artefact(Path(path).expanduser())
@@ -197,7 +198,11 @@ class Classifier:
         decoded while one is computed; on a CPU, decoding and computing take turns.
         """
         if top < 1 or batch_size < 1:
-            raise OptionError(f"top and batch_size must be at least 1, got {top} and {batch_size}.")
+            raise OptionError(
+                f"top and batch_size must be at least 1, got {top} and {batch_size}.\n"
+                f"Next: leave them out, for 5 classes of each image and {BATCH_SIZE} images at a time."
+            )
+        # Not a generator itself: bad arguments are refused by the call, not when the first prediction is asked for.
         return self._stream(images_to_predict(images), top, batch_size, resolve_workers(workers), on_error)
 
     def logits(self, images: Tensor) -> Tensor:
@@ -215,13 +220,16 @@ class Classifier:
         They are what a linear head sees, whatever head the classifier has. Arguments and errors are those of `predict`.
         """
         if batch_size < 1:
-            raise OptionError(f"batch_size must be at least 1, got {batch_size}.")
+            raise OptionError(
+                f"batch_size must be at least 1, got {batch_size}.\n"
+                f"Next: leave it out, for {BATCH_SIZE} images at a time."
+            )
         device = next(self.model.parameters()).device
         batches = self._batches(images_to_predict(images), batch_size, resolve_workers(workers), None)
         with torch.inference_mode():
             rows = [self.model.pooled(batch.images.to(device)).cpu() for batch in batches]
         if not rows:
-            raise OptionError("There is no image to compute features of.")
+            raise OptionError("There is no image to compute features of.\nNext: give one image or more.")
         # A tensor made in inference mode could not take part in training.
         return torch.cat(rows).clone()
 
@@ -281,6 +289,7 @@ class Classifier:
                 if batch.sources:
                     yield batch
         finally:
+            # Reached as well when the caller leaves the loop: what was asked for ahead is not read any more.
             pool.shutdown(wait=True, cancel_futures=True)
 
     def _read(self, chunk: Sequence[tuple[str, ImageLike]]) -> _Batch:
@@ -326,6 +335,7 @@ def _left_as_it_is(model: ZooModel) -> Iterator[None]:
     modes = [(module, module.training) for module in model.modules()]
     switches = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     try:
+        # Grad-CAM needs gradients, also where the caller has switched them off.
         with torch.inference_mode(False), torch.enable_grad():
             yield
     finally:
@@ -352,6 +362,7 @@ def _set_precision(
     golden = read_golden(folder, config)
     images = None if golden is None else golden.images.to(device)
     folded = 0 if images is None else fold_batch_norms(model, images, tolerance=TOLERANCE["float32"])
+    # A folded network computes something else, so its speed is stored under another name.
     shape = "x".join(map(str, model.preprocessing.input_size[1:]))
     chosen = choose_compute(
         lambda: copy.deepcopy(model),  # Every candidate lays its tensors out differently.

@@ -81,23 +81,19 @@ def evaluate(
     for note in dataset.notes:
         report(Note(text=note))
     if OUT_OF_FOLD in classifier.config.metrics and split != "test":
-        where = "without splits" if split == "all" else f"of the split {split}"
-        report(
-            Note(
-                text="This classifier was trained in folds, on the images of train and val alike. If these images "
-                f"({where}) are among them, their scores are too good: its evaluation.json has the scores out of fold. "
-                "Next: give images that it has not seen.",
-                loud=True,
-            )
-        )
+        report(Note(text=_perhaps_trained_on(split), loud=True))
     (files,) = dataset.splits.values()
     reading = _Reading(classifier.views, files, report)
     began = time.perf_counter()
     with contextlib.closing(ImageStore(classifier.model.preprocessing, workers=resolve_workers(workers))) as store:
         batches = reading.batches(store)
+        # Read before anything is computed: there may be no image that can be read.
         first = next(batches, None)
         if first is None:
-            raise DataError(f"No image in {data} can be read.")
+            raise DataError(
+                f"No image in {data} can be read; what is wrong with each was said before.\n"
+                "Next: repair these files, or give others."
+            )
         each = passes(classifier.views)
 
         def progress(done: int) -> None:
@@ -125,6 +121,16 @@ def evaluate(
         },
         unreadable=unreadable,
         views=reading.effect(plain, logits, targets, seconds),
+    )
+
+
+def _perhaps_trained_on(split: str) -> str:
+    """The warning for a classifier of a run in folds, which may have been trained on the images of this split."""
+    where = "without splits" if split == "all" else f"of the split {split}"
+    return (
+        f"This classifier was trained in folds, on the images of train and val alike. If these images ({where}) are "
+        "among them, their scores are too good: its evaluation.json has the scores out of fold. Next: give images that "
+        "it has not seen."
     )
 
 

@@ -37,6 +37,7 @@ def images_to_predict(images: ImageLike | Iterable[ImageLike]) -> Iterator[tuple
         if not several:
             raise OptionError("There is no image to predict: the list is empty.\nNext: give one image or more.")
         for index, image in enumerate(several):
+            # `Image 0` would be an odd name where one image was given.
             _refuse_no_image(image, index, one=several is not images and len(several) == 1, known=True)
         return _named(several)
     return _named(_checked(several))
@@ -57,6 +58,7 @@ def _several(images: Any) -> Iterable[Any]:
             f"The images are {described(images)}, which holds more than images.\n"
             "Next: give its images alone, such as table['image']."
         )
+    # Python iterates such objects until an IndexError, which data sets of torch need not raise.
     if hasattr(images, "__getitem__") and not hasattr(type(images), "__iter__"):
         return _items_of(images)
     if not isinstance(images, Iterable):
@@ -102,7 +104,7 @@ def _refuse_no_image(image: Any, index: int, *, one: bool, known: bool = False) 
         return
     if isinstance(image, (bytes, bytearray, memoryview)):
         if not len(image):
-            raise DataError(f"{which} has no bytes.")
+            raise DataError(f"{which} has no bytes.\nNext: read its file again, which may be empty.")
         return
     if is_picture(image):
         if fault := fault_of(image):

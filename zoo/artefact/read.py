@@ -28,7 +28,7 @@ from zoo.artefact.config import (
 )
 from zoo.artefact.golden import compare_logits, read_golden
 from zoo.data.image_preprocessing import ImagePreprocessing
-from zoo.errors import ArtefactError, Refused, UnknownName, ZooError, first_line, nearest
+from zoo.errors import ArtefactError, Refused, UnknownName, ZooError, first_line, meant_beside
 from zoo.events import Note, Report
 from zoo.model.model import ZooModel
 from zoo.planning.objects import stand_in
@@ -43,6 +43,7 @@ from zoo.storage.atomic import parse_json
 from zoo.storage.tensors import file_digest
 from zoo.weights.state import load_weights
 
+_COPY = "\nNext: copy the artefact again from where it was made."
 _GIVE = "\nNext: give the object that it was trained with."
 
 
@@ -52,11 +53,10 @@ def find_artefact(path: Path) -> Path:
         if os.path.isfile(folder / CONFIG):  # noqa: PTH113
             return folder
     if not os.path.exists(path):  # noqa: PTH110 - False, not an error, for a name too long
-        close = nearest(path.name, _artefacts_beside(path), count=1)
-        hint = f" Did you mean {str(path.with_name(close[0]))!r}?" if close else ""
-        raise ArtefactError(f"There is no {str(path)!r}.{hint} Give an artefact folder or a run folder.")
+        hint = meant_beside(path, _artefacts_beside(path))
+        raise ArtefactError(f"There is no {str(path)!r}.{hint}\nNext: give an artefact folder or a run folder.")
     raise ArtefactError(
-        f"{path} is not an artefact: it has no {CONFIG}. Give the 'model' folder of a run, or the run folder."
+        f"{path} is not an artefact: it has no {CONFIG}.\nNext: give the 'model' folder of a run, or the run folder."
     )
 
 
@@ -77,7 +77,7 @@ def read_config(folder: Path) -> ArtefactConfig:
     try:
         content = parse_json(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
-        raise ArtefactError(f"{path} cannot be read: {error}") from None
+        raise ArtefactError(f"{path} cannot be read: {error}{_COPY}") from None
     # Before anything else: a later format may mean other things by the same keys.
     stated = content.get("format") if isinstance(content, dict) else None
     if isinstance(stated, int) and stated > FORMAT:
@@ -91,7 +91,7 @@ def read_config(folder: Path) -> ArtefactConfig:
         config = ArtefactConfig.model_validate(content)
         Preprocessing.from_dict(config.preprocessing)
     except (ValidationError, TypeError, ValueError) as error:
-        raise ArtefactError(f"{path} is not the config of an artefact: {first_line(error)}") from None
+        raise ArtefactError(f"{path} is not the config of an artefact: {first_line(error)}{_COPY}") from None
     return config
 
 
@@ -105,7 +105,7 @@ def check_files(folder: Path) -> tuple[ArtefactConfig, dict[str, list[int]]]:
         raise ArtefactError(
             f"{path} is damaged or was replaced: "
             f"its SHA-256 is {digest[:16]}..., {CONFIG} says {config.digest[:16]}...\n"
-            "Next: copy the artefact again from where it was made."
+            f"{_COPY.lstrip()}"
         )
     return config, shapes
 
@@ -115,6 +115,7 @@ def read_model(folder: Path, registry: Registry) -> tuple[ZooModel, ArtefactConf
     config, shapes = check_files(folder)
     path = folder / TENSORS
     model = _build(config, registry)
+    # By shapes first: reading all tensors of a large file for nothing would take long.
     own = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
     if own != shapes:
         differing = sorted(name for name in own.keys() | shapes.keys() if own.get(name) != shapes.get(name))
@@ -205,9 +206,9 @@ def _read_shapes(path: Path) -> dict[str, list[int]]:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 - not a mapping
     except FileNotFoundError:
-        raise ArtefactError(f"{path} is missing; the artefact is incomplete.") from None
+        raise ArtefactError(f"{path} is missing; the artefact is incomplete.{_COPY}") from None
     except (SafetensorError, OSError, ValueError) as error:
-        raise ArtefactError(f"{path} is not a readable safetensors file: {first_line(error)}") from None
+        raise ArtefactError(f"{path} is not a readable safetensors file: {first_line(error)}{_COPY}") from None
 
 
 def _build(config: ArtefactConfig, registry: Registry) -> ZooModel:

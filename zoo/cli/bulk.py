@@ -64,7 +64,9 @@ def predict_into_parts(
     import zoo
     from zoo.cli.display import RunDisplay
 
+    # Before the work: a signal may come at any time from here on.
     interrupt.remember_kept(_kept(parts))
+    # On stderr even without --json, so that stdout has the result alone.
     with RunDisplay(verbosity, as_json=True) as display:
         made = zoo.predict_files(
             artefact,
@@ -90,6 +92,7 @@ def embed_into_parts(
     from zoo.cli.display import RunDisplay
 
     interrupt.remember_kept(_kept(parts))
+    # On stderr, as above.
     with RunDisplay(verbosity, as_json=True) as display:
         made = zoo.embed_files(backbone, data, on_event=display.report, **options, **given)
     _print(made, as_json=as_json)

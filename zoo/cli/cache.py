@@ -84,6 +84,7 @@ def _print_measured(measured: Sequence[Mapping[str, Any]], screen: Console, verb
         for name, speed in about["images_per_second"].items():
             screen.print(f"      {name:<24}  {speed:,.1f}")
         facts: list[str] = about["machine"]
+        # Padded: a file in the cache may hold fewer facts than this version stores, and is listed all the same.
         device, processor, torch, threads, _, *limits = (*facts, *[""] * 5)
         processor = processor.partition("\n")[0]  # below it are all that it can do
         torch = ", ".join([torch, *filter(None, limits)])

@@ -41,6 +41,7 @@ class Commands(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         name = args[0]
+        # While a shell completes a line, half a name is no error. A misspelt option has typer's own message.
         if self.get_command(ctx, name) is None and not ctx.resilient_parsing and not name.startswith("-"):
             claimed_twice = [each for each, command in self._plugin_commands.items() if not command.usable]
             known = [each for each in self.list_commands(ctx) if each not in claimed_twice]
@@ -166,6 +167,7 @@ def _command(name: str, target: object) -> Any:
     """The click command of a Typer app, or of a function, whose signature becomes the options. Raises TypeError."""
     if isinstance(target, typer.Typer):
         app = target
+    # Not whatever can be called: a class can, too, and is no command.
     elif inspect.isroutine(target):
         app = typer.Typer(add_completion=False, rich_markup_mode=None)
         app.command(name)(target)
@@ -174,5 +176,6 @@ def _command(name: str, target: object) -> Any:
     command = get_command(app)
     # Completion is installed once, by zoo itself.
     command.params = [parameter for parameter in command.params if parameter.name not in _COMPLETION_OPTIONS]
+    # The name under which it was found, whatever the application calls itself.
     command.name = name
     return command

@@ -40,6 +40,7 @@ def data_curve(
     from zoo.cli.display import RunDisplay
     from zoo.storage.atomic import json_text
 
+    # On stderr even without --json, so that stdout has the result alone.
     with RunDisplay(ctx.obj, as_json=True) as display:
         report = zoo.learning_curve(
             path,

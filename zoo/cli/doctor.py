@@ -38,6 +38,7 @@ def _examine(zoo_commands: Collection[str]) -> dict[str, dict[str, Any]]:
         "versions": {**versions(), "system": platform.platform()},
         "devices": _devices(),
         "caches": _caches(),
+        # All hooks are called for this: some plugins break only when they are asked for something.
         "plugins": {
             plugin.label: plugin.state + (f": {plugin.error}" if plugin.error else "")
             for plugin in default_registry().plugins()

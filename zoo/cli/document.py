@@ -45,6 +45,7 @@ _output = _Output()
 
 def expect(words: Sequence[str]) -> None:
     """Prepare for a command line. Its words tell whether JSON is wanted, for they may be ones that cannot be parsed."""
+    # Behind -- a word is a value, whatever it looks like.
     options = words[: words.index("--")] if "--" in words else words
     _output.wanted = any(word.partition("=")[0] == OPTION for word in options)
     _output.state = "nothing"
@@ -60,6 +61,7 @@ def print_items(items: Sequence[str]) -> None:
     """Print items of the list that is the document; the first ones open it."""
     opened, _output.state = _output.state == "list", "list"
     print(",\n" if opened else "[\n", end="")
+    # Flushed, so that a program that reads along has each item when it is made.
     print(",\n".join(items), end="", flush=True)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -80,26 +80,23 @@ def embed(
 
     With --on very many, into a folder of Parquet parts; DATA may be a pattern, or an address such as s3://BUCKET/FOLDER.
     """
+    options: dict[str, Any] = {
+        "group": group,
+        "normalise": normalise,
+        "dtype": dtype,
+        "weights": weights,
+        "input_size": None if input_size is None else parse_input_size(input_size),
+        "seed": seed,
+        "device": device,
+        "precision": precision,
+        "workers": workers,
+        "offline": offline,
+    }
     if on is not None or part_size is not None or processes is not None:
         from zoo.cli.bulk import PartOptions, embed_into_parts
 
-        embed_into_parts(
-            backbone,
-            data,
-            PartOptions(on=on, out=out, part_size=part_size, processes=processes),
-            as_json=as_json,
-            verbosity=ctx.obj,
-            group=group,
-            normalise=normalise,
-            dtype=dtype,
-            weights=weights,
-            input_size=None if input_size is None else parse_input_size(input_size),
-            seed=seed,
-            device=device,
-            precision=precision,
-            workers=workers,
-            offline=offline,
-        )
+        parts = PartOptions(on=on, out=out, part_size=part_size, processes=processes)
+        embed_into_parts(backbone, data, parts, as_json=as_json, verbosity=ctx.obj, **options)
         return
     start_computing("zoo.embedding.embed")
     import zoo
@@ -107,23 +104,9 @@ def embed(
     from zoo.embedding.vectors import describe
     from zoo.storage.atomic import json_text
 
+    # On stderr even without --json, so that stdout has the result alone.
     with RunDisplay(ctx.obj, as_json=True) as display:
-        made = zoo.embed(
-            backbone,
-            data,
-            out=out,
-            group=group,
-            normalise=normalise,
-            dtype=dtype,
-            weights=weights,
-            input_size=None if input_size is None else parse_input_size(input_size),
-            seed=seed,
-            device=device,
-            precision=precision,
-            workers=workers,
-            offline=offline,
-            on_event=display.report,
-        )
+        made = zoo.embed(backbone, data, out=out, on_event=display.report, **options)
     if as_json:
         print_document(json_text(made.to_dict()))
         return

@@ -27,6 +27,7 @@ PATIENCE = 0.7
 LONG_PATIENCE = 10.0
 """The same while an observer is told that the run stops: it may close a record on another machine."""
 _STDERR = 2
+# rich hides the cursor while it shows bars, and a process that ends here would leave it hidden.
 _SHOW_CURSOR = b"\x1b[?25h\r\x1b[K"
 _CODES = {signal.SIGINT: INTERRUPTED, signal.SIGTERM: TERMINATED}
 
@@ -140,6 +141,8 @@ def watch() -> None:
     if os.name == "nt" or None in (sys.stdin, sys.stdout, sys.stderr):
         return
     heard, told = os.pipe()
+    # Python writes the number there in the signal itself, also while the main thread is in the middle of a long pass,
+    # and asks for a descriptor that never blocks.
     os.set_blocking(told, False)
     signal.set_wakeup_fd(told, warn_on_full_buffer=False)
     for number in _CODES:

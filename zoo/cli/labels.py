@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from zoo.cli.document import print_document
-from zoo.cli.options import Device, InputSize, Json, Offline, Seed, Weights, Workers
+from zoo.cli.options import Device, InputSize, Json, Offline, Seed, Weights, Workers, is_given
 from zoo.display import console
 from zoo.display.blocks import print_blocks
 from zoo.display.console import Verbosity
@@ -129,9 +129,7 @@ def _refuse_beside_apply(ctx: typer.Context) -> None:
     given = [
         f"--{name.replace('_', '-')}"
         for name in ctx.params
-        if name not in ("path", "apply", "out", "as_json")
-        and (source := ctx.get_parameter_source(name)) is not None
-        and source.name == "COMMANDLINE"
+        if name not in ("path", "apply", "out", "as_json") and is_given(ctx, name)
     ]
     if given:
         raise OptionError(
@@ -142,6 +140,7 @@ def _refuse_beside_apply(ctx: typer.Context) -> None:
 
 def _new_folder() -> Path:
     names = ("labels" if number == 1 else f"labels-{number}" for number in itertools.count(1))
+    # A link that leads nowhere does not exist, and is in the way all the same.
     return next(place for name in names if not ((place := Path(name)).exists() or place.is_symlink()))
 
 

@@ -10,7 +10,6 @@ from zoo.cli import list_backbones
 from zoo.cli.command_group import command_plugins
 from zoo.cli.document import print_document
 from zoo.cli.options import LIST_KINDS
-from zoo.data.sources import FOLDER_SUMMARY
 from zoo.display.console import Verbosity
 from zoo.display.wrapping import say
 from zoo.errors import Refused, UnknownName, either, nearest
@@ -54,6 +53,7 @@ def show_list(
         _show_backbones(kind, registry, pattern, list_backbones.filters(**given), verbosity, as_json=as_json)
         return
     _refuse_filters(given)
+    # As functions: a hook of plugins is called only for the kind that is asked for.
     listings: dict[str, Callable[[], Any]] = {
         "": lambda: _overview(registry),
         "heads": lambda: _named(registry.heads(), "head", pattern),
@@ -77,6 +77,7 @@ def show_list(
 
 def _kind_hint(asked: str) -> str:
     """The nearest kind; else all kinds, and the search for a backbone of that name where there is one."""
+    # A slip in the kind first: many words are contained in the name of some backbone.
     if close := nearest(asked, LIST_KINDS):
         return f"Did you mean {either(close)}?"
     hint = f"There are: {', '.join(LIST_KINDS)}."
@@ -160,6 +161,8 @@ def _named(offered: list[Any], kind: str, pattern: str) -> list[dict[str, Any]]:
 
 
 def _sources(registry: Registry, pattern: str) -> list[dict[str, Any]]:
+    from zoo.data.sources import FOLDER_SUMMARY  # with eight more modules, which no other list needs
+
     # zoo itself reads class folders: no plugin offers them.
     own = {"name": FOLDER, "summary": FOLDER_SUMMARY, "distribution": DISTRIBUTION}
     offered = registry.data_sources()

@@ -69,6 +69,7 @@ def matching(registry: Registry, pattern: str, filters: dict[str, Any], *, of_we
     listed = zoo.list_backbones(registry=registry, **name_filter, **limits)
     if listed or not registry.backbones().names():
         return listed
+    # Whether the pattern or a filter leaves nothing decides what to say.
     named = zoo.list_backbones(provider=filters["provider"], registry=registry, **name_filter)
     if named:
         options = [f"--{name.replace('_', '-')}" for name, value in filters.items() if value and name != "sort"]
@@ -80,6 +81,7 @@ def matching(registry: Registry, pattern: str, filters: dict[str, Any], *, of_we
         return []
     candidates = zoo.list_backbones(provider=filters["provider"], registry=registry)
     names = [backbone.name if "/" in pattern else backbone.spec.architecture for backbone in candidates]
+    # Such a pattern is for names with a tag, so suggestions have one.
     if of_weights:
         names = [f"{name}.{tag}" for name, backbone in zip(names, candidates, strict=True) for tag in backbone.tags]
     kind = "weights" if of_weights else "backbone"

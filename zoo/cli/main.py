@@ -33,6 +33,7 @@ def run() -> None:
     try:
         main()
     except SystemExit as ended:
+        # A text in place of a number is printed by Python, which the quick end would forestall.
         if ended.code is None or isinstance(ended.code, int):
             quick_exit.status = ended.code or 0
         raise
@@ -48,6 +49,7 @@ def main() -> None:
         escape_names()
         interrupt.hear_sigterm()
         interrupt.forget()
+        # Before anything that may fail: what ends the command is told in JSON where that is wanted.
         document.expect(sys.argv[1:])
         launched.begin(sys.argv[1:])
         short = len(sys.argv) < 2 or sys.argv[1] in _SHORT_COMMANDS

@@ -286,6 +286,7 @@ def _request(given: dict[str, Any]) -> Request:
     # Not a required option for typer: it must be left out beside --resume.
     if not given["backbone"]:
         raise OptionError("Missing option '--backbone': [provider/]architecture[.tag].\nNext: zoo list backbones")
+    # Without input_size, which is a text on the command line.
     same_name = (given.keys() & Request.__dataclass_fields__.keys()) - {"input_size"}
     return make_request(
         **{name: given[name] for name in same_name},
@@ -300,7 +301,7 @@ def _refuse_beside_resume(ctx: typer.Context, resumed: Path) -> None:
     given = [
         f"--{name.rstrip('_').replace('_', '-')}"
         for name in ctx.params
-        if name not in ("resume", "no_report", "as_json", "observer", "offline") and _is_given(ctx, name)
+        if name not in ("resume", "no_report", "as_json", "observer", "offline") and is_given(ctx, name)
     ]
     if given:
         raise OptionError(
@@ -309,6 +310,8 @@ def _refuse_beside_resume(ctx: typer.Context, resumed: Path) -> None:
         )
 
 
-def _is_given(ctx: typer.Context, name: str) -> bool:
+def is_given(ctx: typer.Context, name: str) -> bool:
+    """Whether an option stands on the command line, also where it says no more than the default."""
+    # By the name of the source: typer may hold click inside, and the enumeration with it.
     source = ctx.get_parameter_source(name)
     return source is not None and source.name == "COMMANDLINE"

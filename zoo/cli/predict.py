@@ -89,6 +89,7 @@ def predict_images(
         predictions = classifier.stream(files, top=top, workers=inference.workers, on_error=on_error)
         # On an error, decoding threads end before the display does.
         stack.callback(predictions.close)  # type: ignore[attr-defined]
+        # As many as are computed together: what was computed is printed at once.
         while batch := list(islice(predictions, BATCH_SIZE)):
             predicted += len(batch)
             screen.write(batch)
@@ -98,7 +99,9 @@ def predict_images(
         screen.close()
     if unreadable:
         raise DataError(
-            f"{console.count(unreadable, 'file')} of {predicted + unreadable} could not be read; see above."
+            f"{console.count(unreadable, 'file')} of {predicted + unreadable} could not be read; see above.\n"
+            "Next: repair or remove "
+            "them; the predictions for all others are complete."
         )
 
 
@@ -195,6 +198,7 @@ def _name_files(images: Sequence[Path]) -> tuple[Iterator[Path], ImageCount | No
 
 def _paths_from_stdin() -> Iterator[Path]:
     """Paths, one per line, as they come."""
+    # As bytes: a name need not be UTF-8.
     for line in sys.stdin.buffer:
         if name := line.rstrip(b"\r\n"):
             yield Path(os.fsdecode(name))

@@ -64,5 +64,6 @@ def serve(
             max_pixels=round(1e6 * max_megapixels),
             timeout=timeout,
             on_event=display.report,
+            # Flushed: a program that started the server may wait for this line.
             on_ready=lambda serving: print(serving.url, flush=True),
         )

@@ -85,6 +85,7 @@ def shortlist(
             on_event=display.report,
         )
     _print(found, ctx.obj, as_json=as_json, top=top, page=html)
+    # Only now: the ranking so far is a result, and has been printed.
     if found.interrupted:
         raise typer.Exit(INTERRUPTED)
 

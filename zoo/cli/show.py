@@ -57,7 +57,10 @@ def show_name(
     kind, found = _find(name, registry)
     if head is not None or classes is not None or input_size is not None:
         if kind != "backbone":
-            raise OptionError(f"--head, --classes and --input-size go with a backbone; {name!r} is a {kind}.")
+            raise OptionError(
+                f"--head, --classes and --input-size go with a backbone; {name!r} is a {kind}.\n"
+                f"Next: leave them out: zoo show {name}"
+            )
         if head is None:
             raise OptionError(f"--classes and --input-size need --head. Next: zoo show {name} --head linear")
         size = None if input_size is None else parse_input_size(input_size)
@@ -98,6 +101,7 @@ def _find(name: str, registry: Registry) -> tuple[str, Any]:
         with contextlib.suppress(UnknownName):
             return kind, look_up(name)
     offered = [registry.heads(), registry.recipes(), registry.observers(), registry.data_sources()]
+    # Suggestions are qualified where the name that was asked for is.
     names = registry.backbones().names() if "/" in name else registry.backbones().usable_names()
     names += [each for items in offered for each in usable_names(items, qualified="/" in name)]
     kinds = "backbone, head, recipe, observer or data source"
@@ -208,7 +212,9 @@ def _show_shapes(
     from zoo.planning.resolved_model import resolve_model
 
     if classes < 2:
-        raise OptionError(f"--classes must be at least 2, got {classes}.")
+        raise OptionError(
+            f"--classes must be at least 2, got {classes}.\nNext: leave --classes out, for {SAMPLE_CLASSES}."
+        )
     model = resolve_model(registry, backbone, head, head_options={}, input_size=input_size)
     model.check_input_size()
     steps = trace_shapes(model.outline(tuple(f"class{number}" for number in range(classes))))

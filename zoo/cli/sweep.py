@@ -96,6 +96,7 @@ def sweep(
             out=out,
             resume=resume,
             seed=seed,
+            # None, so that the device that the sweep file names stands.
             device=None if device == "auto" else device,
             precision=precision,
             offline=offline,

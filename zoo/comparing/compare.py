@@ -149,6 +149,7 @@ def _scores(record: RunRecord) -> dict[str, SplitScores]:
 
 def _same_files(first: Plan, second: Plan, contents: Contents) -> bool | None:
     """Whether both runs used the same files, however they were split; None if the files have changed since."""
+    # The digest covers the splits as well, so only equal ones say everything without the files.
     if first.data.digest == second.data.digest:
         return True
     digests = [contents.of(plan) for plan in (first, second)]

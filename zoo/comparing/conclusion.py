@@ -76,6 +76,7 @@ def _verdict(against: RunPair, tested: PairedTest) -> str:
     both = f"{first} {_share(tested.accuracy[0])}, {run} {_share(tested.accuracy[1])}"
     difference = f"The difference of {points(outcomes.difference)} points on the {images} ({both})"
     if outcomes.difference == 0:
+        # Equally often is not on the same images: there are some that only one of them gets right.
         difference = f"{first} and {run} are right equally often on the {images} ({_share(tested.accuracy[0])})"
     interval = f"95 % interval {points(tested.interval.low)} to {points(tested.interval.high)} points"
     if tested.significant:

@@ -213,6 +213,7 @@ def _precision(plan: Plan) -> str:
     """The precision that was asked for. `auto` takes the faster one of both."""
     if plan.compute_origin is not None:
         return plan.compute_origin.asked
+    # Plans of before that was stored: where several precisions were measured, nobody had asked for one.
     measured = {name.partition(",")[0] for name in plan.speeds}
     return "auto" if len(measured) > 1 else plan.precision
 
@@ -246,6 +247,7 @@ def _surroundings(first: Plan, second: Plan) -> Iterator[str]:
 
 
 def _versions(plan: Plan) -> dict[str, str]:
+    # What an object computes is its version, and told as the choice of another backbone or head.
     parts = [part for part in (plan.backbone, plan.head) if not of_session(part.name)]
     plugins = {part.distribution: part.version for part in parts}
     return {**plugins, **plan.versions}

@@ -85,6 +85,7 @@ def quiet_libraries() -> None:
 def escape_names() -> None:
     """Let stdout and stderr escape what they cannot encode: a file name may be any bytes."""
     for stream in (sys.stdout, sys.stderr):
+        # A program may have put a stream of another kind there.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=escaping_errors())
 

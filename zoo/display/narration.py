@@ -30,6 +30,7 @@ class Narration:
             # Stages that have no epochs.
             self._fitted = {stage.settings.name: "fitted in one go" for stage in event.plan.stages if not stage.steps}
             self._judged = "val" if event.plan.folds is None else "out-of-fold"
+        # Before quiet is looked at: a loud note changes what the result is worth.
         elif isinstance(event, Note) and event.loud:
             return Line(f"WARNING: {event.text}", LOUD)
         elif self._verbosity.quiet:

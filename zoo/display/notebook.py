@@ -98,6 +98,7 @@ def _said(task: _Task, now: float) -> str:
         done, left = f"{last.done:,} {last.unit}", None
     else:
         done, left = f"{last.done:,}/{last.total:,} {last.unit}", last.total - last.done
+    # The rate of a moment tells nothing of what is left.
     if not last.done or passed < _INTERVAL:
         return f"{last.task} {done}"
     rate = last.done / passed

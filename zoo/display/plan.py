@@ -150,6 +150,7 @@ def _download(weights: WeightsPlan) -> str:
     """What is still needed before the plan can be carried out."""
     if weights.download is None:
         return ""
+    # Without user and password, which the address of a mirror may hold.
     host = urlsplit(weights.download).netloc.rpartition("@")[2] or weights.download
     return f"; not on this machine: needs a download of about {text.size(weights.download_bytes or 0)} from {host}"
 
@@ -310,6 +311,7 @@ def _estimate(estimate: Estimate, device: str) -> Iterator[Block]:
         yield Line(f"--decode fast would save about {saved} whenever all images are decoded, for slightly other pixels")
     yield Line(f"about {console.seconds(estimate.seconds)}, about {text.size(estimate.bytes)} at most", "bold")
     yield Line(f"time: {', '.join(f'{name} {console.seconds(value)}' for name, value in parts)}")
+    # The peak of a run is that of its largest stage, so only that one is itemised.
     largest = max(estimate.stages, key=lambda stage: stage.memory.total)
     memory = ", ".join(f"{name} {text.size(value)}" for name, value in largest.memory if value)
     yield Line(f"memory of {largest.stage}: {memory}; Python, libraries and kernels {text.size(estimate.process)}")

@@ -47,6 +47,7 @@ def _text(value: object) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, float):
+        # `g` writes numbers of more digits than asked for with an exponent.
         whole = f"{value:.0f}"
         return f"{int(whole):,}" if len(whole.lstrip("-")) > _DIGITS else f"{value:.{_DIGITS}g}"
     return str(value)

@@ -24,6 +24,7 @@ class Screen(Console):
 
     def print(self, *objects: Any, **options: Any) -> None:
         if self.is_terminal and len(objects) == 1 and isinstance(objects[0], str):
+            # Else rich would wrap once more what is wrapped already.
             options["soft_wrap"] = True
             objects = (wrapped(objects[0], self.width),)
         super().print(*objects, **options)

@@ -38,6 +38,7 @@ def shown(on_event: Report | None = None, verbose: bool | None = None) -> Iterat
     """
     listens = on_event is not None and on_event is not silent
     told = on_event if on_event is not None else silent
+    # Not waiting for it: who shows already is a call that this one is a part of.
     if not _wanted(verbose, listens=listens) or not _showing.acquire(blocking=False):
         yield told
         return

@@ -111,6 +111,7 @@ class TerminalDisplay:
             task = self._tasks[event.task] = bars.add_task(event.task, total=event.total, unit=event.unit)
         bars.update(task, completed=event.done)
         if event.done == event.total:
+            # A task may begin again, as with every stage, and then gets a bar of its own.
             bars.remove_task(self._tasks.pop(event.task))
 
     def _line(self, event: ProgressEvent) -> None:

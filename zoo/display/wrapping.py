@@ -25,6 +25,7 @@ def terminal_columns(stream: TextIO | None) -> int | None:
     """Columns of the terminal that the stream goes to; None if it goes to no terminal, or is closed."""
     try:
         return shutil.get_terminal_size().columns if stream is not None and stream.isatty() else None
+    # A closed stream cannot be asked.
     except ValueError:
         return None
 

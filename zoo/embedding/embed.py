@@ -52,6 +52,7 @@ def embed(
     if out is not None:
         check_suffix(out)
         refuse_existing(out)
+    # A misspelt name is told at once, not after many images were listed.
     check_name(request.backbone, registry)
     found = find_images(request.data, registry, report, seed=request.seed)
     with contextlib.ExitStack() as stack:

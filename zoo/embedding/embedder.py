@@ -140,6 +140,7 @@ def _of_classifier(
     _, height, width = model.preprocessing.input_size
     resolved = resolve_model(registry, config.backbone.name, _HEAD, head_options={}, input_size=(height, width))
     output = _output_of(group, resolved)
+    # Vectors are pooled features whatever the head takes, so the backbone is put into a model that gives those.
     if model.needs != "pooled":  # its features are a map, or those of all layers
         pooled = resolved.build(_CLASSES, None)
         load_weights(pooled.backbone, model.backbone.state_dict(), architecture=config.backbone.name)

@@ -61,6 +61,7 @@ def find_images(data: Path, registry: Registry, report: Report, *, seed: int) ->
     Raises:
         DataError: There is no such data, or no image in it.
     """
+    # Unless a data source claims it: a file of its own kind may have any ending.
     if data.is_file() and is_image_name(data.name) and not registry.recognising(data):
         return ImagesFound(str(data), ((Described(ImageFile(data, data.name, 0), "", ""),),))
     location = find_data(data, registry, report)
@@ -70,7 +71,10 @@ def find_images(data: Path, registry: Registry, report: Report, *, seed: int) ->
     found = tuple(images for images in lists if images)
     if not found:
         if unchecked.reader == FOLDER:
-            raise DataError(f"There are no images below {data}; they end in {', '.join(IMAGE_SUFFIXES)}.")
+            raise DataError(
+                f"There are no images below {data}; they end in {', '.join(IMAGE_SUFFIXES)}.\n"
+                "Next: give the folder that they are in, or one above it."
+            )
         raise DataError(no_images_message(unchecked))
     if loose and len(found) > 1:
         names = some([each.file.relative for each in loose], 3)
@@ -99,6 +103,7 @@ def _of_dataset(dataset: Dataset) -> Iterator[tuple[Described, ...]]:
 def _as_they_are(data: UncheckedData) -> Iterator[tuple[Described, ...]]:
     for split, by_class in data.splits.items():
         yield tuple(
+            # There are no classes to number: the label stands beside it as a name.
             Described(ImageFile(file.path, file.relative, 0, file.reader), name, split if data.split_names else "")
             for name, files in by_class.items()
             for file in files

@@ -17,7 +17,7 @@ from zoo.embedding.embedder import check_name, open_embedder
 from zoo.embedding.found_images import find_images
 from zoo.embedding.similar_page import PAGE, PART, PageRow, picture_of, rendered
 from zoo.embedding.vectors import Embedding, embed_images, of_one
-from zoo.errors import DataError, OptionError, Refused, nearest
+from zoo.errors import DataError, OptionError, Refused, meant_beside
 from zoo.events import Report
 from zoo.planning.request import Request
 from zoo.registry.registry import Registry
@@ -140,7 +140,7 @@ def find_similar(
         DataError: The image cannot be read, or there is none to compare it with.
     """
     if top < 1:
-        raise OptionError(f"--top must be at least 1, got {top}.")
+        raise OptionError(f"--top must be at least 1, got {top}.\nNext: leave --top out, for 10.")
     if request.data is None:
         raise Refused("There are no images to search.\nNext: give a folder of images.")
     content = image.content()
@@ -173,6 +173,7 @@ def _find(
     copies = np.array([each == digest for each in made.sha256])
     similarities = _cosines(made.vectors, asked.vectors[0])
     similarities[copies] = 1.0  # the same pixels: in a batch of other images the last bits may differ
+    # The last key is the one that is sorted by first: copies come before all others.
     order = np.lexsort((-similarities, ~copies))[:top].tolist()
     return SimilarImages(
         image=image.relative,
@@ -199,6 +200,7 @@ def _find(
 
 def _cosines(vectors: NDArray[Any], other: NDArray[Any]) -> NDArray[np.float64]:
     """Return cosines[N] of normalised vectors[N, F] with other[F]."""
+    # Rounding takes the product of two equal vectors a little beyond 1.
     products: NDArray[np.float64] = np.clip(vectors.astype(np.float64) @ other.astype(np.float64), -1.0, 1.0)
     return products
 
@@ -224,7 +226,8 @@ def image_file(path: Path) -> ImageFile:
         names = []
         if path.parent.is_dir():
             names = [each.name for each in path.parent.iterdir() if is_image_name(each.name)]
-        close = nearest(path.name, names, count=1)
-        hint = f" Did you mean {str(path.with_name(close[0]))!r}?" if close else ""
-        raise DataError(f"There is no image {str(path)!r}.{hint}")
+        raise DataError(
+            f"There is no image {str(path)!r}.{meant_beside(path, names)}\n"
+            "Next: check the path; the image is given first, then the data to search."
+        )
     return ImageFile(path, str(path), 0)

@@ -57,5 +57,6 @@ def rendered(template: str, facts: Mapping[str, Any], rows: Sequence[PageRow]) -
         rows: The neighbours, the nearest first.
     """
     templates = environment("zoo.embedding")
+    # Of the others alone: the image itself and its copies say nothing new of its class.
     words = labels_in_words([row.label for row in rows if not row.remark])
     return templates.get_template(template).render(css=styles(templates), rows=rows, words=words, **facts)

@@ -121,6 +121,7 @@ def _write_parquet(made: Embedding, draft: Path) -> None:
     fields = [pa.field(name, pa.string(), nullable=False) for name in COLUMNS]
     vector = pa.field("vector", pa.list_(number, width), nullable=False)
     schema = pa.schema([*fields, vector], metadata={_KEY: json_line(metadata_of(made))})
+    # Parquet's texts are UTF-8, which names of files need not be.
     rows = [[printable(cell) for cell in row] for row in made.rows()]
     with parquet.ParquetWriter(draft, schema) as writer:
         for begin in range(0, len(rows), _GROUP_ROWS):

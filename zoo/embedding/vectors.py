@@ -107,11 +107,12 @@ def embed_images(
     with contextlib.closing(store):
         rows = _Rows(embedder, store, found, report, normalise=normalise, dtype=dtype)
         with contextlib.ExitStack() as stack:
+            # Also where it breaks off: what was opened until then need not be opened again.
             stack.callback(store.remember)
             rows.fill()
     if not rows.taken:
         fault = "\n".join(f"  {name}: {what}" for name, what in list(rows.faults.items())[:10])
-        raise DataError(f"No image in {found.source} can be read:\n{fault}")
+        raise DataError(f"No image in {found.source} can be read:\n{fault}\nNext: repair these files, or give others.")
     if rows.zeros:
         text = f"{counted(rows.zeros, 'vector')} of zeros alone cannot be normalised and stayed as they are."
         report(Note(text=text, loud=True))
@@ -177,6 +178,7 @@ class _Rows:
             size, fresh = BLOCK * micro_batches.size, True
             for block in self._blocks(size):
                 files = [each.file for each in block]
+                # With the first block alone: what this machine computes differently is different in every block.
                 if fresh and filler.is_stale(files):
                     self._cache.drop(self._embedder.key)
                     text = "The cached vectors differ from what this machine computes now: they are computed again."
@@ -228,6 +230,7 @@ class _Rows:
         if self._dtype == "float16":
             rows = self._halved(block, rows)
         if self._held is None:
+            # Once, for as many as there can be: joining all blocks at the end would need twice the memory.
             self._held = np.empty((len(self._found), rows.shape[1]), rows.dtype)
         begin = len(self.taken)
         self._held[begin : begin + len(rows)] = rows

@@ -62,6 +62,7 @@ def _drawn(counts: ConfusionMatrix, chosen: Sequence[int], classes: Sequence[str
             shade = (round(255 - 215 * share), round(255 - 165 * share), 255)
             draw.rectangle((left, top, left + cell - 1, top + cell - 1), fill=shade, outline="lightgray")
             if written and count:
+                # Black could not be read on so dark a cell.
                 colour = "white" if share > 0.6 else "black"
                 draw.text((left + cell / 2, top + cell / 2), str(count), fill=colour, anchor="mm")
     if written:
@@ -75,6 +76,7 @@ def _write_names(image: Image.Image, names: Sequence[str], *, margin: int, cell:
     for index, name in enumerate(names):
         middle = index * cell + cell // 2
         draw.text((margin - 6, margin + middle), name, fill="black", anchor="rm")
+        # Pillow draws no turned text, so a picture of the text is turned.
         label = Image.new("RGB", (margin - 6, cell), "white")
         ImageDraw.Draw(label).text((0, cell / 2), name, fill="black", anchor="lm")
         turned = label.transpose(Image.Transpose.ROTATE_90)

@@ -15,6 +15,7 @@ from zoo.text import some
 _WHOLE_MOST = 30
 """Most classes of a table that a notebook shows as a whole. Of more, it shows those that are confused most."""
 _PART = 20
+# Styles stand in the cells: the page of a notebook has no style sheet of ours.
 _CELL = "padding:2px 8px;text-align:right"
 
 

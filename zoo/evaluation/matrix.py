@@ -54,6 +54,7 @@ class SparseMatrix(Sequence[tuple[int, ...]]):
         if isinstance(index, slice):
             return tuple(self[row] for row in range(self._size)[index])
         true = range(self._size)[index]
+        # A tuple that ends early sorts before all that go on: (true,) is where the cells of this row begin.
         row = [0] * self._size
         for _, predicted, images in self.cells[bisect_left(self.cells, (true,)) : bisect_left(self.cells, (true + 1,))]:
             row[predicted] = images
@@ -106,6 +107,7 @@ def read_matrix(assessment: Mapping[str, Any]) -> ConfusionMatrix:
         return table
     if not isinstance(cells, list):
         raise ValueError(f"it has neither {KEY} nor {CELLS}")
+    # By the exact type, as JSON's `true` is an int to isinstance.
     if any(not isinstance(cell, list) or len(cell) != 3 or {*map(type, cell)} != {int} for cell in cells):
         raise ValueError(f"its {CELLS} are not lists of three integers")
     return matrix_of(size, map(tuple, cells))

@@ -145,6 +145,7 @@ def assess(logits: Tensor, targets: Tensor, classes: Sequence[str]) -> Assessmen
 def confusion_matrix(logits: Tensor, targets: Tensor) -> ConfusionMatrix:
     """Count the images of logits[N, classes] by their true class targets[N] (row) and predicted class (column)."""
     number = logits.shape[1]
+    # One number for each pair of classes: a whole table of C * C would be mostly zeros.
     places, counts = torch.unique(targets.cpu() * number + top_classes(logits), return_counts=True)
     cells = zip(places.tolist(), counts.tolist(), strict=True)
     return matrix_of(number, ((place // number, place % number, images) for place, images in cells))

@@ -58,6 +58,7 @@ class MicroBatches:
             self._halve(reason)
 
     def _halve(self, reason: str) -> None:
+        # What the attempt left in reference cycles and in CUDA's cache is still taken.
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

@@ -67,6 +67,7 @@ def to_csv(predictions: Iterable[ImagePrediction], *, views: str | None = None) 
 
 def from_csv(text: str) -> Iterator[ImagePrediction]:
     """Read what `to_csv` returned; probabilities keep its six digits. Raises ValueError for other columns."""
+    # Without newline="", a line end within the name of a file would be changed on the way.
     reader = csv.reader(io.StringIO(text, newline=""))
     if tuple(next(reader, ())) != _COLUMNS:
         raise ValueError(f"the columns are not {', '.join(_COLUMNS)}")

@@ -71,6 +71,7 @@ def bootstrap(outcomes: Outcomes, *, resamples: int = RESAMPLES, seed: int = SEE
     """
     count = outcomes.images
     shares = [outcomes.only_first / count, outcomes.only_second / count]
+    # Rounding may take the two shares beyond 1, and a negative rest is refused.
     drawn = np.random.default_rng(seed).multinomial(count, [*shares, max(0.0, 1.0 - sum(shares))], size=resamples)
     low, high = np.quantile((drawn[:, 1] - drawn[:, 0]) / count, [0.025, 0.975])
     return Interval(low=float(low), high=float(high), resamples=resamples, seed=seed)

@@ -120,7 +120,7 @@ def export(
             compared.append(_compare(source, run))
             if compared[-1][1].match == "other":
                 text = f"The export to {asked.to} gives other logits than the original: {compared[-1][1]}."
-                raise CheckFailed(f"{text} It was not kept.")
+                raise CheckFailed(f"{text} It was not kept.\nNext: {', '.join(other_formats(asked.to))}")
 
         if prepared:
             further = {"asked": asked, "images": images, "compare": compare, "report": report}
@@ -128,6 +128,7 @@ def export(
         else:
             written = _write(source, draft, asked.to, import_module(FORMATS[asked.to].writer).write)
             compare(written.run)
+        # Whichever way it was written, the float32 of it was compared exactly once.
         ((batches, difference),) = compared
     return Exported(
         path=target,
@@ -175,6 +176,7 @@ def _compare(source: ExportSource, run: Callable[[Tensor], Tensor]) -> tuple[tup
     sizes = tuple(dict.fromkeys((len(source.images), *_FURTHER_BATCHES)))
     differences = []
     for size in sizes:
+        # The same few pictures again and again: what matters is their number.
         images = source.images[torch.arange(size) % len(source.images)]
         differences.append(compare_tensors(source.logits(images), run(images), TOLERANCE["float32"]))
     return sizes, max(differences, key=lambda difference: difference.largest / (difference.scale or 1))

@@ -104,6 +104,7 @@ class ExportRequest:
 
     def place(self, folder: Path, out: Path | None) -> Path:
         """Where the export of an artefact `folder` is to be. Raises OptionError for an `out` that it cannot be."""
+        # Beside the artefact, under its resolved name: `.` or a link has no name to build on.
         if out is None:
             suffix = FORMATS[self.to].suffix
             middle = "-int8" if self.int8 else ""

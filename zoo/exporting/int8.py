@@ -48,6 +48,15 @@ class _Answers:
         count = len(self.targets)
         return Attempt(in_float=in_float, accuracy=right / count, lost=100 * (before - right) / count)
 
+    @property
+    def accuracy_float32(self) -> float:
+        return float((self.float32 == self.targets).double().mean())
+
+    def only_right(self, int8: Tensor) -> tuple[int, int]:
+        """(images that float32 alone gets right, those that the classes int8[N] alone get right)."""
+        right, before = int8 == self.targets, self.float32 == self.targets
+        return int((before & ~right).sum()), int((right & ~before).sum())
+
 
 def write_int8(
     original: Path,
@@ -76,9 +85,7 @@ def write_int8(
     """
     split, judged = to_judge(dataset)
     drawn = to_calibrate(dataset, seed)
-    if 100 / len(judged) > max_loss > 0:
-        text = f"Judged on {len(judged)} images, of which one is {100 / len(judged):.3g} points: --max-loss "
-        report(Note(text=f"{text}{max_loss:g} allows no further mistake.", loud=True))
+    _tell_of_few(len(judged), max_loss, report)
     with contextlib.closing(ImageStore(preprocessing, workers=resolve_workers(None))) as store:
         images = torch.cat(list(store.batches(drawn, _BATCH)))
         quantiser = Quantiser(original, work)
@@ -93,19 +100,20 @@ def write_int8(
             task = "judge int8" + (f", {len(in_float)} layers in float32" if in_float else "")
             predicted = _predict(draft, store, judged, report, task)
             attempts.append(answers.attempt(predicted, len(in_float)))
+            # Points come from a division, and a loss of exactly the limit is allowed.
             if attempts[-1].lost <= max_loss + 1e-9:
                 break
         else:
             raise CheckFailed(_refusal(attempts, answers, split, max_loss))
+    # The draft that was judged last, not one that is written anew.
     shutil.copyfile(draft, path)
-    right, right_before = predicted == answers.targets, answers.float32 == answers.targets
-    only_float32, only_int8 = int((right_before & ~right).sum()), int((right & ~right_before).sum())
+    only_float32, only_int8 = answers.only_right(predicted)
     return Int8Comparison(
         calibrated=len(images),
         seed=seed,
         split=split,
         images=len(judged),
-        accuracy_float32=float(right_before.double().mean()),
+        accuracy_float32=answers.accuracy_float32,
         accuracy=attempts[-1].accuracy,
         lost=attempts[-1].lost,
         max_loss=max_loss,
@@ -122,6 +130,12 @@ def write_int8(
     )
 
 
+def _tell_of_few(judged: int, max_loss: float, report: Report) -> None:
+    if 100 / judged > max_loss > 0:
+        text = f"Judged on {judged} images, of which one is {100 / judged:.3g} points: --max-loss "
+        report(Note(text=f"{text}{max_loss:g} allows no further mistake.", loud=True))
+
+
 def _choices(quantiser: Quantiser, images: Tensor, report: Report) -> Iterator[list[str]]:
     """Layers to leave in float32: none first, then more and more of those that change the answers of images[N, 3, H, W]
     most.
@@ -131,6 +145,7 @@ def _choices(quantiser: Quantiser, images: Tensor, report: Report) -> Iterator[l
     counting = _counting(report, "find sensitive layers", len(blocks), "layers")
     ranked = worst_first(blocks, quantiser.sensitivities(images, counting))
     count = 1
+    # With most layers in float32 there is nothing left that 8 bits would make smaller or faster.
     while count <= len(blocks) // 2:
         yield [layer for block in ranked[:count] for layer in block]
         count *= 2
@@ -159,6 +174,7 @@ def _measure_speed(original: Path, path: Path, images: Tensor, report: Report) -
             run(some)  # the first one allocates
         seconds: tuple[list[float], list[float]] = ([], [])
         begin = time.perf_counter()
+        # At least three, so that a median means something on a slow machine, too.
         while len(seconds[0]) < 3 or (len(seconds[0]) < _ROUNDS and time.perf_counter() - begin < _SECONDS):
             for run, measured in zip(runs, seconds, strict=True):
                 start = time.perf_counter()
@@ -180,7 +196,7 @@ def _measure_speed(original: Path, path: Path, images: Tensor, report: Report) -
 
 def _refusal(attempts: Sequence[Attempt], answers: _Answers, split: str, max_loss: float) -> str:
     count = len(answers.targets)
-    before = float((answers.float32 == answers.targets).double().mean())
+    before = answers.accuracy_float32
     best = min(attempts, key=lambda attempt: attempt.lost)
     tried = "\n".join(
         f"  {attempt.in_float} layers in float32: accuracy {attempt.accuracy:.4f}, {attempt.lost:.2f} points lost"

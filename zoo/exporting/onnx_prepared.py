@@ -35,6 +35,10 @@ from zoo.exporting.source import ExportSource, Written
 
 FILE = "model.onnx"
 """The classifier in the folder of an export that takes pictures."""
+_HOW_WITH_PICTURES = (
+    f'onnxruntime.InferenceSession("{{path}}/{FILE}").run(["probabilities"], {{{{"pictures": pictures}}}})'
+)
+"""The Python that loads it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +92,11 @@ def write(
     metadata = metadata_of(source)
     with tempfile.TemporaryDirectory(prefix="zoo-export-") as folder:
         work = Path(folder)
+        # A folder of its own: whether the weights went to further files is told by what lies beside the file.
         (work / "traced").mkdir()
         core = work / "traced" / FILE
         report(Progress(task="trace", done=0, total=1, unit="models"))
+        # Without metadata, which are written into the last file that is made of it.
         write_traced(source, core, {})
         report(Progress(task="trace", done=1, total=1, unit="models"))
         float32 = runner(open_session(core))
@@ -112,18 +118,24 @@ def write(
         if not asked.takes_pictures:
             _save(onnx.load(core), path, metadata)
             return Written(run=runner(open_session(path)), how=HOW, int8=int8)
-        # Under another name: nobody should prepare the pictures a second time.
-        metadata["preprocessing_in_graph"] = metadata.pop("preprocessing")
         pictures = _Pictures(source, work, images, report)
         in_float32 = pictures.compare(work / "traced" / FILE, LEAST_EQUAL)
         in_int8 = pictures.compare(core, LEAST_EQUAL_INT8) if int8 else None
-        compared = {"pictures": in_float32, "pictures_int8": in_int8, "int8": int8}
-        metadata["pictures"] = as_metadata(in_float32.to_dict())
-        path.mkdir()
-        _save(with_preprocessing(onnx.load(core), preprocessing), path / FILE, metadata)
-        write_folder(path, FILE, source, {name: found for name, found in compared.items() if found is not None})
-    how = f'onnxruntime.InferenceSession("{{path}}/{FILE}").run(["probabilities"], {{{{"pictures": pictures}}}})'
-    return Written(run=float32, how=how, pictures=in_float32, pictures_int8=in_int8, int8=int8)
+        found = Written(run=float32, how=_HOW_WITH_PICTURES, pictures=in_float32, pictures_int8=in_int8, int8=int8)
+        _write_folder(path, core, source, metadata, found)
+    return found
+
+
+def _write_folder(path: Path, core: Path, source: ExportSource, metadata: dict[str, str], found: Written) -> None:
+    """Write the file `core` with the preprocessing in its graph, and what lies beside it, into the folder `path`."""
+    assert found.pictures is not None, "they were compared"
+    # Under another name: nobody should prepare the pictures a second time.
+    metadata["preprocessing_in_graph"] = metadata.pop("preprocessing")
+    metadata["pictures"] = as_metadata(found.pictures.to_dict())
+    compared = {"pictures": found.pictures, "pictures_int8": found.pictures_int8, "int8": found.int8}
+    path.mkdir()
+    _save(with_preprocessing(onnx.load(core), source.model.preprocessing), path / FILE, metadata)
+    write_folder(path, FILE, source, {name: result for name, result in compared.items() if result is not None})
 
 
 class _Pictures:

@@ -60,6 +60,7 @@ def with_preprocessing(model: onnx.ModelProto, preprocessing: Preprocessing) -> 
     graph.node.extend(nodes)
     graph.initializer.extend(writing.constants)
     classes = graph.output[0].type.tensor_type.shape.dim[1].dim_value
+    # `images` is computed now, and an input of that name would have to be given.
     del graph.input[:], graph.output[:]
     graph.input.append(helper.make_tensor_value_info(PICTURES, TensorProto.UINT8, ["batch", "height", "width", 3]))
     for name in (PROBABILITIES, LOGITS):
@@ -105,6 +106,7 @@ class _Writing:
             return tuple(  # type: ignore[return-value]
                 self._op("Div", self._op("Mul", side, self._whole(high)), short) for side in (height, width)
             )
+        # In double precision, as Python divides: in float32 some sides round to another pixel.
         sides = [self._op("Cast", side, to=TensorProto.DOUBLE) for side in (height, width)]
         ratios = [self._op("Div", side, self._double(target)) for side, target in zip(sides, (high, wide), strict=True)]
         ratio = self._op("Max" if preprocessing.resize == "longest" else "Min", *ratios)
@@ -116,6 +118,7 @@ class _Writing:
         shape = self._op("Shape", pixels, start=0, end=2)
         sizes = self._op("Concat", shape, height, width, axis=0)
         filtered = _MODES[preprocessing.interpolation]
+        # No region and no scales: the sizes in pixels say it all, without rounding.
         return self._op("Resize", pixels, "", "", sizes, antialias=1, exclude_outside=1, **filtered)
 
     def _crop(self, values: str, height: str, width: str, preprocessing: Preprocessing) -> str:

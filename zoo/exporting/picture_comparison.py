@@ -60,6 +60,7 @@ def compare_pictures(
     real = equal = compared = 0
     largest = 0.0
     for chunk in _in_chunks(_pictures(files, odd, preprocessing)):
+        # One by one: pictures of one batch must be of one size, and these are of many.
         theirs = torch.cat([_probabilities(session, picture) for picture, _, _ in chunk])
         images = torch.stack([transform(decoded, preprocessing) for _, decoded, _ in chunk])
         ours = reference(images).softmax(1)
@@ -70,6 +71,7 @@ def compare_pictures(
         real += sum(of_run for _, _, of_run in chunk)
         compared += len(chunk)
         report(Progress(task="compare pictures", done=compared, total=total))
+    # Files that cannot be read were counted in, and what shows progress waits for the end.
     if compared < total:
         report(Progress(task="compare pictures", done=total, total=total))
     found = PictureComparison(

@@ -74,6 +74,7 @@ class Quantiser:
         from onnxruntime.quantization import QDQQuantizer, QuantType
 
         with _quiet():
+            # Not quantize_static, which calibrates every time that it is called: ranges are computed once here.
             quantizer = QDQQuantizer(
                 onnx.load(self._prepared),
                 per_channel=True,
@@ -141,12 +142,14 @@ def _layers(model: onnx.ModelProto) -> tuple[str, ...]:
 def _quantised_operators() -> list[str]:
     from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 
+    # What quantize_static takes where nobody names operators. QDQQuantizer itself has no such default.
     return sorted({*QDQRegistry, *QLinearOpsRegistry})
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Without the advice that onnxruntime logs for those who call it by hand."""
+    # It logs by the root logger, so there is no logger of its own that could be quietened.
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

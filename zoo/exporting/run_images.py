@@ -75,6 +75,7 @@ def refuse_too_few(origin: RunOrigin | None) -> RunOrigin:
 
 def to_calibrate(dataset: Dataset, seed: int) -> list[ImageFile]:
     """The training images to calibrate on, drawn by the seed of the run."""
+    # By name: the same seed draws the same images, whatever order they were listed in.
     files = sorted(dataset.splits["train"], key=lambda file: file.relative)
     return random.Random(f"int8/{seed}").sample(files, min(CALIBRATED, len(files)))
 
@@ -83,5 +84,6 @@ def to_judge(dataset: Dataset, most: int = JUDGED) -> tuple[str, list[ImageFile]
     """(name of the split, its images): those of `val`, or of a run in folds of `test`; none where it has neither."""
     split = "val" if dataset.splits.get("val") else "test"
     files = dataset.splits.get("val") or dataset.splits.get("test", ())
+    # Files are in the order of their classes, so every n-th one is an even part of each.
     step = -(-len(files) // most) if files else 1
     return split, list(files[::step])

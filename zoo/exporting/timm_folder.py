@@ -39,6 +39,7 @@ def write(source: ExportSource, path: Path) -> Written:
     data_config = describe_to_timm(source.model.preprocessing)
     whole = _create_whole(source)
     state = upstream_state(source, whole, linear, LIBRARY)
+    # Assigned, as the module is on the meta device and has no memory that could be filled.
     whole.load_state_dict(state, assign=True)
     save_for_hf(
         whole,

@@ -34,6 +34,7 @@ def write(source: ExportSource, path: Path) -> Written:
         module = models.get_model(name, weights=None, **arguments)
     state = upstream_state(source, module, linear, LIBRARY)
     save_tensors(path, state, header=("zoo", source.described()))
+    # From the file, as its users will, so that what is compared is what was written.
     module.load_state_dict(load_file(path))
     module.eval()
 

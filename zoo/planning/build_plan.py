@@ -100,8 +100,10 @@ def build_plan(
         chunk=CHUNK,
         threads=threads,
         workers=store.workers,
+        # peft computes what adapters add, but only runs with adapters depend on its version.
         versions=versions(["peft"] if any(each.adapters for each in resolved.selections) else []),
     )
+    # Warnings are about the finished plan, so they are the one part that comes after it.
     return plan.model_copy(update={"warnings": _warnings(resolved, examined, plan)})
 
 

@@ -105,11 +105,13 @@ def _open_in_shares(dataset: Dataset, store: ImageStore, report: Report, group: 
 
     The share is that of the blocks whose features a process computes later, so that it decodes them once.
     """
+    # First, as from here on each process trusts what the others read.
     refuse_other_files(dataset, group)
     total = _count(dataset)
     own = [file for split in dataset.splits.values() for file in examined_by(split, group, BLOCK_OF_IMAGES)]
 
     def progress(done: int) -> None:
+        # Nobody is asked how far the others are: their shares are as large, so they are about as far.
         report(Progress(task="decode", done=min(done * group.count, total), total=total))
 
     _, faults = store.examine(own, progress=progress)
@@ -247,6 +249,7 @@ def _digest_of_part(dataset: Dataset, contents: Mapping[str, str], sizes: Sequen
     size = iter(sizes)
     for split, files in dataset.splits.items():
         for file in files:
+            # The size stands for the content of a file that was not opened.
             known = contents.get(file.relative, ""), next(size)
             digest.update(f"\n{split}\0{file.relative}\0{file.label}\0{known[0] or known[1]}".encode())
     return PART_DIGEST + digest.hexdigest()

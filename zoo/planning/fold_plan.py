@@ -58,6 +58,7 @@ def recipe_in_folds(recipe: RecipeSpec, source: str, selections: Sequence[Select
     return recipe.model_copy(update={"stages": stages})
 
 
+# The values with which these knobs choose nothing.
 _USUAL = {"lr": "3e-3", "patience": "0", "keep_epoch": "last"}
 
 
@@ -147,6 +148,7 @@ def _refuse_fewer(
 ) -> None:
     if folds.count == asked:
         return
+    # The largest class decides: K folds can all hold a class out only if it has K different pictures.
     largest, images = Counter(labels_of(files)).most_common(1)[0]
     different = len({group for file, group in zip(files, groups, strict=True) if file.label == largest})
     apart = f", {different} of them different pictures" if different < images else ""

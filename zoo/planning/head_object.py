@@ -133,10 +133,12 @@ def _try(
 
     Raises OptionError for what it does not do as a head must.
     """
+    # On the CPU, though the head may be wanted on the meta device, where nothing has values that could be looked at.
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         module = _copied(name, _made(name, build, shape, classes, options)).cpu()
         _refuse_untrainable(name, spec, module)
         refuse_unsaved(module, f"The head {name}")
+        # Evaluation mode first: running it in training mode may change buffers, and then both would differ.
         logits = _logits(name, module.eval(), spec, shape, classes)
         again = _logits(name, module, spec, shape, classes)
         if spec.loss is None:  # else the spec's loss alone says what the module gives in training

@@ -56,6 +56,7 @@ def images_of_plan(
             f"The images of {run} are not where they were: there is no {plan.data.path}.\n"
             "Next: say where they are now, with --data PATH"
         )
+    # With the reader's name, so that a data source that was installed since cannot claim the path.
     stored = None if plan.data.sample else Path(f"{plan.data.reader}:{plan.data.path}")
     place = data or stored
     classes = len(plan.classes) if place is None else None  # what the sample set is made from

@@ -57,6 +57,7 @@ def network_work(outline: ZooModel) -> NetworkWork:
         with torch.device("meta"), torch.no_grad(), counting:
             outline.features(torch.empty(1, *outline.preprocessing.input_size, device="meta"))
     finally:
+        # One by one: `outline.train()` would decide the modes anew, instead of giving back those that there were.
         for module in training:
             module.training = True
     return counting.work()
@@ -88,6 +89,8 @@ class _Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def _convolution(args: tuple[Any, ...], output: Tensor) -> tuple[Sort, int]:
+    # aten.convolution(input, weight, bias, stride, padding, dilation, transposed, output_padding, groups); weights are
+    # [out, in / groups, height, width], so the division by groups is in their shape.
     weight, groups = args[1], args[8]
     of_one = math.prod(weight.shape[1:])
     multiplied = output.numel() * of_one
@@ -96,6 +99,7 @@ def _convolution(args: tuple[Any, ...], output: Tensor) -> tuple[Sort, int]:
     return ("depthwise" if weight.shape[1] == 1 else "grouped"), multiplied
 
 
+# Of addmm and baddbmm the first argument is the bias, mm and bmm have none: the left factor is the last but one of all.
 def _linear(args: tuple[Any, ...], output: Tensor) -> tuple[Sort, int]:
     return "linear", output.numel() * args[-2].shape[-1]
 
@@ -109,6 +113,7 @@ _COUNTED: dict[Any, Callable[[tuple[Any, ...], Tensor], tuple[Sort, int]]] = {
     _aten.convolution: _convolution,
     _aten.addmm: _linear,
     _aten.mm: _linear,
+    # torch turns linear layers into mm and addmm. A product of batches multiplies two computed tensors: attention.
     _aten.bmm: _attention,
     _aten.baddbmm: _attention,
 }

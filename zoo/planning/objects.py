@@ -101,6 +101,7 @@ def stand_in(
             )
     if (given_backbone := backbone[1]) is not None:
         spec = _backbone_spec(given_backbone, registry, preprocessing)
+        # Under the stored name, whatever its own one is: everything else that was stored refers to that.
         architecture, _, _ = _bare(backbone[0]).partition(".")
         backbones.append(replace(spec, provider=SESSION, architecture=architecture))
     if (given_head := head[1]) is not None:
@@ -114,6 +115,7 @@ def _bare(stored: str) -> str:
 
 def _backbone(given: BackboneSpec | nn.Module, registry: Registry) -> tuple[list[BackboneSpec], str]:
     spec = _backbone_spec(given, registry)
+    # Only an equal spec keeps the name: one that was changed must not pass for what the plugin offers.
     if spec.provider != SESSION and _registered(lambda: registry.backbone(spec.name).spec) == spec:
         return [], spec.name
     spec = replace(spec, provider=SESSION)
@@ -127,6 +129,7 @@ def _backbone_spec(
         return given
     if isinstance(given, str):
         return registry.backbone(given).spec
+    # Here and below, because only a call with an object needs torch at this point.
     from zoo.planning.own_module import module_backbone
 
     stored = None if preprocessing is None else Preprocessing.from_dict(dict(preprocessing))

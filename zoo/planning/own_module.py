@@ -62,29 +62,17 @@ def module_backbone(
         OptionError: It is no module, states no preprocessing, does not take images, returns something else, has groups
             that do not cover every parameter once, or holds something that could not be saved or repeated.
     """
-    if not isinstance(module, nn.Module):
-        step = f"a module of that class, {module.__name__}(...)" if isinstance(module, type) else "one of these"
-        raise OptionError(
-            f"A backbone is a name, a zoo.BackboneSpec or a torch module, and this is a {_type(module)}.\n"
-            f"Next: pass {step}; zoo list backbones shows the names."
-        )
+    _refuse_no_module(module)
     module = getattr(module, "_orig_mod", module)  # what torch.compile wraps
     label = _name(module, name)
-    stated = preprocessing if preprocessing is not None else stated_preprocessing(module, label)
-    if not isinstance(stated, Preprocessing):
-        what = "says nothing of its preprocessing" if stated is None else f"was given the preprocessing {stated!r}"
-        raise OptionError(f"The module {label} {what}, and images need one.\nNext: {_HOW}.")
+    stated = _stated(module, preprocessing, label)
     refuse_lazy(module, f"The module {label}", "run it once on images, then pass it")
-    empty = [each for each, parameter in module.named_parameters() if parameter.device.type == "meta"]
-    if empty:
-        raise OptionError(
-            f"The module {label} has no values: {empty[0]!r} is on the meta device.\n"
-            "Next: module.to_empty(device='cpu'), load its weights, then pass it."
-        )
+    _refuse_without_values(module, label)
     kept = _copied(module, label)
     refuse_unfit(kept, label)
     layout = output_layout(copy.deepcopy(kept), stated, label)  # running may change what a module counts
     chosen = _given_groups(kept, groups, label) if groups is not None else _measured_groups(kept, stated, label)
+    # Of the module itself: in the copy, everything can be trained.
     warnings = (frozen_warning(module, label), classifier_warning(kept, layout, label))
     return BackboneSpec(
         provider=SESSION,
@@ -99,6 +87,34 @@ def module_backbone(
         ),
         warning=" ".join(filter(None, warnings)),
     )
+
+
+def _refuse_no_module(module: object) -> None:
+    if isinstance(module, nn.Module):
+        return
+    step = f"a module of that class, {module.__name__}(...)" if isinstance(module, type) else "one of these"
+    raise OptionError(
+        f"A backbone is a name, a zoo.BackboneSpec or a torch module, and this is a {_type(module)}.\n"
+        f"Next: pass {step}; zoo list backbones shows the names."
+    )
+
+
+def _stated(module: nn.Module, given: Preprocessing | None, label: str) -> Preprocessing:
+    """The preprocessing that was given, else what the module states of itself."""
+    stated = given if given is not None else stated_preprocessing(module, label)
+    if not isinstance(stated, Preprocessing):
+        what = "says nothing of its preprocessing" if stated is None else f"was given the preprocessing {stated!r}"
+        raise OptionError(f"The module {label} {what}, and images need one.\nNext: {_HOW}.")
+    return stated
+
+
+def _refuse_without_values(module: nn.Module, label: str) -> None:
+    empty = [each for each, parameter in module.named_parameters() if parameter.device.type == "meta"]
+    if empty:
+        raise OptionError(
+            f"The module {label} has no values: {empty[0]!r} is on the meta device.\n"
+            "Next: module.to_empty(device='cpu'), load its weights, then pass it."
+        )
 
 
 def _build(

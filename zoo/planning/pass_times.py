@@ -58,6 +58,7 @@ def decide(candidates: Sequence[Compute], turns: Sequence[Seconds]) -> tuple[Com
     if not runs:
         return candidates[0], True
     chosen, certain = runs[0], True
+    # Each is compared with what stands so far: the third has to be worth it over the second, too.
     for candidate in runs[1:]:
         sure = _is_worth_it([turn[chosen] / turn[candidate] for turn in turns])
         certain = certain and sure is not None
@@ -104,6 +105,7 @@ def measure(
             turns.append(course.turn(candidates))
             if len(turns) >= _FEWEST and decide(candidates, turns)[1]:
                 break
+        # It mostly ends before the last turn, and what shows progress waits for the end.
         report(Progress(task="measure precision", done=_MOST, total=_MOST, unit="turns"))
     compute, certain = decide(candidates, turns)
     return Measured(compute, certain, len(turns), rates_of(candidates, turns, course.count if course else 0))
@@ -133,6 +135,7 @@ class _Course:
         self._warm: set[Compute] = set()
         self.count = _BATCH_TO_TRAIN if trains else _BATCH
         # At least two images: of one, a batch norm in training may get a single value per channel.
+        # The first pass prepares kernels and memory, so the second one tells the time.
         of_two = [self._pass(self._images(2)) for _ in range(2)][-1]
         self.count = max(2, min(self.count, int(2 * _PASS_SECONDS / max(of_two, 1e-9))))
         self._batch = self._images(self.count)
@@ -163,6 +166,7 @@ class _Course:
         with torch.set_grad_enabled(self._trains):
             features = self._model.features(images)
             if self._trains:
+                # Any loss would do: the passes through the backbone are what takes time.
                 features.sum().backward()  # type: ignore[no-untyped-call]
                 self._model.zero_grad(set_to_none=True)
         _wait_for(self._device)
@@ -174,6 +178,7 @@ def _course(build: Callable[[], ZooModel], device: str, trains: bool) -> _Course
     try:
         model = build().to(device)
         if trains:
+            # All of it trains: which parts of a recipe do is not asked, so the choice holds for every recipe.
             model.freeze_all_but(model.groups.names)
         model.train(trains)
         return _Course(model, device, trains=trains)

@@ -28,6 +28,7 @@ TABLE = Path(__file__).with_name("precision_table.json")
 Work = Literal["inference", "training"]
 _NEAR, _ENOUGH = 2.0, 3
 """Networks of the same kind whose intensity differs by no more than this factor speak for one another: so many must."""
+# The most first: torch's kernels use the best that a processor has.
 _X86 = ("amx_bf16", "avx512_bf16", "avx512f", "avx2")
 _ARM = ("bf16", "asimd")
 _VENDORS = {"AuthenticAMD": "AMD", "GenuineIntel": "Intel"}
@@ -91,6 +92,7 @@ def lookup(
     """
     of_kind = [row for row in rows if (row.processor, row.work, row.kind) == (processor, work, network.kind)]
     for row in of_kind:
+        # By what it computes and not by its name: tags and providers of one architecture are the same work.
         if (row.multiply_adds, row.values) == (network.multiply_adds, network.values):
             itself = row.choice(candidates)
             return None if itself is None else Known(itself, f"{row.network} was measured on {processor}")

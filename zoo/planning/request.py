@@ -20,6 +20,7 @@ AUTO = "auto"
 """The backbone of a request that leaves the choice to zoo."""
 _INPUTS = range(8, 8193)
 _NUMBERS = ("classes", "epochs", "batch_size", "seed", "workers", "examine")
+# Parameters are counted in billions, multiply-adds in giga.
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9}
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 DEFAULT_RECIPE, CLOSED_FORM_RECIPE = "staged", "head_only"
@@ -108,6 +109,7 @@ def make_request(**arguments: Any) -> Request:
             f"--examine must be at least {_FEWEST}, got {examine}: fewer images tell nothing.\n"
             f"Next: leave --examine out, for {EXAMINED:,}; a number above that of all images opens all."
         )
+    # Not by `_whole`: `_refuse_folds` has better words for what is no number of folds.
     if isinstance(folds := arguments.get("folds"), SupportsIndex) and not isinstance(folds, bool):
         arguments["folds"] = operator.index(folds)
     _refuse_folds(arguments.get("folds"), every_stage=arguments.get("every_stage", False))
@@ -117,6 +119,7 @@ def make_request(**arguments: Any) -> Request:
 def given_arguments(arguments: Mapping[str, Any]) -> list[str]:
     """The names of the arguments that differ from their defaults. An empty list or mapping is no argument."""
     defaults = {name: parameter.default for name, parameter in inspect.signature(Request).parameters.items()}
+    # In the signature, `backbone` has no default, and a mapping's is a marker of the dataclass.
     defaults |= {"backbone": None, "head_options": {}}
     return [
         name
@@ -171,6 +174,7 @@ def _whole(name: str, value: object) -> int:
     """A whole number of any kind, numpy's too, as Python's. Raises OptionError for a text, which is no number."""
     option = f"--{name.replace('_', '-')}"
     try:
+        # To Python, True is the whole number 1. Here it is a slip.
         if not isinstance(value, bool):
             return operator.index(value)  # type: ignore[arg-type]
     except TypeError:

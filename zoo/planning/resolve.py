@@ -120,6 +120,7 @@ def find_recipe(
     """-> (recipe with the options applied, its name, what asks for gradient steps in which stage)."""
     asked = request.recipe or (CLOSED_FORM_RECIPE if head.spec.fit else DEFAULT_RECIPE)
     path = Path(asked).expanduser()
+    # By the suffix alone, so that a file that is missing is reported as a file, not as an unknown name.
     if path.suffix == ".toml":
         recipe, name = recipe_from_file(path), str(path)
     else:
@@ -149,8 +150,10 @@ def _one_pass(stage: Stage) -> Stage:
 def _refuse_bad_numbers(request: Request) -> None:
     if request.classes is not None and request.classes < 2:
         raise OptionError(
-            f"--classes must be at least 2, got {request.classes}: one class leaves nothing to tell apart."
+            f"--classes must be at least 2, got {request.classes}: one class leaves nothing to tell apart.\n"
+            "Next: leave --classes out, for as many as the data have."
         )
+    # These read options and environment variables that are used much later, for the errors that they raise.
     check_precision(request.precision)
     resolve_workers(request.workers)
     size_limit()
@@ -161,6 +164,7 @@ def dataset_of(request: Request, registry: Registry, report: Report) -> Dataset:
     """Find and read the images of a request; none is opened. Raises OptionError, DataError, and as `find_data` does."""
     if request.data is None:
         count = request.classes or SAMPLE_CLASSES
+        # For its error: a number of classes that cannot be drawn is refused before a folder is made.
         sample_classes(count)
 
         def progress(done: int, total: int) -> None:

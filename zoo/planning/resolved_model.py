@@ -37,6 +37,7 @@ class ResolvedModel:
     """(height, width) in pixels; None: that of the weights."""
     decode: Decode = "exact"
     """How image files are decoded."""
+    # A list, because the record is frozen: it is filled when somebody asks, as finding the layers builds the backbone.
     known_layers: list[tuple[GroupOutput, ...]] = field(default_factory=list, compare=False, repr=False)
     """Where the groups' outputs are read, once that is known; empty until then."""
 
@@ -112,6 +113,7 @@ class ResolvedModel:
                     f"{self.backbone.spec.name} could not be built with these weights: "
                     f"{type(error).__name__}: {first_line(error)}\nNext: pass the file of this architecture."
                 )
+                # As `raise ... from` would set it: this error is returned, and raised by whoever asked.
                 refused.__cause__ = error
                 return refused
             return None
@@ -191,6 +193,7 @@ def check_takes_size(backbone: ResolvedBackbone, tag: str | None, asked: tuple[i
     native = (sides[0], sides[1])
     if asked == native or accepts_size(spec.build, tag, asked):
         return
+    # Looking for sizes builds the architecture once for each, and here none would do.
     if spec.facts is not None and spec.facts.fixed_input:
         allowed = f"It takes {_text(native)} alone."
     else:

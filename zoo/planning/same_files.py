@@ -35,6 +35,7 @@ def refuse_other_files(dataset: Dataset, group: ProcessGroup) -> None:
                 raise _refused(group, difference)
         raise _refused(group, "the same files, in another order")
     files = [file for each in dataset.splits.values() for file in each]
+    # A fixed seed, so that all processes draw the same files without asking one another.
     drawn = random.Random("files of all processes").sample(range(len(files)), min(SAMPLE, len(files)))
     contents = group.gather([_content(files[number]) for number in sorted(drawn)])
     for rank, other_contents in enumerate(contents):

@@ -97,6 +97,7 @@ def _why_not(stage: Stage, selection: Selection, outline: ZooModel, features: Ca
         return features.why
     if features.bytes > MOST_BYTES:
         return f"the features are {size(features.bytes)}, and the solver takes up to {size(MOST_BYTES)}"
+    # These bytes are those of float32: divided by four they are images times columns.
     if features.bytes // 4 * len(outline.classes) > MOST_WORK:
         return (
             f"on {size(features.bytes)} of features and {len(outline.classes):,} classes the solver would take longer"

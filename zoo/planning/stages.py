@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
@@ -218,6 +218,37 @@ def _batch_norms(outline: ZooModel, policy: BatchNorm, selection: Selection) -> 
     return [module for module in outline.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
 
 
+@dataclass(frozen=True, slots=True)
+class _Parameters:
+    """What a stage trains and what it leaves, counted on the outline."""
+
+    moving: list[str]
+    """Groups of which something trains, from input to output, and `head`."""
+    trainable: int
+    frozen: int
+    decayed: int
+    """Trainable ones that weight decay acts on."""
+    norms: list[bool]
+    """Of every batch norm, whether it is in training mode."""
+
+
+def _parameters(stage: Stage, selection: Selection, outline: ZooModel, policy: BatchNorm) -> _Parameters:
+    # The outline is shared by all stages: this one's adapters are in it only while they are counted.
+    with adapted(outline, selection.adapters, rank=stage.adapter_rank, alpha=stage.adapter_alpha):
+        norms = _batch_norms(outline, policy, selection)
+        trained = {name: tensor for name, tensor in outline.named_parameters() if tensor.requires_grad}
+        groups = {outline.group_of(name) for name in trained}
+        every = count_parameters(outline.parameters())
+    trainable = count_parameters(trained.values())
+    return _Parameters(
+        moving=[name for name in [*outline.groups.names, HEAD] if name in groups],
+        trainable=trainable,
+        frozen=every - trainable,
+        decayed=count_parameters(tensor for tensor in trained.values() if decays(tensor, stage)),
+        norms=[norm.training for norm in norms],
+    )
+
+
 def plan_stage(
     stage: Stage,
     selection: Selection,
@@ -251,14 +282,9 @@ def plan_stage(
     """
     trains = _trains(selection)
     policy, policy_why = decide_batch_norm(stage, Evidence(images=train, pretrained=pretrained))
-    with adapted(outline, selection.adapters, rank=stage.adapter_rank, alpha=stage.adapter_alpha):
-        norms = _batch_norms(outline, policy, selection)
-        trained = {name: tensor for name, tensor in outline.named_parameters() if tensor.requires_grad}
-        groups = {outline.group_of(name) for name in trained}
-        every = count_parameters(outline.parameters())
-    moving = [name for name in [*outline.groups.names, HEAD] if name in groups]
-    trainable = count_parameters(trained.values())
-    steps = stage.epochs * len(batch_sizes(train, stage.batch_size * stage.accumulate))
+    parameters = _parameters(stage, selection, outline, policy)
+    # How many features there are decides whether a solver fits them, and that decides how many views are used. So all
+    # views are counted first.
     all_views = Amount(train=train, val=val, views=stage.views, epochs=1)
     features = decide_for_head(feature_shape, all_views, in_one_go=False)
     chosen = choose_solver(stage, selection, outline, features, asked)
@@ -267,7 +293,7 @@ def plan_stage(
     views = stage.views if in_one_go else min(stage.views, stage.epochs)
     amount = Amount(train=train, val=val, views=views, epochs=stage.epochs)
     if selection.backbone:
-        decision = decide_for_backbone(stage, outline, moving, amount, device, cut_fault)
+        decision = decide_for_backbone(stage, outline, parameters.moving, amount, device, cut_fault)
     else:
         decision = decide_for_head(feature_shape, amount, in_one_go=in_one_go)
     if in_one_go:
@@ -278,20 +304,20 @@ def plan_stage(
         trains=tuple(trains),
         tensors=selection.tensors,
         adapters=selection.adapters,
-        freezes=tuple(name for name in [*outline.groups.names, HEAD] if name not in (*trains, *moving)),
-        trainable_parameters=trainable,
-        frozen_parameters=every - trainable,
-        decayed_parameters=count_parameters(tensor for tensor in trained.values() if decays(tensor, stage)),
-        rates={} if in_one_go else group_rates(stage, outline.active_groups(), moving),
-        steps=0 if in_one_go else steps,
+        freezes=tuple(name for name in [*outline.groups.names, HEAD] if name not in (*trains, *parameters.moving)),
+        trainable_parameters=parameters.trainable,
+        frozen_parameters=parameters.frozen,
+        decayed_parameters=parameters.decayed,
+        rates={} if in_one_go else group_rates(stage, outline.active_groups(), parameters.moving),
+        steps=0 if in_one_go else stage.epochs * len(batch_sizes(train, stage.batch_size * stage.accumulate)),
         inputs=decision.inputs,
         cut=decision.cut,
         kept_bytes=decision.bytes,
         kept_as="" if decision.inputs == "images" else kept,
         window=0 if in_one_go else window_of(decision, amount, stage),
         why=decision.why,
-        batch_norms_frozen=sum(not norm.training for norm in norms),
-        batch_norms_training=sum(norm.training for norm in norms),
+        batch_norms_frozen=parameters.norms.count(False),
+        batch_norms_training=parameters.norms.count(True),
         batch_norm=policy,
         batch_norm_why=policy_why if outline.has_batch_norms(selection.groups) else "",
         views=views,

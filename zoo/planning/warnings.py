@@ -143,6 +143,7 @@ def _small_batches(plan: Plan) -> Iterator[str]:
 def _of_images(sizes: Sequence[int], asked: int) -> str:
     if len(sizes) == 1:
         return f"one batch of {sizes[0]} images"
+    # The first batch is as large as any, so only the rest of an epoch is small.
     if sizes[0] >= SMALL_BATCH:
         return f"a last batch of {min(sizes)} images in every epoch"
     joined = f" (the last of {sizes[-1]}: a single image joins the batch before it)" if sizes[-1] > asked else ""
@@ -160,6 +161,7 @@ def _far_resolution(plan: Plan, native: tuple[int, int]) -> Iterator[str]:
     _, height, width = plan.preprocessing["input_size"]
     ratios = [height / native[0], width / native[1]]
     factor = max(*ratios, *(1 / ratio for ratio in ratios))
+    # Random weights were made for no size.
     if plan.weights.kind == "random" or factor <= FAR_FROM_WEIGHTS:
         return
     larger = max(ratios) == factor
@@ -199,6 +201,7 @@ def _few_images(plan: Plan, split: str) -> Iterator[str]:
 
 def _never_held_out(plan: Plan) -> Iterator[str]:
     alone = [name for name, count in zip(plan.classes, plan.data.images["train"], strict=True) if count == 1]
+    # Only a solver's strength is chosen by cross-validation.
     if not alone or all(stage.solver == "gradient" for stage in plan.stages):
         return
     more = f" and {len(alone) - _SHOWN} more" if len(alone) > _SHOWN else ""

@@ -83,6 +83,7 @@ def _installed(group: str) -> list[tuple[Plugin, Load]]:
         return [_found(point) for point in entry_points(group=group)]
     except Exception:
         # One unreadable entry_points.txt of any distribution breaks that call. Then they are asked one by one.
+        # Reversed, so that of two distributions of one name the first on the path stands, as for Python itself.
         first = {_key(dist, number): dist for number, dist in reversed([*enumerate(distributions())])}
         return [pair for dist in first.values() for pair in _found_in(dist, group)]
 

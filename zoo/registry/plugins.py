@@ -60,6 +60,7 @@ class Loader:
     def collect(self, plugin: Plugin, hook: Hook, expected: type[Any]) -> list[Any]:
         """The specs that the plugin's implementation of `hook` returns; empty where it has none or fails."""
         collected: list[Any] = []
+        # One at a time: where pluggy calls all of a hook, the first exception ends the call for every plugin.
         for implementation in getattr(self._manager.hook, hook).get_hookimpls():
             if implementation.plugin is not plugin.module or implementation.plugin_name != _key(plugin):
                 continue
@@ -107,6 +108,7 @@ class Loader:
         try:
             with prints_to_stderr():
                 yield
+        # Whoever ends the process means all of it, not this plugin.
         except (KeyboardInterrupt, Terminated):
             raise
         except BaseException as error:  # sys.exit in a plugin ends the plugin, not zoo

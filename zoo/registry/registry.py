@@ -85,6 +85,7 @@ class Registry:
         names = [plugin.name for plugin in self._plugins]
         if not disabled_from_environment().difference(names):
             return
+        # Commands can be switched off, too. They are looked for only now, as a name is rarely unknown.
         names += [plugin.name for plugin, _ in find(group=COMMANDS)]
         for name in sorted(disabled_from_environment().difference(names)):
             close = nearest(name, names)

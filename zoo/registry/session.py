@@ -126,6 +126,7 @@ class SessionRegistry(Registry):
         self._sources = self._held(data_sources)
 
     def plugins(self) -> list[Plugin]:
+        # Without the session, which nobody installed.
         return self._base.plugins()
 
     def backbones(self) -> Backbones:

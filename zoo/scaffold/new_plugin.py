@@ -77,7 +77,10 @@ def write_plugin(kind: str, name: str, *, out: Path | None = None) -> Path:
     try:
         _write(folder, kind, names)
     except OSError as error:
-        raise RunError(f"The plugin cannot be written to {str(folder)!r}: {error.strerror or error}.") from None
+        raise RunError(
+            f"The plugin cannot be written to {str(folder)!r}: {error.strerror or error}.\n"
+            f"Next: zoo plugins new {kind} {name} --out FOLDER, where you may write."
+        ) from None
     return folder
 
 

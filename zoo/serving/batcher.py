@@ -87,6 +87,7 @@ class Batcher(Generic[Job, Done]):
     @property
     def waiting(self) -> int:
         """Jobs that wait for their batch."""
+        # Without the lock: asking a deque for its length cannot fall into the middle of a change.
         return len(self._queue)
 
     @property
@@ -118,6 +119,7 @@ class Batcher(Generic[Job, Done]):
     def close(self) -> None:
         """Compute what waits, and end the thread."""
         with self._changed:
+            # From here on `submit` refuses, and the thread ends when nothing waits any more.
             self._closing = True
             self._changed.notify()
         self._thread.join()
@@ -147,6 +149,7 @@ class Batcher(Generic[Job, Done]):
 
     def _next(self, kind: Hashable, most: int) -> list[_Waiting[Job, Done]]:
         """The jobs at the head of the queue that the next batch may hold."""
+        # Only from the front: a later job of this kind must not overtake one of another kind that waits longer.
         return list(takewhile(lambda each: each.kind == kind, islice(self._queue, most)))
 
     def _begin_next(self, kind: Hashable, most: int) -> None:

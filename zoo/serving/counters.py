@@ -19,11 +19,13 @@ class Histogram:
 
     def __init__(self, bounds: tuple[float, ...]) -> None:
         self._bounds = bounds
+        # One more than bounds, for what is above all of them.
         self._counts = [0] * (len(bounds) + 1)
         self._sum = 0.0
 
     def add(self, value: float) -> None:
         """Count a value."""
+        # `le` is "at most": a value that equals a bound belongs to that bound's bucket.
         self._counts[bisect_left(self._bounds, value)] += 1
         self._sum += value
 
@@ -32,6 +34,7 @@ class Histogram:
         before = f"{labels}," if labels else ""
         total = 0
         for bound, count in zip([*(f"{each:g}" for each in self._bounds), "+Inf"], self._counts, strict=True):
+            # Buckets of the text format hold what is in all smaller ones, too.
             total += count
             yield f'{name}_bucket{{{before}le="{bound}"}} {total}'
         among = f"{{{labels}}}" if labels else ""

@@ -96,6 +96,7 @@ class Engine:
 
     def _predict(self, jobs: list[Job], images: Tensor, batch: Batch[Job]) -> list[PredictionBody]:
         """Predictions of images[N, 3, H, W], as `Classifier.predict` makes them of one batch."""
+        # topk lists equally many for all, so each job takes the beginning of what the longest list needs.
         most = max(job.top for job in jobs)
         probabilities, labels = self._classifier.logits(images).softmax(1).topk(most)
         rows = zip(jobs, labels.tolist(), probabilities.tolist(), strict=True)

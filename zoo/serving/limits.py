@@ -41,7 +41,10 @@ class RequestLimits:
     def __post_init__(self) -> None:
         for field in fields(self):
             if not getattr(self, field.name) > 0:
-                raise OptionError(f"The limit {field.name} must be above 0, got {getattr(self, field.name)}.")
+                raise OptionError(
+                    f"The limit {field.name} must be above 0, got {getattr(self, field.name)}.\n"
+                    f"Next: leave it out, for {field.default:,}."
+                )
         if self.queue < self.images:
             raise OptionError(
                 f"A request may have {counted(self.images, 'image')}, but only {self.queue} may wait.\n"
@@ -51,7 +54,11 @@ class RequestLimits:
     def refuse_bytes(self, count: int) -> None:
         """Raise Problem (413) for a request of more bytes than one may have."""
         if count > self.request_bytes:
-            raise Problem(413, "request_too_large", f"A request may have at most {size(self.request_bytes)}.")
+            raise Problem(
+                413,
+                "request_too_large",
+                f"A request may have at most {size(self.request_bytes)}. Next: send fewer images at a time.",
+            )
 
     def refuse_image_bytes(self, count: int, name: str) -> None:
         """Raise Problem (413) for an image file of more bytes than one may have."""
@@ -105,7 +112,10 @@ class Room:
         """Inside, a request is under way. Raises Problem (503) where there are too many."""
         if self.requests >= self._limits.requests:
             raise Problem(
-                503, "busy", f"{self.requests} requests are under way, as many as may be.", retry_after=retry_after
+                503,
+                "busy",
+                f"{self.requests} requests are under way, as many as may be. Next: try again.",
+                retry_after=retry_after,
             )
         held = Held(self, retry_after)
         self.requests += 1
@@ -121,7 +131,7 @@ class Room:
             raise Problem(
                 503,
                 "busy",
-                f"The requests under way hold {size(self.bytes)}, as much as they may.",
+                f"The requests under way hold {size(self.bytes)}, as much as they may. Next: try again.",
                 retry_after=retry_after,
             )
         self.bytes += count

@@ -28,6 +28,7 @@ _BUSY = "No room, or no answer in time. Try again after Retry-After seconds."
 def document(service: Service) -> dict[str, Any]:
     """The document for a server."""
     models = (PredictAnswer, ExplainAnswer, ClassesAnswer, HealthAnswer, problems.ProblemDetails)
+    # "serialization": answers as they are written, in which fields with a default are always there.
     _, schemas = models_json_schema(
         [(model, "serialization") for model in models], ref_template="#/components/schemas/{model}"
     )

@@ -71,7 +71,10 @@ def _refuse_before_decoding(upload: Upload, preprocessing: Preprocessing, limits
         return
     if kind in _PROGRAMS:
         raise PictureRefused(
-            422, "unreadable", f"{upload.source}: {kind} is drawn by another program, which a server does not start."
+            422,
+            "unreadable",
+            f"{upload.source}: {kind} is drawn by another program, which a server does not start. "
+            "Next: save it as a JPEG or PNG file.",
         )
     if kind in _SCANNED and _scans(upload.content) > _SCANS:
         raise PictureRefused(
@@ -81,9 +84,13 @@ def _refuse_before_decoding(upload: Upload, preprocessing: Preprocessing, limits
         raise PictureRefused(
             413, "too_many_pixels", f"{upload.source}: it has {width:,} x {height:,} pixels. {_most(limits)}"
         )
+    # A side of 0 would be divided by. Decoding has the words for such a file.
     if min(width, height) and _resized_pixels(width, height, preprocessing) > limits.pixels:
         raise PictureRefused(
-            413, "too_many_pixels", f"{upload.source}: {width:,} x {height:,} pixels are too narrow to be resized."
+            413,
+            "too_many_pixels",
+            f"{upload.source}: {width:,} x {height:,} pixels are too narrow to be "
+            "resized. Next: send a part of it that is wider.",
         )
 
 
@@ -99,6 +106,7 @@ def _scans(content: bytes) -> int:
         if kind == _END:
             break
         if kind != _START:
+            # The stated length counts its own two bytes. A damaged file may say less, and the search must move on.
             place += max(2, int.from_bytes(content[place : place + 2], "big"))
         found += kind == _SCAN
     return found

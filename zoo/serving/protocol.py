@@ -27,7 +27,7 @@ class GuardedProtocol(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         if len(self.connections) > MOST_CONNECTIONS:
-            problem = Problem(503, "busy", "There are too many connections.", retry_after=1)
+            problem = Problem(503, "busy", "There are too many connections. Next: try again.", retry_after=1)
             self._refuse(problem)
             return
         self._await_header()
@@ -46,6 +46,7 @@ class GuardedProtocol(H11Protocol):
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is not HTTP."""
+        # Once an answer has begun, a second status line would be read as a part of its body.
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             self._refuse(Problem(400, "malformed", "This is not a valid HTTP request."))
         else:
@@ -62,9 +63,16 @@ class GuardedProtocol(H11Protocol):
     def _give_up(self) -> None:
         self._header_timer = None
         if not self.transport.is_closing():
-            self._refuse(Problem(408, "too_slow", f"No whole header arrived within {HEADER_SECONDS:g} s."))
+            self._refuse(
+                Problem(
+                    408,
+                    "too_slow",
+                    f"No whole header arrived within {HEADER_SECONDS:g} s. Next: send a request at once.",
+                )
+            )
 
     def _refuse(self, problem: Problem) -> None:
+        # Written by hand, as no request has been read that starlette could answer.
         body = problem.body()
         lines = [
             f"HTTP/1.1 {problem.status} {'Error'}",

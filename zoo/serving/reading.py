@@ -40,6 +40,7 @@ async def opened(request: Request) -> AsyncIterator[Body]:
     try:
         yield body
     except Problem as problem:
+        # What did not arrive in all that time is not waited for once more.
         if problem.status != _TOO_SLOW:
             await body.discard()
         raise
@@ -56,7 +57,7 @@ async def read_uploads(body: Body, limits: RequestLimits, held: Held, *, most: i
         async with asyncio.timeout(limits.seconds):
             return await _read(body, limits, held, most)
     except TimeoutError:
-        text = f"The request did not arrive within {limits.seconds:g} s."
+        text = f"The request did not arrive within {limits.seconds:g} s. Next: send fewer or smaller images."
         raise Problem(_TOO_SLOW, "too_slow", text, headers={"Connection": "close"}) from None
 
 
@@ -98,6 +99,7 @@ class Body:
 async def _read(body: Body, limits: RequestLimits, held: Held, most: int) -> list[Upload]:
     kind, options = parse_options_header(body.headers.get("content-type", ""))
     media = kind.decode("latin-1").lower()
+    # A few packed bytes can hold gigabytes, which the limits on what arrives would not see.
     if body.headers.get("content-encoding", "identity") != "identity":
         raise Problem(415, "encoded", "A body with a Content-Encoding is not taken. Next: send the file as it is.")
     if media == _MULTIPART:
@@ -128,7 +130,7 @@ async def _single(body: Body, limits: RequestLimits, held: Held) -> Upload:
 async def _multipart(body: Body, boundary: bytes, limits: RequestLimits, held: Held, most: int) -> list[Upload]:
     limits.refuse_bytes(body.stated_bytes)
     if not boundary:
-        raise Problem(400, "malformed", f"The Content-Type {_MULTIPART} names no boundary.")
+        raise Problem(400, "malformed", f"The Content-Type {_MULTIPART} names no boundary. {_AS_FILES}")
     form = _Form(limits, most)
     try:
         parser = MultipartParser(boundary, form.callbacks())
@@ -139,9 +141,11 @@ async def _multipart(body: Body, boundary: bytes, limits: RequestLimits, held: H
             held.add(len(chunk))
             parser.write(chunk)
     except FormParserError as error:
-        raise Problem(400, "malformed", f"The body is not {_MULTIPART}: {str(error).rstrip('.')}.") from None
+        raise Problem(
+            400, "malformed", f"The body is not {_MULTIPART}: {str(error).rstrip('.')}. {_AS_FILES}"
+        ) from None
     if not form.is_complete:
-        raise Problem(400, "malformed", f"The body ends before the last boundary of its {_MULTIPART}.")
+        raise Problem(400, "malformed", f"The body ends before the last boundary of its {_MULTIPART}. {_AS_FILES}")
     if not form.uploads:
         raise Problem(422, "no_image", f"The form has no file, so there is no image. {_AS_FILES}")
     return form.uploads
@@ -200,8 +204,10 @@ class _Form:
                 f"The form field {field!r} is no file. Every field must be an image file; an address is never "
                 f"fetched. {_AS_FILES}",
             )
+        # A field without a file has no name for one either.
         self._is_empty_field = not file
         self._source = file.decode(errors="replace")[:_NAME_LETTERS] or f"image {len(self.uploads)}"
+        # Already here, so that the content of one image too many is not taken in.
         if file:
             self._limits.refuse_images(len(self.uploads) + 1, self._most)
 
@@ -214,7 +220,9 @@ class _Form:
         if self._is_empty_field and not self._content:
             self._empty_fields += 1
             if self._empty_fields > _EMPTY_FIELDS:
-                text = f"The form has more than {_EMPTY_FIELDS} fields in which no file was chosen."
+                text = (
+                    f"The form has more than {_EMPTY_FIELDS} fields in which no file was chosen. Next: leave them out."
+                )
                 raise Problem(413, "too_many_images", text)
             return
         self._limits.refuse_images(len(self.uploads) + 1, self._most)

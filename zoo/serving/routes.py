@@ -64,6 +64,7 @@ def make_app(service: Service, sites: Sites) -> ASGIApp:
             Exception: _broken,
         },
     )
+    # Starlette would answer /predict/ with a redirect, and a client would send its images twice.
     app.router.redirect_slashes = False
     return _Around(app, service, sites)
 
@@ -130,7 +131,10 @@ def _top(request: Request, classes: int) -> int:
     # More digits are no number of classes, and Python refuses to read thousands of them.
     if not (text.isascii() and text.isdecimal() and len(text) <= _TOP_DIGITS and 1 <= int(text) <= classes):
         raise Problem(
-            422, "option", f"top must be a whole number from 1 to {classes}, the number of classes; got {text[:99]!r}."
+            422,
+            "option",
+            f"top must be a whole number from 1 to {classes}, the number of classes; got {text[:99]!r}. "
+            f"Next: leave it out, for {min(TOP, classes)}.",
         )
     return int(text)
 
@@ -138,11 +142,12 @@ def _top(request: Request, classes: int) -> int:
 def _options(request: Request, known: tuple[str, ...]) -> Mapping[str, str]:
     """The query. Raises Problem for a name that is not known, or that comes twice."""
     given = request.query_params.multi_items()
+    # An option that is misspelt would be passed over without a word, and another answer given than was asked for.
     for name, _ in given:
         if name not in known:
             raise no_such_option(name, known)
     if len(given) > len(dict(given)):
-        raise Problem(422, "option", f"{given[0][0]} is given twice.")
+        raise Problem(422, "option", f"{given[0][0]} is given twice. Next: give it once.")
     return dict(given)
 
 

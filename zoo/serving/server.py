@@ -78,6 +78,7 @@ def serve(
     """
     sites = Sites(allow_hosts, own=host)
     with contextlib.closing(bind(host, port, again=_command(path, host))) as listener:
+        # Before the classifier is loaded, which may take long: whoever starts this should know at once.
         if not _is_loopback(listener):
             sites = sites if allow_hosts else Sites(None)
             report(Note(text=_exposed(host), loud=True))
@@ -108,7 +109,7 @@ def bind(host: str, port: int, *, again: str) -> socket.socket:
     `again`: the command, for the message. Raises OptionError.
     """
     if not 0 <= port <= 65535:
-        raise OptionError(f"A port is a number from 0 (any free one) to 65535, got {port}.")
+        raise OptionError(f"A port is a number from 0 (any free one) to 65535, got {port}.\nNext: {again} --port 0")
     try:
         listener = _bound(host, port)
         listener.listen(_BACKLOG)
@@ -135,6 +136,7 @@ def _bound(host: str, port: int) -> socket.socket:
     family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     made = socket.socket(family, kind, protocol)
     try:
+        # Connections of a server that has just ended hold its port for about a minute otherwise.
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         made.bind(address)
     except BaseException:
@@ -152,7 +154,9 @@ def _free_port(host: str, taken: int) -> int:
 
 def _is_loopback(listener: socket.socket) -> bool:
     """Whether only this machine can connect: by the address that was bound, whatever name was asked for."""
+    # A link-local address of IPv6 ends in %INTERFACE.
     address = ipaddress.ip_address(str(listener.getsockname()[0]).partition("%")[0])
+    # ::ffff:127.0.0.1 is this machine, which Python says only since 3.13.
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     return (mapped or address).is_loopback
 
@@ -216,6 +220,7 @@ def _answer(service: Service, sites: Sites, listener: socket.socket, ready: Call
     config = uvicorn.Config(
         make_app(service, sites),
         http=GuardedProtocol,
+        # With "auto", uvicorn imports a library for web sockets where there is one, and nothing here speaks it.
         ws="none",
         lifespan="off",
         loop="asyncio",
@@ -269,6 +274,7 @@ class _Server(uvicorn.Server):
         self._ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        # First, so that /readyz says so while what is under way is finished.
         self._service.is_stopping = True
         await super().shutdown(sockets)
 
@@ -287,6 +293,7 @@ def _ending_by_signal(server: uvicorn.Server) -> Iterator[None]:
     def hear(number: int, _: FrameType | None) -> None:
         heard.append(number)
         server.should_exit = True
+        # A second signal does not wait for what is under way.
         server.force_exit = len(heard) > 1
 
     before = {number: signal.signal(number, hear) for number in (signal.SIGINT, signal.SIGTERM)}

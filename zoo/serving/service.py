@@ -118,13 +118,18 @@ class Service:
             futures = [asyncio.wrap_future(each) for each in self._batcher.submit(jobs, kind)]
         except QueueFull:
             self.counters.images("refused", len(jobs))
-            text = f"{counted(self._batcher.waiting, 'image')} wait already, and at most {self.limits.queue} may."
+            text = (
+                f"{counted(self._batcher.waiting, 'image')} wait already, and at most {self.limits.queue} may. "
+                "Next: try again."
+            )
             raise Problem(503, "busy", text, retry_after=self.retry_after) from None
         try:
             async with asyncio.timeout(self.limits.seconds):
+                # All are waited for, so that the answer lists every image that cannot be used, and not the first
+                # alone. The timeout cancels them all: what still waits in the queue is then not computed.
                 results = await asyncio.gather(*futures, return_exceptions=True)
         except TimeoutError:
-            text = f"There was no answer within {self.limits.seconds:g} s."
+            text = f"There was no answer within {self.limits.seconds:g} s. Next: try again."
             raise Problem(503, "busy", text, retry_after=self.retry_after) from None
         return self._sound(uploads, results)
 

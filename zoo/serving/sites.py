@@ -64,6 +64,7 @@ def _name_in(host: str) -> str:
 
 
 def _is_here(name: str) -> bool:
+    # Browsers take every name below localhost for this machine, without asking DNS (RFC 6761).
     if name == "localhost" or name.endswith(".localhost"):
         return True
     try:

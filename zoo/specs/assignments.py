@@ -31,6 +31,7 @@ def override(
         OptionError: An unknown stage, or a shorthand below 1.
         RecipeError: A bad key or value.
     """
+    # Without what a solver leaves unused: --set STAGE.solver=gradient must not train by values that nobody chose.
     stages = {stage.name: stage.given() for stage in recipe.stages}
     of_recipe, of_stages = _of_recipe(assignments)
     given: dict[tuple[str, str], str] = {}
@@ -42,7 +43,10 @@ def override(
                 f"{meant(stage_name, stages)} Its stages: {', '.join(stages)}."
             )
         if (stage_name, key) in given:
-            raise OptionError(f"--set {stage_name}.{key} is given twice: {given[stage_name, key]!r} and {value!r}.")
+            raise OptionError(
+                f"--set {stage_name}.{key} is given twice: {given[stage_name, key]!r} and {value!r}.\n"
+                "Next: leave one of the two out."
+            )
         given[stage_name, key] = value
     # What a stage trains and by what decides which stages a shorthand is for.
     _set(stages, {target: value for target, value in given.items() if target[1] in _DECIDING})
@@ -92,7 +96,9 @@ def _of_recipe(assignments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
         if key not in SET_AS_A_WHOLE or not equals:
             rest.append(assignment)
         elif key in of_recipe:
-            raise OptionError(f"--set {key} is given twice: {of_recipe[key]!r} and {value!r}.")
+            raise OptionError(
+                f"--set {key} is given twice: {of_recipe[key]!r} and {value!r}.\nNext: leave one of the two out."
+            )
         else:
             of_recipe[key] = value
     return of_recipe, rest
@@ -116,6 +122,7 @@ def _split_assignment(assignment: str, *, a_stage: str) -> tuple[str, str, str]:
 
 def _parse_value(key: str, value: str) -> Any:
     if key == "train":
+        # Also as a recipe file writes it: ["head", "last:1"].
         return tuple(part.strip().strip("\"'") for part in value.strip("[]").split(","))
     if key == "blend":
         inside = value.removeprefix("[").removesuffix("]").strip()

@@ -227,6 +227,7 @@ class BackboneSpec:
 
     @property
     def tags(self) -> tuple[str, ...]:
+        # By way of a list, which is quicker than a generator: `zoo list backbones` asks every architecture.
         return tuple([weights.tag for weights in self.weights])
 
     def weights_for(self, tag: str | None) -> WeightsSpec | None:

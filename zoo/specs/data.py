@@ -56,6 +56,7 @@ def split_named(name: str) -> Split | None:
 
 def is_system_name(name: str) -> bool:
     """Whether a file or folder of this name was made by an operating system, a NAS or a tool, not by a person."""
+    # `._name`: what macOS writes beside a file on the disk of another system.
     return name.casefold() in _SYSTEM_NAMES or name.startswith("._")
 
 
@@ -137,6 +138,7 @@ class SourceListing:
             for each in given:
                 if not isinstance(each, kind):
                     raise TypeError(f"{field} must be {kind.__name__} objects, one of them is {type(each).__name__}")
+            # Kept as a tuple, as a generator could be read only once; by this call, as the record is frozen.
             object.__setattr__(self, field, given)
         if not isinstance(self.notes, tuple) or not all(isinstance(note, str) for note in self.notes):
             raise TypeError(f"notes must be a tuple of strings, got {self.notes!r}")

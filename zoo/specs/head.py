@@ -74,6 +74,7 @@ class HeadSpec:
         check_texts("references", self.references)
         if not (isinstance(self.options, type) and is_dataclass(self.options)):
             raise TypeError(f"options of head {self.name!r} must be a frozen dataclass, got {self.options!r}")
+        # No public function tells whether a dataclass is frozen.
         if not self.options.__dataclass_params__.frozen:  # type: ignore[attr-defined]
             raise TypeError(
                 f"options of head {self.name!r} must be a frozen dataclass: {self.options.__name__} is not frozen"

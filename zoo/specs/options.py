@@ -52,7 +52,9 @@ def parse_assignments(assignments: Sequence[str]) -> dict[str, str]:
         if not (key and equals):
             raise OptionError(f"--head-option {assignment!r}: write it as KEY=VALUE; zoo show HEAD lists the options.")
         if key in values:
-            raise OptionError(f"--head-option {key} is given twice: {values[key]!r} and {value!r}.")
+            raise OptionError(
+                f"--head-option {key} is given twice: {values[key]!r} and {value!r}.\nNext: leave one of the two out."
+            )
         values[key] = value
     return values
 
@@ -62,6 +64,7 @@ def build_options(head: str, options: type[Any], values: Mapping[str, Any]) -> A
 
     Raises OptionError that names every unknown option, wrong type and value out of range.
     """
+    # All faults together, as for recipes: nobody should mend one to be told of the next.
     known = [field.name for field in fields(options)]
     faults = []
     for key in values:
@@ -71,6 +74,7 @@ def build_options(head: str, options: type[Any], values: Mapping[str, Any]) -> A
             faults.append(f"{key}: unknown option; {hint}")
     accepted = {key: value for key, value in values.items() if key in known}
     built, wrong = _built(options, accepted)
+    # As JSON only what was refused as it is: a text that looks like a list may be meant as a text.
     decoded = {key: _decoded(accepted[key]) for key in {str(error["loc"][0]) for error in wrong if error["loc"]}}
     if any(value is not accepted[key] for key, value in decoded.items()):
         built, wrong = _built(options, {**accepted, **decoded})

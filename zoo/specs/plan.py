@@ -306,6 +306,7 @@ class Plan(_PlanPart):
     @model_serializer(mode="wrap")
     def _one_process_goes_without_saying(self, to_content: SerializerFunctionWrapHandler) -> dict[str, Any]:
         content: dict[str, Any] = to_content(self)
+        # So the plan of one process has the bytes that it had before there could be several.
         return {key: value for key, value in content.items() if key != "processes" or value != 1}
 
     @property

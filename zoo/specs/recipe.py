@@ -26,7 +26,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from zoo.errors import OptionError, RecipeError, either, nearest, plain
+from zoo.errors import OptionError, RecipeError, either, meant_beside, nearest, plain
 from zoo.specs.selectors import parse_selector
 from zoo.specs.solver import Solver
 
@@ -84,6 +84,7 @@ class Stage(BaseModel):
     """What fits the head. `lbfgs`: L2-regularised logistic regression on cached features to the minimum of its
     objective, with a strength chosen by cross-validation, for heads of one linear layer. `auto`: that where it can be,
     gradient steps elsewhere."""
+    # No real default for these two: None tells the validator below that a recipe left them out.
     epochs: Annotated[Whole, Field(ge=1)] = Field(default=None, validate_default=True)
     lr: Rate = Field(default=None, validate_default=True)
     """Peak learning rate of the head and the last group. `auto`, for a head on cached features: the best of a few that
@@ -159,9 +160,11 @@ class Stage(BaseModel):
     @field_validator("epochs", "lr", mode="before")
     @classmethod
     def _needed_by_gradient_steps(cls, value: Any, info: ValidationInfo) -> Any:
+        # Pydantic checks fields in the order of the class. `solver` stands before these two, so it is known here.
         if value is None and info.data.get("solver") == "lbfgs":
             return _UNUSED[str(info.field_name)]
         if value is None:
+            # The type of pydantic's own error for a key that is missing, so that the message is the same.
             raise PydanticCustomError("missing", "Field required")
         return value
 
@@ -234,6 +237,7 @@ def recipe_from_toml(text: str, name: str) -> RecipeSpec:
         content = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(name, [f"not TOML: {error}"]) from None
+    # Else two names could differ, and only one of them be looked up.
     faults = ["name: a recipe is named by its file, leave this key out"] if "name" in content else []
     return validated(name, {**content, "name": _name_from(name)}, faults)
 
@@ -241,14 +245,16 @@ def recipe_from_toml(text: str, name: str) -> RecipeSpec:
 def recipe_from_file(path: str | Path) -> RecipeSpec:
     """Read a recipe file. Raises RecipeError, and OptionError for a file that cannot be read."""
     try:
+        # Some editors put a byte order mark before the text, which TOML does not allow.
         text = Path(path).expanduser().read_text("utf-8-sig")
     except OSError as error:
         beside = [each.name for each in Path(path).expanduser().parent.glob("*.toml")]
-        close = nearest(Path(path).name, beside, count=1) if isinstance(error, FileNotFoundError) else ()
-        hint = f" Did you mean {str(Path(path).with_name(close[0]))!r}?" if close else ""
+        hint = meant_beside(Path(path), beside) if isinstance(error, FileNotFoundError) else ""
         raise OptionError(f"The recipe file {str(path)!r} cannot be read: {error.strerror}.{hint}") from None
     except UnicodeDecodeError:
-        raise OptionError(f"The recipe file {str(path)!r} cannot be read: it is not UTF-8 text.") from None
+        raise OptionError(
+            f"The recipe file {str(path)!r} cannot be read: it is not UTF-8 text.\nNext: save it as UTF-8."
+        ) from None
     return recipe_from_toml(text, name=str(path))
 
 

@@ -67,6 +67,7 @@ def optimism_in_words(selection: Mapping[str, Any]) -> str | None:
     optimism, candidates = selection.get("optimism"), selection.get("optimism_candidates", 1)
     if optimism is None or candidates < 2:
         return None
+    # Less would be written as 0.0 points.
     worth = f"about {100 * optimism:.1f} points" if optimism >= 0.0005 else "less than 0.1 points"
     sentence = f"choosing among {candidates} candidates on {selection['images']:,} images is worth {worth} of that"
     more = selection["candidates"] > candidates

@@ -21,6 +21,7 @@ def parse_selector(selector: str) -> tuple[str, str | int | None]:
         return parsed
     close = _nearest_selectors(selector)
     hint = f"; did you mean {either(close)}?" if close else ""
+    # As ValueError, which pydantic makes a fault of the recipe with its key path.
     raise ValueError(
         f"{selector!r} is not a valid selector: head, last:N, first:N, middle:N, group:NAME, norm, bias, adapters, "
         f"all (N from 1){hint}"

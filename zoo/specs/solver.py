@@ -55,7 +55,9 @@ def apply_shorthands(stages: _Stages, *, epochs: int | None, batch_size: int | N
         if number is None:
             continue
         if number < 1:
-            raise OptionError(f"{option} must be at least 1, got {number}.")
+            raise OptionError(
+                f"{option} must be at least 1, got {number}.\nNext: leave it out, for what the recipe says."
+            )
         if all(stage["solver"] == "lbfgs" for stage in stages.values()):
             raise OptionError(
                 f"{option} would do nothing: solver lbfgs fits every stage of this recipe, without gradient steps.\n"
@@ -65,6 +67,7 @@ def apply_shorthands(stages: _Stages, *, epochs: int | None, batch_size: int | N
     for stage in stages.values():
         if stage["solver"] == "lbfgs":
             continue
+        # All by one factor, so that a recipe keeps its proportions, and none by so much that it would train nothing.
         if epochs is not None and longest is not None and "epochs" in stage:
             stage["epochs"] = max(1, round(stage["epochs"] * epochs / longest))
         if batch_size is not None:

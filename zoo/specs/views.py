@@ -40,6 +40,7 @@ def check_views(asked: str | None) -> Views | None:
     for views in PASSES:
         if asked == views:
             return views
+    # What other libraries call them, which no likeness of letters leads to.
     also = {"hflip": "flip", "mirror": "flip", "tta": "flip", "fivecrop": "five", "5": "five", "crops": "five"}
     close = also.get(str(asked).lower().replace("-", "").replace("_", ""))
     hint = f" Did you mean {close!r}?" if close else meant(str(asked), PASSES, count=1)
@@ -86,6 +87,7 @@ def _one_crop(preprocessing: Preprocessing) -> bool:
 
 def _mirrored_pair(classes: Sequence[str]) -> tuple[str, str] | None:
     """Two classes that differ in the side they name alone; None where there are none."""
+    # Folded, so that a side is found however it is written.
     known = {folded(name): name for name in classes}
     for name in classes:
         for one, other in _SIDES:
@@ -98,4 +100,5 @@ def _mirrored_pair(classes: Sequence[str]) -> tuple[str, str] | None:
 
 def _names_a_side(name: str) -> bool:
     words = [word.lower() for part in _WORD.findall(name) for word in _BETWEEN_WORDS.split(part)]
+    # Also as the beginning of a word: `leftmost`, `linksabbieger`.
     return any(word.startswith(side) for word in words for pair in _SIDES for side in pair)

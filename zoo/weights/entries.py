@@ -72,6 +72,7 @@ def architecture_of(content: object) -> str:
 
 
 def _entries(content: object, path: tuple[str, ...]) -> Iterator[Entry]:
+    # Files come from anywhere, and may be nested as deep as they like.
     if len(path) > _DEPTH:
         return
     if isinstance(content, (list, tuple)):

@@ -178,6 +178,7 @@ def _views(entry: Entry, own: Mapping[str, tuple[int, ...]]) -> Iterator[_View]:
     prefixes = _prefixes(clean, own)
     for prefix in prefixes:
         state = {name.removeprefix(prefix): tensor for name, tensor in clean.items() if name.startswith(prefix)}
+        # Counters of batch norms, which files of old versions of torch lack and inference does not use.
         missing = sum(name not in state and not name.endswith("num_batches_tracked") for name in own)
         shapes = sum(name in state and tuple(state[name].shape) != shape for name, shape in own.items())
         left_out = tuple(name for name in clean if not name.startswith(prefix))

@@ -35,6 +35,7 @@ def checkpoint(source: UrlFile) -> Path:
 def checkpoint_folder() -> Path:
     """torch's checkpoint folder, found without importing torch, which takes seconds."""
     if "torch.hub" in sys.modules:
+        # A program may have moved the folder by torch.hub.set_dir, which only torch knows.
         import torch.hub
 
         return Path(torch.hub.get_dir()) / "checkpoints"
@@ -103,6 +104,7 @@ def put(entry: ManifestEntry, file: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         if not (target.is_file() and has_digest(target, entry.digest)):
             _copy(file, target, entry)
+    # The manifest comes last: what it names is there.
     entries = [entry]
     with contextlib.suppress(WeightsError, FileNotFoundError):
         same = (entry.name, entry.source)
@@ -120,7 +122,11 @@ def _copy(file: Path, target: Path, entry: ManifestEntry) -> None:
             os.fsync(to.fileno())
         # The copy is hashed, not the original: that may have changed since it was checked, or the disk may be bad.
         if not has_digest(Path(draft), entry.digest):
-            raise WeightsError(f"{file} changed while it was copied: its SHA-256 is no longer {entry.digest}.")
+            raise WeightsError(
+                f"{file} changed while it was copied: its SHA-256 is no longer {entry.digest}.\n"
+                "Next: import it again, when nothing writes to it."
+            )
+        # mkstemp makes files that only their owner can read.
         Path(draft).chmod(0o644)
         Path(draft).replace(target)
         sync_folder(target.parent)

@@ -17,6 +17,7 @@ from zoo.storage.atomic import json_text, parse_json
 FORMAT = 1
 MANIFEST = "weights.json"
 _SHA256 = "^[0-9a-f]{64}$"
+_COPY = "\nNext: copy the bundle again, or make it anew: zoo weights fetch NAME --out FOLDER"
 # A bundle may come from anywhere: a name with a slash could lead out of its folder.
 _PLAIN_NAME = r"^[A-Za-z0-9_][A-Za-z0-9_.\-]*$"
 
@@ -90,7 +91,7 @@ def read_manifest(path: Path) -> tuple[ManifestEntry, ...]:
     except FileNotFoundError:
         raise
     except (OSError, ValueError) as error:
-        raise WeightsError(f"{path} cannot be read: {error}") from None
+        raise WeightsError(f"{path} cannot be read: {error}{_COPY}") from None
     stated = content.get("format") if isinstance(content, dict) else None
     if isinstance(stated, int) and stated > FORMAT:
         raise WeightsError(f"{path} has format {stated}, this zoo reads up to {FORMAT}. Next: update zoo-registry.")
@@ -99,4 +100,4 @@ def read_manifest(path: Path) -> tuple[ManifestEntry, ...]:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        raise WeightsError(f"{path} does not describe weights: {where}: {first['msg']}") from None
+        raise WeightsError(f"{path} does not describe weights: {where}: {first['msg']}{_COPY}") from None

@@ -35,7 +35,10 @@ def mirror() -> str | Path | None:
         return value.rstrip("/")
     folder = Path(unquote(urlsplit(value).path)) if scheme == "file" else Path(value).expanduser()
     if "://" in value and scheme != "file":
-        raise OptionError(f"{VARIABLE}={value!r}: a mirror is a folder, or an address that begins with http.")
+        raise OptionError(
+            f"{VARIABLE}={value!r}: a mirror is a folder, or an address that begins with http.\n"
+            f"Next: set {VARIABLE} to one of these, or unset it."
+        )
     if not folder.is_dir():
         raise OptionError(
             f"{VARIABLE} names the folder {str(folder)!r}, which does not exist.\n"

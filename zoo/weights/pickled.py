@@ -51,6 +51,7 @@ class NumpyArray:
         _, shape, kind, fortran, content = state
         if isinstance(kind, _NumpyType) and kind.dtype is not None and isinstance(content, bytes):
             flat = np.frombuffer(content, kind.dtype)
+            # Copied, as the bytes of the file cannot be written to, which torch warns of.
             self.array = flat.reshape(shape, order="F" if fortran else "C").copy()
 
 

@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from zoo.errors import WeightsError, WeightsMismatch
+from zoo.errors import WeightsError, WeightsMismatch, meant_beside
 from zoo.storage.tensors import save_tensors
 from zoo.weights.local import SUFFIX
 from zoo.weights.pickled import read_pickled
@@ -26,10 +26,23 @@ _WRAPPERS = ("state_dict", "model", "model_state", "encoder")
 def check_weights_file(path: Path) -> None:
     """Raise WeightsError for a file that does not exist or is of an unknown kind, without opening it."""
     if not os.path.isfile(path):  # noqa: PTH113 - False, not an error, for a name too long
-        raise WeightsError(f"There is no weights file {str(path)!r}. Check the path given to --weights.")
+        raise WeightsError(
+            f"There is no weights file {str(path)!r}.{meant_beside(path, _weights_beside(path))}\n"
+            "Next: check the path given to --weights."
+        )
     if path.suffix.lower() not in (SUFFIX, *_PICKLED):
         kinds = ", ".join((SUFFIX, *_PICKLED))
-        raise WeightsError(f"{path} is of an unknown kind; weights files end in {kinds}.")
+        raise WeightsError(
+            f"{path} is of an unknown kind; weights files end in {kinds}.\n"
+            "Next: pass such a file; one of torch.save under another name can be renamed to end in .pth."
+        )
+
+
+def _weights_beside(path: Path) -> list[str]:
+    try:
+        return [each.name for each in path.parent.iterdir() if each.suffix.lower() in (SUFFIX, *_PICKLED)]
+    except OSError:
+        return []
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
