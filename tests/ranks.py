@@ -138,7 +138,7 @@ def faults(data: Path, out: Path) -> dict[str, Any]:
 
 
 def room(data: Path, out: Path) -> dict[str, Any]:
-    """A run whose rows of train fit for one process's share, but not for both -> what it said, rows computed by then."""
+    """A run whose rows of train fit for one process's share, and not for both -> what it said, rows computed then."""
     import torch
     import zoo
     from zoo.events import Event, Progress

@@ -85,6 +85,7 @@ def test_what_another_command_uses_is_counted_and_not_evicted(
     assert theirs.read(key, "images") is not None
 
 
+@pytest.mark.long
 def test_a_run_that_has_begun_goes_on_with_a_higher_limit_and_another_setting_needs_a_new_run(
     few: Path, tmp_path: Path, on_disk: pytest.MonkeyPatch
 ) -> None:
