@@ -144,6 +144,7 @@ def test_so_it_has_with_images_that_cannot_be_read_among_those_that_are_opened_l
 def test_a_choice_that_the_images_change_is_told(
     damaged: Path, usual: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("ZOO_CACHE_DIR", str(tmp_path / "cache"))  # in which no image was opened before
     needed = zoo.plan(**usual, data=damaged, examine=PART).stages[0].kept_bytes
     # Room for one image less than names tell, and one cannot be read.
     monkeypatch.setattr("zoo.frozen.decision.MEMORY_BUDGET", needed - 1)
