@@ -119,6 +119,7 @@ def faults(data: Path, out: Path) -> dict[str, Any]:
     attempt("other_data", data=other)
     attempt("other_content", data=out.parent / f"changed-{RANK}")
     attempt("other_seed", seed=RANK)
+    attempt("spoilt", data=out.parent / "spoilt")
     attempt("batch_norms", backbone="timm/test_resnet")
     attempt("tampered", head=lambda shape, classes: Tampered(shape.pooled, classes))
     from zoo.training import trainer
@@ -134,6 +135,41 @@ def faults(data: Path, out: Path) -> dict[str, Any]:
     trainer.train_step = careless
     attempt("frozen", set=["all.train=last:1,head", "all.prefix=off"])
     return said
+
+
+def room(data: Path, out: Path) -> dict[str, Any]:
+    """A run whose rows of train fit for one process's share, and not for both -> what it said, rows computed then."""
+    import torch
+    import zoo
+    from zoo.events import Event, Progress
+    from zoo.frozen import outputs
+    from zoo.storage.feature_cache import CacheKey, FeatureCache
+    from zoo.storage.table import block_of
+
+    outputs.MEMORY_BUDGET, outputs.BLOCK = 0, 1
+    os.environ["ZOO_CACHE_DIR"] = str(out / "cache-room")
+    asked: dict[str, Any] = {**FEATURES, "data": out.parent / "data-1", "batch_size": 16}
+    plan = zoo.plan(**{key: value for key, value in asked.items() if key != "report"})
+    needed = plan.stages[0].kept_bytes
+    theirs = FeatureCache(limit=10**9)
+    theirs.keep(CacheKey({"name": "theirs"}), "images", block_of(torch.full((1, needed // 4), 0.1)))
+    row = needed // sum(sum(plan.data.images[split]) for split in ("train", "val"))
+    # 150 rows of train: room for 130 of them, and each process has 75.
+    held = sum(path.stat().st_size for path in theirs.folder.rglob("*") if path.is_file())
+    os.environ["ZOO_CACHE_LIMIT"] = str(held + 130 * row)
+    done = [0]
+
+    def told(event: Event) -> None:
+        if isinstance(event, Progress) and event.task == "features of train":
+            done.append(event.done)
+
+    try:
+        zoo.finetune(**asked, out=out / "room", on_event=told)
+    except zoo.ZooError as error:
+        return {"said": str(error), "done": max(done), "chunk": plan.chunk}
+    finally:
+        del os.environ["ZOO_CACHE_LIMIT"]
+    return {}
 
 
 def killed(data: Path, out: Path) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 import pytest
-from benchmarks import scale
+from benchmarks import scale, scale_shards
 from benchmarks.scale import MACHINES, Rates, costs
 from benchmarks.scale_parts import PartTaken, parts
 
@@ -73,6 +73,19 @@ def measured(*, peak: float = 900.0, slower: float = 10.0) -> list[dict[str, Any
     small = [row("imported", 100, 0, 500), row("list", 100, 2, 520), row("split", 100, 1, 540)]
     large = [row("imported", 1000, 0, 500), row("list", 1000, 2 * slower, peak), row("split", 1000, slower, peak)]
     return small + large
+
+
+@pytest.mark.long
+def test_shards_are_listed_for_a_bounded_price(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("pyarrow")
+    for kind in scale_shards.KINDS:
+        found = scale_shards.measure(kind, 20_000)
+        assert found["images"] == 20_000 and 0 < found["held"] < 1_500 * 20_000 and found["seconds"] > 0
+    made_up = {"images": 1_000, "seconds": 0.06, "held": 500_000, "peak": 750_000}
+    assert scale_shards.row("tar", made_up) == "| tar | 60 | 500 | 750 | 10 min | 5.0 GB | 7.5 GB |"
+    with pytest.raises(SystemExit):
+        scale_shards.main(["--images", "5"])
+    assert "must be at least 1,000, got 5" in capsys.readouterr().err
 
 
 def test_a_promise_that_is_broken_is_named() -> None:

@@ -14,6 +14,13 @@ def test_samples_grow_fourfold_to_all_images_and_small_sets_are_taken_whole() ->
     assert sample_sizes(50_000, 1000) == [10_112, 40_448, 50_000]
 
 
+def test_a_part_is_no_larger_than_asked_and_no_smaller_than_a_round() -> None:
+    assert sample_sizes(50_000, 5, 1000) == [512, 1000] and sample_sizes(50_000, 5, 10) == [512]
+    assert sample_sizes(50_000, 1000, 1000) == [10_112], "ten of a class"
+    for images in (100, 512, 513, 1000):
+        assert sample_sizes(images, 5, 1000) == sample_sizes(images, 5)
+
+
 def test_every_beginning_of_the_order_holds_each_class_in_its_share() -> None:
     labels = [0] * 700 + [1] * 200 + [2] * 100
     order = sample_order(labels, seed=0)

@@ -13,8 +13,9 @@ import zoo
 from safetensors.torch import save_file
 from tests.conftest import Zoo
 from zoo.advice import rounds
+from zoo.data.check import similar
 from zoo.errors import DataError, OptionError, Refused, UnknownName, WeightsError
-from zoo.events import Event, Progress
+from zoo.events import Event, Note, Progress
 from zoo.registry.registry import default_registry
 
 TWO = "timm/test_resnet=random,timm/test_vit=random"
@@ -213,6 +214,32 @@ def test_auto_puts_the_winner_into_the_plan_and_repeating_does_not_choose_again(
     assert "How the backbone was chosen" in report and "--backbone auto" not in report
     assert "How the backbone was chosen" not in (named.path / "report.html").read_text("utf-8")
     assert zoo.verify(chosen.path, offline=True).passed
+
+
+def test_auto_chooses_on_a_part_of_a_large_set_as_a_plan_opens_one(
+    shapes: Path, held: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small_rounds(monkeypatch)
+    usual: dict[str, Any] = {"backbone": "auto", "data": shapes, "offline": True, "estimate": False}
+    events: list[Event] = []
+    plan = zoo.plan(**usual, examine=20, on_event=events.append)
+    assert plan.shortlist is not None and plan.shortlist.images == 36
+    assert [each.images for each in plan.shortlist.backbones] == [20]
+    assert "probe accuracy on 20 of 36 training images" in plan._repr_html_()
+    opened = [each for each in events if isinstance(each, Progress) and each.task in ("decode", "compare images")]
+    assert opened and max(each.total or 0 for each in opened) == 20
+    assert any(isinstance(each, Note) and "on 20 of 36 training images" in each.text for each in events)
+    for more, all_of_them in (({"budget": "5m"}, 36), ({"folds": 2, "recipe": "head_only"}, 54)):
+        whole = zoo.plan(**usual, examine=20, **more).shortlist
+        assert whole is not None and [each.images for each in whole.backbones] == [all_of_them]
+
+
+def test_comparing_the_hashes_of_many_images_is_shown(shapes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(similar, "QUICK", 10)
+    events: list[Event] = []
+    zoo.shortlist(shapes, backbones="timm/test_vit=random", tune=False, budget="5m", on_event=events.append)
+    told = [each for each in events if isinstance(each, Progress) and each.task == "compare hashes"]
+    assert told and told[-1].done == told[-1].total and told[-1].unit == "hashes"
 
 
 def test_auto_refuses_what_does_not_go_with_it(shapes: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import pyarrow as pa
 import pytest
 import zoo
 from pyarrow import parquet
-from zoo.errors import DataError, OptionError, Refused
+from zoo.errors import DataError, OptionError, Refused, RunError
 
 
 def rows_of(out: Path) -> list[dict[str, Any]]:
@@ -163,6 +165,36 @@ def test_files_are_read_under_the_names_that_are_listed(
     made = zoo.predict_files(artefact, ".", out="out", verbose=False)
     assert (made.images, made.unreadable) == (3, 0)
     assert {row["file"] for row in rows_of(tmp_path / "out")} == {"~nobody.jpg", "s3:/shop.jpg", "x~.jpg"}
+
+
+def test_a_folder_is_written_by_one_command_at_a_time(artefact: Path, photos: Path, kept: Path, tmp_path: Path) -> None:
+    lost = sorted(kept.glob("part-*"))[1]
+    lost.unlink()
+    (kept / "_predictions.json").unlink()
+    draft = kept / f".{lost.name}-of-the-other"
+    draft.mkdir()
+    other = tmp_path / "other.py"  # the same command, stopped in the middle of its part
+    other.write_text(
+        "import sys, time, zoo\n"
+        "from zoo.events import Progress\n"
+        "def told(event):\n"
+        "    if isinstance(event, Progress) and event.task == 'predict':\n"
+        "        print('computing', flush=True); time.sleep(60)\n"
+        "zoo.predict_files(*sys.argv[1:3], out=sys.argv[3], part_size=32, on_event=told, verbose=False)"
+    )
+    words = [sys.executable, other, artefact, photos, kept]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as holder:
+        try:
+            assert holder.stdout is not None and holder.stdout.readline() == "computing\n"
+            with pytest.raises(RunError, match=rf"parts is being written by another process: {holder.pid} on .*\nNext"):
+                zoo.predict_files(artefact, photos, out=kept, part_size=32, verbose=False)
+            assert draft.exists() and not (kept / "_predictions.json").exists()
+        finally:
+            holder.kill()
+    # The system released the lock with its process; what it left half-written goes with the lock at the end.
+    zoo.predict_files(artefact, photos, out=kept, part_size=32, verbose=False)
+    assert len(rows_of(kept)) == 70
+    assert {path.name for path in kept.iterdir() if path.suffix != ".parquet"} == {"_job.json", "_predictions.json"}
 
 
 def test_nothing_but_bad_files_is_refused_at_the_end(artefact: Path, tmp_path: Path) -> None:

@@ -199,3 +199,13 @@ def test_flowers_lose_at_most_a_point(backbone: str, real_data: Path, tmp_path: 
     made = zoo.export(run, to="onnx", int8=True)
     assert made.int8 is not None and made.int8.images == 200 and made.int8.lost <= 1
     assert made.int8.bytes < 0.35 * made.int8.bytes_float32
+
+
+@pytest.mark.long
+def test_a_vit_that_has_learned_flowers_loses_at_most_a_point(real_data: Path, tmp_path: Path) -> None:
+    learning: dict[str, Any] = {"recipe": "full", "epochs": 5, "set": ["all.lr=2e-3"], "report": False}
+    run = trained(real_data / "data/flowers5", tmp_path / "run", backbone="timm/test_vit", **learning)
+    made = zoo.export(run, to="onnx", int8=True)
+    assert made.int8 is not None and made.int8.images == 200 and made.int8.lost <= 1
+    assert made.int8.accuracy_float32 > 0.3, "a fifth would be chance, which nothing could lose"
+    assert made.int8.bytes < 0.5 * made.int8.bytes_float32

@@ -85,6 +85,27 @@ def test_what_another_command_uses_is_counted_and_not_evicted(
     assert theirs.read(key, "images") is not None
 
 
+@pytest.mark.long
+def test_a_run_that_has_begun_goes_on_with_a_higher_limit_and_another_setting_needs_a_new_run(
+    few: Path, tmp_path: Path, on_disk: pytest.MonkeyPatch
+) -> None:
+    (recipe := tmp_path / "last.toml").write_text(
+        "summary = 'x'\n[[stages]]\nname = 'last'\ntrain = ['head', 'last:1']\nepochs = 2\nlr = 1e-3\n"
+    )
+    asked = {**TINY, "recipe": str(recipe), "data": few, "report": False}
+    asked.pop("epochs")
+    on_disk.setenv("ZOO_CACHE_LIMIT", "2KB")
+    with pytest.raises(RunError, match="fit neither") as refused:
+        zoo.finetune(**asked, out=tmp_path / "run")
+    goes_on, begins_anew = str(refused.value).partition("Next: ")[2].split("; or ")
+    assert goes_on.endswith(", and the run goes on with zoo finetune --resume RUN")
+    setting = re.fullmatch(r"compute them in every epoch, in a new run: --set (\S+)\.", begins_anew)
+    assert setting is not None
+    assert zoo.finetune(**asked, set=[setting[1]], out=tmp_path / "anew").proof == "passed"
+    on_disk.setenv("ZOO_CACHE_LIMIT", limit_in(goes_on))
+    assert zoo.resume(tmp_path / "run", report=False).proof == "passed"
+
+
 @pytest.fixture
 def full_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 16 KB."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -59,6 +61,45 @@ def test_too_many_bad_files_end_it_before_all_are_opened(tmp_path: Path, store: 
     with pytest.raises(DataError, match=r"60 of 5000 images cannot be read, among the first 2,010 that were opened;"):
         examine_rest(dataset, part, store, counting)
     assert counting.opened[-1] == 2_010
+
+
+def test_all_are_opened_in_parts_too_and_end_as_early(tmp_path: Path, store: ImageStore) -> None:
+    dataset, counting = many(tmp_path, 5_000, range(1_000, 1_060)), Counting()
+    with pytest.raises(DataError, match=r"60 of 5000 images cannot be read, among the first 2,000 that were opened;"):
+        examine(dataset, store, counting)
+    assert counting.opened[-1] == 2_000
+
+
+@dataclass(frozen=True)
+class Member:
+    """The bytes of an image in a shard, which notes where it was read."""
+
+    content: bytes
+    place: tuple[str, int, int]
+    read: list[tuple[str, int, int]]
+
+    def __call__(self) -> bytes:
+        self.read.append(self.place)
+        return self.content
+
+
+def test_shards_are_walked_through_once_however_few_images_are_opened_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many(tmp_path, 1, range(0))
+    content, read = (tmp_path / "good.png").read_bytes(), list[tuple[str, int, int]]()
+    places = random.Random(0).sample([(f"{shard}.tar", at, 0) for shard in range(3) for at in range(20)], 60)
+    files = [ImageFile(Path("x"), f"{n}", n % 2, Member(content, place, read)) for n, place in enumerate(places)]
+    dataset = Dataset(source="x", classes=("a", "b"), splits={"train": files[:40], "val": files[40:]})
+    monkeypatch.setattr("zoo.planning.examine.AT_ONCE", 7)
+    whole = examine(dataset, ImageStore(SMALL, workers=1, budget=0), Counting())
+    assert read == sorted(places)
+    read.clear()
+    store = ImageStore(SMALL, workers=1, budget=0)
+    part = examine_part(dataset, store, Counting(), most=12, seed=0)
+    assert read == sorted(read) and len(read) == 12
+    rest = examine_rest(dataset, part, store, Counting())
+    assert read[12:] == sorted(read[12:]) and len(read) == 60 and rest.digest == whole.digest
 
 
 def test_a_part_of_which_nothing_to_train_on_can_be_read_is_refused(tmp_path: Path, store: ImageStore) -> None:

@@ -249,7 +249,7 @@ def started(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"over": {"head.lr": [0.1, -1]}}, r"Trial 2 \(.*head.lr=-1"),
+        ({"over": {"head.lr": [0.1, -1]}}, r"Trial 2 \(.*head.lr=-1.*\n.*\n.*--over head\.lr"),
         ({"over": {"head.mixup": [0.2]}}, "would do nothing"),
         ({"over": {"head_option.p": [0.3, 1.5]}, "head": "dropout_linear"}, "Trial 2 .*p"),
         ({"backbone": "timm/test_resnett"}, "Did you mean"),
@@ -268,6 +268,7 @@ def test_what_no_trial_could_do_is_refused_before_anything_runs(
     with pytest.raises(ZooError, match=said) as refused:
         zoo.sweep(data=few, out=tmp_path / "sweep", **asked)
     assert refused.value.exit_code == 2 and not (tmp_path / "sweep").exists()
+    assert "--set" not in str(refused.value), "a sweep has no such option"
 
 
 def test_a_sweep_that_is_stopped_before_its_images_are_read_leaves_no_folder(few: Path, tmp_path: Path) -> None:

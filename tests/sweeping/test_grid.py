@@ -12,7 +12,7 @@ from zoo.errors import OptionError, ZooError
 from zoo.registry.registry import default_registry
 from zoo.sweeping.checked_trials import trials_of
 from zoo.sweeping.grid import SweepTrial, lay_out, request_of
-from zoo.sweeping.knobs import ValueRange, parse_over, parse_values
+from zoo.sweeping.knobs import ValueRange, as_over, parse_over, parse_values
 from zoo.sweeping.settings import SweepSettings, settings_of
 
 
@@ -179,6 +179,11 @@ def test_a_file_with_faults_is_refused(text: str, said: str, tmp_path: Path) -> 
         settings_of({}, {}, file)
     with pytest.raises(OptionError, match=r"Did you mean .*sweep\.toml"):
         settings_of({}, {}, tmp_path / "swep.toml")
+
+
+def test_messages_about_a_run_name_what_a_sweep_has() -> None:
+    assert as_over("Next: lower it, for example --set all.lr=0.1.") == "Next: lower it, for example --over all.lr=0.1."
+    assert as_over("--epochs changes it; --epochs-like stays") == "--over epochs changes it; --epochs-like stays"
 
 
 def test_values_are_split_at_commas_outside_of_brackets() -> None:

@@ -45,13 +45,15 @@ def test_a_trial_has_the_scores_of_the_run(settings: dict[str, Any], few: Path, 
     registry, request = default_registry(), asked(few, settings)
     dataset = dataset_of(request, registry, silent)
     with kept_features(request, registry, silent, dataset) as kept:
-        kept.run(asked(few, {**settings, "head": "linear", "set": ["head.epochs=2"], "head_options": {}}))  # before it
+        before = {**settings, "head": "linear", "set": ["head.epochs=2"], "head_options": {}}
+        assert kept.run(asked(few, before)).feature_seconds > 0
         found, again = kept.run(request), kept.run(request)
     run = zoo.finetune(
         **{**settings, "backbone": "timm/test_resnet"}, **RUN, data=few, out=tmp_path / "run", report=False
     )
     assert found.fault == again.fault == ""
     assert found.val == again.val == dict(run.metrics["val"])
+    assert again.feature_seconds == 0 < again.seconds, "only the first that needs features waits for them"
 
 
 RUN: dict[str, Any] = {"weights": "random", "recipe": "head_only", "tune": False}

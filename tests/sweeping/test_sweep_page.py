@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 import re
 import statistics
@@ -95,6 +97,16 @@ def test_the_page_says_what_the_numbers_are_worth_and_names_stay_text(sweep: Swe
     assert dots == 4 * 3 * 19, "every trial of candidates without failures"
 
 
+def test_what_features_took_stands_apart_from_the_seconds_of_trials(sweep: Sweep) -> None:
+    (first, *others) = sweep.candidates
+    counted = replace(first, rows=(replace(first.rows[0], feature_seconds=75.0), *first.rows[1:]))
+    found = replace(sweep, candidates=(counted, *others))
+    assert "Computing the features that trials share took 1 min 15 s" in render_sweep(found)
+    assert found.to_dict()["feature_seconds"] == 75 and "trials share" not in render_sweep(sweep)
+    table = list(csv.DictReader(io.StringIO(found.to_csv())))
+    assert [row["seconds"] for row in table if float(row["feature_seconds"])] == ["0.5"]
+
+
 @pytest.mark.long
 @pytest.mark.skipif(not CHROMIUM, reason="Chromium is not installed (Debian: apt-get install chromium)")
 def test_a_real_browser_shows_it_on_a_phone_and_in_the_dark(sweep: Sweep, tmp_path: Path) -> None:
@@ -104,4 +116,6 @@ def test_a_real_browser_shows_it_on_a_phone_and_in_the_dark(sweep: Sweep, tmp_pa
         for width in (400, 1200):
             page.look(width=width, dark=width == 400, phone=width == 400)
             assert page.sticks_out() == [] and page.js("document.documentElement.scrollWidth") <= width
+            style = "getComputedStyle(document.querySelector('svg .dot.soft'))"
+            assert page.js(f"{style}.opacity * {style}.fillOpacity") >= 0.7, "a dot is seen on a dark page, too"
         assert page.messages == [] and len(page.requests) == 1

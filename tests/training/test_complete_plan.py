@@ -141,6 +141,28 @@ def test_so_it_has_with_images_that_cannot_be_read_among_those_that_are_opened_l
     assert f"1 of them cannot be read and is left out, so 103 are used: {file} (" in said
 
 
+def test_a_choice_that_the_images_change_is_told(
+    damaged: Path, usual: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ZOO_CACHE_DIR", str(tmp_path / "cache"))  # in which no image was opened before
+    needed = zoo.plan(**usual, data=damaged, examine=PART).stages[0].kept_bytes
+    # Room for one image less than names tell, and one cannot be read.
+    monkeypatch.setattr("zoo.frozen.decision.MEMORY_BUDGET", needed - 1)
+    monkeypatch.setenv("ZOO_CACHE_LIMIT", "1KB")
+    told = Listening()
+    run = tmp_path / "run"
+    zoo.finetune(**usual, data=damaged, examine=PART, out=run, report=False, on_event=told)
+    ((shown,), (started,)) = (
+        [plan.stages[0].inputs for plan in (each.plan for each in told.of(kind))] for kind in (PlanReady, RunStarted)
+    )
+    assert (shown, started) == ("images", "features")
+    notes = [note for note in told.notes if "differs from the plan that was shown" in note]
+    assert notes == [
+        "Now that all are known, stage 'head' differs from the plan that was shown: "
+        "cached features, not images in every epoch"
+    ]
+
+
 @pytest.mark.parametrize(
     "ends",
     [

@@ -73,8 +73,20 @@ def together(shapes: Path, many: Path, tmp_path_factory: pytest.TempPathFactory)
         (out.parent / f"data-{rank}").symlink_to((shapes, many)[rank])
         changed = shutil.copytree(shapes, out.parent / f"changed-{rank}")
         shutil.copy(shapes / "train" / "red" / f"{rank}.jpg", changed / "train" / "red" / "3.jpg")
-    carry_out("runs,features,faults", shapes, out)
+    spoil(many, out.parent / "spoilt")
+    carry_out("runs,features,faults,room", shapes, out)
     return out
+
+
+def spoil(data: Path, folder: Path) -> None:
+    """4,204 images in more parts than a process opens at a time, 100 of which cannot be read."""
+    content = (data / "test" / "red" / "0.png").read_bytes()
+    for split, count in (("train", 2100), ("val", 2)):
+        for name in ("red", "green"):
+            (folder / split / name).mkdir(parents=True)
+            for number in range(count):
+                bad = (split, name) == ("train", "green") and number < 100
+                (folder / split / name / f"{number:04d}.png").write_bytes(b"no picture" if bad else content)
 
 
 @pytest.fixture(scope="module")
@@ -146,8 +158,12 @@ def test_what_cannot_be_shared_is_refused_and_what_is_tampered_with_is_found(sha
         and "nothing was trained" in said["other_seed"][1]
     )
     assert "--set all.batch_norm=frozen" in said["batch_norms"][1]
+    assert said["spoilt"][0] == "DataError"
+    assert "100 of 4204 images cannot be read, among the first 4,000 that were opened" in said["spoilt"][1]
     refused = [
-        each for each in ("other_data", "other_content", "other_seed", "batch_norms") if (together / each).exists()
+        each
+        for each in ("other_data", "other_content", "other_seed", "batch_norms", "spoilt")
+        if (together / each).exists()
     ]
     assert refused == []
     tampered = checks_of(together / "tampered")["processes_alike"]
@@ -155,6 +171,13 @@ def test_what_cannot_be_shared_is_refused_and_what_is_tampered_with_is_found(sha
     frozen = checks_of(together / "frozen")
     assert frozen["processes_alike"]["verdict"] == frozen["frozen_unchanged"]["verdict"] == "failed"
     assert frozen["frozen_unchanged"]["summary"].startswith("in process 1: backbone.")
+
+
+def test_the_rows_of_all_processes_are_counted_before_the_disk_is_full(together: Path) -> None:
+    for rank in range(2):
+        found = json.loads((together / f"room-{rank}.json").read_text())
+        assert "fit neither into memory nor into" in found["said"]
+        assert found["done"] <= found["chunk"] < 75, "the first rows tell how large the others are"
 
 
 def test_a_killed_process_ends_the_job_by_name_and_the_run_goes_on(

@@ -42,7 +42,10 @@ def choose_backbone(request: Request, registry: Registry, report: Report) -> tup
             "Next: leave --weights out, or name the backbone; zoo shortlist --backbones NAME=FILE compares files."
         )
     _refuse_early(request, registry)
-    wanted = Wanted(budget=request.budget, limits=Limits(head=request.head))
+    # A time that was given is used. Folds open all images before the plan is shown, several processes do, too, and the
+    # choice must not depend on how many these are.
+    most = request.examine if request.budget is None and request.folds is None else None
+    wanted = Wanted(budget=request.budget, limits=Limits(head=request.head), most_images=most)
     found = make_shortlist(request, wanted, registry, report)
     if found.interrupted:
         raise KeyboardInterrupt
@@ -51,7 +54,8 @@ def choose_backbone(request: Request, registry: Registry, report: Report) -> tup
     report(
         Note(
             text=f"Chosen of {counted(len(found.ranked), 'backbone')} in {duration(found.seconds)}: {best.name}, probe "
-            f"accuracy {found.best.accuracy.value:.3f}{others}"
+            f"accuracy {found.best.accuracy.value:.3f} on {found.best.images:,} of "
+            f"{counted(found.images, 'training image')}{others}"
         )
     )
     return replace(request, backbone=best.backbone, weights=best.weights, budget=None), _record(found)

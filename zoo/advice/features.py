@@ -112,6 +112,11 @@ def similar_groups(files: Sequence[ImageFile], report: Report, *, workers: int |
         report(Progress(task="compare images", done=done, total=total))
 
     def compared(done: int, total: int) -> None:
-        report(Progress(task="compare hashes", done=done, total=total, unit="hashes"))
+        report(compared_hashes(done, total))
 
     return similar_images(files, workers=workers, progress=progress, compared=compared)
+
+
+def compared_hashes(done: int, total: int) -> Progress:
+    """How many of the hashes that tell near-duplicates were compared with all others."""
+    return Progress(task="compare hashes", done=done, total=total, unit="hashes")

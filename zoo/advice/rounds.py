@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 from torch import Tensor
 
 from zoo.evaluation.significance import Outcomes, mcnemar
@@ -24,14 +25,18 @@ DROPPED_BELOW = 0.01
 """A candidate whose McNemar p-value against the best of a round is below this goes no further."""
 
 
-def sample_sizes(images: int, classes: int) -> list[int]:
-    """The number of images in each round: at first ten of a class on average, or more. The last round has them all."""
+def sample_sizes(images: int, classes: int, most: int | None = None) -> list[int]:
+    """The number of images in each round: at first ten of a class on average, or more.
+
+    The last round has all of them; or `most`, where these are fewer and at least as many as the first round has.
+    """
     sizes = []
     size = max(FIRST, -(-OF_A_CLASS * classes // BLOCK) * BLOCK)
-    while size < images:
+    last = images if most is None else min(images, max(most, size))
+    while size < last:
         sizes.append(size)
         size *= GROWTH
-    return [*sizes, images]
+    return [*sizes, last]
 
 
 def sample_order(labels: Sequence[int], seed: int) -> list[int]:
@@ -39,14 +44,17 @@ def sample_order(labels: Sequence[int], seed: int) -> list[int]:
 
     Then come the others, such that every beginning of them holds each class in its share.
     """
-    places: list[tuple[float, int, int]] = []
-    for label in sorted(set(labels)):
-        members = [index for index, each in enumerate(labels) if each == label]
+    of_label: dict[int, list[int]] = {}
+    for index, label in enumerate(labels):
+        of_label.setdefault(label, []).append(index)
+    places = np.empty(len(labels))
+    for label, members in of_label.items():
         random.Random(f"sample/{seed}/{label}").shuffle(members)
-        places += [(float(rank - _KNOWN), label, index) for rank, index in enumerate(members[:_KNOWN])]
-        rest = members[_KNOWN:]
-        places += [((rank + 0.5) / len(rest), label, index) for rank, index in enumerate(rest)]
-    return [index for _, _, index in sorted(places)]
+        first, rest = members[:_KNOWN], members[_KNOWN:]
+        places[first] = np.arange(len(first), dtype=float) - _KNOWN
+        places[rest] = (np.arange(len(rest)) + 0.5) / len(rest)
+    order: list[int] = np.lexsort((np.arange(len(labels)), np.asarray(labels, np.int64), places)).tolist()
+    return order
 
 
 def outcomes(first: Tensor, second: Tensor) -> Outcomes:

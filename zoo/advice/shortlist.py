@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from zoo.advice.candidate_backbones import CandidateBackbone, LeftOut, Limits, find_candidates, grouped
-from zoo.advice.features import ProbeFeatures, probe_features
+from zoo.advice.features import ProbeFeatures, compared_hashes, probe_features
 from zoo.advice.latency import Latency, latency_of
 from zoo.advice.ranking import Found, Probe, Shortlist, in_common, ranked
 from zoo.advice.rounds import cannot_win, sample_order, sample_sizes
@@ -59,6 +59,8 @@ class Wanted:
     limits: Limits = field(default_factory=Limits)
     max_latency: float | None = None
     """Milliseconds for one image, alone."""
+    most_images: int | None = None
+    """Training images that are compared on, drawn by the seed; of many classes ten a class at least. None: all."""
 
 
 @dataclass(slots=True)
@@ -140,10 +142,10 @@ class _Work:
         self._states = list(states)
         self._budget = wanted.budget or LEAST_BUDGET
         self._files = dataset.splits["train"]
-        self._sizes = sample_sizes(len(self._files), len(dataset.classes))
-        whole = len(self._sizes) == 1  # in the order of a run, whose cache of features then serves as well
-        labels = list(labels_of(self._files))
-        self._order = list(range(len(labels))) if whole else sample_order(labels, request.seed)
+        self._sizes = sample_sizes(len(self._files), len(dataset.classes), wanted.most_images)
+        every = list(range(len(self._files)))  # in the order of a run, whose cache of features then serves as well
+        drawn = self._sizes != [len(every)]
+        self._order = sample_order(list(labels_of(self._files)), request.seed) if drawn else every
         self._looks: dict[str, Looks] = {}
         self._features_done: tuple[int, int] = (0, 1)
         self._unreachable: set[str] = set()
@@ -212,8 +214,7 @@ class _Work:
         Where nobody named a candidate, the quickest of those on this machine comes first: it shows how fast this
         machine is, and how much time there is.
         """
-        before = max((state.judged_on for state in going), default=0)
-        if before:
+        if before := max((state.judged_on for state in going), default=0):
             return sorted(
                 going, key=lambda state: -state.probes[before].accuracy.value if before in state.probes else 0
             )
@@ -340,14 +341,15 @@ class _Work:
     def _groups_of(self, found: ProbeFeatures) -> Sequence[int]:
         """Groups of near-duplicates. Every image is opened once for all candidates and rounds."""
         new = [file for file in found.files if file.relative not in self._looks]
-
-        def progress(done: int, total: int) -> None:
-            self._timed(Progress(task="compare images", done=done, total=total))
-
-        looks = looks_of(new, workers=self._request.workers, progress=progress)
+        looks = looks_of(
+            new,
+            workers=self._request.workers,
+            progress=lambda done, total: self._timed(Progress(task="compare images", done=done, total=total)),
+        )
         self._looks |= {file.relative: each for file, each in zip(new, looks, strict=True)}
         of_files = [self._looks[file.relative] for file in found.files]
-        return joined_groups([each.pixels for each in of_files], [each.hash for each in of_files])
+        pixels, hashes = [each.pixels for each in of_files], [each.hash for each in of_files]
+        return joined_groups(pixels, hashes, lambda *counts: self._timed(compared_hashes(*counts)))
 
     def _stretch_budget(self, state: _State) -> None:
         """Without a budget of the user's: allow a fifth of what fine-tuning with the first candidate would take."""
@@ -377,7 +379,7 @@ class _Work:
                 f"{late[0].candidate.name} would take about {duration(need)} here.\n"
                 f"Next: --budget {_rounded(1.5 * need)}, which also pays for comparing it with others."
             )
-        reasons = [*left_out, *(LeftOut(state.candidate.name, state.out) for state in self._states)]
+        reasons = [*left_out, *(LeftOut(each.candidate.name, each.out) for each in self._states)]
         listed = "\n".join(f"  {each.name}: {each.reason}" for each in reasons[:10])
         more = f"\n  and {len(reasons) - 10:,} more; of all: {grouped(reasons)}" if len(reasons) > 10 else ""
         slow = self._wanted.max_latency is not None and any(state.latency for state in self._states)

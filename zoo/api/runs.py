@@ -109,7 +109,8 @@ def plan(
         examine: Most images that are opened before the plan is shown, drawn by the seed over splits and classes: where
             there are more, unreadable files, copies and what decoding loses are looked for in these alone, which
             `plan.data.examined` says. A run opens the others before it trains, so its results are the same. In folds,
-            all are opened at once.
+            all are opened at once. With the backbone `auto` and no budget, as many training images choose it (512 or
+            ten of a class at least).
         offline: Do not touch the network. Weights that are not on this machine are an error then, on the sample set
             too.
         estimate: Whether a few steps of each stage are measured on this machine, for `.estimate`: seconds and bytes.
@@ -291,7 +292,8 @@ def finetune(
         examine: Most images that are opened before the plan is shown, drawn by the seed over splits and classes: where
             there are more, unreadable files, copies and what decoding loses are looked for in these alone, which
             `plan.data.examined` says. A run opens the others before it trains, so its results are the same. In folds,
-            all are opened at once.
+            all are opened at once. With the backbone `auto` and no budget, as many training images choose it (512 or
+            ten of a class at least).
         offline: Do not touch the network. Weights that are not on this machine are an error then, on the sample set
             too.
         report: Whether `report.html` is written at the end. Where that fails, an event says so and the run stands.

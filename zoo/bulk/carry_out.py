@@ -79,6 +79,7 @@ def carry_out(job: BulkJob, request: BulkRequest, report: Report, *, artefact: P
     Raises:
         DataError: There is no file, or none can be read.
         Refused: The folder holds other things, another job, or parts with other content. Nothing ran.
+        RunError: Another command is writing into it, or it cannot be written.
         ClusterError: The cluster does not answer, or workers were lost again and again.
     """
     resolve_workers(request.workers)
@@ -89,18 +90,33 @@ def carry_out(job: BulkJob, request: BulkRequest, report: Report, *, artefact: P
         for listed in parts.fill(_some_of_which_exist(request.files)):
             report(Progress(task="list files", done=listed, total=None, unit="files"))
         report(Progress(task="list files", done=parts.images, total=parts.images, unit="files"))
-        done = _parts_there(sink, there, job, parts, report)
-        if JOB not in there:
-            sink.make()
-            sink.write(JOB, job_text(job).encode())
-        if done:
-            were = "was there already, and is kept" if len(done) == 1 else "were there already, and are kept"
-            report(Note(text=f"{counted(len(done), 'part')} of {len(parts):,} {were}."))
-        kept = len(done)
-        for each in _computed(job, request, parts, done, report, artefact):
-            done[each.number] = each
-        far = request.place.kind == "cluster"
-        return _finish(sink, job, parts, done, report, computed=len(done) - kept, far=far)
+        sink.make()
+        with sink.lock():
+            there = sink.names()  # another command may have begun while files were listed
+            _refuse_other_job(sink, there, job)
+            return _compute_rest(job, request, sink, there, parts, report, artefact)
+
+
+def _compute_rest(
+    job: BulkJob,
+    request: BulkRequest,
+    sink: Sink,
+    there: Mapping[str, int],
+    parts: PartList,
+    report: Report,
+    artefact: Path | None,
+) -> BulkResult:
+    done = _parts_there(sink, there, job, parts, report)
+    if JOB not in there:
+        sink.write(JOB, job_text(job).encode())
+    if done:
+        were = "was there already, and is kept" if len(done) == 1 else "were there already, and are kept"
+        report(Note(text=f"{counted(len(done), 'part')} of {len(parts):,} {were}."))
+    kept = len(done)
+    for each in _computed(job, request, parts, done, report, artefact):
+        done[each.number] = each
+    far = request.place.kind == "cluster"
+    return _finish(sink, job, parts, done, report, computed=len(done) - kept, far=far)
 
 
 def _some_of_which_exist(addresses: Sequence[Address]) -> Iterator[FoundFile]:

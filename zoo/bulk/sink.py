@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,10 @@ from typing import Any
 from zoo.bulk.addresses import Address, file_system, read_bytes, unreachable
 from zoo.errors import Refused, RunError, first_line
 from zoo.storage.atomic import clear_write_errors, json_line, new_path
+from zoo.training.run_folder import RunLock
 
 _KEY = b"zoo"
+_LOCK, _DRAFTS = ".lock", ".part-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +36,27 @@ class Sink:
             with clear_write_errors(folder):
                 folder.mkdir(parents=True, exist_ok=True)
 
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Inside, no other command writes into the folder, which must be there. A bucket has no locks and no drafts.
+
+        Raises RunError, naming the process, where another one writes into it.
+        """
+        if not self.address.is_local:
+            yield
+            return
+        lock = Path(self.address.path) / _LOCK
+        with clear_write_errors(lock):
+            lock.mkdir(exist_ok=True)
+        with RunLock(lock, run=Path(self.address.path)):
+            try:
+                yield
+            finally:
+                # While it is held. Whoever opened its file before does not get it: it has no name any more.
+                shutil.rmtree(lock, ignore_errors=True)
+
     def names(self) -> dict[str, int]:
-        """What is in it -> the size of each file; drafts of parts are left out. Nothing where there is no folder.
+        """What is in it -> the size of each file; drafts and the lock are left out. Nothing where there is no folder.
 
         Raises Refused where it is a file, RunError or DataError where it cannot be listed.
         """
@@ -51,8 +72,9 @@ class Sink:
             if self.address.is_local:
                 raise RunError(f"{self.address} cannot be listed: {first_line(error)}") from error
             raise unreachable(self.address, error) from error
-        # A worker that was killed leaves a folder with a draft.
-        return {entry.base_name: entry.size or 0 for entry in entries if not entry.base_name.startswith(".part-")}
+        # A worker that was killed leaves a folder with a draft, and a command that was stopped leaves its lock.
+        names = ((entry.base_name, entry.size or 0) for entry in entries)
+        return {name: size for name, size in names if name != _LOCK and not name.startswith(_DRAFTS)}
 
     def read(self, name: str) -> bytes | None:
         """The bytes of a file in it; None where there is none."""
@@ -82,7 +104,7 @@ class Sink:
     def remove_drafts(self) -> None:
         """Remove what workers that were killed left half-written."""
         if self.address.is_local:
-            for draft in Path(self.address.path).glob(".part-*"):
+            for draft in Path(self.address.path).glob(f"{_DRAFTS}*"):
                 with contextlib.suppress(OSError):
                     shutil.rmtree(draft)
 

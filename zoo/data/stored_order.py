@@ -26,8 +26,8 @@ class Placed(Protocol):
     def __call__(self) -> bytes: ...
 
 
-def stored_order(files: Sequence[ImageFile]) -> Sequence[int] | None:
-    """The numbers of the files in the order in which their bytes are stored.
+def stored_order(files: Iterable[ImageFile]) -> Sequence[int] | None:
+    """The numbers of the files in the order in which their bytes are stored. They are gone through once.
 
     None where that is the order that they have, and where it is not known of all of them: files of a folder, say.
     """

@@ -158,7 +158,9 @@ def _download(weights: WeightsPlan) -> str:
 def _chosen(shortlist: ShortlistPlan) -> str:
     """What the backbone was compared with."""
     rows = [f"{each.name} {each.accuracy:.3f}{'' if each.as_good else ' (behind)'}" for each in shortlist.backbones]
-    return f"probe accuracy on {shortlist.images:,} training images: {text.some(rows, _SHORTLISTED)}"
+    judged = shortlist.backbones[0].images
+    part = f"{judged:,} of " if judged < shortlist.images else ""
+    return f"probe accuracy on {part}{shortlist.images:,} training images: {text.some(rows, _SHORTLISTED)}"
 
 
 def _features(plan: Plan) -> str:

@@ -237,6 +237,7 @@ class TableFiller:
         self._in_memory = in_memory
         self._size = micro_batches.size
         self._said = self._told = False
+        self._wanted: tuple[int, CacheRoom] | None = None
         self._read_block: Callable[[CacheKey, str], RowBlock | None] = cache.read
 
     @property
@@ -273,6 +274,7 @@ class TableFiller:
         with self._alone():
             blocks = self._read(keys, task)
             missing = [number for number, block in enumerate(blocks) if block is None]
+            self._wanted = self._wanted_by_all(sum(len(parts[own[number]]) for number in missing))
             if missing:
                 self._fill(blocks, [parts[number] for number in own], keys, missing, task, view)
             if self._group.several:
@@ -282,6 +284,16 @@ class TableFiller:
                 blocks = exchange.of_all(keys, blocks)
         table = Table([block for block in blocks if block is not None], in_memory=not streamed)
         return table.in_one_piece() if self._in_memory and table.bytes <= _ONE_PIECE else table
+
+    def _wanted_by_all(self, rows: int) -> tuple[int, CacheRoom] | None:
+        """The rows of a table that all processes have to write, and the room for them before any of them has begun.
+
+        `rows`: those of this process. None where it is alone, or nothing has to be written.
+        """
+        if self._in_memory or not self._group.several:
+            return None
+        told = self._group.gather((rows, self._cache.room()))
+        return sum(each for each, _ in told), min((room for _, room in told), key=lambda room: room.left)
 
     def _alone(self) -> contextlib.AbstractContextManager[None]:
         """Inside, no process of another run computes the same rows."""
@@ -322,8 +334,9 @@ class TableFiller:
                 return  # all rows are computed again, so further ones would be thrown away
             if number == missing[0] and not self._in_memory:
                 size = kept.rows[0].nbytes
-                if (room := self._cache.room()).left < left * size:
-                    raise self._no_room(room, size, left)
+                rows, room = self._wanted or (left, self._cache.room())
+                if room.left < rows * size:
+                    raise self._no_room(room, size, rows)
 
     def _no_room(self, room: CacheRoom, size: int, left: int) -> RunError:
         """The error for `left` rows of this table, `size` bytes each, that the cache cannot hold."""

@@ -117,11 +117,13 @@ def no_room(stage: str, needed: int, room: CacheRoom, folder: Path, *, prefix: b
             "ZOO_CACHE_DIR"
         )
     step = " and ".join(steps) or f"free space there, or raise {LIMIT}"
-    otherwise = f", or compute them in every epoch: --set {stage}.prefix=off" if prefix else ""
+    # Rows are filled when a run has begun, and its plan stays what it is.
+    otherwise = f"; or compute them in every epoch, in a new run: --set {stage}.prefix=off" if prefix else ""
     of = f" of stage {stage!r}" if stage else ""
     held = f", of which {size(room.held)} are in use" if room.held else ""
+    goes_on = ", and the run goes on with zoo finetune --resume RUN" if prefix and stage else ""
     return RunError(
         f"The outputs of the frozen groups{of} fit neither into memory nor into {folder}: {size(needed)} are still to "
         f"be cached there, {LIMIT} allows {size(room.limit)}{held}, and {size(max(0, room.free))} are free on the disk."
-        f"\nNext: {step}{otherwise}."
+        f"\nNext: {step}{goes_on}{otherwise}."
     )

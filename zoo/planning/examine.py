@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import hashlib
 from array import array
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain, islice
+from itertools import accumulate, chain, islice
+from types import MappingProxyType
 from typing import NoReturn
 
 from zoo.data.ahead import take_over
@@ -20,6 +22,7 @@ from zoo.data.file_index import FileIndex
 from zoo.data.lost_values import Loss
 from zoo.data.prefetch import resolve_workers
 from zoo.data.store import DEFAULT_BUDGET, ImageStore
+from zoo.data.stored_order import as_stored, stored_order
 from zoo.data.stratified import draw_part
 from zoo.distributed.group import ProcessGroup, current
 from zoo.errors import DataError
@@ -34,7 +37,7 @@ PART_DIGEST = "part:"
 """How a digest begins that does not name the data: it covers the bytes of a part, and of the rest names and sizes."""
 _TOLD = 100_000
 """Files whose sizes are looked at between two reports of progress: about a second."""
-_AT_ONCE = 2_000
+AT_ONCE = 2_000
 """Files after which what was found is looked at, so that a run on bad data ends early."""
 BLOCK_OF_IMAGES = 128
 """Images that one process opens at a time: those of a block of cached features."""
@@ -96,8 +99,7 @@ def examine(dataset: Dataset, store: ImageStore, report: Report) -> Examined:
     group = current()
     if group.several:
         return _found(dataset, store, _open_in_shares(dataset, store, report, group))
-    _, faults = _open(_files(dataset.splits), store, report, total=_count(dataset))
-    return _found(dataset, store, faults)
+    return _found(dataset, store, _open_until_too_many(_as_stored(dataset), dataset, store, report))
 
 
 def _open_in_shares(dataset: Dataset, store: ImageStore, report: Report, group: ProcessGroup) -> dict[str, str]:
@@ -108,16 +110,25 @@ def _open_in_shares(dataset: Dataset, store: ImageStore, report: Report, group: 
     # First, as from here on each process trusts what the others read.
     refuse_other_files(dataset, group)
     total = _count(dataset)
-    own = [file for split in dataset.splits.values() for file in examined_by(split, group, BLOCK_OF_IMAGES)]
+    own = as_stored([file for each in dataset.splits.values() for file in examined_by(each, group, BLOCK_OF_IMAGES)])
+    opened, found = 0, dict[str, str]()
 
     def progress(done: int) -> None:
         # Nobody is asked how far the others are: their shares are as large, so they are about as far.
-        report(Progress(task="decode", done=min(done * group.count, total), total=total))
+        report(Progress(task="decode", done=min(opened + done * group.count, total), total=total))
 
-    _, faults = store.examine(own, progress=progress)
-    found = dict[str, str]()
-    for faults_of_rank, findings in group.gather((faults, store.findings(own))):
-        found |= faults_of_rank
+    try:
+        # As many times in each process: shares differ, and all have to meet.
+        for start in range(0, max(group.gather(len(own))), AT_ONCE):
+            files = own[start : start + AT_ONCE]
+            _, faults = store.examine(files, progress=progress, remember=False)
+            for count, faults_of_rank in group.gather((len(files), faults)):
+                opened += count
+                found |= faults_of_rank
+            _refuse_early(found, opened, total)
+    finally:
+        store.remember()
+    for findings in group.gather(store.findings(own)):
         store.learn(*findings)
     # In the order in which one process alone would have found them.
     return {file.relative: found[file.relative] for file in _files(dataset.splits) if file.relative in found}
@@ -168,18 +179,29 @@ def examine_rest(dataset: Dataset, part: Examined, store: ImageStore, report: Re
     """
     if part.part is None:
         return part
-    total, faults = _count(dataset), dict(part.faults)
-    rest = (file for file in _files(dataset.splits) if not store.is_examined(file))
+    rest = (file for file in _as_stored(dataset) if not store.is_examined(file))
     opened = sum(map(store.is_examined, _files(dataset.splits)))
+    return _found(dataset, store, _open_until_too_many(rest, dataset, store, report, opened, part.faults))
+
+
+def _open_until_too_many(
+    files: Iterator[ImageFile],
+    dataset: Dataset,
+    store: ImageStore,
+    report: Report,
+    opened: int = 0,
+    known: Mapping[str, str] = MappingProxyType({}),
+) -> dict[str, str]:
+    """Open files of a data set, of which `opened` are, with the faults `known`: all faults, by relative path."""
+    total, faults = _count(dataset), dict(known)
     try:
-        while files := list(islice(rest, _AT_ONCE)):
-            opened, found = _open(files, store, report, total=total, done=opened, remember=False)
+        while some_files := list(islice(files, AT_ONCE)):
+            opened, found = _open(some_files, store, report, total=total, done=opened, remember=False)
             faults |= found
-            if len(faults) > UNREADABLE_SHARE * total and opened < total:
-                _refuse(_too_many(faults, total, f", among the first {opened:,} that were opened"), faults)
+            _refuse_early(faults, opened, total)
     finally:
         store.remember()
-    return _found(dataset, store, faults)
+    return faults
 
 
 def _open(
@@ -204,7 +226,7 @@ def _open(
 def _not_recalled(dataset: Dataset, store: ImageStore, most: int) -> list[ImageFile] | None:
     """The images that the store does not recall; None where they are more than `most`, and not all were looked for."""
     files, others = _files(dataset.splits), []
-    while some_files := list(islice(files, _AT_ONCE)):
+    while some_files := list(islice(files, AT_ONCE)):
         others += store.recall(some_files)
         if len(others) > most:
             return None
@@ -255,6 +277,22 @@ def _digest_of_part(dataset: Dataset, contents: Mapping[str, str], sizes: Sequen
     return PART_DIGEST + digest.hexdigest()
 
 
+def _as_stored(dataset: Dataset) -> Iterator[ImageFile]:
+    """All images, in the order in which shards hold them, where there are shards.
+
+    Some thousand images of a class lie in all of the shards: these would be walked through for every few thousand.
+    """
+    order = stored_order(_files(dataset.splits))
+    if order is None:
+        yield from _files(dataset.splits)
+        return
+    splits = list(dataset.splits.values())
+    begins = list(accumulate(map(len, splits), initial=0))
+    for number in order:
+        split = bisect_right(begins, number) - 1
+        yield splits[split][number - begins[split]]
+
+
 def _files(splits: Mapping[Split, Sequence[ImageFile]]) -> Iterator[ImageFile]:
     return chain.from_iterable(splits.values())
 
@@ -298,6 +336,12 @@ def _refuse_unreadable(dataset: Dataset, readable: Dataset, faults: dict[str, st
     total = _count(dataset)
     if len(faults) > UNREADABLE_SHARE * total:
         _refuse(_too_many(faults, total, among), faults)
+
+
+def _refuse_early(faults: Mapping[str, str], opened: int, total: int) -> None:
+    """Raise DataError where too many images cannot be read before all were opened."""
+    if len(faults) > UNREADABLE_SHARE * total and opened < total:
+        _refuse(_too_many(faults, total, f", among the first {opened:,} that were opened"), dict(faults))
 
 
 def _too_many(faults: Mapping[str, str], total: int, among: str = "") -> str:

@@ -251,7 +251,7 @@ class ShortlistPlan(_PlanPart):
 
     seconds: float
     images: int
-    """Training images."""
+    """Training images there are; each of `backbones` says on how many it was judged."""
     compared: int
     left_out: int
     """Candidates that were not compared."""

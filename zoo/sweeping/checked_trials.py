@@ -19,7 +19,7 @@ from zoo.registry.registry import Registry
 from zoo.specs.plan import Precision
 from zoo.sweeping.grid import SweepTrial, lay_out, request_of
 from zoo.sweeping.kept_features import draws_nothing, features_key, trains_on_features
-from zoo.sweeping.knobs import HEAD_OPTION, ValueRange, check_name, is_whole
+from zoo.sweeping.knobs import HEAD_OPTION, ValueRange, as_over, check_name, is_whole
 from zoo.sweeping.settings import SweepSettings
 
 
@@ -92,7 +92,7 @@ def check_trials(
         except UnknownName:
             raise
         except ZooError as error:
-            error.args = (f"Trial {trial.number} ({trial.described}) cannot run:\n{error}",)
+            error.args = (f"Trial {trial.number} ({trial.described}) cannot run:\n{as_over(str(error))}",)
             raise
         report(Progress(task="check trials", done=done, total=len(trials), unit="trials"))
     return checked

@@ -97,6 +97,22 @@ def named(text: str) -> str:
     return f"{head}{dot}{rest}"
 
 
+def as_over(message: str) -> str:
+    """A message about a trial's settings in the words of a sweep: what a run is given with `--set`, it gives so."""
+    return _AS_GIVEN_TO_A_RUN.sub(lambda found: _OF_A_SWEEP[found[0]], message)
+
+
+_OF_A_SWEEP = {
+    "--set": "--over",
+    "--epochs": "--over epochs",
+    "--batch-size": "--over batch_size",
+    "--input-size": "--over input_size",
+    "--weights": "--over weights",
+}
+"""Options of `zoo finetune` that a sweep does not have, and how it takes the same."""
+_AS_GIVEN_TO_A_RUN = re.compile(rf"(?:{'|'.join(_OF_A_SWEEP)})(?![\w-])")
+
+
 def parse_values(name: str, given: object) -> Values:
     """The values of a knob: a text `a,b` or `a..b`, a list of single values, or one value. Raises OptionError."""
     if isinstance(given, str):

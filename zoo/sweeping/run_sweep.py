@@ -34,6 +34,7 @@ from zoo.sweeping.division import (
     write_tables,
 )
 from zoo.sweeping.kept_features import TrialScores, kept_features
+from zoo.sweeping.knobs import as_over
 from zoo.sweeping.local_workers import LocalWorkers, default_at_once
 from zoo.sweeping.ray_workers import RayWorkers
 from zoo.sweeping.run_queue import Workers, carry_out_jobs
@@ -249,7 +250,8 @@ class _SweepWork:
             seconds=round(found.seconds, 3),
             run=None if run is None else run.relative_to(self._folder.path).as_posix(),
             retries=retries,
-            fault=found.fault,
+            fault=as_over(found.fault),
+            feature_seconds=round(found.feature_seconds, 3) if isinstance(found, TrialScores) else 0.0,
         )
         self._folder.write_row(row)
         self.rows[trial.number] = row

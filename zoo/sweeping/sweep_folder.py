@@ -46,6 +46,8 @@ class TrialRow:
     """How often its worker was lost, and it went on from its checkpoint."""
     fault: str = ""
     """Why it failed."""
+    feature_seconds: float = 0.0
+    """Of a trial on kept features, the first that needed some of them: what these took, which `seconds` leaves out."""
 
 
 class SweepFolder:

@@ -76,4 +76,34 @@ def _notes(plan: Plan, completed: Plan) -> Iterator[Note]:
         )
     else:
         yield Note(text=f"All {total:,} images were opened, and all can be read.")
+    for earlier, stage in zip(plan.stages, completed.stages, strict=True):
+        if differences := list(_differences(earlier, stage)):
+            text = f"Now that all are known, stage {stage.settings.name!r} differs from the plan that was shown: "
+            yield Note(text=text + "; ".join(differences), loud=True)
     yield from (Note(text=each, loud=True) for each in completed.warnings if each not in plan.warnings)
+
+
+def _differences(earlier: StagePlan, stage: StagePlan) -> Iterator[str]:
+    """What is decided by the number of images, and was decided otherwise when some of them counted that cannot be read.
+
+    How many there are is told already, with the numbers that follow from it.
+    """
+    said = [
+        (_inputs(earlier), _inputs(stage), stage.why),
+        (_shuffled(earlier), _shuffled(stage), ""),
+        (f"fitted by {earlier.solver}", f"fitted by {stage.solver}", stage.solver_why),
+        (f"batch norm: {earlier.batch_norm}", f"batch norm: {stage.batch_norm}", stage.batch_norm_why),
+    ]
+    for before, now, why in said:
+        if now != before:
+            yield f"{now}, not {before}" + (f" ({why})" if why else "")
+
+
+def _inputs(stage: StagePlan) -> str:
+    if stage.inputs == "images":
+        return "images in every epoch"
+    return "cached features" if stage.inputs == "features" else f"cached activations before {stage.cut}"
+
+
+def _shuffled(stage: StagePlan) -> str:
+    return "shuffled in windows of images" if stage.window else "all shuffled at once"
