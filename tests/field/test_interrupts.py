@@ -153,7 +153,7 @@ def test_a_run_says_what_is_kept_and_how_it_goes_on(
         _, stderr, seconds = pressed(run, number=number, times=2)
         assert run.returncode == code and seconds < 1 + SLACK and "Traceback" not in stderr
     assert stderr.endswith(f"{said} What was finished is kept in run.\nTo resume: zoo finetune --resume run\n")
-    assert not (tmp_path / "run" / "result.json").exists()
+    assert not (tmp_path / "run" / "result.json").exists() and not (tmp_path / "run" / "model").exists()
     assert zoo_inside(*stderr.rstrip().rpartition("zoo ")[2].split()).returncode == 0
     assert (tmp_path / "run" / "result.json").exists()
 
