@@ -74,7 +74,7 @@ def _unmeasured() -> Iterator[None]:
     from zoo.planning.request import Request
 
     with pytest.MonkeyPatch.context() as patch:
-        for function in (Request.__init__, inspect.unwrap(zoo.finetune), inspect.unwrap(zoo.plan)):
+        for function in (Request.__init__, *map(inspect.unwrap, (zoo.finetune, zoo.plan, zoo.shortlist))):
             patch.setitem(function.__kwdefaults__, "tune", False)
         yield
 

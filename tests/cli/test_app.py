@@ -53,7 +53,9 @@ def test_the_first_command_works_without_data_or_network(zoo_command: Zoo, tmp_p
 def test_plan_finetune_evaluate_predict_speak_json(zoo_inside: Zoo, shapes: Path, tmp_path: Path) -> None:
     plan = json.loads(zoo_inside("plan", *TINY, "--data", shapes, "--json").stdout)
     assert plan["classes"] == ["blue", "green", "red"] and len(plan["stages"]) == 3
-    result = json.loads(zoo_inside("finetune", *TINY, "--data", shapes, "--out", "run", "--json").stdout)
+    result = json.loads(
+        zoo_inside("finetune", *TINY, "--data", shapes, "--recipe", "head_only", "--out", "run", "--json").stdout
+    )
     assert result["path"] == "run" and result["proof"] == "passed"
     found = json.loads(zoo_inside("evaluate", "run", "--data", shapes / "val", "--json").stdout)
     assert found["metrics"] == result["metrics"]["val"] and found["images"] == 18

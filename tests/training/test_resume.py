@@ -93,22 +93,18 @@ def without_times(path: Path) -> list[dict[str, Any]]:
     ("stage", "number"),
     # In the search for a rate, in an epoch, between epochs, and before anything of a stage.
     [
+        ("head", 0),
+        ("head", 3),
+        ("last", 0),
+        ("head", 8),
+        ("head", 12),
+        ("last", 1),
+        ("last", 7),
+        ("all", 2),
         ("all", 8),
-        *(
-            pytest.param(stage, number, marks=pytest.mark.long)
-            for stage, number in (
-                ("head", 0),
-                ("head", 3),
-                ("last", 0),
-                ("head", 8),
-                ("head", 12),
-                ("last", 1),
-                ("last", 7),
-                ("all", 2),
-            )
-        ),
     ],
 )
+@pytest.mark.long
 def test_a_stopped_run_is_resumed_to_the_same_bytes_history_and_proof(
     stage: str, number: int, usual: dict[str, Any], unbroken: zoo.Result, tmp_path: Path
 ) -> None:
