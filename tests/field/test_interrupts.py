@@ -147,7 +147,7 @@ def test_a_run_says_what_is_kept_and_how_it_goes_on(
     number: int, code: int, said: str, few: Path, tmp_path: Path, zoo_inside: Zoo
 ) -> None:
     with started(
-        tmp_path, "finetune", *TINY, "--recipe", "full", "--epochs", "15", "--data", few, "--out", "run"
+        tmp_path, "finetune", *TINY, "--recipe", "full", "--epochs", "8", "--data", few, "--out", "run"
     ) as run:
         wait_until((tmp_path / "run" / "history.jsonl").exists, run)
         _, stderr, seconds = pressed(run, number=number, times=2)
