@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -19,8 +20,23 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     # The tests run in as many processes as there are cores: threads of torch would only wait for one another.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# Each of the many processes that the tests start would compile again what it imports.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
 Zoo = Callable[..., subprocess.CompletedProcess[str]]
 DISTS = Path(__file__).parent / "dists"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Modules with slow tests come first: a core that is done early would wait for the other to end its last module.
+
+    It looks before `-m` leaves tests out: what a module has of the slow ones tells of its others.
+    """
+    slow = Counter(item.path for item in items if item.get_closest_marker("long"))
+    size = Counter(item.path for item in items)
+    items.sort(key=lambda item: (-slow[item.path], -size[item.path]))
 
 
 @pytest.fixture(scope="session")
@@ -58,7 +74,7 @@ def _unmeasured() -> Iterator[None]:
     from zoo.planning.request import Request
 
     with pytest.MonkeyPatch.context() as patch:
-        for function in (Request.__init__, inspect.unwrap(zoo.finetune), inspect.unwrap(zoo.plan)):
+        for function in (Request.__init__, *map(inspect.unwrap, (zoo.finetune, zoo.plan, zoo.shortlist))):
             patch.setitem(function.__kwdefaults__, "tune", False)
         yield
 

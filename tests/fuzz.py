@@ -401,20 +401,33 @@ def fuzz(
     each: Callable[[Outcome], None] = lambda _: None,
 ) -> list[Outcome]:
     """Carry out so many cases -> what is bad."""
-    bad = []
     with tempfile.TemporaryDirectory() as folder:
         os.environ["ZOO_CACHE_DIR"] = str(Path(folder) / "cache")
-        originals = Originals.make(Path(folder))
-        context = multiprocessing.get_context("spawn")
-        case, worker = first, _Worker(context, originals, seed, only)
-        while case < first + cases:
-            outcome = worker.carry_out(case)
-            if outcome.verdict in ("CRASH", "HANG"):
-                worker = _Worker(context, originals, seed, only)
-            if outcome.bad:
-                bad.append(outcome)
-            each(outcome)
-            case += 1
+        return carry_out(Originals.make(Path(folder)), cases, seed=seed, first=first, only=only, each=each)
+
+
+def carry_out(
+    originals: Originals,
+    cases: int,
+    *,
+    seed: int,
+    first: int = 0,
+    only: str | None = None,
+    each: Callable[[Outcome], None] = lambda _: None,
+) -> list[Outcome]:
+    """The same to files that are there -> what is bad."""
+    bad = []
+    context = multiprocessing.get_context("spawn")
+    worker: _Worker | None = None
+    for case in range(first, first + cases):
+        worker = worker or _Worker(context, originals, seed, only)
+        outcome = worker.carry_out(case)
+        if outcome.verdict in ("CRASH", "HANG"):
+            worker = None
+        if outcome.bad:
+            bad.append(outcome)
+        each(outcome)
+    if worker:
         worker.end()
     return bad
 

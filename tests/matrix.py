@@ -7,7 +7,7 @@ Each backbone is built once for its default weights; images go through it, and e
 What the index says of it must be what is found. Where the outputs of groups are read, larger images tell: with --write
 of every backbone, else of the first of each class, by which those of the others must come out the same. Then real runs:
 timm's tiny models with one head that gets pooled features and one that gets a map, and the smallest of each family of
-torchvision with either. One process a core.
+torchvision with either, but for the pairs that `pytest -m long tests/test_numeric.py` runs. One process a core.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from typing import Any
 
 import torch
 import zoo
-from tests.numeric import FAMILIES, TINY, draw_few, faults_of_a_run, pairs
+from tests.numeric import FAMILIES, TINY, draw_few, drawn, faults_of_a_run, pairs
 from torch import Tensor
 from zoo.model.build import build_backbone
 from zoo.model.groups import Partition, partition
@@ -271,7 +271,8 @@ def run_all(processes: int) -> list[str]:
     """Faults of the real runs."""
     # Of the families, which take longer, every other one with a head that gets a map.
     of_families = list(pairs(FAMILIES))
-    every = [*pairs(TINY), *of_families[::4], *of_families[3::4]]
+    elsewhere = set(drawn())
+    every = [pair for pair in (*pairs(TINY), *of_families[::4], *of_families[3::4]) if pair not in elsewhere]
     faults: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
         data = draw_few(Path(folder) / "data")

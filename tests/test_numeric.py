@@ -8,15 +8,15 @@ import pytest
 import timm
 import torch
 import zoo
-from tests.numeric import FAMILIES, TINY, faults_of_a_run, pairs
+from tests.numeric import FAMILIES, TINY, drawn, faults_of_a_run, pairs
 from torch import nn
 from zoo.model.build import build_outline
 from zoo.model.measure import idle_parameters
 from zoo.registry.registry import default_registry
 from zoo.specs.options import build_options
 
-# The rest runs in `python -m tests.matrix`: here every tiny model with one head in turn, so that every head has two.
-DRAWN = [*list(pairs(TINY))[::2][:9], *list(pairs(TINY))[1::2][9:], ("torchvision/mnasnet0_5", "gem")]
+# The others are run by `python -m tests.matrix`.
+DRAWN = drawn()
 
 pytestmark = pytest.mark.long
 

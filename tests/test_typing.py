@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -14,7 +15,7 @@ EXPECTED = re.compile(r"# error: ([a-z\- ]+)$")
 
 
 @pytest.mark.long
-def test_mypy_accepts_good_calls_and_refuses_bad_ones(tmp_path: Path) -> None:
+def test_mypy_accepts_good_calls_and_refuses_bad_ones() -> None:
     pytest.importorskip("mypy", reason="mypy is in the extra dev")
     lines = CALLS.read_text("utf-8").splitlines()
     expected = {
@@ -33,7 +34,7 @@ def test_mypy_accepts_good_calls_and_refuses_bad_ones(tmp_path: Path) -> None:
             "--strict",
             "--config-file=",
             "--cache-dir",
-            tmp_path,
+            os.devnull,
             "--no-error-summary",
             CALLS,
         ],

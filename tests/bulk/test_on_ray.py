@@ -26,9 +26,9 @@ pytestmark = pytest.mark.long
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """400 pictures that take a while to decode, one of which cannot be read."""
+    """200 pictures that take a while to decode, one of which cannot be read."""
     root = tmp_path_factory.mktemp("many")
-    for number in range(400):
+    for number in range(200):
         picture = sample_image(number % 3, 3, "train", number).resize((900, 900))
         picture.save(root / f"{number:03d}.jpg", quality=80)
     (root / "123.jpg").write_bytes(b"no picture")
@@ -85,7 +85,7 @@ def test_a_worker_that_is_killed_loses_nothing_and_doubles_nothing(
             assert running.poll() is None, running.communicate()
             time.sleep(0.05)
         workers = workers_of(running)
-        assert len(workers) == 2 and len(there) < 40, "too quick to be killed in the middle"
+        assert len(workers) == 2 and len(there) < 20, "too quick to be killed in the middle"
         os.kill(workers[0].pid, signal.SIGKILL)
         told, said = running.communicate(timeout=240)
     finally:
@@ -94,13 +94,13 @@ def test_a_worker_that_is_killed_loses_nothing_and_doubles_nothing(
             running.communicate()
     assert running.returncode == 0, said
     made = json.loads(told)
-    assert (made["images"], made["unreadable"], len(made["parts"]), made["computed"]) == (400, 1, 40, 40)
-    assert len(list(out.glob("part-*"))) == 40 and not list(out.glob(".part-*"))
+    assert (made["images"], made["unreadable"], len(made["parts"]), made["computed"]) == (200, 1, 20, 20)
+    assert len(list(out.glob("part-*"))) == 20 and not list(out.glob(".part-*"))
     classifier = zoo.load(artefact, verbose=False)
     rows = rows_by_file(out)
     faults: list[str] = []
     expected = classifier.predict(many, batch_size=10, on_error=lambda source, error: faults.append(source))
-    assert len(rows) == 400 and faults == [str(many / "123.jpg")]
+    assert len(rows) == 200 and faults == [str(many / "123.jpg")]
     for each in expected:
         row = rows[each.source]
         assert (row["label"], row["probability"], row["error"]) == (each.label, each.probability, None)
@@ -146,12 +146,12 @@ def test_ctrl_c_keeps_finished_parts_and_says_how_to_go_on(
     assert running.returncode == 130 and not list(short_folder.glob("zoo-ray-*"))
     assert f"Interrupted. Finished parts are kept in {out}.\nNext: the same command goes on from there." in said
     kept = {path.name: path.stat().st_mtime_ns for path in out.glob("part-*.parquet")}
-    assert 2 <= len(kept) < 40
+    assert 2 <= len(kept) < 20
     words[words.index("ray")] = "local"
     words[words.index("--processes") : words.index("--processes") + 2] = []
     done = subprocess.run(words, capture_output=True, text=True, env=surroundings, check=True)
-    assert f"{len(kept)} parts of 40 were there already" in done.stderr
-    assert {name: (out / name).stat().st_mtime_ns for name in kept} == kept and len(rows_by_file(out)) == 400
+    assert f"{len(kept)} parts of 20 were there already" in done.stderr
+    assert {name: (out / name).stat().st_mtime_ns for name in kept} == kept and len(rows_by_file(out)) == 200
 
 
 @pytest.fixture(scope="module")

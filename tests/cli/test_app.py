@@ -6,7 +6,6 @@ import csv
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -51,12 +50,12 @@ def test_the_first_command_works_without_data_or_network(zoo_command: Zoo, tmp_p
     assert json.loads((folder / "result.json").read_text())["weights"] == "random"
 
 
-def test_plan_finetune_evaluate_predict_speak_json(
-    zoo_command: Zoo, zoo_inside: Zoo, shapes: Path, tmp_path: Path
-) -> None:
+def test_plan_finetune_evaluate_predict_speak_json(zoo_inside: Zoo, shapes: Path, tmp_path: Path) -> None:
     plan = json.loads(zoo_inside("plan", *TINY, "--data", shapes, "--json").stdout)
     assert plan["classes"] == ["blue", "green", "red"] and len(plan["stages"]) == 3
-    result = json.loads(zoo_command("finetune", *TINY, "--data", shapes, "--out", "run", "--json").stdout)
+    result = json.loads(
+        zoo_inside("finetune", *TINY, "--data", shapes, "--recipe", "head_only", "--out", "run", "--json").stdout
+    )
     assert result["path"] == "run" and result["proof"] == "passed"
     found = json.loads(zoo_inside("evaluate", "run", "--data", shapes / "val", "--json").stdout)
     assert found["metrics"] == result["metrics"]["val"] and found["images"] == 18
@@ -228,24 +227,6 @@ def test_out_where_nothing_can_be_written(zoo_inside: Zoo, shapes: Path, tmp_pat
 def test_a_device_that_is_not_there(zoo_inside: Zoo, shapes: Path) -> None:
     done = zoo_inside("finetune", *TINY, "--data", shapes, "--device", "cuda")
     refused(done, 1, "no cuda device", "Available: cpu")
-
-
-def test_ctrl_c_gives_a_message_and_no_half_artefact(shapes: Path, tmp_path: Path, cache: Path) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "zoo", "finetune", *TINY[:4], "--data", str(shapes), "--recipe", "full", "--out", "run"],
-        cwd=tmp_path,
-        env={**os.environ, "ZOO_CACHE_DIR": str(cache)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    deadline = time.monotonic() + 60
-    while not (tmp_path / "run" / "plan.json").exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 130 and "Interrupted" in stderr and "Traceback" not in stderr
-    assert not (tmp_path / "run" / "model").exists() and not (tmp_path / "run" / "result.json").exists()
 
 
 def test_a_reader_that_has_enough_is_no_error(zoo_command: Zoo, cache: Path) -> None:

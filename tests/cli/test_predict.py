@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import csv
+import io
 import itertools
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -187,12 +187,15 @@ def test_an_older_csv_stays_where_the_work_breaks_off(zoo_inside: Zoo, photos: P
     assert (photos.parent / "p.csv").read_text() == "mine" and not list(photos.parent.glob(".p.csv*"))
 
 
-def test_paths_come_from_standard_input(run_folder: Path, photos: Path, tmp_path: Path) -> None:
-    names = b"photos/0.jpg\n\nphotos/gone.jpg\r\nphotos/more/1.JPG"
-    words = [sys.executable, "-m", "zoo", "predict", str(run_folder), "-", "--json"]
-    done = subprocess.run(words, input=names, capture_output=True, cwd=tmp_path, env=dict(os.environ), check=False)
-    assert [each["source"] for each in json.loads(done.stdout)] == ["photos/0.jpg", "photos/more/1.JPG"]
-    assert done.returncode == 1 and b"photos/gone.jpg" in done.stderr and b"1 file of 3" in done.stderr
+def test_paths_come_from_standard_input(
+    zoo_inside: Zoo, run_folder: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = io.BytesIO(b"photos/0.jpg\n\nphotos/gone.jpg\r\nphotos/more/1.JPG")
+    with io.TextIOWrapper(names) as given:
+        monkeypatch.setattr(sys, "stdin", given)
+        done = zoo_inside("predict", run_folder, "-", "--json")
+    assert sources(done) == ["photos/0.jpg", "photos/more/1.JPG"]
+    assert done.returncode == 1 and "photos/gone.jpg" in done.stderr and "1 file of 3" in done.stderr
 
 
 def test_standard_input_goes_alone(zoo_inside: Zoo, run_folder: Path, photos: Path) -> None:

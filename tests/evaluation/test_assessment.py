@@ -8,13 +8,6 @@ import numpy as np
 import pytest
 import torch
 import zoo
-from torchmetrics.functional.classification import (
-    multiclass_accuracy,
-    multiclass_calibration_error,
-    multiclass_f1_score,
-    multiclass_precision,
-    multiclass_recall,
-)
 from zoo.evaluation.metrics import assess, reliability_bins, score, wilson_interval
 from zoo.evaluation.predictions import from_csv, predictions_of, to_csv
 
@@ -32,17 +25,21 @@ def names(count: int) -> list[str]:
 
 @pytest.mark.parametrize(("count", "classes"), [(7, 2), (200, 5), (500, 12)])
 def test_the_numbers_are_those_of_torchmetrics(count: int, classes: int) -> None:
+    from torchmetrics.functional import classification as reference  # importing it takes long
+
     logits, targets = drawn(count, classes)
     found = assess(logits, targets, names(classes))
     assert found.accuracy.value == pytest.approx(
-        float(multiclass_accuracy(logits, targets, classes, average="micro")), abs=1e-6
+        float(reference.multiclass_accuracy(logits, targets, classes, average="micro")), abs=1e-6
     )
-    assert found.macro_f1 == pytest.approx(float(multiclass_f1_score(logits, targets, classes, average="macro")))
+    assert found.macro_f1 == pytest.approx(
+        float(reference.multiclass_f1_score(logits, targets, classes, average="macro"))
+    )
     assert found.calibration_error == pytest.approx(
-        float(multiclass_calibration_error(logits.softmax(1), targets, classes, n_bins=15)), abs=1e-6
+        float(reference.multiclass_calibration_error(logits.softmax(1), targets, classes, n_bins=15)), abs=1e-6
     )
-    recalls = multiclass_recall(logits, targets, classes, average="none").tolist()
-    precisions = multiclass_precision(logits, targets, classes, average="none").tolist()
+    recalls = reference.multiclass_recall(logits, targets, classes, average="none").tolist()
+    precisions = reference.multiclass_precision(logits, targets, classes, average="none").tolist()
     for scores, recall, precision in zip(found.classes, recalls, precisions, strict=True):
         assert (scores.recall.value if scores.recall else 0) == pytest.approx(recall)
         assert (scores.precision.value if scores.precision else 0) == pytest.approx(precision)
@@ -56,12 +53,14 @@ def test_they_agree_with_the_scores_by_which_stages_are_chosen() -> None:
 
 
 def test_top_5_is_given_only_where_it_says_something() -> None:
+    from torchmetrics.functional import classification as reference  # importing it takes long
+
     logits, targets = drawn(300, 5)
     assert assess(logits, targets, names(5)).top5 is None
     logits, targets = drawn(300, 6)
     found = assess(logits, targets, names(6)).top5
     assert found is not None and found.value == pytest.approx(
-        float(multiclass_accuracy(logits, targets, 6, average="micro", top_k=5)), abs=1e-6
+        float(reference.multiclass_accuracy(logits, targets, 6, average="micro", top_k=5)), abs=1e-6
     )
 
 

@@ -116,48 +116,64 @@ TRANSFORMERS = """
 import torch
 from transformers import AutoImageProcessor, AutoModelForImageClassification, pipeline
 from transformers.image_utils import load_image
-processor = AutoImageProcessor.from_pretrained(folder)
-model = AutoModelForImageClassification.from_pretrained(folder)
-assert model.config.id2label == {0: "a", 1: "b"} and model.config.label2id == {"a": 0, "b": 1}
-images = processor([load_image(path) for path in pictures])["pixel_values"]
-with torch.inference_mode():
-    logits = model(images).logits
-answers = pipeline("image-classification", model=folder)(pictures)
-by_name = [{each["label"]: each["score"] for each in answer} for answer in answers]
-scores = torch.tensor([[each["a"], each["b"]] for each in by_name])
-found = {"images": images, "logits": logits, "scores": scores}
+found = {}
+for name, folder in folders.items():
+    processor = AutoImageProcessor.from_pretrained(folder)
+    model = AutoModelForImageClassification.from_pretrained(folder)
+    assert model.config.id2label == {0: "a", 1: "b"} and model.config.label2id == {"a": 0, "b": 1}
+    images = processor([load_image(path) for path in pictures])["pixel_values"]
+    with torch.inference_mode():
+        logits = model(images).logits
+    answers = pipeline("image-classification", model=folder)(pictures)
+    by_name = [{each["label"]: each["score"] for each in answer} for answer in answers]
+    scores = torch.tensor([[each["a"], each["b"]] for each in by_name])
+    found |= {name + "/images": images, name + "/logits": logits, name + "/scores": scores}
 """
+TO_TRANSFORMERS: dict[str, dict[str, Any]] = {
+    "convolutions": {"backbone": "timm/test_resnet"},
+    "a_transformer_at_another_size": {"backbone": "timm/test_vit", "input_size": (96, 96)},
+    "not_square": {"backbone": "timm/test_resnet", "input_size": (64, 48)},
+    "trained_in_bfloat16": {"backbone": "timm/test_resnet", "precision": "bfloat16"},
+}
+
+
+@pytest.fixture(scope="module")
+def of_transformers(
+    few: Path, pictures: list[Path], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, Tensor]]:
+    """The folder with a run of each name, and what transformers says of all of them in one process."""
+    root = tmp_path_factory.mktemp("transformers")
+    runs = {name: trained(few, root / name, **arguments) for name, arguments in TO_TRANSFORMERS.items()}
+    folders = {name: str(zoo.export(run, to="timm").path) for name, run in runs.items()}
+    paths = [str(path) for path in pictures]
+    return root, with_client(f"folders, pictures = {folders!r}, {paths!r}\n{TRANSFORMERS}", root)
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        {"backbone": "timm/test_resnet"},
-        {"backbone": "timm/test_vit", "input_size": (96, 96)},
-        {"backbone": "timm/test_resnet", "input_size": (64, 48)},
-        {"backbone": "timm/test_resnet", "precision": "bfloat16"},
-    ],
-    ids=["convolutions", "a_transformer_at_another_size", "not_square", "trained_in_bfloat16"],
-)
+@pytest.mark.parametrize("name", TO_TRANSFORMERS)
 def test_transformers_gives_zoos_answers(
-    few: Path, pictures: list[Path], tmp_path: Path, arguments: dict[str, Any]
+    name: str, of_transformers: tuple[Path, dict[str, Tensor]], pictures: list[Path]
 ) -> None:
-    run = trained(few, tmp_path / "run", **arguments)
-    folder = zoo.export(run, to="timm").path
-    paths = [str(path) for path in pictures]
-    found = with_client(f"folder, pictures = {str(folder)!r}, {paths!r}\n{TRANSFORMERS}", tmp_path)
-    images, probabilities = zoos_answers(run, pictures)
+    root, of_all = of_transformers
+    found = {key: of_all[f"{name}/{key}"] for key in ("images", "logits", "scores")}
+    images, probabilities = zoos_answers(root / name, pictures)
     assert torch.equal(found["images"], images)
-    tolerance = 1e-6 if "precision" not in arguments else 1e-2  # the export is in float32, zoo predicts as it trained
+    # The export is in float32, zoo predicts as it trained.
+    tolerance = 1e-6 if "precision" not in TO_TRANSFORMERS[name] else 1e-2
     torch.testing.assert_close(found["scores"], probabilities, atol=tolerance, rtol=0)
     torch.testing.assert_close(found["logits"].softmax(1), found["scores"], atol=1e-6, rtol=0)
 
 
+@pytest.fixture(scope="module")
+def for_timm(few: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """(a run of timm's smallest network of convolutions, its export to timm)"""
+    run = trained(few, tmp_path_factory.mktemp("timm") / "run", backbone="timm/test_resnet")
+    return run, zoo.export(run, to="timm").path
+
+
 @pytest.mark.long
-def test_timm_gives_zoos_answers(few: Path, pictures: list[Path], tmp_path: Path) -> None:
-    run = trained(few, tmp_path / "run", backbone="timm/test_resnet")
-    folder = zoo.export(run, to="timm").path
+def test_timm_gives_zoos_answers(for_timm: tuple[Path, Path], pictures: list[Path], tmp_path: Path) -> None:
+    run, folder = for_timm
     code = f"""
 import timm, torch
 from PIL import Image, ImageOps
@@ -209,23 +225,30 @@ found = {"images": images, "scores": torch.as_tensor(logits).softmax(1)}
     return upright + before + stand_in + after + ending
 
 
+@pytest.fixture(scope="module")
+def resnet(few: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose network torchvision has."""
+    out = tmp_path_factory.mktemp("resnet") / "run"
+    return trained(few, out, backbone="torchvision/resnet18", input_size=(64, 64))
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("to", ["onnx", "pt2", "torchvision"])
-def test_what_the_document_shows_gives_zoos_answers(few: Path, pictures: list[Path], tmp_path: Path, to: str) -> None:
+def test_what_the_document_shows_gives_zoos_answers(
+    to: str, resnet: Path, pictures: list[Path], tmp_path: Path
+) -> None:
     plain = pictures[:-1]  # the document's code turns no picture upright
-    run = trained(few, tmp_path / "run", backbone="torchvision/resnet18", input_size=(64, 64))
-    made = zoo.export(run, to=to).path
+    made = zoo.export(resnet, to=to).path
     found = with_client(documented(made, to, plain), tmp_path)
-    images, probabilities = zoos_answers(run, pictures)
+    images, probabilities = zoos_answers(resnet, pictures)
     assert torch.equal(found["images"], images[: len(plain)])
     torch.testing.assert_close(found["scores"], probabilities[: len(plain)], atol=1e-6, rtol=0)
 
 
 def test_the_number_of_classes_stands_where_transformers_and_timm_read_it_and_nowhere_twice(
-    few: Path, tmp_path: Path
+    for_timm: tuple[Path, Path],
 ) -> None:
-    run = trained(few, tmp_path / "run", backbone="timm/test_resnet")
-    config = json.loads((zoo.export(run, to="timm").path / "config.json").read_text("utf-8"))
+    config = json.loads((for_timm[1] / "config.json").read_text("utf-8"))
     assert config["num_classes"] == 2 and config["label_names"] == ["a", "b"]
     # Each of them creates `architecture` with these arguments, and with the number of classes beside them.
     assert "num_classes" not in config["model_args"]

@@ -84,6 +84,7 @@ def blind(quantiser: type) -> Callable[..., None]:
     return wrong
 
 
+@pytest.mark.long
 def test_what_loses_too_much_is_refused_with_the_numbers(
     run: Path, float32: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

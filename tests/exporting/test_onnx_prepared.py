@@ -17,6 +17,7 @@ from PIL import Image
 from tests.conftest import Zoo
 from zoo.errors import DataError, OptionError, Refused
 from zoo.events import Note
+from zoo.training.run_files import read_predictions
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -197,13 +198,15 @@ def test_430_flowers_get_zoos_class(flowers: Path, tmp_path: Path) -> None:
     made = zoo.export(flowers, to="onnx", input="image", out=tmp_path / "classifier")
     assert made.pictures is not None and made.pictures.real > 0
     session = onnxruntime.InferenceSession(made.path / "model.onnx", providers=["CPUExecutionProvider"])
-    files = sorted((flowers.parent / "data" / "test").rglob("*.jpg"))
+    files = sorted((flowers.parent / "data/test").rglob("*.jpg"))
     assert len(files) == 430
-    predictions = zoo.load(flowers).predict(files)
+    # What zoo says of them the run has recorded.
+    data = flowers.parent / "data"
+    of_zoo = {data / row.file: row.predicted for row in read_predictions(flowers) if row.split == "test"}
     classes = json.loads((made.path / "classes.json").read_text())
     equal = 0
-    for file, prediction in zip(files, predictions, strict=True):
+    for file in files:
         pixels = np.asarray(Image.open(file).convert("RGB"))[None]
         (probabilities,) = session.run(["probabilities"], {"pictures": pixels})
-        equal += classes[int(probabilities[0].argmax())] == prediction.label
+        equal += classes[int(probabilities[0].argmax())] == of_zoo[file]
     assert equal >= 428

@@ -494,7 +494,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 NAMES = sorted(vocabularies(Path("place")))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.long if name == "backbones" else ()) for name in NAMES]
+)
 def test_what_is_suggested_is_accepted(name: str, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     vocabulary = vocabularies(place)[name]
     assert {

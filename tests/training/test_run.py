@@ -206,6 +206,7 @@ def test_a_rate_that_makes_the_loss_explode_stops_with_stage_step_and_rate(shape
         train(
             shapes,
             tmp_path / "run",
+            epochs=1,
             set=["all.lr=1e30", "all.layer_decay=1", "last.abandon=false", "all.abandon=false"],
         )
     assert caught.value.exit_code == 3
