@@ -94,15 +94,12 @@ def evaluate(
                 f"No image in {data} can be read; what is wrong with each was said before.\n"
                 "Next: repair these files, or give others."
             )
-        each = passes(classifier.views)
-
-        def progress(done: int) -> None:
-            images = done // each + len(reading.unreadable)
-            report(Progress(task="evaluate", done=images, total=len(files)))
-
-        micro_batches = MicroBatches(CHUNK, work="evaluation", report=report, retries=[])
         all_logits = inference.logits_of_batches(
-            classifier.model, chain([first], batches), each * len(files), micro_batches=micro_batches, progress=progress
+            classifier.model,
+            chain([first], batches),
+            passes(classifier.views) * len(files),
+            micro_batches=MicroBatches(CHUNK, work="evaluation", report=report, retries=[]),
+            progress=reading.told,
         )
     seconds = time.perf_counter() - began
     used, unreadable = reading.used, reading.unreadable
@@ -162,6 +159,11 @@ class _Reading:
         # Files that are unreadable at the very end bring no batch, and so no progress of their own.
         if self.unreadable and self._files:
             self._report(Progress(task="evaluate", done=len(self._files), total=len(self._files)))
+
+    def told(self, done: int) -> None:
+        """Report how many images are done, of which the model has seen `done` views."""
+        images = done // passes(self._views) + len(self.unreadable)
+        self._report(Progress(task="evaluate", done=images, total=len(self._files)))
 
     def apart(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         """Divide the logits[M, classes] of all batches -> those of the images alone, and of all views, [N, classes]."""

@@ -73,12 +73,8 @@ def predict_images(
             views=inference.views,
             on_event=display.report,
         )
-        if count and count.hidden:
-            hidden = console.count(count.hidden, "hidden image")
-            text = f"{hidden} not used: a name begins with a dot. Next: to use them, give their own paths."
+        for text in _warnings(count, classifier.fault):
             display.report(Note(text=text, loud=True))
-        if classifier.fault:
-            display.report(Note(text=classifier.fault, loud=True))
 
         def on_error(source: str, error: DataError) -> None:
             nonlocal unreadable
@@ -103,6 +99,14 @@ def predict_images(
             "Next: repair or remove "
             "them; the predictions for all others are complete."
         )
+
+
+def _warnings(count: ImageCount | None, fault: str | None) -> Iterator[str]:
+    if count and count.hidden:
+        hidden = console.count(count.hidden, "hidden image")
+        yield f"{hidden} not used: a name begins with a dot. Next: to use them, give their own paths."
+    if fault:
+        yield fault
 
 
 class TableWriter:

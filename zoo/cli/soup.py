@@ -22,7 +22,6 @@ def print_soup(soup: Soup, verbosity: Verbosity, *, as_json: bool) -> None:
         return
     screen = console.out()
     columns = ["ingredient", "kept stage", "val accuracy", "val loss", "with it", "loss with it", "added"]
-    # In the order in which they were tried, which decides what each was compared with.
     rows = [_row(each) for each in soup.ingredients]
     screen.print()
     console.show(screen, console.table("Soup", columns, rows, right=columns[2:6]))

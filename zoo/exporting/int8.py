@@ -145,7 +145,6 @@ def _choices(quantiser: Quantiser, images: Tensor, report: Report) -> Iterator[l
     counting = _counting(report, "find sensitive layers", len(blocks), "layers")
     ranked = worst_first(blocks, quantiser.sensitivities(images, counting))
     count = 1
-    # With most layers in float32 there is nothing left that 8 bits would make smaller or faster.
     while count <= len(blocks) // 2:
         yield [layer for block in ranked[:count] for layer in block]
         count *= 2

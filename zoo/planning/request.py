@@ -20,7 +20,7 @@ AUTO = "auto"
 """The backbone of a request that leaves the choice to zoo."""
 _INPUTS = range(8, 8193)
 _NUMBERS = ("classes", "epochs", "batch_size", "seed", "workers", "examine")
-# Parameters are counted in billions, multiply-adds in giga.
+# Both letters for 10^9: people write either.
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9}
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 DEFAULT_RECIPE, CLOSED_FORM_RECIPE = "staged", "head_only"

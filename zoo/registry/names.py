@@ -83,7 +83,6 @@ class Backbones:
             if not candidates:
                 raise self._unknown_provider(provider_name, rest)
             _refuse_two_providers(provider_name, [held for held, _ in candidates])
-        # Only now the architecture: an unknown provider is the first thing that is wrong with a name.
         having = [item for item in candidates if architecture in item[1]]
         if not having:
             raise self._unknown_architecture(provider_name, architecture, tag, candidates)

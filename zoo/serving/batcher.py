@@ -119,7 +119,6 @@ class Batcher(Generic[Job, Done]):
     def close(self) -> None:
         """Compute what waits, and end the thread."""
         with self._changed:
-            # From here on `submit` refuses, and the thread ends when nothing waits any more.
             self._closing = True
             self._changed.notify()
         self._thread.join()

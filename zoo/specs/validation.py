@@ -19,7 +19,6 @@ def check_name(kind: str, name: object, pattern: re.Pattern[str]) -> None:
 
 def fit_name(text: str) -> str:
     """A text made fit for the rules of names: `<lambda>` becomes `lambda`, and a text without any letter `object`."""
-    # Each run of other signs becomes one dash, so that words stay apart.
     return re.sub(r"[^A-Za-z0-9_\-]+", "-", text).strip("-_") or "object"
 
 
