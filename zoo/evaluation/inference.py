@@ -125,8 +125,11 @@ def view_batches(
 
 
 def to_device(images: Tensor, device: torch.device) -> Tensor:
-    """Return images[N, ...] on the device; from page-locked memory the copy may still be running."""
-    return images.to(device, non_blocking=images.is_pinned())
+    """Return images[N, ...], or any other tensor, on the device. The copy to a GPU may still be running."""
+    if device.type != "cuda":
+        return images.to(device)
+    # A copy from memory that is not page-locked waits for all work that the GPU has been given.
+    return (images if images.is_cuda or images.is_pinned() else images.pin_memory()).to(device, non_blocking=True)
 
 
 def targets_of(files: Sequence[ImageFile]) -> Tensor:
