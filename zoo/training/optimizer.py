@@ -48,8 +48,8 @@ def make_optimizer(model: ZooModel, stage: StagePlan) -> Optimizer:
 def take_step(optimizer: Optimizer, found: Tensor | None = None) -> None:
     """Take one step of the optimizer.
 
-    Where `found`, a scalar float32[] on the parameters' device, is 1.0, nothing changes: neither parameters nor the
-    optimizer's state. That takes a fused optimizer, as there is for the CPU and for CUDA.
+    Where `found`, a scalar float32 on the device of the parameters (of any shape), is 1.0, nothing changes: neither
+    they nor the optimizer's state. That takes a fused optimizer, as there is for the CPU and for CUDA.
     """
     for group in optimizer.param_groups:
         for parameter in group["params"]:
