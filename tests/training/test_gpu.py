@@ -231,14 +231,18 @@ def test_micro_batches_do_not_wait_for_each_other(few: Path, gpu: PretendedGpu) 
         assert dict(gpu.waits) == ONE_READ
 
 
-def test_predicting_and_evaluating_wait_once_for_each_chunk(few: Path, gpu: PretendedGpu) -> None:
+def test_predicting_and_evaluating_wait_once_for_many_chunks(few: Path, gpu: PretendedGpu) -> None:
     _, model = planned(few)
     with gpu:
         move(model)
         batches = [torch.rand(count, *model.preprocessing.input_size) for count in (SIZE, SIZE, 1)]
         found = logits(model, batches)
         assert found.device.type == "cpu" and len(found) == 2 * SIZE + 1
-        assert sum(gpu.waits.values()) == len(batches)
+        assert sum(gpu.waits.values()) == 1
+        gpu.waits.clear()
+        rows = table_of(torch.rand(17 * SIZE, model.shape.pooled))
+        assert len(inference.cached_logits(model, rows, None, micro_batches=micro_batches())) == len(rows)
+        assert sum(gpu.waits.values()) == 2  # after 16 of them, and at the end
 
 
 @pytest.mark.parametrize("cut", [False, True])
