@@ -1,7 +1,8 @@
 """A GPU that is pretended: tensors have shapes and a device there, and no values, so code for a GPU runs without one.
 
 Inside `PretendedGpu`, torch refuses to compute with tensors of two devices, as on a real one. What makes the program
-wait for the device (a number that Python asks for, a copy to main memory) is counted by the place in zoo that asked.
+wait for the device (a number that Python asks for, a copy to main memory, a copy from memory that is not page-locked)
+is counted by the place in zoo that asked.
 Every number that is asked for is 1, and every yes-or-no question is answered with yes.
 """
 
@@ -25,6 +26,8 @@ ZOO = Path(__file__).parents[1] / "zoo"
 _aten = torch.ops.aten
 _ASKS = (_aten._local_scalar_dense, _aten.item, _aten.is_nonzero, _aten.equal)
 """Operations that give Python a value."""
+_COPIES = (_aten._to_copy, _aten.copy_)
+"""Operations that copy a tensor, one from another memory."""
 
 
 class PretendedGpu:
@@ -86,6 +89,8 @@ class _Waits(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._note(args)
             return True if func.overloadpacket in (_aten.equal, _aten.is_nonzero) else _one(args[0])
         kwargs = dict(kwargs or {})
+        if func.overloadpacket in (_aten.pin_memory, _aten._pin_memory):  # page-locked memory is the process's own
+            return args[0]
         if func.overloadpacket is _aten.bincount:  # it looks for the largest value
             self._note(args)
             return args[0].new_ones((args[2:] or (kwargs["minlength"],))[0])
@@ -102,6 +107,9 @@ class _Waits(TorchDispatchMode):  # type: ignore[no-untyped-call]
         output = func(*args, **kwargs)
         if isinstance(output, Tensor) and output.device.type == "cpu":  # copied to main memory
             self._note(args)
+        goes_there = func.overloadpacket in _COPIES and output.device.type == "cuda" != args[:2][-1].device.type
+        if goes_there and not (kwargs.get("non_blocking") or any(args[2:])):
+            self._waits[_place(sys._getframe())] += 1
         return output
 
     def _places(self, index: Tensor | None) -> Tensor | None:

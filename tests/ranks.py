@@ -39,7 +39,7 @@ def finetune(**arguments: Any) -> Any:
     gradients: dict[str, torch.Tensor] = {}
     original = StageWatch.gradients_ready
 
-    def keep(self: StageWatch, losses: Any) -> float:
+    def keep(self: StageWatch, losses: Any) -> list[float]:
         if not gradients:
             model = self._model
             gradients.update({n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None})
@@ -126,7 +126,7 @@ def faults(data: Path, out: Path) -> dict[str, Any]:
 
     original = trainer.train_step
 
-    def careless(work: trainer.StageSetup, *arguments: Any) -> float:
+    def careless(work: trainer.StageSetup, *arguments: Any) -> list[float]:
         if RANK == 1:
             with torch.no_grad():
                 next(work.model.backbone.parameters()).add_(1e-3)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 import zoo
-from benchmarks import abandoned, asked, checking, floor, gpu, programs
+from benchmarks import abandoned, asked, checking, floor, flops, gpu, host_waits, programs
 from benchmarks.__main__ import measure
 from benchmarks.fixed_batch import features_flops, training_flops, training_rate
 from benchmarks.peers.task import Stage, Task
@@ -182,6 +182,56 @@ def test_without_a_gpu_its_benchmark_says_so(
     monkeypatch.setattr(sys, "argv", ["benchmarks.gpu"])
     assert gpu.main() == 1
     assert "torch sees no CUDA device" in capsys.readouterr().err
+
+
+def _gpu_main(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["benchmarks.gpu", "--device", "cpu", "--small", *words])
+    return gpu.main()
+
+
+@pytest.mark.long
+def test_the_benchmark_of_a_gpu_runs_on_a_cpu_and_its_numbers_can_be_true(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _gpu_main(monkeypatch) == 0
+    rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| timm/")]
+    assert [row[2] for row in rows] == ["features", "head", "last", "all"] * 3
+    assert all(float(row[9]) < 2 for row in rows if row[9])  # a CPU is asked once a step, and once an epoch
+
+
+def test_the_benchmark_of_a_gpu_is_red_where_operations_are_miscounted_and_names_what_it_left_out(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _gpu_main(monkeypatch, "--budget", "0.001") == 0
+    assert "Left out for want of time: timm/test_resnet: run; " in capsys.readouterr().out
+    counted = flops.counted
+    monkeypatch.setattr(flops, "counted", lambda *arguments: 2 * counted(*arguments))
+    assert _gpu_main(monkeypatch, "--budget", "0.001") == 1
+    assert "Wrong: timm/test_vit: 3.006e+08 operations are counted, by formula there are 1.503e+08" in (
+        capsys.readouterr().err
+    )
+
+
+def test_shares_above_the_possible_and_times_that_do_not_add_up_are_faults(capsys: pytest.CaptureFixture[str]) -> None:
+    size = gpu.Size(backbones=(), images=25, batch=2, seconds=1, matrix=8, most=gpu.MOST)
+    true = gpu.Measured(named=("net", "bfloat16", "all"), run=90, fixed=100, flops=1e9)
+    assert list(true.faults(size, best=1e12)) == []
+    assert true.line(best=1e12) == "| net | bfloat16 | all | 1.00 | 90 | 100 | 0.90 | 0.1 | 10.0% |  |  |"
+    faster = replace(true, run=120)
+    assert ["more than all of it" in fault for fault in faster.faults(size, best=5e10)] == [True, True]
+    budget = gpu.Budget(10, began=gpu.time.perf_counter() - 9)
+    assert gpu.end(budget, []) == 1  # nine seconds went to nothing
+    assert "Wrong: the parts take 0.0 s, and the whole 9.0 s" in capsys.readouterr().err
+    budget.spent["run"] = 8.9
+    assert gpu.end(budget, []) == 0 and "9 s of 10: run 9 s" in capsys.readouterr().out
+
+
+def test_what_python_asks_of_tensors_is_counted() -> None:
+    with host_waits.HostReads() as reads:
+        values = torch.arange(3.0)
+        assert values.sum().item() == 3 and values.tolist()[1] == 1 and bool(values.any()) and float(values[2]) == 2
+        values.square().sum()
+    assert reads.count == 4
 
 
 @pytest.mark.long

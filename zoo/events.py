@@ -83,7 +83,7 @@ class EpochStarted:
 
 @dataclass(frozen=True, kw_only=True)
 class BatchFinished:
-    """The optimizer made a step."""
+    """The optimizer made a step. Those of a GPU are reported when their losses are read, up to 50 together."""
 
     stage: str
     epoch: int

@@ -1,4 +1,4 @@
-"""On a GPU, which is pretended: everything lies where it is used, and a step waits for the device once."""
+"""On a GPU, which is pretended: everything lies where it is used, and a step does not wait for the device."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from zoo.distributed.group import ProcessGroup
 from zoo.evaluation import inference
 from zoo.evaluation.out_of_memory import MicroBatches
+from zoo.events import Event, Progress, Report, silent
 from zoo.frozen.inputs import CachedInputs, Inputs
 from zoo.frozen.outputs import forward_of
 from zoo.model import adapters
@@ -36,8 +37,10 @@ def quick_if(quick: bool, *values: Any) -> Any:
 HEADS = [head.spec for head in default_registry().heads() if head.plugin.own]
 TRAINED = [head for head in HEADS if head.fit is None]
 COUNT, SIZE = 32, 4
-ONE_READ = {"training/watch.py:_numbers": 1}
-"""Who waits in a step, and how often: the loss and the norm of the gradients are read together."""
+NO_WAIT: list[dict[str, int]] = [{}, {}]
+"""Who waits in each of two steps, and how often."""
+ONE_READ = {"training/step_numbers.py:read": 1}
+"""Who waits, and how often, where the losses and norms of many steps are read together."""
 
 
 @pytest.fixture
@@ -92,7 +95,13 @@ def micro_batches(size: int = SIZE) -> MicroBatches:
 
 
 def trainer(
-    plan: Plan, stage: StagePlan, model: ZooModel, inputs: Inputs | None = None, *, at_a_time: int = SIZE
+    plan: Plan,
+    stage: StagePlan,
+    model: ZooModel,
+    inputs: Inputs | None = None,
+    *,
+    at_a_time: int = SIZE,
+    report: Report = silent,
 ) -> StageTrainer:
     """The trainer of a stage, whose model is on the GPU; adapters are in."""
     model.freeze_all_but(stage.trains, stage.tensors, stage.batch_norm)
@@ -109,27 +118,40 @@ def trainer(
             objective=objective_for(stage.settings, targets, len(plan.classes), anchors),
             watch=StageWatch(model, stage),
             micro_batches=micro_batches(at_a_time),
+            report=report,
         )
     )
 
 
-def waits_of_steps(gpu: PretendedGpu, training: StageTrainer) -> list[dict[str, int]]:
-    """Who waited in each step after the first ones, whose weights the proof records."""
-    training.run(stop_after=FIRST_STEPS)
-    counted = []
-    for step in (FIRST_STEPS + 1, FIRST_STEPS + 2):
-        gpu.waits.clear()
-        training.run(stop_after=step)
-        counted.append(dict(gpu.waits))
-    return counted
+class Waits:
+    """Notes who waited in each step: to be given to a trainer as its `report`."""
+
+    def __init__(self, gpu: PretendedGpu) -> None:
+        self._gpu = gpu
+        self._steps: list[dict[str, int]] = []
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Progress):
+            self._steps.append(dict(self._gpu.waits))
+            self._gpu.waits.clear()
+
+    def of_steps(self, training: StageTrainer) -> list[dict[str, int]]:
+        """Train -> who waited in each of two steps after the first ones, whose weights the proof records."""
+        training.run(stop_after=FIRST_STEPS)
+        self._gpu.waits.clear()
+        self._steps.clear()
+        training.run(stop_after=FIRST_STEPS + 2)
+        assert dict(self._gpu.waits) == ONE_READ  # at the stop
+        return self._steps
 
 
 @pytest.mark.parametrize("head", [quick_if(head.name in ("linear", "arcface"), head.name) for head in TRAINED])
-def test_every_head_that_is_trained_trains_there_and_a_step_waits_once(head: str, few: Path, gpu: PretendedGpu) -> None:
+def test_every_head_that_is_trained_trains_there_and_no_step_waits(head: str, few: Path, gpu: PretendedGpu) -> None:
     plan, model = planned(few, head=head)
     with gpu:
         move(model)
-        assert waits_of_steps(gpu, trainer(plan, plan.stages[0], model)) == [ONE_READ] * 2
+        waits = Waits(gpu)
+        assert waits.of_steps(trainer(plan, plan.stages[0], model, report=waits)) == NO_WAIT
         model.eval()
         assert model(torch.rand(2, *model.preprocessing.input_size, device=GPU)).device == GPU
 
@@ -174,8 +196,9 @@ def test_every_mechanism_of_a_stage_works_there(
     with with_adapters(model, stage, 0), gpu:
         move(model)
         model.checkpoint_gradients(stage.settings.gradient_checkpointing)
-        training = trainer(plan, stage, model)
-        assert waits_of_steps(gpu, training) == [ONE_READ] * 2
+        waits = Waits(gpu)
+        training = trainer(plan, stage, model, report=waits)
+        assert waits.of_steps(training) == NO_WAIT
         assert training.state_dict()
         if stage.adapters:
             adapters.merge(model)
@@ -208,14 +231,18 @@ def test_micro_batches_do_not_wait_for_each_other(few: Path, gpu: PretendedGpu) 
         assert dict(gpu.waits) == ONE_READ
 
 
-def test_predicting_and_evaluating_wait_once_for_each_chunk(few: Path, gpu: PretendedGpu) -> None:
+def test_predicting_and_evaluating_wait_once_for_many_chunks(few: Path, gpu: PretendedGpu) -> None:
     _, model = planned(few)
     with gpu:
         move(model)
         batches = [torch.rand(count, *model.preprocessing.input_size) for count in (SIZE, SIZE, 1)]
         found = logits(model, batches)
         assert found.device.type == "cpu" and len(found) == 2 * SIZE + 1
-        assert sum(gpu.waits.values()) == len(batches)
+        assert sum(gpu.waits.values()) == 1
+        gpu.waits.clear()
+        rows = table_of(torch.rand(17 * SIZE, model.shape.pooled))
+        assert len(inference.cached_logits(model, rows, None, micro_batches=micro_batches())) == len(rows)
+        assert sum(gpu.waits.values()) == 2  # after 16 of them, and at the end
 
 
 @pytest.mark.parametrize("cut", [False, True])
@@ -230,7 +257,8 @@ def test_kept_outputs_are_made_and_trained_on_there(cut: bool, few: Path, gpu: P
         rows = torch.cat(list(inference.outputs(forward, model, images, micro_batches())))
         assert rows.device.type == "cpu" and sum(gpu.waits.values()) == len(images)
         inputs = CachedInputs((table_of(rows),), table_of(rows[:SIZE]), micro_batches(), before)
-        assert waits_of_steps(gpu, trainer(plan, stage, model, inputs)) == [ONE_READ] * 2
+        waits = Waits(gpu)
+        assert waits.of_steps(trainer(plan, stage, model, inputs, report=waits)) == NO_WAIT
         assert inputs.val_logits(model).device.type == "cpu"
 
 
@@ -263,5 +291,6 @@ def test_a_number_that_is_asked_for_is_counted(few: Path, gpu: PretendedGpu) -> 
     model.head = Careless(forgets=False)
     with gpu:
         move(model)
-        for waits in waits_of_steps(gpu, trainer(plan, plan.stages[0], model)):
-            assert sum(waits.values()) == 2
+        waits = Waits(gpu)
+        for each in waits.of_steps(trainer(plan, plan.stages[0], model, report=waits)):
+            assert sum(each.values()) == 1

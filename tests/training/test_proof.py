@@ -52,7 +52,7 @@ def test_a_batch_norm_left_in_training_mode(shapes: Path, tmp_path: Path, monkey
 def test_a_step_on_a_frozen_weight(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     original = trainer.train_step
 
-    def tampering(work: trainer.StageSetup, *arguments: Any) -> float:
+    def tampering(work: trainer.StageSetup, *arguments: Any) -> list[float]:
         with torch.no_grad():
             next(work.model.backbone.parameters()).add_(1e-3)
         return original(work, *arguments)

@@ -20,6 +20,9 @@ from zoo.model.model import ZooModel
 from zoo.specs.recipe import Augment
 from zoo.storage.table import Block, Table, block_of
 
+_WAITING = 16
+"""Batches whose logits may lie on a GPU, before they are copied to main memory."""
+
 
 def logits_of_files(
     model: ZooModel,
@@ -50,27 +53,21 @@ def logits_of_batches(
         batches: images[B, 3, H, W] each, with at least one image in all.
         max_images: At least the number of images in all batches, N.
         micro_batches: How many images are computed at a time.
-        progress: Called after each batch with the number of images that are done.
+        progress: Called after each batch with the number of images that are done, or that a GPU was given.
     """
     device = next(model.parameters()).device
     model.eval()
-    collected: Tensor | None = None
-    done = 0
+    collected = _Collected(max_images)
     with torch.inference_mode():
         for images in batches:
 
             def attempt(size: int, images: Tensor = images) -> Tensor:
                 parts = torch.split(images, size)
-                return torch.cat([_forward_padded(model, to_device(part, device), size).cpu() for part in parts])
+                return torch.cat([_forward_padded(model, to_device(part, device), size) for part in parts])
 
-            output = micro_batches.run(attempt)
-            if collected is None:
-                collected = _allocate(max_images, output)
-            collected[done : done + len(images)] = output
-            done += len(images)
-            progress(done)
-    assert collected is not None, "there is at least one image"
-    return collected[:done]
+            collected.add(micro_batches.run(attempt))
+            progress(collected.count)
+    return collected.rows()
 
 
 def cached_logits(model: ZooModel, rows: Table, cut: Cut | None, *, micro_batches: MicroBatches) -> Tensor:
@@ -83,15 +80,10 @@ def cached_logits(model: ZooModel, rows: Table, cut: Cut | None, *, micro_batche
         logits: Tensor = model.head(part if cut is None else model.features_after(cut, part))
         return logits
 
-    collected: Tensor | None = None
-    done = 0
-    for output in outputs(forward, model, rows.chunks(micro_batches.size), micro_batches):
-        if collected is None:
-            collected = _allocate(len(rows), output)
-        collected[done : done + len(output)] = output
-        done += len(output)
-    assert collected is not None, "there is at least one row"
-    return collected
+    collected = _Collected(len(rows))
+    for output in _computed(forward, model, rows.chunks(micro_batches.size), micro_batches):
+        collected.add(output)
+    return collected.rows()
 
 
 def outputs(
@@ -101,13 +93,21 @@ def outputs(
 
     The model is in evaluation mode while a batch is computed. Between batches its mode may be changed.
     """
+    # One by one, as where memory is short those of a whole batch may not fit into it.
+    return _computed(lambda part: forward(part).cpu(), model, batches, micro_batches)
+
+
+def _computed(
+    forward: Callable[[Tensor], Tensor], model: ZooModel, batches: Iterable[Tensor], micro_batches: MicroBatches
+) -> Iterator[Tensor]:
+    """As `outputs`, where `forward` leaves them."""
     device = next(model.parameters()).device
     for batch in batches:
         model.eval()
 
         def attempt(size: int, batch: Tensor = batch) -> Tensor:
             parts = torch.split(batch, size)
-            done = [_forward_padded(forward, to_device(part, device), size).cpu() for part in parts]
+            done = [_forward_padded(forward, to_device(part, device), size) for part in parts]
             return done[0] if len(done) == 1 else torch.cat(done)
 
         # Not inference mode: heads are trained on these tensors.
@@ -125,13 +125,50 @@ def view_batches(
 
 
 def to_device(images: Tensor, device: torch.device) -> Tensor:
-    """Return images[N, ...] on the device; from page-locked memory the copy may still be running."""
-    return images.to(device, non_blocking=images.is_pinned())
+    """Return images[N, ...], or any other tensor, on the device. The copy to a GPU may still be running."""
+    if device.type != "cuda":
+        return images.to(device)
+    # A copy from memory that is not page-locked waits for all work that the GPU has been given.
+    return (images if images.is_cuda or images.is_pinned() else images.pin_memory()).to(device, non_blocking=True)
 
 
 def targets_of(files: Sequence[ImageFile]) -> Tensor:
     """Return the class indices of N files, int64[N]."""
     return torch.from_numpy(np.fromiter(labels_of(files), np.int64, len(files)))
+
+
+class _Collected:
+    """Outputs of batches, joined on the CPU. A GPU is waited for once for many of them, as they are small."""
+
+    def __init__(self, most: int) -> None:
+        """Make room for so many rows, when the first ones come."""
+        self.count = 0
+        self._most = most
+        self._joined: Tensor | None = None
+        self._waiting: list[Tensor] = []
+        self._fetched = 0
+
+    def add(self, output: Tensor) -> None:
+        """Add the output[B, ...] of a batch."""
+        self._waiting.append(output)
+        self.count += len(output)
+        if output.device.type == "cpu" or len(self._waiting) == _WAITING:
+            self._fetch()
+
+    def rows(self) -> Tensor:
+        """Return rows[N, ...] of all batches, of which there must be one."""
+        if self._waiting:
+            self._fetch()
+        assert self._joined is not None, "there is at least one row"
+        return self._joined[: self.count]
+
+    def _fetch(self) -> None:
+        together = self._waiting[0] if len(self._waiting) == 1 else torch.cat(self._waiting)
+        if self._joined is None:
+            self._joined = _allocate(self._most, together)
+        self._joined[self._fetched : self.count] = together.cpu()
+        self._fetched = self.count
+        self._waiting = []
 
 
 def _allocate(count: int, like: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from zoo.evaluation.inference import to_device
 from zoo.model.model import ZooModel
 from zoo.specs.recipe import Stage
 
@@ -39,7 +40,7 @@ class Objective:
         """
         if model.own_loss:
             return model.loss(features, targets) * (len(targets) / len(batch_targets))
-        weights = None if self.class_weights is None else self.class_weights.to(features.device)
+        weights = None if self.class_weights is None else to_device(self.class_weights, features.device)
         total = nn.functional.cross_entropy(
             model.head(features),
             targets,
@@ -50,7 +51,7 @@ class Objective:
         if weights is None or targets.is_floating_point():
             # For class shares, torch's mean divides by the number of images, whatever their classes weigh.
             return total / len(batch_targets)
-        return total / weights[batch_targets.to(weights.device)].sum()
+        return total / weights[to_device(batch_targets, weights.device)].sum()
 
     def penalty(self, model: ZooModel) -> Tensor | None:
         """Return the L2-SP penalty (arXiv:1802.01483) on trained backbone parameters, a scalar.

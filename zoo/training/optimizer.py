@@ -45,14 +45,20 @@ def make_optimizer(model: ZooModel, stage: StagePlan) -> Optimizer:
     return AdamW(groups, fused=fused)
 
 
-def take_step(optimizer: Optimizer) -> None:
-    """Take one step of the optimizer."""
+def take_step(optimizer: Optimizer, found: Tensor | None = None) -> None:
+    """Take one step of the optimizer.
+
+    Where `found`, a scalar float32 on the device of the parameters (of any shape), is 1.0, nothing changes: neither
+    they nor the optimizer's state. That takes a fused optimizer, as there is for the CPU and for CUDA.
+    """
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             # Fused optimizers (torch 2.15, CPU) read a gradient as if it had its parameter's memory layout. One with
             # another layout would give a wrong step, so it is copied into the right one.
             if parameter.grad is not None and parameter.grad.stride() != parameter.stride():
                 parameter.grad = torch.empty_like(parameter).copy_(parameter.grad)
+    # Where `torch.amp.GradScaler` leaves it for them.
+    optimizer.found_inf = found  # type: ignore[attr-defined]
     optimizer.step()
 
 

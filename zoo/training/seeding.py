@@ -10,7 +10,7 @@ import hashlib
 import random
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import accumulate, islice
 
 import torch
 from torch import Tensor
@@ -74,6 +74,13 @@ def shuffled_batches(count: int, size: int, *, key: str) -> list[Sequence[int]]:
     order = array("q", range(count))
     random.Random(f"order/{key}").shuffle(order)
     return _batches(order, size)
+
+
+def batches_done(images: int, order: Sequence[Sequence[int]]) -> int:
+    """Return how many batches of an epoch's order so many images are."""
+    if not images:
+        return 0  # an order of windows is drawn as it is used
+    return list(accumulate((len(batch) for batch in order), initial=0)).index(images)
 
 
 def random_state(device: torch.device) -> dict[str, Tensor]:

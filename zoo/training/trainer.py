@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -26,7 +26,7 @@ from zoo.training.learning_rate import rates_at, set_rates
 from zoo.training.objective import Objective
 from zoo.training.optimizer import load_optimizer_state, make_average, make_optimizer, optimizer_state, take_step
 from zoo.training.shares import Piece, Shares
-from zoo.training.watch import StageWatch
+from zoo.training.watch import NotFinite, StageWatch
 
 
 @dataclass(kw_only=True)
@@ -123,6 +123,8 @@ class StageTrainer:
         self._random_state: Mapping[str, Tensor] | None = None
         self._best_state: dict[str, Tensor] = {}
         self._last: tuple[Scores, Tensor] | None = None
+        self._untold: deque[tuple[int, int]] = deque()
+        """Step and images of the batches whose loss is not known yet."""
         work.watch.optimizer_made(self._optimizer)
 
     def run(self, *, stop_after: int | None = None) -> StageEnd | None:
@@ -137,6 +139,13 @@ class StageTrainer:
         Raises:
             NotFinite: The loss or a gradient is not finite.
         """
+        try:
+            return self._run(stop_after)
+        except NotFinite as error:
+            self._tell(error.losses_before)
+            raise
+
+    def _run(self, stop_after: int | None) -> StageEnd | None:
         while self._at.epoch <= self._stage.settings.epochs and not self._patience_is_over():
             if why := self._cannot_win():
                 return self._given_up(why)
@@ -153,7 +162,9 @@ class StageTrainer:
         """Return what resuming needs beside the model's own tensors: plain JSON types, and tensors[...] by name.
 
         Left out is whatever the plan decides: the order of images, learning rates, L2-SP anchors. They are made again.
+        Raises NotFinite where a GPU had not told yet of such a step: it is asked first.
         """
+        self._read()
         state = {"optimizer": optimizer_state(self._model, self._optimizer)}
         state["random"] = seeding.random_state(self._device)
         state["best"] = self._best_state
@@ -185,7 +196,7 @@ class StageTrainer:
         labels = self._work.train_targets.tolist()
         window, stored = self._stage.window, self._inputs.stored
         order = seeding.epoch_batches(settings.sampling, labels, size, key=key, window=window, stored=stored)
-        begin = _batches_done(at.images, order)
+        begin = seeding.batches_done(at.images, order)
         shares = self._work.shares
         shares.seeded = True
         batches = self._inputs.train_batches(order, key, at.epoch, begin, shares.positions(order, settings, key))
@@ -193,47 +204,61 @@ class StageTrainer:
         for number, batch in enumerate(batches, start=begin):
             targets = self._work.train_targets[torch.tensor(order[number])]
             pieces = shares.pieces(batch, targets, len(self._model.classes), settings, key=f"{key}/{number}")
-            loss = self._train_step(pieces, targets)
+            losses = self._train_step(pieces, targets)
             # Over the whole stage, so that a display shows the time left for the stage.
             done = (at.epoch - 1) * count + at.images
             self._work.report(Progress(task=settings.name, done=done, total=settings.epochs * count))
             at.seconds += time.perf_counter() - tick
-            self._report_batch(loss, len(targets))
+            self._tell(losses)
             self._work.save("step")
             if at.steps == stop_after:
-                return
+                return self._read()
             tick = time.perf_counter()
+        self._read()
         self._watch.epoch_finished(at.loss / count, shares.seeded and (shares.count > 1 or seeding.is_seeded(key)))
 
-    def _report_batch(self, loss: float, images: int) -> None:
-        at, stage = self._at, self._stage
-        self._work.report(
-            BatchFinished(
-                stage=stage.settings.name,
-                epoch=at.epoch,
-                step=at.steps,
-                steps=stage.steps,
-                images=images,
-                loss=loss,
-                rates=rates_at(stage, at.steps - 1),
-            )
-        )
+    def _read(self) -> None:
+        """Wait for what a GPU has not told yet. To be called before anything is made of weights or losses."""
+        began, losses = time.perf_counter(), self._watch.read()
+        # Until now these steps had only been asked for, so this is their time.
+        self._at.seconds += time.perf_counter() - began
+        self._tell(losses)
 
-    def _train_step(self, pieces: Sequence[Piece], targets: Tensor) -> float:
+    def _tell(self, losses: Sequence[float]) -> None:
+        """Note and report the losses of the next batches."""
+        at, stage = self._at, self._stage
+        for loss in losses:
+            step, images = self._untold.popleft()
+            at.loss += loss * images
+            self._work.report(
+                BatchFinished(
+                    stage=stage.settings.name,
+                    epoch=at.epoch,
+                    step=step,
+                    steps=stage.steps,
+                    images=images,
+                    loss=loss,
+                    rates=rates_at(stage, step - 1),
+                )
+            )
+
+    def _train_step(self, pieces: Sequence[Piece], targets: Tensor) -> list[float]:
+        """Train on a batch -> the losses that became known: its own, or on a GPU those of many steps, or none."""
+        self._untold.append((self._at.steps + 1, len(targets)))
         set_rates(self._optimizer, self._stage, self._at.steps)
-        loss = train_step(self._work, pieces, targets)
+        losses = train_step(self._work, pieces, targets)
         clip = self._stage.settings.clip
         if clip:
             with_gradient = [parameter for parameter in self._model.parameters() if parameter.grad is not None]
             torch.nn.utils.clip_grad_norm_(with_gradient, clip)
-        take_step(self._optimizer)
+        take_step(self._optimizer, self._watch.found)
         if self._average is not None:
             self._average.update(self._model)
-        self._at.loss += loss * len(targets)
         self._at.images += len(targets)
         self._at.steps += 1
-        self._watch.stepped(loss)
-        return loss
+        if losses:
+            self._watch.stepped(losses[-1])
+        return losses
 
     def _validate_epoch(self) -> None:
         at, settings = self._at, self._stage.settings
@@ -315,13 +340,16 @@ class StageTrainer:
         return self._last
 
 
-def train_step(work: StageSetup, pieces: Sequence[Piece], targets: Tensor) -> float:
-    """Compute the gradients of one batch's mean loss, in micro-batches where memory asks for it -> the loss.
+def train_step(work: StageSetup, pieces: Sequence[Piece], targets: Tensor) -> list[float]:
+    """Compute the gradients of one batch's mean loss, in micro-batches where memory asks for it.
 
     Args:
         work: The stage's.
         pieces: What of the batch this process computes; other processes have the rest.
         targets: Class indices of the whole batch, int64[N].
+
+    Returns:
+        The losses that became known, as `StageWatch.gradients_ready` says: of this step, of many, or none.
 
     Raises:
         NotFinite: The loss or a gradient is not finite.
@@ -341,7 +369,8 @@ def train_step(work: StageSetup, pieces: Sequence[Piece], targets: Tensor) -> fl
             work.shares.begin(piece)
             for micro_batch, part in piece.in_micro_batches(size):
                 features = work.inputs.features(model, to_device(micro_batch, device))
-                losses.append(_backward(work.objective.micro_batch_loss(model, features, part.to(device), targets)))
+                loss = work.objective.micro_batch_loss(model, features, to_device(part, device), targets)
+                losses.append(_backward(loss))
             work.shares.end(piece)
         penalty = work.objective.penalty(model) if work.shares.group.is_main else None
         return losses if penalty is None else [*losses, _backward(penalty)]
@@ -364,13 +393,6 @@ def load_partial_state_dict(model: ZooModel, state: Mapping[str, Tensor]) -> Non
 def sub_state_dict(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the tensors[...] whose names begin with the prefix, under the rest of their names."""
     return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
-
-
-def _batches_done(images: int, order: Sequence[Sequence[int]]) -> int:
-    """Return how many batches so many images are."""
-    if not images:
-        return 0  # an order of windows is drawn as it is used
-    return list(itertools.accumulate((len(batch) for batch in order), initial=0)).index(images)
 
 
 def _backward(loss: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from zoo.model.model import ZooModel
 from zoo.specs.plan import StagePlan
 from zoo.specs.run_result import Check
 from zoo.storage.tensors import combined_digest, tensor_digest, tensors_digest
+from zoo.training.step_numbers import Numbers, StepNumbers, steps_between_readings
 
 FIRST_STEPS = 3
 """Steps at the beginning of a stage whose losses and weights the proof records, for `zoo verify` to repeat."""
@@ -33,13 +34,18 @@ class NotFinite(CheckFailed):
     """The loss, a gradient or a feature is not finite; the stage was stopped before anything used it."""
 
     code = "not_finite"
+    losses_before: Sequence[float] = ()
+    """Losses of the steps before it that became known together with it."""
 
 
 class StageWatch:
     """Observes one stage. The training loop calls its methods as the stage goes on; `checks` has the verdicts."""
 
-    def __init__(self, model: ZooModel, stage: StagePlan) -> None:
-        """Record what the model is before the stage: to be made after freezing and before the first step."""
+    def __init__(self, model: ZooModel, stage: StagePlan, *, read_every: int | None = None) -> None:
+        """Record what the model is: to be made after freezing and before the first step.
+
+        After every `read_every` steps their losses are read; by default as fits the model's device.
+        """
         self._model = model
         self._stage = stage
         self._name = stage.settings.name
@@ -52,9 +58,11 @@ class StageWatch:
         self._highest_rate = max(stage.rates.values(), default=0.0)
         self._in_training_mode: Counter[str] = Counter()
         self._steps = 0
+        self._numbers = StepNumbers(read_every or steps_between_readings(next(model.parameters()).device))
         self._with_gradient: set[str] = set()
         self._zero_gradient: set[str] = set()
         self._not_finite: list[str] = []
+        self._faulty_step = 0
         self._losses: list[float] = []
         self._first_losses: list[str] = []
         self._first_digest = ""
@@ -125,34 +133,44 @@ class StageWatch:
             if self._model.get_submodule(name).training:
                 self._in_training_mode[name] += 1
 
-    def gradients_ready(self, losses: Sequence[Tensor]) -> float:
-        """Inspect the gradients before the optimizer uses them -> the loss, the sum of losses[K], K scalars.
+    @property
+    def found(self) -> Tensor | None:
+        """What the optimizer needs to change nothing once a step is not finite, as `StepNumbers.found`."""
+        return self._numbers.found
 
-        All numbers are read at once, for the device is waited for. Raises NotFinite for a gradient or a loss that is
-        not finite.
+    def gradients_ready(self, losses: Sequence[Tensor]) -> list[float]:
+        """Inspect the gradients of a step before the optimizer uses them -> losses that became known, as of `read`.
+
+        Its loss is the sum of losses[K], K scalars. On a GPU it becomes known with that of many steps, or by `read`.
+        Raises NotFinite.
         """
         gradients = {name: tensor.grad for name, tensor in self._trained.items() if tensor.grad is not None}
-        new = gradients.keys() - self._with_gradient
+        self._zero_gradient |= gradients.keys() - self._with_gradient
         self._with_gradient.update(gradients)
-        asked = sorted(self._zero_gradient | new)
-        moving = _numbers([gradients[name].any() for name in asked])
-        self._zero_gradient = {name for name, any_there in zip(asked, moving, strict=True) if not any_there}
-        # One norm over all: not finite as soon as any gradient is not. Which one it is, is looked up only then.
-        norms = [torch.nn.utils.get_total_norm(list(gradients.values()))] if gradients else []
-        numbers = _numbers([*losses, *norms])
-        loss = 0.0
-        for each in numbers[: len(losses)]:  # not `sum`, which rounds differently from Python 3.12 on
-            loss += each
-        if all(map(math.isfinite, numbers)):
-            return loss
-        self._not_finite = _not_finite(gradients)
-        of = f"the gradient of {self._not_finite[0]}" if self._not_finite else "the loss"
-        self._not_finite = self._not_finite or ["loss"]
-        raise NotFinite(
-            f"Stage {self._name!r}, step {self._steps}: {of} is not finite (loss {loss:.4g}), "
+        now, asked = self._steps <= FIRST_STEPS, frozenset(self._zero_gradient)  # of the first, weights are read, too
+        return self._known(self._numbers.add(self._steps, losses, gradients, asked=asked, now=now))
+
+    def read(self) -> list[float]:
+        """Wait for the device and return the losses of the steps that were not known, in their order.
+
+        To be called before anything is made of the weights. Raises NotFinite for the first of these steps whose loss or
+        gradients are not finite; the weights are those before it.
+        """
+        return self._known(self._numbers.read())
+
+    def _known(self, numbers: Numbers) -> list[float]:
+        self._zero_gradient -= numbers.moved
+        if numbers.fault is None:
+            return numbers.losses
+        self._not_finite, self._faulty_step = list(numbers.not_finite) or ["loss"], numbers.fault
+        of = f"the gradient of {numbers.not_finite[0]}" if numbers.not_finite else "the loss"
+        error = NotFinite(
+            f"Stage {self._name!r}, step {numbers.fault}: {of} is not finite (loss {numbers.fault_loss:.4g}), "
             f"at a learning rate of {self._highest_rate:g}. The stage was stopped.\n"
             f"Next: lower it, for example --set {self._name}.lr={self._highest_rate / 10:g}."
         )
+        error.losses_before = numbers.losses
+        raise error
 
     def stepped(self, loss: float) -> None:
         """Record the loss and weights after each of the first steps, for `zoo verify` to compare."""
@@ -323,7 +341,7 @@ class StageWatch:
         after = _digests(self._trained)
         unmoved = [name for name in after if after[name] == self._trained_before[name] and name not in never]
         if self._not_finite:
-            summary = f"the gradient of {self._not_finite[0]} was not finite in step {self._steps}"
+            summary = f"the gradient of {self._not_finite[0]} was not finite in step {self._faulty_step}"
         elif never:
             summary = f"{_first_of(never)} never got a gradient"
         elif self._zero_gradient:
@@ -376,12 +394,6 @@ def _digests(tensors: Mapping[str, Tensor]) -> dict[str, str]:
 
 def _not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
     return [name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]
-
-
-def _numbers(scalars: Sequence[Tensor]) -> list[float]:
-    """The values of scalars [], read at once."""
-    values: list[float] = torch.stack([scalar.reshape(()) for scalar in scalars]).cpu().tolist() if scalars else []
-    return values
 
 
 def _first_of(names: list[str]) -> str:

@@ -287,7 +287,8 @@ class _MeasuringWatch(StageWatch):
     some, and they take as long as others."""
 
     def __init__(self, model: ZooModel, stage: StagePlan, peak: Peak | None = None) -> None:
-        super().__init__(model, stage)
+        # Every step is waited for, so that it is the time of the work, and not of asking a GPU for it.
+        super().__init__(model, stage, read_every=1)
         self.before_step = 0
         """Peak bytes before the optimizer's step."""
         self._peak = peak
@@ -297,13 +298,13 @@ class _MeasuringWatch(StageWatch):
         self._stage_optimizer = optimizer
         super().optimizer_made(optimizer)
 
-    def gradients_ready(self, losses: Sequence[Tensor]) -> float:
-        loss = math.nan
+    def gradients_ready(self, losses: Sequence[Tensor]) -> list[float]:
+        known = [math.nan]
         with contextlib.suppress(NotFinite):
-            loss = super().gradients_ready(losses)
+            known = super().gradients_ready(losses)
         if self._peak is not None:
             self.before_step = self._peak.peak
-        return loss
+        return known
 
     def optimizer_bytes(self) -> int:
         """Return the bytes of the optimizer's state."""
