@@ -27,6 +27,7 @@ COMMON: dict[str, Any] = {
 SHARED: dict[str, Any] = {**COMMON, "recipe": "full", "set": ["all.patience=0"], "epochs": 4, "batch_size": 7}
 """Batches of 7, which two processes cut into 3 and 4, and a last one of another length."""
 MIXED: dict[str, Any] = {**SHARED, "set": ["all.mixup=0.4", "all.cutmix=1.0", "all.sampling=balanced"], "epochs": 1}
+PARTS: dict[str, Any] = {**SHARED, "shard_backbone": True}
 FEATURES: dict[str, Any] = {**COMMON, "recipe": "head_only"}
 
 
@@ -34,6 +35,7 @@ def finetune(**arguments: Any) -> Any:
     """Run it, and keep the gradients of its first step -> (result, gradients by name)."""
     import torch
     import zoo
+    from zoo.training.parts import put_together
     from zoo.training.watch import StageWatch
 
     gradients: dict[str, torch.Tensor] = {}
@@ -41,8 +43,9 @@ def finetune(**arguments: Any) -> Any:
 
     def keep(self: StageWatch, losses: Any) -> float:
         if not gradients:
-            model = self._model
-            gradients.update({n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None})
+            model = self._stepping
+            found = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+            gradients.update({n: put_together(gradient).clone() for n, gradient in found.items()})
         return original(self, losses)
 
     StageWatch.gradients_ready = keep  # type: ignore[method-assign]
@@ -59,6 +62,15 @@ def runs(data: Path, out: Path) -> dict[str, Any]:
     for name, arguments in (("shared", SHARED), ("mixed", MIXED)):
         _, gradients = finetune(**arguments, data=data, out=out / name)
         save_file({key: value.contiguous() for key, value in gradients.items()}, out / f"{name}-{RANK}.safetensors")
+    return {}
+
+
+def parts(data: Path, out: Path) -> dict[str, Any]:
+    """The first of these runs, with the backbone in parts."""
+    from safetensors.torch import save_file
+
+    _, gradients = finetune(**PARTS, data=data, out=out / "parts")
+    save_file({key: value.contiguous() for key, value in gradients.items()}, out / f"parts-{RANK}.safetensors")
     return {}
 
 

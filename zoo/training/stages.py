@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from zoo.distributed.group import current
+from zoo.evaluation import inference
 from zoo.evaluation.context import Clock, RunContext
 from zoo.evaluation.metrics import Scores, score
 from zoo.evaluation.out_of_memory import OutOfMemoryRetry, out_of_memory_as_error
@@ -17,10 +18,12 @@ from zoo.frozen.cut_check import check_cut
 from zoo.frozen.inputs import ImageInputs, Inputs
 from zoo.frozen.outputs import FrozenOutputs, PartOfOutputs
 from zoo.model import adapters
+from zoo.model.model import ZooModel
 from zoo.planning.batch_sizes import batch_sizes
 from zoo.specs.plan import StagePlan
 from zoo.specs.run_result import Check
 from zoo.storage.tensors import tensors_digest
+from zoo.training import seeding
 from zoo.training.abandon import Rival, given_up, stage_gain
 from zoo.training.candidates import Candidate, Candidates, Offered
 from zoo.training.checkpoint import Moment, Saved
@@ -28,6 +31,7 @@ from zoo.training.curve import run_curve
 from zoo.training.learning_rate import RATES, ChosenRate, choose_rate, with_rate
 from zoo.training.objective import anchors_of, objective_for
 from zoo.training.out_of_fold import JudgedInFolds
+from zoo.training.parts import BackboneInParts, in_parts
 from zoo.training.prepare import with_adapters
 from zoo.training.processes import checks_of_all
 from zoo.training.proof import check_merged
@@ -219,9 +223,23 @@ class StageRunner:
             self._save(trainer, watch, moment)
 
         with context.clock.measure("train"), out_of_memory_as_error(f"training {name}"):
-            trainer = StageTrainer(replace(work, save=save))
+            if self._interrupted is not None:
+                # Once more for adapters, which were not in the model yet when everything else was loaded.
+                load_partial_state_dict(self._model, sub_state_dict("model.", self._interrupted.parts["state"]))
+            trainer = StageTrainer(replace(work, save=save, parts=self._parts(stage, inputs)))
             self._resume_stage(name, trainer, watch)
             return trainer.run(stop_after=stop_after)
+
+    def _parts(self, stage: StagePlan, inputs: Inputs) -> BackboneInParts | None:
+        """Divide the backbone among the processes, where the plan says so and several carry it out."""
+        if not (self._plan.shard_backbone and self._group.several and in_parts(stage)):
+            return None
+
+        def probe(model: ZooModel) -> None:
+            (batch,) = inputs.train_batches([[0]], seeding.epoch_key(self._plan.seed, stage.settings.name, 1), 1)
+            inputs.features(model, inference.to_device(batch, next(model.parameters()).device))
+
+        return BackboneInParts(self._model, stage, self._group, probe)
 
     def _merge_adapters(self, stage: StagePlan, end: StageEnd, inputs: Inputs) -> StageEnd:
         """Merge the stage's adapters into the weights -> its outcome with the merged weights, which are saved."""
@@ -332,7 +350,19 @@ class StageRunner:
     def _save(self, trainer: StageTrainer | None, watch: StageWatch | None, moment: Moment) -> None:
         """Write a checkpoint where one is due; `trainer` and `watch` are those of a running stage."""
         folder = self._folder
-        if folder is None or not folder.checkpoint.due(moment):
+        due = folder is not None and folder.checkpoint.due(moment)
+        if trainer is not None and trainer.saves(due):
+            with trainer.whole():
+                self._write_checkpoint(folder, trainer, watch)
+        elif due:
+            self._write_checkpoint(folder, None, None)
+
+    def _write_checkpoint(
+        self, folder: RunFolder | None, trainer: StageTrainer | None, watch: StageWatch | None
+    ) -> None:
+        if folder is None:
+            assert trainer is not None, "a process without a folder gives its part of a stage that runs"
+            trainer.state_dict()
             return
         folder.checkpoint.save(*self._state_dict(folder, trainer, watch))
         self.chosen.written()
@@ -392,8 +422,6 @@ class StageRunner:
         if saved is None:
             return
         state = saved.parts["state"]
-        # Once more for adapters, which were not in the model yet when everything else was loaded.
-        load_partial_state_dict(self._model, sub_state_dict("model.", state))
         progress = saved.facts["stage"]["position"]
         trainer.load_state_dict(progress, sub_state_dict("stage.", state))
         watch.load_state_dict(saved.facts["stage"]["watch"])

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -25,8 +26,9 @@ from zoo.training.first_look import look, undo_step
 from zoo.training.learning_rate import rates_at, set_rates
 from zoo.training.objective import Objective
 from zoo.training.optimizer import load_optimizer_state, make_average, make_optimizer, optimizer_state, take_step
+from zoo.training.parts import BackboneInParts
 from zoo.training.shares import Piece, Shares
-from zoo.training.watch import StageWatch
+from zoo.training.watch import FIRST_STEPS, NotFinite, StageWatch
 
 
 @dataclass(kw_only=True)
@@ -65,6 +67,8 @@ class StageSetup:
     """Digest of each training image; equal ones are never in two folds. Empty: all images differ."""
     shares: Shares = field(default_factory=Shares)
     """What of each batch this process computes: by default all of it."""
+    parts: BackboneInParts | None = None
+    """The model's backbone in parts, one a process; None: every process has all of it."""
 
 
 @dataclass(slots=True)
@@ -116,13 +120,18 @@ class StageTrainer:
         self._stage = work.stage
         self._inputs = work.inputs
         self._watch = work.watch
-        self._optimizer = make_optimizer(work.model, work.stage)
+        self._parts = work.parts
+        # Steps are made on the twin whose layers are in parts; everything else looks at the model.
+        self._stepping = work if work.parts is None else replace(work, model=work.parts.model)
+        self._optimizer = make_optimizer(self._stepping.model, work.stage)
         self._average = make_average(work.model, work.stage.settings.ema)
         self._at = StageProgress()
         self._device = next(work.model.parameters()).device
         self._random_state: Mapping[str, Tensor] | None = None
         self._best_state: dict[str, Tensor] = {}
         self._last: tuple[Scores, Tensor] | None = None
+        if work.parts is not None:
+            work.watch.steps_in_parts(work.parts)
         work.watch.optimizer_made(self._optimizer)
 
     def run(self, *, stop_after: int | None = None) -> StageEnd | None:
@@ -137,24 +146,35 @@ class StageTrainer:
         Raises:
             NotFinite: The loss or a gradient is not finite.
         """
-        while self._at.epoch <= self._stage.settings.epochs and not self._patience_is_over():
-            if why := self._cannot_win():
-                return self._given_up(why)
-            self._train_epoch(stop_after)
-            if self._at.steps == stop_after:
-                return None
-            self._validate_epoch()
-            self._work.save("epoch")
+        try:
+            ended, why = self._train_epochs(stop_after)
+        except NotFinite:
+            self._end_parts()  # every process has it, at the same step; where another error has one, none waits
+            raise
+        self._end_parts()
+        if not ended:
+            return self._given_up(why) if why else None
         scores, logits = self._load_kept_weights()
         self._watch.finished(logits)
         return StageEnd(scores, logits, self._at.epoch - 1)
+
+    @contextlib.contextmanager
+    def whole(self) -> Iterator[None]:
+        """Inside, the model has all values, also where processes hold it in parts: all of them enter it then."""
+        with self._parts.whole() if self._parts is not None else contextlib.nullcontext():
+            yield
+
+    def saves(self, due: bool) -> bool:
+        """Whether a checkpoint is written now, which the first process finds due: of parts, all processes save."""
+        return due if self._parts is None else self._parts.any_wants(due)
 
     def state_dict(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Return what resuming needs beside the model's own tensors: plain JSON types, and tensors[...] by name.
 
         Left out is whatever the plan decides: the order of images, learning rates, L2-SP anchors. They are made again.
         """
-        state = {"optimizer": optimizer_state(self._model, self._optimizer)}
+        read = {} if self._parts is None else {"read": self._parts.for_file}
+        state = {"optimizer": optimizer_state(self._stepping.model, self._optimizer, **read)}
         state["random"] = seeding.random_state(self._device)
         state["best"] = self._best_state
         if self._average is not None:
@@ -166,10 +186,28 @@ class StageTrainer:
         self._at = StageProgress(**progress)
         # An epoch seeds the generators when it begins. Their state matters only in the middle of one.
         self._random_state = sub_state_dict("random.", tensors) if self._at.images else None
-        load_optimizer_state(self._model, self._optimizer, sub_state_dict("optimizer.", tensors))
+        load_optimizer_state(self._stepping.model, self._optimizer, sub_state_dict("optimizer.", tensors))
         self._best_state = sub_state_dict("best.", tensors)
         if self._average is not None:
             self._average.load_state_dict(sub_state_dict("average.", tensors))
+
+    def _train_epochs(self, stop_after: int | None) -> tuple[bool, str]:
+        """Train to the end of the stage -> whether it got there, and why it was given up."""
+        while self._at.epoch <= self._stage.settings.epochs and not self._patience_is_over():
+            if why := self._cannot_win():
+                return False, why
+            self._train_epoch(stop_after)
+            if self._at.steps == stop_after:
+                return False, ""
+            with self.whole():
+                self._validate_epoch()
+                self._work.save("epoch")
+        return True, ""
+
+    def _end_parts(self) -> None:
+        if self._parts is not None:
+            self._parts.end()
+            self._watch.parts_ended(self._parts.check(self._optimizer))
 
     def _train_epoch(self, stop_after: int | None) -> None:
         settings, at, count = self._stage.settings, self._at, len(self._work.train_targets)
@@ -180,7 +218,7 @@ class StageTrainer:
             seeding.set_random_state(self._random_state, self._device)
             self._random_state = None
         self._work.report(EpochStarted(stage=settings.name, epoch=at.epoch, epochs=settings.epochs))
-        self._model.train()
+        self._stepping.model.train()
         size = settings.batch_size * settings.accumulate
         labels = self._work.train_targets.tolist()
         window, stored = self._stage.window, self._inputs.stored
@@ -221,9 +259,11 @@ class StageTrainer:
 
     def _train_step(self, pieces: Sequence[Piece], targets: Tensor) -> float:
         set_rates(self._optimizer, self._stage, self._at.steps)
-        loss = train_step(self._work, pieces, targets)
+        loss = train_step(self._stepping, pieces, targets)
         clip = self._stage.settings.clip
-        if clip:
+        if clip and self._parts is not None:
+            self._parts.clip(clip)
+        elif clip:
             with_gradient = [parameter for parameter in self._model.parameters() if parameter.grad is not None]
             torch.nn.utils.clip_grad_norm_(with_gradient, clip)
         take_step(self._optimizer)
@@ -232,7 +272,8 @@ class StageTrainer:
         self._at.loss += loss * len(targets)
         self._at.images += len(targets)
         self._at.steps += 1
-        self._watch.stepped(loss)
+        with self.whole() if self._at.steps <= FIRST_STEPS else contextlib.nullcontext():
+            self._watch.stepped(loss)
         return loss
 
     def _validate_epoch(self) -> None:
@@ -274,7 +315,10 @@ class StageTrainer:
         self._at.best, self._at.waited = scores.to_dict(), 0
         if self._stage.settings.keep_epoch == "best":
             state = model.state_dict()
-            self._best_state = {name: state[name].detach().clone() for name in self._watch.names if name in state}
+            kept = {name: state[name].detach() for name in self._watch.names if name in state}
+            # A backbone in parts is one for which the device has little memory.
+            move = torch.Tensor.clone if self._parts is None else _in_main_memory
+            self._best_state = {name: move(tensor) for name, tensor in kept.items()}
             self._best_state["logits"] = logits
 
     def _cannot_win(self) -> str:
@@ -328,7 +372,7 @@ def train_step(work: StageSetup, pieces: Sequence[Piece], targets: Tensor) -> fl
         DeviceError: Memory does not suffice for one image.
     """
     model, device = work.model, next(work.model.parameters()).device
-    restore = undo_step(model, device)
+    restore, parts = undo_step(model, device), work.parts
     work.watch.step_begins()
 
     def attempt(size: int) -> list[Tensor]:
@@ -343,10 +387,21 @@ def train_step(work: StageSetup, pieces: Sequence[Piece], targets: Tensor) -> fl
                 features = work.inputs.features(model, to_device(micro_batch, device))
                 losses.append(_backward(work.objective.micro_batch_loss(model, features, part.to(device), targets)))
             work.shares.end(piece)
+        if parts is not None:
+            # A layer is put together by all processes, so all make as many passes.
+            for _ in range(work.shares.passes_without_images(len(targets), size)):
+                images = pieces[0].batch.new_zeros(1, *pieces[0].batch.shape[1:])
+                features = work.inputs.features(model, to_device(images, device))
+                _backward(features.sum() * 0)
         penalty = work.objective.penalty(model) if work.shares.group.is_main else None
         return losses if penalty is None else [*losses, _backward(penalty)]
 
-    return work.watch.gradients_ready(work.shares.add_up(model, work.micro_batches.run(attempt)))
+    if parts is None:
+        losses = work.micro_batches.run(attempt)
+    else:  # what runs out of memory in one process cannot be repeated there: the others have gone on
+        with work.shares.group.naming_the_lost():
+            losses = attempt(work.micro_batches.size)
+    return work.watch.gradients_ready(work.shares.add_up(model, losses))
 
 
 def load_partial_state_dict(model: ZooModel, state: Mapping[str, Tensor]) -> None:
@@ -371,6 +426,10 @@ def _batches_done(images: int, order: Sequence[Sequence[int]]) -> int:
     if not images:
         return 0  # an order of windows is drawn as it is used
     return list(itertools.accumulate((len(batch) for batch in order), initial=0)).index(images)
+
+
+def _in_main_memory(tensor: Tensor) -> Tensor:
+    return tensor.cpu() if tensor.device.type != "cpu" else tensor.clone()
 
 
 def _backward(loss: Tensor) -> Tensor:

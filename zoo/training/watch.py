@@ -20,6 +20,7 @@ from zoo.model.model import ZooModel
 from zoo.specs.plan import StagePlan
 from zoo.specs.run_result import Check
 from zoo.storage.tensors import combined_digest, tensor_digest, tensors_digest
+from zoo.training.parts import BackboneInParts, own_part, put_together
 
 FIRST_STEPS = 3
 """Steps at the beginning of a stage whose losses and weights the proof records, for `zoo verify` to repeat."""
@@ -64,15 +65,27 @@ class StageWatch:
         self._closed_form: Check | None = None
         self._given_up = False
         self._held_by: Optimizer | None = None
+        self._stepping, self._stepped = model, self._trained
+        self._parts: BackboneInParts | None = None
+        self._of_parts: Check | None = None
 
     def rate_found(self, rate: float) -> None:
         """Note the rate that a search chose in place of `auto`."""
         self._highest_rate = rate
 
+    def steps_in_parts(self, parts: BackboneInParts) -> None:
+        """Note that steps are made on another model than the one watched: one whose layers processes hold in parts."""
+        self._parts, self._stepping = parts, parts.model
+        self._stepped = {name: each for name, each in parts.model.named_parameters() if name in self._trained}
+
+    def parts_ended(self, check: Check) -> None:
+        """Take the check on what was put together of the parts."""
+        self._of_parts = check
+
     def optimizer_made(self, optimizer: Optimizer) -> None:
         """Compare the optimizer's parameters with those that the plan trains."""
         self._held_by = optimizer
-        names_by_id = {id(parameter): name for name, parameter in self._model.named_parameters()}
+        names_by_id = {id(parameter): name for name, parameter in self._stepping.named_parameters()}
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         held = Counter(names_by_id.get(id(parameter), "(not of the model)") for parameter in parameters)
         twice = sorted(name for name, count in held.items() if count > 1)
@@ -122,7 +135,7 @@ class StageWatch:
         """Count a step, and note modules that must be in evaluation mode and are not."""
         self._steps += 1
         for name in self._eval_modules:
-            if self._model.get_submodule(name).training:
+            if self._stepping.get_submodule(name).training:
                 self._in_training_mode[name] += 1
 
     def gradients_ready(self, losses: Sequence[Tensor]) -> float:
@@ -131,21 +144,23 @@ class StageWatch:
         All numbers are read at once, for the device is waited for. Raises NotFinite for a gradient or a loss that is
         not finite.
         """
-        gradients = {name: tensor.grad for name, tensor in self._trained.items() if tensor.grad is not None}
+        gradients = {name: own_part(each.grad) for name, each in self._stepped.items() if each.grad is not None}
         new = gradients.keys() - self._with_gradient
         self._with_gradient.update(gradients)
         asked = sorted(self._zero_gradient | new)
-        moving = _numbers([gradients[name].any() for name in asked])
+        moving = self._of_all([gradients[name].any() for name in asked])
         self._zero_gradient = {name for name, any_there in zip(asked, moving, strict=True) if not any_there}
         # One norm over all: not finite as soon as any gradient is not. Which one it is, is looked up only then.
         norms = [torch.nn.utils.get_total_norm(list(gradients.values()))] if gradients else []
-        numbers = _numbers([*losses, *norms])
+        # Where parts are not finite in one process alone, all must see it.
+        numbers = [*_numbers(losses), *self._of_all(norms)]
         loss = 0.0
         for each in numbers[: len(losses)]:  # not `sum`, which rounds differently from Python 3.12 on
             loss += each
         if all(map(math.isfinite, numbers)):
             return loss
-        self._not_finite = _not_finite(gradients)
+        finite = self._of_all([(~torch.isfinite(each)).any() for each in gradients.values()])
+        self._not_finite = [name for name, wrong in zip(gradients, finite, strict=True) if wrong]
         of = f"the gradient of {self._not_finite[0]}" if self._not_finite else "the loss"
         self._not_finite = self._not_finite or ["loss"]
         raise NotFinite(
@@ -236,7 +251,8 @@ class StageWatch:
             for number, each in enumerate(parameters):
                 state = self._held_by.state.get(each, {})
                 held |= {f"{number:06d} {key}": value for key, value in state.items() if isinstance(value, Tensor)}
-            found["the optimizer's parameters and state"] = tensors_digest(held)
+            digests = {name: tensor_digest(put_together(each)) for name, each in held.items()}
+            found["the optimizer's parameters and state"] = combined_digest(digests)
         return found
 
     def checks(self) -> list[Check]:
@@ -247,7 +263,13 @@ class StageWatch:
             checks.append(self._closed_form)
         elif self._steps or not self._given_up:
             checks += [self._gradients(), self._loss_movement(), self._seeds()]
-        return [*checks, *(check for check in (self._optimizer, self._finite) if check is not None)]
+        others = self._optimizer, self._of_parts, self._finite
+        return [*checks, *(check for check in others if check is not None)]
+
+    def _of_all(self, scalars: Sequence[Tensor]) -> list[float]:
+        """The values of scalars [], added up over the processes where they are of parts."""
+        values = _numbers(scalars)
+        return values if self._parts is None else self._parts.sum_of(values)
 
     def _frozen_digests(self) -> dict[str, str]:
         tensors = {**dict(self._model.named_parameters()), **dict(self._model.named_buffers())}
