@@ -333,8 +333,8 @@ def finetune(
         "offline": offline,
         "shard_backbone": shard_backbone,
     }
+    from zoo.training.divisible import refuse_one_process
     from zoo.training.observers import observed
-    from zoo.training.parts import refuse_one_process
     from zoo.training.run import finetune as carry_out
 
     asked, known = asked_request(

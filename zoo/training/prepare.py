@@ -34,7 +34,7 @@ from zoo.process import keep_freed_memory
 from zoo.registry.registry import Registry
 from zoo.specs.plan import Compute, Plan, StagePlan
 from zoo.training import seeding
-from zoo.training.parts import refuse_one_process, refuse_parts
+from zoo.training.divisible import refuse_one_process, refuse_parts
 from zoo.training.processes import agreed, refuse_device, refuse_unshared_statistics
 from zoo.training.stored_plan import resolve_again
 from zoo.weights.download import on_bytes, on_start

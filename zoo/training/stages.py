@@ -28,10 +28,11 @@ from zoo.training.abandon import Rival, given_up, stage_gain
 from zoo.training.candidates import Candidate, Candidates, Offered
 from zoo.training.checkpoint import Moment, Saved
 from zoo.training.curve import run_curve
+from zoo.training.divisible import in_parts
 from zoo.training.learning_rate import RATES, ChosenRate, choose_rate, with_rate
 from zoo.training.objective import anchors_of, objective_for
 from zoo.training.out_of_fold import JudgedInFolds
-from zoo.training.parts import BackboneInParts, in_parts
+from zoo.training.parts import BackboneInParts
 from zoo.training.prepare import with_adapters
 from zoo.training.processes import checks_of_all
 from zoo.training.proof import check_merged

@@ -190,9 +190,11 @@ def _check_first_steps(
         math.isclose(one, other, rel_tol=CLOSE) for one, other in zip(before, after, strict=True)
     )
     if in_parts and close:
-        summary = f"the first {len(before)} steps give the same losses but for rounding: the backbone was held in parts"
         return Check(
-            name="first_steps", verdict="passed", summary=summary, evidence={"then": dict(then), "now": dict(now)}
+            name="first_steps",
+            verdict="passed",
+            summary=f"the first {len(before)} steps give the same losses but for rounding: the backbone was in parts",
+            evidence={"then": dict(then), "now": dict(now)},
         )
     difference = f"losses {_numbers(before)} then, {_numbers(after)} now" if before else "the fitted head differs"
     return Check(
