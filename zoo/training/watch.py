@@ -152,8 +152,9 @@ class StageWatch:
         self._zero_gradient = {name for name, any_there in zip(asked, moving, strict=True) if not any_there}
         # One norm over all: not finite as soon as any gradient is not. Which one it is, is looked up only then.
         norms = [torch.nn.utils.get_total_norm(list(gradients.values()))] if gradients else []
-        # Where parts are not finite in one process alone, all must see it.
-        numbers = [*_numbers(losses), *self._of_all(norms)]
+        numbers = _numbers([*losses, *norms])
+        if self._parts is not None:  # where one process alone has what is not finite, all must see it
+            numbers = [*numbers[: len(losses)], *self._parts.sum_of(numbers[len(losses) :])]
         loss = 0.0
         for each in numbers[: len(losses)]:  # not `sum`, which rounds differently from Python 3.12 on
             loss += each
