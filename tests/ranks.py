@@ -47,7 +47,7 @@ def finetune(**arguments: Any) -> Any:
     """Run it, and keep the gradients of its first step -> (result, gradients by name)."""
     import torch
     import zoo
-    from zoo.training.parts import put_together
+    from zoo.training.divided import put_together
     from zoo.training.watch import StageWatch
 
     gradients: dict[str, torch.Tensor] = {}
@@ -151,7 +151,7 @@ def parts_faults(data: Path, out: Path) -> dict[str, Any]:
     """Runs in parts that have to be refused, or that fail, and runs in which one process does something else."""
     import torch
     import zoo
-    from zoo.training import parts, trainer
+    from zoo.training import divided, trainer
 
     said: dict[str, Any] = {}
 
@@ -170,14 +170,14 @@ def parts_faults(data: Path, out: Path) -> dict[str, Any]:
     attempt("folds", folds=2, every_stage=True)
     attempt("adapters", set=["all.train=adapters,head"])
     attempt("not_finite", set=["all.lr=1e30"], epochs=3)
-    whole, step = parts.put_together, trainer.train_step
+    whole, step = divided.put_together, trainer.train_step
 
     def shifted(tensor: torch.Tensor) -> torch.Tensor:
-        return whole(tensor) + (1e-3 if RANK == 1 and parts.is_part(tensor) else 0)
+        return whole(tensor) + (1e-3 if RANK == 1 and divided.is_part(tensor) else 0)
 
-    parts.put_together = shifted
+    divided.put_together = shifted
     attempt("shifted")
-    parts.put_together = whole
+    divided.put_together = whole
 
     def careless(work: trainer.StageSetup, *arguments: Any) -> float:
         if RANK == 1:

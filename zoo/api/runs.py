@@ -62,6 +62,7 @@ def plan(
     budget: str | float | None = None,
     examine: int = 1000,
     offline: bool = False,
+    shard_backbone: bool = False,
     estimate: bool = False,
     on_event: Report = silent,
     verbose: bool | None = None,
@@ -112,6 +113,8 @@ def plan(
             all are opened at once.
         offline: Do not touch the network. Weights that are not on this machine are an error then, on the sample set
             too.
+        shard_backbone: With several processes: whether each holds a part of the layers that train, of their gradients
+            and of the optimizer's state, for a backbone that does not fit into one (docs/distributed.md).
         estimate: Whether a few steps of each stage are measured on this machine, for `.estimate`: seconds and bytes.
             Nothing is downloaded for it.
         on_event: Called with every event of `zoo.events`.
@@ -146,6 +149,7 @@ def plan(
         "budget": budget,
         "examine": examine,
         "offline": offline,
+        "shard_backbone": shard_backbone,
     }
     asked, known = asked_request(
         backbone, arguments, registry or default_registry(), on_event, image=image, label=label, split=split

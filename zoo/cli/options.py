@@ -255,6 +255,7 @@ def _run_options(
     workers: Workers = _DEFAULT.workers,
     budget: Budget = None,
     examine: Examine = _DEFAULT.examine,
+    shard_backbone: ShardBackbone = _DEFAULT.shard_backbone,
     as_json: Json = False,
 ) -> None:
     """The options that plan and finetune share. Only the signature is used."""

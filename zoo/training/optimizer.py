@@ -13,7 +13,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from zoo.model.model import ZooModel
 from zoo.planning.stages import decays
 from zoo.specs.plan import StagePlan
-from zoo.training.parts import is_part, with_values
+from zoo.training.divided import is_part, with_values
 
 _MOMENTUM = 0.9
 
@@ -67,7 +67,7 @@ def optimizer_state(
     """Return the optimizer's state tensors under `PARAMETER.KEY`, each of its parameter's shape or a step count[].
 
     Names, not the positions of torch's own `state_dict`: a checkpoint stays readable by name. `read` makes of each
-    tensor what is returned of it.
+    tensor, of any shape, what is returned of it.
     """
     return {
         f"{name}.{key}": read(tensor)

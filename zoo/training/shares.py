@@ -22,8 +22,8 @@ from zoo.distributed.group import ProcessGroup
 from zoo.specs.plan import StagePlan
 from zoo.specs.recipe import Stage
 from zoo.training import seeding
+from zoo.training.divided import is_part
 from zoo.training.objective import mix, mixes, partners_of
-from zoo.training.parts import is_part
 
 
 def is_shared(stage: StagePlan) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from dataclasses import asdict, replace
 from typing import Any
@@ -9,7 +10,6 @@ from typing import Any
 from torch import Tensor
 
 from zoo.distributed.group import current
-from zoo.evaluation import inference
 from zoo.evaluation.context import Clock, RunContext
 from zoo.evaluation.metrics import Scores, score
 from zoo.evaluation.out_of_memory import OutOfMemoryRetry, out_of_memory_as_error
@@ -18,36 +18,28 @@ from zoo.frozen.cut_check import check_cut
 from zoo.frozen.inputs import ImageInputs, Inputs
 from zoo.frozen.outputs import FrozenOutputs, PartOfOutputs
 from zoo.model import adapters
-from zoo.model.model import ZooModel
 from zoo.planning.batch_sizes import batch_sizes
 from zoo.specs.plan import StagePlan
 from zoo.specs.run_result import Check
 from zoo.storage.tensors import tensors_digest
-from zoo.training import seeding
 from zoo.training.abandon import Rival, given_up, stage_gain
 from zoo.training.candidates import Candidate, Candidates, Offered
 from zoo.training.checkpoint import Moment, Saved
 from zoo.training.curve import run_curve
-from zoo.training.divisible import in_parts
+from zoo.training.divided import divide
 from zoo.training.learning_rate import RATES, ChosenRate, choose_rate, with_rate
 from zoo.training.objective import anchors_of, objective_for
 from zoo.training.out_of_fold import JudgedInFolds
-from zoo.training.parts import BackboneInParts
 from zoo.training.prepare import with_adapters
 from zoo.training.processes import checks_of_all
 from zoo.training.proof import check_merged
 from zoo.training.run_folder import RunFolder
 from zoo.training.shares import Shares, is_shared
 from zoo.training.solve import fit_stage, solve_stage
-from zoo.training.stage_record import changed_by, may_have_changed, stage_content
+from zoo.training.stage_record import candidates_of, changed_by, may_have_changed, stage_content
+from zoo.training.stage_state import StageEnd, load_partial_state_dict, sub_state_dict
 from zoo.training.stored_plan import refuse_other_plan
-from zoo.training.trainer import (
-    StageEnd,
-    StageSetup,
-    StageTrainer,
-    load_partial_state_dict,
-    sub_state_dict,
-)
+from zoo.training.trainer import StageSetup, StageTrainer
 from zoo.training.watch import NotFinite, StageWatch
 
 
@@ -140,12 +132,7 @@ class StageRunner:
     @property
     def candidates(self) -> int:
         """How many models the run chooses among: stages, or their epochs where a stage keeps its best, and blends."""
-        per_stage = [
-            (epochs if stage.settings.keep_epoch == "best" else 1) + len(record.get("blends", ()))
-            for stage, epochs, record in zip(self._plan.stages, self._epochs, self.stages, strict=False)
-            if not record.get("abandoned")
-        ]
-        return sum(per_stage) if self._plan.keep == "best" else sum(per_stage[-1:])
+        return candidates_of(self._plan, self._epochs, self.stages)
 
     def _run_stage(self, number: int, stage: StagePlan, stop_after: int | None) -> None:
         name, epochs = stage.settings.name, stage.epochs
@@ -227,20 +214,10 @@ class StageRunner:
             if self._interrupted is not None:
                 # Once more for adapters, which were not in the model yet when everything else was loaded.
                 load_partial_state_dict(self._model, sub_state_dict("model.", self._interrupted.parts["state"]))
-            trainer = StageTrainer(replace(work, save=save, parts=self._parts(stage, inputs)))
+            parts = divide(self._plan, stage, self._model, inputs)
+            trainer = StageTrainer(replace(work, save=save, parts=parts))
             self._resume_stage(name, trainer, watch)
             return trainer.run(stop_after=stop_after)
-
-    def _parts(self, stage: StagePlan, inputs: Inputs) -> BackboneInParts | None:
-        """Divide the backbone among the processes, where the plan says so and several carry it out."""
-        if not (self._plan.shard_backbone and self._group.several and in_parts(stage)):
-            return None
-
-        def probe(model: ZooModel) -> None:
-            (batch,) = inputs.train_batches([[0]], seeding.epoch_key(self._plan.seed, stage.settings.name, 1), 1)
-            inputs.features(model, inference.to_device(batch, next(model.parameters()).device))
-
-        return BackboneInParts(self._model, stage, self._group, probe)
 
     def _merge_adapters(self, stage: StagePlan, end: StageEnd, inputs: Inputs) -> StageEnd:
         """Merge the stage's adapters into the weights -> its outcome with the merged weights, which are saved."""
@@ -352,20 +329,14 @@ class StageRunner:
         """Write a checkpoint where one is due; `trainer` and `watch` are those of a running stage."""
         folder = self._folder
         due = folder is not None and folder.checkpoint.due(moment)
-        if trainer is not None and trainer.saves(due):
-            with trainer.whole():
-                self._write_checkpoint(folder, trainer, watch)
-        elif due:
-            self._write_checkpoint(folder, None, None)
-
-    def _write_checkpoint(
-        self, folder: RunFolder | None, trainer: StageTrainer | None, watch: StageWatch | None
-    ) -> None:
-        if folder is None:
-            assert trainer is not None, "a process without a folder gives its part of a stage that runs"
-            trainer.state_dict()
+        if not (due if trainer is None else trainer.saves(due)):
             return
-        folder.checkpoint.save(*self._state_dict(folder, trainer, watch))
+        with contextlib.nullcontext() if trainer is None else trainer.whole():
+            if folder is None:  # this process gives its part of a stage that runs
+                assert trainer is not None, "only that is due where there is no folder"
+                trainer.state_dict()
+                return
+            folder.checkpoint.save(*self._state_dict(folder, trainer, watch))
         self.chosen.written()
         self._context.report(CheckpointSaved(path=folder.checkpoint.folder, stages=len(self.stages)))
 

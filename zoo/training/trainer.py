@@ -22,12 +22,13 @@ from zoo.specs.plan import StagePlan
 from zoo.training import seeding
 from zoo.training.abandon import Rival, hopeless
 from zoo.training.checkpoint import Moment
+from zoo.training.divided import BackboneInParts
 from zoo.training.first_look import look, undo_step
 from zoo.training.learning_rate import rates_at, set_rates
 from zoo.training.objective import Objective
 from zoo.training.optimizer import load_optimizer_state, make_average, make_optimizer, optimizer_state, take_step
-from zoo.training.parts import BackboneInParts
 from zoo.training.shares import Piece, Shares
+from zoo.training.stage_state import StageEnd, StageProgress, load_partial_state_dict, sub_state_dict
 from zoo.training.watch import FIRST_STEPS, NotFinite, StageWatch
 
 
@@ -69,45 +70,6 @@ class StageSetup:
     """What of each batch this process computes: by default all of it."""
     parts: BackboneInParts | None = None
     """The model's backbone in parts, one a process; None: every process has all of it."""
-
-
-@dataclass(slots=True)
-class StageProgress:
-    """Scalar state of a running stage, as checkpointed."""
-
-    epoch: int = 1
-    """The current epoch, counted from 1."""
-    images: int = 0
-    """Images seen in the current epoch."""
-    steps: int = 0
-    """Optimizer steps in the whole stage so far."""
-    loss: float = 0.0
-    """Sum of the loss over the images seen in the current epoch."""
-    seconds: float = 0.0
-    """Seconds spent on the images seen in the current epoch."""
-    waited: int = 0
-    """Epochs since the best one, for early stopping."""
-    best: dict[str, float] | None = None
-    """Validation scores of the best epoch."""
-    epochs: list[dict[str, float]] = field(default_factory=list)
-    """Validation scores of every epoch, where the stage may be given up."""
-
-
-@dataclass(frozen=True, slots=True)
-class StageEnd:
-    """The outcome of a stage, whose model holds what the stage keeps."""
-
-    scores: Scores
-    """Validation scores."""
-    logits: Tensor
-    """Validation logits[N, classes]."""
-    epochs: int
-    """Number of epochs trained."""
-    solved: dict[str, Any] | None = None
-    """How a solver found the head, in plain JSON types; None where none did."""
-    abandoned: str = ""
-    """Why the stage was given up before its end; empty where it was not. Its scores are those of its last epoch; where
-    it has none, those of the rival, with which the run goes on."""
 
 
 class StageTrainer:
@@ -402,23 +364,6 @@ def train_step(work: StageSetup, pieces: Sequence[Piece], targets: Tensor) -> fl
         with work.shares.group.naming_the_lost():
             losses = attempt(work.micro_batches.size)
     return work.watch.gradients_ready(work.shares.add_up(model, losses))
-
-
-def load_partial_state_dict(model: ZooModel, state: Mapping[str, Tensor]) -> None:
-    """Copy tensors[...] into the model's own, by full name. Names that the model does not have are ignored.
-
-    Copied in place, as the optimizer and a moving average hold the same parameters.
-    """
-    own = model.state_dict()
-    with torch.no_grad():
-        for name, tensor in state.items():
-            if name in own:
-                own[name].copy_(tensor)
-
-
-def sub_state_dict(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors[...] whose names begin with the prefix, under the rest of their names."""
-    return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
 
 
 def _batches_done(images: int, order: Sequence[Sequence[int]]) -> int:

@@ -20,14 +20,13 @@ from zoo.model.model import ZooModel
 from zoo.specs.plan import StagePlan
 from zoo.specs.run_result import Check
 from zoo.storage.tensors import combined_digest, tensor_digest, tensors_digest
-from zoo.training.parts import BackboneInParts, own_part, put_together
+from zoo.training.divided import BackboneInParts, own_part, put_together
+from zoo.training.proof import check_loss_movement
 
 FIRST_STEPS = 3
 """Steps at the beginning of a stage whose losses and weights the proof records, for `zoo verify` to repeat."""
 _SHOWN = 10
 """Names that the evidence lists."""
-_LOSS_MUST_FALL = 1e-3
-"""Share of the first epoch's loss by which the loss must fall. Another order of images alone may change it by less."""
 
 
 class NotFinite(CheckFailed):
@@ -263,7 +262,7 @@ class StageWatch:
             # Fitted in one pass: there are no gradients, no second epoch and no draws to check.
             checks.append(self._closed_form)
         elif self._steps or not self._given_up:
-            checks += [self._gradients(), self._loss_movement(), self._seeds()]
+            checks += [self._gradients(), check_loss_movement(self._losses, stage=self._name), self._seeds()]
         others = self._optimizer, self._of_parts, self._finite
         return [*checks, *(check for check in others if check is not None)]
 
@@ -367,22 +366,6 @@ class StageWatch:
                 "not_finite": self._not_finite[:_SHOWN],
                 "not_moved": unmoved[:_SHOWN],
             },
-        )
-
-    def _loss_movement(self) -> Check:
-        first, last = (self._losses[0], self._losses[-1]) if self._losses else (math.nan, math.nan)
-        if len(self._losses) < 2:
-            verdict, summary = "passed", f"one epoch with a train loss of {first:.4g}: nothing to compare"
-        else:
-            verdict = "passed" if last < first * (1 - _LOSS_MUST_FALL) else "warning"
-            summary = f"train loss was {first:.4g} in the first epoch and {last:.4g} in the last"
-        evidence = {"first": first, "last": last} if self._losses else {}
-        return Check(
-            name="loss_movement",
-            stage=self._name,
-            verdict="passed" if verdict == "passed" else "warning",
-            summary=summary,
-            evidence=evidence,
         )
 
 

@@ -16,33 +16,36 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zoo.distributed.group import ProcessGroup
+from zoo.distributed.group import ProcessGroup, current
+from zoo.evaluation.inference import to_device
+from zoo.frozen.inputs import Inputs
 from zoo.model.model import ZooModel
-from zoo.specs.plan import StagePlan
+from zoo.specs.plan import Plan, StagePlan
 from zoo.specs.run_result import Check
 from zoo.storage.tensors import same_bits
-from zoo.training.divisible import Probe, layers_to_divide, nothing_to_divide
+from zoo.training import seeding
+from zoo.training.divisible import Probe, in_parts, layers_to_divide, nothing_to_divide
 
 
 def is_part(tensor: Tensor) -> bool:
-    """Whether a tensor is held in parts (torch's DTensor)."""
+    """Whether a tensor of any shape is held in parts (torch's DTensor)."""
     return hasattr(tensor, "full_tensor")
 
 
 def own_part(tensor: Tensor) -> Tensor:
-    """What this process holds of a tensor: all of one that is not in parts."""
+    """What this process holds of a tensor of any shape: all of one that is not in parts."""
     part: Tensor = tensor.detach().to_local() if is_part(tensor) else tensor  # type: ignore[attr-defined]
     return part
 
 
 def put_together(tensor: Tensor) -> Tensor:
-    """The whole tensor, of whatever shape. All processes call it, for the same tensors in the same order."""
+    """The whole tensor, of any shape. All processes call it, for the same tensors in the same order."""
     whole: Tensor = tensor.detach().full_tensor() if is_part(tensor) else tensor  # type: ignore[attr-defined]
     return whole
 
 
 def with_values(empty: Tensor, whole: Tensor) -> Tensor:
-    """Fill a tensor, which may be in parts, with the values of a whole one of the same shape -> the tensor."""
+    """Fill a tensor of any shape, which may be in parts, with the values of a whole one -> the tensor."""
     if not is_part(empty):
         return empty.copy_(whole)
     own = own_part(empty)
@@ -152,7 +155,7 @@ class BackboneInParts:
         return self.sum_of([float(wanted)])[0] > 0
 
     def for_file(self, tensor: Tensor) -> Tensor:
-        """The whole tensor in main memory for the process that writes files; nothing for others, which all call it."""
+        """The whole tensor, of any shape, in main memory for process 0, which writes; an empty one for others."""
         whole = put_together(tensor)
         return whole.cpu() if self._group.is_main else torch.empty(0)
 
@@ -165,7 +168,7 @@ class BackboneInParts:
             own_part(gradient).mul_(factor)
 
     def norm_of(self, gradients: Sequence[Tensor]) -> float:
-        """The norm over all gradients, whole ones and parts. All processes call it."""
+        """The norm over all gradients of any shape, whole ones and parts. All processes call it."""
         squares = {True: 0.0, False: 0.0}
         for kind in squares:
             own = [own_part(each) for each in gradients if is_part(each) is kind]
@@ -210,6 +213,28 @@ class BackboneInParts:
         if self._group.rank >= len(parts):
             return not own.numel()
         return same_bits(own, parts[self._group.rank])
+
+
+def divide(plan: Plan, stage: StagePlan, model: ZooModel, inputs: Inputs) -> BackboneInParts | None:
+    """Divide the backbone for a stage, where the plan says so and several processes carry it out; else None.
+
+    All processes call it.
+
+    Args:
+        plan: The plan.
+        stage: The stage.
+        model: The model, frozen as the stage says.
+        inputs: The stage's, one of which is looked at.
+    """
+    group = current()
+    if not (plan.shard_backbone and group.several and in_parts(stage)):
+        return None
+
+    def probe(model: ZooModel) -> None:
+        (batch,) = inputs.train_batches([[0]], seeding.epoch_key(plan.seed, stage.settings.name, 1), 1)
+        inputs.features(model, to_device(batch, next(model.parameters()).device))
+
+    return BackboneInParts(model, stage, group, probe)
 
 
 def _twin(model: ZooModel) -> ZooModel:
