@@ -78,7 +78,6 @@ class BackboneInParts:
         """
         self._group = group
         self._stage = stage.settings.name
-        self._own = model
         self.model = _twin(model)
         probe(self.model)  # the first time, a cut traces the model
         layers = layers_to_divide(self.model, stage, probe)
@@ -95,11 +94,6 @@ class BackboneInParts:
         self._homes = {name: whole[name] for name in names}
         self._inside, self._ended = 0, False
         self._drop()
-
-    @property
-    def is_main(self) -> bool:
-        """Whether this process writes."""
-        return self._group.is_main
 
     @contextlib.contextmanager
     def whole(self) -> Iterator[None]:
@@ -252,8 +246,9 @@ def _without_views(outputs: Any) -> Any:
     """
     if isinstance(outputs, Tensor):
         return outputs.clone() if outputs._base is not None else outputs
-    if isinstance(outputs, (tuple, list)) and not hasattr(outputs, "_fields"):
-        return type(outputs)(map(_without_views, outputs))
+    if isinstance(outputs, (tuple, list)):
+        copies = map(_without_views, outputs)
+        return type(outputs)(*copies) if hasattr(outputs, "_fields") else type(outputs)(copies)
     if isinstance(outputs, dict):
         return type(outputs)((key, _without_views(value)) for key, value in outputs.items())
     return outputs
