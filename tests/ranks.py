@@ -5,6 +5,7 @@ python -m torch.distributed.run ... tests/ranks.py WORK DATA OUT
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -27,6 +28,18 @@ COMMON: dict[str, Any] = {
 SHARED: dict[str, Any] = {**COMMON, "recipe": "full", "set": ["all.patience=0"], "epochs": 4, "batch_size": 7}
 """Batches of 7, which two processes cut into 3 and 4, and a last one of another length."""
 MIXED: dict[str, Any] = {**SHARED, "set": ["all.mixup=0.4", "all.cutmix=1.0", "all.sampling=balanced"], "epochs": 1}
+PARTS: dict[str, dict[str, Any]] = {
+    "parts": SHARED,
+    "staged": {**COMMON, "recipe": "staged", "epochs": 3, "batch_size": 7, "set": ["last.clip=0.1"]},
+    "single": {**SHARED, "batch_size": 1, "epochs": 1},
+    "convolutions": {
+        **SHARED,
+        "backbone": "timm/test_resnet",
+        "set": ["all.batch_norm=frozen", "all.optimizer=sgd", "all.lr=0.01", "all.keep_epoch=best"],
+        "epochs": 2,
+    },
+}
+"""Attention and convolutions; outputs before a cut; gradients that are clipped; one image a batch for two processes."""
 FEATURES: dict[str, Any] = {**COMMON, "recipe": "head_only"}
 
 
@@ -34,6 +47,7 @@ def finetune(**arguments: Any) -> Any:
     """Run it, and keep the gradients of its first step -> (result, gradients by name)."""
     import torch
     import zoo
+    from zoo.training.divided import put_together
     from zoo.training.watch import StageWatch
 
     gradients: dict[str, torch.Tensor] = {}
@@ -41,8 +55,9 @@ def finetune(**arguments: Any) -> Any:
 
     def keep(self: StageWatch, losses: Any) -> list[float]:
         if not gradients:
-            model = self._model
-            gradients.update({n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None})
+            model = self._stepping
+            found = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+            gradients.update({n: put_together(gradient).clone() for n, gradient in found.items()})
         return original(self, losses)
 
     StageWatch.gradients_ready = keep  # type: ignore[method-assign]
@@ -60,6 +75,120 @@ def runs(data: Path, out: Path) -> dict[str, Any]:
         _, gradients = finetune(**arguments, data=data, out=out / name)
         save_file({key: value.contiguous() for key, value in gradients.items()}, out / f"{name}-{RANK}.safetensors")
     return {}
+
+
+def bytes_of_tensors() -> int:
+    """Of all tensors of numbers with fractions that this process has, but images; each memory counts once."""
+    import gc
+
+    import torch
+
+    gc.collect()
+    found = [each for each in gc.get_objects() if issubclass(type(each), torch.Tensor)]
+    plain = [each for each in found if not hasattr(each, "full_tensor") and each.is_floating_point()]
+    plain = [each for each in plain if each.shape[-2:] != (160, 160)]
+    return sum({each.untyped_storage().data_ptr(): each.untyped_storage().nbytes() for each in plain}.values())
+
+
+def parts(data: Path, out: Path) -> dict[str, Any]:
+    """Runs whose backbones are held in parts, with the gradients of their first step and what processes hold later."""
+    from safetensors.torch import save_file
+    from zoo.training.watch import StageWatch
+
+    in_parts = {"shard_backbone": True} if "WORLD_SIZE" in os.environ else {}
+    held: dict[str, int] = {}
+    begins = StageWatch.step_begins
+    for name, arguments in PARTS.items():
+        steps: list[int] = []
+
+        def counted(self: StageWatch, name: str = name, steps: list[int] = steps) -> None:
+            if len(steps) == 5:  # gradients and the optimizer's state are there, and no weights are being digested
+                held[name] = bytes_of_tensors()
+            steps.append(1)
+            begins(self)
+
+        StageWatch.step_begins = counted  # type: ignore[method-assign]
+        _, gradients = finetune(**arguments, **in_parts, data=data, out=out / name)
+        save_file({key: value.contiguous() for key, value in gradients.items()}, out / f"{name}-{RANK}.safetensors")
+    StageWatch.step_begins = begins  # type: ignore[method-assign]
+    return {"held": held}
+
+
+def parts_stopped(data: Path, out: Path) -> dict[str, Any]:
+    """The first of them again, stopped in the middle of its third epoch, and a copy of it that goes on."""
+    import shutil
+
+    import zoo
+    from zoo.distributed.group import current
+    from zoo.training.checkpoint import SECONDS_BETWEEN
+    from zoo.training.watch import StageWatch
+
+    usual, begins = SECONDS_BETWEEN["step"], StageWatch.step_begins
+    SECONDS_BETWEEN["step"] = 0.0
+    steps: list[int] = []
+
+    def stopping(self: StageWatch) -> None:
+        steps.append(1)
+        if len(steps) == 9:
+            current().meet()
+            raise KeyboardInterrupt
+        begins(self)
+
+    StageWatch.step_begins = stopping  # type: ignore[method-assign]
+    with contextlib.suppress(KeyboardInterrupt):
+        zoo.finetune(**PARTS["parts"], shard_backbone=True, data=data, out=out / "stopped")
+    StageWatch.step_begins, SECONDS_BETWEEN["step"] = begins, usual  # type: ignore[method-assign]
+    if RANK == 0:
+        shutil.copytree(out / "stopped", out / "again")
+        (out / "copied").touch()
+    while not (out / "copied").exists():
+        pass
+    zoo.resume(out / "again", report=False)
+    return {}
+
+
+def parts_faults(data: Path, out: Path) -> dict[str, Any]:
+    """Runs in parts that have to be refused, or that fail, and runs in which one process does something else."""
+    import torch
+    import zoo
+    from zoo.training import divided, trainer
+
+    said: dict[str, Any] = {}
+
+    def attempt(name: str, **arguments: Any) -> None:
+        asked = {**SHARED, "data": data, "epochs": 1, "out": out / name, "shard_backbone": True, **arguments}
+        try:
+            zoo.finetune(**asked)
+            said[name] = ["passed", ""]
+        except zoo.ZooError as error:
+            said[name] = [type(error).__name__, str(error)]
+
+    attempt("ema", set=["all.ema=0.9"])
+    attempt("ema_mended", set=["all.ema=0"])
+    attempt("l2_sp", set=["all.l2_sp=0.1"])
+    attempt("head_only", recipe="head_only", set=[])
+    attempt("folds", folds=2, every_stage=True)
+    attempt("adapters", set=["all.train=adapters,head"])
+    attempt("not_finite", set=["all.lr=1e30"], epochs=3)
+    whole, step = divided.put_together, trainer.train_step
+
+    def shifted(tensor: torch.Tensor) -> torch.Tensor:
+        return whole(tensor) + (1e-3 if RANK == 1 and divided.is_part(tensor) else 0)
+
+    divided.put_together = shifted
+    attempt("shifted")
+    divided.put_together = whole
+
+    def careless(work: trainer.StageSetup, *arguments: Any) -> float:
+        if RANK == 1:
+            with torch.no_grad():
+                next(work.model.backbone.parameters()).add_(1e-3)
+        return step(work, *arguments)
+
+    trainer.train_step = careless
+    attempt("frozen_in_parts", set=["all.train=last:1,head", "all.prefix=off"])
+    trainer.train_step = step
+    return said
 
 
 def features(data: Path, out: Path) -> dict[str, Any]:

@@ -84,3 +84,18 @@ def test_a_piece_that_seeds_torch_itself_is_noticed() -> None:
     seeding.seed_torch("something else")
     shares.end(piece)
     assert not shares.seeded
+
+
+@pytest.mark.parametrize(("shares", "processes"), [(2, 2), (3, 2), (5, 3), (4, 4)])
+@pytest.mark.parametrize("size", [1, 3, 8])
+@pytest.mark.parametrize("images", [1, 2, 7, 8, 17])
+def test_all_processes_make_as_many_passes(shares: int, processes: int, size: int, images: int) -> None:
+    batch, targets = torch.rand(images, 3, 4, 4), torch.zeros(images, dtype=torch.int64)
+    passes = set()
+    for rank in range(processes):
+        of = Shares(shares, _One(rank, processes))
+        (places,) = of.positions([range(images)], stage(), "key") or [[]]
+        pieces = of.pieces(batch[places], targets, CLASSES, stage(), key="key/0")
+        made = sum(len(list(piece.in_micro_batches(size))) for piece in pieces)
+        passes.add(made + of.passes_without_images(images, size))
+    assert len(passes) == 1

@@ -62,6 +62,7 @@ def plan(
     budget: str | float | None = None,
     examine: int = 1000,
     offline: bool = False,
+    shard_backbone: bool = False,
     estimate: bool = False,
     on_event: Report = silent,
     verbose: bool | None = None,
@@ -113,6 +114,8 @@ def plan(
             ten of a class at least).
         offline: Do not touch the network. Weights that are not on this machine are an error then, on the sample set
             too.
+        shard_backbone: With several processes: whether each holds a part of the layers that train, of their gradients
+            and of the optimizer's state, for a backbone that does not fit into one (docs/distributed.md).
         estimate: Whether a few steps of each stage are measured on this machine, for `.estimate`: seconds and bytes.
             Nothing is downloaded for it.
         on_event: Called with every event of `zoo.events`.
@@ -147,6 +150,7 @@ def plan(
         "budget": budget,
         "examine": examine,
         "offline": offline,
+        "shard_backbone": shard_backbone,
     }
     asked, known = asked_request(
         backbone, arguments, registry or default_registry(), on_event, image=image, label=label, split=split
@@ -241,6 +245,7 @@ def finetune(
     budget: str | float | None = None,
     examine: int = 1000,
     offline: bool = False,
+    shard_backbone: bool = False,
     report: bool = True,
     observers: Sequence[str] = (),
     on_event: Report = silent,
@@ -296,6 +301,8 @@ def finetune(
             ten of a class at least).
         offline: Do not touch the network. Weights that are not on this machine are an error then, on the sample set
             too.
+        shard_backbone: With several processes: whether each holds a part of the layers that train, of their gradients
+            and of the optimizer's state, for a backbone that does not fit into one (docs/distributed.md).
         report: Whether `report.html` is written at the end. Where that fails, an event says so and the run stands.
         observers: Names of observers, `[plugin/]name`, that are told how the run goes. They cannot change it, and one
             that raises is dropped. They are not part of the plan.
@@ -331,7 +338,9 @@ def finetune(
         "budget": budget,
         "examine": examine,
         "offline": offline,
+        "shard_backbone": shard_backbone,
     }
+    from zoo.training.divisible import refuse_one_process
     from zoo.training.observers import observed
     from zoo.training.run import finetune as carry_out
 
@@ -339,6 +348,7 @@ def finetune(
         backbone, arguments, registry or default_registry(), on_event, image=image, label=label, split=split
     )
     with taking_part() as group:
+        refuse_one_process(asked, group)
         on_event, observers = (on_event, observers) if group.is_main else (silent, ())
         asked, compared = _with_backbone(asked, known, on_event)
         finished = _report_writer(known, on_event) if report else _nothing

@@ -104,6 +104,14 @@ Resume = Annotated[
     Path | None,
     typer.Option(help="Folder of a stopped run to continue; its plan is stored there.", show_default=False),
 ]
+ShardBackbone = Annotated[
+    bool,
+    typer.Option(
+        "--shard-backbone",
+        help="With several processes: each holds a part of the layers that train, of their gradients and of the "
+        "optimizer's state, for backbones that do not fit.",
+    ),
+]
 NoReport = Annotated[bool, typer.Option("--no-report", help="Do not write report.html; zoo report RUN does it later.")]
 Observer = Annotated[
     list[str] | None, typer.Option(help="A plugin that follows the run; see zoo list observers. Repeatable.")
@@ -247,6 +255,7 @@ def _run_options(
     workers: Workers = _DEFAULT.workers,
     budget: Budget = None,
     examine: Examine = _DEFAULT.examine,
+    shard_backbone: ShardBackbone = _DEFAULT.shard_backbone,
     as_json: Json = False,
 ) -> None:
     """The options that plan and finetune share. Only the signature is used."""

@@ -131,7 +131,10 @@ def _origin(origin: ComputeOrigin) -> str:
 
 def _shared_by(plan: Plan) -> str:
     threads = console.count(plan.threads, "thread")
-    return threads if plan.processes == 1 else f"{plan.processes} processes of {threads}"
+    if plan.processes == 1:
+        return threads
+    in_parts = ", each with a part of the backbone" if plan.shard_backbone else ""
+    return f"{plan.processes} processes of {threads}{in_parts}"
 
 
 def _folds(plan: Plan, folds: FoldsPlan) -> str:

@@ -83,6 +83,10 @@ class ProcessGroup:
     def add_up(self, tensors: Sequence[Tensor]) -> None:
         """Add each tensor, of any shape, up over all processes, in place: all then have the same bits."""
 
+    def naming_the_lost(self) -> contextlib.AbstractContextManager[None]:
+        """Inside, an operation that torch ends because another process was lost raises ProcessLost, which names it."""
+        return contextlib.nullcontext()
+
     def remember(self, next_step: str) -> None:
         """Remember how the run goes on where another process is lost, for the message."""
 
@@ -126,7 +130,7 @@ class Together(ProcessGroup):
             ) from error
         self._store = PrefixStore("zoo/meet", store.clone())
         self.pulse = Pulse(PrefixStore("zoo/pulse", store.clone()), found)
-        with self._named():
+        with self.naming_the_lost():
             dist.barrier(group=self._objects)
         self.pulse.begin()
 
@@ -144,7 +148,7 @@ class Together(ProcessGroup):
         key = f"{self._meetings}"
         self._meetings += 1
         wait = _SHORTEST
-        with self._named():
+        with self.naming_the_lost():
             here = self._store.add(key, 1)
             while here < self.count:
                 time.sleep(wait)
@@ -157,7 +161,7 @@ class Together(ProcessGroup):
 
         self.meet()
         found: list[_Value | None] = [None] * self.count
-        with self._named():
+        with self.naming_the_lost():
             dist.all_gather_object(found, value, group=self._objects)
         return cast("list[_Value]", found)
 
@@ -167,7 +171,7 @@ class Together(ProcessGroup):
 
         self.meet()
         box = [value if self.rank == source else None]
-        with self._named():
+        with self.naming_the_lost():
             dist.broadcast_object_list(box, src=source, group=self._objects, device=torch.device("cpu"))
         return cast("_Value", box[0])
 
@@ -190,7 +194,7 @@ class Together(ProcessGroup):
         import torch
         import torch.distributed as dist
 
-        with self._named(), torch.no_grad():
+        with self.naming_the_lost(), torch.no_grad():
             begun = []
             for bucket in _buckets(tensors):
                 flat = torch.cat([tensor.reshape(-1) for tensor in bucket])
@@ -216,8 +220,7 @@ class Together(ProcessGroup):
         self.pulse.tell("done")
 
     @contextlib.contextmanager
-    def _named(self) -> Iterator[None]:
-        """Say which process was lost, where an operation ends because of it: torch says that a connection was."""
+    def naming_the_lost(self) -> Iterator[None]:
         try:
             yield
         except ZooError:

@@ -97,8 +97,9 @@ def _refuse_what_accelerate_asks(given: Mapping[str, str]) -> None:
     asked = [name for variable, name in _NOT_ZOOS.items() if given.get(variable, "").lower() in ("1", "true")]
     if asked:
         raise Refused(
-            f"accelerate launch asks for {asked[0]}, and zoo cuts batches into shares, with the whole model in every "
-            f"process.\nNext: accelerate launch --multi_gpu --num_processes {given['WORLD_SIZE']} -m zoo finetune ..."
+            f"accelerate launch asks for {asked[0]}, and zoo cuts batches into shares by itself, and with "
+            "--shard-backbone the layers that train into parts.\n"
+            f"Next: accelerate launch --multi_gpu --num_processes {given['WORLD_SIZE']} -m zoo finetune ..."
         )
     precision = given.get(_BY_ACCELERATE, "no").lower()
     if precision != "no":

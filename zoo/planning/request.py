@@ -68,6 +68,8 @@ class Request:
     """Whether folds may repeat stages that train the backbone, which takes about as many times longer as there are."""
     examine: int = EXAMINED
     """Most images that are opened before the plan is shown, drawn by the seed. A run opens the others after that."""
+    shard_backbone: bool = False
+    """Whether each of several processes holds a part of the layers that train, of gradients and optimizer state."""
     offline: bool = False
     """Whether the network is off limits. Weights that are not on this machine are an error then, on the samples too."""
 

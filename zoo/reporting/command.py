@@ -39,6 +39,7 @@ def command_of(plan: Plan, registry: Registry) -> list[str]:
     if plan.folds is not None:
         words += ["--folds", str(plan.folds.count), *(["--every-stage"] if plan.folds.every_stage else [])]
     words += ["--seed", str(plan.seed), "--device", plan.device, "--precision", _precision(plan)]
+    words += ["--shard-backbone"] if plan.shard_backbone else []
     words += [] if _tuned(plan) else ["--no-tune"]
     return [*words, "--workers", str(plan.workers)]
 

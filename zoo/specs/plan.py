@@ -295,6 +295,8 @@ class Plan(_PlanPart):
     """Number of decoding threads."""
     processes: int = 1
     """Into how many shares a batch of a stage that trains the backbone is cut. Not in the file where it is 1."""
+    shard_backbone: bool = False
+    """Whether each process holds a part of the layers that train. Not in the file where it does not."""
     versions: dict[str, str]
     warnings: tuple[str, ...] = ()
     """What is likely to harm the result, a sentence each with the next step; see `zoo.planning.warnings`."""
@@ -307,7 +309,8 @@ class Plan(_PlanPart):
     def _one_process_goes_without_saying(self, to_content: SerializerFunctionWrapHandler) -> dict[str, Any]:
         content: dict[str, Any] = to_content(self)
         # So the plan of one process has the bytes that it had before there could be several.
-        return {key: value for key, value in content.items() if key != "processes" or value != 1}
+        usual = {"processes": 1, "shard_backbone": False}
+        return {key: value for key, value in content.items() if key not in usual or value != usual[key]}
 
     @property
     def compute(self) -> Compute:

@@ -17,7 +17,7 @@ from zoo.model.model import ZooModel
 from zoo.specs.plan import StagePlan
 from zoo.specs.run_result import Check, part_of_the_way
 from zoo.storage.tensors import tensor_digest
-from zoo.training.trainer import load_partial_state_dict
+from zoo.training.stage_state import load_partial_state_dict
 
 _SHOWN = 10
 """Names that the evidence lists."""

@@ -18,7 +18,7 @@ from zoo.specs.run_result import named_in_words
 from zoo.training.blending import HeadEnd, blends, cpu_state
 from zoo.training.choosing import STANDARD_ERRORS, Judged, in_words, is_better, judge, optimism
 from zoo.training.out_of_fold import JudgedInFolds
-from zoo.training.trainer import sub_state_dict
+from zoo.training.stage_state import sub_state_dict
 
 MayChange = Callable[[Sequence[StagePlan], str], bool]
 """Whether stages may change a tensor, by its full name, from their beginning to their end."""

@@ -59,7 +59,7 @@ def _with_what_is_not_made_again(completed: Plan, plan: Plan) -> Plan:
 
     data = completed.data.model_copy(update={"notes": plan.data.notes})
     stages = tuple(map(in_words, completed.stages))
-    kept = {"shortlist": plan.shortlist, "processes": plan.processes}
+    kept = {"shortlist": plan.shortlist, "processes": plan.processes, "shard_backbone": plan.shard_backbone}
     return completed.model_copy(update={"data": data, "stages": stages, **kept})
 
 

@@ -27,8 +27,8 @@ from zoo.storage.tensors import save_tensors
 from zoo.training.blending import cpu_state
 from zoo.training.out_of_fold import FoldFit, JudgedInFolds, check_out_of_fold, put_together
 from zoo.training.run_folder import RunFolder
+from zoo.training.stage_state import load_partial_state_dict
 from zoo.training.stages import StageRunner
-from zoo.training.trainer import load_partial_state_dict
 
 FOLDS = "folds"
 """Folder in a run folder with a folder for each fold, where stages train the backbone."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import cast
 
 import torch
@@ -13,6 +13,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from zoo.model.model import ZooModel
 from zoo.planning.stages import decays
 from zoo.specs.plan import StagePlan
+from zoo.training.divided import is_part, with_values
 
 _MOMENTUM = 0.9
 
@@ -21,14 +22,16 @@ def make_optimizer(model: ZooModel, stage: StagePlan) -> Optimizer:
     """Make AdamW (arXiv:1711.05101) or SGD over exactly what the stage trains, each model group at its own rate.
 
     A group of the model becomes up to two groups of the optimizer, both named after it: tensors with weight decay, and
-    tensors that weight decay spares (scales, shifts, biases: those of one dimension).
+    tensors that weight decay spares (scales, shifts, biases: those of one dimension). Tensors that are held in parts
+    are in groups of their own: one step cannot take both kinds.
     """
     settings = stage.settings
-    by_group: dict[tuple[str, bool], list[tuple[str, object]]] = {}
+    by_group: dict[tuple[str, bool, bool], list[tuple[str, object]]] = {}
     for name, parameter in model.named_parameters():
         # Asked of the plan, not of `requires_grad`, so that a fault of the freezing does not hide here.
         if model.trains(name, stage.trains, stage.tensors, stage.batch_norm):
-            by_group.setdefault((model.group_of(name), decays(parameter, settings)), []).append((name, parameter))
+            key = model.group_of(name), decays(parameter, settings), is_part(parameter)
+            by_group.setdefault(key, []).append((name, parameter))
     groups = [
         {
             "params": [parameter for _, parameter in named],
@@ -36,12 +39,14 @@ def make_optimizer(model: ZooModel, stage: StagePlan) -> Optimizer:
             "weight_decay": settings.weight_decay if decayed else 0.0,
             "name": group,
         }
-        for (group, decayed), named in by_group.items()
+        for (group, decayed, _), named in by_group.items()
     ]
     # Fused: one pass over memory instead of several. An AdamW step on 12 million weights took an eighth of the time.
     fused = next(model.parameters()).device.type in ("cpu", "cuda")
     if settings.optimizer == "sgd":
-        return SGD(groups, momentum=_MOMENTUM, nesterov=True, fused=fused)
+        # torch 2.15 has no fused SGD of parts.
+        whole = not any(in_parts for _, _, in_parts in by_group)
+        return SGD(groups, momentum=_MOMENTUM, nesterov=True, fused=fused and whole)
     return AdamW(groups, fused=fused)
 
 
@@ -62,13 +67,16 @@ def take_step(optimizer: Optimizer, found: Tensor | None = None) -> None:
     optimizer.step()
 
 
-def optimizer_state(model: ZooModel, optimizer: Optimizer) -> dict[str, Tensor]:
+def optimizer_state(
+    model: ZooModel, optimizer: Optimizer, read: Callable[[Tensor], Tensor] = lambda tensor: tensor
+) -> dict[str, Tensor]:
     """Return the optimizer's state tensors under `PARAMETER.KEY`, each of its parameter's shape or a step count[].
 
-    Names, not the positions of torch's own `state_dict`: a checkpoint stays readable by name.
+    Names, not the positions of torch's own `state_dict`: a checkpoint stays readable by name. `read` makes of each
+    tensor, of any shape, what is returned of it.
     """
     return {
-        f"{name}.{key}": tensor
+        f"{name}.{key}": read(tensor)
         for name, parameter in model.named_parameters()
         for key, tensor in optimizer.state.get(parameter, {}).items()
         if isinstance(tensor, Tensor)
@@ -83,7 +91,8 @@ def load_optimizer_state(model: ZooModel, optimizer: Optimizer, state: Mapping[s
         parameter = parameters[name]
         if tensor.shape == parameter.shape:
             # The optimizer makes its state in the parameter's memory layout; files do not keep the layout.
-            tensor = torch.empty_like(parameter, dtype=tensor.dtype, requires_grad=False).copy_(tensor)
+            empty = torch.empty_like(parameter, dtype=tensor.dtype, requires_grad=False)
+            tensor = with_values(empty, tensor)
         # Fused optimizers keep their step counts on the parameter's device.
         optimizer.state[parameter][key] = tensor.to(parameter.device)
 

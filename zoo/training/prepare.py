@@ -34,6 +34,7 @@ from zoo.process import keep_freed_memory
 from zoo.registry.registry import Registry
 from zoo.specs.plan import Compute, Plan, StagePlan
 from zoo.training import seeding
+from zoo.training.divisible import refuse_one_process, refuse_parts
 from zoo.training.processes import agreed, refuse_device, refuse_unshared_statistics
 from zoo.training.stored_plan import resolve_again
 from zoo.weights.download import on_bytes, on_start
@@ -126,6 +127,8 @@ def prepare(
         keep_freed_memory()
     stored = asked if isinstance(asked, Plan) else None
     clock, group = Clock(*PARTS), current()
+    if not isinstance(asked, Plan):
+        refuse_one_process(asked, group)
     with clock.measure("data"):
         resolved = _resolve(asked, registry, report, offline=offline, dataset=dataset)
     refuse_device(resolved.device, group)
@@ -166,7 +169,9 @@ def prepare(
                 fallback=why,
                 cut_fault=cut_fault,
             )
-            return built if not group.several else built.model_copy(update={"processes": group.count})
+            in_parts = resolved.request.shard_backbone
+            of_several = {"processes": group.count, "shard_backbone": in_parts}
+            return built if not group.several else built.model_copy(update=of_several)
 
         # A resumed run follows its stored plan, whose cuts were checked. Random weights prove nothing about real ones.
         checks_cuts = stored is None and load == "weights"
@@ -185,6 +190,7 @@ def prepare(
         if model is not None:
             plan = agreed(plan, model, group)
             refuse_unshared_statistics(stored or plan, model, group)
+            refuse_parts(stored or plan, model, group)
 
         def prepared(plan: Plan, examined: Examined) -> PreparedRun:
             return PreparedRun(

@@ -29,6 +29,8 @@ from zoo.text import composed
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+_LOSS_MUST_FALL = 1e-3
+"""Share of the first epoch's loss by which the loss must fall. Another order of images alone may change it by less."""
 _COMPARED = 8
 """Images on which zoo's preprocessing is compared with upstream's."""
 MERGED: dict[Precision, float] = {"float32": 1e-3, "bfloat16": 5e-2}
@@ -204,6 +206,23 @@ def check_merged(before: Tensor, after: Tensor, *, stage: str, precision: Precis
             "largest_logit": scale if math.isfinite(scale) else None,
             "tolerance": MERGED[precision],
         },
+    )
+
+
+def check_loss_movement(losses: Sequence[float], *, stage: str) -> Check:
+    """Check that the mean training loss of a stage's last epoch is below that of its first, else warn."""
+    first, last = (losses[0], losses[-1]) if losses else (math.nan, math.nan)
+    if len(losses) < 2:
+        falls, summary = True, f"one epoch with a train loss of {first:.4g}: nothing to compare"
+    else:
+        falls = last < first * (1 - _LOSS_MUST_FALL)
+        summary = f"train loss was {first:.4g} in the first epoch and {last:.4g} in the last"
+    return Check(
+        name="loss_movement",
+        stage=stage,
+        verdict="passed" if falls else "warning",
+        summary=summary,
+        evidence={"first": first, "last": last} if losses else {},
     )
 
 

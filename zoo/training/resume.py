@@ -75,6 +75,8 @@ def _tell_other_number(stored: Plan, count: int, report: Report) -> None:
     )
     if idle > 0:
         told += f" Batches stay cut for {begun}: in stages that train the backbone, {idle} of {count} do nothing."
+    if stored.shard_backbone and count == 1:
+        told += " One process holds the whole backbone, of which each held a part."
     report(Note(text=told, loud=True))
 
 

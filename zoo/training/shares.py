@@ -22,6 +22,7 @@ from zoo.distributed.group import ProcessGroup
 from zoo.specs.plan import StagePlan
 from zoo.specs.recipe import Stage
 from zoo.training import seeding
+from zoo.training.divided import is_part
 from zoo.training.objective import mix, mixes, partners_of
 
 
@@ -116,7 +117,8 @@ class Shares:
     def add_up(self, model: nn.Module, losses: Sequence[Tensor]) -> Sequence[Tensor]:
         """Add up the gradients that the processes have, and their losses[K], K scalars -> those of the whole batch.
 
-        A parameter that got no gradient in any process keeps none.
+        A parameter that got no gradient in any process keeps none. Gradients of parameters that are held in parts were
+        added up in the backward pass.
         """
         group = self.group
         if not group.several:
@@ -124,9 +126,9 @@ class Shares:
         loss = 0.0
         for each in losses:
             loss += float(each)
-        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        trained = [each for each in model.parameters() if each.requires_grad and not is_part(each)]
         known = [float(parameter.grad is not None) for parameter in trained]
-        facts = torch.tensor([loss, *known], dtype=torch.float64, device=trained[0].device)
+        facts = torch.tensor([loss, *known], dtype=torch.float64, device=next(model.parameters()).device)
         group.add_up([facts])
         holders = facts.tolist()[1:]
         held = [parameter for parameter, count in zip(trained, holders, strict=True) if count]
@@ -135,6 +137,19 @@ class Shares:
                 parameter.grad = torch.zeros_like(parameter)
         group.add_up([parameter.grad for parameter in held if parameter.grad is not None])
         return [facts[0]]  # on the device of the gradients, with which it is read
+
+    def passes_without_images(self, images: int, size: int) -> int:
+        """How many passes more another process makes than this one, in a step of so many images in all.
+
+        Args:
+            images: Of the whole batch.
+            size: The most that go through the model at a time, in all processes.
+        """
+        made = [
+            sum(-(-len(self._places(images, share)) // size) for share in range(rank, self.count, self.group.count))
+            for rank in range(self.group.count)
+        ]
+        return max(made) - made[self.group.rank]
 
     def _places(self, count: int, share: int) -> range:
         return range(count * share // self.count, count * (share + 1) // self.count)

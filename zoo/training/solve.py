@@ -17,7 +17,8 @@ from zoo.probes.folds import Folds, make_folds
 from zoo.probes.logistic import LogisticFit, LogisticProblem
 from zoo.probes.strength import RULE, ChosenStrength, choose_strength
 from zoo.training.solver_check import check_solver
-from zoo.training.trainer import StageEnd, StageSetup
+from zoo.training.stage_state import StageEnd
+from zoo.training.trainer import StageSetup
 from zoo.training.watch import NotFinite
 
 _State = Mapping[str, Tensor]

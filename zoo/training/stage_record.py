@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from zoo.model.model import ZooModel
-from zoo.specs.plan import StagePlan
+from zoo.specs.plan import Plan, StagePlan
 from zoo.training.learning_rate import ChosenRate
-from zoo.training.trainer import StageEnd
+from zoo.training.stage_state import StageEnd
 
 
 def changed_by(stages: Sequence[StagePlan], model: ZooModel, name: str) -> bool:
@@ -61,3 +61,13 @@ def stage_content(
     if head_digest is not None:
         content["head_digest"] = head_digest
     return content if rate is None else {**content, "lr": rate.rate, "tried": rate.tried}
+
+
+def candidates_of(plan: Plan, epochs: Sequence[int], records: Sequence[Mapping[str, Any]]) -> int:
+    """Return among how many models a run chooses, whose first stages had so many epochs and have these records."""
+    per_stage = [
+        (count if stage.settings.keep_epoch == "best" else 1) + len(record.get("blends", ()))
+        for stage, count, record in zip(plan.stages, epochs, records, strict=False)
+        if not record.get("abandoned")
+    ]
+    return sum(per_stage) if plan.keep == "best" else sum(per_stage[-1:])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from dataclasses import asdict, replace
 from typing import Any
@@ -25,6 +26,7 @@ from zoo.training.abandon import Rival, given_up, stage_gain
 from zoo.training.candidates import Candidate, Candidates, Offered
 from zoo.training.checkpoint import Moment, Saved
 from zoo.training.curve import run_curve
+from zoo.training.divided import divide
 from zoo.training.learning_rate import RATES, ChosenRate, choose_rate, with_rate
 from zoo.training.objective import anchors_of, objective_for
 from zoo.training.out_of_fold import JudgedInFolds
@@ -34,15 +36,10 @@ from zoo.training.proof import check_merged
 from zoo.training.run_folder import RunFolder
 from zoo.training.shares import Shares, is_shared
 from zoo.training.solve import fit_stage, solve_stage
-from zoo.training.stage_record import changed_by, may_have_changed, stage_content
+from zoo.training.stage_record import candidates_of, changed_by, may_have_changed, stage_content
+from zoo.training.stage_state import StageEnd, load_partial_state_dict, sub_state_dict
 from zoo.training.stored_plan import refuse_other_plan
-from zoo.training.trainer import (
-    StageEnd,
-    StageSetup,
-    StageTrainer,
-    load_partial_state_dict,
-    sub_state_dict,
-)
+from zoo.training.trainer import StageSetup, StageTrainer
 from zoo.training.watch import NotFinite, StageWatch
 
 
@@ -135,12 +132,7 @@ class StageRunner:
     @property
     def candidates(self) -> int:
         """How many models the run chooses among: stages, or their epochs where a stage keeps its best, and blends."""
-        per_stage = [
-            (epochs if stage.settings.keep_epoch == "best" else 1) + len(record.get("blends", ()))
-            for stage, epochs, record in zip(self._plan.stages, self._epochs, self.stages, strict=False)
-            if not record.get("abandoned")
-        ]
-        return sum(per_stage) if self._plan.keep == "best" else sum(per_stage[-1:])
+        return candidates_of(self._plan, self._epochs, self.stages)
 
     def _run_stage(self, number: int, stage: StagePlan, stop_after: int | None) -> None:
         name, epochs = stage.settings.name, stage.epochs
@@ -219,7 +211,11 @@ class StageRunner:
             self._save(trainer, watch, moment)
 
         with context.clock.measure("train"), out_of_memory_as_error(f"training {name}"):
-            trainer = StageTrainer(replace(work, save=save))
+            if self._interrupted is not None:
+                # Once more for adapters, which were not in the model yet when everything else was loaded.
+                load_partial_state_dict(self._model, sub_state_dict("model.", self._interrupted.parts["state"]))
+            parts = divide(self._plan, stage, self._model, inputs)
+            trainer = StageTrainer(replace(work, save=save, parts=parts))
             self._resume_stage(name, trainer, watch)
             return trainer.run(stop_after=stop_after)
 
@@ -332,9 +328,15 @@ class StageRunner:
     def _save(self, trainer: StageTrainer | None, watch: StageWatch | None, moment: Moment) -> None:
         """Write a checkpoint where one is due; `trainer` and `watch` are those of a running stage."""
         folder = self._folder
-        if folder is None or not folder.checkpoint.due(moment):
+        due = folder is not None and folder.checkpoint.due(moment)
+        if not (due if trainer is None else trainer.saves(due)):
             return
-        folder.checkpoint.save(*self._state_dict(folder, trainer, watch))
+        with contextlib.nullcontext() if trainer is None else trainer.whole():
+            if folder is None:  # this process gives its part of a stage that runs
+                assert trainer is not None, "only that is due where there is no folder"
+                trainer.state_dict()
+                return
+            folder.checkpoint.save(*self._state_dict(folder, trainer, watch))
         self.chosen.written()
         self._context.report(CheckpointSaved(path=folder.checkpoint.folder, stages=len(self.stages)))
 
@@ -392,8 +394,6 @@ class StageRunner:
         if saved is None:
             return
         state = saved.parts["state"]
-        # Once more for adapters, which were not in the model yet when everything else was loaded.
-        load_partial_state_dict(self._model, sub_state_dict("model.", state))
         progress = saved.facts["stage"]["position"]
         trainer.load_state_dict(progress, sub_state_dict("stage.", state))
         watch.load_state_dict(saved.facts["stage"]["watch"])

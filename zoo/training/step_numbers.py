@@ -9,7 +9,7 @@ reading names the same step as one at once.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -49,9 +49,14 @@ class Numbers:
 class StepNumbers:
     """Takes the numbers of every step, and reads them: at once, or of many steps together."""
 
-    def __init__(self, every: int) -> None:
-        """Read after so many steps."""
+    def __init__(self, every: int, *, of_all: Callable[[Sequence[float]], list[float]] = list) -> None:
+        """Read after so many steps.
+
+        `of_all`, for gradients that processes hold in parts: adds numbers up over them, for where one alone has what is
+        not finite, all must see it. Then each step is read at once.
+        """
         self._every = every
+        self._of_all = of_all
         self._forget()
 
     def _forget(self) -> None:
@@ -83,7 +88,7 @@ class StepNumbers:
             now: Read, however many steps are unread.
         """
         if self._every == 1:
-            return _at_once(step, losses, gradients, asked)
+            return _at_once(step, losses, gradients, asked, self._of_all)
         before = Numbers()
         if self._steps and self._names != tuple(gradients):
             before = self.read()
@@ -130,17 +135,24 @@ class StepNumbers:
         return Numbers(losses, moving)
 
 
-def _at_once(step: int, losses: Sequence[Tensor], gradients: Mapping[str, Tensor], asked: Collection[str]) -> Numbers:
+def _at_once(
+    step: int,
+    losses: Sequence[Tensor],
+    gradients: Mapping[str, Tensor],
+    asked: Collection[str],
+    of_all: Callable[[Sequence[float]], list[float]],
+) -> Numbers:
     """Read the numbers of one step."""
     names = sorted(name for name in asked if name in gradients)
-    moving = _values([gradients[name].any() for name in names])
+    moving = of_all(_values([gradients[name].any() for name in names]))
     moved = frozenset(name for name, any_there in zip(names, moving, strict=True) if any_there)
     numbers = _values([*losses, *_norm(list(gradients.values()))])
     loss = _sum(numbers[: len(losses)])
-    if all(map(math.isfinite, numbers)):
+    if all(map(math.isfinite, [*numbers[: len(losses)], *of_all(numbers[len(losses) :])])):
         return Numbers([loss], moved)
     # Which gradient it is, is looked up only now.
-    wrong = tuple(name for name, each in gradients.items() if not bool(torch.isfinite(each).all()))
+    faulty = of_all(_values([torch.isfinite(each).all().logical_not() for each in gradients.values()]))
+    wrong = tuple(name for name, there in zip(gradients, faulty, strict=True) if there)
     return Numbers([], moved, step, loss, wrong)
 
 

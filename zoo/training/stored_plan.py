@@ -106,15 +106,16 @@ def resolve_again(plan: Plan, registry: Registry, report: Report, *, offline: bo
 def differences(stored: Plan, current: Plan) -> list[str]:
     """Return every value in which two plans differ and by which results could, as `PATH: THEN then, NOW now`.
 
-    Ignored are the numbers of decoding threads and of processes, warnings, estimates, whence backbone and precision
-    came, and which frozen outputs are cached: in the last a resumed run follows its stored plan, whatever this machine
-    would choose.
+    Ignored are the numbers of decoding threads and of processes, and what each of these holds, warnings, estimates,
+    whence backbone and precision came, and which frozen outputs are cached: in the last a resumed run follows its
+    stored plan, whatever this machine would choose.
     """
     cached = {"inputs", "cut", "kept_bytes", "kept_as", "window", "shards", "why"}
     # pydantic's type for `exclude` does not allow for this nesting.
     ignored: Any = {
         "workers": True,
         "processes": True,
+        "shard_backbone": True,
         "warnings": True,
         "estimate": True,
         "shortlist": True,
@@ -198,6 +199,7 @@ def _request(plan: Plan, offline: bool) -> Request:
         device=plan.device,
         workers=plan.workers,
         examine=plan.data.examined.images if plan.data.examined else EXAMINED,
+        shard_backbone=plan.shard_backbone,
         offline=offline,
     )
 

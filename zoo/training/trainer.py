@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -21,12 +22,14 @@ from zoo.specs.plan import StagePlan
 from zoo.training import seeding
 from zoo.training.abandon import Rival, hopeless
 from zoo.training.checkpoint import Moment
+from zoo.training.divided import BackboneInParts
 from zoo.training.first_look import look, undo_step
 from zoo.training.learning_rate import rates_at, set_rates
 from zoo.training.objective import Objective
 from zoo.training.optimizer import load_optimizer_state, make_average, make_optimizer, optimizer_state, take_step
 from zoo.training.shares import Piece, Shares
-from zoo.training.watch import NotFinite, StageWatch
+from zoo.training.stage_state import StageEnd, StageProgress, load_partial_state_dict, sub_state_dict
+from zoo.training.watch import FIRST_STEPS, NotFinite, StageWatch
 
 
 @dataclass(kw_only=True)
@@ -65,45 +68,8 @@ class StageSetup:
     """Digest of each training image; equal ones are never in two folds. Empty: all images differ."""
     shares: Shares = field(default_factory=Shares)
     """What of each batch this process computes: by default all of it."""
-
-
-@dataclass(slots=True)
-class StageProgress:
-    """Scalar state of a running stage, as checkpointed."""
-
-    epoch: int = 1
-    """The current epoch, counted from 1."""
-    images: int = 0
-    """Images seen in the current epoch."""
-    steps: int = 0
-    """Optimizer steps in the whole stage so far."""
-    loss: float = 0.0
-    """Sum of the loss over the images seen in the current epoch."""
-    seconds: float = 0.0
-    """Seconds spent on the images seen in the current epoch."""
-    waited: int = 0
-    """Epochs since the best one, for early stopping."""
-    best: dict[str, float] | None = None
-    """Validation scores of the best epoch."""
-    epochs: list[dict[str, float]] = field(default_factory=list)
-    """Validation scores of every epoch, where the stage may be given up."""
-
-
-@dataclass(frozen=True, slots=True)
-class StageEnd:
-    """The outcome of a stage, whose model holds what the stage keeps."""
-
-    scores: Scores
-    """Validation scores."""
-    logits: Tensor
-    """Validation logits[N, classes]."""
-    epochs: int
-    """Number of epochs trained."""
-    solved: dict[str, Any] | None = None
-    """How a solver found the head, in plain JSON types; None where none did."""
-    abandoned: str = ""
-    """Why the stage was given up before its end; empty where it was not. Its scores are those of its last epoch; where
-    it has none, those of the rival, with which the run goes on."""
+    parts: BackboneInParts | None = None
+    """The model's backbone in parts, one a process; None: every process has all of it."""
 
 
 class StageTrainer:
@@ -116,7 +82,10 @@ class StageTrainer:
         self._stage = work.stage
         self._inputs = work.inputs
         self._watch = work.watch
-        self._optimizer = make_optimizer(work.model, work.stage)
+        self._parts = work.parts
+        # Steps are made on the twin whose layers are in parts; everything else looks at the model.
+        self._stepping = work if work.parts is None else replace(work, model=work.parts.model)
+        self._optimizer = make_optimizer(self._stepping.model, work.stage)
         self._average = make_average(work.model, work.stage.settings.ema)
         self._at = StageProgress()
         self._device = next(work.model.parameters()).device
@@ -125,6 +94,8 @@ class StageTrainer:
         self._last: tuple[Scores, Tensor] | None = None
         self._untold: deque[tuple[int, int]] = deque()
         """Step and images of the batches whose loss is not known yet."""
+        if work.parts is not None:
+            work.watch.steps_in_parts(work.parts)
         work.watch.optimizer_made(self._optimizer)
 
     def run(self, *, stop_after: int | None = None) -> StageEnd | None:
@@ -140,23 +111,27 @@ class StageTrainer:
             NotFinite: The loss or a gradient is not finite.
         """
         try:
-            return self._run(stop_after)
+            ended, why = self._train_epochs(stop_after)
         except NotFinite as error:
             self._tell(error.losses_before)
+            self._end_parts()  # every process has it, at the same step; where another error has one, none waits
             raise
-
-    def _run(self, stop_after: int | None) -> StageEnd | None:
-        while self._at.epoch <= self._stage.settings.epochs and not self._patience_is_over():
-            if why := self._cannot_win():
-                return self._given_up(why)
-            self._train_epoch(stop_after)
-            if self._at.steps == stop_after:
-                return None
-            self._validate_epoch()
-            self._work.save("epoch")
+        self._end_parts()
+        if not ended:
+            return self._given_up(why) if why else None
         scores, logits = self._load_kept_weights()
         self._watch.finished(logits)
         return StageEnd(scores, logits, self._at.epoch - 1)
+
+    @contextlib.contextmanager
+    def whole(self) -> Iterator[None]:
+        """Inside, the model has all values, also where processes hold it in parts: all of them enter it then."""
+        with self._parts.whole() if self._parts is not None else contextlib.nullcontext():
+            yield
+
+    def saves(self, due: bool) -> bool:
+        """Whether a checkpoint is written now, which the first process finds due: of parts, all processes save."""
+        return due if self._parts is None else self._parts.any_wants(due)
 
     def state_dict(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Return what resuming needs beside the model's own tensors: plain JSON types, and tensors[...] by name.
@@ -165,7 +140,8 @@ class StageTrainer:
         Raises NotFinite where a GPU had not told yet of such a step: it is asked first.
         """
         self._read()
-        state = {"optimizer": optimizer_state(self._model, self._optimizer)}
+        read = {} if self._parts is None else {"read": self._parts.for_file}
+        state = {"optimizer": optimizer_state(self._stepping.model, self._optimizer, **read)}
         state["random"] = seeding.random_state(self._device)
         state["best"] = self._best_state
         if self._average is not None:
@@ -177,10 +153,28 @@ class StageTrainer:
         self._at = StageProgress(**progress)
         # An epoch seeds the generators when it begins. Their state matters only in the middle of one.
         self._random_state = sub_state_dict("random.", tensors) if self._at.images else None
-        load_optimizer_state(self._model, self._optimizer, sub_state_dict("optimizer.", tensors))
+        load_optimizer_state(self._stepping.model, self._optimizer, sub_state_dict("optimizer.", tensors))
         self._best_state = sub_state_dict("best.", tensors)
         if self._average is not None:
             self._average.load_state_dict(sub_state_dict("average.", tensors))
+
+    def _train_epochs(self, stop_after: int | None) -> tuple[bool, str]:
+        """Train to the end of the stage -> whether it got there, and why it was given up."""
+        while self._at.epoch <= self._stage.settings.epochs and not self._patience_is_over():
+            if why := self._cannot_win():
+                return False, why
+            self._train_epoch(stop_after)
+            if self._at.steps == stop_after:
+                return False, ""
+            with self.whole():
+                self._validate_epoch()
+                self._work.save("epoch")
+        return True, ""
+
+    def _end_parts(self) -> None:
+        if self._parts is not None:
+            self._parts.end()
+            self._watch.parts_ended(self._parts.check(self._optimizer))
 
     def _train_epoch(self, stop_after: int | None) -> None:
         settings, at, count = self._stage.settings, self._at, len(self._work.train_targets)
@@ -191,7 +185,7 @@ class StageTrainer:
             seeding.set_random_state(self._random_state, self._device)
             self._random_state = None
         self._work.report(EpochStarted(stage=settings.name, epoch=at.epoch, epochs=settings.epochs))
-        self._model.train()
+        self._stepping.model.train()
         size = settings.batch_size * settings.accumulate
         labels = self._work.train_targets.tolist()
         window, stored = self._stage.window, self._inputs.stored
@@ -246,9 +240,11 @@ class StageTrainer:
         """Train on a batch -> the losses that became known: its own, or on a GPU those of many steps, or none."""
         self._untold.append((self._at.steps + 1, len(targets)))
         set_rates(self._optimizer, self._stage, self._at.steps)
-        losses = train_step(self._work, pieces, targets)
+        losses = train_step(self._stepping, pieces, targets)
         clip = self._stage.settings.clip
-        if clip:
+        if clip and self._parts is not None:
+            self._parts.clip(clip)
+        elif clip:
             with_gradient = [parameter for parameter in self._model.parameters() if parameter.grad is not None]
             torch.nn.utils.clip_grad_norm_(with_gradient, clip)
         take_step(self._optimizer, self._watch.found)
@@ -257,7 +253,8 @@ class StageTrainer:
         self._at.images += len(targets)
         self._at.steps += 1
         if losses:
-            self._watch.stepped(losses[-1])
+            with self.whole() if self._at.steps <= FIRST_STEPS else contextlib.nullcontext():
+                self._watch.stepped(losses[-1])
         return losses
 
     def _validate_epoch(self) -> None:
@@ -299,7 +296,10 @@ class StageTrainer:
         self._at.best, self._at.waited = scores.to_dict(), 0
         if self._stage.settings.keep_epoch == "best":
             state = model.state_dict()
-            self._best_state = {name: state[name].detach().clone() for name in self._watch.names if name in state}
+            kept = {name: state[name].detach() for name in self._watch.names if name in state}
+            # A backbone in parts is one for which the device has little memory.
+            move = torch.Tensor.clone if self._parts is None else _in_main_memory
+            self._best_state = {name: move(tensor) for name, tensor in kept.items()}
             self._best_state["logits"] = logits
 
     def _cannot_win(self) -> str:
@@ -356,7 +356,7 @@ def train_step(work: StageSetup, pieces: Sequence[Piece], targets: Tensor) -> li
         DeviceError: Memory does not suffice for one image.
     """
     model, device = work.model, next(work.model.parameters()).device
-    restore = undo_step(model, device)
+    restore, parts = undo_step(model, device), work.parts
     work.watch.step_begins()
 
     def attempt(size: int) -> list[Tensor]:
@@ -372,27 +372,25 @@ def train_step(work: StageSetup, pieces: Sequence[Piece], targets: Tensor) -> li
                 loss = work.objective.micro_batch_loss(model, features, to_device(part, device), targets)
                 losses.append(_backward(loss))
             work.shares.end(piece)
+        if parts is not None:
+            # A layer is put together by all processes, so all make as many passes.
+            for _ in range(work.shares.passes_without_images(len(targets), size)):
+                images = pieces[0].batch.new_zeros(1, *pieces[0].batch.shape[1:])
+                features = work.inputs.features(model, to_device(images, device))
+                _backward(features.sum() * 0)
         penalty = work.objective.penalty(model) if work.shares.group.is_main else None
         return losses if penalty is None else [*losses, _backward(penalty)]
 
-    return work.watch.gradients_ready(work.shares.add_up(model, work.micro_batches.run(attempt)))
+    if parts is None:
+        losses = work.micro_batches.run(attempt)
+    else:  # what runs out of memory in one process cannot be repeated there: the others have gone on
+        with work.shares.group.naming_the_lost():
+            losses = attempt(work.micro_batches.size)
+    return work.watch.gradients_ready(work.shares.add_up(model, losses))
 
 
-def load_partial_state_dict(model: ZooModel, state: Mapping[str, Tensor]) -> None:
-    """Copy tensors[...] into the model's own, by full name. Names that the model does not have are ignored.
-
-    Copied in place, as the optimizer and a moving average hold the same parameters.
-    """
-    own = model.state_dict()
-    with torch.no_grad():
-        for name, tensor in state.items():
-            if name in own:
-                own[name].copy_(tensor)
-
-
-def sub_state_dict(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors[...] whose names begin with the prefix, under the rest of their names."""
-    return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+def _in_main_memory(tensor: Tensor) -> Tensor:
+    return tensor.cpu() if tensor.device.type != "cpu" else tensor.clone()
 
 
 def _backward(loss: Tensor) -> Tensor:

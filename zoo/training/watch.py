@@ -6,7 +6,6 @@ must show here.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,14 +19,14 @@ from zoo.model.model import ZooModel
 from zoo.specs.plan import StagePlan
 from zoo.specs.run_result import Check
 from zoo.storage.tensors import combined_digest, tensor_digest, tensors_digest
+from zoo.training.divided import BackboneInParts, own_part, put_together
+from zoo.training.proof import check_loss_movement
 from zoo.training.step_numbers import Numbers, StepNumbers, steps_between_readings
 
 FIRST_STEPS = 3
 """Steps at the beginning of a stage whose losses and weights the proof records, for `zoo verify` to repeat."""
 _SHOWN = 10
 """Names that the evidence lists."""
-_LOSS_MUST_FALL = 1e-3
-"""Share of the first epoch's loss by which the loss must fall. Another order of images alone may change it by less."""
 
 
 class NotFinite(CheckFailed):
@@ -72,15 +71,28 @@ class StageWatch:
         self._closed_form: Check | None = None
         self._given_up = False
         self._held_by: Optimizer | None = None
+        self._stepping, self._stepped = model, self._trained
+        self._parts: BackboneInParts | None = None
+        self._of_parts: Check | None = None
 
     def rate_found(self, rate: float) -> None:
         """Note the rate that a search chose in place of `auto`."""
         self._highest_rate = rate
 
+    def steps_in_parts(self, parts: BackboneInParts) -> None:
+        """Note that steps are made on another model than the one watched: one whose layers processes hold in parts."""
+        self._parts, self._stepping = parts, parts.model
+        self._numbers = StepNumbers(1, of_all=parts.sum_of)
+        self._stepped = {name: each for name, each in parts.model.named_parameters() if name in self._trained}
+
+    def parts_ended(self, check: Check) -> None:
+        """Take the check on what was put together of the parts."""
+        self._of_parts = check
+
     def optimizer_made(self, optimizer: Optimizer) -> None:
         """Compare the optimizer's parameters with those that the plan trains."""
         self._held_by = optimizer
-        names_by_id = {id(parameter): name for name, parameter in self._model.named_parameters()}
+        names_by_id = {id(parameter): name for name, parameter in self._stepping.named_parameters()}
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         held = Counter(names_by_id.get(id(parameter), "(not of the model)") for parameter in parameters)
         twice = sorted(name for name, count in held.items() if count > 1)
@@ -130,7 +142,7 @@ class StageWatch:
         """Count a step, and note modules that must be in evaluation mode and are not."""
         self._steps += 1
         for name in self._eval_modules:
-            if self._model.get_submodule(name).training:
+            if self._stepping.get_submodule(name).training:
                 self._in_training_mode[name] += 1
 
     @property
@@ -144,7 +156,7 @@ class StageWatch:
         Its loss is the sum of losses[K], K scalars. On a GPU it becomes known with that of many steps, or by `read`.
         Raises NotFinite.
         """
-        gradients = {name: tensor.grad for name, tensor in self._trained.items() if tensor.grad is not None}
+        gradients = {name: own_part(each.grad) for name, each in self._stepped.items() if each.grad is not None}
         self._zero_gradient |= gradients.keys() - self._with_gradient
         self._with_gradient.update(gradients)
         now, asked = self._steps <= FIRST_STEPS, frozenset(self._zero_gradient)  # of the first, weights are read, too
@@ -254,7 +266,8 @@ class StageWatch:
             for number, each in enumerate(parameters):
                 state = self._held_by.state.get(each, {})
                 held |= {f"{number:06d} {key}": value for key, value in state.items() if isinstance(value, Tensor)}
-            found["the optimizer's parameters and state"] = tensors_digest(held)
+            digests = {name: tensor_digest(put_together(each)) for name, each in held.items()}
+            found["the optimizer's parameters and state"] = combined_digest(digests)
         return found
 
     def checks(self) -> list[Check]:
@@ -264,8 +277,9 @@ class StageWatch:
             # Fitted in one pass: there are no gradients, no second epoch and no draws to check.
             checks.append(self._closed_form)
         elif self._steps or not self._given_up:
-            checks += [self._gradients(), self._loss_movement(), self._seeds()]
-        return [*checks, *(check for check in (self._optimizer, self._finite) if check is not None)]
+            checks += [self._gradients(), check_loss_movement(self._losses, stage=self._name), self._seeds()]
+        others = self._optimizer, self._of_parts, self._finite
+        return [*checks, *(check for check in others if check is not None)]
 
     def _frozen_digests(self) -> dict[str, str]:
         tensors = {**dict(self._model.named_parameters()), **dict(self._model.named_buffers())}
@@ -362,22 +376,6 @@ class StageWatch:
                 "not_finite": self._not_finite[:_SHOWN],
                 "not_moved": unmoved[:_SHOWN],
             },
-        )
-
-    def _loss_movement(self) -> Check:
-        first, last = (self._losses[0], self._losses[-1]) if self._losses else (math.nan, math.nan)
-        if len(self._losses) < 2:
-            verdict, summary = "passed", f"one epoch with a train loss of {first:.4g}: nothing to compare"
-        else:
-            verdict = "passed" if last < first * (1 - _LOSS_MUST_FALL) else "warning"
-            summary = f"train loss was {first:.4g} in the first epoch and {last:.4g} in the last"
-        evidence = {"first": first, "last": last} if self._losses else {}
-        return Check(
-            name="loss_movement",
-            stage=self._name,
-            verdict="passed" if verdict == "passed" else "warning",
-            summary=summary,
-            evidence=evidence,
         )
 
 
