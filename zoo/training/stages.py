@@ -15,6 +15,7 @@ from zoo.evaluation.out_of_memory import OutOfMemoryRetry, out_of_memory_as_erro
 from zoo.events import CheckpointSaved, EpochFinished, Note, Progress, StageFinished, StageStarted
 from zoo.frozen.cut_check import check_cut
 from zoo.frozen.inputs import ImageInputs, Inputs
+from zoo.frozen.kept_prefix import KeptPrefixes
 from zoo.frozen.outputs import FrozenOutputs, PartOfOutputs
 from zoo.model import adapters
 from zoo.planning.batch_sizes import batch_sizes
@@ -36,13 +37,7 @@ from zoo.training.shares import Shares, is_shared
 from zoo.training.solve import fit_stage, solve_stage
 from zoo.training.stage_record import changed_by, may_have_changed, stage_content
 from zoo.training.stored_plan import refuse_other_plan
-from zoo.training.trainer import (
-    StageEnd,
-    StageSetup,
-    StageTrainer,
-    load_partial_state_dict,
-    sub_state_dict,
-)
+from zoo.training.trainer import StageEnd, StageSetup, StageTrainer, load_partial_state_dict, sub_state_dict
 from zoo.training.watch import NotFinite, StageWatch
 
 
@@ -81,6 +76,7 @@ class StageRunner:
         self._model = context.model
         self._folder = folder
         self._frozen = frozen or FrozenOutputs(context)
+        self._kept = KeptPrefixes()
         self._out_of_fold = out_of_fold
         self._group = current()
         self.processes = list(dict.fromkeys([self._plan.processes, self._group.count]))
@@ -316,10 +312,13 @@ class StageRunner:
                 self._check_cut(stage)
             return self._frozen.inputs(stage)
         self._frozen.forget()
+        # In a run in folds, what the folds said of an epoch stands for its validation.
+        passes = (stage.epochs if self._out_of_fold is None else 1) + len(stage.settings.blend)
+        kept = self._kept.of(self._model, stage, images=len(context.val), passes=passes)
         micro_batches = context.micro_batches(self._plan.chunk, f"validation {stage.settings.name}")
         progress = context.progress("validate", len(context.val))
         keys = stage.view_keys(self._plan.seed)
-        return ImageInputs(context.store, context.train, context.val, stage, micro_batches, progress, keys)
+        return ImageInputs(context.store, context.train, context.val, stage, micro_batches, progress, keys, kept)
 
     def _check_cut(self, stage: StagePlan) -> None:
         context = self._context
