@@ -24,14 +24,17 @@ from zoo.specs.plan import StagePlan
 
 
 class KeptPrefix:
-    """Outputs of the groups before a cut, in the chunks in which they were computed, in memory.
+    """Outputs of the groups before a cut, in the chunks in which they were computed, in memory."""
 
-    The groups before the cut must stay as they are as long as this is used.
-    """
+    def __init__(self, before: str, frozen: str) -> None:
+        """Keep nothing yet.
 
-    def __init__(self, before: str) -> None:
-        """Keep nothing yet. `before` is the first group that is computed each time."""
-        self._before = before
+        Args:
+            before: The first group that is computed each time.
+            frozen: The `state_digest` of the groups before it. A model in which they are others gets nothing.
+        """
+        self.before = before
+        self.frozen = frozen
         self._chunks: dict[tuple[range, int], list[Tensor]] = {}
         self._cuts: WeakKeyDictionary[ZooModel, Cut | None] = WeakKeyDictionary()
 
@@ -47,13 +50,15 @@ class KeptPrefix:
         """Return logits[N, classes], with the bits that the whole model gives; None where that cannot be had.
 
         Args:
-            model: Any model with these very groups before the cut, such as a moving average. It is left in evaluation
-                mode.
+            model: Any model, such as a moving average, or a blend, which may change groups that its stage does not. It
+                is left in evaluation mode.
             rows: Which N images these are; what is kept is known by them.
             batches: Gives their images[B, 3, H, W], in batches of as many as are computed at a time.
             micro_batches: How many images are computed at a time.
             progress: Called with the number of images that are done.
         """
+        if state_digest(model, self.before) != self.frozen:
+            return None
         size, count = micro_batches.size, len(rows)
         cut = self._cut_of(model, batches)
         if cut is None:
@@ -91,7 +96,7 @@ class KeptPrefix:
 
     def _checked(self, model: ZooModel, images: Tensor) -> Cut | None:
         try:
-            cut = model.cut_before(self._before)
+            cut = model.cut_before(self.before)
             return None if fault_of(model, cut, images) else cut
         except (CannotCut, DeviceError):  # where memory ran out, the whole model goes on in smaller batches
             return None
@@ -101,7 +106,7 @@ class KeptPrefixes:
     """Gives each stage that trains on images what is kept of its validation images; the last is kept for the next."""
 
     def __init__(self) -> None:
-        self._last: tuple[str, str, KeptPrefix] | None = None
+        self._last: KeptPrefix | None = None
 
     def of(self, model: ZooModel, stage: StagePlan, *, images: int, passes: int) -> KeptPrefix | None:
         """What is kept for a stage; None where nothing is worth it.
@@ -118,6 +123,6 @@ class KeptPrefixes:
             return None
         # Another stage has trained the same groups, or began from a model in which other ones had been trained.
         frozen = state_digest(model, before)
-        if self._last is None or self._last[:2] != (before, frozen):
-            self._last = before, frozen, KeptPrefix(before)
-        return self._last[2]
+        if self._last is None or (self._last.before, self._last.frozen) != (before, frozen):
+            self._last = KeptPrefix(before, frozen)
+        return self._last
