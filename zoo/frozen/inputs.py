@@ -16,6 +16,7 @@ from zoo.data.prefetch import prefetch
 from zoo.data.store import ImageStore
 from zoo.distributed.group import current
 from zoo.evaluation import inference
+from zoo.evaluation.context import RunContext
 from zoo.evaluation.out_of_memory import MicroBatches
 from zoo.evaluation.shared import in_shares, logits_in_shares
 from zoo.frozen.decision import WINDOW
@@ -132,6 +133,14 @@ class ImageInputs:
     """Keys of the views' random draws. Empty: every epoch draws anew."""
     kept: KeptPrefix | None = None
     """Of the validation images, what the groups that stay as they are gave."""
+
+    @classmethod
+    def of(cls, context: RunContext, stage: StagePlan, kept: KeptPrefix | None = None) -> ImageInputs:
+        """Those of a stage of a run."""
+        micro_batches = context.micro_batches(context.plan.chunk, f"validation {stage.settings.name}")
+        progress = context.progress("validate", len(context.val))
+        keys = stage.view_keys(context.plan.seed)
+        return cls(context.store, context.train, context.val, stage, micro_batches, progress, keys, kept)
 
     @property
     def chunk(self) -> int:

@@ -233,6 +233,8 @@ class StageRunner:
         name = stage.settings.name
         before = self.best.scores if self.best else None
         candidate = Candidate(name, end.scores, end.logits, inputs.chunk)
+        if stage.inputs == "prefix" and stage.settings.blend and self.chosen.would_blend_before(stage.cut):
+            inputs = ImageInputs.of(self._context, stage)  # what is cached is of other weights than the blends'
         blends = self.chosen.stage_ended(stage, candidate, inputs) if watch.usable else []
         seconds = self._stage_clock.seconds()["total"]
         self._epochs.append(end.epochs)
@@ -315,10 +317,7 @@ class StageRunner:
         # In a run in folds, what the folds said of an epoch stands for its validation.
         passes = (stage.epochs if self._out_of_fold is None else 1) + len(stage.settings.blend)
         kept = self._kept.of(self._model, stage, images=len(context.val), passes=passes)
-        micro_batches = context.micro_batches(self._plan.chunk, f"validation {stage.settings.name}")
-        progress = context.progress("validate", len(context.val))
-        keys = stage.view_keys(self._plan.seed)
-        return ImageInputs(context.store, context.train, context.val, stage, micro_batches, progress, keys, kept)
+        return ImageInputs.of(context, stage, kept)
 
     def _check_cut(self, stage: StagePlan) -> None:
         context = self._context
