@@ -211,3 +211,19 @@ def test_a_recipe_file_gets_told_the_form(usual: dict[str, Any], tmp_path: Path)
     recipe.write_text(RECIPE + "blend = [0.25, 0.5, 0.75]\n", "utf-8")
     plan = zoo.plan(**{**usual, "recipe": str(recipe)})
     assert plan.stages[2].settings.blend == (0.25, 0.5, 0.75)
+
+
+@pytest.mark.long
+def test_blends_go_through_groups_that_an_earlier_stage_has_trained(few: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "last.toml"
+    stages = RECIPE.split("[[stages]]\n")
+    recipe.write_text("[[stages]]\n".join([*stages[:2], stages[3].replace("1e-3", "1e-2"), stages[2]]), "utf-8")
+    found = []
+    for prefix in ("off", "auto"):
+        result = zoo.finetune(
+            "timm/test_resnet", weights="random", recipe=str(recipe), data=few, out=tmp_path / prefix, seed=1,
+            set=["last.epochs=3", BLENDS, f"last.prefix={prefix}"],
+        )  # fmt: skip
+        plan, content = (json.loads((result.path / name).read_text("utf-8")) for name in ("plan.json", "result.json"))
+        found.append((plan["stages"][2]["inputs"], content["stages"][2]["blends"]))
+    assert [inputs for inputs, _ in found] == ["images", "prefix"] and found[0][1] == found[1][1]

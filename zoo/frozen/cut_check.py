@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from zoo.evaluation.out_of_memory import out_of_memory_as_error
-from zoo.model.cut import CannotCut
+from zoo.model.cut import CannotCut, Cut
 from zoo.model.model import ZooModel
 from zoo.specs.plan import StagePlan
 from zoo.specs.run_result import Check
@@ -22,6 +22,11 @@ def cut_fault(model: ZooModel, before: str, images: Tensor) -> str:
         cut = model.cut_before(before)
     except CannotCut as error:
         return f"cannot be: {error}"
+    return fault_of(model, cut, images)
+
+
+def fault_of(model: ZooModel, cut: Cut, images: Tensor) -> str:
+    """The same of a cut that is there already; the model is left in evaluation mode."""
     images = images.to(next(model.parameters()).device)
     model.eval()
     with torch.no_grad(), out_of_memory_as_error("comparing the cut backbone with the whole"):

@@ -15,7 +15,7 @@ from zoo.errors import first_line
 from zoo.frozen.windows import RUN
 from zoo.model.cut import CannotCut
 from zoo.model.model import HEAD, ZooModel
-from zoo.specs.plan import Source
+from zoo.specs.plan import Source, StagePlan
 from zoo.specs.recipe import Stage
 from zoo.storage.eviction import DEFAULT_LIMIT, LIMIT, at_least, size_limit, size_named
 
@@ -151,6 +151,36 @@ def decide_for_backbone(
     if fault := cut_fault(first) if cut_fault is not None else "":
         return CacheDecision(inputs="images", why=f"{outline.name} cut before {first} {fault}")
     return CacheDecision(inputs="prefix", cut=first, bytes=size)
+
+
+def worth_keeping_before(stage: StagePlan, model: ZooModel, *, images: int, passes: int) -> str:
+    """The group before which outputs of validation images are worth keeping in memory while a stage trains on images.
+
+    Args:
+        stage: The stage.
+        model: The model at the stage's beginning. It is left in evaluation mode.
+        images: Number of validation images.
+        passes: How often they go through the model.
+
+    Returns: The first group that the stage may change; empty where nothing is worth keeping.
+    """
+    settings, names = stage.settings, model.groups.names
+    tensors = [name for name in model.state_dict() if name.startswith("backbone.")]
+    changing = {model.group_of(n) for n in tensors if model.trains(n, stage.trains, stage.tensors, stage.batch_norm)}
+    first = next((name for name in names if name in changing), "")
+    # Adapters come and go, and gradient checkpointing is in the code between groups that a cut replaces.
+    impossible = settings.prefix == "off" or settings.gradient_checkpointing or bool(stage.adapters)
+    if stage.inputs != "images" or impossible or passes < 2 or first in ("", names[0]):
+        return ""
+    model.eval()
+    try:
+        shape, operations = _prefix(model, first)
+    except CannotCut:
+        return ""
+    size = _FLOAT * math.prod(shape) * images
+    saved = operations * images * (passes - 1)
+    kind = "cpu" if next(model.parameters()).device.type == "cpu" else "cuda"
+    return first if size <= MEMORY_BUDGET and saved > size * _READ[kind] * passes else ""
 
 
 def _no_caching(stage: Stage, outline: ZooModel, first: str, amount: Amount) -> str:

@@ -14,10 +14,13 @@ from torch import Tensor
 from zoo.data.dataset import ImageFile
 from zoo.data.prefetch import prefetch
 from zoo.data.store import ImageStore
+from zoo.distributed.group import current
 from zoo.evaluation import inference
+from zoo.evaluation.context import RunContext
 from zoo.evaluation.out_of_memory import MicroBatches
 from zoo.evaluation.shared import in_shares, logits_in_shares
 from zoo.frozen.decision import WINDOW
+from zoo.frozen.kept_prefix import KeptPrefix
 from zoo.frozen.windows import WindowedOrder
 from zoo.model.cut import Cut
 from zoo.model.model import ZooModel
@@ -128,6 +131,16 @@ class ImageInputs:
     progress: Callable[[int], None]
     keys: tuple[str, ...] = ()
     """Keys of the views' random draws. Empty: every epoch draws anew."""
+    kept: KeptPrefix | None = None
+    """Of the validation images, what the groups that stay as they are gave."""
+
+    @classmethod
+    def of(cls, context: RunContext, stage: StagePlan, kept: KeptPrefix | None = None) -> ImageInputs:
+        """Those of a stage of a run."""
+        micro_batches = context.micro_batches(context.plan.chunk, f"validation {stage.settings.name}")
+        progress = context.progress("validate", len(context.val))
+        keys = stage.view_keys(context.plan.seed)
+        return cls(context.store, context.train, context.val, stage, micro_batches, progress, keys, kept)
 
     @property
     def chunk(self) -> int:
@@ -151,7 +164,32 @@ class ImageInputs:
         return model.features(batch)
 
     def val_logits(self, model: ZooModel) -> Tensor:
-        return logits_in_shares(model, self.store, self.val, micro_batches=self.micro_batches, progress=self.progress)
+        kept, processes = self.kept, current().count
+        if kept is None:
+            return logits_in_shares(
+                model, self.store, self.val, micro_batches=self.micro_batches, progress=self.progress
+            )
+
+        def compute(rows: range) -> Tensor:
+            def progress(done: int) -> None:
+                self.progress(min(done * processes, len(self.val)))
+
+            files = self.val[rows.start : rows.stop]
+            size = self.micro_batches.size
+            logits = kept.logits(
+                model,
+                rows,
+                lambda: self.store.batches(files, size),
+                micro_batches=self.micro_batches,
+                progress=progress,
+            )
+            if logits is not None:
+                return logits
+            return inference.logits_of_files(
+                model, self.store, files, micro_batches=self.micro_batches, progress=progress
+            )
+
+        return in_shares(len(self.val), self.micro_batches, compute)
 
 
 def _at(batch: Sequence[int], positions: Sequence[int]) -> list[int]:

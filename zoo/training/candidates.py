@@ -116,6 +116,17 @@ class Candidates:
             self._head_end = self._head_end_of(end.stage, cpu_state(self._model))
         return records
 
+    def would_blend_before(self, group: str) -> bool:
+        """Whether a blend would change tensors of the groups before this one: they were trained meanwhile."""
+        if self._head_end is None:
+            return False
+        earlier = self._model.groups.names[: self._model.groups.names.index(group)]
+        now = self._model.state_dict()
+        return any(
+            self._model.group_of(name) in earlier and not torch.equal(tensor, now[name].cpu())
+            for name, tensor in self._head_end.state.items()
+        )
+
     def selection(self, candidates: int) -> dict[str, Any]:
         """Return what was kept and how it was chosen, as in `result.json`; `candidates`: how many, epochs included."""
         assert self.best is not None, "no stage was finished"

@@ -17,6 +17,7 @@ from zoo.probes.curve_record import CurveRecord, record_of
 from zoo.probes.folds import make_folds
 from zoo.probes.learning_curve import DRAWS, learning_curve
 from zoo.specs.plan import StagePlan
+from zoo.training.run_folder import RunFolder
 
 LEAST_WORK = 30_000_000
 """Images * the smaller of images and columns * classes * draws: about two seconds on one core."""
@@ -25,6 +26,21 @@ IMAGES_OF_LEAST_WORK, LARGEST_GROWTH = 1_000, 5
 _SMALLEST = 8
 FEWEST = 100
 """Fewest training images for a curve: of fewer, each counts for a point or more, and nothing could be said."""
+
+
+def write_curve(context: RunContext, stage: StagePlan, inputs: Inputs, folder: RunFolder) -> None:
+    """Write the curve of a run's features into its folder, where its first stage has them. It is no part of the stage.
+
+    Args:
+        context: Of the run.
+        stage: Its first stage.
+        inputs: What that stage trains on.
+        folder: The run folder.
+    """
+    with context.clock.measure("evaluate"):
+        curve = run_curve(context, stage, inputs)
+    if curve is not None:
+        folder.write_curve(curve.to_dict())
 
 
 def run_curve(context: RunContext, stage: StagePlan, inputs: Inputs) -> CurveRecord | None:

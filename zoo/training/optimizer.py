@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Collection, Mapping
-from typing import cast
 
 import torch
 from torch import Tensor
 from torch.optim import SGD, AdamW, Optimizer
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from zoo.model.model import ZooModel
 from zoo.planning.stages import decays
@@ -104,28 +103,41 @@ class Average:
     """
 
     def __init__(self, model: ZooModel, decay: float) -> None:
-        self._averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))  # type: ignore[no-untyped-call]
-
-    @property
-    def model(self) -> ZooModel:
+        """Begin with a copy of the model; each update keeps the share `decay` of what was before."""
+        self.model = copy.deepcopy(model)
         """A model with the averages as its weights."""
-        return cast("ZooModel", self._averaged.module)
+        self._decay = decay
+        self._steps = 0
 
     def update(self, model: ZooModel) -> None:
         """Include the model's current weights. The first ones are copied."""
-        self._averaged.update_parameters(model)
+        # As torch's `AveragedModel` with `get_ema_multi_avg_fn` does it, but that copies its count of steps to the device
+        # each time, and so waits for a GPU at every step.
+        averages: list[Tensor] = [each.detach() for each in self.model.parameters()]
+        weights: list[Tensor] = [each.detach() for each in model.parameters()]
+        with torch.no_grad():
+            if self._steps:
+                torch._foreach_lerp_(averages, weights, 1 - self._decay)
+            else:
+                torch._foreach_copy_(averages, weights)
+            for own, latest in zip(self.model.buffers(), model.buffers(), strict=True):
+                own.copy_(latest)
+        self._steps += 1
 
     def state_dict(self, names: Collection[str]) -> dict[str, Tensor]:
         """Return the averages of these parameters and buffers, by full name, and `steps`: the number of updates."""
         state = self.model.state_dict()
-        return {name: state[name] for name in names if name in state} | {"steps": self._averaged.n_averaged}
+        return {name: state[name] for name in names if name in state} | {"steps": torch.tensor(self._steps)}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Load what `state_dict` returned."""
         own = self.model.state_dict()
         with torch.no_grad():
             for name, tensor in state.items():
-                (self._averaged.n_averaged if name == "steps" else own[name]).copy_(tensor)
+                if name == "steps":
+                    self._steps = int(tensor)
+                else:
+                    own[name].copy_(tensor)
 
 
 def make_average(model: ZooModel, decay: float) -> Average | None:

@@ -16,6 +16,7 @@ from zoo.evaluation.out_of_memory import OutOfMemoryRetry, out_of_memory_as_erro
 from zoo.events import CheckpointSaved, EpochFinished, Note, Progress, StageFinished, StageStarted
 from zoo.frozen.cut_check import check_cut
 from zoo.frozen.inputs import ImageInputs, Inputs
+from zoo.frozen.kept_prefix import KeptPrefixes
 from zoo.frozen.outputs import FrozenOutputs, PartOfOutputs
 from zoo.model import adapters
 from zoo.planning.batch_sizes import batch_sizes
@@ -25,7 +26,7 @@ from zoo.storage.tensors import tensors_digest
 from zoo.training.abandon import Rival, given_up, stage_gain
 from zoo.training.candidates import Candidate, Candidates, Offered
 from zoo.training.checkpoint import Moment, Saved
-from zoo.training.curve import run_curve
+from zoo.training.curve import write_curve
 from zoo.training.divided import divide
 from zoo.training.learning_rate import RATES, ChosenRate, choose_rate, with_rate
 from zoo.training.objective import anchors_of, objective_for
@@ -78,6 +79,7 @@ class StageRunner:
         self._model = context.model
         self._folder = folder
         self._frozen = frozen or FrozenOutputs(context)
+        self._kept = KeptPrefixes()
         self._out_of_fold = out_of_fold
         self._group = current()
         self.processes = list(dict.fromkeys([self._plan.processes, self._group.count]))
@@ -147,8 +149,9 @@ class StageRunner:
             ended = False
             try:
                 inputs = self._inputs(stage)
-                if number == 1:
-                    self._write_curve(stage, inputs)
+                if number == 1 and self._folder is not None and not self._folder.of_fold:
+                    with self._stage_clock.paused():
+                        write_curve(self._context, stage, inputs, self._folder)
                 end, ended = self._train_in_shares(stage, inputs, watch, stop_after), True
             except NotFinite:
                 ended = True  # in every process, at the same step
@@ -163,15 +166,6 @@ class StageRunner:
             # While adapters were in, the inputs may have held on to layers that are gone now.
             inputs = self._inputs(stage)
         self._finish_stage(stage, end, watch, inputs)
-
-    def _write_curve(self, stage: StagePlan, inputs: Inputs) -> None:
-        """Write the learning curve of the features, where the first stage has them. It is no part of the stage."""
-        if self._folder is None or self._folder.of_fold:
-            return
-        with self._context.clock.measure("evaluate"), self._stage_clock.paused():
-            curve = run_curve(self._context, stage, inputs)
-        if curve is not None:
-            self._folder.write_curve(curve.to_dict())
 
     def _train_in_shares(
         self, stage: StagePlan, inputs: Inputs, watch: StageWatch, stop_after: int | None
@@ -233,6 +227,8 @@ class StageRunner:
         name = stage.settings.name
         before = self.best.scores if self.best else None
         candidate = Candidate(name, end.scores, end.logits, inputs.chunk)
+        if stage.inputs == "prefix" and stage.settings.blend and self.chosen.would_blend_before(stage.cut):
+            inputs = ImageInputs.of(self._context, stage)  # what is cached is of other weights than the blends'
         blends = self.chosen.stage_ended(stage, candidate, inputs) if watch.usable else []
         seconds = self._stage_clock.seconds()["total"]
         self._epochs.append(end.epochs)
@@ -312,10 +308,10 @@ class StageRunner:
                 self._check_cut(stage)
             return self._frozen.inputs(stage)
         self._frozen.forget()
-        micro_batches = context.micro_batches(self._plan.chunk, f"validation {stage.settings.name}")
-        progress = context.progress("validate", len(context.val))
-        keys = stage.view_keys(self._plan.seed)
-        return ImageInputs(context.store, context.train, context.val, stage, micro_batches, progress, keys)
+        # In a run in folds, what the folds said of an epoch stands for its validation.
+        passes = (stage.epochs if self._out_of_fold is None else 1) + len(stage.settings.blend)
+        kept = self._kept.of(self._model, stage, images=len(context.val), passes=passes)
+        return ImageInputs.of(context, stage, kept)
 
     def _check_cut(self, stage: StagePlan) -> None:
         context = self._context
