@@ -179,7 +179,7 @@ def parts_faults(data: Path, out: Path) -> dict[str, Any]:
     attempt("shifted")
     divided.put_together = whole
 
-    def careless(work: trainer.StageSetup, *arguments: Any) -> float:
+    def careless(work: trainer.StageSetup, *arguments: Any) -> list[float]:
         if RANK == 1:
             with torch.no_grad():
                 next(work.model.backbone.parameters()).add_(1e-3)

@@ -89,13 +89,21 @@ class DecodingAhead:
         self._records = mmap.mmap(-1, _RECORDS)
         self._stop = mmap.mmap(-1, mmap.PAGESIZE)
         self._parent = os.getpid()
-        self._child = os.fork()
-        if self._child == 0:
-            self._run(work)
-        atexit.register(self.end)
+        self._child = -1
+        try:
+            self._child = os.fork()
+            if self._child == 0:
+                self._run(work)
+        finally:
+            if os.getpid() != self._parent:
+                os._exit(0)  # whatever happens there, no second copy of this process goes on
+        atexit.register(self.kill)
 
     def take_over(self, preprocessing: Preprocessing) -> ImagesAhead | None:
         """End the process, and return what it decoded for this preprocessing; None where that is nothing."""
+        if not _read(self._records):
+            self.kill()  # it has not come to the first image
+            return None
         self.end()
         found = _read(self._records)
         if not found or found[0] != preprocessing:
@@ -104,35 +112,38 @@ class DecodingAhead:
 
     def end(self) -> None:
         """End the process when it has finished the images that it has begun; kill it where that takes too long."""
+        self._stop[0] = 1
+        until = time.monotonic() + _PATIENCE
+        with contextlib.suppress(ChildProcessError):
+            while self._child and os.waitpid(self._child, os.WNOHANG) == (0, 0):
+                if time.monotonic() > until:
+                    return self.kill()
+                time.sleep(0.001)
+        self._child = 0
+        atexit.unregister(self.kill)
+
+    def kill(self) -> None:
+        """End the process at once."""
         child, self._child = self._child, 0
         if not child or os.getpid() != self._parent:
             return
-        atexit.unregister(self.end)
-        self._stop[0] = 1
-        until = time.monotonic() + _PATIENCE
+        atexit.unregister(self.kill)
         with contextlib.suppress(ChildProcessError, ProcessLookupError):
-            while os.waitpid(child, os.WNOHANG) == (0, 0):
-                if time.monotonic() > until:
-                    os.kill(child, signal.SIGKILL)
-                    os.waitpid(child, 0)
-                    return
-                time.sleep(0.001)
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
 
     def _run(self, work: Callable[[], Work | None]) -> None:
-        """Do the work in the other process, which never returns from here, and says nothing."""
-        try:
-            # Ctrl-C reaches both. This one ends when the other does, and must not tell it of signals.
-            signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            silence = os.open(os.devnull, os.O_RDWR)
-            for stream in range(3):
-                os.dup2(silence, stream)
-            found = work()
-            if found is not None:
-                _Decoder(self._pixels, self._records, self._ended).decode(*found)
-        finally:
-            os._exit(0)
+        """Do the work in the other process, and say nothing."""
+        # Ctrl-C reaches both. This one ends when the other does, and must not tell it of signals.
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        silence = os.open(os.devnull, os.O_RDWR)
+        for stream in range(3):
+            os.dup2(silence, stream)
+        found = work()
+        if found is not None:
+            _Decoder(self._pixels, self._records, self._ended).decode(*found)
 
     def _ended(self) -> bool:
         return self._stop[0] != 0 or os.getppid() != self._parent

@@ -108,6 +108,10 @@ class KeptPrefixes:
     def __init__(self) -> None:
         self._last: KeptPrefix | None = None
 
+    def forget(self) -> None:
+        """Free what is in memory."""
+        self._last = None
+
     def of(self, model: ZooModel, stage: StagePlan, *, images: int, passes: int) -> KeptPrefix | None:
         """What is kept for a stage; None where nothing is worth it.
 

@@ -29,7 +29,10 @@ def decode_ahead(request: Request | None) -> None:
 
     def work() -> ahead.Work | None:
         known = default_registry()
-        dataset = read_dataset(find_data(path, known, silent), seed=request.seed)
+        location = find_data(path, known, silent)
+        if location.source is not None and not location.source.plugin.own:
+            return None  # it may download or unpack at its first call, and this process is about to make that
+        dataset = read_dataset(location, seed=request.seed)
         files = [file for split in dataset.splits.values() for file in split]
         if len(files) > request.examine or any(file.reader is not None for file in files):
             return None

@@ -162,7 +162,7 @@ def _judge(features: Tensor, targets: Tensor, classes: int, folds: Tensor, kept:
     if not fits:
         return right
     masks = torch.stack([folds[draw, kept] == fold for draw, fold in fits])
-    logits: list[Tensor] = []
+    correct: list[Tensor] = []
     losses: list[Tensor] = []
     start: Tensor | None = None
     tried = [0] * len(folds)
@@ -172,7 +172,7 @@ def _judge(features: Tensor, targets: Tensor, classes: int, folds: Tensor, kept:
         for (draw, fold), parameters in zip(fits, start, strict=True):
             images = folds[draw] == fold
             found[draw, images] = rows[images] @ parameters[:-1] + parameters[-1]
-        logits.append(found)
+        correct.append(found.argmax(2) == targets)
         losses.append(_losses(found, targets))
         rising = [
             rises([float(each[draw].nanmean()) for each in losses[: known or None]]) for draw, known in enumerate(tried)
@@ -187,7 +187,7 @@ def _judge(features: Tensor, targets: Tensor, classes: int, folds: Tensor, kept:
             images = folds[draw] == fold
             others = torch.isin(folds[draw], torch.tensor(fitted)) & ~images
             chosen = _strongest([each[others if bool(others.any()) else images] for each in of_draw])
-            right[draw, images] = logits[chosen][draw, images].argmax(1) == targets[images]
+            right[draw, images] = correct[chosen][draw, images]
     return right
 
 

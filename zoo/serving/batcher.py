@@ -1,7 +1,8 @@
 """Gather what several requests ask into batches, which one thread computes.
 
-A batch is begun by what waits longest. It is closed when it is full, or 5 ms after its first job came, or after the
-batch before was done: those that it answered may ask again at once. Jobs of different kinds are never in one batch.
+A batch is begun by what waits longest. It gathers from when that came, or from when the batch before was done, as those
+that it answered may ask again at once. It is closed when it is full, when nobody came for 5 ms, or after 25 ms, and
+computed when what it holds is prepared. Jobs of different kinds are never in one batch.
 """
 
 from __future__ import annotations
@@ -13,15 +14,21 @@ from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from itertools import islice, takewhile
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 GATHER_SECONDS = 0.005
-"""Longest time that a job waits for others to share its batch."""
+"""How long a batch waits for one more job."""
+_LONGEST = 5
+"""How many times as long a batch gathers at most while others keep coming."""
 _REMEMBERED = 0.9
 """Share of the past in the mean time for a job; the rest is the last batch."""
 
 Job = TypeVar("Job")
 Done = TypeVar("Done")
+
+
+_DONE: Future[Any] = Future()
+_DONE.set_result(None)
 
 
 class QueueFull(Exception):
@@ -45,7 +52,7 @@ class _Waiting(Generic[Job, Done]):
     came: float
     """By the monotonic clock."""
     future: Future[Done]
-    is_begun: bool = False
+    preparation: Future[Any] | None = None
 
 
 class Batcher(Generic[Job, Done]):
@@ -57,7 +64,7 @@ class Batcher(Generic[Job, Done]):
         *,
         largest: Callable[[Hashable], int],
         queue: int,
-        begin: Callable[[Job], None] = lambda job: None,
+        begin: Callable[[Job], Future[Any]] = lambda job: _DONE,
         gather_seconds: float = GATHER_SECONDS,
     ) -> None:
         """
@@ -66,8 +73,8 @@ class Batcher(Generic[Job, Done]):
                 error that it raises is that of every job.
             largest: Most jobs in a batch of a kind.
             queue: Most jobs that wait.
-            begin: Called with each job while its batch gathers, and never while another batch is computed. It may start
-                work in other threads, and must return at once.
+            begin: Called with each job while its batch gathers, and never while another batch is computed. It starts to
+                prepare the job in another thread, and returns what is done when that is. Default: nothing to prepare.
             gather_seconds: How long the first job of a batch waits for more.
         """
         self._compute = compute
@@ -139,23 +146,40 @@ class Batcher(Generic[Job, Done]):
                 self._changed.wait()
             first = self._queue[0]
             most = self._largest(first.kind)
-            until = max(first.came, self._free_since) + self._gather_seconds
-            self._begin_next(first.kind, most)
-            while len(self._queue) < most and not self._closing and (left := until - time.monotonic()) > 0:
-                self._changed.wait(left)
-                self._begin_next(first.kind, most)
-            return [self._queue.popleft() for _ in self._next(first.kind, most)]
+            begun = max(first.came, self._free_since)
+            gathered: list[_Waiting[Job, Done]] = []
+            left = self._gather_seconds
+            while True:
+                if left > 0:  # afterwards nobody joins: under a steady load a batch would not close before it is full
+                    gathered = self._next(first.kind, most)
+                    self._prepare(gathered)
+                    last = max(begun, gathered[-1].came)
+                    until = min(last + self._gather_seconds, begun + _LONGEST * self._gather_seconds)
+                    left = until - time.monotonic()
+                preparing = not all(each.preparation and each.preparation.done() for each in gathered)
+                if len(gathered) >= most or self._closing or not (left > 0 or preparing):
+                    return [self._queue.popleft() for _ in gathered]
+                # Without a limit only where something is being prepared: the end of that wakes this thread.
+                self._changed.wait(left if left > 0 else None)
 
     def _next(self, kind: Hashable, most: int) -> list[_Waiting[Job, Done]]:
         """The jobs at the head of the queue that the next batch may hold."""
         # Only from the front: a later job of this kind must not overtake one of another kind that waits longer.
         return list(takewhile(lambda each: each.kind == kind, islice(self._queue, most)))
 
-    def _begin_next(self, kind: Hashable, most: int) -> None:
-        for each in self._next(kind, most):
-            if not each.is_begun:
-                each.is_begun = True
-                self._begin(each.job)
+    def _prepare(self, gathered: Sequence[_Waiting[Job, Done]]) -> None:
+        for each in gathered:
+            if each.preparation is None:
+                try:
+                    each.preparation = self._begin(each.job)
+                except Exception:
+                    # No thread can be had, for instance. `compute` meets the same, and tells those who wait.
+                    each.preparation = _DONE
+                each.preparation.add_done_callback(self._prepared)
+
+    def _prepared(self, _: object) -> None:
+        with self._changed:
+            self._changed.notify()
 
     def _carry_out(self, batch: list[_Waiting[Job, Done]]) -> None:
         began = time.monotonic()

@@ -59,9 +59,10 @@ class Engine:
         """Most images in a batch of this kind."""
         return self._limits.explained if kind == "explain" else BATCH_SIZE
 
-    def begin(self, job: Job) -> None:
-        """Start to decode and preprocess an image, in another thread."""
+    def begin(self, job: Job) -> Future[Tensor | Exception]:
+        """Start to decode and preprocess an image in another thread; what is returned is done when that is."""
         job.prepared = self._pool.submit(self._prepare, job)
+        return job.prepared
 
     def compute(self, batch: Batch[Job]) -> list[Answered | Exception]:
         """A prediction or an explanation for each job, in their order, or an error: PictureRefused for a bad image.

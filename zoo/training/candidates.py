@@ -117,10 +117,14 @@ class Candidates:
         return records
 
     def would_blend_before(self, group: str) -> bool:
-        """Whether a blend would change tensors of the groups before this one: they were trained meanwhile."""
+        """Whether a blend would change tensors of the groups before this one: they were trained meanwhile.
+
+        An empty name stands for the head: all groups are before it.
+        """
         if self._head_end is None:
             return False
-        earlier = self._model.groups.names[: self._model.groups.names.index(group)]
+        names = self._model.groups.names
+        earlier = names[: names.index(group)] if group else names
         now = self._model.state_dict()
         return any(
             self._model.group_of(name) in earlier and not torch.equal(tensor, now[name].cpu())

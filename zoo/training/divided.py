@@ -40,7 +40,10 @@ def own_part(tensor: Tensor) -> Tensor:
 
 def put_together(tensor: Tensor) -> Tensor:
     """The whole tensor, of any shape. All processes call it, for the same tensors in the same order."""
-    whole: Tensor = tensor.detach().full_tensor() if is_part(tensor) else tensor  # type: ignore[attr-defined]
+    if not is_part(tensor):
+        return tensor
+    with current().naming_the_lost():
+        whole: Tensor = tensor.detach().full_tensor()  # type: ignore[attr-defined]
     return whole
 
 

@@ -111,8 +111,8 @@ class Average:
 
     def update(self, model: ZooModel) -> None:
         """Include the model's current weights. The first ones are copied."""
-        # The bits are those of torch's `AveragedModel` with `get_ema_multi_avg_fn`. But that copies its count of steps to
-        # the device each time, and so waits for a GPU at every step.
+        # The bits are those of torch's `AveragedModel` with `get_ema_multi_avg_fn`. But that copies its count of steps
+        # to the device each time, and so waits for a GPU at every step.
         averages: list[Tensor] = [each.detach() for each in self.model.parameters()]
         weights: list[Tensor] = [each.detach() for each in model.parameters()]
         with torch.no_grad():

@@ -227,7 +227,8 @@ class StageRunner:
         name = stage.settings.name
         before = self.best.scores if self.best else None
         candidate = Candidate(name, end.scores, end.logits, inputs.chunk)
-        if stage.inputs == "prefix" and stage.settings.blend and self.chosen.would_blend_before(stage.cut):
+        cached = stage.inputs != "images" and stage.settings.blend
+        if cached and self.chosen.would_blend_before(stage.cut if stage.inputs == "prefix" else ""):
             inputs = ImageInputs.of(self._context, stage)  # what is cached is of other weights than the blends'
         blends = self.chosen.stage_ended(stage, candidate, inputs) if watch.usable else []
         seconds = self._stage_clock.seconds()["total"]
@@ -306,6 +307,7 @@ class StageRunner:
         if stage.inputs != "images":
             if stage.inputs == "prefix":
                 self._check_cut(stage)
+            self._kept.forget()
             return self._frozen.inputs(stage)
         self._frozen.forget()
         # In a run in folds, what the folds said of an epoch stands for its validation.

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from zoo.evaluation.inference import to_device
 from zoo.evaluation.metrics import Scores, score
-from zoo.evaluation.out_of_memory import MicroBatches
+from zoo.evaluation.out_of_memory import MicroBatches, out_of_memory_as_error
 from zoo.events import BatchFinished, EpochFinished, EpochStarted, Progress, Report, silent
 from zoo.frozen.inputs import Inputs
 from zoo.model.model import ZooModel
@@ -384,7 +384,8 @@ def train_step(work: StageSetup, pieces: Sequence[Piece], targets: Tensor) -> li
     if parts is None:
         losses = work.micro_batches.run(attempt)
     else:  # what runs out of memory in one process cannot be repeated there: the others have gone on
-        with work.shares.group.naming_the_lost():
+        training = f"training {work.stage.settings.name}"
+        with work.shares.group.naming_the_lost(), out_of_memory_as_error(training):
             losses = attempt(work.micro_batches.size)
     return work.watch.gradients_ready(work.shares.add_up(model, losses))
 
