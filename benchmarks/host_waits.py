@@ -13,7 +13,7 @@ import zoo
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from zoo.events import Progress
-from zoo.training.watch import FIRST_STEPS
+from zoo.training.stage_watch import FIRST_STEPS
 
 _ASKING = frozenset(
     (Tensor.item, Tensor.tolist, Tensor.__bool__, Tensor.__float__, Tensor.__int__, Tensor.__index__, torch.equal)

@@ -44,8 +44,8 @@ class PretendedGpu:
         self._patch.setattr(torch.cuda, "get_rng_state", lambda device=None: torch.zeros(16, dtype=torch.uint8))
         self._patch.setattr(torch.cuda, "set_rng_state", lambda state, device=None: None)
         # A digest needs values. It copies its tensor to main memory.
-        self._patch.setattr("zoo.training.watch.tensor_digest", self._digest)
-        self._patch.setattr("zoo.training.watch.tensors_digest", self._digests)
+        self._patch.setattr("zoo.training.stage_watch.tensor_digest", self._digest)
+        self._patch.setattr("zoo.training.stage_watch.tensors_digest", self._digests)
         self._stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
         self._stack.enter_context(_Waits(self.waits))
         return self

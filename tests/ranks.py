@@ -48,7 +48,7 @@ def finetune(**arguments: Any) -> Any:
     import torch
     import zoo
     from zoo.training.divided import put_together
-    from zoo.training.watch import StageWatch
+    from zoo.training.stage_watch import StageWatch
 
     gradients: dict[str, torch.Tensor] = {}
     original = StageWatch.gradients_ready
@@ -93,7 +93,7 @@ def bytes_of_tensors() -> int:
 def parts(data: Path, out: Path) -> dict[str, Any]:
     """Runs whose backbones are held in parts, with the gradients of their first step and what processes hold later."""
     from safetensors.torch import save_file
-    from zoo.training.watch import StageWatch
+    from zoo.training.stage_watch import StageWatch
 
     in_parts = {"shard_backbone": True} if "WORLD_SIZE" in os.environ else {}
     held: dict[str, int] = {}
@@ -121,7 +121,7 @@ def parts_stopped(data: Path, out: Path) -> dict[str, Any]:
     import zoo
     from zoo.distributed.group import current
     from zoo.training.checkpoint import SECONDS_BETWEEN
-    from zoo.training.watch import StageWatch
+    from zoo.training.stage_watch import StageWatch
 
     usual, begins = SECONDS_BETWEEN["step"], StageWatch.step_begins
     SECONDS_BETWEEN["step"] = 0.0
@@ -305,7 +305,7 @@ def killed(data: Path, out: Path) -> dict[str, Any]:
     """A run whose second process is killed in its third epoch."""
     import zoo
     from zoo.training.checkpoint import SECONDS_BETWEEN
-    from zoo.training.watch import StageWatch
+    from zoo.training.stage_watch import StageWatch
 
     SECONDS_BETWEEN["epoch"] = 0.0
     original, epochs = StageWatch.epoch_finished, []

@@ -216,6 +216,7 @@ def test_auto_puts_the_winner_into_the_plan_and_repeating_does_not_choose_again(
     assert zoo.verify(chosen.path, offline=True).passed
 
 
+@pytest.mark.long
 def test_auto_chooses_on_a_part_of_a_large_set_as_a_plan_opens_one(
     shapes: Path, held: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -167,6 +167,7 @@ def test_files_are_read_under_the_names_that_are_listed(
     assert {row["file"] for row in rows_of(tmp_path / "out")} == {"~nobody.jpg", "s3:/shop.jpg", "x~.jpg"}
 
 
+@pytest.mark.long
 def test_a_folder_is_written_by_one_command_at_a_time(artefact: Path, photos: Path, kept: Path, tmp_path: Path) -> None:
     lost = sorted(kept.glob("part-*"))[1]
     lost.unlink()

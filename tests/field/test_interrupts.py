@@ -139,7 +139,7 @@ def test_while_something_swallows_it(times: int, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("number", "code", "said"),
     [
-        (signal.SIGINT, 130, "Interrupted."),
+        pytest.param(signal.SIGINT, 130, "Interrupted.", marks=pytest.mark.long),
         pytest.param(signal.SIGTERM, 143, "Terminated.", marks=pytest.mark.long),
     ],
 )

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import zoo
 import zoo.testing.report
-import zoo.training.watch
+import zoo.training.stage_watch
 from tests.conftest import Zoo
 from tests.field.pictures import write_pictures
 from zoo.artefact.classifier import BATCH_SIZE

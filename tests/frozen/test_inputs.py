@@ -49,6 +49,7 @@ def stage_of(result: zoo.Result) -> dict[str, Any]:
     return stage
 
 
+@pytest.mark.long
 def test_rows_from_the_disk_train_to_the_bytes_of_rows_in_memory_from_cold_and_warm_caches(
     shapes: Path, tmp_path: Path, streaming: pytest.MonkeyPatch
 ) -> None:

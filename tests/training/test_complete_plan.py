@@ -18,8 +18,8 @@ from tests.kills import digest
 from tests.numeric import draw_few
 from zoo.data import file_index
 from zoo.data.dataset import ImageFile
+from zoo.data.drawn_part import draw_part
 from zoo.data.folder import read_folder
-from zoo.data.stratified import draw_part
 from zoo.errors import DataError, OptionError, Refused
 from zoo.events import Event, Note, PlanReady, Progress, RunStarted, StageStarted
 from zoo.training.stored_plan import read_plan

@@ -26,8 +26,8 @@ from zoo.storage.table import table_of
 from zoo.training.objective import anchors_of, objective_for
 from zoo.training.prepare import with_adapters
 from zoo.training.shares import Shares
+from zoo.training.stage_watch import FIRST_STEPS, StageWatch
 from zoo.training.trainer import StageSetup, StageTrainer
-from zoo.training.watch import FIRST_STEPS, StageWatch
 
 
 def quick_if(quick: bool, *values: Any) -> Any:

@@ -163,8 +163,8 @@ def test_halved_batches_accumulate_to_the_same_gradient() -> None:
     from zoo.storage.table import table_of
     from zoo.training.objective import Objective
     from zoo.training.shares import Piece
+    from zoo.training.stage_watch import StageWatch
     from zoo.training.trainer import StageSetup, train_step
-    from zoo.training.watch import StageWatch
 
     model = zoo.create_model(BACKBONE, head="linear", classes=3, weights="random")
     model.freeze_all_but(["head"])

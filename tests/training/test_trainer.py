@@ -33,6 +33,7 @@ def history(result: zoo.Result) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (result.path / "history.jsonl").read_text("utf-8").splitlines()]
 
 
+@pytest.mark.long
 def test_accumulated_batches_equal_one_large_batch_where_there_is_no_batch_norm(few: Path, tmp_path: Path) -> None:
     usual = {"backbone": "timm/test_vit", "epochs": 2}
     large = run(few, tmp_path / "large", batch_size=8, **usual)

@@ -19,7 +19,7 @@ from zoo.errors import Offline, OptionError, Unreachable, WeightsError
 from zoo.specs.backbone import HubFile, UrlFile
 from zoo.weights import download as downloading
 from zoo.weights.fetch import cached, fetch
-from zoo.weights.local import store_folder
+from zoo.weights.locations import store_folder
 
 CONTENT = os.urandom(1 << 20)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

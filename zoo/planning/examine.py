@@ -18,12 +18,12 @@ from typing import NoReturn
 from zoo.data.ahead import take_over
 from zoo.data.dataset import UNREADABLE_SHARE, Dataset, ImageFile
 from zoo.data.decoded import DecodedFiles
+from zoo.data.drawn_part import draw_part
 from zoo.data.file_index import FileIndex
 from zoo.data.lost_values import Loss
 from zoo.data.prefetch import resolve_workers
 from zoo.data.store import DEFAULT_BUDGET, ImageStore
 from zoo.data.stored_order import as_stored, stored_order
-from zoo.data.stratified import draw_part
 from zoo.distributed.group import ProcessGroup, current
 from zoo.errors import DataError
 from zoo.events import Progress, Report

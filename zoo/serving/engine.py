@@ -60,7 +60,7 @@ class Engine:
         return self._limits.explained if kind == "explain" else BATCH_SIZE
 
     def begin(self, job: Job) -> Future[Tensor | Exception]:
-        """Start to decode and preprocess an image in another thread; what is returned is done when that is."""
+        """Start to decode and preprocess an image in another thread -> the image[3, H, W] to come, or what is wrong."""
         job.prepared = self._pool.submit(self._prepare, job)
         return job.prepared
 

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from zoo.evaluation.metrics import Scores
 from zoo.specs.plan import StagePlan
 from zoo.specs.recipe import Stage
-from zoo.training.watch import NotFinite
+from zoo.training.stage_watch import NotFinite
 
 RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 _MOST_STEPS = 2000

@@ -15,8 +15,8 @@ from zoo.specs.plan import Plan, StagePlan
 from zoo.specs.run_result import Check, Verdict
 from zoo.storage.tensors import tensors_digest
 from zoo.training.shares import is_shared
+from zoo.training.stage_watch import StageWatch
 from zoo.training.stored_plan import differing_values
-from zoo.training.watch import StageWatch
 
 _SHOWN = 10
 _OF_ITS_OWN: Mapping[str, Any] = {

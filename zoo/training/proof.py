@@ -1,6 +1,6 @@
 """The proof of a run: checks with verdicts and evidence, written to `proof.json`.
 
-The checks on a single stage are in `zoo.training.watch`.
+The checks on a single stage are in `zoo.training.stage_watch`.
 """
 
 from __future__ import annotations

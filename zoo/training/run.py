@@ -52,9 +52,9 @@ from zoo.training.proof import (
 )
 from zoo.training.result import Result, result_content
 from zoo.training.run_folder import EvaluatedSplit, RunFolder, RunLock, refuse_unusable
+from zoo.training.stage_watch import NotFinite
 from zoo.training.stages import StageRunner
 from zoo.training.stored_plan import refuse_finished
-from zoo.training.watch import NotFinite
 from zoo.weights.state import load_weights
 
 

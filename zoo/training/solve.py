@@ -18,8 +18,8 @@ from zoo.probes.logistic import LogisticFit, LogisticProblem
 from zoo.probes.strength import RULE, ChosenStrength, choose_strength
 from zoo.training.solver_check import check_solver
 from zoo.training.stage_state import StageEnd
+from zoo.training.stage_watch import NotFinite
 from zoo.training.trainer import StageSetup
-from zoo.training.watch import NotFinite
 
 _State = Mapping[str, Tensor]
 

@@ -39,9 +39,9 @@ from zoo.training.shares import Shares, is_shared
 from zoo.training.solve import fit_stage, solve_stage
 from zoo.training.stage_record import candidates_of, changed_by, may_have_changed, stage_content
 from zoo.training.stage_state import StageEnd, load_partial_state_dict, sub_state_dict
+from zoo.training.stage_watch import NotFinite, StageWatch
 from zoo.training.stored_plan import refuse_other_plan
 from zoo.training.trainer import StageSetup, StageTrainer
-from zoo.training.watch import NotFinite, StageWatch
 
 
 class StageRunner:

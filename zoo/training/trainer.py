@@ -29,7 +29,7 @@ from zoo.training.objective import Objective
 from zoo.training.optimizer import load_optimizer_state, make_average, make_optimizer, optimizer_state, take_step
 from zoo.training.shares import Piece, Shares
 from zoo.training.stage_state import StageEnd, StageProgress, load_partial_state_dict, sub_state_dict
-from zoo.training.watch import FIRST_STEPS, NotFinite, StageWatch
+from zoo.training.stage_watch import FIRST_STEPS, NotFinite, StageWatch
 
 
 @dataclass(kw_only=True)

@@ -29,9 +29,9 @@ from zoo.training.divisible import in_parts as trains_in_parts
 from zoo.training.learning_rate import with_rate
 from zoo.training.prepare import prepare
 from zoo.training.run_folder import PLAN, PROOF, RESULT
+from zoo.training.stage_watch import FIRST_STEPS
 from zoo.training.stages import StageRunner
 from zoo.training.stored_plan import differences, read_plan
-from zoo.training.watch import FIRST_STEPS
 
 CLOSE = 1e-3
 """How much another machine or other versions may change the first losses, relatively."""

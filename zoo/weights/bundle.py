@@ -22,7 +22,7 @@ from zoo.storage.tensors import file_digest
 from zoo.text import shell_word
 from zoo.weights.download import basename, on_bytes, on_start
 from zoo.weights.fetch import fetch
-from zoo.weights.local import SUFFIX, has_digest, put, store_folder
+from zoo.weights.locations import SUFFIX, has_digest, put, store_folder
 from zoo.weights.manifest import MANIFEST, ManifestEntry, Original, address_of, manifest_text, read_manifest, source_key
 from zoo.weights.obtain import choose_weights
 from zoo.weights.state import check_weights_file, read_state, write_safetensors

@@ -34,7 +34,7 @@ from zoo.weights.download import (
     retry,
     with_timeout,
 )
-from zoo.weights.local import SUFFIX, checkpoint, has_digest, hub_folder, in_hub_cache, in_store, put, store_folder
+from zoo.weights.locations import SUFFIX, checkpoint, has_digest, hub_folder, in_hub_cache, in_store, put, store_folder
 from zoo.weights.manifest import ManifestEntry, Original, address_of, source_key
 from zoo.weights.offline import switched_off
 

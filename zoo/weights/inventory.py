@@ -15,7 +15,7 @@ from zoo.registry.catalogue import Filter, find_backbones
 from zoo.registry.registry import Registry
 from zoo.specs.backbone import BackboneSpec, HubFile, UrlFile, WeightsSpec
 from zoo.weights.download import on_bytes
-from zoo.weights.local import checkpoint, checkpoint_folder, hub_folder, in_hub_cache, stored
+from zoo.weights.locations import checkpoint, checkpoint_folder, hub_folder, in_hub_cache, stored
 from zoo.weights.manifest import address_of, source_key
 
 Place = Literal["torch", "hub", "zoo"]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from zoo.errors import WeightsError, WeightsMismatch, meant_beside
 from zoo.storage.tensors import save_tensors
-from zoo.weights.local import SUFFIX
+from zoo.weights.locations import SUFFIX
 from zoo.weights.pickled import read_pickled
 
 _PICKLED = (".pth", ".pt", ".bin", ".ckpt", ".tar", ".th", ".pyth")

@@ -171,6 +171,7 @@ def test_a_million_hashes_take_seconds() -> None:
     assert time.process_time() - began < 60
 
 
+@pytest.mark.long
 def test_memory_is_a_few_times_that_of_the_hashes() -> None:
     draw = np.random.default_rng(0)
     hashes = flipped(np.repeat(draw.integers(0, 1 << 64, 10_000, dtype=np.uint64), 8), 3, draw)

@@ -35,8 +35,8 @@ from zoo.training.learning_rate import with_rate
 from zoo.training.objective import anchors_of, objective_for
 from zoo.training.prepare import with_adapters
 from zoo.training.solve import fit_stage, solve_stage
+from zoo.training.stage_watch import NotFinite, StageWatch
 from zoo.training.trainer import StageSetup, StageTrainer
-from zoo.training.watch import NotFinite, StageWatch
 
 IMAGE_STEPS, FEATURE_STEPS = 3, 30
 """Steps measured after a first one for warming up. Steps on cached features are a thousand times shorter."""

@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 from zoo.data.dataset import Dataset, ImageFile
-from zoo.data.stratified import draw_part, shared_out
+from zoo.data.drawn_part import draw_part, shared_out
 from zoo.specs.data import Split
 
 COUNTS: dict[Split, list[int]] = {"train": [700, 30, 1], "val": [90, 5, 1], "test": [2, 0, 1]}
