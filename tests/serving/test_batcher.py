@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
@@ -28,6 +28,12 @@ class Doubling:
         if any(job == -666 for job in batch.jobs):
             raise ValueError("no")
         return [ValueError("odd") if job == -13 else 2 * job for job in batch.jobs]
+
+
+def done() -> Future[None]:
+    future = Future[None]()
+    future.set_result(None)
+    return future
 
 
 @contextmanager
@@ -141,7 +147,12 @@ def test_closing_computes_what_waits_and_takes_no_more() -> None:
 
 def test_a_job_is_begun_once_while_its_batch_gathers_and_never_while_another_is_computed() -> None:
     work, begun = Doubling(), list[int]()
-    made = Batcher[int, int](work, largest=lambda kind: 2, queue=10, begin=begun.append, gather_seconds=20)
+
+    def begin(job: int) -> Future[None]:
+        begun.append(job)
+        return done()
+
+    made = Batcher[int, int](work, largest=lambda kind: 2, queue=10, begin=begin, gather_seconds=20)
     first = made.submit([1], "double")
     until = time.monotonic() + 5
     while not begun and time.monotonic() < until:
@@ -158,3 +169,41 @@ def test_a_job_is_begun_once_while_its_batch_gathers_and_never_while_another_is_
     made.close()
     assert answers == [2, 4, 6, 8]
     assert begun == [1, 2, 3, 4]
+
+
+def test_a_batch_waits_for_what_it_prepares_and_nobody_joins_then() -> None:
+    work, slow = Doubling(), Future[None]()
+    begins = iter([slow])
+    made = Batcher[int, int](
+        work, largest=lambda kind: 9, queue=10, begin=lambda job: next(begins, done()), gather_seconds=0.01
+    )
+    first = made.submit([1], "double")
+    time.sleep(0.3)  # far longer than a batch gathers
+    late = made.submit([2], "double")
+    time.sleep(0.05)
+    assert not work.batches, "its image is still being prepared"
+    slow.set_result(None)
+    assert [each.result(10) for each in [*first, *late]] == [2, 4]
+    made.close()
+    assert [batch.jobs for batch in work.batches] == [[1], [2]]
+
+
+def test_who_comes_while_a_batch_gathers_keeps_it_open_for_a_while() -> None:
+    work = Doubling()
+    made = Batcher[int, int](work, largest=lambda kind: 99, queue=999, gather_seconds=0.3)
+    futures = []
+    for job in range(20):  # one every 0.05 s, so that 0.3 s never pass without one
+        futures += made.submit([job], "double")
+        time.sleep(0.05)
+    assert [each.result(10) for each in futures] == [2 * job for job in range(20)]
+    made.close()
+    assert len(work.batches) <= 4
+
+
+def test_a_job_that_cannot_be_begun_is_left_to_the_computation() -> None:
+    def begin(job: int) -> Future[None]:
+        raise RuntimeError("can't start new thread")
+
+    made = Batcher[int, int](Doubling(), largest=lambda kind: 9, queue=10, begin=begin)
+    assert made.submit([21], "double")[0].result(10) == 42 and made.is_alive
+    made.close()

@@ -150,7 +150,8 @@ class Batcher(Generic[Job, Done]):
             gathered: list[_Waiting[Job, Done]] = []
             left = self._gather_seconds
             while True:
-                if left > 0:  # afterwards nobody joins: under a steady load a batch would not close before it is full
+                # Afterwards nobody joins: under a steady load a batch would not close before it is full.
+                if left > 0 or not gathered:
                     gathered = self._next(first.kind, most)
                     self._prepare(gathered)
                     last = max(begun, gathered[-1].came)
