@@ -172,7 +172,8 @@ def test_it_is_worth_it_only_for_groups_that_stay_and_for_several_passes(
     stage = stage_of(recipe, shapes)
 
     def before(stage: StagePlan = stage, passes: int = 4, images: int = 18) -> str:
-        return worth_keeping_before(stage, model, images=images, passes=passes)
+        kept = worth_keeping_before(stage, model, images=images, passes=passes)
+        return "" if kept is None else kept.before
 
     assert before() == model.groups.names[-1]
     assert not before(passes=1) and not before(images=10_000_000)

@@ -153,8 +153,17 @@ def decide_for_backbone(
     return CacheDecision(inputs="prefix", cut=first, bytes=size)
 
 
-def worth_keeping_before(stage: StagePlan, model: ZooModel, *, images: int, passes: int) -> str:
-    """The group before which outputs of validation images are worth keeping in memory while a stage trains on images.
+@dataclass(frozen=True, slots=True)
+class KeptOutputs:
+    """Outputs of validation images that are worth keeping in memory."""
+
+    before: str
+    """The first group that the stage may change: they are those of the groups before it."""
+    bytes: int
+
+
+def worth_keeping_before(stage: StagePlan, model: ZooModel, *, images: int, passes: int) -> KeptOutputs | None:
+    """Which outputs of validation images are worth keeping in memory while a stage trains on images.
 
     Args:
         stage: The stage.
@@ -162,7 +171,7 @@ def worth_keeping_before(stage: StagePlan, model: ZooModel, *, images: int, pass
         images: Number of validation images.
         passes: How often they go through the model.
 
-    Returns: The first group that the stage may change; empty where nothing is worth keeping.
+    Returns: None where nothing is worth keeping.
     """
     settings, names = stage.settings, model.groups.names
     tensors = [name for name in model.state_dict() if name.startswith("backbone.")]
@@ -171,16 +180,16 @@ def worth_keeping_before(stage: StagePlan, model: ZooModel, *, images: int, pass
     # Adapters come and go, and gradient checkpointing is in the code between groups that a cut replaces.
     impossible = settings.prefix == "off" or settings.gradient_checkpointing or bool(stage.adapters)
     if stage.inputs != "images" or impossible or passes < 2 or first in ("", names[0]):
-        return ""
+        return None
     model.eval()
     try:
         shape, operations = _prefix(model, first)
     except CannotCut:
-        return ""
+        return None
     size = _FLOAT * math.prod(shape) * images
     saved = operations * images * (passes - 1)
     kind = "cpu" if next(model.parameters()).device.type == "cpu" else "cuda"
-    return first if size <= MEMORY_BUDGET and saved > size * _READ[kind] * passes else ""
+    return KeptOutputs(first, size) if size <= MEMORY_BUDGET and saved > size * _READ[kind] * passes else None
 
 
 def _no_caching(stage: Stage, outline: ZooModel, first: str, amount: Amount) -> str:

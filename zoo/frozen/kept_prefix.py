@@ -121,10 +121,11 @@ class KeptPrefixes:
             images: Number of validation images.
             passes: How often they are judged, by epochs and blends.
         """
-        before = worth_keeping_before(stage, model, images=images, passes=passes)
-        if not before:
+        kept = worth_keeping_before(stage, model, images=images, passes=passes)
+        if kept is None:
             self._last = None
             return None
+        before = kept.before
         # Another stage has trained the same groups, or began from a model in which other ones had been trained.
         frozen = state_digest(model, before)
         if self._last is None or (self._last.before, self._last.frozen) != (before, frozen):

@@ -92,6 +92,15 @@ def test_memory_of_parameters_gradients_and_optimizer_is_counted(shapes: Path) -
     assert memory(shapes, "all.l2_sp=0.1")["copies"] == 4 * sum(each.numel() for each in model.backbone.parameters())
 
 
+def test_validation_images_go_through_what_is_frozen_once_where_it_is_kept(shapes: Path) -> None:
+    settings = "all.train=head,last:1", "all.epochs=40", "all.augment=crop"
+    kept, off = (
+        estimate(shapes, *settings, f"all.prefix={prefix}", recipe="full").stages[0] for prefix in ("auto", "off")
+    )
+    assert kept.validation < 0.8 * off.validation
+    assert kept.memory.features > 0 == off.memory.features
+
+
 def test_the_peak_is_that_of_the_tensors_alive_at_once() -> None:
     known = torch.zeros(1000)
     with measure_peak(torch.device("cpu"), [known]) as peak:

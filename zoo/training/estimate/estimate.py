@@ -113,6 +113,11 @@ class _Estimator:
         # Merged adapters are validated once more, and so is every blend.
         candidates = bool(stage.adapters) + len(stage.settings.blend)
         validation = measured.validation * (epochs + candidates)
+        if not self._folds and (kept := self._timer.kept_prefix(stage, self._val)) is not None:
+            # The groups before it get the validation images once; all later passes begin behind them.
+            frozen = self._timer.through_backbone("none", kept.before)[0] * self._timer.evaluation_batches(self._val)
+            validation -= min(frozen, measured.validation) * (epochs + candidates - 1)
+            features = kept.bytes
         if self._folds:
             # The folds leave one image out of so many each, and then all are trained on: so many times in all. They
             # judge every image once; at the end the classifier goes over all of them.

@@ -22,6 +22,7 @@ from zoo.evaluation import inference
 from zoo.evaluation.context import RunContext
 from zoo.evaluation.out_of_memory import MicroBatches
 from zoo.events import EpochFinished, Event, Progress
+from zoo.frozen.decision import KeptOutputs, worth_keeping_before
 from zoo.frozen.inputs import CachedInputs, ImageInputs, Inputs, Order
 from zoo.frozen.outputs import forward_of
 from zoo.model.model import ZooModel
@@ -148,6 +149,11 @@ class StageTimer:
             deque(self._frozen_outputs(files, augment, before), maxlen=0)
             self._backbone[augment, before] = (time.perf_counter() - began) / BACKBONE_BATCHES, peak.peak
         return self._backbone[augment, before]
+
+    def kept_prefix(self, stage: StagePlan, val: Sequence[ImageFile]) -> KeptOutputs | None:
+        """What of the validation images is kept while a stage trains on images; None where nothing is."""
+        passes = stage.epochs + len(stage.settings.blend)
+        return worth_keeping_before(stage, self._model, images=len(val), passes=passes)
 
     def evaluation_batches(self, files: Sequence[ImageFile]) -> int:
         """Return in how many batches of `plan.chunk` the images go through the model in evaluation mode."""
