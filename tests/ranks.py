@@ -108,9 +108,11 @@ def parts(data: Path, out: Path) -> dict[str, Any]:
             begins(self)
 
         StageWatch.step_begins = counted  # type: ignore[method-assign]
-        _, gradients = finetune(**arguments, **in_parts, data=data, out=out / name)
+        try:
+            _, gradients = finetune(**arguments, **in_parts, data=data, out=out / name)
+        finally:
+            StageWatch.step_begins = begins  # type: ignore[method-assign]
         save_file({key: value.contiguous() for key, value in gradients.items()}, out / f"{name}-{RANK}.safetensors")
-    StageWatch.step_begins = begins  # type: ignore[method-assign]
     return {"held": held}
 
 
