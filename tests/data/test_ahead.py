@@ -138,6 +138,12 @@ def test_what_an_earlier_run_decoded_is_only_hashed(files: list[ImageFile]) -> N
         assert again.loss_of(files[0]) == store.loss_of(files[0])
 
 
+def test_what_was_prepared_otherwise_is_not_taken(files: list[ImageFile]) -> None:
+    other = "import dataclasses\nwanted = ahead.take_over\n"
+    other += "ahead.take_over = lambda asked: wanted(dataclasses.replace(asked, interpolation='bilinear'))"
+    assert decode_ahead(files) and decode_ahead(files, first=other) == {}
+
+
 @pytest.mark.parametrize(
     "first",
     [

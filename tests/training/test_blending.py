@@ -227,3 +227,19 @@ def test_blends_go_through_groups_that_an_earlier_stage_has_trained(few: Path, t
         plan, content = (json.loads((result.path / name).read_text("utf-8")) for name in ("plan.json", "result.json"))
         found.append((plan["stages"][2]["inputs"], content["stages"][2]["blends"]))
     assert [inputs for inputs, _ in found] == ["images", "prefix"] and found[0][1] == found[1][1]
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("keeping_the_middle")
+def test_a_kept_blend_of_a_stage_on_cached_features_is_that_of_the_saved_file(few: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "again.toml"
+    stages = RECIPE.split("[[stages]]\n")
+    again = stages[1].replace('"head"\n', '"again"\n', 1)
+    recipe.write_text("[[stages]]\n".join([*stages[:2], stages[3].replace("1e-3", "1e-2"), again]), "utf-8")
+    result = zoo.finetune(
+        "timm/test_resnet", weights="random", recipe=str(recipe), data=few, out=tmp_path / "run",
+        set=["again.blend=0.5", "again.solver=gradient"],
+    )  # fmt: skip
+    plan, content = (json.loads((result.path / name).read_text("utf-8")) for name in ("plan.json", "result.json"))
+    assert plan["stages"][2]["inputs"] == "features" and result.proof != "failed"
+    assert content["selection"]["kept"].startswith("again") and "blend" in str(content["stages"][2])

@@ -185,6 +185,10 @@ def test_verify_fits_again(few: Path, tmp_path: Path) -> None:
     check["evidence"]["digest"] = "0" * 64
     (result.path / "proof.json").write_text(json.dumps(proof), "utf-8")
     assert {check.name: check for check in zoo.verify(result.path).checks}["first_steps"].verdict == "failed"
+    # Rounding excuses a backbone in parts alone, never a head that was fitted.
+    plan = json.loads((result.path / "plan.json").read_text("utf-8"))
+    (result.path / "plan.json").write_text(json.dumps({**plan, "shard_backbone": True}), "utf-8")
+    assert {check.name: check for check in zoo.verify(result.path).checks}["first_steps"].verdict == "failed"
 
 
 def test_an_estimate_counts_one_fit(few: Path) -> None:
