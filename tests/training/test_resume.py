@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
+import os
 import random
 import re
 import shutil
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -331,6 +335,28 @@ def test_a_run_is_written_by_one_process_at_a_time(stopped: Path) -> None:
     # The system released the lock with its process.
     with RunLock(stopped / "checkpoint", run=stopped):
         pass
+
+
+def test_a_drive_without_locks_says_what_a_lost_machine_may_have_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    # As another machine leaves it, whose processes nobody here can see.
+    left = tmp_path / "lock"
+    left.write_text("4711\nanother-machine\n", "utf-8")
+    with warnings.catch_warnings(), pytest.raises(RunError, match="if that process is gone, remove") as refused:
+        warnings.simplefilter("ignore")
+        with RunLock(tmp_path, run=tmp_path):
+            pass
+    (named,) = re.findall(r"remove (.*)\.$", str(refused.value))
+    Path(named).unlink()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with RunLock(tmp_path, run=tmp_path):
+            pass
 
 
 def test_a_run_that_was_killed_before_its_report_only_gets_the_report(

@@ -96,8 +96,7 @@ def predict_images(
     if unreadable:
         raise DataError(
             f"{console.count(unreadable, 'file')} of {predicted + unreadable} could not be read; see above.\n"
-            "Next: repair or remove "
-            "them; the predictions for all others are complete."
+            "Next: repair or remove them; the predictions for all others are complete."
         )
 
 

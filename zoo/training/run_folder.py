@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import FileLock, SoftFileLock, Timeout
 from torch import Tensor
 
 from zoo.artefact.config import FOLDER
@@ -223,7 +223,7 @@ class RunLock:
             except Timeout:
                 raise RunError(
                     f"{self._run} is being written by another process: {self._holder()}.\n"
-                    "Next: wait until it has finished, or end it first."
+                    f"Next: wait until it has finished, or end it first{self._left_behind()}."
                 ) from None
         owner = {
             "process": os.getpid(),
@@ -237,6 +237,12 @@ class RunLock:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._lock.release()
+
+    def _left_behind(self) -> str:
+        """What else may have happened on a drive without locks, where a file stands for one."""
+        if not isinstance(self._lock, SoftFileLock):
+            return ""
+        return f"; this drive has no locks, so if that process is gone, remove {self._folder / _LOCK}"
 
     def _holder(self) -> str:
         try:
