@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from filelock import FileLock, SoftFileLock, Timeout
+from filelock import FileLock, Timeout
 from torch import Tensor
 
 from zoo.artefact.config import FOLDER
@@ -240,7 +240,13 @@ class RunLock:
 
     def _left_behind(self) -> str:
         """What else may have happened on a drive without locks, where a file stands for one."""
-        if not isinstance(self._lock, SoftFileLock):
+        # The file of a real lock stays empty. One that stands for a lock names its holder. Asked of the file and not of
+        # filelock, whose releases tell it in different ways.
+        try:
+            names_its_holder = (self._folder / _LOCK).stat().st_size > 0
+        except FileNotFoundError:
+            names_its_holder = False
+        if not names_its_holder:
             return ""
         return f"; this drive has no locks, so if that process is gone, remove {self._folder / _LOCK}"
 
