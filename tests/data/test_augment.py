@@ -1,8 +1,11 @@
-"""RandAugment: torchvision's operations bit for bit, with draws that depend on a key alone."""
+"""Crops and RandAugment: torchvision's bit for bit, with draws that depend on a key alone."""
 
 from __future__ import annotations
 
+import os
 import random
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -37,6 +40,38 @@ def test_each_operation_is_one_of_torchvisions_bit_for_bit_and_none_is_missing(
         drawn = {theirs(pixels).numpy().tobytes() for _ in range(500)}
     ours = {apply_operation(pixels, operation, fill=fill).numpy().tobytes() for operation in EVERY}
     assert ours == drawn and len(EVERY) == len(ours) == 23
+
+
+def test_crops_are_those_of_torchvisions_transforms_v2_bit_for_bit() -> None:
+    preprocessing = zoo.Preprocessing(input_size=(3, 48, 64), resize_size=(60, 60), mean=(0.0,) * 3, std=(1.0,) * 3)
+    for number in range(20):
+        pixels = picture(60 + number, 90 - number)
+        drawn = draw("crop", *pixels.shape[-2:], key=str(number), shape=64 / 48)
+        assert drawn.box is not None
+        theirs = v2.functional.resized_crop(pixels, *drawn.box, size=[48, 64], antialias=True)
+        if drawn.mirror:
+            theirs = theirs.flip(-1)
+        expected = theirs.to(torch.float32) / 255
+        assert torch.equal(apply_draw(pixels, drawn, preprocessing), expected)
+        # However the picture lies in memory.
+        stored = pixels.permute(1, 2, 0).contiguous().permute(2, 0, 1)
+        assert torch.equal(apply_draw(stored, drawn, preprocessing), expected)
+
+
+def test_crops_are_the_same_on_any_processor() -> None:
+    code = (
+        "import hashlib, torch, zoo; from zoo.data.augment import Draw, apply_draw\n"
+        "pixels = (torch.arange(3 * 97 * 131) * 7919 % 251).view(97, 131, 3).to(torch.uint8).permute(2, 0, 1)\n"
+        "sizes = zoo.Preprocessing(input_size=(3, 64, 64), resize_size=(90, 90), mean=(0.0,) * 3, std=(1.0,) * 3)\n"
+        "crop = apply_draw(pixels, Draw((5, 7, 80, 100), False), sizes)\n"
+        "print(torch.backends.cpu.get_cpu_capability(), hashlib.sha256(crop.numpy().tobytes()).hexdigest())"
+    )
+    said = [
+        subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True).stdout
+        for environment in (dict(os.environ), {**os.environ, "ATEN_CPU_CAPABILITY": "default"})
+    ]
+    (_, here), (least, there) = (each.split() for each in said)
+    assert least == "DEFAULT" and here == there
 
 
 def test_operations_are_drawn_with_equal_chance_and_to_both_sides() -> None:
