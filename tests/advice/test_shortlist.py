@@ -12,7 +12,7 @@ import pytest
 import zoo
 from safetensors.torch import save_file
 from tests.conftest import Zoo
-from zoo.advice import rounds
+from zoo.advice import rounds, shortlist
 from zoo.data.check import similar
 from zoo.errors import DataError, OptionError, Refused, UnknownName, WeightsError
 from zoo.events import Event, Note, Progress
@@ -293,6 +293,31 @@ def test_one_candidate_that_fails_costs_only_itself(shapes: Path, tmp_path: Path
     )
     assert [each.name for each in found.ranked] == ["timm/test_vit=random"]
     assert "not finite" in found.left_out[0].reason
+
+
+def test_no_limit_is_blamed_for_what_failed_otherwise(shapes: Path, tmp_path: Path) -> None:
+    state = zoo.create_model("timm/test_resnet", classes=2, weights="random").backbone.state_dict()
+    broken = {name: tensor * float("nan") if tensor.is_floating_point() else tensor for name, tensor in state.items()}
+    save_file({name: tensor.contiguous() for name, tensor in broken.items()}, tmp_path / "nan.safetensors")
+    with pytest.raises(OptionError, match=r"not finite[\s\S]*Next: import weights"):
+        zoo.shortlist(shapes, backbones=f"timm/test_resnet={tmp_path / 'nan.safetensors'}", max_latency="10s")
+
+
+def test_a_second_shortlist_allows_itself_as_much_time_as_the_first(
+    shapes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where nobody gives a budget, it does not shrink because features are in the cache."""
+    monkeypatch.setattr(shortlist, "LEAST_BUDGET", 0.001)
+    first, second = (zoo.shortlist(shapes, backbones="timm/test_resnet=random") for _ in range(2))
+    assert first.budget > 0.001 and second.budget > first.budget / 4, "the latency is the lowest ever measured here"
+
+
+def test_a_size_is_offered_only_where_no_other_limit_stands_in_the_way(shapes: Path) -> None:
+    names = "timm/test_resnet.r160_in1k,timm/test_vit=random"
+    with pytest.raises(OptionError, match=r"--max-params \d+, which timm/test_vit=random has"):
+        zoo.shortlist(shapes, backbones=names, max_params=10, licence="mit")
+    with pytest.raises(OptionError, match=r"Next: (?!--max-params)"):
+        zoo.shortlist(shapes, backbones="timm/test_resnet.r160_in1k", max_params=10, licence="mit")
 
 
 @pytest.mark.long

@@ -87,6 +87,28 @@ def test_the_example_for_python_gives_zoos_answer(made: zoo.Exported, run: Path,
         assert float(probability) == pytest.approx(ours, abs=0.01)
 
 
+@pytest.mark.parametrize("kind", ["alpha", "palette", "16 bits"])
+def test_the_example_for_python_reads_pictures_as_zoo_does(
+    kind: str, made: zoo.Exported, run: Path, tmp_path: Path
+) -> None:
+    """Below what is transparent lies red, which must not be seen; 16 bits are not cut off at 255."""
+    path = tmp_path / "picture.png"
+    if kind == "16 bits":
+        Image.fromarray(np.linspace(0, 65535, 90 * 90).reshape(90, 90).astype(np.uint16)).save(path)
+    else:
+        pixels = np.full((90, 90, 4), (255, 0, 0, 0), np.uint8)
+        pixels[30:40] = (0, 0, 255, 128)
+        picture = Image.fromarray(pixels)
+        (picture if kind == "alpha" else picture.quantize()).save(path)
+    done = subprocess.run(
+        [sys.executable, "example.py", path], cwd=made.path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    (expected,) = zoo.load(run).predict(path)
+    printed = {name: float(probability) for probability, name in (line.split() for line in done.stdout.splitlines())}
+    assert printed == {name: pytest.approx(ours, abs=0.01) for name, ours in expected.top}
+
+
 def node_modules() -> Path:
     """The folder with onnxruntime-web, as node finds it: in NODE_PATH."""
     if shutil.which("node") is None:
@@ -101,6 +123,9 @@ def test_the_example_for_javascript_gives_the_same(made: zoo.Exported, run: Path
     folder = Path(shutil.copytree(made.path, tmp_path / "classifier"))
     (folder / "node_modules").symlink_to(node_modules())
     upright = Image.open(photo).transpose(Image.Transpose.ROTATE_270).convert("RGBA")
+    clear = Image.new("RGBA", (60, 80), (255, 0, 0, 0))
+    upright.paste(clear, (10, 20))
+    upright.save(tmp_path / "clear.png")
     size = f"width: {upright.width}, height: {upright.height}"
     (folder / "pixels").write_bytes(np.asarray(upright).tobytes())
     (folder / "page.mjs").write_text(
@@ -116,7 +141,7 @@ console.log(JSON.stringify(await classify(session, classes, picture)));
     )
     done = subprocess.run(["node", "page.mjs"], cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    (expected,) = zoo.load(run).predict(photo)
+    (expected,) = zoo.load(run).predict(tmp_path / "clear.png")
     printed = json.loads(done.stdout)
     assert [name for name, _ in printed] == [name for name, _ in expected.top]
     assert [value for _, value in printed] == pytest.approx([value for _, value in expected.top], abs=0.01)

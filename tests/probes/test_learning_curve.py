@@ -55,6 +55,12 @@ def test_a_curve_of_few_images_is_short(per_class: int, shares: int) -> None:
     assert curve.images == (0 if per_class == 1 else 3 * per_class)
 
 
+def test_three_images_are_enough_for_a_curve_that_says_little() -> None:
+    features, _ = clouds(1)
+    curve = learning_curve(features, torch.tensor([0, 0, 1]), 2, draws=1)
+    assert curve.images == 2 and len(curve.shares) == 1
+
+
 def test_an_image_alone_in_its_class_is_not_judged() -> None:
     features, targets = clouds(10)
     targets = torch.cat([targets, torch.tensor([3])])

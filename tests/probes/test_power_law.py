@@ -45,6 +45,11 @@ def test_a_curve_that_rises_promises_nothing_and_one_without_errors_stays_finite
     assert perfect.gain == 0 and perfect.high == 0 and math.isfinite(perfect.low)
 
 
+def test_more_images_bring_no_more_than_all_of_them_right() -> None:
+    found = said(curve_of([0.2, 0.1, 0.04, 0.01, 0.0]), 2)
+    assert found.low <= found.gain <= found.high == 0
+
+
 @pytest.mark.parametrize("times", [2, 4])
 def test_the_interval_is_at_least_as_wide_as_the_backtest_missed(times: int) -> None:
     bent = said(curve_of([0.6, 0.4, 0.25, 0.25, 0.25]), times)

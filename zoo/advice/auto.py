@@ -47,6 +47,7 @@ def choose_backbone(request: Request, registry: Registry, report: Report) -> tup
     most = request.examine if request.budget is None and request.folds is None else None
     wanted = Wanted(budget=request.budget, limits=Limits(head=request.head), most_images=most)
     found = make_shortlist(request, wanted, registry, report)
+    # Ctrl-C was meant for the whole command: what was compared by then must not begin a run.
     if found.interrupted:
         raise KeyboardInterrupt
     best = found.best.candidate
@@ -58,6 +59,7 @@ def choose_backbone(request: Request, registry: Registry, report: Report) -> tup
             f"{counted(found.images, 'training image')}{others}"
         )
     )
+    # Without the budget, which is refused beside a backbone that is named.
     return replace(request, backbone=best.backbone, weights=best.weights, budget=None), _record(found)
 
 
@@ -70,6 +72,7 @@ def _refuse_early(request: Request, registry: Registry) -> None:
 def _record(found: Shortlist) -> ShortlistPlan:
     return ShortlistPlan(
         seconds=round(found.seconds, 3),
+        # Of all training images; each row says on how many of them it was judged.
         images=found.images,
         compared=len(found.ranked),
         left_out=len(found.left_out),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -25,6 +25,7 @@ PERMISSIVE_LICENCES = ("apache-2.0", "mit", "bsd-3-clause", "bsd-2-clause", "cc-
 _BYTES = 4
 """Of a parameter in a file of weights."""
 _KINDS = 4
+"""Most kinds of reasons that one line names; the others are counted together."""
 _CHANCE = 0.1
 """ImageNet top-1 accuracy of random weights, in percent."""
 
@@ -76,6 +77,7 @@ class LeftOut:
 
 def grouped(left_out: Sequence[LeftOut]) -> str:
     """How many were left out for which kind of reason: `900 no time, 12 too slow for this budget`."""
+    # What follows a colon is of one candidate alone: its seconds, its p-value.
     kinds = Counter(each.reason.partition(":")[0] for each in left_out)
     listed = [f"{count:,} {kind}" for kind, count in kinds.most_common(_KINDS)]
     rest = sum(kinds.values()) - sum(count for _, count in kinds.most_common(_KINDS))
@@ -101,16 +103,20 @@ class CandidateBackbones:
 
 
 class _Finder:
+    """Turns names, patterns or nothing into candidates, and notes which of them are beyond the limits."""
+
     def __init__(self, registry: Registry, limits: Limits) -> None:
         self.registry = registry
         self.limits = limits
         self.head = registry.head(limits.head)
         self.left_out: list[LeftOut] = []
+        # A misspelt licence is told before anything is looked up.
         self._check_licence()
 
     @cached_property
     def held(self) -> set[str]:
         """`provider/architecture.tag` of the weights on this machine."""
+        # Once for all candidates, and only where one asks: it looks through the folders of weights.
         return {each.name for each in held_weights(self.registry)}
 
     @cached_property
@@ -131,6 +137,7 @@ class _Finder:
         try:
             choice = choose_weights(backbone, weights or "default")
         except WeightsError as error:
+            # The message is written for --weights, which nobody gave here.
             raise WeightsError(str(error).replace("given to --weights", f"in --backbones {text}")) from None
         return [self._candidate(backbone, choice)]
 
@@ -155,6 +162,7 @@ class _Finder:
         ]
         if offline:
             return held
+        # The names of architectures hold no dot, so the first one begins the tag.
         there = {each.name.partition(".")[0] for each in held}
         return [*held, *(self._default(each) for each in listed if each.name not in there)]
 
@@ -164,10 +172,9 @@ class _Finder:
 
     def _candidate(self, backbone: ResolvedBackbone, choice: WeightsChoice) -> CandidateBackbone:
         published = backbone.spec.weights_for(choice.tag) if choice.kind == "tag" else None
-        facts, qualified = (
-            backbone.spec.facts,
-            f"{backbone.spec.name}.{choice.tag}" if choice.tag else backbone.spec.name,
-        )
+        facts = backbone.spec.facts
+        qualified = f"{backbone.spec.name}.{choice.tag}" if choice.tag else backbone.spec.name
+        # A user's file and random weights need no download.
         there = choice.kind != "tag" or qualified in self.held
         return CandidateBackbone(
             name=qualified if choice.kind == "tag" else f"{backbone.spec.name}={choice.path or 'random'}",
@@ -183,6 +190,7 @@ class _Finder:
         )
 
     def _prior(self, choice: WeightsChoice, facts: BackboneFacts | None, published: WeightsSpec | None) -> float:
+        # By its compute, a large network that was never trained would come before small ones that were.
         if choice.kind == "random":
             return _CHANCE
         if published is not None and published.top1 is not None:
@@ -191,13 +199,16 @@ class _Finder:
 
     def passes(self, candidate: CandidateBackbone) -> bool:
         """Whether it is within the limits; if not, it is noted with the reason."""
-        reason = self._beyond(candidate)
+        reason = self._beyond(candidate, self.limits)
         if reason:
             self.left_out.append(LeftOut(candidate.name, reason))
         return not reason
 
-    def _beyond(self, candidate: CandidateBackbone) -> str:
-        limits = self.limits
+    def passes_but_for_size(self, candidate: CandidateBackbone) -> bool:
+        """Whether a higher `--max-params` would let it in."""
+        return not self._beyond(candidate, replace(self.limits, max_params=None))
+
+    def _beyond(self, candidate: CandidateBackbone, limits: Limits) -> str:
         if limits.max_params is not None:
             if candidate.parameters is None:
                 return "its number of parameters is not known"
@@ -246,7 +257,7 @@ def find_candidates(registry: Registry, named: Sequence[str], limits: Limits, *,
     found = list({each.name: each for each in found}.values())  # patterns may overlap
     passing = [each for each in found if finder.passes(each)]
     if not passing:
-        raise OptionError(_nothing_left(found, finder.left_out, limits))
+        raise OptionError(_nothing_left(found, finder))
     if offline:
         passing = _without_downloads(passing, finder.left_out)
     # What is here costs no download, so that it comes first.
@@ -270,13 +281,14 @@ def _without_downloads(candidates: list[CandidateBackbone], left_out: list[LeftO
     return there
 
 
-def _nothing_left(found: Sequence[CandidateBackbone], left_out: Sequence[LeftOut], limits: Limits) -> str:
+def _nothing_left(found: Sequence[CandidateBackbone], finder: _Finder) -> str:
     """What was asked, what there is, and the nearest limit that would leave something."""
-    only_size = [each for each in found if each.parameters]
-    reasons = {each.reason for each in left_out}
+    limits, left_out = finder.limits, finder.left_out
+    # A backbone whose size is not known is no example of one that is small enough.
+    only_size = [each for each in found if each.parameters and finder.passes_but_for_size(each)]
     listed = "\n".join(f"  {each.name}: {each.reason}" for each in left_out[:5])
     more = f"\n  and {len(left_out) - 5:,} more" if len(left_out) > 5 else ""
-    if limits.max_params is not None and only_size and all("--max-params" in reason for reason in reasons):
+    if limits.max_params is not None and only_size:
         smallest = min(only_size, key=lambda each: each.parameters or math.inf)
         step = f"--max-params {smallest.parameters}, which {smallest.name} has."
     elif limits.licence is not None and limits.max_params is None:
@@ -302,6 +314,7 @@ class ExpectedTop1:
             for each in listed
             if each.facts is not None and each.facts.gmacs > 0 and each.top1 is not None
         ]
+        # Where upstream states nothing at all, every backbone gets the same prior, 0.
         count = max(1, len(known))
         self._mean_x = sum(x for x, _ in known) / count
         self._mean_y = sum(y for _, y in known) / count
@@ -312,4 +325,5 @@ class ExpectedTop1:
         """The expected accuracy in percent; where nothing is known of a backbone, the mean of all."""
         if facts is None or facts.gmacs <= 0:
             return self._mean_y
+        # The line goes on for ever, and accuracy does not.
         return min(100.0, self._mean_y + self._slope * (math.log(facts.gmacs) - self._mean_x))

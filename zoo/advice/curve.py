@@ -45,6 +45,7 @@ class CurveReport:
 
     def blocks(self, *, with_tables: bool = True) -> Iterator[Block]:
         """What the curve says, then its points, forecasts and classes unless only the sentences are wanted."""
+        # The first sentence is about the images that there are, and alone is measured; the others are forecasts.
         for number, sentence in enumerate(self.sentences):
             yield Line(sentence, None if number else "bold")
         if not with_tables:
@@ -108,6 +109,7 @@ def probe_curve(request: Request, registry: Registry, report: Report, *, dataset
     curve = learning_curve(
         found.features, found.targets, len(found.classes), groups=groups, seed=request.seed, progress=progress
     )
+    # Copies alone make no second image: this is only known once all were compared.
     if not bool(curve.judged.any()):
         raise DataError(
             f"No class has two different training images, so there are none to judge a fit by "
@@ -131,6 +133,7 @@ def _notes(found: ProbeFeatures, curve: LearningCurve) -> tuple[str, ...]:
     small = [f"{name} ({images[label]})" for label, name in enumerate(found.classes) if images[label] < MOST_FOLDS]
     if small:
         notes.append(f"Classes with fewer images than the {MOST_FOLDS} folds, of which little is known: {some(small)}.")
+    # An image that no other of its class stands beside is in every training part, so no fit can be asked about it.
     unjudged = len(curve.targets) - curve.images
     if unjudged:
         notes.append(f"{counted(unjudged, 'image')} alone in a class: fitted to, but judged by none.")
@@ -158,6 +161,7 @@ def write_curve_page(report: CurveReport, path: Path) -> None:
 
 
 def _title(report: CurveReport) -> str:
+    # Forecasts come in the order of TIMES, and the nearest of them is the surest.
     twice = report.record.forecasts[0]
     if twice.gain is None:
         return f"What {IN_WORDS[2].lower()} as many images would bring cannot be said"
@@ -175,4 +179,5 @@ def _percent(found: Range | None) -> list[str]:
 def _points(found: Range | None) -> list[str]:
     if found is None:
         return ["-", "cannot be said"]
+    # Adding 0.0 takes the sign from a zero: an interval that ends at -0.0 would look like a loss.
     return [f"{100 * found.value:+.1f}", f"{100 * found.low + 0.0:+.1f} to {100 * found.high + 0.0:+.1f}"]

@@ -81,10 +81,13 @@ def probe_features(
     Raises:
         ZooError: As `zoo.finetune` with the same request, before it trains.
     """
+    # What a user sets for heads and stages does not touch features, and could be refused beside another recipe. This
+    # recipe has one stage, of the head alone: its images are not augmented, so each has one row.
     asked = replace(request, head=PROBE, head_options={}, recipe=CLOSED_FORM_RECIPE, set=(), epochs=None)
     asked = replace(asked, folds=None, every_stage=False)  # a probe has folds of its own
     with prepare(asked, registry, report, dataset=dataset) as prepared:
         found = prepared.examined.dataset
+        # In the order of a run, whatever the caller's: the cache holds blocks of images, not single ones.
         wanted = {split: found.splits[split] for split in SPLITS if split in splits and found.splits.get(split)}
         assert prepared.model is not None
         accept(prepared.model, prepared.plan)

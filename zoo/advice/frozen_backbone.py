@@ -1,4 +1,8 @@
-"""Which backbone an advice uses: one by name, or that of a finished run, unless its features know the labels."""
+"""The frozen backbone behind probes: one by name, or that of a finished run.
+
+A backbone that was trained on the images to be judged is refused: its features were made to agree with their labels,
+so nothing fitted to them is out of sample.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from zoo.artefact.config import CONFIG, FOLDER, TENSORS
-from zoo.artefact.read import find_artefact
+from zoo.artefact.read import find_artefact, read_config
 from zoo.comparing.pairing import Contents
 from zoo.data.dataset import ImageFile
 from zoo.errors import OptionError, Refused, WeightsError
@@ -80,6 +84,7 @@ def with_backbone_of(request: Request, run: Path, files: Sequence[ImageFile], re
         weights = _pretrained(record.path, plan)
     # Random weights are drawn from the seed.
     seed = plan.seed if plan.weights.kind == "random" else request.seed
+    # A plan names the way to decode only where it is not the exact one.
     decode = plan.preprocessing.get("decode", "exact")
     size = height, width
     return replace(request, backbone=plan.backbone.name, weights=weights, input_size=size, decode=decode, seed=seed)
@@ -87,6 +92,7 @@ def with_backbone_of(request: Request, run: Path, files: Sequence[ImageFile], re
 
 def _run_of(path: Path) -> Path:
     """The run folder that `path` is, or whose artefact it is. Raises Refused for an artefact without its run."""
+    # Absolute, because `.` inside of the artefact's folder has no name.
     for folder in (path, path.absolute().parent if path.absolute().name == FOLDER else path):
         if (folder / PLAN).is_file():
             return folder
@@ -98,8 +104,6 @@ def _run_of(path: Path) -> Path:
 
 
 def _name_in(path: Path) -> str:
-    from zoo.artefact.read import read_config
-
     return read_config(find_artefact(path)).backbone.name
 
 
@@ -109,6 +113,7 @@ def _backbone_trained(record: RunRecord) -> str:
     for stage in record.plan.stages:
         if not stage.head_alone:
             return stage.settings.name
+        # What later stages trained is not in the saved weights.
         if stage.settings.name == kept:
             break
     return ""
@@ -124,6 +129,7 @@ def _refuse_seen(record: RunRecord, files: Sequence[ImageFile], stage: str, regi
             f"{plan.data.path} are gone or have changed, or they are not class folders. If these images are among "
             f"them, its features know their labels, and no prediction would be out of sample.\n{step}"
         )
+    # By content, because files may have been renamed or copied to another folder since.
     known = set(seen.values())
     common = sum(hashlib.sha256(file.content()).hexdigest() in known for file in files)
     if common:

@@ -1,4 +1,7 @@
-"""What a check of labels found, as a record, and the judged images behind it."""
+"""What a check of labels found, as a record, and the judged images behind it.
+
+`zoo.advice.labels` makes the check, `labels_page` beside it draws it, and `suspects` writes and reads its table.
+"""
 
 from __future__ import annotations
 
@@ -79,6 +82,7 @@ class LabelCheck:
             f"confident learning estimates {self.estimated_wrong:.0f} wrong",
             "bold",
         )
+        # Before the suspects: whoever reads no further should know which labels nobody looked at.
         for name, count in self.left_out:
             left_out = f"{name} was left out: fewer than five different images ({count:,} in all)"
             yield Line(left_out, "yellow")
@@ -108,6 +112,7 @@ class LabelCheck:
         ]
         yield Line()
         yield TextTable(columns=columns, rows=rows, right=columns[3:5])
+        # From Python nothing need have been written; then the record itself has them all.
         if len(rows) < len(self.suspects):
             yield Line(f"and {len(self.suspects) - len(rows):,} more in {self.csv or '.suspects'}")
 
@@ -117,7 +122,10 @@ class LabelCheck:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class JudgedLabels:
-    """The judged images in rows, what was said of them, and who is suspected."""
+    """The judged images in rows, as the page needs them: features, labels, and what the probes said of each.
+
+    It stays in memory; `LabelCheck` is what is kept.
+    """
 
     files: tuple[ImageFile, ...]
     features: Tensor
@@ -130,6 +138,6 @@ class JudgedLabels:
     suggested: Tensor
     """Class indices[N]."""
     issues: Tensor
-    """bool[N]."""
+    """bool[N]: whether confident learning counts the label as wrong."""
     ranked: tuple[int, ...]
     """Rows of the suspects, the likeliest first."""

@@ -64,6 +64,7 @@ def check_labels(request: Request, registry: Registry, report: Report, *, out: P
     found = probe_features(asked, registry, report, dataset=dataset)
     groups = similar_groups(found.files, report, workers=asked.workers)
     rows, kept = judged_rows(found.targets.tolist(), groups, len(found.classes))
+    # Asked again: only now that every image was opened is it known which are copies.
     if len(kept) < 2:
         raise _too_few(dataset.source, "different images", found.classes, _different(found.targets.tolist(), groups))
     judged, suspects, wrong = _judge(found, groups, rows, kept, report)
@@ -106,6 +107,7 @@ def out_of_fold(
     """
     mean = torch.zeros(len(labels), classes, dtype=torch.float64)
     for draw in range(draws):
+        # Seeded by the draw, not by the request: the same images have the same suspects.
         folds = make_folds(labels.tolist(), groups, seed=draw)
         mean += cross_validate(features, labels, classes, folds).probabilities() / draws
         progress(draw + 1, draws)
@@ -118,6 +120,7 @@ def judged_rows(labels: Sequence[int], groups: Sequence[int], classes: int) -> t
     Near-duplicates count once, for the label of the first of them, as folds count them.
     """
     kept = set(range(classes))
+    # A group with several labels counts for another class once the class of its first image is out.
     while True:
         rows = [row for row, label in enumerate(labels) if label in kept]
         counts = _different([labels[row] for row in rows], [groups[row] for row in rows])
@@ -139,6 +142,7 @@ def _judge(
     found: ProbeFeatures, groups: Sequence[int], rows: list[int], kept: list[int], report: Report
 ) -> tuple[JudgedLabels, tuple[Suspect, ...], float]:
     """Return the judged images, the suspects in order, and the estimated number of wrong labels."""
+    # Probabilities have columns for the judged classes alone, so these are numbered anew.
     number = {label: index for index, label in enumerate(kept)}
     labels = torch.tensor([number[label] for label in found.targets[rows].tolist()])
     features, of_rows = found.features[rows], tuple(groups[row] for row in rows)
@@ -148,6 +152,7 @@ def _judge(
 
     probabilities = out_of_fold(features, labels, len(kept), of_rows, progress=progress)
     margins, issues = label_margins(probabilities, labels), label_issues(probabilities, labels)
+    # Stable, so that equal margins stay in the order of the files.
     order = torch.sort(margins, stable=True).indices
     judged = JudgedLabels(
         files=tuple(found.files[row] for row in rows),
@@ -169,6 +174,7 @@ def _judge(
             probability_suggested=float(probabilities[row, judged.suggested[row]]),
             margin=float(margins[row]),
             issue=bool(issues[row]),
+            # The table may be applied much later, when there may be another picture under this name.
             sha256=hashlib.sha256(judged.files[row].content()).hexdigest(),
         )
         for row in judged.ranked
@@ -177,6 +183,7 @@ def _judge(
 
 
 def _conflicts(found: ProbeFeatures, groups: Sequence[int]) -> tuple[tuple[tuple[str, str], ...], ...]:
+    """Groups of copies and near-duplicates whose labels differ, in all classes: no probe is needed to doubt these."""
     members: dict[int, list[tuple[str, str]]] = {}
     for file, label, group in zip(found.files, found.targets.tolist(), groups, strict=True):
         members.setdefault(group, []).append((file.relative, found.classes[label]))

@@ -44,6 +44,7 @@ class Shown:
 def render(check: LabelCheck, judged: JudgedLabels, report: Report) -> str:
     """The page as HTML that loads nothing from outside. The same check gives the same text."""
     rows = judged.ranked[:SHOWN]
+    # One image may be the neighbour of several suspects, and is decoded once.
     pictures: dict[int, Picture] = {}
 
     def picture(row: int) -> Picture:
@@ -53,6 +54,7 @@ def render(check: LabelCheck, judged: JudgedLabels, report: Report) -> str:
 
     shown = []
     pulled = directions(judged.features)
+    # Rows and suspects are in one order; of the suspects there may be more than the page shows.
     for number, (row, suspect) in enumerate(zip(rows, check.suspects, strict=False), start=1):
         given, suggested = (
             tuple(picture(each) for each in nearest_of_class(judged, pulled, row, int(label)))
@@ -80,9 +82,11 @@ def nearest_of_class(judged: JudgedLabels, pulled: Tensor, row: int, label: int)
         row: The image.
         label: The class.
     """
+    # Cosines lie between -1 and 1, so 4 less is behind all of them.
     near = pulled @ pulled[row] - 4.0 * judged.issues
     others = torch.tensor([group != judged.groups[row] for group in judged.groups]) & (judged.labels == label)
     near[~others] = -torch.inf
+    # A class may have fewer other images than are asked for; those at minus infinity fall out again.
     ranked = torch.sort(near, descending=True, stable=True).indices[:NEIGHBOURS]
     return [each for each in ranked.tolist() if others[each]]
 

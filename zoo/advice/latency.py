@@ -19,6 +19,7 @@ from zoo.storage.atomic import write_text
 from zoo.storage.cache import cache_folder
 
 BATCH = 32
+"""Images of the larger batch."""
 _FOLDER = "kept"
 _LEAST, _MOST, _LONG = 2, 10, 0.2
 """Fewest and most passes that are timed, and the seconds after which there are no more than the fewest. A first pass
@@ -45,9 +46,11 @@ def latency_of(model: ZooModel, plan: Plan) -> Latency:
     about = [plan.backbone.name, plan.preprocessing["input_size"], str(plan.compute), plan.threads, *machine]
     path = cache_folder() / _FOLDER / f"latency-{hashlib.sha256(json.dumps(about).encode()).hexdigest()[:24]}.json"
     found = _measured(model)
+    # A record that is missing, or damaged, costs no more than what was measured before.
     with contextlib.suppress(OSError, ValueError, TypeError):
         before = Latency(**json.loads(path.read_text("utf-8")))
         found = Latency(min(found.alone, before.alone), min(found.in_batch, before.in_batch))
+    # The measurement is good, also where the cache folder cannot be written to.
     with contextlib.suppress(OSError, RunError):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, json.dumps(asdict(found)))

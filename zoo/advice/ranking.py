@@ -1,4 +1,7 @@
-"""The record of a shortlist: candidates in order, each set beside the first on the same images."""
+"""The record of a shortlist: candidates in order, each set beside the first on the same images.
+
+Nothing is computed on images here: `zoo.advice.shortlist` carries out the rounds and hands over what it found.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +51,8 @@ class Probe:
         known = judged.known
         right = judged.right(targets)[known]
         accuracy = wilson_interval(int(right.sum()), len(right))
-        assert accuracy is not None
+        # Without folds there would be none, and the caller refuses such a sample.
+        assert accuracy is not None, "some image was held out"
         loss = torch.nn.functional.cross_entropy(judged.logits[known].double(), targets[known])
         named = tuple(name for name, kept in zip(files, known.tolist(), strict=True) if kept)
         return cls(accuracy, float(loss), right, named)
@@ -120,6 +124,7 @@ class Shortlist:
     @property
     def cheapest_as_good(self) -> Ranked:
         """Of those that cannot be told from the first, the one that takes least time for an image."""
+        # Of a candidate without a measured latency nobody can say that it is cheap.
         as_good = [each for each in self.ranked if each.as_good and each.latency]
         return min(as_good, key=lambda each: each.latency.alone if each.latency else 0.0, default=self.best)
 
@@ -183,7 +188,7 @@ class Shortlist:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What is known of a candidate at the end."""
+    """A candidate with its probes, after the last round and before the ranking."""
 
     candidate: CandidateBackbone
     latency: Latency | None
@@ -223,11 +228,13 @@ def ranked(
         seconds: Seconds that it took.
         interrupted: Whether it was stopped.
     """
+    # What only a part of the candidates went on to, without the best, decides nothing and is left away.
     size = _decisive(found)
     found = [replace(each, probes={n: probe for n, probe in each.probes.items() if n <= size}) for each in found]
     found = [each for each in found if each.probes]
     order = sorted(
         found,
+        # More images first: who was dropped may well have had a higher accuracy on the few that it saw.
         key=lambda each: (-max(each.probes), -each.last.accuracy.value, each.last.loss, each.candidate.name),
     )
     first = order[0]
@@ -235,6 +242,7 @@ def ranked(
     corrected = (1.0, *holm([p for _, _, p in tested]))
     rows = [(0.0, None), *((difference, interval) for difference, interval, _ in tested)]
     return Shortlist(
+        # The sample set lies in the cache folder, whose path would mean nothing to the reader.
         data=dataset.source if request.data else "sample",
         images=len(dataset.splits["train"]),
         classes=len(dataset.classes),
@@ -282,6 +290,7 @@ def command(candidate: CandidateBackbone, request: Request, head: str) -> str:
     if request.data is not None and of_session(str(request.data)):
         given = {"weights": candidate.weights, "head": head, "seed": request.seed}
         usual = Request(backbone="")
+        # In Python as in the command below, only what differs from the defaults is written.
         options = [f"{name}={value!r}" for name, value in given.items() if value != getattr(usual, name)]
         return f"zoo.finetune({', '.join([repr(candidate.backbone), 'data=data', *options])})"
     words = ["zoo", "finetune", "--backbone", shell_word(candidate.backbone)]
@@ -303,6 +312,7 @@ def in_common(probes: Mapping[str, Probe]) -> dict[str, Tensor]:
     """
     every = list(probes.values())
     common = set(every[0].files).intersection(*(each.files for each in every[1:]))
+    # One order for all, so that row n is the same image in each.
     order = [name for name in every[0].files if name in common]
     found = {}
     for name, each in probes.items():
@@ -313,6 +323,7 @@ def in_common(probes: Mapping[str, Probe]) -> dict[str, Tensor]:
 
 def _paired(first: Found, other: Found) -> tuple[float, Interval, float]:
     """-> (difference in accuracy, its interval, p-value), on the largest sample of both."""
+    # There is one: every candidate with a probe was judged in the first round.
     size = max(first.probes.keys() & other.probes.keys())
     one, two = in_common({"first": first.probes[size], "other": other.probes[size]}).values()
     counted = outcomes(one, two)
@@ -330,6 +341,7 @@ def _decisive(found: Sequence[Found]) -> int:
     sizes = sorted({size for each in found for size in each.probes})
     for size, following in pairwise(sizes):
         there = [each for each in found if size in each.probes]
+        # By accuracy alone, ties to the first, as the rounds chose whom to go on with.
         best = max(there, key=lambda each: each.probes[size].accuracy.value)
         if following not in best.probes:
             return size
@@ -343,7 +355,8 @@ def _difference(value: float, interval: Interval) -> str:
 
 def _row(row: Ranked, *, first: bool) -> list[str]:
     interval, latency = row.accuracy, row.latency
-    download = row.candidate.download_bytes
+    # Some providers state no size: that is not the same as nothing to download.
+    size = text.size(row.candidate.download_bytes) if row.candidate.download_bytes else "not known"
     return [
         row.candidate.label,
         f"{interval.value:.3f}",
@@ -354,5 +367,5 @@ def _row(row: Ranked, *, first: bool) -> list[str]:
         "-" if latency is None else f"{latency.in_batch:.1f}",
         "-" if row.candidate.parameters is None else f"{row.candidate.parameters / 1e6:.1f}M",
         row.candidate.licence or "-",
-        text.size(download) if download else "here",
+        "here" if row.candidate.here else size,
     ]

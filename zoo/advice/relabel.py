@@ -70,7 +70,9 @@ def apply_suspects(data: Path, suspects: Path, table: Path, registry: Registry, 
         raise Refused(f"--out {table} is no {_SUFFIX} file, and the table is CSV.\nNext: --out {table.name}{_SUFFIX}")
     decisions = read_decisions(suspects)
     unchecked = read_unchecked(find_data(data, registry, report), report=report)
+    # Any seed: a split that zoo would draw is not written into the table.
     dataset = to_dataset(unchecked, seed=0)
+    # Tables hold names in which bytes that are no UTF-8 are written out, so images are looked up by these.
     files = {printable(file.relative): file for each in dataset.splits.values() for file in each}
     _refuse_archive(data, files)
     _refuse_other_data(suspects, data, decisions, files, dataset.classes)
@@ -123,6 +125,7 @@ def _refuse_other_data(
                 f"{each.where} of {suspects} suggests {each.suggested!r}, which is no class of {data}.{hint}\n"
                 f"Next: write one of its classes: {some(list(classes))}."
             )
+        # Also where the answer is no: one file that was exchanged means that this is not the data that were checked.
         if hashlib.sha256(files[each.file].content()).hexdigest() != each.sha256.strip().lower():
             raise DataError(
                 f"{each.where} of {suspects} is about another picture: the content of {each.file} in {data} differs "
@@ -156,17 +159,18 @@ def _write(rows: Sequence[tuple[str, str, str]], table: Path, dataset: Dataset, 
     """Write the table, once what zoo reads from it is what was meant."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    width = 3 if rows[0][2] else 2
+    width = 3 if any(split for _, _, split in rows) else 2
     writer.writerow(("path", "label", "split")[:width])
     writer.writerows(row[:width] for row in rows)
+    # Paths need not be UTF-8; here they have to name the files, so their bytes are kept as they are.
     content = text.getvalue().encode("utf-8", "surrogateescape")
     with clear_write_errors(table):
         table.parent.mkdir(parents=True, exist_ok=True)
         # Beside its place to be, for its paths are relative to its folder.
         handle, trial = tempfile.mkstemp(prefix=f".{table.stem}-", suffix=_SUFFIX, dir=table.parent)
         try:
-            os.write(handle, content)
-            os.close(handle)
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
             _refuse_read_otherwise(rows, Path(trial), table, dataset, registry)
         finally:
             Path(trial).unlink(missing_ok=True)
@@ -188,6 +192,7 @@ def _refuse_read_otherwise(
         read = read_dataset(find_data(trial, registry, silent), seed=0)
     except DataError as error:
         raise Refused(f"{table} could not be trained on: {str(error).replace(str(trial), str(table))}") from None
+    # A path may lead through links, and the reader of tables need not spell it as it was written.
     found = {
         (Path(os.path.realpath(file.path)), read.classes[file.label]) for each in read.splits.values() for file in each
     }

@@ -49,10 +49,14 @@ def sample_order(labels: Sequence[int], seed: int) -> list[int]:
         of_label.setdefault(label, []).append(index)
     places = np.empty(len(labels))
     for label, members in of_label.items():
+        # A generator for each class, so that another class more or less leaves the order within this one as it is. A
+        # text as its seed is hashed alike in every process, unlike by `hash`.
         random.Random(f"sample/{seed}/{label}").shuffle(members)
         first, rest = members[:_KNOWN], members[_KNOWN:]
+        # Below 0, and so before all that follow.
         places[first] = np.arange(len(first), dtype=float) - _KNOWN
         places[rest] = (np.arange(len(rest)) + 0.5) / len(rest)
+    # The last key is the one sorted by first. The others break ties, so that the order follows from labels and seed.
     order: list[int] = np.lexsort((np.arange(len(labels)), np.asarray(labels, np.int64), places)).tolist()
     return order
 
@@ -77,7 +81,7 @@ def cannot_win(right: Mapping[str, Tensor], *, stays: str) -> dict[str, float]:
     """Return the candidates that are dropped after a round, with the p-value of each.
 
     Args:
-        right: CandidateBackbone -> which of the round's N images it classified correctly, bool[N].
+        right: Name of each candidate -> which of the round's N images it classified correctly, bool[N].
         stays: The best by prior, which is never dropped: a probe on a small sample may be wrong about it.
     """
     best = max(right, key=lambda name: int(right[name].sum()))

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from zoo.advice.candidate_backbones import CandidateBackbone, LeftOut, Limits, find_candidates, grouped
+from zoo.advice.candidate_backbones import LeftOut, Limits, find_candidates, grouped
 from zoo.advice.features import ProbeFeatures, compared_hashes, probe_features
-from zoo.advice.latency import Latency, latency_of
+from zoo.advice.latency import latency_of
 from zoo.advice.ranking import Found, Probe, Shortlist, in_common, ranked
+from zoo.advice.round_time import CandidateState, expected_seconds, fine_tuning_seconds
 from zoo.advice.rounds import cannot_win, sample_order, sample_sizes
 from zoo.data.check.similar import Looks, joined_groups, looks_of
 from zoo.data.dataset import Dataset, labels_of
@@ -31,10 +32,6 @@ LEAST_BUDGET, SHARE_OF_RUN = 60.0, 0.2
 """Where no budget is given: a fifth of the time that fine-tuning is estimated to take, at least a minute."""
 _OVER = 1.1
 """How far beyond its budget a shortlist may compute before it is cut off in the middle of a candidate."""
-_RATE = {"cpu": 50.0, "cuda": 2000.0}
-"""Billions of multiply-adds a second that are assumed before anything was measured."""
-_DOWNLOAD = 5e6
-"""Bytes a second that are assumed before anything was downloaded."""
 _MOST = 0.25
 """A candidate that nobody named is not tried where its first round would take a larger share of the budget."""
 _FEW = 2
@@ -63,31 +60,6 @@ class Wanted:
     """Training images that are compared on, drawn by the seed; of many classes ten a class at least. None: all."""
 
 
-@dataclass(slots=True)
-class _State:
-    """What is known of a candidate so far."""
-
-    candidate: CandidateBackbone
-    latency: Latency | None = None
-    probes: dict[int, Probe] = field(default_factory=dict)
-    """By number of images."""
-    images_per_second: float = 0.0
-    """Of the features."""
-    probe_seconds: float = 0.0
-    """For an image, of the last probe."""
-    out: str = ""
-    """Why it goes no further; empty while it does."""
-    beaten: bool = False
-    """Whether that is because others are better, not because of time."""
-    late: bool = False
-    """Whether it is because of time."""
-
-    @property
-    def judged_on(self) -> int:
-        """The most images that it was judged on."""
-        return max(self.probes, default=0)
-
-
 def make_shortlist(request: Request, wanted: Wanted, registry: Registry, report: Report) -> Shortlist:
     """Rank backbones by the accuracy of a cross-validated linear probe on the training images.
 
@@ -108,7 +80,7 @@ def make_shortlist(request: Request, wanted: Wanted, registry: Registry, report:
     found = find_candidates(registry, wanted.backbones, wanted.limits, offline=offline)
     dataset = dataset_of(request, registry, report)
     _refuse_small_classes(dataset)
-    work = _Work(request, wanted, registry, report, dataset, began, [_State(each) for each in found.chosen])
+    work = _Work(request, wanted, registry, report, dataset, began, [CandidateState(each) for each in found.chosen])
     return work.run(found.left_out)
 
 
@@ -122,7 +94,7 @@ def _refuse_small_classes(dataset: Dataset) -> None:
         )
 
 
-class _Work:
+class _Work:  # one shortlist, from the first round to the ranking
     def __init__(
         self,
         request: Request,
@@ -131,7 +103,7 @@ class _Work:
         report: Report,
         dataset: Dataset,
         began: float,
-        states: Sequence[_State],
+        states: Sequence[CandidateState],
     ) -> None:
         self._request = request
         self._wanted = wanted
@@ -140,15 +112,16 @@ class _Work:
         self._dataset = dataset
         self._began = began
         self._states = list(states)
-        self._budget = wanted.budget or LEAST_BUDGET
+        self._budget = wanted.budget or LEAST_BUDGET  # without one, raised when the first candidate has shown its speed
         self._files = dataset.splits["train"]
         self._sizes = sample_sizes(len(self._files), len(dataset.classes), wanted.most_images)
         every = list(range(len(self._files)))  # in the order of a run, whose cache of features then serves as well
         drawn = self._sizes != [len(every)]
         self._order = sample_order(list(labels_of(self._files)), request.seed) if drawn else every
         self._looks: dict[str, Looks] = {}
-        self._features_done: tuple[int, int] = (0, 1)
-        self._unreachable: set[str] = set()
+        self._features_done: tuple[int, int] = (0, 1)  # tells what a candidate that was cut off would have needed
+        self._computing = False  # whether the candidate under way has computed features, not only read them
+        self._unreachable: set[str] = set()  # providers: each is waited for once, not once for every candidate
         self._interrupted = False
 
     @property
@@ -208,7 +181,7 @@ class _Work:
         self._drop(size)
         return any(size in state.probes for state in going)
 
-    def _in_order(self, going: list[_State]) -> list[_State]:
+    def _in_order(self, going: list[CandidateState]) -> list[CandidateState]:
         """The best so far first: where the time ends, those that matter are done. At first in the order of the prior.
 
         Where nobody named a candidate, the quickest of those on this machine comes first: it shows how fast this
@@ -227,7 +200,7 @@ class _Work:
     def _tell(self, done: int, total: int, size: int) -> None:
         self._report(Progress(task=f"backbones on {size:,} images", done=done, total=total, unit="backbones"))
 
-    def _has_time(self, state: _State, size: int) -> bool:
+    def _has_time(self, state: CandidateState, size: int) -> bool:
         """Whether the candidate is expected to be done within the budget.
 
         The first one is always tried. Of those that nobody named none may take most of the time.
@@ -246,21 +219,11 @@ class _Work:
             state.out = f"too slow for this budget: {size:,} images would take about {duration(expected)}"
         return not state.out
 
-    def _expected(self, state: _State, size: int) -> float:
-        """Seconds that a candidate is expected to take for a round: download, features, probe."""
-        left = size - state.judged_on
-        probes = sorted(each.probe_seconds for each in self._states if each.probe_seconds)
-        probe = size * (state.probe_seconds or (probes[len(probes) // 2] if probes else 0.0))
-        if state.images_per_second:
-            return left / state.images_per_second + probe
-        gmacs = state.candidate.gmacs or 1.0
-        rates = [each.images_per_second * (each.candidate.gmacs or 1.0) for each in self._states]
-        known = sorted(rate for rate in rates if rate)
+    def _expected(self, state: CandidateState, size: int) -> float:
         kind = "cuda" if torch.cuda.is_available() and self._request.device != "cpu" else "cpu"
-        rate = known[len(known) // 2] if known else _RATE[kind]
-        return left * gmacs / rate + probe + state.candidate.download_bytes / _DOWNLOAD
+        return expected_seconds(state, self._states, size, kind)
 
-    def _probe(self, state: _State, size: int) -> None:
+    def _probe(self, state: CandidateState, size: int) -> None:
         """Compute features of the first `size` images and cross-validate a probe, or note why that cannot be."""
         host = "" if state.candidate.here else state.candidate.name.partition("/")[0]
         if host in self._unreachable:
@@ -272,7 +235,7 @@ class _Work:
             state.late = True
             state.out = f"the budget of {duration(self._budget)} was spent in the middle of it"
         except _TooSlow as error:
-            state.out = str(error)
+            state.slow, state.out = True, str(error)
         except (Unreachable, Offline) as error:
             if host:
                 self._unreachable.add(host)
@@ -287,25 +250,27 @@ class _Work:
             # A provider's code may raise anything; the others are compared all the same.
             state.out = f"{type(error).__name__}: {first_line(error)}"
 
-    def _judge(self, state: _State, size: int) -> None:
+    def _judge(self, state: CandidateState, size: int) -> None:
         sample = self._order[:size]
         dataset = replace(self._dataset, splits={"train": tuple(self._files[index] for index in sample)})
-        candidate, began = state.candidate, time.monotonic()
+        candidate, self._computing = state.candidate, False
         asked = replace(self._request, backbone=candidate.backbone, weights=candidate.weights)
         found = probe_features(
             asked, self._registry, self._timed, splits=("train",), dataset=dataset, accept=self._accepting(state)
         )
         groups = self._groups_of(found)
-        state.images_per_second = (size - state.judged_on) / max(time.monotonic() - began, 1e-3)
+        # Of the images that are new in this round: the others were cached. Its download and its model cost once.
+        state.images_per_second = (size - state.judged_on) / max(found.seconds["features"], 1e-3)
+        state.computed = self._computing
         began = time.monotonic()
         probe = self._fitted(found, groups)
         state.probe_seconds = (time.monotonic() - began) / size
         state.probes[size] = probe
         self._stretch_budget(state)
 
-    def _accepting(self, state: _State) -> Callable[[ZooModel, Plan], None]:
+    def _accepting(self, state: CandidateState) -> Callable[[ZooModel, Plan], None]:
         def accept(model: ZooModel, plan: Plan) -> None:
-            if state.latency is None:
+            if state.latency is None:  # in the first round alone
                 state.latency = latency_of(model, plan)
             most = self._wanted.max_latency
             if most is not None and state.latency.alone > most:
@@ -317,7 +282,7 @@ class _Work:
         """Pass an event on, unless the time is over; then leave the candidate. What was computed is in the cache."""
         if isinstance(event, Progress):
             if event.task.startswith("features"):
-                self._features_done = (event.done, event.total or 1)
+                self._features_done, self._computing = (event.done, event.total or 1), True
             # Without a budget of the user's the first candidate decides how much there is.
             if self._seconds > _OVER * self._budget and (self._known or self._wanted.budget is not None):
                 raise _OutOfTime
@@ -351,17 +316,18 @@ class _Work:
         pixels, hashes = [each.pixels for each in of_files], [each.hash for each in of_files]
         return joined_groups(pixels, hashes, lambda *counts: self._timed(compared_hashes(*counts)))
 
-    def _stretch_budget(self, state: _State) -> None:
+    def _stretch_budget(self, state: CandidateState) -> None:
         """Without a budget of the user's: allow a fifth of what fine-tuning with the first candidate would take."""
-        if self._wanted.budget is None and sum(bool(each.probes) for each in self._states) == 1:
-            run = estimated_seconds(len(self._files), state.images_per_second)
+        first = sum(bool(each.probes) for each in self._states) == 1
+        if self._wanted.budget is None and first and state.latency is not None:
+            run = fine_tuning_seconds(len(self._files), state.latency)
             self._budget = max(LEAST_BUDGET, SHARE_OF_RUN * run)
 
     def _drop(self, size: int) -> None:
         """Let those go that cannot win any more, by the images that all could read."""
         by_name = {state.candidate.name: state for state in self._states if size in state.probes}
         if size == self._sizes[-1] or not by_name:
-            return
+            return  # after the last round there is no work left that dropping could save
         right = in_common({name: state.probes[size] for name, state in by_name.items()})
         prior = max(right, key=lambda name: by_name[name].candidate.prior)
         for name, p in cannot_win(right, stays=prior).items():
@@ -382,18 +348,13 @@ class _Work:
         reasons = [*left_out, *(LeftOut(each.candidate.name, each.out) for each in self._states)]
         listed = "\n".join(f"  {each.name}: {each.reason}" for each in reasons[:10])
         more = f"\n  and {len(reasons) - 10:,} more; of all: {grouped(reasons)}" if len(reasons) > 10 else ""
-        slow = self._wanted.max_latency is not None and any(state.latency for state in self._states)
+        slow = [(state.latency.alone, state.candidate.name) for state in self._states if state.slow and state.latency]
         if slow:
-            fastest = min((state.latency.alone, state.candidate.name) for state in self._states if state.latency)
+            fastest = min(slow)
             step = f"--max-latency {fastest[0] * 1.05:.1f}ms, which {fastest[1]} keeps here."
         else:
             step = "import weights (zoo weights import FOLDER), or name candidates: zoo shortlist --backbones NAME=FILE"
         return OptionError(f"No candidate could be compared:\n{listed}{more}\nNext: {step}")
-
-
-def estimated_seconds(images: int, images_per_second: float, *, epochs: int = 8) -> float:
-    """Seconds that fine-tuning all of a backbone takes: a pass back is about twice a pass forth (arXiv:1410.0759)."""
-    return 3 * epochs * images / max(images_per_second, 1e-6)
 
 
 def _rounded(seconds: float) -> str:

@@ -16,6 +16,7 @@ from zoo.storage.atomic import new_path
 from zoo.text import duration, escaping_errors, points, size
 
 _ROUND = (1, 2, 5)
+"""First digits of the ticks on a logarithmic axis."""
 _NUMBER, _LINE = 24.0, 13.0
 """Pixels that the label of a dot takes across and down."""
 
@@ -41,6 +42,7 @@ def render_shortlist(shortlist: Shortlist) -> str:
         front={each.candidate.name for each in pareto(drawn)},
         duration=duration,
         points=points,
+        # Adding 0.0 takes the sign from a zero.
         signed=lambda share: f"{100 * share + 0.0:+.1f}",
         bytes=size,
     )
@@ -56,6 +58,7 @@ def _title(shortlist: Shortlist) -> str:
 def pareto(rows: Sequence[Ranked]) -> list[Ranked]:
     """Those that no other one beats in both accuracy and latency, the fastest first."""
     front: list[Ranked] = []
+    # Of equal times the more accurate comes first, so that the other does not get in.
     for row in sorted(rows, key=lambda each: (_milliseconds(each), -each.accuracy.value)):
         if not front or row.accuracy.value > front[-1].accuracy.value:
             front.append(row)
@@ -69,13 +72,17 @@ def _milliseconds(row: Ranked) -> float:
 def _pareto(rows: Sequence[Ranked], name: str, width: float) -> Markup:
     """Accuracy against milliseconds for an image, on a logarithmic axis, with intervals and the front."""
     width, height = (2 * width, 380.0) if name == "wide" else (width, 340.0)
+    # A time of 0 has no place on a logarithmic axis.
     times = [max(_milliseconds(row), 1e-3) for row in rows]
+    # More room at the right, where the labels of the dots are.
     low, high = math.log10(min(times) / 1.5), math.log10(max(times) * 2.5)
+    # From a multiple of 5 % to another, and never a frame without any height.
     bottom = max(0.0, math.floor(20 * min(row.accuracy.low for row in rows)) / 20)
     top = min(1.0, math.ceil(20 * max(row.accuracy.high for row in rows)) / 20)
     frame = Frame(44, 30, width - 20, height - 42, x=(low, high), y=(bottom, max(top, bottom + 0.05)))
     steps = [bottom + step * (top - bottom) / 5 for step in range(6)]
     parts = axes(frame, x_label="milliseconds for one image", y_label="accuracy", x_ticks=[], y_ticks=_rounded(steps))
+    # `axes` writes the value that it places, and here the place is the logarithm of what is to be read.
     for value in _log_ticks(low, high):
         parts.append(text(frame.at_x(math.log10(value)), frame.bottom + 17, f"{value:g}", anchor="middle"))
     places = [

@@ -29,6 +29,7 @@ WORDS: dict[str, Said] = {
 }
 """What `accept` may hold, in any case. `drop` leaves the image out of the new table: it shows none of the classes."""
 _SIGNS = (",", ";", "\t")
+"""What may separate the cells of a file that comes back."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,6 +78,7 @@ def suspects_csv(suspects: Sequence[Suspect]) -> str:
             [
                 *(printable(each.file), each.split, each.given, each.suggested),
                 *(f"{each.probability_given:.4f}", f"{each.probability_suggested:.4f}", f"{each.margin:.3f}"),
+                # `accept` is left to the user. A suggestion that was taken unseen would turn doubt into a label.
                 *("yes" if each.issue else "no", "", each.sha256),
             ]
         )
@@ -90,11 +92,14 @@ def read_decisions(path: Path) -> list[Decision]:
     of `WORDS` in `accept`.
     """
     try:
+        # Spreadsheet programs put a byte order mark before UTF-8.
         text = path.read_text("utf-8-sig")
     except UnicodeError:
         raise DataError(f"{path} is not UTF-8 text.\nNext: save it as CSV in UTF-8.") from None
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}.\nNext: check the path.") from None
+    # Where a comma is the decimal sign, spreadsheet programs write semicolons between the cells. An empty file has no
+    # first line.
     header, *_ = [*text.splitlines(), ""]
     sign = max(_SIGNS, key=lambda each: len(header.split(each)))
     try:
@@ -114,6 +119,7 @@ def read_decisions(path: Path) -> list[Decision]:
 
 
 def _decision(path: Path, where: str, row: dict[str | None, Any]) -> Decision:
+    # DictReader puts cells beyond the header under None, and None where a row ends early.
     if None in row or None in row.values():
         raise DataError(
             f"{where} of {path} has more or fewer cells than the header.\nNext: put names with commas in quotes."

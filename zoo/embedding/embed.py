@@ -48,6 +48,7 @@ def embed(
     if request.data is None:
         raise Refused("There are no images to embed.\nNext: give a folder of images.")
     number = check_dtype(dtype)
+    # For its refusal alone: a number of workers that cannot be is told before the images are listed.
     resolve_workers(request.workers)
     if out is not None:
         check_suffix(out)
@@ -71,6 +72,7 @@ def check_dtype(asked: str) -> DType:
         return "float32"
     if asked == "float16":
         return "float16"
+    # What other libraries call them. Who asks for doubles is told the widest that is written.
     also = dict.fromkeys(("half", "fp16"), "float16")
     also |= dict.fromkeys(("single", "fp32", "double", "fp64", "float64"), "float32")
     close = also.get(asked.lower())

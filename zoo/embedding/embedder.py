@@ -33,6 +33,7 @@ from zoo.weights.state import load_weights
 _HEAD = "linear"
 """A head that takes pooled features; it is never asked for logits."""
 _CLASSES = ("0", "1")
+"""A model is built for some classes; how many does not matter to the features."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -169,6 +169,7 @@ def _find(
     embedder = open_embedder(request, registry, report, group=group)
     asked = of_one(embedder, image, report)
     made = embed_images(embedder, images, report, normalise=True, workers=request.workers)
+    # By the bytes of the file, not by the vector: two pictures may well have one vector.
     digest = hashlib.sha256(content).hexdigest()
     copies = np.array([each == digest for each in made.sha256])
     similarities = _cosines(made.vectors, asked.vectors[0])

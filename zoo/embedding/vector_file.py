@@ -78,6 +78,7 @@ def _writer(path: Path, images: int) -> Callable[..., None]:
         _require_pyarrow()
         return _write_parquet
     if path.suffix == ".safetensors":
+        # Told before hours of work where it is certain; names may still turn out too long when it is written.
         if images * _HEADER_ROW > _HEADER_MOST:
             raise _long_header(images)
         return _write_safetensors

@@ -170,9 +170,11 @@ class _Rows:
         return self._held[: len(self.taken)]
 
     def fill(self) -> None:
+        """Compute or read all vectors; from the beginning again, in smaller batches, where memory runs out."""
         context = ComputeContext(store=self._store, model=self._embedder.model, report=self._told, clock=Clock())
         micro_batches = context.micro_batches(CHUNK, "embedding")
         while True:
+            # Of an attempt in larger batches nothing is kept: one file must not hold vectors of both.
             self._clear()
             filler = TableFiller(context, self._cache, self._embedder.key, None, micro_batches, in_memory=True)
             size, fresh = BLOCK * micro_batches.size, True
@@ -247,6 +249,7 @@ class _Rows:
                 "Next: --normalise, or --dtype float32."
             )
         halved = rows.astype(np.float16)
+        # Single numbers may round to 0. A vector of nothing else would be a direction lost without a word.
         vanished = rows.any(axis=1) & ~halved.any(axis=1)
         if vanished.any():
             name = block[int(vanished.argmax())].file.relative

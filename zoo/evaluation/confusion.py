@@ -51,6 +51,7 @@ def _drawn(counts: ConfusionMatrix, chosen: Sequence[int], classes: Sequence[str
     found: dict[tuple[int, int], int] = {}
     for true, predicted, images in cells_of(counts):
         if true in place:
+            # Those predicted as a class that is not drawn count, too: a shade is a share of the whole class.
             images_of[true] += images
             if predicted in place:
                 found[true, predicted] = images

@@ -15,6 +15,7 @@ from zoo.text import some
 _WHOLE_MOST = 30
 """Most classes of a table that a notebook shows as a whole. Of more, it shows those that are confused most."""
 _PART = 20
+"""Classes that are shown of more."""
 # Styles stand in the cells: the page of a notebook has no style sheet of ours.
 _CELL = "padding:2px 8px;text-align:right"
 
@@ -45,6 +46,7 @@ class ConfusionTable:
 
     def __getitem__(self, pair: tuple[str, str]) -> int:
         """Images of the first class that were predicted as the second. Raises OptionError for anything else."""
+        # A text of two letters would be taken for two classes.
         if not isinstance(pair, tuple) or len(pair) != 2:
             raise OptionError(f"A confusion has two classes, table[TRUE, PREDICTED]; got {pair!r}.")
         true, predicted = (class_index(name, self.classes) for name in pair)
@@ -59,6 +61,7 @@ class ConfusionTable:
     def confused(self) -> list[tuple[str, str, int]]:
         """(true class, predicted class, images) of every confusion, the most frequent first."""
         wrong = [cell for cell in cells_of(self.counts) if cell[0] != cell[1]]
+        # The order of the classes decides between equal numbers, because sorting is stable.
         return [
             (self.classes[true], self.classes[predicted], images)
             for true, predicted, images in sorted(wrong, key=lambda cell: -cell[2])

@@ -75,6 +75,7 @@ class ComputeContext:
 
     def micro_batches(self, size: int, work: str) -> MicroBatches:
         """Return micro-batches of `size` images, or of as few as memory allowed when the same work was done before."""
+        # What did not fit once would not fit again, and another retry costs another failed pass.
         smallest = min([size, *(retry.size for retry in self.retries if retry.work == work)])
         return MicroBatches(smallest, work=work, report=self.report, retries=self.retries)
 

@@ -62,6 +62,7 @@ def logits_of_batches(
         for images in batches:
 
             def attempt(size: int, images: Tensor = images) -> Tensor:
+                # Of the whole batch, as a retry begins it again with another size.
                 parts = torch.split(images, size)
                 return torch.cat([_forward_padded(model, to_device(part, device), size) for part in parts])
 
@@ -187,4 +188,5 @@ def _forward_padded(forward: Callable[[Tensor], Tensor], batch: Tensor, size: in
         block = block_of(batch)
         rows = torch.cat([block.rows, block.rows.new_zeros(size - count, *block.rows.shape[1:])])
         batch = Block(rows, block.order).outputs
+    # In evaluation mode no image depends on the others of its batch, so the padding changes nothing but rounding.
     return forward(batch)[:count]

@@ -2,6 +2,9 @@
 
 Of C classes a matrix has C * C numbers, but no more of them are above zero than there are images. In JSON, a matrix
 has one of two forms, which `to_json` writes and `read_matrix` reads. Nothing here imports torch.
+
+`confusion` beside it draws a matrix, `confusion_table` gives its classes their names, and `zoo.reporting.confusions`
+chooses what the report shows of it.
 """
 
 from __future__ import annotations
@@ -75,6 +78,7 @@ class SparseMatrix(Sequence[tuple[int, ...]]):
 def matrix_of(size: int, cells: Iterable[Cell]) -> ConfusionMatrix:
     """The matrix of `size` classes with these cells: up to `DENSE_MOST` classes a tuple of tuples."""
     sparse = SparseMatrix(size, cells)
+    # Through the sparse form, also where it is not kept: it refuses cells that a matrix cannot have.
     return tuple(sparse) if size <= DENSE_MOST else sparse
 
 

@@ -121,6 +121,7 @@ def score(logits: Tensor, targets: Tensor) -> Scores:
 def assess(logits: Tensor, targets: Tensor, classes: Sequence[str]) -> Assessment:
     """Assess logits[N, classes] against class indices targets[N], with N at least 1; `classes` are their names."""
     images, targets = len(targets), targets.cpu()
+    # The very numbers that stages are chosen by, not the same formulas a second time.
     scores = score(logits, targets)
     confusion = confusion_matrix(logits, targets)
     of_class = _class_scores(classes, confusion)
@@ -182,6 +183,7 @@ def _bins(confidence: Tensor, right: Tensor, bins: int) -> tuple[Bin, ...]:
     correct = right.double()
     # Bins are (low, high] as in the paper, so that a probability of exactly 1 is in the last one.
     edges = torch.linspace(0, 1, bins + 1, dtype=torch.float64)
+    # By the inner edges alone: what rounding puts beyond 0 or 1 is in the first or the last bin.
     index = torch.bucketize(confidence, edges[1:-1], right=False)
     filled = []
     for number in range(bins):

@@ -62,6 +62,7 @@ class MicroBatches:
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+        # Last, so that who catches the error finds the memory free.
         if self.size == 1:
             raise DeviceError(
                 f"Not enough memory for one image at a time ({self._work}): {reason}\n"
@@ -98,6 +99,7 @@ def out_of_memory_as_error(work: str) -> Iterator[None]:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception means that memory ran out, on any device."""
+    # torch has a class of its own for graphics cards alone; on a CPU its message has to tell.
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     return isinstance(error, RuntimeError) and any(message in str(error) for message in _MESSAGES)

@@ -34,6 +34,7 @@ class ImagePrediction:
         return self.label == self.predicted
 
 
+# The header is that of the record: `to_csv` writes its fields in this order, and `from_csv` refuses another.
 _COLUMNS = tuple(field.name for field in fields(ImagePrediction))
 
 

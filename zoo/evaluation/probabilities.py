@@ -49,6 +49,7 @@ def mean_of_views(logits: Sequence[Tensor]) -> Tensor:
 
     Its softmax is the mean, so that it may stand wherever logits stand.
     """
+    # In logarithms throughout: a probability that has underflowed to 0 has none any more.
     of_views = torch.stack([each.double().cpu().log_softmax(1) for each in logits])
     return (of_views.logsumexp(0) - math.log(len(logits))).float()
 

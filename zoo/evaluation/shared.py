@@ -31,6 +31,7 @@ def in_shares(count: int, micro_batches: MicroBatches, compute: Callable[[range]
         return compute(range(count))
     # Memory may have run out in one process alone: then all take what fits there.
     micro_batches.size = min(group.gather(micro_batches.size))
+    # Whole chunks: a chunk of other images may give an image other bits.
     own = group.share(math.ceil(count / micro_batches.size))
     rows = range(count)[own.start * micro_batches.size : own.stop * micro_batches.size]
     parts = group.gather(compute(rows) if rows else None)

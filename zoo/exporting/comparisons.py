@@ -1,4 +1,7 @@
-"""What the comparisons of an export found: pictures beside Pillow's preprocessing, 8 bits beside float32."""
+"""What the comparisons of an export found: pictures beside Pillow's preprocessing, 8 bits beside float32.
+
+These are the records. `picture_comparison` and `int8` beside them do the comparing.
+"""
 
 from __future__ import annotations
 
@@ -114,10 +117,12 @@ class Int8Comparison:
 
     def facts(self) -> dict[str, Any]:
         """The same without what another machine would measure otherwise."""
+        # They go into the file, and the same export should have the same bytes.
         return {name: value for name, value in self.to_dict().items() if name != "speeds"}
 
     def __str__(self) -> str:
         kept = f"; {len(self.in_float)} of {self.layers} layers stayed in float32" if self.in_float else ""
+        # A sign before "lost" could be read either way.
         change = f"{abs(self.lost):.2f} points {'lost' if self.lost >= 0 else 'gained'}"
         speeds = ", ".join(
             f"{speed.int8:.0f} images/s instead of {speed.float32:.0f} ({speed.ratio:.2f} times) "

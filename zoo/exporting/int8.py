@@ -144,6 +144,7 @@ def _choices(quantiser: Quantiser, images: Tensor, report: Report) -> Iterator[l
     blocks = quantiser.blocks()
     counting = _counting(report, "find sensitive layers", len(blocks), "layers")
     ranked = worst_first(blocks, quantiser.sensitivities(images, counting))
+    # Doubled each time, because judging one choice takes a pass over all validation images.
     count = 1
     while count <= len(blocks) // 2:
         yield [layer for block in ranked[:count] for layer in block]

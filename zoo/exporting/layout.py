@@ -37,6 +37,7 @@ def linear_of(source: ExportSource, library: str) -> nn.Linear:
     head = source.model.head
     modules = list(head) if isinstance(head, nn.Sequential) else [head]
     layers = [module for module in modules if not isinstance(module, _NO_OPS)]
+    # By the exact type: a layer that is derived from Linear may compute something else.
     if source.model.needs == "pooled" and len(layers) == 1 and type(layers[0]) is nn.Linear:
         return layers[0]
     raise Refused(

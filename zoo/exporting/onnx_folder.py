@@ -24,7 +24,13 @@ from PIL import Image, ImageOps
 
 session = onnxruntime.InferenceSession("{file}", providers=["CPUExecutionProvider"])
 classes = json.loads(session.get_modelmeta().custom_metadata_map["classes"])
-picture = ImageOps.exif_transpose(Image.open(sys.argv[1])).convert("RGB")
+picture = ImageOps.exif_transpose(Image.open(sys.argv[1]))
+if picture.mode.startswith("I"):  # 16 bits: the upper 8, where Pillow would cut off all above 255
+    picture = Image.fromarray((numpy.asarray(picture) >> 8).astype("uint8"))
+if picture.has_transparency_data:  # what is transparent is white
+    picture = picture.convert("RGBA")
+    picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+picture = picture.convert("RGB")
 (probabilities,) = session.run(["probabilities"], {{"pictures": numpy.asarray(picture)[None]}})
 for name, probability in sorted(zip(classes, probabilities[0].tolist()), key=lambda pair: -pair[1]):
     print(f"{{probability:.4f}}  {{name}}")
@@ -35,7 +41,11 @@ import * as ort from "onnxruntime-web";
 
 /** -> [[class, probability], ...], the most probable first; `data`: RGBA bytes, `classes`: what {classes} holds. */
 export async function classify(session, classes, {{ data, width, height }}) {{
-  const rgb = Uint8Array.from(data).filter((_, index) => index % 4 !== 3);
+  const rgb = new Uint8Array(3 * width * height);
+  for (let index = 0; index < rgb.length; index++) {{
+    const pixel = 4 * Math.floor(index / 3), alpha = data[pixel + 3] / 255;
+    rgb[index] = Math.round(data[pixel + (index % 3)] * alpha + 255 * (1 - alpha)); // what is transparent is white
+  }}
   const pictures = new ort.Tensor("uint8", rgb, [1, height, width, 3]);
   const {{ probabilities }} = await session.run({{ pictures }});
   return classes.map((name, index) => [name, probabilities.data[index]]).sort((one, other) => other[1] - one[1]);
@@ -43,9 +53,9 @@ export async function classify(session, classes, {{ data, width, height }}) {{
 """
 _README = """# {backbone} as ONNX, {count} classes
 
-`{file}` takes `pictures`, uint8 [N, height, width, 3]: RGB, upright, of any size, all of a batch of one size. It
-gives `probabilities` and `logits`, float32 [N, {count}]. Resize, crop and normalisation are in the graph, so the
-pixels go in as they are.
+`{file}` takes `pictures`, uint8 [N, height, width, 3]: RGB, upright, of any size, all of a batch of one size, what
+is transparent laid on white, and of 16 bits the upper 8. It gives `probabilities` and `logits`, float32 [N, {count}].
+Resize, crop and normalisation are in the graph, so the pixels go in as they are.
 
 - `{classes}`: the class names in the order of the probabilities; they are in the file's metadata, too
 - `{python}`: `python {python} PICTURE`
@@ -69,6 +79,7 @@ def write_folder(
         "count": len(source.config.classes),
         "compared": "".join(f"- `{name}`: {found}\n" for name, found in compared.items()),
     }
+    # Class names only go into JSON: in the examples they would be code.
     texts = {
         CLASSES: json_text(list(source.config.classes)),
         COMPARISON: json_text({name: found.to_dict() for name, found in compared.items()}),

@@ -110,6 +110,7 @@ def _pictures(files: Sequence[ImageFile], odd: int, preprocessing: Preprocessing
 
 def odd_picture(number: int) -> Image.Image:
     """A picture of the sample set, the same on every machine: of an odd size, some rotated, some grey."""
+    # Even in the logarithm of a side, so that pictures smaller than the input, which are enlarged, are not rare.
     generator = random.Random(f"odd/{number}")
     picture = sample_image(number % _CLASSES, _CLASSES, "odd", number)
     width, height = (round(math.exp(generator.uniform(math.log(40), math.log(700)))) for _ in range(2))

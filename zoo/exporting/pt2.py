@@ -21,6 +21,7 @@ def write(source: ExportSource, path: Path) -> Written:
         source.model, (source.images,), dynamic_shapes={"images": {0: Dim("batch", min=1)}}, strict=False
     )
     torch.export.save(program, path, extra_files={DESCRIPTION: source.described()})
+    # From the file: what is compared afterwards is what users load.
     module: Any = torch.export.load(path).module()
 
     def run(images: Tensor) -> Tensor:

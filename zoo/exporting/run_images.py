@@ -66,6 +66,7 @@ def refuse_too_few(origin: RunOrigin | None) -> RunOrigin:
         raise Refused(
             f"8 bits are calibrated on at least {FEWEST} training images, and {origin.path} has {there}.{_WITHOUT}"
         )
+    # Never on training images: these have chosen the ranges, and the classifier knows them.
     if not counts.get("val") and not counts.get("test"):
         raise Refused(
             f"{origin.path} was trained in folds, on all of its images, so none is left to judge 8 bits by.{_WITHOUT}"

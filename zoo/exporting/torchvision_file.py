@@ -36,7 +36,7 @@ def write(source: ExportSource, path: Path) -> Written:
     save_tensors(path, state, header=("zoo", source.described()))
     # From the file, as its users will, so that what is compared is what was written.
     module.load_state_dict(load_file(path))
-    module.eval()
+    module.eval()  # torchvision's models are made in training mode
 
     def run(images: Tensor) -> Tensor:
         with torch.inference_mode():

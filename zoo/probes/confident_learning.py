@@ -39,6 +39,7 @@ def confident_classes(probabilities: Tensor, thresholds: Tensor) -> Tensor:
         thresholds: thresholds[classes].
     """
     reaches = probabilities.double() >= thresholds - _CLOSE
+    # Of a single class that is reached, argmax of the mask is its index; it need not be the most probable class.
     found = torch.where(reaches.sum(1) > 1, probabilities.argmax(1), reaches.int().argmax(1))
     return torch.where(reaches.any(1), found, -1)
 
@@ -69,6 +70,7 @@ def calibrated(joint: Tensor, labels: Tensor) -> Tensor:
         joint: As `confident_joint` counts it.
         labels: The given class indices[N].
     """
+    # No row sums to 0, for no entry of the diagonal is below 1.
     return joint / joint.sum(1, keepdim=True) * _counts(labels, len(joint))[:, None]
 
 
@@ -124,6 +126,7 @@ def label_margins(probabilities: Tensor, labels: Tensor) -> Tensor:
 
 def _without_given(probabilities: Tensor, labels: Tensor) -> Tensor:
     """probabilities[N, classes] with -1 in place of that of the given class."""
+    # Below every probability, so that it is the highest of no image.
     return probabilities.double().scatter(1, labels[:, None], -1.0)
 
 

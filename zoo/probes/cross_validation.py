@@ -35,6 +35,7 @@ class OutOfFold:
 
     def right(self, targets: Tensor) -> Tensor:
         """Class indices targets[N] -> whether each image was classified so, bool[N]; False where nothing is known."""
+        # argmax takes nan for the highest number of all.
         return (self.logits.nan_to_num(-torch.inf).argmax(1) == targets) & self.known
 
     def probabilities(self) -> Tensor:
@@ -73,6 +74,7 @@ def cross_validate(
     left_out = [(fold,) for fold in range(folds.count)]
     # With two folds there is no third one to choose a strength by.
     pairs = [*combinations(range(folds.count), 2)] if folds.count > 2 else []
+    # First the fits that give logits, then those that choose: what follows divides them at `folds.count`.
     masks = torch.stack([torch.isin(of_rows, torch.tensor(each)) for each in [*left_out, *pairs]])
     outer: list[Tensor] = []
     inner: list[list[Tensor]] = [[] for _ in range(folds.count)]
@@ -82,8 +84,10 @@ def cross_validate(
         start = problem.fit_without(strength, masks, start)
         outer.append(_held_out(problem, start, of_rows, folds.count))
         for fold in range(folds.count if pairs else 0):
+            # The images of `fold` are in none of these fits, so nothing about them chooses their strength.
             inner[fold].append(_losses_beside(problem, start[folds.count :], of_rows, fold, pairs))
         progress(number, len(tried))
+        # Every fold chooses by losses of its own, so the search ends when all of these rise.
         if all(rises([problem.mean(each) for each in losses]) for losses in inner if losses) and pairs:
             progress(len(tried), len(tried))
             break

@@ -1,4 +1,7 @@
-"""A learning curve as it is recorded: points with intervals, forecasts for more images, and what cannot be said."""
+"""A learning curve as it is recorded: points with intervals, forecasts for more images, and what cannot be said.
+
+`zoo.probes.learning_curve` makes the curve. Texts, tables and pages are made of this record.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from zoo.probes.learning_curve import LearningCurve
 from zoo.probes.power_law import Z80, Extrapolation, extrapolate
 
 FORMAT = 1
+"""Of `curve.json`."""
 TIMES = (2, 4)
 """How many times as many images forecasts are made for."""
 WIDEST = 0.1
@@ -22,7 +26,7 @@ LEAST_OF_A_CLASS = 20
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Range:
-    """A share, or a difference of shares, with its interval."""
+    """A share from 0 to 1, or a difference of shares from -1 to 1, with its interval."""
 
     value: float
     low: float
@@ -88,9 +92,11 @@ class CurveRecord:
 def record_of(curve: LearningCurve, classes: Sequence[str], *, of: int | None = None) -> CurveRecord:
     """Make the record of a curve; `classes` are their names, `of` how many images there are if not all were taken."""
     count = len(curve.targets)
+    # Of a single draw the spread is then 0, where the usual correction would make it nan.
     spread = curve.right[:, :, curve.judged].double().mean(2).std(0, correction=min(1, len(curve.right) - 1))
     # The mean over draws varies less than one draw does.
     chances = [float(each) / math.sqrt(len(curve.right)) for each in spread]
+    # Copies of an image are right or wrong together: they are one piece of evidence.
     independent = len({group for group, judged in zip(curve.groups, curve.judged.tolist(), strict=True) if judged})
     points = tuple(
         CurvePoint(share=share, images=round(share * count), accuracy=_measured(value, independent, chance))
@@ -122,6 +128,7 @@ def _forecast(curve: LearningCurve, times: int) -> Forecast:
     if found is None or why:
         missed = None if found is None else found.missed
         return Forecast(times=times, images=times * count, gain=None, accuracy=None, missed=missed, why=why)
+    # The gain's interval is that of a difference on the same images. The accuracy also has the chance that is in them.
     middle = curve.accuracies[-1] + found.gain
     reach = math.hypot(found.half_width, Z80 * found.chance)
     accuracy = Range(value=middle, low=max(0.0, middle - reach), high=min(1.0, middle + reach))

@@ -61,6 +61,7 @@ def make_folds(
     count = min(most, max((len(members) for members in classes.values()), default=0))
     if count < 2:
         return Folds((-1,) * len(labels), 0, alone)
+    # Held out, the only image of a class would be judged by a fit that has never seen the class.
     fold_of = _dealt([(label, members) for label, members in sorted(classes.items()) if len(members) > 1], count, seed)
     return Folds(tuple(fold_of.get(group, -1) for group in named), count, alone)
 
@@ -71,7 +72,9 @@ def _dealt(classes: Sequence[tuple[int, list[Hashable]]], count: int, seed: int 
     key = _KEY if seed is None else f"{_KEY}/{seed}"
     for label, members in classes:
         order = list(range(len(members)))
+        # A text as a seed is hashed alike in every process, unlike by `hash`.
         random.Random(f"{key}/{label}").shuffle(order)
         for index in order:
+            # Begun anew with each class, the first folds would get the remainder of every class.
             fold_of[members[index]] = len(fold_of) % count
     return fold_of

@@ -87,6 +87,7 @@ def learning_curve(
     """
     labels = targets.tolist()
     named: Sequence[Hashable] = range(len(labels)) if groups is None else groups
+    # Small numbers, because resampling indexes a tensor by them.
     numbers: dict[Hashable, int] = {}
     groups_of = tuple(numbers.setdefault(group, len(numbers)) for group in named)
     shares = _shares(len(labels), len(set(labels)))
@@ -100,10 +101,12 @@ def learning_curve(
         subsets = _subsets(labels, groups_of, keys, share)
         for numbers_of_draws, kept in subsets:
             if all(folds[number].count for number in numbers_of_draws):
+                # Several threads only slow this down: each step of the solver is too small for them.
                 with one_thread():
                     right[numbers_of_draws, index] = _judge(features, targets, classes, of_rows[numbers_of_draws], kept)
             for _ in numbers_of_draws:
                 progress(next(done), draws * len(shares))
+    # Which images are the only one of their class is the same in every draw.
     judged = of_rows[-1] >= 0
     return LearningCurve(shares=shares, right=right, judged=judged, groups=groups_of, targets=targets)
 
@@ -150,6 +153,7 @@ def _judge(features: Tensor, targets: Tensor, classes: int, folds: Tensor, kept:
         Whether each image is classified correctly, bool[draws, N].
     """
     problem = LogisticProblem(features[kept], targets[kept], classes)
+    # All images by the mean and deviation of the subset: it must not know more than the subset does.
     rows = problem.rows_of(features)
     right = torch.zeros(folds.shape, dtype=torch.bool)
     # A small subset may be copies of one picture, all in one fold: a fit without them knows nothing.
@@ -165,6 +169,7 @@ def _judge(features: Tensor, targets: Tensor, classes: int, folds: Tensor, kept:
     correct: list[Tensor] = []
     losses: list[Tensor] = []
     start: Tensor | None = None
+    # Draws share each fit, but not the search: weaker strengths than a draw's own end are not its to choose.
     tried = [0] * len(folds)
     for strength in STRENGTHS:
         start = problem.fit_without(strength, masks, start)
@@ -185,6 +190,7 @@ def _judge(features: Tensor, targets: Tensor, classes: int, folds: Tensor, kept:
         of_draw = [each[draw] for each in losses[: known or None]]
         for fold in fitted:
             images = folds[draw] == fold
+            # Losses of images that are judged would choose in their favour. With one fit there are no others.
             others = torch.isin(folds[draw], torch.tensor(fitted)) & ~images
             chosen = _strongest([each[others if bool(others.any()) else images] for each in of_draw])
             right[draw, images] = correct[chosen][draw, images]
@@ -203,7 +209,9 @@ def _losses(logits: Tensor, targets: Tensor) -> Tensor:
 def _strongest(losses: Sequence[Tensor]) -> int:
     """The first of several losses[M] that is higher than the lowest by no more than one standard error (`one_se`)."""
     best = min(losses, key=lambda each: float(each.mean()))
-    errors = [float((each - best).std()) / math.sqrt(len(best)) for each in losses]
+    # One image has no deviation: it is divided by one, which makes it 0, so that the lowest loss decides.
+    spread = min(1, len(best) - 1)
+    errors = [float((each - best).std(correction=spread)) / math.sqrt(len(best)) for each in losses]
     return next(index for index, each in enumerate(losses) if float((each - best).mean()) <= errors[index])
 
 

@@ -69,10 +69,12 @@ def extrapolate(curve: LearningCurve, times: int, images: Tensor | None = None) 
     gains = predicted_gains(curve.shares, accuracies, count, doublings)
     expected = predicted_gains(curve.shares[:begun], accuracies[:, :begun], count, doublings)
     missed = accuracies[:, -1] - accuracies[:, begun - 1] - expected
+    # Row 0 is what was seen, the others are what chance makes of it.
     half = max(Z80 * float(missed[1:].std()), abs(float(missed[0])))
     gain, now = float(gains[0]), float(accuracies[0, -1])
     chance = float(accuracies[1:, -1].std())
-    high = min(gain + half, 1 - now)
+    # No images bring more than all of them right.
+    gain, high = min(gain, 1 - now), min(gain + half, 1 - now)
     return Extrapolation(gain=gain, low=gain - half, high=high, chance=chance, missed=float(missed[0]))
 
 
@@ -109,6 +111,7 @@ def resampled(curve: LearningCurve, images: Tensor) -> Tensor:
     Returns:
         accuracies[RESAMPLES + 1, shares], float64; the first row is of the images and draws themselves.
     """
+    # The same curve has the same interval, whatever the seed of the run.
     generator = torch.Generator().manual_seed(0)
     groups = torch.tensor(curve.groups)
     members = torch.tensor(sorted(set(groups[images].tolist())))
@@ -119,6 +122,7 @@ def resampled(curve: LearningCurve, images: Tensor) -> Tensor:
     draws = len(curve.right)
     chosen = torch.randint(draws, (RESAMPLES, draws), generator=generator)
     of_draws = torch.nn.functional.one_hot(chosen, draws).double().mean(1)
+    # As for the images, a first row without any resampling.
     of_draws = torch.cat([torch.full((1, draws), 1 / draws, dtype=torch.float64), of_draws])
     per_draw = torch.einsum("bn,dsn->bds", of_images, curve.right.double())
     accuracies = torch.einsum("bd,bds->bs", of_draws, per_draw)

@@ -78,6 +78,7 @@ def choose_strength(
     starts: list[Tensor] = []
     start: Tensor | None = None
     for number, strength in enumerate(strengths, start=1):
+        # From strong to weak, each fit begins close to its end and takes few steps.
         found, start = problem.held_out_logits(strength, held_out, start)
         losses.append(problem.losses(found))
         logits.append(found)
@@ -96,6 +97,7 @@ def choose_by(rule: Rule, tried: list[TriedStrength]) -> int:
     best = min(range(len(tried)), key=lambda index: tried[index].loss)
     if rule == "best":
         return best
+    # From strong to weak, so the first one that is close enough is the strongest.
     return next(index for index, each in enumerate(tried) if each.loss - tried[best].loss <= each.standard_error)
 
 
@@ -106,10 +108,12 @@ def compare_strengths(
     means = [problem.mean(each) for each in losses]
     best = losses[min(range(len(means)), key=means.__getitem__)]
     errors = [problem.standard_error(each - best) for each in losses]
+    # The search may have ended before the weakest strength.
     return [TriedStrength(*each) for each in zip(strengths, means, errors, strict=False)]
 
 
 def rises(means: Sequence[float]) -> bool:
     """Whether the losses of ever weaker penalties have clearly passed their minimum, so that the search may end."""
+    # A single loss that is higher may be chance: it takes two, still rising.
     last = means[-2:]
     return len(means) > 2 and min(last) > _CLEARLY * min(means) and last[1] > last[0]

@@ -78,6 +78,7 @@ def time_bar(seconds: Mapping[str, float]) -> Markup:
 def shares_of_time(seconds: Mapping[str, float]) -> list[tuple[str, float, float]]:
     """(part of the run, seconds, share of the total from 0 to 1). Time that no part accounts for is `other`."""
     parts = {name: seconds[name] for name in _PARTS if name in seconds}
+    # So that no share is above 1, also where a record has no total, or one below the sum of its parts.
     total = max(seconds.get("total", 0.0), sum(parts.values()), 1e-9)
     parts["other"] = total - sum(parts.values())
     return [(name, parts[name], parts[name] / total) for name in _PARTS if name in parts]
@@ -93,6 +94,7 @@ def _curves(
 ) -> Markup:
     height = 300.0 if size == "wide" else 260.0
     values = [value for _, _, numbers in series for value in numbers if value is not None]
+    # Losses that are all 0 would leave an axis without height.
     top = 1.0 if metric == "accuracy" else max(values, default=1.0) * 1.05 or 1.0
     low = 0.0
     # From zero, a curve between 0.95 and 0.99 would look flat.
@@ -121,6 +123,7 @@ def _curves(
 def _stage_bands(history: Sequence[Mapping[str, Any]], kept: str, frame: Frame) -> list[str]:
     """A labelled line at the start of each stage, and a tint behind the kept one."""
     parts: list[str] = []
+    # Stages follow one another, so where the name changes, one ends.
     begin = 0
     stages: list[tuple[str, int, int]] = []
     for index, epoch in enumerate(history):
@@ -144,6 +147,7 @@ def _stage_bands(history: Sequence[Mapping[str, Any]], kept: str, frame: Frame) 
 def _legend(entries: Sequence[tuple[str, str]], width: float) -> list[str]:
     parts = []
     right = width - 14
+    # From the right edge of the chart to the left, so that it ends there whatever the names are.
     for name, kind in reversed(entries):
         right -= LETTER * len(name)
         parts += [text(right, 12, name), line(right - 24, 8, right - 6, 8, f"line {kind}")]

@@ -26,6 +26,7 @@ def command_of(plan: Plan, registry: Registry) -> list[str]:
     words = ["zoo", "finetune", "--backbone", plan.backbone.name, "--head", plan.head.name]
     for key, value in _head_options(plan, registry).items():
         words += ["--head-option", f"{key}={_written(value)}"]
+    # A tag is named, the default one too: another version of the library may have another default.
     named = {"tag": plan.weights.label, "random": "random"}.get(plan.weights.kind)
     words += ["--weights", named or plan.weights.path or "FILE"]
     # The sample set lies in the cache folder; another machine makes it from the number of classes.
@@ -99,6 +100,7 @@ def as_python(words: list[str], plan: Plan) -> str:
 def _pairs(words: list[str]) -> list[tuple[str, str]]:
     """`--seed 0 --no-tune` -> (`seed`, `0`), (`no_tune`, ``)."""
     found: list[tuple[str, str]] = []
+    # The first two are `zoo finetune`.
     for word in words[2:]:
         if word.startswith("--"):
             found.append((word.removeprefix("--").replace("-", "_"), ""))

@@ -13,6 +13,7 @@ _WHOLE_MOST = 30
 _PART = 20
 """Classes that are shown of a larger one."""
 CONFUSIONS_SHOWN = 25
+"""Most pairs of classes that are listed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,7 @@ def shown_matrix(matrix: ConfusionMatrix, names: Sequence[str]) -> ShownMatrix:
     Where no class of many is confused with another, no row is left.
     """
     chosen = range(len(names)) if len(names) <= _WHOLE_MOST else most_confused(matrix, _PART)
+    # Whole rows of the chosen classes: what is elsewhere in them counts for their shares.
     counts: dict[int, dict[int, int]] = {label: {} for label in chosen}
     for true, predicted, images in cells_of(matrix):
         if true in counts:
@@ -80,5 +82,6 @@ def frequent_confusions(matrix: ConfusionMatrix, names: Sequence[str]) -> list[C
 def _row(name: str, counts: dict[int, int], chosen: Sequence[int]) -> Row:
     total = sum(counts.values())
     shown = [counts.get(label, 0) for label in chosen]
+    # A class may have no image in this split.
     shares = [(count, count / (total or 1)) for count in (*shown, total - sum(shown))]
     return Row(name, tuple(shares[:-1]), shares[-1])

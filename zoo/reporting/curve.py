@@ -21,6 +21,7 @@ _NAMED = 3
 
 def interval(found: Mapping[str, float], digits: int = 1) -> str:
     """`[0.5, 3.5]`, in points or percent."""
+    # Adding 0.0 takes the sign from a zero.
     return f"[{100 * found['low'] + 0.0:.{digits}f}, {100 * found['high'] + 0.0:.{digits}f}]"
 
 
@@ -57,6 +58,7 @@ def _of_classes(record: Mapping[str, Any]) -> str:
         why = "the interval of every class reaches 0" if known else "no class has enough images"
         return f"Which classes would gain most cannot be said: {why}."
     first = sure[0]
+    # "Most of it" is only known where something is known of every class.
     if _brings(first) > _MOST_OF_IT * sum(map(_brings, known)) and len(known) == len(record["classes"]) > 1:
         return f"Most of it would come from {first['name']}: {_points(first)} of its own images."
     named = some([f"{each['name']} ({_points(each)})" for each in sure], _NAMED)
@@ -80,6 +82,7 @@ class ShownCurve:
     sentences: tuple[str, ...]
     chart: Markup
     extrapolates: bool
+    """Whether any forecast could be made."""
     classes: Sequence[Mapping[str, Any]]
     """All classes, or of many those with the lowest recall."""
 
@@ -107,11 +110,13 @@ def _chart(record: Mapping[str, Any], size: str, width: float) -> Markup:
     points = [(each["images"], each["accuracy"]) for each in record["points"]]
     ahead = [(each["images"], each["accuracy"]) for each in record["forecasts"] if each["accuracy"] is not None]
     everything = [*points, *ahead]
+    # Down to the next 5 % with a little room, so that no interval lies on the axis.
     low = max(0.0, math.floor(min(found["low"] for _, found in everything) * 20 - 0.2) / 20)
     height = 300.0 if size == "wide" else 260.0
     # The number of images doubles from point to point, so its logarithm is drawn.
     frame = Frame(40, 30, width - 22, height - 42, x=_across(everything), y=(low, 1.0))
     parts = axes(frame, x_label="images (each step doubles)", y_label="accuracy", x_ticks=[], y_ticks=ticks(low, 1.0))
+    # On a phone every second number, counted from the end, for the largest is the one that people look for.
     shown = everything if size == "wide" else everything[::-2][::-1]
     parts += [
         text(frame.at_x(math.log2(count)), frame.bottom + 17, f"{count:,}", anchor="middle") for count, _ in shown

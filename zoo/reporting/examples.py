@@ -88,6 +88,7 @@ class Examples:
 def most_confident_mistakes(predictions: Iterable[ImagePrediction]) -> list[ImagePrediction]:
     """At most `MISTAKES` wrong predictions, the highest probability first."""
     wrong = [prediction for prediction in predictions if not prediction.right]
+    # By the name where probabilities are equal: the same run gives the same page.
     return sorted(wrong, key=lambda prediction: (-prediction.probability, prediction.file))[:MISTAKES]
 
 
@@ -108,6 +109,7 @@ def gather(record: RunRecord, registry: Registry) -> Examples:
     mistakes, hits = most_confident_mistakes(predictions), least_certain_hits(predictions)
     mistakes_in_all = sum(not prediction.right for prediction in predictions)
     sampled = _spread(predictions, SEEN)
+    # An image may be in more than one section, and is read and computed once.
     wanted = list(dict.fromkeys([*mistakes, *hits, *sampled]))
     data = record.plan.data
     preprocessing = Preprocessing.from_dict(record.plan.preprocessing)
@@ -204,6 +206,7 @@ def _examples(
 
 def data_uri(picture: Image.Image) -> str:
     """An RGB picture as a `data:` address (JPEG), at most `SIDE` pixels wide and high."""
+    # thumbnail works in place, and the caller goes on with the picture.
     small = picture.copy()
     small.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
     content = io.BytesIO()

@@ -141,6 +141,7 @@ def seconds(value: float) -> str:
     """A duration: `4.2 s`, `3 min 05 s`, `2 h 10 min`."""
     if value < 60:
         return f"{value:.1f} s"
+    # Rounded first: 119.7 seconds are 2 minutes, not 1 minute and 60 seconds.
     minutes, rest = divmod(round(value), 60)
     return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min {rest:02d} s"
 

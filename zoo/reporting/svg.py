@@ -38,6 +38,7 @@ class Frame:
 
 def drawing(parts: Sequence[str], *, width: float, height: float, label: str, size: str) -> Markup:
     """An `<svg>` element; `label` describes it to screen readers."""
+    # Safe as it stands: each part has escaped the texts that it was given.
     return Markup(
         f'<svg class="chart {size}" width="{width:g}" height="{height:g}" viewBox="0 0 {width:g} {height:g}" '
         f'role="img" aria-label="{escape(label)}">{"".join(parts)}</svg>'
@@ -95,6 +96,7 @@ def ticks(low: float, high: float, *, about: int = 5, whole: bool = False) -> li
     # The small margins keep a bound that is itself a tick despite rounding errors.
     first = math.ceil(low / step - 1e-9)
     last = math.floor(high / step + 1e-9)
+    # As written by people: 3 * 0.1 is 0.30000000000000004.
     return [round(index * step, 10) for index in range(first, last + 1)]
 
 

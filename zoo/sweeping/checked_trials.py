@@ -81,16 +81,18 @@ def check_trials(
         try:
             request = request_of(trial, settings, data)
             first = known.get(trial.candidate)
+            # Once for each candidate: its seeds share model, stages and whatever could be refused.
             if first is None:
                 first = known[trial.candidate] = _checked(trial, request, dataset, registry)
                 checked.append(first)
             elif first.draws:
                 features = first.features
+                # Every seed draws other weights, and so has features of its own.
                 if features is not None and request.weights == "random":
                     features = _checked(trial, request, dataset, registry).features
                 checked.append(CheckedTrial(trial=trial, request=request, features=features, draws=True))
         except UnknownName:
-            raise
+            raise  # its message names what is unknown, and what may have been meant, without the trial
         except ZooError as error:
             error.args = (f"Trial {trial.number} ({trial.described}) cannot run:\n{as_over(str(error))}",)
             raise
@@ -156,6 +158,7 @@ def _stages_by_recipe(settings: SweepSettings, heads: Sequence[str], registry: R
     found = {}
     for head in heads:
         for recipe in _values(settings, "recipe") or (None,):
+            # Recipes do not depend on the backbone, which a request must have.
             request = make_request(backbone="-", head=head, recipe=recipe)
             spec, name, _ = find_recipe(request, registry, registry.head(head))
             found[recipe or name] = [stage.name for stage in spec.stages]

@@ -36,6 +36,7 @@ IMAGES = "images"
 READER = "table"
 """The data source that reads the tables."""
 _AHEAD = 4
+"""Images that are read ahead, for each thread: their bytes are in memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,7 @@ def divide(data: Path, registry: Registry, report: Report, *, seed: int, workers
     """
     unchecked = read_unchecked(find_data(data, registry, report))
     drawn_val = "val" not in unchecked.splits
+    # As for folds, no val is drawn here: it is drawn below, where copies stay together.
     dataset = to_dataset(unchecked, seed=seed, folds=drawn_val)
     train = tuple(dataset.splits["train"])
     val, judged = tuple(dataset.splits.get("val", ())), tuple(dataset.splits.get("test", ()))
@@ -136,6 +138,7 @@ def draw_parts(
     for label, name in enumerate(classes):
         own = members.get(label, [])
         free = [group for group in own if group not in fixed]
+        # A fifth; at least one picture; and never the last one, which is left to train on.
         size = min(max(1, round(VAL_SHARE * len(own))), (len(own) - 1) // len(parts), len(free) // len(parts))
         if size < 1:
             copies = f", {len(own) - len(free)} of them like images of other splits" if len(free) < len(own) else ""
@@ -161,7 +164,7 @@ _WORDS = {"judged": "a holdout to judge the winner by", "val": "val"}
 
 def _refuse_lacking(found: Mapping[str, Sequence[ImageFile]], classes: Sequence[str]) -> None:
     """Refuse where copies with different labels leave a class without an image in train or val."""
-    for part in ("", "val"):
+    for part in ("", "val"):  # a judged part may lack a class: its scores are of what is there
         if part in found:
             there = {file.label for file in found[part]}
             lacking = [name for label, name in enumerate(classes) if label not in there]
@@ -194,7 +197,7 @@ class _Copies:
 
     def path_of(self, file: ImageFile) -> str:
         path = str(file.path.absolute())
-        suffix = Path(file.relative).suffix
+        suffix = Path(file.relative).suffix  # not that of `path`, which may be an archive
         # A table reads only what ends like an image, or has no ending, and is text.
         named = is_image_name(path) and printable(path) == path and "\n" not in path and path == path.strip()
         if file.reader is None and named:
@@ -285,7 +288,7 @@ def _digest(file: ImageFile) -> str:
 
 def _whole(contents: Mapping[str, str]) -> str:
     digest = hashlib.sha256()
-    for name, content in sorted(contents.items()):
+    for name, content in sorted(contents.items()):  # a source may list the same images in another order
         digest.update(f"{name}\0{content}\n".encode())
     return digest.hexdigest()
 

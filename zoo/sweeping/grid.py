@@ -80,6 +80,8 @@ def lay_out(settings: SweepSettings, whole: Callable[[str], bool]) -> tuple[Swee
     else:
         combinations = [_combination(lists, index) for index in _chosen(grid, wanted, settings.seed)]
     order = list(settings.over)
+    # A number is of a place in the grid. A trial that is left out later, for no seed changes it, leaves a gap, so that
+    # rows and run folders keep their names.
     return tuple(
         SweepTrial(
             number=(candidate - 1) * settings.seeds + seed + 1,
@@ -96,6 +98,7 @@ def request_of(trial: SweepTrial, settings: SweepSettings, data: str, *, workers
     """What `zoo finetune` would be asked for to get this trial. Raises OptionError for values that cannot be."""
     given = trial.settings
     arguments: dict[str, Any] = {name: given[name] for name in _NAMES if name in given}
+    # At the first equals sign: names of backbones have none, paths may.
     backbone, equals, weights = arguments["backbone"].partition("=")
     if equals:
         if "weights" in arguments:
@@ -120,7 +123,7 @@ def request_of(trial: SweepTrial, settings: SweepSettings, data: str, *, workers
         seed=trial.seed,
         device=settings.device,
         precision=settings.precision,
-        tune=False,
+        tune=False,  # what is measured beside other trials differs from one to the next
         offline=settings.offline,
         workers=workers,
     )
@@ -129,6 +132,7 @@ def request_of(trial: SweepTrial, settings: SweepSettings, data: str, *, workers
 def _chosen(grid: int, wanted: int | None, seed: int) -> list[int]:
     if wanted is None or wanted >= grid:
         return list(range(grid))
+    # `range` is drawn from without being laid out: a grid may have more points than fit into memory.
     return sorted(random.Random(f"sweep/{seed}/grid").sample(range(grid), wanted))
 
 
@@ -154,6 +158,7 @@ def _with_ranges(
     for number in range(_ATTEMPTS * wanted):
         values = _combination(lists, next(turns))
         for name, each in ranges.items():
+            # The key names the knob, so that another knob beside it does not change what this one draws.
             values[name] = each.draw(f"sweep/{settings.seed}/{name}/{number}", whole=whole(name))
         found.setdefault(tuple(sorted(values.items())), values)
         if len(found) == wanted:

@@ -41,7 +41,8 @@ from zoo.training.stages import StageRunner
 from zoo.weights.obtain import Weights, obtain_weights
 
 _HEADS, _INPUTS = 16, 4
-"""How many untrained heads, and how many sets of rows, stay in memory for the next trial that has the same."""
+"""How many untrained heads, and how many sets of rows, stay in memory for the next trial that has the same. Rows are
+large; heads are small, but building one means building its backbone."""
 _Kept = TypeVar("_Kept")
 
 
@@ -130,6 +131,7 @@ class HeadTrials:
         plan = self._plan(resolved)
         model = _without_backbone(self._prepared, resolved, self._head(resolved))
         of_base = self._prepared.context(plan)
+        # The rows are computed by the whole model; what trains is a model without backbone, in a context of its own.
         frozen = _SharedOutputs(of_base, self._inputs)
         context = replace(of_base, model=model, report=silent, clock=Clock(), retries=[])
         runner = StageRunner(context, None, frozen=frozen)

@@ -53,15 +53,18 @@ class ValueRange:
 
         Whole numbers are drawn so that each has its share: from `low` to `high`, both included.
         """
+        # A generator for each draw: one for all would make a draw depend on how many came before it.
         share = random.Random(key).random()
+        # Rounding gives the numbers at both ends half a share, unless the range reaches half beyond them.
         low, high = (self.low - 0.5, self.high + 0.5) if whole else (self.low, self.high)
         if self.logarithmic:
-            low = self.low if not whole else max(low, 0.5)
+            low = self.low if not whole else max(low, 0.5)  # zero has no logarithm
             value = math.exp(math.log(low) + share * (math.log(high) - math.log(low)))
         else:
             value = low + share * (high - low)
         if whole:
             return str(int(min(max(round(value), self.low), self.high)))
+        # Rounded to few digits, a number near an end may lie beyond it.
         return f"{min(max(float(f'{value:.{DIGITS}g}'), self.low), self.high):.15g}"
 
     def __str__(self) -> str:
@@ -93,6 +96,7 @@ def named(text: str) -> str:
     """A knob's name as it is stored: `batch-size` and `head-option.p` are meant as `batch_size`, `head_option.p`."""
     name = text.strip()
     head, dot, rest = name.partition(".")
+    # Only what zoo itself names: a recipe may name a stage with a dash.
     head = head.replace("-", "_") if head.replace("-", "_") in (*OF_RUN, "head_option", "choose_by") else head
     return f"{head}{dot}{rest}"
 
@@ -110,6 +114,7 @@ _OF_A_SWEEP = {
     "--weights": "--over weights",
 }
 """Options of `zoo finetune` that a sweep does not have, and how it takes the same."""
+# With a look at what follows, so that no longer option is taken for one of these.
 _AS_GIVEN_TO_A_RUN = re.compile(rf"(?:{'|'.join(_OF_A_SWEEP)})(?![\w-])")
 
 
@@ -135,6 +140,7 @@ def parse_values(name: str, given: object) -> Values:
     twice = [text for index, text in enumerate(texts) if _same(text) in map(_same, texts[:index])]
     if twice:
         raise OptionError(f"{name} has the value {twice[0]} twice: the same trials would run twice.")
+    # A range in a list of its own, as in TOML: `"head.lr" = ["1e-4..1e-2"]`.
     if len(texts) == 1 and (found := _RANGE.fullmatch(texts[0])):
         return _range(name, texts[0], found[1], found[2])
     return tuple(texts)

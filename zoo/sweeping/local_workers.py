@@ -58,6 +58,7 @@ class LocalWorkers:
     def __init__(self, at_once: int, device: str) -> None:
         """Share cores, and cards where there are some, among `at_once` places."""
         cores, cards = cores_here(), _cards(device) if device in ("auto", "cuda") else 0
+        # The user may have left zoo some of the cards: torch counts these, and a worker must be given their own names.
         named = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
         names = named if len(named) >= cards and named[0] else [str(card) for card in range(cards)]
         self._free = [
@@ -75,9 +76,11 @@ class LocalWorkers:
         """Start a process for a job, in a free place."""
         slot = self._free.pop()
         job = replace(job, threads=len(slot.cores), cores=slot.cores)
+        # Libraries read it when they are loaded, before the worker can say how many threads it wants.
         environment = {**os.environ, "OMP_NUM_THREADS": str(job.threads)}
         if slot.card is not None:
             environment["CUDA_VISIBLE_DEVICES"] = slot.card
+        # A file and no pipe: nobody reads it before the end, and a full pipe would stop the worker.
         said = tempfile.TemporaryFile(  # noqa: SIM115 - closed by the thread that follows the process
             "w+", encoding="utf-8", errors="replace"
         )
@@ -128,6 +131,7 @@ class LocalWorkers:
         with contextlib.suppress(OSError):
             process.stdin.close()
         process.stdout.close()
+        # An answer alone is not enough: a worker that is killed while it prints may leave half a line.
         outcome = RunOutcome(**json.loads(answer)) if answer and code == 0 else None
         lost = "" if outcome is not None else f"{_in_words(code)}{_last_words(said)}"
         said.close()

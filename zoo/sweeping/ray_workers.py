@@ -46,6 +46,7 @@ class RayWorkers:
 
     def start(self, job: RunJob) -> None:
         """Send a job to the cluster."""
+        # Threads are part of a plan, so they are what Ray set aside. Which cores, Ray decides.
         self._running[self._task.remote(replace(job, threads=self._cores, cores=()))] = job.number
 
     def wait(self) -> list[Ending]:

@@ -69,7 +69,7 @@ def carry_out_jobs(
                 job = running.pop(ending.number)
                 if ending.outcome is not None and ending.outcome.stops:
                     raise RunError(f"Trial {job.number} could not be carried out: {ending.outcome.fault}")
-                if ending.outcome is not None:
+                if ending.outcome is not None:  # a run that failed by its settings, too: it would fail again
                     ended(job.number, ending.outcome, lost[job.number])
                     continue
                 lost[job.number] += 1

@@ -84,13 +84,14 @@ def start(settings: SweepSettings, registry: Registry, report: Report, how: HowT
         content = stored_content(
             settings,
             division.record(),
-            digest="",
+            digest="",  # still to come: `go_on` refuses a folder without it
             threads=torch.get_num_threads(),
             versions=versions(),
         )
         folder = SweepFolder.create(out, content)
         with _removed_where_stopped(folder):
             write_tables(division, folder.path)
+            # As resuming reads them, so that both train on the same.
             datasets = read_tables(folder.path, division.classes, registry, report)
             content["data_digest"] = write_contents(folder.path, datasets, report)
             if copies := known_before(folder.path, *datasets):
@@ -116,7 +117,7 @@ def go_on(
         RunError: `path` is no sweep's folder, or another process works on it.
     """
     settings, content = stored_settings(path)
-    settings = replace(settings, offline=offline)
+    settings = replace(settings, offline=offline)  # a matter of this moment, not of the sweep
     folder = SweepFolder(path)
     folder.refuse_finished()
     if asked is not None:
@@ -148,11 +149,13 @@ def _carry_out(
 ) -> Sweep:
     began = time.monotonic()
     with folder.lock():
+        # Again, for nothing was locked when `go_on` looked: another process may have finished it since.
         folder.refuse_finished()
         laid_out = trials_of(settings, registry)
         trials = check_trials(laid_out, settings, location(folder.path, DATA), dataset, registry, report)
         work = _SweepWork(folder, settings, dataset, registry, report, trials)
         with work.told_how_to_resume():
+            # First what takes a second each, and shows soon whether the sweep makes sense.
             work.on_features()
             work.as_runs(make_workers)
         undrawn = frozenset(each.trial.candidate for each in trials if not each.draws)

@@ -1,4 +1,7 @@
-"""What a sweep is asked for, from a TOML file or from arguments: checked, stored, and compared when it is resumed."""
+"""What a sweep is asked for, from a TOML file or from arguments: checked, stored, and compared when it is resumed.
+
+Which knobs there are, and how their values are read, is in `zoo.sweeping.knobs`.
+"""
 
 from __future__ import annotations
 
@@ -74,9 +77,10 @@ def settings_of(
     simple = {key: value for key, value in {**content, **given}.items() if key not in (*_AS_KNOBS, "over")}
     if not simple.get("data"):
         raise OptionError('A sweep needs images: --data PATH, or data = "PATH" in the file. See docs/data.md.')
-    simple["data"] = str(simple["data"])
+    simple["data"] = str(simple["data"])  # a Path from Python; `settings.json` has plain types
     _check_numbers(simple)
     knobs.update({name: _with_whole_paths(name, knobs[name]) for name in _WITH_FILES if name in knobs})
+    # Whichever way the backbone was given, the same sweep has the same order of knobs, on which the grid's order rests.
     first = ("backbone", *(name for name in knobs if name != "backbone"))
     return SweepSettings(**simple, offline=offline, over={name: knobs[name] for name in first})
 
@@ -90,6 +94,7 @@ def settings_beside(stored: SweepSettings, arguments: Mapping[str, Any], over: M
     plain = {key: getattr(stored, key) for key in _KEYS if key not in (*_AS_KNOBS, "over")}
     rest = {name: values for name, values in stored.over.items() if name not in given and name not in over}
     asked = settings_of({**plain, **given}, {**rest, **over}, offline=stored.offline)
+    # What is given comes last in `asked`. It is no other sweep for that: the order of the stored one is kept.
     order = dict.fromkeys([*(name for name in stored.over if name in asked.over), *asked.over])
     return replace(asked, over={name: asked.over[name] for name in order})
 
@@ -112,6 +117,7 @@ def stored_settings(folder: Path) -> tuple[SweepSettings, dict[str, Any]]:
     try:
         content = parse_json(path.read_text("utf-8"))
         if content["format"] > FORMAT:
+            # No error that is caught below: the file is whole, this zoo is too old for it.
             raise RunError(
                 f"{path} has format {content['format']}, this zoo reads {FORMAT}. Next: update zoo-registry."
             )
@@ -133,6 +139,7 @@ def digests_of_files(settings: SweepSettings) -> dict[str, str]:
         values = settings.over.get(name, ())
         for value in values if isinstance(values, tuple) else ():
             path = Path(value.partition("=")[2] if name == "backbone" else value)
+            # A file has its whole path by now (`_with_whole_paths`); what has none is a name.
             if path.is_absolute():
                 try:
                     found[str(path)] = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -157,6 +164,7 @@ def refuse_other_sweep(folder: Path, stored: SweepSettings, asked: SweepSettings
     differing = [
         f"  {key}: {then[key]} there, {now[key]} now"
         for key in then
+        # `over` is told knob by knob below; without the network the trials are the same.
         if key not in ("over", "offline") and then[key] != now[key]
     ]
     for name in dict.fromkeys([*then["over"], *now["over"]]):
@@ -190,6 +198,7 @@ def _with_whole_path(name: str, value: str) -> str:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
+        # With or without a byte order mark, which editors on Windows write and TOML does not know.
         content = tomllib.loads(file.expanduser().read_text("utf-8-sig"))
     except OSError as error:
         beside = [each.name for each in file.expanduser().absolute().parent.glob("*.toml")]
@@ -238,6 +247,7 @@ def _check_numbers(given: Mapping[str, Any]) -> None:
     least: Sequence[tuple[str, int]] = (("seeds", 1), ("trials", 1), ("seed", 0))
     for name, lowest in least:
         value = given.get(name)
+        # In Python a bool is an int, and `seeds = true` in a file would be one seed.
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < lowest):
             raise OptionError(f"--{name} must be a whole number, at least {lowest}, got {value!r}.")
     trials, seeds = given.get("trials"), given.get("seeds", 1)

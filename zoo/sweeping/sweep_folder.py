@@ -68,7 +68,7 @@ class SweepFolder:
             path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():
             raise Refused(f"{path} exists already; a sweep is never overwritten.")
-        with new_folder(path) as draft:
+        with new_folder(path) as draft:  # so that no folder of a sweep is ever without its settings
             (draft / SETTINGS).write_text(json_text(content), "utf-8")
         for part in (ROWS, TRIAL_RUNS):
             (path / part).mkdir(exist_ok=True)
@@ -78,6 +78,7 @@ class SweepFolder:
         """A context manager that lets one process at a time work on the sweep. It raises RunError."""
         with clear_write_errors(self.path):
             (self.path / ".lock").mkdir(exist_ok=True)
+        # In a folder of its own, so that `remove_lock` takes all its files away, whatever they are called.
         return RunLock(self.path / ".lock", run=self.path)
 
     def rows(self, trials: Sequence[SweepTrial]) -> dict[int, TrialRow]:
@@ -91,6 +92,7 @@ class SweepFolder:
                 row = TrialRow(**parse_json(path.read_text("utf-8")))
             except (OSError, ValueError, TypeError) as error:
                 raise RunError(f"{path} cannot be read: {error}.\nNext: remove it; the trial runs again.") from None
+            # A row is found by its number alone, and would else be taken for the scores of other settings.
             if (row.seed, dict(row.settings)) != (trial.seed, dict(trial.settings)):
                 raise RunError(
                     f"{path} is of another trial than {trial.described}, seed {trial.seed}: {SETTINGS} was "
@@ -172,7 +174,7 @@ def stored_content(
         versions: Of zoo and what it computes with.
     """
     return {
-        "format": 1,
+        "format": 1,  # `settings.FORMAT`
         "settings": settings.to_dict(),
         "division": division,
         "data_digest": digest,

@@ -16,6 +16,7 @@ from zoo.sweeping.sweep_record import CandidateScores, Sweep
 from zoo.text import counted, duration, shell_word
 
 _ROUND = (1, 2, 5)
+"""First digits of the numbers below a logarithmic axis: about evenly apart there."""
 _FEW = 8
 """Most different numbers that are shown like names, each in a column of its own."""
 _SHOWN = 1_000
@@ -87,6 +88,7 @@ def _dots(name: str, done: Sequence[CandidateScores], size: str, width: float) -
     height = 280.0 if size == "wide" else 250.0
     points = [(each.settings[name], row.val["accuracy"], each, row) for each in done for row in each.rows]
     accuracies = [accuracy for _, accuracy, _, _ in points]
+    # To the next steps of 5 points, and one further where a dot would lie on the edge.
     low = max(0.0, math.floor(20 * min(accuracies) - 0.2) / 20)
     high = min(1.0, math.ceil(20 * max(accuracies) + 0.2) / 20)
     y = (low, max(high, low + 0.05))
@@ -94,7 +96,7 @@ def _dots(name: str, done: Sequence[CandidateScores], size: str, width: float) -
     if numbers is not None:
         scale = math.log10 if _is_logarithmic(list(numbers.values())) else float
         places = {value: scale(number) for value, number in numbers.items()}
-        margin = 0.05 * (max(places.values()) - min(places.values())) or 0.5
+        margin = 0.05 * (max(places.values()) - min(places.values())) or 0.5  # a frame may not have no width
         x = (min(places.values()) - margin, max(places.values()) + margin)
     else:
         names = _in_order({value for value, *_ in points}, sweep_order=[each.settings[name] for each in done])
@@ -111,7 +113,7 @@ def _dots(name: str, done: Sequence[CandidateScores], size: str, width: float) -
     else:
         parts += _number_ticks(frame, x, logarithmic=_is_logarithmic(list(numbers.values())))
     best = done[0]
-    for value, accuracy, each, row in reversed(points):
+    for value, accuracy, each, row in reversed(points):  # what is drawn last lies on top: the best
         title = f"trial {row.trial}: {each.described}, seed {row.seed}: {100 * accuracy:.1f} %"
         radius, kind = (5.5, "dot c2") if each is best else (3.4, "dot c1 soft")
         parts.append(dot(frame.at_x(places[value]), frame.at_y(accuracy), radius, kind, title))

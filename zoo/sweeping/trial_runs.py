@@ -75,6 +75,7 @@ def carry_out_run(job: RunJob) -> RunOutcome:
     """
     from zoo.process import share_the_processor, use_threads
 
+    # In this order: OpenMP looks at variables and cores once, when `use_threads` imports torch.
     share_the_processor()
     _bind(job.cores)
     use_threads(job.threads)
@@ -115,7 +116,7 @@ def _train(job: RunJob, run: Path) -> None:
     from zoo.training.run import finetune
     from zoo.training.run_folder import PLAN, has_result
 
-    if has_result(run):
+    if has_result(run):  # the last worker was lost after its work was done
         return
     registry = default_registry()
     if (run / PLAN).exists():
@@ -149,7 +150,7 @@ def _ending_with_stdin() -> Iterator[RunJob]:
 
     def wait() -> None:
         sys.stdin.read()
-        os._exit(1)
+        os._exit(1)  # `sys.exit` would end this thread alone
 
     threading.Thread(target=wait, name="zoo-parent", daemon=True).start()
     yield RunJob(**{**content, "cores": tuple(content["cores"])})
@@ -168,6 +169,7 @@ def main() -> None:
             sys.stderr.flush()
             os._exit(1)
         print(ANSWER + json.dumps(asdict(outcome)), flush=True)
+        # Past the interpreter's own end: it needs the lock of stdin, which the waiting thread holds, and would abort.
         os._exit(0)
 
 

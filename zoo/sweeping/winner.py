@@ -71,6 +71,7 @@ def conclude(
         judged=judged,
         seconds=seconds,
     )
+    # Whatever was written before a stop is written again by the sweep that goes on, for it is no finished one yet.
     write_text(folder.path / TABLE, found.to_csv())
     write_text(folder.path / PAGE, render_sweep(found))
     write_text(folder.path / RECORD, json_text(found.to_dict()))  # last: it makes the sweep a finished one
@@ -105,6 +106,7 @@ def _trained(run: Path, row: TrialRow, trial: CheckedTrial, registry: Registry, 
             Result(path=run, content=_content(run)) if (run / REPORT).exists() else finish(run, report, with_report)
         )
     val = result.content["metrics"]["val"]
+    # To the last bit: this is what makes a row of scores, which no run wrote, worth as much as a run.
     if dict(val) != dict(row.val):
         raise CheckFailed(
             f"The winner was trained again as a run, and its validation scores differ from those of its trial: "
