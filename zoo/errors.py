@@ -31,6 +31,7 @@ from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
 
+# As shells report it: 128 and the number of the signal.
 INTERRUPTED, TERMINATED = 130, 143
 """Exit codes of a command that Ctrl-C or SIGTERM ended."""
 FAULT_FOUND = 3
@@ -224,7 +225,9 @@ def nearest(
         if candidate != name:
             by_folded.setdefault(candidate.lower(), []).append(candidate)
     folded = name.lower()
+    # All that are close, not `count` of them: `accepts` may turn down the first ones.
     close = get_close_matches(folded, by_folded, n=len(by_folded), cutoff=0.6) if by_folded else []
+    # A part of a name. One or two letters are a part of nearly every name.
     if not close and len(folded) >= 3:
         close = sorted((candidate for candidate in by_folded if folded in candidate), key=len)
     if not close and folded:
@@ -262,6 +265,7 @@ def either(names: Sequence[str]) -> str:
 
 def plain(message: str) -> str:
     """Pydantic's message as the end of a sentence: `should be at least 1`."""
+    # What follows these words is about how pydantic parses, not about what the user wrote.
     text = message.removeprefix("Input ").split(", unable to ")[0].split(", got ")[0]
     text = text.replace("greater than or equal to", "at least").replace("less than or equal to", "at most")
     return text[:1].lower() + text[1:]

@@ -1,8 +1,12 @@
 """Events that a run reports while it works: plain, frozen records to show or to store. Nothing here imports torch.
 
-A run reports `RunStarted` first. For every stage it reports `StageStarted`; for every epoch `EpochStarted`, one
-`BatchFinished` a batch and `EpochFinished`; then `StageFinished`. Last comes `RunFinished` or `RunStopped`.
-`CheckpointSaved` and `Note` come in between.
+`PlanReady` comes first, then `RunStarted`. For every stage a run reports `StageStarted`; for every epoch
+`EpochStarted`, one `BatchFinished` a batch and `EpochFinished`; then `StageFinished`. Last comes `RunFinished` or
+`RunStopped`.
+`CheckpointSaved`, `Progress` and `Note` come in between. `Progress` and `Note` are also reported by what is no run: a
+download, say.
+
+`zoo.display` shows events to people, `zoo.training.observers` passes them on to plugins.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from zoo.specs.validation import NAME, check_callables, check_name
 
+# Types alone: a plan is a record of pydantic, which whoever only listens need not import.
 if TYPE_CHECKING:
     from zoo.specs.plan import Plan
     from zoo.specs.run_result import RunResult
@@ -176,6 +181,7 @@ Event = (
     | RunStopped
 )
 Report = Callable[[Event], None]
+"""Whoever is told: a function that takes one event."""
 
 
 def silent(event: Event) -> None:
@@ -194,5 +200,6 @@ class ObserverSpec:
     user."""
 
     def __post_init__(self) -> None:
+        # When the plugin makes it, so that the fault is told of the plugin, before any run asks for it.
         check_name("observer", self.name, NAME)
         check_callables(self, "build")

@@ -52,6 +52,7 @@ def _flush() -> None:
         sys.__stdout__.flush()  # type: ignore[union-attr]
 
 
+# A list and no flag, as one `finishing` may begin and end inside another.
 _finishing: list[object] = []
 
 
@@ -73,6 +74,7 @@ def is_finishing() -> bool:
 def drop_stdout() -> None:
     """Drop what is still buffered for stdout, and all that follows: its reader (`| head`) has enough."""
     with contextlib.suppress(OSError, ValueError):
+        # The descriptor and not the stream: Python flushes the stream once more at exit, and that must not fail then.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -136,6 +138,7 @@ def use_threads(count: int) -> None:
 
 _TRIM, _MMAP, _ARENAS = -1, -3, -8
 """glibc's M_TRIM_THRESHOLD, M_MMAP_THRESHOLD and M_ARENA_MAX, from its malloc.h."""
+# mallopt takes an int of C: the second is the largest, and stands for never.
 _LARGEST, _MOST = 1 << 30, 2**31 - 1
 _THEIRS = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_")
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 _HANDLER = "zoo-escaped"
 _SURROGATE = re.compile("[\ud800-\udfff]")
+# From \x80 on: each byte below is a letter by itself, and is never escaped.
 _BYTE = re.compile(r"\\x([89a-f][0-9a-f])")
 
 
@@ -36,8 +37,10 @@ def folded(name: str) -> str:
     `.0`: `Cat` and `cat`, `dog` and `dog `, `0` and `0.0`.
     """
     text = unicodedata.normalize("NFKC", name)
+    # Cf: joiners, marks of direction, the byte order mark. They are letters that show nothing.
     seen = "".join(letter for letter in text if unicodedata.category(letter) != "Cf")
     key = " ".join(seen.casefold().split())
+    # Of a number alone, as a table may hold labels: `v1` and `v1.0` are two names.
     return re.sub(r"(\d+)\.0+", r"\1", key) if re.fullmatch(r"\d+\.0+", key) else key
 
 
@@ -67,6 +70,7 @@ def file_named(folder: Path, name: str) -> Path:
 
 def _escape(letter: str) -> str:
     code = ord(letter)
+    # There Python keeps bytes (PEP 383). Any other surrogate stands for no byte, so its own number is shown.
     return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else f"\\u{code:04x}"
 
 
@@ -93,6 +97,7 @@ def counted(number: int, one: str, many: str | None = None) -> str:
 
 def points(share: float | None) -> str:
     """A difference between two shares from 0 to 1: `+0.5 points`, `-2.0 points`; None as `-`."""
+    # Adding zero makes 0.0 of -0.0.
     return "-" if share is None else f"{100 * share + 0.0:+.1f} points"
 
 
@@ -100,6 +105,7 @@ def size(value: float) -> str:
     """A number of bytes for people: `12 kB`, `12 MB`, `1.4 GB`."""
     if value < 100e3:
         return f"{value / 1e3:.{0 if value >= 10e3 else 1}f} kB"
+    # From 999.5 MB on, rounding would give `1000 MB`.
     return f"{value / 1e9:.1f} GB" if value >= 999.5e6 else f"{value / 1e6:.{0 if value >= 10e6 else 1}f} MB"
 
 
@@ -107,6 +113,7 @@ def duration(seconds: float) -> str:
     """A time for people: `4.2 s`, `3 min 05 s`, `2 h 10 min`."""
     if seconds < 60:
         return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    # Rounded first: else 119.7 seconds were `1 min 60 s`.
     minutes, rest = divmod(round(seconds), 60)
     if minutes >= 60:
         return f"{minutes // 60} h {minutes % 60:02d} min"

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 import zoo
+from zoo.cluster.connect import Cluster
 from zoo.cluster.place import parse_place
 from zoo.cluster.probe import refuse_without_answer
 from zoo.errors import ClusterError
@@ -201,3 +202,12 @@ def test_another_ray_there_is_named(head: Head) -> None:
     assert f"Refused The Ray at {head.address} is version 2.7.0" in refused.stdout and own_ray in refused.stdout
     assert f"pip install 'ray[client,data]==2.7.0' here, or 'ray[client,data]=={own_ray}'" in refused.stdout
     assert own_python in refused.stdout
+
+
+def test_no_worker_asks_for_more_than_one_machine_has() -> None:
+    """Ray holds what asks for more for ever."""
+    alike = Cluster(pytest, 32, 0, 4, False, of_machines=((8, 0),) * 4)
+    assert [alike.cores_for(count, on_gpu=False) for count in (1, 2, 4, 8, 64)] == [8, 8, 8, 4, 1]
+    mixed = Cluster(pytest, 72, 4, 3, False, of_machines=((8, 4), (32, 0), (32, 0)))
+    assert mixed.cores_for(4, on_gpu=True) == 2
+    assert Cluster(pytest, 6, 0, 1, True).cores_for(2, on_gpu=False) == 3

@@ -128,6 +128,7 @@ def test_a_file_says_the_same_as_options_which_replace_it(tmp_path: Path) -> Non
         (["head_option.p=0.1"], {"head": "linear,dropout_linear"}, "head 'linear' has no option 'p'"),
         (["head_option.pp=0.1"], {"head": "dropout_linear"}, "Did you mean 'head_option.p'"),
         (["head.lr=1e-2..1e-4"], {"trials": 3}, "Next: 1e-4..1e-2"),
+        (["head.lr=1e-3..1e-3"], {"trials": 3}, "Next: head.lr=1e-3"),
         (["head.lr=1e-4..1e-2"], {}, "--trials"),
         (["head.epochs=1.5..3"], {"trials": 3}, "whole numbers"),
         (["head.augment=1..3"], {"trials": 3}, "takes no range"),
@@ -191,3 +192,6 @@ def test_values_are_split_at_commas_outside_of_brackets() -> None:
     assert parse_values("head.lr", [0.1, 1e-5]) == ("0.1", "1e-05")
     assert parse_values("head.lr", "1e-4..1e-2") == ValueRange(1e-4, 1e-2)
     assert math.isclose(ValueRange(1e-4, 1e-2).low, 1e-4)
+    # As it is stored, from which a sweep is resumed.
+    for low, high in ((0.12345678901, 5.0), (1e-7, 123456789.5)):
+        assert parse_values("head.lr", str(ValueRange(low, high))) == ValueRange(low, high)

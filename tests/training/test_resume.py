@@ -173,6 +173,22 @@ def test_a_run_without_a_checkpoint_starts_again_from_its_plan(
 
 
 @pytest.mark.long
+def test_a_run_whose_checkpoint_was_removed_tells_each_epoch_once(
+    usual: dict[str, Any], unbroken: zoo.Result, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    stop(usual, run, "all", 4)
+    shutil.rmtree(run / "checkpoint")
+    with (run / "history.jsonl").open("a") as file:
+        file.write('{"stage": "he')  # killed in the middle of a line
+    result = zoo.resume(run)
+    assert result.proof == "passed"
+    assert [(each["stage"], each["epoch"]) for each in result.history] == [
+        (each["stage"], each["epoch"]) for each in unbroken.history
+    ]
+
+
+@pytest.mark.long
 def test_checkpoints_at_their_usual_moments_are_enough(
     usual: dict[str, Any], unbroken: zoo.Result, tmp_path: Path
 ) -> None:

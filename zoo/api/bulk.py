@@ -142,6 +142,7 @@ def embed_files(
     request = _request(files, out, on, device, processes, workers, part_size)
     subject = fspath(backbone)
     if subject.startswith("hf:/"):
+        # Fetched here, once: workers are given a folder, not an address.
         subject = str(local_folder(subject))
     run = named_run(subject, default_registry())
     settings = {
@@ -149,6 +150,7 @@ def embed_files(
         "normalise": normalise,
         "dtype": check_dtype(dtype),
         "weights": str(weights),
+        # Plain JSON types, of which the job's digest is made.
         "input_size": None if input_size is None else list(check_input_size(input_size)),
         "seed": seed,
         "precision": precision,
@@ -190,6 +192,7 @@ def _request(
         raise OptionError(
             f"--device {device} with --on {on}: a Ray gives each worker its GPU.\nNext: auto, cpu or cuda."
         )
+    # To Python a text is a sequence of letters.
     given = [files] if isinstance(files, (str, PathLike)) else list(files)
     if not given:
         raise OptionError("There are no files to compute anything of.\nNext: give a folder, a pattern or an address.")

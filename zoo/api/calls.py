@@ -104,6 +104,7 @@ def with_data_of_run(
             f"{run} was trained on {plan.data.source}, which is found by its path.\n"
             "Next: leave data out; it is for runs on an object in Python."
         )
+    # An object has no path: a path would be other images, or the same ones read in another way.
     if isinstance(data, (str, os.PathLike)):
         raise OptionError(
             f"{run} was trained on an object in Python ({plan.data.path}), and data is the path {str(data)!r}.\n"
@@ -134,6 +135,7 @@ def with_data_of_runs(runs: Sequence[Path], data: DataLike | None, registry: Reg
             "data is an object in Python on which a run was trained; what has a path is found by it.\n"
             "Next: leave data out."
         )
+    # `compare` has no `on_event` that could be told.
     return register(data, registry, silent)[1]
 
 
@@ -149,11 +151,13 @@ def with_objects_of_run(
 
     Raises RunError where there is no run, OptionError for an object that it does not need.
     """
+    # Without objects all names are those of plugins, and no file has to be read to know them.
     if backbone is None and head is None:
         return registry
     from zoo.planning.objects import stand_in
     from zoo.training.stored_plan import read_plan
 
+    # The plan says which of its names were objects: one that it does not need is refused, not passed over.
     plan = read_plan(run, finished=finished)
     given = (plan.backbone.name, backbone), (plan.head.name, head)
     return stand_in(registry, backbone=given[0], head=given[1], what="this run", preprocessing=plan.preprocessing)

@@ -65,7 +65,7 @@ def create_model(
     from zoo.planning.resolved_model import resolve_model
     from zoo.weights.obtain import obtain_weights
 
-    if isinstance(classes, str):
+    if isinstance(classes, str):  # a sequence of letters, to Python
         raise OptionError(f"classes={classes!r} is one text.\nNext: classes=[...] with the names, or their number.")
     names = tuple(f"class{index}" for index in range(classes)) if isinstance(classes, int) else tuple(classes)
     if len(names) < 2 or len(set(names)) < len(names):
@@ -81,7 +81,7 @@ def create_model(
         weights=weights,
         input_size=None if input_size is None else check_input_size(input_size),
     )
-    model.check_input_size()
+    model.check_input_size()  # before anything is downloaded
     return model.build(
         names, obtain_weights(model.backbone, model.weights, model.architecture(), offline=offline).state
     )
@@ -231,7 +231,7 @@ def evaluate(
         compile=compile,
         views=views,
         on_event=on_event,
-        registry=registry,
+        registry=registry,  # of the classifier; `known` has the data as well
     )
     return score_folder(classifier, place, on_event, workers=workers, registry=known)
 
@@ -287,7 +287,7 @@ def serve(
     """
     from zoo.serving.packages import refuse_without_packages
 
-    refuse_without_packages()
+    refuse_without_packages()  # before the imports that would fail
     from zoo.serving.limits import limits_of
     from zoo.serving.server import serve as answer
 
@@ -393,7 +393,7 @@ def pull(repo: str, out: str | Path, *, revision: str | None = None) -> Path:
 def _artefact(path: str | PathLike[str]) -> Path:
     """The folder on this machine of a path, or of an address on the hub, which is downloaded."""
     place = fspath(path)
-    if not place.startswith("hf:/"):
+    if not place.startswith("hf:/"):  # one slash: `Path` takes the other one away
         return Path(place).expanduser()
     from zoo.artefact.hub import local_folder
 

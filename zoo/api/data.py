@@ -142,10 +142,12 @@ def apply_suspects(
     """
     from zoo.advice.relabel import apply_suspects as write
 
+    # Collections get as far as here: `checked_arguments` leaves them to the function, as they may be data in memory.
     if not isinstance(path, (str, os.PathLike)):
         raise OptionError(
             "apply_suspects writes a table of the files of a data set, and these data are an object in memory.\n"
             "Next: change its labels yourself; the suspects of check_labels name each image."
         )
+    # A shell expands `~`; from Python it arrives as it was written.
     data, file, table = (Path(each).expanduser() for each in (path, suspects, out))
     return write(data, file, table, registry or default_registry(), on_event)

@@ -163,12 +163,15 @@ def _request(
     downloaded to."""
     from zoo.planning.objects import name_objects
 
+    # One slash: `Path` takes the other one away.
     if isinstance(backbone, (str, Path)) and str(backbone).startswith("hf:/"):
         from zoo.artefact.hub import local_folder
 
         backbone = local_folder(backbone)
+    # Objects first, as data are registered on top of the registry that holds them.
     named = name_objects(registry, backbone=backbone)
     place, known = with_data(data, named.registry, on_event)
+    # A request holds a file of weights as its path in words, beside tags and `random`.
     arguments["weights"] = str(arguments["weights"])
     return make_request(backbone=named.backbone, data=place, **arguments), known
 
@@ -181,4 +184,5 @@ def _image(image: ImageLike) -> ImageFile:
     if isinstance(image, (str, os.PathLike)):
         return image_file(Path(image).expanduser())
     content = bytes(image) if isinstance(image, (bytes, bytearray, memoryview)) else encode(image)
+    # No path and no size: messages call it by these words.
     return ImageFile(Path(), "the image", 0, lambda: content)

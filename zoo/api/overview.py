@@ -50,12 +50,14 @@ def list_backbones(
     """
     known = registry or default_registry()
     wanted = Filter(
+        # An empty pattern, as the command line has without one, matches all.
         pattern=pattern or "*",
         tag_pattern=tag_pattern,
         provider=provider,
         pretrained=pretrained,
         max_params=None if max_params is None else parse_count("--max-params", max_params),
         max_gmacs=max_gmacs,
+        # Licences are compared in lower case; upstream writes them in both.
         licence=licence.lower() if licence is not None else None,
         input_size=None if input_size is None else check_input_size(input_size),
         head=known.head(head).spec if head is not None else None,

@@ -53,6 +53,7 @@ def fetch_weights(
     """
     from zoo.weights.bundle import fetch_weights as fetch_all
 
+    # To Python a text is a sequence of letters.
     several = [names] if isinstance(names, str) else names
     place = None if out is None else Path(out).expanduser()
     return [path for _, path in fetch_all(several, registry or default_registry(), on_event, out=place)]

@@ -85,9 +85,11 @@ def shortlist(
     from zoo.storage.atomic import refuse_existing
 
     page = None if html is None else Path(html).expanduser()
+    # Before the minutes that a ranking takes.
     if page is not None:
         refuse_existing(page)
     names = [backbones] if isinstance(backbones, str) else backbones
+    # A module, which most functions take here, would end in an AttributeError far below.
     if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
         raise OptionError(
             "A shortlist compares backbones by their names, and one of these is no text.\n"
@@ -96,8 +98,10 @@ def shortlist(
     largest = None if max_params is None else parse_count("--max-params", max_params)
     longest: float | None = None
     if isinstance(max_latency, str):
+        # A text without a unit is refused: milliseconds and seconds are both likely.
         longest = 1000 * parse_duration("--max-latency", max_latency, unit="", example="20ms or 0.5s")
     elif max_latency is not None:
+        # Through the same checks, and without an exponent, which a time for people does not have.
         longest = 1000 * parse_duration("--max-latency", f"{max_latency / 1000:f}")
     wanted = Wanted(
         backbones=tuple(name.strip() for each in names for name in each.split(",") if name.strip()),
@@ -107,6 +111,7 @@ def shortlist(
     )
     place, known = with_data(data, registry or default_registry(), on_event)
     request = make_request(
+        # No backbone of its own: the shortlist looks up its candidates.
         backbone="auto",
         data=place,
         seed=seed,
@@ -165,6 +170,7 @@ def learning_curve(
     from zoo.storage.atomic import refuse_existing
 
     page = None if html is None else Path(html).expanduser()
+    # Before the work, as above.
     if page is not None:
         refuse_existing(page)
     place, known = with_data(path, registry or default_registry(), on_event)

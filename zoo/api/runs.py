@@ -155,6 +155,7 @@ def plan(
     asked, known = asked_request(
         backbone, arguments, registry or default_registry(), on_event, image=image, label=label, split=split
     )
+    # Chosen first, so that the plan names the backbone: resuming and verifying must not choose again.
     asked, compared = _with_backbone(asked, known, on_event)
     return make_plan(asked, known, on_event, measured=estimate, shortlist=compared)
 
@@ -205,6 +206,7 @@ def resume(
     with taking_part() as group:
         # One process speaks for all, and tells observers, whose records would have everything several times.
         on_event, observers = (on_event, observers) if group.is_main else (silent, ())
+        # Process 0 looks for all: where another saw the report a moment later, they would go two ways.
         only_report = report and group.from_main(lambda: lacks_report(folder))
         known = with_objects_of_run(folder, known, backbone, head, finished=False)
         known = with_data_of_run(folder, data, known, on_event, compared=only_report)
@@ -215,6 +217,7 @@ def resume(
             return go_on(folder, known, told, offline=offline, finished=finished)
 
 
+# `resume` stands above, as the decorator calls it for `finetune(resume=RUN)`, which was its name before.
 @checked_arguments({"report": "on_event", "page": "report"}, moved={"resume": resume})
 @with_progress()
 def finetune(
@@ -351,6 +354,7 @@ def finetune(
         refuse_one_process(asked, group)
         on_event, observers = (on_event, observers) if group.is_main else (silent, ())
         asked, compared = _with_backbone(asked, known, on_event)
+        # Handed down, as the run lies below what writes reports, and must not fail with it.
         finished = _report_writer(known, on_event) if report else _nothing
         with observed(observers, known, on_event) as told:
             return carry_out(asked, known, told, finished=finished, shortlist=compared)
@@ -366,6 +370,7 @@ def _with_backbone(request: Request, registry: Registry, report: Report) -> tupl
         chosen, compared = choose_backbone(request, registry, report)
         return chosen.backbone, chosen.weights, compared
 
+    # One process chooses for all: a ranking within a budget depends on the time that its machine takes.
     backbone, weights, compared = current().from_main(choose)
     return replace(request, backbone=backbone, weights=weights, budget=None), compared
 
@@ -415,6 +420,7 @@ def report(
 
     folder = Path(run).expanduser()
     known = with_objects_of_run(folder, registry or default_registry(), backbone, head)
+    # Compared here, as a report only draws: pictures of other images would stand in it without a word.
     return write_report(folder, with_data_of_run(folder, data, known, silent, compared=True))
 
 
@@ -448,6 +454,7 @@ def compare(
     page = None if html is None else Path(html).expanduser()
     if page is not None:
         refuse_existing(page)
+    # `soup` takes a list. Here pathlib would raise, and not say what to do.
     if any(isinstance(run, (list, tuple)) for run in runs):
         raise OptionError("compare takes the runs one by one, not as a list.\nNext: zoo.compare(*runs)")
     folders = [Path(run).expanduser() for run in runs]
@@ -497,6 +504,7 @@ def soup(
     from zoo.training.soup.make import make_soup
 
     place, known = with_data(data, registry or default_registry(), on_event)
+    # To Python a text is a sequence of letters.
     several = [Path(run).expanduser() for run in ([runs] if isinstance(runs, (str, PathLike)) else runs)]
     return make_soup(
         several,

@@ -103,10 +103,13 @@ def sweep(
         knobs = {named(name): parse_values(name, values) for name, values in over.items()}
     else:
         knobs = parse_over([over] if isinstance(over, str) else over)
+    # Apart from the settings, which say what is tried: where it runs may be another place when it is resumed.
     how = HowToRun(on=on, at_once=at_once)
+    # Beside `resume` nothing need be said again. What is said all the same must be what the sweep has.
     asks = file is not None or bool(knobs) or any(value is not None for value in given.values())
     asked = None
     if asks or resume is None:
+        # A file says everything anew; without one, single values replace those that the sweep has stored.
         if resume is None or file is not None:
             asked = settings_of(given, knobs, None if file is None else Path(file), offline=offline)
         else:

@@ -13,8 +13,9 @@ from zoo.errors import DataError, OptionError, Refused, first_line, meant
 
 SCHEMES = ("s3", "gs", "file")
 """What an address may begin with."""
+# One slash is enough: `pathlib.Path("s3://bucket")` is `s3:/bucket`.
 _ADDRESS = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*):/{1,2}(?=[^/])|^(file):/{1,3}")
-_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")  # that of the service comes first, as in AWS's own tools
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,7 @@ def address_of(text: str | os.PathLike[str]) -> Address:
     if scheme == "gcs":
         scheme = "gs"
     if scheme not in SCHEMES:
+        # `notes:/photo.jpg` may be a path of this machine.
         if Path(given).exists():
             return Address("file", given)
         hint = meant(f"{scheme}://{rest}", [f"{each}://{rest}" for each in ("s3", "gs")], count=1)
@@ -69,6 +71,7 @@ def address_of(text: str | os.PathLike[str]) -> Address:
 def listed_address(name: str) -> Address:
     """The address of a file that was listed, whose name is taken as it is: `~1.jpg` is a file of that name."""
     scheme, found, rest = name.partition("://")
+    # Not by `address_of`, which expands `~` and takes other schemes for mistakes.
     return Address(scheme, rest) if found and scheme in SCHEMES else Address("file", name)
 
 
@@ -78,7 +81,7 @@ def file_system(scheme: str) -> Any:
     return _opened(scheme, next((os.environ[name] for name in _ENDPOINTS if os.environ.get(name)), None))
 
 
-@cache
+@cache  # a connection for all files; another endpoint in the environment makes another one
 def _opened(scheme: str, endpoint: str | None) -> Any:
     try:
         from pyarrow import fs

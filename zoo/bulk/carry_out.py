@@ -1,4 +1,5 @@
-"""Carry out a job: list the files, look at what is there, compute the rest, and say what there is."""
+"""A job over very many files from beginning to end: list them, look at which parts are there, compute the rest, and
+write the manifest. Parts are computed by `zoo.bulk.worker`, here or as the actors of `zoo.bulk.on_ray`."""
 
 from __future__ import annotations
 
@@ -82,9 +83,10 @@ def carry_out(job: BulkJob, request: BulkRequest, report: Report, *, artefact: P
         RunError: Another command is writing into it, or it cannot be written.
         ClusterError: The cluster does not answer, or workers were lost again and again.
     """
-    resolve_workers(request.workers)
+    resolve_workers(request.workers)  # refuses a number that cannot be, before anything is listed
     sink = Sink(request.out)
     with contextlib.closing(PartList(job)) as parts:
+        # Looked at before the lock is taken: listing may take long, and the folder is not made until it has succeeded.
         there = sink.names()
         _refuse_other_job(sink, there, job)
         for listed in parts.fill(_some_of_which_exist(request.files)):
@@ -107,6 +109,7 @@ def _compute_rest(
     artefact: Path | None,
 ) -> BulkResult:
     done = _parts_there(sink, there, job, parts, report)
+    # Before any part: `_refuse_other_job` takes a folder of parts without it for a folder of other things.
     if JOB not in there:
         sink.write(JOB, job_text(job).encode())
     if done:
@@ -122,6 +125,7 @@ def _compute_rest(
 def _some_of_which_exist(addresses: Sequence[Address]) -> Iterator[FoundFile]:
     """The files, unless there is none of them: then a path is mistyped, and a folder of errors would be in the way."""
     any_there, first = False, None
+    # Looked at as they go by, for a listing of millions is not kept. Sizes are those of `FoundFile`: -1 for no file.
     for each in find_files(addresses):
         any_there, first = any_there or each.size >= 0, first or each
         yield each
@@ -167,6 +171,7 @@ def _parts_there(
     wanted = parts.names()
     found = sorted(name for name in there if number_of(name) is not None)
     for name in found:
+        # The name holds the digest of its files. Kept beside parts of another listing, its rows would be there twice.
         if name not in wanted:
             raise Refused(
                 f"{sink.address}/{name} is of other files than those that are listed now: "
@@ -178,7 +183,7 @@ def _parts_there(
         number = number_of(name)
         content = sink.read(name)
         assert number is not None
-        if content is not None:
+        if content is not None:  # else it went away since the folder was listed, and is computed
             part = parts[number]
             facts = facts_of(content, f"{sink.address}/{name}", job, digest=part.digest, images=wanted[name])
             done[number] = _done_before(number, name, wanted[name], facts)
@@ -212,6 +217,7 @@ def _computed(
     finished, total = 0, parts.images - sum(each.images for each in done.values())
 
     def told(under_way: int) -> None:
+        # Neither none nor all: who reads it takes all for the end, which is told below, once the last part is written.
         if 0 < finished + under_way < total:
             report(Progress(task=job.task, done=finished + under_way, total=total))
 
@@ -252,6 +258,7 @@ def _on_ray(
     artefact: Path | None,
     told: Any,
 ) -> Iterator[Iterator[PartDone]]:
+    # Here, as what needs torch is above: Ray and torch are loaded only where they are used.
     from zoo.bulk.on_ray import compute_on_ray, device_on
     from zoo.cluster.connect import connected
 
@@ -265,6 +272,8 @@ def _on_ray(
             parts.__getitem__,
             device=device,
             processes=request.processes,
+            workers=request.workers,
+            # Other machines do not see the artefact's folder. A backbone is known to them by its name.
             packed=None if cluster.is_here or artefact is None else packed_folder(artefact),
             told=told,
             report=report,
@@ -283,7 +292,7 @@ def _finish(
     sink: Sink, job: BulkJob, parts: PartList, done: Mapping[int, PartDone], report: Report, *, computed: int, far: bool
 ) -> BulkResult:
     """Compare what is there with what should be, and write the manifest. `far`: other machines read the files."""
-    ordered = [done[number] for number in range(len(parts))]
+    ordered = [done[number] for number in range(len(parts))]  # workers end them in any order
     there = sink.names()
     gone = [each.name for each in ordered if each.name not in there]
     if gone:
@@ -313,6 +322,7 @@ def _finish(
     sink.remove_drafts()
     written = json_text(content).encode()
     if manifest not in there:
+        # It says nothing of when or by which call parts were computed, so a repeated command has the same one to write.
         sink.write(manifest, written)
     elif sink.read(manifest) != written:
         raise Refused(f"{sink.address}/{manifest} says something else than the parts.\nNext: remove it.")

@@ -59,6 +59,7 @@ def _stored(address: Address) -> Iterator[FoundFile]:
     system = file_system(address.scheme)
     try:
         if magic is None:
+            # A key is a file or the beginning of others; only the store can tell which.
             [info] = system.get_file_info([address.path])
             if info.is_file:
                 yield FoundFile(address.named(info.path), info.size)
@@ -89,7 +90,7 @@ def _below(address: Address, prefix: str) -> Iterator[FoundFile]:
                 folders.append(entry.path)
             elif is_image_name(entry.path):
                 yield FoundFile(address.named(entry.path), entry.size)
-        waiting += reversed(folders)
+        waiting += reversed(folders)  # taken from the end: depth first, in the order of names
 
 
 def _pattern(path: str) -> str:
@@ -98,7 +99,7 @@ def _pattern(path: str) -> str:
 
     def meaning(found: re.Match[str]) -> str:
         token = found[0]
-        if token.startswith("[") and len(token) > 1:
+        if token.startswith("[") and len(token) > 1:  # a bracket that nothing closes stands for itself
             return "[" + token[1:].replace("!", "^", 1 if token[1] == "!" else 0)
         return meanings.get(token) or re.escape(token)
 

@@ -56,6 +56,7 @@ def compute_on_ray(
     *,
     device: str,
     processes: int | None,
+    workers: int | None,
     packed: bytes | None,
     told: Callable[[int], None],
     report: Report,
@@ -70,6 +71,7 @@ def compute_on_ray(
         part: The part of a number.
         device: `cpu` or `cuda`.
         processes: Workers. None: one a GPU, or one a core.
+        workers: Decoding threads of each. None: one a core of it.
         packed: The artefact's files, for workers on other machines.
         told: Called once a second or more often with the number of files of parts under way that are done.
         report: Called with a note where no worker starts.
@@ -85,15 +87,18 @@ def compute_on_ray(
     most = max(cluster.gpus if on_gpu else cluster.cpus, 1)
     # More than there is room for would wait for ever.
     count = min(processes or most, most, len(numbers))
-    cores = max(1, cluster.cpus // cluster.gpus) if on_gpu else 1
+    cores = cluster.cores_for(count, on_gpu=True) if on_gpu else 1
+    # Several calls at a time, so that a worker can say how far it is while it computes.
     actor = ray.remote(
         num_cpus=cores, num_gpus=1 if on_gpu else 0, max_restarts=-1, max_task_retries=_RETRIES, max_concurrency=4
     )(Worker)
     sent = None if packed is None else ray.put(packed)
-    crew = _Crew([actor.remote(job, out, device=device, workers=cores, packed=sent) for _ in range(count)])
+    crew = _Crew([actor.remote(job, out, device=device, workers=workers or cores, packed=sent) for _ in range(count)])
     crew.asked = {each.images_done.remote(): number for number, each in enumerate(crew.actors)}
     coming = iter(numbers)
     left, began, said = len(numbers), time.monotonic(), False
+    # An actor gets parts when it has answered once. Given to one that waits for a core, they would wait with it, while
+    # others have nothing to do.
     while left:
         unstarted = [question for question, worker in crew.asked.items() if worker not in crew.started]
         ready, _ = ray.wait([*crew.waiting, *unstarted], num_returns=1, timeout=_PATIENCE)
@@ -108,7 +113,7 @@ def compute_on_ray(
                     f"Part {number} was lost with {_RETRIES + 1} workers: {first_line(error)}\n"
                     "Next: fewer processes, if memory ran out (--processes); the same command goes on from here."
                 ) from error
-            crew.done.pop(worker, None)
+            crew.done.pop(worker, None)  # counted by the caller from now on, and not twice
             _give(crew, worker, coming, part)
             left -= 1
             yield done

@@ -20,6 +20,7 @@ from zoo.storage.atomic import json_line
 PART_SIZE = 1024
 """Images in a part, unless the caller says otherwise: a lost worker loses no more than these."""
 _NAME_DIGITS = 16
+"""Digits of the digest in a part's name; the whole of it is in the part's metadata, and is compared as well."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,6 +83,7 @@ class PartList:
         """Cut the files into parts, and yield the number of files so far after each part."""
         pending = iter(files)
         while chunk := tuple(islice(pending, self._job.part_size)):
+            # With escapes, so that a name that is no UTF-8, or has a line break, is a line of its own all the same.
             line = json.dumps(chunk).encode()
             digest = hashlib.sha256(self._job.digest.encode() + line).hexdigest()
             self._places.append(_Place(len(self._places), digest, len(chunk), self._file.tell()))

@@ -81,6 +81,7 @@ class Predictions:
         faults: dict[int, str] = {}
         found: list[Any] = [None] * len(files)
 
+        # The stream names its images by number, "image 12", for it is given bytes. That is how rows find their file.
         def contents() -> Iterator[bytes]:
             for number, each in enumerate(_read_ahead(files)):
                 if each.fault:
@@ -89,6 +90,7 @@ class Predictions:
 
         def on_error(source: str, error: DataError) -> None:
             number = int(source.removeprefix("image "))
+            # Of a file that could not be read, the first fault stays: what decoding says of its stand-in means nothing.
             faults.setdefault(number, _without(str(error), source))
 
         stream = self._classifier.stream(contents(), top=self._top, workers=self._workers, on_error=on_error)
@@ -129,6 +131,7 @@ class Vectors:
         self._embedder = embedder_of(job.subject, job.settings, device=device)
         self.identity = embedder_identity(self._embedder)
         self._micro_batches = MicroBatches(BATCH_SIZE, work="embedding", report=silent, retries=[])
+        # The column's type needs the width, also where no file of a part can be read.
         blank = torch.zeros(1, *self._embedder.model.preprocessing.input_size)
         self._width = int(self._compute(blank).shape[1])
 
@@ -180,6 +183,7 @@ class Vectors:
         return pa.Table.from_arrays(columns, schema=schema)
 
     def _decode(self, each: _Content) -> tuple[torch.Tensor | None, str]:
+        """A file's bytes -> (the preprocessed image[3, H, W], ""), or (None, why there is none)."""
         if each.fault:
             return None, each.fault
         preprocessing = self._embedder.model.preprocessing
@@ -192,12 +196,14 @@ class Vectors:
         return pixels, ""
 
     def _finished(self, values: Any) -> Any:
+        """Features, an array float64[N, F] -> vectors float32[N, F], of length 1 where that is asked for."""
         if self._settings["normalise"]:
             lengths = np.linalg.norm(values, axis=1, keepdims=True)
             values = values / np.where(lengths == 0, 1.0, lengths)
         return values.astype(np.float32)
 
     def _checked(self, row: Any, file: FoundFile) -> Any:
+        """A vector float32[F] in the type of the column. Raises FeaturesError where that cannot hold it."""
         if not np.isfinite(row).all():
             raise FeaturesError(
                 f"{self._embedder.backbone} gives {printable(file.name)} a vector that is not finite.\n"
@@ -232,6 +238,7 @@ def embedder_of(subject: str, settings: Mapping[str, Any], *, device: str, repor
 
 def embedder_identity(embedder: Embedder) -> str:
     """Digest of what an embedder's vectors depend on: weights, group, preprocessing, precision, provider."""
+    # Versions are told in the manifest instead: parts of before an update stay parts of the same job.
     facts = {name: value for name, value in embedder.about.items() if name != "versions"}
     return hashlib.sha256(repr(sorted(facts.items(), key=lambda item: item[0])).encode()).hexdigest()
 
@@ -254,6 +261,7 @@ def _read(file: FoundFile) -> _Content:
         return _Content(_NO_IMAGE, f"cannot be read: {error.strerror or first_line(error)}")
     if not content:
         return _Content(_NO_IMAGE, "it is empty")
+    # Sizes are in the part's name: with other bytes it would hold rows that its name does not say.
     if file.size >= 0 and len(content) != file.size:
         return _Content(_NO_IMAGE, f"it had {file.size:,} bytes when it was listed, and has {len(content):,} now")
     return _Content(content, "")

@@ -1,4 +1,7 @@
-"""The folder of parts, on this machine or in a bucket: a part is there whole, or not at all, and is never replaced."""
+"""The folder of parts, on this machine or in a bucket: a part is there whole, or not at all, and is never replaced.
+
+Which parts there should be is in `zoo.bulk.parts`, what is in their rows in `zoo.bulk.rows`.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ from zoo.storage.atomic import clear_write_errors, json_line, new_path
 from zoo.training.run_folder import RunLock
 
 _KEY = b"zoo"
+"""Under which a Parquet file's metadata hold what zoo says of the part."""
 _LOCK, _DRAFTS = ".lock", ".part-"
 
 
@@ -145,6 +149,7 @@ def rows_digest(table: Any) -> str:
     for name in table.column_names:
         digest.update(name.encode() + b"\0")
         column = table[name]
+        # Vectors by their bytes: as JSON, each of their numbers would be written out digit by digit.
         if name == "vector":
             for row in column:
                 digest.update(b"\0" if row.as_py() is None else b"\1" + np.asarray(row.values).tobytes())

@@ -51,6 +51,7 @@ class Worker:
         self._job, self._sink, self._device, self._workers = job, Sink(address_of(out)), device, workers
         self._packed = packed
         self._maker: Any = None
+        # Ray calls an actor from several threads, so that it can answer `images_done`, and gives it a part in advance.
         self._one_at_a_time = threading.Lock()
         self._done = 0
 
@@ -64,6 +65,7 @@ class Worker:
             try:
                 return self._computed(part, told)
             except ZooError as error:
+                # As a value: from an actor, Ray would send an error of its own kind that holds this one as text.
                 return replace(self._outcome(part, {}), failed=(error.code, str(error)))
             finally:
                 self._done = 0
@@ -95,13 +97,14 @@ class Worker:
             if kept is None:
                 raise
             content = kept
+        # Read back in both cases, so that what is told of a part is what the file says.
         return self._outcome(part, _checked_facts(content, part, self._job))
 
     def _opened(self) -> Any:
         # The number is that of a thread, and Ray calls from several.
         threads = 1 if self._device == "cpu" else self._workers
         if self._maker is None:
-            share_the_processor()
+            share_the_processor()  # before torch is loaded, which the next line does
             from zoo.bulk.rows import open_rows
 
             use_threads(threads)
@@ -112,6 +115,7 @@ class Worker:
                 )
             job = self._job if self._packed is None else replace(self._job, subject=_unpacked(self._packed))
             maker = open_rows(job, device=self._device, workers=self._workers)
+            # The same name may be other weights on another machine.
             if maker.identity != self._job.identity:
                 raise RunError(
                     f"A worker has another {self._job.subject} than the process that began: its digest is "
@@ -158,7 +162,8 @@ def facts_of(content: bytes, name: str, job: BulkJob, *, digest: str, images: in
 def packed_folder(folder: Path) -> bytes:
     """The files of an artefact as one piece, to send to other machines."""
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
+    # Files, not links: a snapshot of the hub's cache has nothing else, and where they lead is not there.
+    with tarfile.open(fileobj=buffer, mode="w", dereference=True) as archive:
         for path in sorted(each for each in folder.rglob("*") if each.is_file()):
             archive.add(path, path.relative_to(folder).as_posix())
     return buffer.getvalue()
@@ -170,5 +175,6 @@ def _unpacked(packed: bytes) -> str:
     folder = tempfile.mkdtemp(prefix="zoo-artefact-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
+        # `filter`: without it, Python 3.12 warns, and takes paths that lead out of the folder.
         archive.extractall(folder, filter="data")
     return folder

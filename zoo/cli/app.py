@@ -58,8 +58,8 @@ app = typer.Typer(
     name="zoo",
     cls=Commands,
     no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
+    pretty_exceptions_enable=False,  # a bug report needs the plain traceback
+    rich_markup_mode=None,  # help starts without rich, and "[provider/]" in it is no markup
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Any pretrained backbone, any head, any freezing recipe: a classifier for your own images, and the proof.",
     epilog="Start with: zoo finetune --backbone resnet18 --classes 5",
@@ -194,7 +194,7 @@ def finetune(
     """Train a classifier on your images, and prove that it is right."""
     from zoo.planning.decode_ahead import decode_ahead
 
-    decode_ahead(request)
+    decode_ahead(request)  # in another process, while this one imports torch
     start_computing("zoo.training.run")
     import zoo
     from zoo.cli.display import RunDisplay
@@ -342,7 +342,7 @@ def report(
     import zoo
     from zoo.cli.result import print_report
 
-    with prints_to_stderr():
+    with prints_to_stderr():  # for overlays the model is built, by plugins that may print
         page = zoo.report(run)
     print_report(page, as_json=as_json)
 

@@ -51,6 +51,7 @@ def clear_cache(
     """Remove cached files. zoo makes them again when it needs them."""
     from zoo.storage import eviction as housekeeping
 
+    # Measurements only where they are named: without them the next run may choose another precision, and other bits.
     removed = housekeeping.clear(kinds or ["features"])
     size = text.size(sum(entry.bytes for entry in removed))
     console.out().print(f"Removed {console.count(sum(entry.files for entry in removed), 'file')}, {size}.")

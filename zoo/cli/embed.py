@@ -113,6 +113,7 @@ def embed(
     screen = console.out()
     screen.print(describe(made), style="bold")
     screen.print(f"vectors: {out}")
+    # NumPy's format has room for numbers alone.
     if out.suffix == ".npy":
         screen.print(f"rows: {out.with_suffix('.csv')}")
         screen.print(f"metadata: {out.with_suffix('.json')}")
@@ -143,6 +144,7 @@ def similar(
     from zoo.cli.display import RunDisplay
     from zoo.storage.atomic import json_text
 
+    # On stderr, as above.
     with RunDisplay(ctx.obj, as_json=True) as display:
         found = zoo.similar(
             backbone,
@@ -176,6 +178,7 @@ def _print_similar(found: SimilarImages, html: Path | None, verbosity: Verbosity
     ]
     columns = ["similarity", "image", "label", "split", ""]
     console.show(screen, console.table(None, columns, rows, right=columns[:1]))
+    # Copies of the image say nothing about what lies near it.
     words = labels_in_words([each.label for each in found.neighbours if not each.remark])
     if words and not verbosity.quiet:
         screen.print(f"labels of the others: {words}")

@@ -27,6 +27,7 @@ ExportInput = Annotated[
     typer.Option("--input", help="tensor: preprocessed images. image, for ONNX: pictures of any size, as a folder."),
 ]
 Int8 = Annotated[bool, typer.Option("--int8", help="ONNX in 8 bits, calibrated on the run's training images.")]
+# No default of its own: given without --int8 it is refused, so it must be known whether it was given.
 MaxLoss = Annotated[
     float | None,
     typer.Option(help=f"Points of accuracy that --int8 may lose. [default: {MAX_LOSS:g}]", show_default=False),
@@ -67,6 +68,7 @@ def _print(exported: Exported, verbosity: Verbosity, *, as_json: bool) -> None:
         return
     sizes = ", ".join(map(str, exported.batches))
     print(f"written: {exported.path}")
+    # The path alone is the result; all else says how far it can be trusted.
     if verbosity.quiet:
         return
     print(

@@ -181,6 +181,7 @@ def _listen(heard: int, stdout: int | None) -> None:
         pass
     began = time.monotonic()
     while (passed := time.monotonic() - began) < (LONG_PATIENCE if is_finishing() else PATIENCE):
+        # In short steps, for an observer may begin or end its last work meanwhile, and the time left with it.
         if _next_signal(heard, min(0.05, PATIENCE - passed if passed < PATIENCE else 0.05)) in numbers:
             break
     _end(number, stdout)
@@ -206,6 +207,7 @@ def _end(number: int, stdout: int | None) -> None:
 def _write(descriptor: int, text: bytes) -> None:
     """Write, unless the reader takes nothing: the end does not wait for it."""
     with contextlib.suppress(OSError, ValueError):
+        # Asked first: a full pipe that nobody reads would hold up the end for ever.
         if text and select.select([], [descriptor], [], 0)[1]:
             os.write(descriptor, text)
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from zoo.advice.relabel import Relabelled
 
 _SHOWN = 10
-"""Changes that are listed without `-v`."""
+"""Most changes that are listed without `-v`."""
 
 
 def check_labels(
@@ -75,11 +75,13 @@ def check_labels(
         _refuse_beside_apply(ctx)
         _apply(ctx.obj, path, apply, out, as_json=as_json)
         return
+    # Not a required option for typer: it must be left out beside --apply.
     if not backbone:
         raise OptionError(
             "Missing option '--backbone': [provider/]architecture[.tag], or the folder of a finished run.\n"
             "Next: zoo list backbones --pretrained"
         )
+    # Only now: what is refused is refused before the seconds in which torch is imported.
     start_computing("zoo.advice.labels")
     import zoo
     from zoo.cli.display import RunDisplay

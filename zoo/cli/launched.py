@@ -30,12 +30,13 @@ def begin(words: Sequence[str]) -> None:
     if found is None:
         return
     command = next((word for word in words if not word.startswith("-")), "")
+    # Before they join: a signal may come while they still wait for one another.
     interrupt.among_processes(lambda: "", is_first=found.is_main)
     if not found.is_main:
         drop_stdout()
     if command != _SHARED:
         if not found.is_main:
-            time.sleep(_SPOKEN)
+            time.sleep(_SPOKEN)  # meanwhile the first says why, below
             raise SystemExit(Refused.exit_code)
         said = " ".join(["zoo", *words])
         raise Refused(
@@ -44,6 +45,7 @@ def begin(words: Sequence[str]) -> None:
         )
     from zoo.process import start_computing
 
+    # They meet in a store of torch's, so that torch comes first, and is imported in the quick way.
     start_computing("torch")
     join()
     group = joined()
@@ -62,6 +64,7 @@ def said_by_first(message: str, error: BaseException | None = None) -> bool:
         return False
     spoken = group.pulse.failure_of_main(_FIRST_SPEAKS)
     time.sleep(_SPOKEN)
+    # One may say more than the other. That a process is lost, each says in words of its own.
     if spoken is not None and (spoken in message or message in spoken or isinstance(error, ProcessLost)):
         return True
     print(f"{group.launch.name.capitalize()}:", file=sys.stderr)

@@ -102,6 +102,7 @@ def _show_backbones(
         print_document(json.dumps(rows, indent=2, ensure_ascii=False))
     elif not registry.backbones().names():
         _print_none(kind)
+    # Of filters that leave nothing, `matching` has said so.
     elif listed:
         printed = list_backbones.print_backbones if kind == "backbones" else list_backbones.print_weights
         printed(listed, verbosity)
@@ -184,6 +185,7 @@ def _plugins(registry: Registry, pattern: str, zoo_commands: Collection[str]) ->
     plugins = [*registry.plugins(), *command_plugins(zoo_commands)]
     rows = [_plugin(plugin) for plugin in plugins if matches(pattern, plugin.name, plugin.distribution)]
     if plugins and not rows:
+        # The pattern is for either name: that of the entry point, and what pip installs.
         names = [name for plugin in plugins for name in (plugin.name, plugin.distribution)]
         raise UnknownName("plugin like", pattern, names, hint="See: zoo list plugins")
     return rows

@@ -28,6 +28,7 @@ def _parse_number(option: str, text: str) -> float:
         value = float(text)
     except ValueError:
         raise OptionError(f"{option} {text!r} is not a number: write 4 or 0.5.") from None
+    # Written so that it refuses `nan`, which is a number to Python.
     if not value > 0:
         raise OptionError(f"{option} must be above 0, got {text}.")
     return value
@@ -65,6 +66,7 @@ def matching(registry: Registry, pattern: str, filters: dict[str, Any], *, of_we
     Raises UnknownName for a pattern that matches no name.
     """
     name_filter: dict[str, Any] = {"tag_pattern" if of_weights else "pattern": pattern} if pattern else {}
+    # Of weights, a backbone that has none adds no row: without such ones, an empty list means that nothing was found.
     limits = {**filters, "pretrained": of_weights or filters["pretrained"]}
     listed = zoo.list_backbones(registry=registry, **name_filter, **limits)
     if listed or not registry.backbones().names():

@@ -276,6 +276,7 @@ def with_run_options(command: Callable[..., None]) -> Callable[..., None]:
         resumed = given.get("resume")
         if resumed is not None:
             _refuse_beside_resume(ctx, resumed)
+        # A resumed run takes everything from its stored plan.
         request = None if resumed is not None else _request(given)
         command(request, ctx.obj, given["as_json"], **{name: given[name] for name in own})
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _TRY = {
     "head": "zoo finetune --backbone resnet18 --head {name}",
+    # A backbone that was just written has no published weights.
     "backbone": "zoo finetune --backbone {name} --weights random",
     "recipe": "zoo finetune --backbone resnet18 --recipe {name}",
 }
@@ -48,6 +49,7 @@ def new_plugin(
         return
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
         print(f"  {file.relative_to(folder)}")
+    # Without `./`, pip would look for a package of that name in its index.
     target = str(folder) if folder.is_absolute() else f"./{folder}"
     print(f"\nNext: pip install {target}\n      zoo plugins check {name}\n      {_TRY[kind].format(name=name)}")
 
@@ -82,6 +84,7 @@ def _print_reports(reports: Sequence[Report], verbosity: Verbosity) -> None:
         screen.print(f"{report.kind} {report.name}", style="bold")
         if rows:
             console.show(screen, console.table(None, ["check", "verdict", "what was found"], rows))
+        # What was skipped is no fault: `failed` does not hold it, and it is no success either.
         skipped = sum(check.verdict == "skipped" for check in report.checks)
         passed = len(report.checks) - len(report.failed) - skipped
         counts = f"{passed} passed, {len(report.failed)} failed, {skipped} skipped"

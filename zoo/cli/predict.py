@@ -64,6 +64,7 @@ def predict_images(
             if csv_file is not None
             else None
         )
+        # Bars and notes on stderr even without --json, so that stdout has the predictions alone.
         display = stack.enter_context(RunDisplay(verbosity, as_json=True))
         classifier = zoo.load(
             artefact,
@@ -93,6 +94,7 @@ def predict_images(
                 csv_writer.write(batch)
             display.report(Progress(task="predict", done=predicted + unreadable, total=total))
         screen.close()
+    # After all others are written: the JSON list is whole then, and the exit code says that something is missing.
     if unreadable:
         raise DataError(
             f"{console.count(unreadable, 'file')} of {predicted + unreadable} could not be read; see above.\n"
@@ -190,6 +192,7 @@ class CsvWriter:
 def _name_files(images: Sequence[Path]) -> tuple[Iterator[Path], ImageCount | None]:
     """The image files that the arguments name, and how many; None for standard input, which has no known end."""
     if STDIN not in images:
+        # Walked through twice, once to count for the progress: a list of all paths would not keep memory flat.
         return images_of(images), count_images(images)
     if len(images) > 1:
         raise OptionError(

@@ -58,6 +58,7 @@ def print_result(result: Result, verbosity: Verbosity, *, as_json: bool) -> None
     screen.print(f"time: {console.seconds(seconds['total'])} ({parts})")
     artefact = result.path / result.content["artefact"]  # as the user wrote it
     screen.print(f"classifier: {artefact}")
+    # It may be switched off, or have failed, which costs the run nothing.
     if (result.path / "report.html").exists():
         screen.print(f"report: {result.path / 'report.html'}")
     if not verbosity.quiet:
@@ -87,6 +88,7 @@ def _candidates(content: Mapping[str, Any], *, every_blend: bool) -> list[list[s
 
 def _stage_row(stage: Mapping[str, Any], kept: str) -> list[str]:
     """Scores of a stage; none of one that was given up before its first epoch ended."""
+    # Of a kept blend it is the blend's row that is marked: `kept` has its name then.
     mark = " (kept)" if stage["name"] == kept else " (given up)" if stage.get("abandoned") else ""
     scores = [*_scores(stage), points(stage.get("gain"))] if stage["epochs"] else ["-"] * 4
     return [stage["name"] + mark, *scores, console.seconds(stage["seconds"])]

@@ -217,6 +217,7 @@ def _show_shapes(
         )
     model = resolve_model(registry, backbone, head, head_options={}, input_size=input_size)
     model.check_input_size()
+    # Names of classes are needed to build a head; shapes depend on their number alone.
     steps = trace_shapes(model.outline(tuple(f"class{number}" for number in range(classes))))
     if as_json:
         content = {

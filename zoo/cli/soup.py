@@ -26,6 +26,7 @@ def print_soup(soup: Soup, verbosity: Verbosity, *, as_json: bool) -> None:
     screen.print()
     console.show(screen, console.table("Soup", columns, rows, right=columns[2:6]))
     screen.print()
+    # A soup begins with the run that is best on validation.
     best, reached = soup.ingredients[0]["metrics"]["val"], soup.metrics["val"]
     added = soup.added
     what = f"average of {console.count(len(added), 'run')}" if len(added) > 1 else f"{added[0]} alone, no average"
@@ -57,4 +58,5 @@ def _scores(scores: dict[str, float]) -> list[str]:
 
 
 def _number(loss: float | None) -> str:
+    # JSON has no such number: a loss that is not finite is stored as null.
     return "not finite" if loss is None else f"{loss:.4f}"

@@ -149,6 +149,7 @@ def _print_checked(checked: Sequence[CheckedWeights]) -> None:
 
 
 def _digest(weights: HeldWeights) -> str:
+    # A column of whole digests would leave no room for the rest; --json has them.
     return (weights.digest or "-")[:_DIGEST_DIGITS]
 
 

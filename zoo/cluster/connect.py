@@ -48,6 +48,19 @@ class Cluster:
     machines: int
     is_here: bool
     """Whether it is this machine alone, so that workers see its files and find its plugins."""
+    of_machines: tuple[tuple[int, int], ...] = ()
+    """(cores, GPUs) of each machine. Empty: all are on one."""
+
+    def cores_for(self, at_once: int, *, on_gpu: bool) -> int:
+        """Cores for each of so many workers, `on_gpu` with a GPU of its own.
+
+        No more than every machine that they may be on has for one of them: Ray holds a task that asks for more than
+        any machine has for ever, and says nothing.
+        """
+        machines = self.of_machines or ((self.cpus, self.gpus),)
+        if on_gpu:
+            return max(1, min((cores // gpus for cores, gpus in machines if gpus), default=1))
+        return max(1, min(self.cpus // at_once, max(cores for cores, _ in machines)))
 
     def describe(self) -> str:
         """`Ray on this machine: 2 cores`, for people."""
@@ -71,7 +84,7 @@ def connected(place: Place, report: Report, *, cores: int | None = None) -> Iter
         ClusterError: The address does not answer within 10 seconds, or Ray cannot be started here.
         Refused: The package ray is missing; or the cluster has another Ray, Python or zoo.
     """
-    refuse_without_ray(place.address or "ray")
+    refuse_without_ray(place.address or "ray")  # a place may also be made without `parse_place`
     if place.kind == "cluster":
         # Asked by a process of its own, because Ray waits a minute and then ends the process that asks.
         refuse_without_answer(place)
@@ -85,10 +98,11 @@ def connected(place: Place, report: Report, *, cores: int | None = None) -> Iter
             # Ray reads where it may listen when it is imported.
             with on_loopback() if alone else contextlib.nullcontext():
                 import ray
+        # A process has one Ray at most. That of a notebook is not zoo's to replace, nor to end.
         if not ray.is_initialized():
             stack.enter_context(_started(ray, cores) if place.kind == "ray" else _joined(ray, place, alone=alone))
         cluster = _look_at(ray, place)
-        if not cluster.is_here:
+        if not cluster.is_here:  # workers of this machine have this very zoo, by `modules_found_alike`
             refuse_other_zoo(ray)
         report(Note(text=cluster.describe()))
         yield cluster
@@ -106,7 +120,7 @@ def _started(ray: ModuleType, cores: int | None) -> Iterator[None]:
                     num_cpus=cores or usable_cores(),
                     object_store_memory=_OBJECT_STORE,
                     include_dashboard=False,
-                    log_to_driver=False,
+                    log_to_driver=False,  # what workers print would stand between zoo's own lines
                     logging_level=logging.ERROR,
                     _node_ip_address=LOOPBACK,
                     _temp_dir=str(home),
@@ -133,6 +147,7 @@ def _join(ray: ModuleType, place: Place, *, attempts: int) -> None:
     try:
         ray.init(place.address, log_to_driver=False, logging_level=logging.ERROR)
     except Exception as error:
+        # Told by the text alone: Ray raises the same kind of error for another version, which stays another one.
         if attempts < 2 or _FAILED_THERE not in str(error):
             raise not_let_in(place, str(error)) from error
         _join(ray, place, attempts=attempts - 1)
@@ -154,5 +169,10 @@ def _ended(ray: ModuleType, home: Path | None) -> Iterator[None]:
 def _look_at(ray: ModuleType, place: Place) -> Cluster:
     machines = [node for node in ray.nodes() if node["Alive"]]
     total: Mapping[str, Any] = ray.cluster_resources()
+    # `ray` may also have found a Ray to which this process is connected already, and that may have more machines.
     is_here = place.kind == "ray" and len(machines) == 1
-    return Cluster(ray, int(total.get("CPU", 0)), int(total.get("GPU", 0)), len(machines), is_here)
+    resources = [node["Resources"] for node in machines]
+    of_machines = tuple((int(each.get("CPU", 0)), int(each.get("GPU", 0))) for each in resources)
+    return Cluster(
+        ray, int(total.get("CPU", 0)), int(total.get("GPU", 0)), len(machines), is_here, of_machines=of_machines
+    )

@@ -36,7 +36,7 @@ class Place:
         if self.kind != "cluster" or self.address == "auto":
             return None
         host, _, port = self.address.removeprefix(_SCHEME).rpartition(":")
-        return host.strip("[]"), int(port)
+        return host.strip("[]"), int(port)  # an address of IPv6 stands in brackets, and sockets take it without
 
     @property
     def is_client(self) -> bool:
@@ -81,6 +81,7 @@ def _parsed(text: str) -> Place:
     found = re.fullmatch(r"(?P<host>[\w.-]+|\[[0-9A-Fa-f:.]+\]):(?P<port>\d{1,5})", address)
     if found and 0 < int(found["port"]) < 65536:
         return Place("cluster", text)
+    # Told apart, so that a mistyped port is not answered with words that are no addresses at all.
     if text.startswith(_SCHEME) or re.fullmatch(r"[^/:]+:[^/:]*", text):
         raise OptionError(
             f"--on {text!r} is no address: after the host there is a port from 1 to 65535, as in "

@@ -56,6 +56,7 @@ def refuse_without_answer(place: Place) -> None:
 def not_let_in(place: Place, said: str) -> Refused | ClusterError:
     """The error for what Ray says where it lets nobody in: Refused where it is another Ray, or another Python."""
     versions = _VERSIONS.findall(said)
+    # Ray names two versions, the cluster's first and then that of who asks, only where it refuses for them.
     if len(versions) < 2:
         return ClusterError(_silence(place, first_line(ValueError(said)).rstrip(".:")))
     (ray, python), (own_ray, own_python) = versions[:2]
@@ -100,6 +101,7 @@ def _ask(place: Place, passed: float) -> dict[str, Any] | None:
             text=True,
             errors="replace",
         )
+    # Read by threads: no read of a pipe takes a time limit on every system.
     lines: queue.Queue[str] = queue.Queue()
     threads = [
         threading.Thread(target=read, args=(asking, lines), name="zoo-ray-answers", daemon=True)
@@ -110,6 +112,7 @@ def _ask(place: Place, passed: float) -> dict[str, Any] | None:
     try:
         with contextlib.suppress(queue.Empty):
             answer: dict[str, Any] = {}
+            # One limit for each of the lines that `main` prints: only the second says something of the address.
             for seconds in (_IMPORTING, max(PATIENCE - passed, 1.0), _WELCOME):
                 line = lines.get(timeout=seconds)
                 answer = json.loads(line) if line else {"said": "the connection broke off"}
@@ -129,7 +132,7 @@ def _read(asking: subprocess.Popen[str], lines: queue.Queue[str]) -> None:
     with asking.stdout as stdout:
         for line in stdout:
             lines.put(line)
-    lines.put("")
+    lines.put("")  # Ray may end the process without a word
 
 
 def _read_complaints(asking: subprocess.Popen[str], lines: queue.Queue[str]) -> None:

@@ -26,6 +26,7 @@ def refuse_other_zoo(ray: ModuleType) -> None:
     look = installed()
     here = look()
     machines = {node["NodeID"]: node["NodeManagerHostname"] for node in ray.nodes() if node["Alive"]}
+    # No core is asked for, so that machines answer whose cores are all in use.
     remote = ray.remote(num_cpus=0, max_retries=1)(look)
     asked = {
         remote.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node_id=node, soft=False)).remote(): name
@@ -46,6 +47,7 @@ def installed() -> Callable[[], dict[str, str]]:
     """
 
     def look() -> dict[str, str]:
+        # What it needs comes with it: names of this module would not be there.
         import hashlib
         import platform
         from importlib.metadata import PackageNotFoundError, version
@@ -61,6 +63,7 @@ def installed() -> Callable[[], dict[str, str]]:
                 found[name] = version(name)
             except PackageNotFoundError:  # on the path without being installed
                 found[name] = "of unknown version"
+            # Of a zoo that is being worked on, the version says nothing.
             if package == "zoo" and spec.origin is not None:
                 digest = hashlib.sha256()
                 folder = Path(spec.origin).parent

@@ -34,6 +34,7 @@ def quiet() -> Iterator[None]:
 @contextlib.contextmanager
 def on_loopback() -> Iterator[None]:
     """Inside, Ray is started, or reached, on the loopback address alone. It reads the variable when it is imported."""
+    # Where Ray is imported already, as in a notebook, the variable comes too late, and its own constant is set.
     constants = sys.modules.get("ray._private.ray_constants")
     before = getattr(constants, "ENABLE_RAY_CLUSTER", None)
     with _environment(_ONLY_HERE):
@@ -49,6 +50,7 @@ def on_loopback() -> Iterator[None]:
 @contextlib.contextmanager
 def modules_found_alike() -> Iterator[None]:
     """Inside, processes that are started find the modules that this process finds, zoo and its plugins among them."""
+    # The empty path means the current folder, and Ray's workers have another one.
     paths = dict.fromkeys(path or str(Path.cwd()) for path in sys.path)
     with _environment({"PYTHONPATH": os.pathsep.join(paths)}):
         yield
@@ -76,7 +78,7 @@ def _token() -> str:
 @contextlib.contextmanager
 def signals_kept() -> Iterator[None]:
     """Inside, whatever is called may set handlers of signals; afterwards they are as before. Ray takes SIGTERM."""
-    if threading.current_thread() is not threading.main_thread():
+    if threading.current_thread() is not threading.main_thread():  # Python lets no other thread set handlers
         yield
         return
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -121,6 +123,7 @@ def _seen_by_others() -> str:
     """The address of this machine on its way out; nothing is sent."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         try:
+            # An address that is reserved for documentation: the system only looks up by which way it would go.
             sock.connect(("192.0.2.1", 80))
             return str(sock.getsockname()[0])
         except OSError:

@@ -57,6 +57,7 @@ class ComparedRun:
     def candidates(self) -> int:
         """The number of models among which the kept one was chosen on the validation images; 1 if none was chosen."""
         selection = self.record.result["selection"]
+        # Where the last stage is kept in any case, the others were scored, but chose nothing.
         return int(selection["candidates"]) if selection["on"] != "the last stage" else 1
 
     @property
@@ -197,6 +198,7 @@ class Comparison:
 
     def _repr_html_(self) -> str | None:
         """The page of `zoo compare` in a frame, or its tables where the page is too large for a notebook."""
+        # By what lies above: the page imports these records, so they cannot import the page.
         return drawn(self)
 
     def _rows(self, names: Sequence[str]) -> tuple[tuple[str, tuple[str, ...]], ...]:

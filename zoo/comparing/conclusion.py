@@ -18,6 +18,7 @@ _FEW_DISCORDANT = 10
 
 def conclusion_of(against: RunPair) -> tuple[str, ...]:
     """Sentences about one run and the first: the difference, its possible cause, and its limits."""
+    # The first is `test`, where there is one: nothing was chosen on it.
     main, *other_splits = against.tested
     sentences = [_verdict(against, main), *map(_other_split, other_splits), _cause(against)]
     if not against.same_images:

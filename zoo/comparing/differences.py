@@ -28,8 +28,8 @@ class Differences:
     """The names of what differs between two plans; `value_of` gives their values."""
 
     choices: tuple[str, ...]
-    """What someone chose: `backbone`, `weights`, `head`, `head option NAME`, `recipe`, `keep`, `epochs`,
-    `batch_size`, `STAGE.KNOB`, `input_size`, `decode`, `precision`, `data`."""
+    """What someone chose: `backbone`, `weights`, `head`, `head option NAME`, `recipe`, `keep`, `choose_by`, `epochs`,
+    `batch_size`, `STAGE.KNOB`, `input_size`, `decode`, `precision`, `folds`, `data`, or `split` of the same images."""
     seed: bool
     follows: tuple[str, ...]
     """Consequences of a choice or of the seed, such as the number of steps."""
@@ -58,7 +58,7 @@ def differences_between(first: Plan, second: Plan, registry: Registry, *, same_f
     if first.data.digest != second.data.digest:
         # Same images but another split: if the seeds differ, the split was drawn from the seed. With folds there is
         # none.
-        drawn = bool(same_files) and (first.seed != second.seed or None in folds)
+        drawn = bool(same_files) and (first.seed != second.seed or (folds[0] is None) != (folds[1] is None))
         (follows if drawn else choices).append("split" if same_files else "data")
     return Differences(
         choices=tuple(choices),
@@ -173,6 +173,7 @@ def _knobs(stages: Sequence[Any]) -> dict[str, Any]:
 
 def _set_beside(plan: Plan, registry: Registry) -> dict[str, Any]:
     """Values that differ from the named recipe, with a shorthand as one value; empty if that recipe is missing."""
+    # The recipe as it is now, which need not be as it was: a plan stores values, and not where each is from.
     named = named_recipe(plan, registry)
     if named is None:
         return {}

@@ -162,6 +162,7 @@ def _range(values: Sequence[float], *, share: bool) -> tuple[float, float]:
     """The lowest and the highest value of the vertical axis."""
     if not share:
         return 0.0, max(values, default=1.0) * 1.05 or 1.0
+    # Up to 1 always. Below the lowest value at least half a tenth is left, so that no curve lies on the axis.
     return max(0.0, math.floor(min(values, default=0.0) * 10 - 0.5) / 10), 1.0
 
 

@@ -61,6 +61,7 @@ class Contents:
             path, reader = Path(plan.data.path), plan.data.reader
             source = None if reader == FOLDER else self._registry.data_source(reader)
             location = DataLocation(str(path), path, source)
+            # Split as the run split them, for the digest covers the splits.
             dataset = read_dataset(location, seed=plan.seed, folds=plan.folds is not None)
             # The plan's digest covers readable files only.
             dataset = dataset.without(
@@ -73,6 +74,7 @@ class Contents:
         return contents if dataset.digest(contents) == plan.data.digest else None
 
     def _digest(self, file: ImageFile) -> str:
+        # Files in an archive or a table share its path, and differ only by their names in it.
         place = file.path, file.relative if file.reader else ""
         if place not in self._digests:
             self._digests[place] = hashlib.sha256(file.content()).hexdigest()

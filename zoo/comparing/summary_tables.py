@@ -1,4 +1,4 @@
-"""A comparison as tables and sentences: on the terminal, and in a notebook, below the page's charts."""
+"""A comparison as tables and sentences: on the terminal, and in a notebook where the page is too large for it."""
 
 from __future__ import annotations
 
@@ -95,6 +95,7 @@ def _paired_tests(comparison: Comparison) -> Iterator[Block]:
     ]
     yield Line()
     yield TextTable(columns=columns, rows=rows, right=columns[2:])
+    # All intervals are drawn alike; the first says how.
     interval = comparison.against[0].tested[0].interval
     yield Line(
         f"percentage points; exact McNemar test; paired bootstrap, {interval.resamples:,} resamples, "

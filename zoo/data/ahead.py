@@ -3,6 +3,9 @@
 What comes out is what decoding here would have given, byte for byte. Whatever goes wrong there, nothing is said and
 nothing is lost: an image that was not decoded ahead is decoded here. Threads would not do: importing holds Python's
 lock most of the time.
+
+Later, while a model computes, `zoo.data.prefetch` decodes in threads. `zoo.data.decoded` holds no pixels: it records
+which files could be decoded.
 """
 
 from __future__ import annotations
@@ -85,6 +88,7 @@ class DecodingAhead:
 
     def __init__(self, work: Callable[[], Work | None]) -> None:
         """Start the process. `work`, called there, says what to decode; None: nothing. Raises OSError."""
+        # Anonymous maps are shared with a fork, and pages that nobody writes to take no memory.
         self._pixels = mmap.mmap(-1, PIXELS)
         self._records = mmap.mmap(-1, _RECORDS)
         self._stop = mmap.mmap(-1, mmap.PAGESIZE)
@@ -125,6 +129,7 @@ class DecodingAhead:
     def kill(self) -> None:
         """End the process at once."""
         child, self._child = self._child, 0
+        # What is forked from this process later inherits the exit handler, and has no business with the child.
         if not child or os.getpid() != self._parent:
             return
         atexit.unregister(self.kill)
@@ -138,6 +143,7 @@ class DecodingAhead:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        # The descriptors and not sys.stderr: C libraries such as libtiff print past it.
         silence = os.open(os.devnull, os.O_RDWR)
         for stream in range(3):
             os.dup2(silence, stream)
@@ -146,6 +152,7 @@ class DecodingAhead:
             _Decoder(self._pixels, self._records, self._ended).decode(*found)
 
     def _ended(self) -> bool:
+        # A process that is killed stops nobody; who is left behind has another parent then.
         return self._stop[0] != 0 or os.getppid() != self._parent
 
 
@@ -234,6 +241,7 @@ def _read(records: mmap.mmap) -> tuple[Preprocessing, dict[str, LookedAt]] | Non
     stream = io.BytesIO(records[_COUNT : _COUNT + length])
     if not length:
         return None
+    # Unpickling is safe here: nobody but the fork of this process writes to that memory.
     preprocessing: Preprocessing = pickle.load(stream)
     found: dict[str, LookedAt] = {}
     while stream.tell() < length:

@@ -22,14 +22,16 @@ from zoo.specs.preprocessing import Preprocessing
 from zoo.specs.recipe import Augment
 
 OPERATIONS = 2
-"""RandAugment operations per image, drawn with replacement."""
+"""RandAugment operations per image, drawn with replacement: torchvision's default."""
 MAGNITUDE = 9
-"""Strength of every operation, on the scale of 31 steps 0..30 from its weakest to its strongest."""
+"""Strength of every operation, on the scale of 31 steps 0..30 from its weakest to its strongest: torchvision's, too."""
 _STEPS = 31
 
 _CROP_AREA = (0.35, 1.0)
+"""Share of the image that a crop covers; torchvision's default begins at 0.08."""
 _CROP_RATIO = (3 / 4, 4 / 3)
 _CROP_ATTEMPTS = 10
+"""Boxes that are drawn before the largest one in the centre is taken, as in torchvision."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,9 @@ def draw(kind: Augment, height: int, width: int, *, key: str, shape: float = 1.0
     """
     if kind == "none":
         return Draw(None, False)
+    # A text as seed is hashed by SHA-512, and not by `hash`, which differs from process to process.
     generator = random.Random(key)
+    # This order is fixed: what is drawn last, the operations, leaves mirror and crop the same for every kind.
     mirror = generator.random() < 0.5
     box = None if kind == "flip" else _crop_box(generator, height, width, shape)
     return Draw(box, mirror, draw_operations(generator) if kind == "rand" else ())

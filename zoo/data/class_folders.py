@@ -72,6 +72,7 @@ class Layout:
         if not self.splits:
             return None, below[0]
         top, *_ = below
+        # Beside folders of splits nothing is a class.
         if top not in self.splits:
             return None
         of_class = below_folders(below[1:], self.inner.get(top, ()))
@@ -212,6 +213,8 @@ def _inner_folders(folders: Collection[Parts], splits: Mapping[str, Split], know
     """Return the folders between each split and its classes, as in `train/images/cat/`."""
     inner: dict[str, Parts] = {}
     classes = set(known)
+    # Train first: a folder with the name of one of its classes is a class in the other splits, even where it stands
+    # alone and could be a folder around classes.
     for top, split in sorted(splits.items(), key=lambda item: item[1] != "train"):
         of_split = {parts[1:] for parts in folders if parts[0] == top and len(parts) > 1}
         inner[top] = _folders_around(of_split, classes, splits=None)
@@ -244,6 +247,7 @@ def _alike(held: Mapping[str, frozenset[str]]) -> tuple[list[str], list[str]]:
     for top, names in held.items():
         if len(names) > 1:
             same.setdefault(names, []).append(top)
+    # Dictionaries find equal sets in linear time. Near ones need a comparison of each with each.
     sets = [names for names, tops in same.items() if len(tops) > 1] or list(same)[:_MOST_PAIRS]
     for at, names in enumerate(sets):
         near = [other for other in sets[at:] if 2 * len(names & other) >= max(2, len(names), len(other))]
@@ -263,6 +267,7 @@ def _refuse_deeper_splits(folders: Collection[Parts], layout: Layout) -> None:
         top = parts[0]
         depth = 2 if layout.inside else 2 + len(layout.inner.get(top, ())) if top in layout.splits else 1
         for name in parts[depth:]:
+            # `train/cat/train/` says the same twice. `train/cat/test/` contradicts itself.
             if name.lower() in SPLIT_NAMES and SPLIT_NAMES[name.lower()] != layout.splits.get(top):
                 words.setdefault(SPLIT_NAMES[name.lower()], parts)
     if len(words) > 1 or (words and layout.splits):
@@ -281,6 +286,7 @@ def empty_classes(layout: Layout, with_images: Collection[Parts], others: Collec
         return [EmptyClass(label, "train") for label in sorted(every - filled)]
     places = {place for folders in with_images if (place := layout.place(folders)) is not None}
     empty = {place for folders in others if (place := layout.place(folders)) is not None} - places
+    # A folder such as `val/` with nothing in it must be refused as empty. Else val would be drawn from train unasked.
     bare = layout.splits.keys() - {word for word, _ in places | empty}
     return [EmptyClass(label, word) for word, label in sorted(empty, key=str)] + [
         EmptyClass("", word) for word in sorted(bare)

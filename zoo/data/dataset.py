@@ -116,6 +116,7 @@ class Dataset:
     def without(self, unreadable: Mapping[str, str]) -> Dataset:
         """The same data set without the files named in `unreadable` (relative path -> fault); they become `skipped`."""
         splits = {split: _without(files, unreadable) for split, files in self.splits.items()}
+        # Sorted, for faults come in the order in which files were read, which shards decide.
         left_out = tuple(Skipped(relative, "unreadable", fault) for relative, fault in sorted(unreadable.items()))
         return replace(self, splits=splits, skipped=self.skipped + left_out)
 
@@ -123,6 +124,7 @@ class Dataset:
         """SHA-256 over classes, splits, file names and `contents`: the files' own SHA-256 digests by relative path."""
         digest = hashlib.sha256("\0".join(self.classes).encode())
         for split, files in sorted(self.splits.items()):
+            # The form of these lines is fixed: stored plans name their data by this digest.
             lines = (f"\n{split}\0{name}\0{label}\0{content}" for name, label, content in _described(files, contents))
             while together := "".join(islice(lines, _TOGETHER)):
                 digest.update(together.encode())
@@ -164,6 +166,8 @@ def _described(files: Sequence[ImageFile], contents: Mapping[str, str]) -> Itera
 
 def natural_key(name: str) -> list[tuple[int, int, str]]:
     """Sort key that puts `class2` before `class10`."""
+    # `\d` finds the digits of all scripts, and so do `isdecimal` and `int`.
     parts = re.split(r"(\d+)", name)
-    # The name itself breaks ties, so that names that differ only in case have one order everywhere.
+    # The leading number keeps apart what cannot be compared, numbers and texts. The name itself breaks ties, so that
+    # names that differ only in case have one order everywhere.
     return [(0, int(part), part) if part.isdecimal() else (1, 0, part.casefold()) for part in parts] + [(2, 0, name)]

@@ -70,10 +70,12 @@ def _read(path: Path) -> dict[str, Reading]:
 
 def _line(digest: str, reading: Reading) -> str:
     loss = (reading.loss.kind, reading.loss.detail) if reading.loss else ("", "")
+    # Of most files nothing is known but that they can be read: their line is the digest alone.
     return "\t".join((digest, reading.rule, *loss)).rstrip("\t")
 
 
 def _parsed(line: str) -> tuple[str, Reading]:
+    # Fields that are empty at the end of a line were left out.
     digest, rule, kind, detail = (*line.split("\t"), "", "", "")[:4]
     (found,) = [each for each in get_args(Kind) if each == kind] or [None]
     return digest, Reading(rule, Loss(found, detail) if found else None)

@@ -59,6 +59,7 @@ class DigestColumn(FileDigests):
 
     def of(self, files: Sequence[ImageFile]) -> Iterator[str]:
         """Yield the digests of these images in their order. Raises KeyError for the first that is not known."""
+        # The same row of another manifest is another image: then only the name says which.
         if not isinstance(files, ImageRows) or files.manifest is not self.manifest:
             yield from (self[name] for name in names_of(files))
             return

@@ -58,6 +58,7 @@ def _of_split(files: Sequence[ImageFile], count: int, key: str) -> Sequence[Imag
     shares = shared_out(count, {label: len(positions) for label, positions in by_class.items()})
     drawn = [
         position
+        # Each class has a generator of its own, so that another class with more images changes nothing here.
         for label, positions in by_class.items()
         for position in random.Random(f"{key}/{label}").sample(positions, shares[label])
     ]

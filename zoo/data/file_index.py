@@ -26,6 +26,7 @@ MOST = 500 << 20
 _FOLDER, _NAME = "kept", "files-read-1.sqlite"
 _AT_ONCE = 500
 """Files that are looked up by one query."""
+# Without row numbers, rows lie in the order of the key itself, and there is no second index.
 _TABLE = "CREATE TABLE IF NOT EXISTS files (path BLOB PRIMARY KEY, stamp BLOB, digest BLOB) WITHOUT ROWID"
 
 
@@ -41,6 +42,7 @@ class Stamp:
 
     def packed(self) -> bytes:
         """The stamp as 32 bytes."""
+        # Times are signed: before 1970 they are negative.
         return struct.pack("<QqqQ", self.size, *self.times, self.inode)
 
 
@@ -70,6 +72,7 @@ class FileIndex:
         found: dict[str, str] = {}
         if not self._path.exists():
             return found
+        # For reading alone, because a plan may run where the cache folder cannot be written.
         with contextlib.suppress(sqlite3.Error), self._opened(f"{self._path.as_uri()}?mode=ro") as index:
             for start in range(0, len(files), _AT_ONCE):
                 found |= _looked_up(index, files[start : start + _AT_ONCE])
@@ -108,6 +111,7 @@ class FileIndex:
 
     @contextlib.contextmanager
     def _opened(self, address: str) -> Iterator[sqlite3.Connection]:
+        # A short wait for another process that writes: reading files again is no harm, only slower.
         with contextlib.closing(sqlite3.connect(address, uri=True, timeout=2.0)) as index:
             yield index
 
@@ -129,4 +133,5 @@ def _looked_up(index: sqlite3.Connection, files: Sequence[ImageFile]) -> dict[st
 
 
 def _key(path: str) -> bytes:
+    # All keys have one length, however long the paths are, so `MOST` is a number of files, too.
     return hashlib.sha256(os.fsencode(Path(path).absolute())).digest()[:16]

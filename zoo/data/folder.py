@@ -1,4 +1,7 @@
-"""Read class folders from the disk: `PATH/train/CLASS/...` with `val/` (and `test/`), or `PATH/CLASS/...`."""
+"""Read class folders from the disk: `PATH/train/CLASS/...` with `val/` (and `test/`), or `PATH/CLASS/...`.
+
+What the folders mean is decided in `zoo.data.class_folders`.
+"""
 
 from __future__ import annotations
 
@@ -53,6 +56,7 @@ def list_folder(path: Path, *, classes: Collection[str] = (), report: Report = s
         DataError: It does not exist, or a folder in it cannot be listed.
         LayoutError: The folders can be read in two ways.
     """
+    # Here and not above, because these import numpy, which telling what a path is does without.
     from zoo.data.folder_columns import read_tree
     from zoo.data.folder_tree import list_tree
     from zoo.data.listing_cache import ListingCache
@@ -102,6 +106,7 @@ def holds_class_folders(path: Path) -> bool:
     try:
         return path.is_dir() and any(_is_class(entry) for entry in path.iterdir())
     except OSError:
+        # It may hold some. What cannot be listed is said by the one who lists it.
         return path.is_dir()
 
 

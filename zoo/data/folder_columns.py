@@ -107,6 +107,7 @@ def _manifest(
     heads = plain_column([f"{name}/" if name else "" for name in tree.folders])
     names = TextColumn(images.blob, images.starts, heads, of_row)
     others: dict[int, Path] = {}
+    # One look at all bytes spares asking `printable` for each of a million names.
     if (images.blob == _LEAD).any() or (heads.blob == _LEAD).any():
         others = {row: root / name for row, name in enumerate(names) if printable(name) != name}
     if others:

@@ -126,11 +126,13 @@ def list_tree(root: str, entries_of: Callable[[str], FolderEntries], progress: C
             way.pop()
             continue
         entry = here.entries.rest[here.next]
+        # The images whose names sort before this entry come first, as in sorted paths.
         growing.add(here.number, here.entries.images, here.done, entry.before)
         here.next, here.done = here.next + 1, entry.before
         growing.rest.append(TreeEntry(here.number, growing.listed, entry))
         if entry.kind == "folder":
             below = f"{growing.folders[here.number]}/{entry.name}".lstrip("/")
+            # A link back to a folder above is in the tree too, as an empty folder: only its content would be endless.
             growing.folders.append(below)
             real = os.path.realpath(os.path.join(root, below))  # noqa: PTH118
             if all(real != above.real for above in way):

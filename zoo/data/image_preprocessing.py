@@ -34,8 +34,10 @@ class ImagePreprocessing(Preprocessing):
         return transform(picture_of(image, "the image", preprocessing=self), self)
 
     def __eq__(self, other: object) -> bool:
+        # A dataclass is equal to objects of its own class alone, and plans hold the plain record.
         if not isinstance(other, Preprocessing):
             return NotImplemented
         return all(getattr(self, field.name) == getattr(other, field.name) for field in fields(Preprocessing))
 
+    # A class that defines `__eq__` loses the hash that it would inherit.
     __hash__ = Preprocessing.__hash__

@@ -68,7 +68,9 @@ class ListedImages:
         place = {name: at for at, name in enumerate(classes)}
         of_label = np.array([place[name] for name in names], np.int64)
         rows = self.ordered()
+        # One number for split and class, so that one sort gathers all groups.
         group = self.split[rows].astype(np.int64) * max(1, len(classes)) + of_label[self.given[rows]]
+        # Stable: within a group the images keep their order, on which the draw of val depends.
         by_group = np.argsort(group, kind="stable")
         codes, begins = np.unique(group[by_group], return_index=True)
         ends = [*begins[1:].tolist(), len(rows)]

@@ -1,4 +1,8 @@
-"""Check what a data source lists, and order it by split and class."""
+"""Check what a data source lists, and order it by split and class.
+
+The same for class folders, which zoo lists itself (`zoo.data.folder`), and for what plugins list. Which splits and
+classes a run then has is decided in `zoo.data.splits`.
+"""
 
 from __future__ import annotations
 

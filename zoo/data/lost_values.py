@@ -28,6 +28,7 @@ FEW = 32
 _OUTER = 0.01
 """Share of the pixels at either end that does not count: a hot pixel, a marker of metal."""
 _MOST = 0.5
+"""Share of the pixels that are black or white, above which it is asked what they were."""
 _SPREAD = 0.25
 """Share of what the file's values span that may become black or white alone; a dark, noisy background spans less."""
 _ENOUGH = 1 << 18
@@ -50,11 +51,13 @@ def loss_of(values: NDArray[Any], pixels: NDArray[np.uint8]) -> Loss | None:
     losses: list[Loss | None] = []
     step = max(1, pixels[..., 0].size // _ENOUGH)
     for band in range(pixels.shape[-1]):
+        # NaN is decoded as 0. Left as it is, it would make every minimum and percentile NaN.
         held = np.nan_to_num(values[..., band].ravel()[::step])
         if held.min() != held.max():
             losses.append(_of_band(held, pixels[..., band].ravel()[::step]))
     # One band that shows the picture is enough.
     found = [loss for loss in losses if loss is not None]
+    # The mildest one: by the alphabet `few_levels` comes before `lost_values`.
     return min(found, key=lambda loss: loss.kind) if found and len(found) == len(losses) else None
 
 

@@ -159,6 +159,7 @@ class ImageRows(ImageFiles):
     def __eq__(self, other: object) -> bool:
         if self is other:
             return True
+        # Also equal to a tuple of the same images, which is what a split is where there is no manifest.
         if not isinstance(other, (ImageRows, tuple)) or len(other) != len(self):
             return NotImplemented if not isinstance(other, (ImageRows, tuple)) else False
         return all(mine == its for mine, its in zip(self, other, strict=True))

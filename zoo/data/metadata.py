@@ -15,6 +15,7 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_PIXELS = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS"})
 _TURNING_TEXTS = (b"XML:com.adobe.xmp\0", b"Raw profile type exif\0", b"Raw profile type APP1\0")
 _JPEG_JFIF, _JPEG_EXIF, _JPEG_ADOBE, _JPEG_COMMENT, _JPEG_SCAN = 0xE0, 0xE1, 0xEE, 0xFE, 0xDA
+# APP14 says whether three channels are YCbCr or RGB: without it the colours would be others.
 _JPEG_WHOLE = {_JPEG_JFIF: 14, _JPEG_ADOBE: 12}
 """Bytes that a segment which says how colours are stored has at least."""
 _TIFF_ENTRY = 12
@@ -116,6 +117,7 @@ def _tiff(content: bytes, turning: bool) -> bytes:
             entries.append(content[at : at + _TIFF_ENTRY])
     if len(entries) == count:
         return content
+    # A directory begins at an even offset (TIFF 6.0). It is the last one: further frames are not read anyway.
     padding = b"\0" * (len(content) % 2)
     directory = struct.pack(f"{order}H", len(entries)) + b"".join(entries) + b"\0" * 4
     pointer = struct.pack(f"{order}I", len(content) + len(padding))
@@ -132,6 +134,7 @@ def _webp(content: bytes, turning: bool) -> bytes:
         else:
             gone |= _WEBP_FLAGS.get(kind, 0)
         start = end
+    # The header announces chunks by flags, and one that is announced must be there.
     for chunk in kept:
         if chunk[:4] == b"VP8X":
             chunk[8] &= ~gone

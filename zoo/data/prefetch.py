@@ -1,4 +1,7 @@
-"""Prefetch: do work such as decoding in threads, a little ahead of the model or in lockstep with it."""
+"""Prefetch: do work such as decoding in threads, a little ahead of the model or in lockstep with it.
+
+Before torch is imported, `zoo.data.ahead` decodes in another process.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +26,7 @@ def prefetch(pool: Executor, work: Callable[[Item], Done], items: Iterable[Item]
             yield running.pop(0).result()
             running += [pool.submit(work, item) for item in islice(pending, 1)]
     finally:
+        # Where the consumer stops early, by an error or a `break`, the threads must not go on working for nobody.
         for future in running:
             future.cancel()
 
@@ -33,6 +37,7 @@ def map_for_model(
     """`map` in the pool for results that a model uses: in lockstep with it on the CPU, ahead of it on a GPU."""
     if on_cpu:
         return map_lockstep(pool, work, items, at_once=workers)
+    # One more than there are threads, so that none is idle while a result is used.
     return prefetch(pool, work, items, ahead=workers + 1)
 
 
@@ -66,4 +71,5 @@ def resolve_workers(workers: int | None, *, processes: int = 1) -> int:
 
 def default_workers() -> int:
     """The default number of decoding threads: one per core that this process may use, at most eight."""
+    # `os.cpu_count` counts the cores of the machine, also of those that taskset or a container withholds.
     return min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)

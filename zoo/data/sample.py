@@ -58,6 +58,7 @@ def sample_folder(cache: Path, count: int, *, progress: Callable[[int, int], Non
         draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=folder.parent))
         try:
             _draw(draft, names, progress)
+            # `mkdtemp` makes folders that only their owner can enter, and a cache may be shared.
             draft.chmod(0o755)
             draft.rename(folder)
         finally:
@@ -86,6 +87,7 @@ def _draw(folder: Path, names: tuple[str, ...], progress: Callable[[int, int], N
 
 def sample_image(index: int, count: int, split: str, number: int) -> Image.Image:
     """Picture `number` of class `index` of `count` in a split: RGB, 208 x 176 pixels."""
+    # One generator for each picture: how many there are of a class changes none of them.
     generator = random.Random(f"sample/{VERSION}/{index}/{split}/{number}")
     noise = np.random.Generator(np.random.PCG64(generator.getrandbits(64)))
     image = _background(generator, noise)

@@ -131,8 +131,12 @@ def read_evaluation_split(
 
 
 def read_again(reader: str, path: Path, names: Iterable[str], registry: Registry) -> Mapping[str, ImageFile]:
-    """The images with these names, of a data set that was read before; images that no longer exist are left out."""
+    """The images with these names, of a data set that was read before.
+
+    Images that a source no longer lists are left out. A file of a folder is looked for only when it is opened.
+    """
     if reader == FOLDER:
+        # Names are paths below the folder. Any other source must be listed to know where its images are.
         return {name: ImageFile(file_named(path, name), name, 0) for name in names}
     try:
         images = read_unchecked(DataLocation(str(path), path, registry.data_source(reader))).manifest

@@ -47,6 +47,7 @@ def listed(folders: Iterable[str]) -> str:
 
 def splits_at_top(tops: Tops, known: Collection[str]) -> dict[str, Split]:
     """Return the top folders that are splits. Without folders in it, `valid/` beside `invalid/` is a class."""
+    # A class may be called `test`, and the folders of an evaluation are those classes.
     if {composed(top) for top in tops} <= set(known):
         return {}  # the classes of a classifier
     named = {top: split for top in sorted(tops) if (split := split_named(top)) is not None}
@@ -132,6 +133,7 @@ def _refuse_unknown_splits(tops: Tops, splits: Mapping[str, Split], others: list
 
 
 def notes_on_splits(tops: Tops, splits: Mapping[str, Split]) -> tuple[str, ...]:
+    """What people should know: folders of splits with unusual names, and folders beside them that are not used."""
     usual = {"train", "val", "valid", "validation", "test"}
     read = [f"{top}/ is {split}" for top, split in splits.items() if top.lower() not in usual]
     unused = [top for top in sorted(tops) if top not in splits]

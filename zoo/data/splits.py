@@ -159,6 +159,7 @@ def _held_out(name: str, seed: int, images: int) -> list[int]:
     if images < 2:
         return []
     # Keyed by class name, so that adding a class does not change the split of the others.
+    # All places are drawn and then cut: `sample` of fewer would draw other ones for the same seed.
     order = random.Random(f"split/{seed}/{name}").sample(range(images), images)
     return order[: max(1, round(VAL_SHARE * images))]
 

@@ -34,6 +34,7 @@ from zoo.specs.recipe import Augment
 from zoo.specs.views import Views, passes
 
 _RECORDED_AT_ONCE = 10_000
+"""Files that `examine` records in the index together, so that memory stays flat, and an interruption loses few."""
 DEFAULT_BUDGET = 512 << 20
 """Bytes of resized images that are cached in memory: 512 MiB."""
 
@@ -107,6 +108,7 @@ class ImageStore:
         Returns (digests, faults) by relative path: the SHA-256 of each file, and what is wrong with unreadable ones.
         Where it is called for some files after others, `remember` is left to a call of that method at the end.
         """
+        # Filled in the order in which the bytes are stored, and returned in the order that was given.
         digests: dict[str, str] = {file.relative: "" for file in files}
         faults: dict[str, str] = {}
         files = as_stored(files)
@@ -237,6 +239,7 @@ class ImageStore:
 
     def resized(self, file: ImageFile) -> Tensor:
         """The resized image uint8[3, H', W'] from memory, from the disk, or decoded now. Raises DataError."""
+        # Without the lock: single looks into a dictionary are whole, and what is missed is only decoded again.
         pixels = self._in_memory.get(file.relative)
         place = self._on_disk.get(file.relative)
         if pixels is None and place is not None:
@@ -272,6 +275,7 @@ class ImageStore:
         except DataError as error:
             return "", _fault(file, error), None
         digest = hashlib.sha256(content).hexdigest()
+        # Of a file that was changed while it was read, the digest may be of neither content.
         stamp = stamp if stamp is not None and stamp_of(file) == stamp else None
         known = self._known.get(digest) if self._known is not None else None
         if known is not None:
@@ -366,6 +370,7 @@ class ImageStore:
 
 
 def _gpu_in_use() -> bool:
+    # Not `is_available`: a run on the CPU of a machine that has a GPU uses none.
     return bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
 
 
@@ -379,6 +384,7 @@ def _with_repeat_keys(order: Iterable[Sequence[int]], key: str) -> Iterator[Sequ
     for indices in order:
         keyed = []
         for index in indices:
+            # The first time it has the plain key: an order without repetitions draws the same with `anew` and without.
             keyed.append((index, f"{key}/again {seen[index]}" if seen[index] else key))
             seen[index] += 1
         yield keyed

@@ -61,6 +61,7 @@ class TextColumn(Sequence[str]):
             if self.heads is None or self.head is None:
                 yield from tails
                 continue
+            # Images lie folder by folder: a few thousand names share few heads, and each is decoded once.
             wanted, codes = np.unique(self.head[chunk], return_inverse=True)
             heads = list(self.heads.pick(wanted))
             yield from (heads[code] + tail for code, tail in zip(codes.tolist(), tails, strict=True))
@@ -152,6 +153,8 @@ class TextIndex:
         hashes = entries >> self._bits
         alike = np.flatnonzero(hashes[1:] == hashes[:-1])
         found = entries[np.unique(np.concatenate([alike, alike + 1]))]
+        # Equal hashes are few, so only their texts are read. In the order of rows, so that the first repetition is
+        # told.
         candidates = np.sort(found - (found >> self._bits << self._bits)).astype(np.int64)
         seen: dict[str, int] = {}
         for row, text in zip(candidates.tolist(), self._column.pick(candidates), strict=True):

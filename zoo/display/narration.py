@@ -38,6 +38,7 @@ class Narration:
         elif isinstance(event, Note):
             return Line(event.text)
         elif isinstance(event, StageStarted):
+            # A stage without steps reports one epoch all the same, which would say that it goes over the images once.
             how = self._fitted.get(event.stage) or console.count(event.epochs, "epoch")
             return Line(f"Stage {event.number} of {event.stages}: {event.stage}, {how}", "bold")
         elif isinstance(event, EpochFinished):

@@ -86,6 +86,7 @@ class NotebookDisplay:
         }
         if self._handle is None:
             ipython: Any = importlib.import_module("IPython.display")
+            # Only now: a call of which nothing is said leaves no empty output.
             self._handle = ipython.display(content, raw=True, display_id=True)
         else:
             self._handle.update(content, raw=True)

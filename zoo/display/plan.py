@@ -20,16 +20,19 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _SHOWN = 5
-"""Unused files that are listed without `-v`."""
+"""Most unused files that are listed without `-v`."""
+# What a policy for batch norms does, behind their name: `batch norms stay frozen`.
 _DOES = {"train": "train", "frozen": "stay frozen", "adapt": "adapt"}
 _CLASSES = 50
 """Most classes that are named on a terminal."""
 _SHORTLISTED = 5
+"""Most backbones of a shortlist that are named."""
 
 
 def print_plan(plan: Plan, verbosity: Verbosity, *, to: Console | None = None) -> None:
     """Print a plan to `to`, else to stdout."""
     screen = to or console.out()
+    # Off a terminal nothing is left out: a program may read it.
     print_blocks(screen, plan_blocks(plan, whole=verbosity.verbose, all_classes=not screen.is_terminal))
 
 
@@ -222,6 +225,7 @@ def _frozen(stage: StagePlan, groups: Sequence[str]) -> str:
 
 def _settings_row(stage: StagePlan) -> list[str]:
     settings = stage.settings
+    # Without steps there are no epochs, batches or rates: a solver or a closed form fits the stage at once.
     if not stage.steps:
         fitted = "fitted in closed form, in one pass" if stage.solver == "gradient" else "solver lbfgs, to the minimum"
         return [settings.name, "-", "-", "-", fitted, "-", "-", _input(stage)]

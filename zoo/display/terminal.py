@@ -118,6 +118,7 @@ class TerminalDisplay:
         now = time.monotonic()
         started = self._started.setdefault(event.task, now)
         finished = event.done == event.total
+        # Counted from the start of a task, so that a short one has no line at all.
         due = now - self._last_line.get(event.task, started) >= _LINE_INTERVAL
         if due and not finished:
             self._last_line[event.task] = now
@@ -129,5 +130,6 @@ class TerminalDisplay:
                 done = f"{event.done}/{event.total} {event.unit}"
                 self.screen.print(f"  {event.task}: {done}, {rate:,.0f}/s, {left} left")
         if finished:
+            # As with bars: the task may begin again, with a rate of its own.
             self._started.pop(event.task, None)
             self._last_line.pop(event.task, None)

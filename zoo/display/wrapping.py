@@ -52,6 +52,7 @@ def _wrapped(line: str, columns: int) -> str:
         indent = line[: len(line) - len(line.lstrip())]
         return _filled(line.strip(), columns, first=indent, rest=indent)
     name, text = label[0], line[label.end() :]
+    # Beside a long label the text would be a column of single words.
     if label.end() <= _SHARE * columns:
         return _filled(text, columns, first=name, rest=" " * label.end())
     below = " " * (len(name) - len(name.lstrip()) + _BELOW)

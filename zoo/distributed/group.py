@@ -1,6 +1,7 @@
 """The processes of a run: what each is to do, and how they tell one another. A process that is alone is a group of one.
 
-Every method but `share` is called by all processes, in the same order.
+Every method but `share` is called by all processes, in the same order. `launch` says what the launcher told this
+process, and `pulse` whether the others live.
 """
 
 from __future__ import annotations
@@ -108,12 +109,14 @@ class Together(ProcessGroup):
         self.rank, self.count = found.rank, found.count
         self._meetings = 0
         try:
+            # The store itself, and not only what torch makes of it: meetings and the pulse go through it.
             store, _, _ = next(rendezvous("env://", timeout=JOINING))
             if not dist.is_initialized():
                 if torch.cuda.is_available() and found.local_rank < torch.cuda.device_count():
                     torch.cuda.set_device(found.local_rank)
                 both = torch.cuda.is_available() and dist.is_nccl_available()
                 dist.init_process_group(
+                    # One group for tensors of both kinds: `add_up` gets them from wherever the model is.
                     "cpu:gloo,cuda:nccl" if both else "gloo",
                     store=PrefixStore("zoo/group", store),
                     rank=found.rank,
@@ -128,6 +131,7 @@ class Together(ProcessGroup):
                 "Next: start all processes with the same command, on machines that reach MASTER_ADDR and MASTER_PORT; "
                 "where a host name leads to the wrong network, GLOO_SOCKET_IFNAME names the right one."
             ) from error
+        # Each a connection of its own: one that waits for a key keeps all other users of it waiting.
         self._store = PrefixStore("zoo/meet", store.clone())
         self.pulse = Pulse(PrefixStore("zoo/pulse", store.clone()), found)
         with self.naming_the_lost():
@@ -145,20 +149,23 @@ class Together(ProcessGroup):
         return cast("_Value", value) if first else work()
 
     def meet(self) -> None:
+        # All processes come to the same meetings in the same order, so a count names them.
         key = f"{self._meetings}"
         self._meetings += 1
         wait = _SHORTEST
         with self.naming_the_lost():
+            # Not a barrier of torch: nobody could leave it, or say why, once a process is lost.
             here = self._store.add(key, 1)
             while here < self.count:
                 time.sleep(wait)
                 wait = min(2 * wait, _LONGEST)
                 self.pulse.check()
-                here = self._store.add(key, 0)
+                here = self._store.add(key, 0)  # reads the count
 
     def gather(self, value: _Value) -> list[_Value]:
         import torch.distributed as dist
 
+        # First, so that a process that is lost is named, and not waited for inside the operation.
         self.meet()
         found: list[_Value | None] = [None] * self.count
         with self.naming_the_lost():
@@ -184,6 +191,7 @@ class Together(ProcessGroup):
         try:
             value = work()
         except ZooError as error:
+            # Only an error that is meant for people. Any other ends this process, which the others learn by its pulse.
             self.send((_picklable(error), None), 0)
             raise
         self.send((None, value), 0)
@@ -215,6 +223,7 @@ class Together(ProcessGroup):
         try:
             yield
         except BaseException as error:
+            # Ctrl-C and exits as well: whatever ends this process, the others would wait for it.
             self.pulse.tell("failed", str(error) if isinstance(error, ZooError) else repr(error))
             raise
         self.pulse.tell("done")
@@ -226,6 +235,11 @@ class Together(ProcessGroup):
         except ZooError:
             raise
         except RuntimeError as error:
+            import torch
+
+            if isinstance(error, torch.OutOfMemoryError):
+                raise  # a fault of this process, which tells the others when it ends
+            # torch says that a connection was closed, not whose it was; within seconds the pulse does.
             who = self.pulse.wait_for_lost() or f"Another process of this run cannot be reached: {error}"
             raise ProcessLost(who) from error
 
@@ -234,6 +248,7 @@ def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
     bucket: list[Tensor] = []
     held = 0
     for tensor in tensors:
+        # Of one dtype: put into one tensor, the numbers of another would be converted.
         if bucket and (held >= _BUCKET or tensor.dtype != bucket[0].dtype):
             yield bucket
             bucket, held = [], 0

@@ -60,9 +60,12 @@ def launch(environment: Mapping[str, str] | None = None) -> Launch | None:
         return None
     numbers = {name: _number(given, name) for name in _NAMES if name in given}
     rank, count = numbers["RANK"], numbers["WORLD_SIZE"]
+    # torchrun sets them for a single process as well.
     if count <= 1:
         return None
+    # A launcher that does not tell numbers on a machine is taken to use one machine.
     found = Launch(rank, count, numbers.get("LOCAL_RANK", rank), numbers.get("LOCAL_WORLD_SIZE", count))
+    # Before anything is joined: a wrong number would have all others wait for minutes.
     if not (0 <= found.rank < found.count and 0 <= found.local_rank < found.local_count <= found.count):
         said = ", ".join(f"{name}={given[name]}" for name in numbers)
         raise Refused(f"The launcher's variables cannot be: {said}.\nNext: {_EXAMPLE}")
@@ -103,6 +106,7 @@ def _refuse_what_accelerate_asks(given: Mapping[str, str]) -> None:
         )
     precision = given.get(_BY_ACCELERATE, "no").lower()
     if precision != "no":
+        # Of their precisions zoo has this one; fp16 and fp8 have no counterpart.
         theirs = {"bf16": "bfloat16"}.get(precision)
         ours = f"--precision {theirs}" if theirs else "--precision bfloat16 or float32"
         raise Refused(

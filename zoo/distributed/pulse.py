@@ -64,6 +64,7 @@ class Pulse:
         self._launch = launch
         self._sign = _Sign(0, "done", 0, "", socket.gethostname(), os.getpid(), _numbering())
         self._heard: dict[int, tuple[int, float]] = {}
+        self._looked = time.monotonic()
         self._others: dict[int, _Sign] = {}
         self._unreachable_since: float | None = None
         self._lost = ""
@@ -159,6 +160,11 @@ class Pulse:
         now = time.monotonic()
         if self._sign.state != "runs":
             return False  # it needs nobody
+        if now - self._looked > SILENCE / 2:
+            # This process has slept, as when a whole job is suspended and goes on: so have the others, perhaps, and
+            # nobody was silent while nobody listened.
+            self._heard = {rank: (sign.beat, now) for rank, sign in self._others.items()}
+        self._looked = now
         for rank, sign in self._others.items():
             beat, since = self._heard.get(rank, (-1, now))
             if sign.beat != beat:
@@ -193,6 +199,7 @@ class Pulse:
     def _read(self) -> None:
         ranks = [rank for rank in range(self._launch.count) if rank != self._launch.rank]
         with self._lock:
+            # It waits for keys that are not there. All are: nobody listens before every process has written once.
             found = self._store.multi_get([_key(rank) for rank in ranks])
         self._others = {rank: _Sign(**json.loads(text)) for rank, text in zip(ranks, found, strict=True)}
 

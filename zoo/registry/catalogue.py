@@ -133,6 +133,7 @@ def _named(registry: Registry, wanted: Filter) -> list[Listed]:
             qualified = f"{provider}/{architecture}"
             if wanted.pattern != "*" and not matches(wanted.pattern, architecture, qualified):
                 continue
+            # Specs are asked for last: a provider makes each one anew, and there are over a thousand.
             holders = shared.get(architecture, [qualified])
             # Of several third parties none holds a bare name: using it is an error.
             bare = holders[0] == qualified and (held.plugin.own or len(holders) == 1)
@@ -174,6 +175,7 @@ def _refuse_unknown_provider(registry: Registry, name: str | None) -> None:
 
 
 def _refuse_unknown_licence(registry: Registry, licence: str) -> None:
+    # Those of all backbones: a licence that exists, and that no backbone of this filter has, is no mistake.
     known = licences(_named(registry, Filter()))
     if licence not in known:
         raise UnknownName("licence of weights", licence, known, hint=f"There are: {', '.join(known)}.")
@@ -190,4 +192,4 @@ def licences(listed: Iterable[Listed]) -> Sequence[str]:
 
 
 def _last_if_unknown(value: Any) -> tuple[bool, Any]:
-    return (value is None, 0 if value is None else value)
+    return (value is None, 0 if value is None else value)  # None itself cannot be compared with a number

@@ -215,6 +215,7 @@ class Registry:
 
 
 def _without_taken_over(providers: list[tuple[Contribution[BackboneProvider], Any]]) -> list[Any]:
+    # Left out whole: with it, `timm/resnet50` could be somebody else's.
     own = {held.spec.name for held, _ in providers if held.plugin.own}
     return [(held, names) for held, names in providers if held.plugin.own or held.spec.name not in own]
 

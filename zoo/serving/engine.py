@@ -1,4 +1,7 @@
-"""Compute a batch: decode and preprocess its images in threads, then classify or explain them. Called by one thread."""
+"""Compute a batch: decode and preprocess its images in threads, then classify or explain them. Called by one thread.
+
+Which images make a batch decides `zoo.serving.batcher`; what a request is answered, `zoo.serving.service`.
+"""
 
 from __future__ import annotations
 
@@ -102,14 +105,15 @@ class Engine:
         probabilities, labels = self._classifier.logits(images).softmax(1).topk(most)
         rows = zip(jobs, labels.tolist(), probabilities.tolist(), strict=True)
         return [
-            self._prediction(job, labels, probabilities, BatchPlace(number=batch.number, size=len(jobs), index=index))
-            for index, (job, labels, probabilities) in enumerate(rows)
+            self._prediction(job, top_labels, shares, BatchPlace(number=batch.number, size=len(jobs), index=index))
+            for index, (job, top_labels, shares) in enumerate(rows)
         ]
 
     def _prediction(self, job: Job, labels: list[int], probabilities: list[float], place: BatchPlace) -> PredictionBody:
         names = self._classifier.classes
         top = [
             ClassShare(label=names[label], probability=probability)
+            # Not strict: `labels` is cut to what this job asked for, `probabilities` may be as long as another one's.
             for label, probability in zip(labels[: job.top], probabilities, strict=False)
         ]
         return PredictionBody(

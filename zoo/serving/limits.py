@@ -40,11 +40,13 @@ class RequestLimits:
 
     def __post_init__(self) -> None:
         for field in fields(self):
+            # `not ... > 0`, which refuses what is no number (NaN) as well.
             if not getattr(self, field.name) > 0:
                 raise OptionError(
                     f"The limit {field.name} must be above 0, got {getattr(self, field.name)}.\n"
                     f"Next: leave it out, for {field.default:,}."
                 )
+        # The images of a request wait together or not at all: a full one would be refused for ever.
         if self.queue < self.images:
             raise OptionError(
                 f"A request may have {counted(self.images, 'image')}, but only {self.queue} may wait.\n"
@@ -85,6 +87,7 @@ def limits_of(
 ) -> RequestLimits:
     """The limits with some of their values given; what hangs together with them follows. Raises OptionError."""
     own = RequestLimits()
+    # Whatever is asked for, there is room for two of the largest requests: else one would shut out all others.
     images = own.images if images is None else images
     image_bytes = own.image_bytes if image_bytes is None else image_bytes
     request_bytes = _IMAGES_WORTH * image_bytes
@@ -118,6 +121,7 @@ class Room:
                 retry_after=retry_after,
             )
         held = Held(self, retry_after)
+        # No lock: nothing is awaited between looking and counting, so no other request comes between.
         self.requests += 1
         try:
             yield held

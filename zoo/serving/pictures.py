@@ -1,4 +1,7 @@
-"""An image of a request, from its bytes to the tensor that the classifier takes."""
+"""An image of a request, from its bytes to the tensor that the classifier takes.
+
+The bytes come from strangers. What decoding them may cost is looked up in the header first (`zoo.serving.limits`).
+"""
 
 from __future__ import annotations
 

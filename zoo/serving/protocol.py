@@ -26,6 +26,7 @@ class GuardedProtocol(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        # Answered and closed here: at the limit on open files, the system would let clients wait without a word.
         if len(self.connections) > MOST_CONNECTIONS:
             problem = Problem(503, "busy", "There are too many connections. Next: try again.", retry_after=1)
             self._refuse(problem)
@@ -75,7 +76,7 @@ class GuardedProtocol(H11Protocol):
         # Written by hand, as no request has been read that starlette could answer.
         body = problem.body()
         lines = [
-            f"HTTP/1.1 {problem.status} {'Error'}",
+            f"HTTP/1.1 {problem.status} Error",
             f"Content-Type: {MEDIA_TYPE}",
             f"Content-Length: {len(body)}",
             "Connection: close",

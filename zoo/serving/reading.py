@@ -115,6 +115,7 @@ async def _read(body: Body, limits: RequestLimits, held: Held, most: int) -> lis
 
 
 async def _single(body: Body, limits: RequestLimits, held: Held) -> Upload:
+    # What is stated is refused at once; what arrives is counted all the same, for a chunked request states nothing.
     limits.refuse_bytes(body.stated_bytes)
     limits.refuse_image_bytes(body.stated_bytes, "image 0")
     content = bytearray()
@@ -183,6 +184,7 @@ class _Form:
         self._content, self._disposition = bytearray(), b""
 
     def _add_header(self, data: bytes, start: int, end: int) -> None:
+        # Names and values come in pieces where the body does: a chunk may end in the middle of one.
         self._header += data[start:end]
 
     def _add_value(self, data: bytes, start: int, end: int) -> None:

@@ -56,6 +56,7 @@ class Service:
 
     def close(self) -> None:
         """Compute what waits, and end the threads."""
+        # In this order: what waits is still to be decoded.
         self._batcher.close()
         self._engine.close()
 
@@ -108,6 +109,7 @@ class Service:
 
     def _compute(self, batch: Batch[Job]) -> Sequence[Answered | Exception]:
         answers = self._engine.compute(batch)
+        # A batch of which no image could be used was none for the classifier.
         if usable := sum(not isinstance(each, Exception) for each in answers):
             self.counters.batch(usable)
         return answers
@@ -145,10 +147,11 @@ class Service:
                 # Another time, there may be enough memory.
                 raise Problem(503, DeviceError.code, str(result) or "memory ran out", retry_after=self.retry_after)
             elif isinstance(result, BaseException):
-                raise result
+                raise result  # a fault of the server: it is answered with 500, and the log has its traceback
             else:
                 answers.append(result)
         if faults:
+            # All of them: of a request with one bad image, no answer is given for the others either.
             self.counters.images("refused", len(uploads))
             raise _of_images(faults, len(uploads))
         return answers

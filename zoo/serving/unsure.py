@@ -70,6 +70,7 @@ def _lowest_bound(predictions: Sequence[ImagePrediction]) -> float | None:
     """The lowest probability at and above which RIGHT of the predictions are right; None where there is none."""
     lowest: float | None = None
     right = seen = 0
+    # From above, and to the end: the share may fall below RIGHT and rise above it again.
     # Equal probabilities together: a bound lies above all of them or above none.
     for probability, group in groupby(sorted(predictions, key=_downwards), key=lambda each: each.probability):
         several = list(group)

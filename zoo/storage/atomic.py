@@ -1,4 +1,7 @@
-"""Atomic writes: a file or folder gets a temporary name, is flushed to the disk and then renamed."""
+"""Atomic writes: a file or folder gets a temporary name, is flushed to the disk and then renamed.
+
+So whoever reads finds the old content or the new one, also after a power cut, and never a part.
+"""
 
 from __future__ import annotations
 
@@ -61,14 +64,17 @@ def new_text(path: Path) -> Iterator[IO[str]]:
     Raises RunError, at the start already where nothing can be written there.
     """
     with clear_write_errors(path):
+        # In the same folder, because a rename works only within one file system.
         handle, draft = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
     try:
         with os.fdopen(handle, "w", encoding="utf-8", errors=escaping_errors()) as file:
             yield file
             with clear_write_errors(path):
                 file.flush()
+                # Before the rename: a file system may write the new name first, and a power cut leaves an empty file.
                 os.fsync(file.fileno())
         with clear_write_errors(path):
+            # `mkstemp` makes files that only their owner can read.
             Path(draft).chmod(0o644)
             Path(draft).replace(path)
             sync_folder(path.parent)
@@ -95,6 +101,7 @@ def new_folder(path: Path) -> Iterator[Path]:
         draft = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
         try:
             yield draft
+            # In this order, so that after a power cut the new name leads to a whole folder or is not there.
             for file in draft.iterdir():
                 _finish_file(file)
             sync_folder(draft)
@@ -153,6 +160,7 @@ def refuse_existing(path: Path) -> None:
 
 def sync_folder(path: Path) -> None:
     """Make renames in a folder durable, where the system can do that."""
+    # Windows cannot open a folder.
     if os.name == "nt":
         return
     handle = os.open(path, os.O_RDONLY)

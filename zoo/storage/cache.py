@@ -1,4 +1,8 @@
-"""The cache folder: where zoo stores what it can make again. Nothing here imports torch."""
+"""The cache folder: where zoo stores what it can make again. Nothing here imports torch.
+
+Here is where it lies, and small JSON files in it. `zoo.storage.feature_cache` has the rows of features, and
+`zoo.storage.eviction` lists, evicts and clears what is there.
+"""
 
 from __future__ import annotations
 
@@ -45,6 +49,7 @@ def cached_json(name: str, make: Callable[[], Any], *, announce: str | None = No
         print(announce, file=sys.stderr)
     content = make()
     try:
+        # Only here: whoever reads alone leaves no folder behind.
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, json.dumps(content, ensure_ascii=False))
     except (OSError, RunError) as error:

@@ -35,6 +35,7 @@ METHOD = "method"
 """Their key for how they were measured."""
 IN_TURNS = "in turns"
 """The method since candidates take turns. Measurements without it are listed, and taken no more."""
+# Powers of ten, as makers of disks and `df -H` count.
 _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
 
@@ -123,6 +124,7 @@ def evict(folder: Path, size: int, limit: int, keep: Collection[str]) -> CacheRo
     for entry in others:
         if room.fits(size):
             break
+        # Asked once more, and locked: a run may have begun to use it since it was found to be unused.
         with unused(entry.path, entry.used) as free:
             if free:
                 shutil.rmtree(entry.path, ignore_errors=True)
@@ -143,6 +145,7 @@ def room_in(folder: Path, limit: int, keep: Collection[str] | None) -> CacheRoom
 def _evictable(found: Sequence[CacheEntry], keep: Collection[str]) -> list[CacheEntry]:
     """The folders that nobody uses, the one that was used longest ago first."""
     evictable = []
+    # `entries` has the last used first.
     for entry in reversed(found):
         if entry.path.name not in keep:
             with unused(entry.path, entry.used) as free:
@@ -157,6 +160,7 @@ def _without(room: CacheRoom, gone: Sequence[CacheEntry]) -> CacheRoom:
 
 
 def _free(folder: Path) -> int:
+    # A name below it, because `existing_parent` looks above: the folder itself counts where it exists.
     return shutil.disk_usage(existing_parent(folder / FOLDER)).free
 
 
@@ -182,6 +186,7 @@ def size_named(variable: str, default: int) -> int:
 
 def at_least(size: int) -> str:
     """A number of bytes as these variables take it, such as `20GB`, with one part in fifty to spare."""
+    # Two digits at least, so that rounding up adds a tenth at most.
     unit, name = next(((unit, name) for name, unit in reversed(_UNITS.items()) if size >= 10 * unit), (1, ""))
     return f"{math.ceil(size * 1.02 / unit)}{name}"
 
@@ -212,11 +217,13 @@ def clear(kinds: Sequence[str] = ("features",)) -> list[CachedItem]:
 
 
 def _entry(path: Path) -> CacheEntry:
+    # Drafts take room, too, also those of killed processes.
     files = [*path.glob("*.safetensors"), *path.glob(".draft-*")]
     try:
         facts = parse_json((path / ABOUT).read_text("utf-8"))
         used = (path / ABOUT).stat().st_mtime
     except (OSError, ValueError):
+        # It is written before the first row, so that a folder without it holds nothing of use, and goes first.
         facts, used = {}, 0.0
     return CacheEntry(path, facts, sum(_size(file) for file in files), len(files), used)
 

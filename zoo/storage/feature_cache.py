@@ -115,11 +115,13 @@ class FeatureCache:
             if not self._makes_room(halved.bytes):
                 return False
             about = path.parent / ABOUT
+            # Before the first row: a folder without it counts as never used, and would be evicted first.
             if not about.exists():
                 write_text(about, json.dumps(key.facts, ensure_ascii=False))
             facts = {"order": " ".join(map(str, halved.order)), "digest": _digest(halved)}
             _write(path, {_ROWS: halved.rows}, facts | ({_WIDENS: "float32"} if halved.widens_to else {}))
         except (OSError, RunError):
+            # There is less room than was thought, so the folder is looked through again for the next block.
             self._allowance = 0
             return False
         return True
@@ -277,6 +279,7 @@ def name_of(images: Sequence[str]) -> str:
 
 
 def _wait_for(lock: FileLock, folder: Path, waiting: Callable[[], None], patience: float) -> None:
+    # No number of files, so that patience is counted from the first look on.
     there, since = -1, time.monotonic()
     while time.monotonic() - since < patience:
         try:
@@ -305,6 +308,7 @@ def _write(path: Path, tensors: Mapping[str, Tensor], facts: dict[str, str]) -> 
 
 def _digest(block: Block) -> str:
     """SHA-256 of the rows as they are stored. Halved ones have another than the same bytes as they are."""
+    # Blocks that are stored as they are keep the digest that they had before there were halved ones.
     digest = hashlib.sha256(f"widens to {block.widens_to}".encode() if block.widens_to else b"")
     digest.update(block.rows.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

@@ -1,4 +1,8 @@
-"""Tables of computed rows, one row for each image, in memory or in files."""
+"""Tables of computed rows, one row for each image, in memory or in files.
+
+A row is what a frozen part of a backbone gives for an image: pooled features, or a map. `zoo.storage.feature_cache`
+writes blocks of them and reads them back.
+"""
 
 from __future__ import annotations
 
@@ -78,6 +82,7 @@ class Block:
 
         A backbone that computes in bfloat16 gives such rows: of the four bytes of each number two are zeros.
         """
+        # The first row tells in nearly every case, without a copy of the whole block.
         if self.rows.dtype != torch.float32 or not _are_halves(self.rows[:1]) or not _are_halves(self.rows):
             return self
         return Block(self.rows.to(torch.bfloat16), self.order, torch.float32)
@@ -85,6 +90,7 @@ class Block:
 
 def _are_halves(rows: Tensor) -> bool:
     """Whether float32 rows[N, ...] come back from bfloat16 with the same bits; a NaN may not."""
+    # Compared as whole numbers: among floats 0 equals -0, and NaN not itself.
     back = rows.to(torch.bfloat16).to(torch.float32)
     return torch.equal(back.view(torch.int32), rows.view(torch.int32))
 
@@ -156,6 +162,7 @@ class Table:
         block = self._blocks[0]
         if len(self._blocks) == 1:
             return block.rows[torch.tensor(list(indices))].to(block.dtype).permute(self._inverse)
+        # In the layout of the blocks, and turned at the end: a permuted view costs nothing.
         found = torch.empty(len(indices), *block.shape[1:], dtype=block.dtype)
         if isinstance(indices, range) or len(indices) >= _MANY:
             self._copy_blocks(indices, found)
@@ -218,6 +225,7 @@ class ReorderedTable(TablePart):
     def __init__(self, whole: Table, order: Sequence[int]) -> None:
         """Give new numbers to the rows: `order[n]` is the number of the row that is stored as number n."""
         numbers = array("q", order)
+        # Eight bytes a number, where a list would hold an object for each.
         at = array("q", bytes(numbers.itemsize * len(numbers)))
         for place, number in enumerate(numbers):
             at[number] = place

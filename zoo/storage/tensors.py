@@ -1,4 +1,4 @@
-"""Writing tensors to safetensors files."""
+"""Tensors in safetensors files, their digests, and equality bit by bit."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], *, header: tuple[str
         number = re.search(r"os error (\d+)", str(error))
         raise OSError(int(number.group(1)) if number else errno.EIO, str(error)) from None
     with path.open("rb") as file:
+        # safetensors closes its file without flushing it to the disk.
         os.fsync(file.fileno())
 
 
@@ -45,6 +46,7 @@ def tensor_digest(tensor: Tensor) -> str:
     """SHA-256 over the dtype, shape and bytes of a tensor of any shape, on any device and in any layout."""
     plain = tensor.detach().cpu().contiguous()
     digest = hashlib.sha256(f"{plain.dtype}{tuple(plain.shape)}".encode())
+    # As bytes, because numpy has no bfloat16. Flat first: `view` cannot change the type of a single number.
     digest.update(plain.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 

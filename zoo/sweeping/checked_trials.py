@@ -110,7 +110,7 @@ def _checked(trial: SweepTrial, request: Request, dataset: Dataset, registry: Re
         trial=trial,
         request=request,
         features=features_key(resolved) if trains_on_features(stages) else None,
-        draws=random or not draws_nothing(stages, closed_form=False),
+        draws=random or not draws_nothing(stages, closed_form=resolved.outline.closed_form),
     )
 
 

@@ -68,7 +68,8 @@ class ValueRange:
         return f"{min(max(float(f'{value:.{DIGITS}g}'), self.low), self.high):.15g}"
 
     def __str__(self) -> str:
-        return f"{self.low:g}..{self.high:g}"
+        # Every digit that counts: a sweep is resumed with what this says.
+        return "..".join(repr(each).removesuffix(".0") for each in (self.low, self.high))
 
 
 Values = tuple[str, ...] | ValueRange
@@ -224,6 +225,8 @@ def _range(name: str, text: str, low: str, high: str) -> ValueRange:
         found = ValueRange(float(low), float(high))
     except ValueError:
         raise OptionError(f"{name}: {text} is no range: write LOW..HIGH, such as 1e-4..1e-2.") from None
+    if found.low == found.high:
+        raise OptionError(f"{name}: {text} is a range of one value.\nNext: {name}={low}")
     if not found.low < found.high:
         raise OptionError(f"{name}: {text} is empty, for its end is not above its beginning.\nNext: {high}..{low}")
     return found

@@ -34,7 +34,7 @@ class RayWorkers:
         card = device.startswith("cuda") or (device == "auto" and cluster.gpus > 0)
         # As many as can run: a task that waits in Ray's own queue would only be harder to stop.
         self._most = at_once or max(1, cluster.gpus if card else cluster.cpus // CORES)
-        self._cores = max(1, cluster.cpus // self._most)
+        self._cores = cluster.cores_for(self._most, on_gpu=card)
         # A process for each run: what one leaves behind, threads and memory, is not the next one's.
         task = self._ray.remote(max_retries=0, max_calls=1)(carry_out_run)
         self._task: Any = task.options(num_cpus=self._cores, num_gpus=1 if card else 0)

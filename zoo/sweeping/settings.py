@@ -101,6 +101,8 @@ def settings_beside(stored: SweepSettings, arguments: Mapping[str, Any], over: M
 
 _WITH_FILES = ("backbone", "weights", "recipe")
 """Knobs whose values may name files."""
+_WORDS = ("default", "random")
+"""Weights that are no file, whatever lies in the working folder."""
 _AS_KNOBS = ("backbone", "head", "recipe")
 """Knobs that have a key and an option of their own."""
 
@@ -189,9 +191,11 @@ def _with_whole_paths(name: str, values: Values) -> Values:
 
 
 def _with_whole_path(name: str, value: str) -> str:
-    before, equals, file = value.rpartition("=") if name == "backbone" else ("", "", value)
+    before, equals, file = value.partition("=") if name == "backbone" else ("", "", value)
     path = Path(file).expanduser()
-    if (name == "backbone" and not equals) or not path.is_file():
+    # As a run reads them: what is a word there is none less for a file that happens to have its name.
+    word = path.suffix != ".toml" if name == "recipe" else file in _WORDS
+    if (name == "backbone" and not equals) or word or not path.is_file():
         return value
     return f"{before}{equals}{path.absolute()}"
 

@@ -15,6 +15,7 @@ from zoo.sweeping.sweep_folder import TrialRow
 from zoo.text import counted, duration, shell_word
 
 # The 97.5 % quantile of Student's t for 1, 2, ... degrees of freedom; beyond them, that of the normal distribution.
+# Written out, for `scipy.stats` takes half a second to import.
 _T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
 _T_BEYOND = 1.96
 SHOWN = 15

@@ -63,7 +63,6 @@ def job_of(number: int, request: Request, run: Path, *, threads: int, cores: Seq
         **asdict(request),
         "data": str(request.data),
         "out": str(run.absolute()),
-        "workers": max(1, threads),
     }
     return RunJob(number=number, request=fields, run=str(run.absolute()), threads=threads, cores=tuple(cores))
 
@@ -122,7 +121,8 @@ def _train(job: RunJob, run: Path) -> None:
     if (run / PLAN).exists():
         resume(run, registry, silent, offline=bool(job.request["offline"]))
     else:
-        finetune(make_request(**job.request), registry, silent)
+        # As many decoding threads as the worker has cores, which is known only where it runs.
+        finetune(make_request(**{**job.request, "workers": job.threads}), registry, silent)
 
 
 def _fault(proof: Path) -> str:

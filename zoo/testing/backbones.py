@@ -108,6 +108,7 @@ def _layers(trial: BackboneTrial) -> str:
     _, height, width = trial.size
     native = height, width
     try:
+        # None for the native size: that is how zoo builds it where nobody asks for another one.
         outputs = find_outputs(lambda size: trial.build(size=None if size == native else size), native)
     except NoLayers as error:
         raise Skip(f"no head can take the outputs of its groups: {error}") from None
@@ -130,6 +131,7 @@ def _dtype(trial: BackboneTrial) -> str:
 def _groups(trial: BackboneTrial) -> str:
     groups = trial.groups(trial.built)
     not_empty = set(groups.tensors.values())
+    # A recipe that trains a group without parameters would train nothing, and its stage would be in vain.
     empty = [name for name in groups.names if name not in not_empty]
     require(not empty, f"the groups {compare.listed(empty)} hold no parameter")
     return f"each of {len(groups.tensors)} tensors in exactly one of: {', '.join(groups.names)}"
@@ -177,6 +179,8 @@ def _determinism(trial: BackboneTrial) -> str:
             built = build_backbone(trial.spec.build, tag=trial.tag, state=None, input_size=None)
             state = compare.snapshot(built.module)
             with torch.no_grad():
+                # In training mode, because dropout and stochastic depth draw there, and zoo's seed must decide that,
+                # too.
                 features = built.pool(built.module.train(), images)
         runs.append((state, features))
     (first, first_features), (second, second_features) = runs
@@ -197,6 +201,7 @@ def _modes(trial: BackboneTrial) -> str:
     require(torch.equal(first, second), "in evaluation mode the same images give different features the second time")
     changed = compare.changed(before, module)
     require(not changed, f"in evaluation mode a forward pass changes {compare.listed(changed)}")
+    # The same size of batch: another one may change the last bits by itself.
     reversed_batch = _pooled(built, images.flip(0)).flip(0)
     fault = "in evaluation mode an image's features depend on the other images in its batch"
     compare.require_close(reversed_batch, first, fault, share=1e-3)
@@ -206,6 +211,7 @@ def _modes(trial: BackboneTrial) -> str:
 def _state_round_trip(trial: BackboneTrial) -> str:
     built, images = trial.built, trial.images(2)
     stored = compare.through_a_file(built.module)
+    # With another seed, so that only the state can make the two equal.
     again = trial.build(seed=SEED + 1, state=stored)
     again.module.eval()
     same = torch.equal(_pooled(again, images), _pooled(built, images))
@@ -268,6 +274,7 @@ def _freezing(trial: BackboneTrial) -> str:
     model, images = trial.model(), trial.images(2)
     model.idle = idle_parameters(_outline(trial))
     first, last = model.active_groups()[0], model.active_groups()[-1]
+    # The first group alone: its gradient has to pass through all that is frozen above it.
     for trains in ([HEAD], [last, HEAD], [first]):
         _step(model, trains, images)
     return f"while the head, {last} or {first} trains, everything else stays bit-identical"

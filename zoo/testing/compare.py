@@ -66,6 +66,7 @@ def require_close(actual: Tensor, expected: Tensor, fault: str, *, share: float 
 
     The difference is relative to the largest absolute number in `expected`. Raises `Fault` where it exceeds `share`.
     """
+    # Where all numbers are zero, any difference would be infinite.
     scale = max(float(expected.detach().abs().max()), 1e-6)
     difference = float((actual.detach().cpu().float() - expected.detach().cpu().float()).abs().max()) / scale
     require(difference <= share, f"{fault}; they differ by {difference:.2g} of the largest number")  # nan fails as well
@@ -80,6 +81,7 @@ def through_a_file(module: nn.Module) -> dict[str, Tensor]:
 @contextmanager
 def seed_untouched(action: str) -> Iterator[None]:
     """Raise `Fault` if torch's global seed is a different one after the block; `action` says what the block does."""
+    # The seed and not the generator's state, which building may change: initial values are drawn from it.
     before = torch.initial_seed()
     yield
     require(
@@ -116,6 +118,7 @@ def require_exported(module: nn.Module, example: Tensor, batches: Sequence[Tenso
     Raises:
         Fault: The exported program's output differs.
     """
+    # Only the number of images is free: a model has one input size.
     program = torch.export.export(module, (example,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
     exported = program.module()
     with torch.no_grad():

@@ -142,6 +142,7 @@ def _parse(spec: HeadSpec, name: str, value: Any, type_name: str, source: str) -
 
 def _require_typed(spec: HeadSpec, name: str, type_name: str, kind: type) -> None:
     """Require that a text which is no number is refused for a number, even where the options validate nothing."""
+    # A text option accepts any text.
     if kind not in (int, float, bool):
         return
     try:
@@ -204,6 +205,7 @@ def _loss(trial: HeadTrial) -> str:
         raise Skip("it is fitted in closed form")
     module, features, targets = trial.trained().eval(), trial.features(_IMAGES), _targets(_IMAGES)
     with torch.no_grad():
+        # In evaluation mode: dropout would draw differently for the doubled batch.
         loss = compare.require_shape(trial.loss(module, features, targets), (), "the loss")
         twice = trial.loss(module, torch.cat([features, features]), torch.cat([targets, targets]))
     require(bool(loss.isfinite()), f"the loss must be finite, is {float(loss)}")
@@ -216,6 +218,7 @@ def _learns(trial: HeadTrial) -> str:
     """Train on clearly separated classes, for forty steps or one fit, and require 80 % of the images to be right."""
     targets = _targets(4 * _CLASSES)
     features = trial.features(len(targets)) * 0.2
+    # Each class has a feature of its own that is far above the noise: a head that can learn anything learns this.
     features[torch.arange(len(targets)), targets] += 2.0
     module = trial.build().train()
     if trial.spec.fit is not None:
@@ -278,6 +281,7 @@ def _modes(trial: HeadTrial) -> str:
 def _state_round_trip(trial: HeadTrial) -> str:
     module, features = trial.trained(), trial.features(6)
     stored = compare.through_a_file(module)
+    # With another seed, so that only the saved state can make the two equal.
     fresh = trial.build(seed=SEED + 1)
     fresh.load_state_dict(stored)
     same = torch.equal(_logits(fresh, features), _logits(module, features))
@@ -381,6 +385,7 @@ def _step(
     model.freeze_all_but(groups)
     model.train()
     before = compare.snapshot(frozen)
+    # Without momentum or decay: whatever moves has a gradient, and the rate is high enough to show it.
     optimizer = torch.optim.SGD([parameter for parameter in model.parameters() if parameter.requires_grad], lr=0.1)
     torch.autograd.backward(model.loss(model.features(images), targets))
     optimizer.step()
@@ -407,6 +412,7 @@ def _export(trial: HeadTrial) -> str:
 def _widths(trial: HeadTrial) -> str:
     """Build it for other widths. It may refuse a width with a ValueError; any other error is a fault."""
     built = 0
+    # The least, an odd one and a large one. A head that divides the width, as by its attention heads, may refuse some.
     for width in (1, 3, 2 * WIDTH):
         try:
             module = trial.build(shape=replace(trial.shape, pooled=width, map=width))

@@ -62,7 +62,10 @@ class Report:
 
 
 class ConformanceError(ZooError, AssertionError):
-    """At least one conformance check failed. The message lists the failed checks; `report` has all of them."""
+    """At least one conformance check failed. The message lists the failed checks; `report` has all of them.
+
+    It is an AssertionError as well, so that a test that calls `check_head` fails by an assertion.
+    """
 
     exit_code = 3
     code = "conformance"

@@ -8,7 +8,10 @@ from torch import Tensor, nn
 
 
 class Tiny(nn.Module):
-    """Four convolution blocks and a group norm: images[N, 3, H, W] -> pooled features[N, width]."""
+    """Four convolution blocks and a group norm: images[N, 3, H, W] -> pooled features[N, width].
+
+    Each attribute is a group of the backbone, as `zoo.testing.tiny` names them.
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -32,6 +35,7 @@ def _block(channels: int, width: int, *, stride: int) -> nn.Sequential:
     return nn.Sequential(
         OrderedDict(
             conv=nn.Conv2d(channels, width, 3, stride=stride, padding=1),
+            # Statistics that a frozen block must not update, and below, numbers that only training mode draws.
             norm=nn.BatchNorm2d(width),
             activation=nn.ReLU(),
             dropout=nn.Dropout(0.1),

@@ -77,6 +77,7 @@ def broken(at_rest: float, in_training: float, *, steps: int) -> str:
         in_training: Loss of the same batch and the same weights in training mode.
         steps: Number of steps in the stage.
     """
+    # Written so that a loss that is not a number gives nothing up: other checks have the word.
     if steps > FEW_STEPS or not in_training >= BROKEN * at_rest:
         return ""
     return (

@@ -82,11 +82,13 @@ def blends(model: ZooModel, stage: StagePlan, start: HeadEnd | None) -> Iterator
     for share in shares:
         load_partial_state_dict(model, blended(start.state, end, share))
         yield Blend(share, start, end)
+    # Nothing else of the model was changed.
     load_partial_state_dict(model, {name: end[name] for name in start.state})
 
 
 def cpu_state(model: ZooModel) -> dict[str, Tensor]:
     """Return a copy of the model's state dict on the CPU: the device may not have memory for the model twice."""
+    # On a CPU `cpu()` gives the very tensor, which training would go on to change.
     return {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
 
 
@@ -103,6 +105,7 @@ def check_blended(
         share: How much of the way the blend goes.
     """
     found = {name: tensor_digest(tensor) for name, tensor in saved.items()}
+    # Over the names of both: a tensor that only one of them has is wrong as well.
     wrong = sorted(name for name in {**digests, **found} if digests.get(name) != found.get(name))
     way = f"{part_of_the_way(share)} from the end of {start} to that of {stage}"
     return Check(

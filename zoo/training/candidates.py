@@ -79,6 +79,7 @@ class Candidates:
         self._may_change = may_change
         self._offered = offered
         self._head_end: HeadEnd | None = None
+        # What the last checkpoint holds: the stages of the best and of the head's end, and how many were judged.
         self._written: tuple[str | None, str | None, int] = (None, None, 0)
         self.best: Candidate | None = None
         """The model that the run would keep now."""
@@ -99,6 +100,7 @@ class Candidates:
         """
         records = []
         with self._context.clock.measure("train"), out_of_memory_as_error(f"validation {end.stage}"):
+            # Before the end: they changed less, and on a tie the earlier one stays.
             for blend in blends(self._model, stage, self._head_end):
                 logits = inputs.val_logits(self._model)
                 scores = score(logits, self._context.val_targets)
@@ -112,6 +114,7 @@ class Candidates:
                     self._offer(candidate, blend.digests)
         if (judged := self._judged(end)) is not None:
             self._offer(judged)
+        # It is a copy in main memory, and only blends need it.
         if stage.head_alone and any(later.settings.blend for later in self._plan.stages):
             self._head_end = self._head_end_of(end.stage, cpu_state(self._model))
         return records
@@ -160,6 +163,8 @@ class Candidates:
         if self.best is not None:
             of_best = ("stage", "chunk", "share", "start", "digests")
             facts["best"] = {key: getattr(self.best, key) for key in of_best} | {"scores": self.best.scores.to_dict()}
+            # All candidates of a stage are judged between two checkpoints, so its name tells whether the best is
+            # another one.
             if best_written != self.best.stage:
                 state = self._changed(finished, self.best.state)
                 parts["best"] = {f"state.{name}": tensor for name, tensor in state.items()}
@@ -203,6 +208,7 @@ class Candidates:
         scores = self._out_of_fold.scores(name) if self._out_of_fold is not None else None
         if self._out_of_fold is None or scores is None:
             return None
+        # As many as the check of the saved file computes; a clone, so that the memory of the others is free.
         own = candidate.logits[: candidate.chunk].clone()
         return replace(candidate, scores=scores, logits=self._out_of_fold.logits[name], own=own)
 

@@ -70,6 +70,7 @@ class Checkpoint:
             RunError: It cannot be written. The previous checkpoint is still whole.
         """
         self._number += 1
+        # New names each time: what the JSON in the folder names is never written over.
         drafts = {part: f"{self._number:06d}-{part}.safetensors" for part in parts}
         try:
             for part, name in drafts.items():
@@ -77,6 +78,7 @@ class Checkpoint:
             new = {part: {"name": name, "sha256": file_digest(self.folder / name)} for part, name in drafts.items()}
             files = {**self._files, **new}
             write_text(self.folder / _FACTS, json_text({"format": FORMAT, "files": files, "facts": facts}))
+        # The system's own error from tensors, and the one that `write_text` makes of it.
         except (OSError, RunError) as error:
             for name in drafts.values():
                 (self.folder / name).unlink(missing_ok=True)
@@ -98,6 +100,7 @@ class Checkpoint:
             raise self._damaged(path, f"format {FORMAT} was expected")
         self._files = content["files"]
         parts = {part: self._tensors(**file) for part, file in self._files.items()}
+        # Counted on, so that a new file never takes a name that is in use.
         self._number = max((int(file["name"].partition("-")[0]) for file in self._files.values()), default=0)
         self._remove_unnamed_files()
         return Saved(content["facts"], parts)
@@ -116,6 +119,7 @@ class Checkpoint:
         for path in self.folder.glob("*.safetensors"):
             if path.name not in named:
                 path.unlink(missing_ok=True)
+        # Drafts of the JSON, as `new_text` names them, of a process that was killed.
         for path in self.folder.glob(f".{_FACTS}-*"):
             path.unlink(missing_ok=True)
 

@@ -69,6 +69,7 @@ def best_temperature(logits: Tensor, targets: Tensor) -> float:
 
     From 0.1 to 10. The loss is convex in its inverse, so a golden-section search finds it.
     """
+    # From all over the split, as images come sorted by class.
     step = math.ceil(len(logits) / _MOST_IMAGES)
     logits, targets = logits[::step], targets[::step]
     low, high = 0.1, 10.0
@@ -79,6 +80,7 @@ def best_temperature(logits: Tensor, targets: Tensor) -> float:
 
     inner, outer = high - golden * (high - low), low + golden * (high - low)
     of_inner, of_outer = loss(inner), loss(outer)
+    # Of the two points inside, one is inside the next range as well, so each section costs one evaluation.
     for _ in range(_SECTIONS):
         if of_inner <= of_outer:
             high, outer, of_outer = outer, inner, of_inner
@@ -98,6 +100,7 @@ def is_better(later: Judged, best: Judged, criterion: ChooseBy, standard_errors:
     suffices for one standard error, however many images there are.
     """
     gains = later.values(criterion) - best.values(criterion)
+    # Not `>=`: on a tie the earlier one stays, which changed the weights less.
     return float(gains.sum()) > standard_errors * math.sqrt(float(gains.square().sum()))
 
 

@@ -38,6 +38,7 @@ def complete_plan(
     try:
         whole = prepared.complete()
     except DataError:
+        # Nothing was computed yet. A folder that stayed would refuse the same command once the images are mended.
         if not resumed:
             folder.discard()
         raise
@@ -53,6 +54,7 @@ def _with_what_is_not_made_again(completed: Plan, plan: Plan) -> Plan:
 
     def in_words(stage: StagePlan) -> StagePlan:
         earlier = before[stage.settings.name]
+        # Words on another choice say nothing of this one.
         if stage.solver_why or stage.solver != earlier.solver:
             return stage
         return stage.model_copy(update={"solver_why": earlier.solver_why})
@@ -80,6 +82,7 @@ def _notes(plan: Plan, completed: Plan) -> Iterator[Note]:
         if differences := list(_differences(earlier, stage)):
             text = f"Now that all are known, stage {stage.settings.name!r} differs from the plan that was shown: "
             yield Note(text=text + "; ".join(differences), loud=True)
+    # The others were shown with the plan.
     yield from (Note(text=each, loud=True) for each in completed.warnings if each not in plan.warnings)
 
 

@@ -24,6 +24,7 @@ LEAST_WORK = 30_000_000
 IMAGES_OF_LEAST_WORK, LARGEST_GROWTH = 1_000, 5
 """The work grows in proportion where there are more images, as their features took longer, too; up to so many times."""
 _SMALLEST = 8
+"""Fewest images of a class, on average, in the part that a curve is made of."""
 FEWEST = 100
 """Fewest training images for a curve: of fewer, each counts for a point or more, and nothing could be said."""
 
@@ -62,6 +63,7 @@ def run_curve(context: RunContext, stage: StagePlan, inputs: Inputs) -> CurveRec
         return None
     table = inputs.views[0]
     first = table.rows([0])
+    # Maps, of a head that pools them itself: the probe of a curve takes one row of features an image.
     if first.ndim != 2:
         return None
     classes = len(context.plan.classes)
@@ -98,12 +100,14 @@ def kept_images(labels: Sequence[int], groups: Sequence[Hashable], *, width: int
     count = len(labels)
     budget = LEAST_WORK * min(LARGEST_GROWTH, max(1.0, count / IMAGES_OF_LEAST_WORK))
     parts = 1
+    # Tried out: by the smaller of images and columns, the work is no plain function of the parts.
     while _work(count / parts, width, classes) > budget:
         parts += 1
     if parts == 1:
         return list(range(count))
     if count / parts < _SMALLEST * classes:
         return []
+    # A fold is a stratified part that leaves copies together. Not drawn by the run's seed: runs stay comparable.
     folds = make_folds(labels, groups, most=parts, seed=0)
     return folds.held_out(0)
 

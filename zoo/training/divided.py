@@ -54,6 +54,7 @@ def with_values(empty: Tensor, whole: Tensor) -> Tensor:
     own = own_part(empty)
     mesh = empty.device_mesh  # type: ignore[attr-defined]
     parts = whole.chunk(mesh.size())
+    # Fewer parts than processes where the first dimension is short: the last processes hold nothing of it.
     if own.numel():
         own.copy_(parts[mesh.get_local_rank()])
     return empty
@@ -166,6 +167,7 @@ class BackboneInParts:
 
     def norm_of(self, gradients: Sequence[Tensor]) -> float:
         """The norm over all gradients of any shape, whole ones and parts. All processes call it."""
+        # Those of whole tensors are the same in all processes by now, so only parts are added up.
         squares = {True: 0.0, False: 0.0}
         for kind in squares:
             own = [own_part(each) for each in gradients if is_part(each) is kind]
@@ -197,6 +199,7 @@ class BackboneInParts:
         for name, part in self._parts.items():
             size, stride = self._layouts[name]
             whole = put_together(part)
+            # In the layout that it had: parts know the plain one alone.
             self._homes[name].data = torch.empty_strided(size, stride, dtype=whole.dtype, device=whole.device)
             self._homes[name].data.copy_(whole)
 

@@ -38,6 +38,7 @@ def layers_to_divide(model: ZooModel, stage: StagePlan, probe: Probe) -> list[tu
         if name.startswith("backbone.") and model.trains(name, stage.trains, stage.tensors, stage.batch_norm)
     }
     calls = _calls(model, probe)
+    # With duplicates: a tensor that two layers share counts for each of them.
     owners = Counter(
         id(parameter)
         for name, parameter in model.named_parameters(remove_duplicate=False)
@@ -50,6 +51,8 @@ def layers_to_divide(model: ZooModel, stage: StagePlan, probe: Probe) -> list[tu
         return [each for each in trained if each.startswith(f"{name}.")]
 
     def fits(name: str, layer: nn.Module) -> bool:
+        # FSDP2 puts a layer together when it is called, and drops it then. What is read outside of such a call, or by
+        # another layer, would not be there.
         shared = any(owners[id(parameter)] > 1 for parameter in layer.parameters())
         groups = {model.group_of(each) for each in inside(name)}
         return calls[name] == 1 and len(groups) == 1 and not shared
@@ -59,6 +62,7 @@ def layers_to_divide(model: ZooModel, stage: StagePlan, probe: Probe) -> list[tu
         if not own:
             return []
         below = [each for child, module in layer.named_children() for each in find(f"{name}.{child}", module)]
+        # A container as one layer would be whole all at once, and nothing is gained.
         if not fits(name, layer) or (isinstance(layer, _CONTAINERS) and below):
             return below
         covered = sum(len(inside(each)) for each, _ in below) == len(own)
@@ -100,6 +104,7 @@ def refuse_parts(plan: Plan, model: ZooModel, group: ProcessGroup) -> None:
             "--shard-backbone, and no stage of the recipe trains the backbone by gradient steps: there is nothing to "
             "divide.\nNext: leave --shard-backbone out; or --recipe full."
         )
+    # Which layers are called does not depend on what the image shows.
     image = torch.zeros(1, *model.preprocessing.input_size, device=next(model.parameters()).device)
     for stage in stages:
         _refuse_settings(stage)
@@ -126,6 +131,7 @@ def _refuse_settings(stage: StagePlan) -> None:
 
 
 def nothing_to_divide(stage: StagePlan) -> Refused:
+    """The refusal of a stage that has no layer to divide, to be raised by the caller."""
     return Refused(
         f"--shard-backbone, and in stage {stage.settings.name!r} no layer that trains is called as a whole, once a "
         "pass: there is nothing that could be held in parts.\nNext: leave --shard-backbone out."
@@ -140,6 +146,7 @@ def _calls(model: ZooModel, probe: Probe) -> Counter[str]:
         for name, module in model.named_modules()
         if name.startswith("backbone")
     ]
+    # In evaluation mode, as in training a look would move running statistics.
     was_training = model.training
     model.eval()
     try:

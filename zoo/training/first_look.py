@@ -37,6 +37,7 @@ def look(
     key = seeding.epoch_key(seed, settings.name, 1)
     size = settings.batch_size * settings.accumulate
     order = seeding.epoch_batches(settings.sampling, train_targets.tolist(), size, key=key, window=stage.window)
+    # A step that accumulates goes through the model in batches of this size, each normalised by itself.
     images = order[0][: settings.batch_size]
     batch, targets = next(inputs.train_batches([images], key, 1)), train_targets[torch.tensor(images)]
     at_rest, in_training = (
@@ -62,12 +63,14 @@ def first_loss(
     """
     device = next(model.parameters()).device
     model.train(training)
+    # Its dropout would change the loss too, and what is asked is what batch norms do.
     model.head.eval()
     restore = undo_step(model, device)
 
     def attempt(size: int) -> float:
         restore()
         with torch.no_grad():
+            # Even parts, as in training: a batch norm cannot normalise a single image that is left over.
             parts = batch.tensor_split(math.ceil(len(batch) / size))
             logits = [model.head(inputs.features(model, to_device(part, device))).cpu() for part in parts]
         return score(torch.cat(logits), targets).loss
@@ -80,6 +83,7 @@ def first_loss(
 def undo_step(model: ZooModel, device: torch.device) -> Callable[[], None]:
     """Return a function that undoes what a forward pass in training changes: random states and running statistics."""
     state = seeding.random_state(device)
+    # Modules in evaluation mode change none of theirs.
     running = [
         (buffer, buffer.clone()) for module in model.modules() if module.training for buffer in module.buffers(False)
     ]

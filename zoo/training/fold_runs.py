@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -51,12 +52,14 @@ def judge_out_of_fold(
     assert plan.folds is not None, "the plan has the folds"
     built = cpu_state(context.model)
     places: list[RunFolder | None] = [None] * folds.count
+    # Fits of a head alone take parts of a second: a resumed run repeats them.
     if folder is not None and not all(stage.head_alone for stage in plan.stages):
         places = [_place(folder, number) for number in range(1, folds.count + 1)]
     fits = []
     for fold, place in enumerate(places):
         finished = current().from_main(lambda place=place: _finished(place))  # type: ignore[misc]
         fits.append(finished or _fit(context, folds, fold, frozen, place))
+        # Each fold begins from the same weights, and so does the run that follows them.
         load_partial_state_dict(context.model, built)
         context.report(Progress(task=FOLDS, done=fold + 1, total=folds.count, unit="folds"))
     judged = put_together(fits, folds, context.train_targets)
@@ -92,6 +95,7 @@ def _fit(context: RunContext, folds: Folds, fold: int, frozen: FrozenOutputs, pl
 def _plan_without(plan: Plan, images: int) -> Plan:
     """The plan of a fold, which trains on so many images: the same but for the number of steps."""
     stages = tuple(_with_steps(stage, images) for stage in plan.stages)
+    # Without folds of its own, it is validated on the images that it leaves out.
     return plan.model_copy(update={"stages": stages, "folds": None})
 
 
@@ -138,6 +142,7 @@ class _Logits:
         """Take a candidate's logits[M, classes]."""
         self.by_name[name] = logits.cpu()
         if self._path is not None:
+            # safetensors writes in place: a process killed meanwhile would leave half a file.
             draft = self._path.with_name(f".{self._path.name}-draft")
             with clear_write_errors(self._path):
                 save_tensors(draft, self.by_name)
@@ -151,6 +156,7 @@ def _finish(place: RunFolder, fit: FoldFit) -> None:
         "trained_on": sorted(fit.trained_on),
         "stopped": fit.stopped,
     }
+    # In this order: at no moment is there neither the checkpoint nor the outcome.
     write_text(place.path / _FINISHED, json_text(content))
     place.remove_checkpoint()
 
@@ -159,6 +165,7 @@ def _finished(place: RunFolder | None) -> FoldFit | None:
     """The fit of a fold that an earlier process of the same run finished; None where it has to be done."""
     if place is None or not (place.path / _FINISHED).exists():
         return None
+    # The process may have been killed before it did so.
     place.remove_checkpoint()
     try:
         content = parse_json((place.path / _FINISHED).read_text("utf-8"))
@@ -169,7 +176,7 @@ def _finished(place: RunFolder | None) -> FoldFit | None:
             trained_on=frozenset(content["trained_on"]),
             stopped=content["stopped"],
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise RunError(
             f"{place.path} cannot be read: {error!r}.\nNext: remove it, and resume the run: the fold is trained again."
         ) from None

@@ -18,6 +18,7 @@ from zoo.specs.recipe import Stage
 from zoo.training.stage_watch import NotFinite
 
 RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
+"""Rates that the search tries, each about three times the one before."""
 _MOST_STEPS = 2000
 """Optimizer steps with each rate, about. With many images, fewer epochs are enough to rank the rates."""
 
@@ -44,6 +45,7 @@ def schedule_factor(settings: Stage, step: int, steps: int) -> float:
     """
     warmup = math.ceil(settings.warmup * steps)
     if step < warmup:
+        # Not 0 in the first step, which would do nothing. The whole rate is that of the first step after these.
         return (step + 1) / (warmup + 1)
     done = (step - warmup) / max(1, steps - warmup)
     return {"cosine": 0.5 * (1 + math.cos(math.pi * done)), "linear": 1 - done, "constant": 1.0}[settings.schedule]

@@ -63,6 +63,7 @@ class Objective:
         squares = [
             (parameter - self.anchors[original].to(parameter.device)).square().sum()
             for name, parameter in model.named_parameters()
+            # Adapters rename the layers that they are in. Anchors have the names from before.
             if parameter.requires_grad and (original := model.adapted.upstream(name)) in self.anchors
         ]
         return 0.5 * self.settings.l2_sp * torch.stack(squares).sum()
@@ -80,6 +81,7 @@ def balanced_weights(targets: Tensor, classes: int) -> Tensor:
     A class's weight is N / (classes * images of the class), as scikit-learn's; a class without images gets 0.
     """
     counts = torch.bincount(targets, minlength=classes).to(torch.float32)
+    # `where` computes both sides, so not even the side that is not taken may divide by zero.
     return torch.where(counts > 0, len(targets) / (classes * counts.clamp(min=1)), counts)
 
 
@@ -127,6 +129,8 @@ def mix(
     Returns:
         Mixed images[N, 3, H, W], and each image's class shares[N, classes]; with `own`, of these alone.
     """
+    # Not torch's generator: its draws depend on what dropout drew before. The order of these draws is part of a run's
+    # result, and `partners_of` repeats the first of them.
     generator = random.Random(f"mix/{key}")
     partner = _partners(generator, len(targets))
     places = range(len(targets)) if own is None else own

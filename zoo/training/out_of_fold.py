@@ -39,6 +39,7 @@ class JudgedInFolds:
     targets: Tensor
     """Class indices targets[N]."""
     folds: Folds
+    """Which fold holds each image out."""
 
     def scores(self, name: str) -> Scores | None:
         """The scores of a candidate; None where some fold lacks it."""
@@ -55,10 +56,12 @@ class JudgedInFolds:
 
 def put_together(fits: Sequence[FoldFit], folds: Folds, targets: Tensor) -> JudgedInFolds:
     """Put the folds' logits in the order of all N images, whose class indices are targets[N]."""
+    # A stage that ended early in one fold leaves that fold without its candidates.
     names = [name for name in fits[0].logits if all(name in fit.logits for fit in fits)]
     logits = {}
     for name in names:
         first = fits[0].logits[name]
+        # Not a number where no fold judges an image: the check finds it.
         logits[name] = first.new_full((len(targets), first.shape[1]), torch.nan)
         for fold, fit in enumerate(fits):
             logits[name][torch.tensor(folds.held_out(fold))] = fit.logits[name]
@@ -82,6 +85,7 @@ def check_out_of_fold(
     seen = [
         (fold, name)
         for fold, (name, content) in zip(folds.of_rows, contents.items(), strict=True)
+        # By content: a copy under another name would have been seen as well.
         if 0 <= fold < len(fits) and content in fits[fold].trained_on
     ]
     unjudged = [name for name, logits in judged.logits.items() if not bool(torch.isfinite(logits).all())]

@@ -124,6 +124,7 @@ def prepare(
         ZooError: A choice is refused, or weights or images cannot be read.
     """
     if load != "nothing":
+        # Large activations come and go in every pass. Pages that the system clears anew are half of a ResNet-50's.
         keep_freed_memory()
     stored = asked if isinstance(asked, Plan) else None
     clock, group = Clock(*PARTS), current()
@@ -139,6 +140,7 @@ def prepare(
     opens_all = opens_all or (group.several and not of_part) or resolved.request.folds is not None
     most = None if opens_all else _most(resolved, stored)
     shown = load == "nothing" and not trains
+    # A part of the images gets its part of the memory, so that what is measured on it holds for all.
     share = min(1.0, most / sum(map(len, resolved.dataset.splits.values()))) if most else 1.0
     with contextlib.closing(open_store(resolved, trains=trains, shown=shown, share=share)) as store:
         with clock.measure("data"):
@@ -154,6 +156,7 @@ def prepare(
             )
             # Measured once: another process may find another way the fastest.
             measured = group.from_main(lambda: _choice_of(stored) if stored else measure(resolved, report))
+        # Now: resolving a stored plan has set the number that the run began with.
         threads = torch.get_num_threads()
 
         def plan_with(examined: Examined, weights: Weights, cut_fault: Callable[[str], str] | None = None) -> Plan:
@@ -296,6 +299,7 @@ def build_model_of_run(resolved: Resolved, examined: Examined, compute: Compute,
 
     Raises WeightsMismatch, PluginError or DeviceError.
     """
+    # Right before the model is built: whatever drew random numbers until now changes no weight.
     seeding.seed_torch(f"{resolved.request.seed}/initialisation")
     backbone, head = resolved.model.backbone, resolved.model.head
     with out_of_memory_as_error(f"building {backbone.qualified} with {head.spec.name} on {resolved.device}"):
@@ -308,6 +312,7 @@ def build_model_of_run(resolved: Resolved, examined: Examined, compute: Compute,
 def _cut_check(model: ZooModel, examined: Examined, store: ImageStore) -> Callable[[str], str]:
     """Return a function that says what is wrong with the model cut before a group, on the first validation images."""
 
+    # Decoded when the first cut is looked at, and once for all cuts.
     @functools.cache
     def images() -> Tensor:
         opened = examined.opened

@@ -88,6 +88,7 @@ def agreed(plan: Plan, model: ZooModel, group: ProcessGroup) -> Plan:
         return plan
     exclude: Any = dict(_OF_ITS_OWN)
     content = plan.model_dump(mode="json", exclude=exclude)
+    # What was built, not only what was asked for: files and random draws may differ under equal plans.
     content["weights built"] = tensors_digest(model.state_dict())
     every = group.gather((content, plan))
     for rank, (other, _) in enumerate(every):
@@ -112,6 +113,7 @@ def checks_of_all(watch: StageWatch, group: ProcessGroup, stage: StagePlan) -> l
     if not group.several:
         return watch.checks()
     trained = is_shared(stage) or group.is_main
+    # Who only looked on made no step, and would report gradients that never came.
     own = [check for check in watch.checks() if trained or check.name in _WITHOUT_TRAINING]
     every = group.gather(([check.to_dict() for check in own], watch.holds()))
     found = [Check.from_dict(check) for check in every[0][0]]
@@ -123,6 +125,7 @@ def checks_of_all(watch: StageWatch, group: ProcessGroup, stage: StagePlan) -> l
 
 def _with_worse(checks: Sequence[Check], other: Check, rank: int) -> list[Check]:
     """The checks, with that of another process in place of its namesake where it is worse."""
+    # Its verdicts go from the best to the worst.
     order = get_args(Verdict)
     by_name = {check.name: check for check in checks}
     mine = by_name.get(other.name)
@@ -138,6 +141,7 @@ def _check_alike(held: Sequence[Mapping[str, str]], stage: StagePlan) -> Check:
     wrong = {
         what: ranks
         for what in held[0]
+        # Who only looked on has no optimizer, and so nothing of it to compare.
         if (ranks := [rank for rank, each in enumerate(held) if what in each and each[what] != held[0][what]])
     }
     faults = [f"{what} of process {ranks[0]}" for what, ranks in wrong.items()]

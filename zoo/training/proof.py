@@ -100,6 +100,7 @@ def check_preprocessing(
                 summary=f"at {height}x{width} it differs from that of {weights} in more than size",
                 evidence={"preprocessing": preprocessing.to_dict(), "expected": native.at(height, width).to_dict()},
             )
+    # From all over the split, as images come sorted by class.
     step = max(1, len(files) // _COMPARED)
     compared = list(files[::step][:_COMPARED])
     differing: dict[str, float | str] = {}
@@ -162,11 +163,13 @@ def _first_difference(model_classes: Sequence[str], classes: Sequence[str]) -> s
 
 def _is_labelled(file: ImageFile, name: str, *, from_folders: bool) -> bool:
     """Whether the data gave the file this label; for class folders also whether a folder on its path has the name."""
+    # macOS writes accents as characters of their own; names of classes never have them so.
     return file.named == name and (not from_folders or name in map(composed, PurePosixPath(file.relative).parts[:-1]))
 
 
 def check_environment(plan: Plan) -> Check:
     """Check that the run has the versions and the number of threads that its plan was made with."""
+    # Of Python it always has the version; it is no distribution that could be looked up.
     here = {"threads": torch.get_num_threads(), **versions(name for name in plan.versions if name != "python")}
     planned = {"threads": plan.threads, **plan.versions}
     wrong = [
@@ -192,6 +195,7 @@ def check_merged(before: Tensor, after: Tensor, *, stage: str, precision: Precis
     scale = float(before.abs().max())
     difference = float((before - after).abs().max())
     allowed = MERGED[precision] * scale
+    # Not a number is no small difference.
     same = difference <= allowed
     return Check(
         name="adapters_merged",
@@ -237,6 +241,7 @@ def check_better_than_guessing(
         classes: Class names.
         judged_on: `val`, or `out_of_fold`.
     """
+    # Of these very images: the most frequent class among those that were trained on may be another.
     label, count = Counter(targets.tolist()).most_common(1)[0]
     share = count / len(targets)
     better = accuracy > share

@@ -131,6 +131,7 @@ def result_content(
         "seconds": seconds,
         "proof": proof,
         "artefact": artefact,
+        # Left out, not null: files of runs without these stay as they were.
         **({} if folds is None else {"folds": folds}),
         **({} if list(processes) == [1] else {"processes": list(processes)}),
     }

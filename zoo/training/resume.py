@@ -46,6 +46,7 @@ def resume(
         RunError: `path` is not a run folder, or another process writes it.
         ZooError: As `finetune`.
     """
+    # The other processes may be on machines that do not see the folder.
     stored = current().from_main(lambda: _read_unfinished(path))
 
     def accept(found: Plan) -> None:
@@ -74,6 +75,7 @@ def _tell_other_number(stored: Plan, count: int, report: Report) -> None:
         "that of an unbroken run. The proof says so."
     )
     if idle > 0:
+        # Shares are a part of the plan: cut otherwise, dropout would have other draws.
         told += f" Batches stay cut for {begun}: in stages that train the backbone, {idle} of {count} do nothing."
     if stored.shard_backbone and count == 1:
         told += " One process holds the whole backbone, of which each held a part."
@@ -91,9 +93,11 @@ def finish(run: Path, report: Report, finished: Callable[[Path], None]) -> Resul
     """
     read_plan(run)
     folder = RunFolder(run)
+    # Held for a moment, only to learn whether another process has it.
     with RunLock(folder.checkpoint.folder, run=run):
         result = Result(path=run, content=_read(run / RESULT))
         checks = [Check.from_dict(check) for check in _read(run / PROOF)["checks"]]
+    # Not inside the lock, whose file is among what is removed.
     folder.remove_checkpoint()
     report(Note(text=f"{run} is finished but for its report; nothing is trained again, and the report is written now."))
     finished(run)

@@ -160,14 +160,14 @@ def execute(
     group, of_part = current(), plan.data.examined is not None
     if not group.is_main:
         plan = group.send(plan, 0) if of_part else plan
-        return _take_part(prepared.context(plan), prepared.folds, folder.path)
+        return _take_part(prepared.context(plan), prepared.folds, folder.path)  # no lock: the first one has it
     with RunLock(folder.checkpoint.folder, run=folder.path), _resume_hint(folder, plan, report):
         # Again, now that the lock is held: the process that held it may have finished the run.
         refuse_finished(folder.path)
         found: tuple[Note, ...] = ()
         if of_part:
             prepared, plan, found = complete_plan(prepared, plan, folder, resumed=resumed)
-            group.send(plan, 0)
+            group.send(plan, 0)  # the others wait for it in the `send` above
         report(RunStarted(run=folder.path, plan=plan, resumed=resumed))
         for note in found:
             report(note)
@@ -179,7 +179,7 @@ def execute(
             judged, of_folds = judge_out_of_fold(context, prepared.folds, frozen, folder)
         stages = StageRunner(context, folder, frozen=frozen, out_of_fold=judged)
         result, failed = _Run(context, folder, stages, prepared.resolved, registry, judged, of_folds).run()
-    folder.remove_checkpoint()
+    folder.remove_checkpoint()  # not inside the lock, whose file is in it
     assert stages.best is not None, "a run with a result has a best stage"
     confusion = confusion_matrix(stages.best.logits, context.val_targets)
     context.report(RunFinished(result=result, confusion=confusion))

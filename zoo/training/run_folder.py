@@ -108,8 +108,10 @@ class RunFolder:
         self.of_fold = resumed_as is not None
         """Whether it is a part of another run's folder."""
         self.checkpoint = Checkpoint(path, resumed_as=resumed_as)
-        with clear_write_errors(path):
-            self.checkpoint.folder.mkdir(exist_ok=True)
+        # Of several processes only the first writes, and the others may be on machines that do not see the folder.
+        if path.exists():
+            with clear_write_errors(path):
+                self.checkpoint.folder.mkdir(exist_ok=True)
 
     @classmethod
     def create(cls, plan: Plan, out: Path | None) -> RunFolder:
@@ -124,6 +126,7 @@ class RunFolder:
         path = out if out is not None else RUNS / _name(plan)
         with clear_write_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
+            # Not `exists`, which does not see a broken link.
             if os.path.lexists(path):
                 raise Refused(f"{path} exists already; a run is never overwritten.")
         with new_folder(path) as draft:
@@ -161,6 +164,7 @@ class RunFolder:
 
     def remove_leftovers(self) -> None:
         """Remove what a stopped run left unfinished: drafts, and an artefact without a result."""
+        # Drafts have the names that `zoo.storage.atomic` gives them.
         for path in [*self.path.glob(".*-*"), self.artefact]:
             shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
@@ -261,6 +265,7 @@ class RunLock:
 
 def _name(plan: Plan) -> str:
     when = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    # A recipe of the user's is a path, one of a plugin `plugin/name`: neither may make folders.
     recipe = Path(plan.recipe).stem if plan.recipe.endswith(".toml") else plan.recipe.rpartition("/")[2]
     parts = [plan.backbone.name, plan.head.name.rpartition("/")[2], recipe]
     name = "-".join([when, *(part.replace("/", "-") for part in parts)])

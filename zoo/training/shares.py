@@ -124,15 +124,17 @@ class Shares:
         if not group.several:
             return losses
         loss = 0.0
-        for each in losses:
+        for each in losses:  # not `sum`, which rounds differently from Python 3.12 on
             loss += float(each)
         trained = [each for each in model.parameters() if each.requires_grad and not is_part(each)]
+        # With the loss, in one exchange: who has which gradient.
         known = [float(parameter.grad is not None) for parameter in trained]
         facts = torch.tensor([loss, *known], dtype=torch.float64, device=next(model.parameters()).device)
         group.add_up([facts])
         holders = facts.tolist()[1:]
         held = [parameter for parameter, count in zip(trained, holders, strict=True) if count]
         for parameter in held:
+            # All add up the same tensors, in the same order.
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
         group.add_up([parameter.grad for parameter in held if parameter.grad is not None])

@@ -48,7 +48,9 @@ def _epoch(record: Mapping[str, Any]) -> dict[str, Any]:
         "stage": record["stage"],
         "epoch": record["epoch"],
         "train_loss": record["train_loss"],
+        # Of a run in folds, only the last epoch of a stage has scores.
         **{f"val_{name}": record["val"].get(name) for name in _SCORES},
+        # A head that was fitted has no rates.
         "learning_rate": max(rates, default=None),
         "seconds": record["seconds"],
         "images_per_second": record["images_per_second"],
@@ -62,7 +64,7 @@ def open_report(report: Path) -> None:
             f"{report.parent} has no {REPORT}: the run was made without one, or it was moved.\n"
             f"Next: zoo.report({str(report.parent)!r})"
         )
-    if not webbrowser.open(report.absolute().as_uri()):
+    if not webbrowser.open(report.absolute().as_uri()):  # a relative path has no URI
         raise RunError(f"No browser can be opened on this machine.\nNext: open {report.absolute()} in one of yours.")
 
 

@@ -98,6 +98,7 @@ def _gradient_share(
 ) -> float:
     """Norm of the objective's gradient at weight[classes, F] and bias[classes], over that at zeros."""
     classes = len(bias)
+    # From here on by definition, not by the code of the solver, whose faults would cancel out.
     of_classes = torch.ones(classes, dtype=torch.float64) if class_weights is None else class_weights.cpu().double()
     of_images = of_classes[targets]
     shares = of_images / of_images.sum()
@@ -106,6 +107,7 @@ def _gradient_share(
     deviation = (shares[:, None] * (values - mean) ** 2).sum(0).sqrt()
     moving = deviation > NEARLY_CONSTANT * values.abs().amax(0)
     if not bool(moving.any()):
+        # Where no feature varies, a head of zeros is the answer.
         return 0.0 if not bool(weight.any()) else float("inf")
     values, mean, deviation, weight = values[:, moving], mean[moving], deviation[moving], weight[:, moving]
     deviation = deviation.pow(SHARE) * deviation.square().mean().pow((1 - SHARE) / 2)
@@ -121,4 +123,5 @@ def _gradient_share(
         return float(torch.cat([each.flatten() for each in found]).norm())
 
     at_zero = norm(torch.zeros_like(weight), torch.zeros_like(bias))
+    # Turned back into what it is for standardised features, where the penalty belongs.
     return norm(weight * deviation, bias + weight @ mean) / max(at_zero, 1e-12)

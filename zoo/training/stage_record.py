@@ -13,6 +13,7 @@ from zoo.training.stage_state import StageEnd
 
 def changed_by(stages: Sequence[StagePlan], model: ZooModel, name: str) -> bool:
     """Whether these stages may have changed a tensor of the model, by full name."""
+    # Merging writes into a weight that did not train itself.
     merged = {f"{layer}.weight" for stage in stages for layer in stage.adapters}
     return model.adapted.upstream(name) in merged or trained_by(stages, model, name)
 
@@ -67,6 +68,7 @@ def candidates_of(plan: Plan, epochs: Sequence[int], records: Sequence[Mapping[s
     """Return among how many models a run chooses, whose first stages had so many epochs and have these records."""
     per_stage = [
         (count if stage.settings.keep_epoch == "best" else 1) + len(record.get("blends", ()))
+        # A run that is not finished has fewer records than stages.
         for stage, count, record in zip(plan.stages, epochs, records, strict=False)
         if not record.get("abandoned")
     ]

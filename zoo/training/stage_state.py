@@ -57,6 +57,7 @@ def load_partial_state_dict(model: ZooModel, state: Mapping[str, Tensor]) -> Non
 
     Copied in place, as the optimizer and a moving average hold the same parameters.
     """
+    # The very tensors of the model, not copies of them.
     own = model.state_dict()
     with torch.no_grad():
         for name, tensor in state.items():

@@ -71,7 +71,7 @@ class StageWatch:
         self._closed_form: Check | None = None
         self._given_up = False
         self._held_by: Optimizer | None = None
-        self._stepping, self._stepped = model, self._trained
+        self._stepping, self._stepped = model, self._trained  # others where processes hold parts
         self._parts: BackboneInParts | None = None
         self._of_parts: Check | None = None
 
@@ -82,7 +82,7 @@ class StageWatch:
     def steps_in_parts(self, parts: BackboneInParts) -> None:
         """Note that steps are made on another model than the one watched: one whose layers processes hold in parts."""
         self._parts, self._stepping = parts, parts.model
-        self._numbers = StepNumbers(1, of_all=parts.sum_of)
+        self._numbers = StepNumbers(1, of_all=parts.sum_of)  # read at once: all stop at the same step
         self._stepped = {name: each for name, each in parts.model.named_parameters() if name in self._trained}
 
     def parts_ended(self, check: Check) -> None:
@@ -157,7 +157,7 @@ class StageWatch:
         Raises NotFinite.
         """
         gradients = {name: own_part(each.grad) for name, each in self._stepped.items() if each.grad is not None}
-        self._zero_gradient |= gradients.keys() - self._with_gradient
+        self._zero_gradient |= gradients.keys() - self._with_gradient  # until it is known to be more
         self._with_gradient.update(gradients)
         now, asked = self._steps <= FIRST_STEPS, frozenset(self._zero_gradient)  # of the first, weights are read, too
         return self._known(self._numbers.add(self._steps, losses, gradients, asked=asked, now=now))
@@ -187,7 +187,7 @@ class StageWatch:
     def stepped(self, loss: float) -> None:
         """Record the loss and weights after each of the first steps, for `zoo verify` to compare."""
         if len(self._first_losses) < FIRST_STEPS:
-            self._first_losses.append(loss.hex())
+            self._first_losses.append(loss.hex())  # every bit of it, where decimals would round
             self._first_digest = tensors_digest(self._trained)
 
     def finished(self, val_logits: Tensor) -> None:
@@ -276,7 +276,7 @@ class StageWatch:
         if self._closed_form is not None:
             # Fitted in one pass: there are no gradients, no second epoch and no draws to check.
             checks.append(self._closed_form)
-        elif self._steps or not self._given_up:
+        elif self._steps or not self._given_up:  # one given up before its first step has none
             checks += [self._gradients(), check_loss_movement(self._losses, stage=self._name), self._seeds()]
         others = self._optimizer, self._of_parts, self._finite
         return [*checks, *(check for check in others if check is not None)]
@@ -290,7 +290,7 @@ class StageWatch:
 
     def _frozen_unchanged(self) -> Check:
         after = self._frozen_digests()
-        changed = [name for name, digest in self._frozen_before.items() if after.get(name) != digest]
+        changed = [name for name, digest in self._frozen_before.items() if after.get(name) != digest]  # or missing
         return Check(
             name="frozen_unchanged",
             stage=self._name,
@@ -351,7 +351,7 @@ class StageWatch:
         )
 
     def _gradients(self) -> Check:
-        never = [name for name in self._trained if name not in self._with_gradient]
+        never = [name for name in self._trained if name not in self._with_gradient]  # a fault, unlike zeros
         after = _digests(self._trained)
         unmoved = [name for name in after if after[name] == self._trained_before[name] and name not in never]
         if self._not_finite:

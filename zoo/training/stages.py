@@ -103,6 +103,8 @@ class StageRunner:
         saved = self._group.from_main(lambda: folder.checkpoint.load() if folder is not None else None)
         if saved is not None:
             self._load_state_dict(folder, saved)
+        elif folder is not None:  # stopped before its first checkpoint: its epochs come, and are recorded, again
+            folder.shorten_history(0)
 
     def run(self, *, stop_after: int | None = None) -> NotFinite | None:
         """Train the stages that are left.

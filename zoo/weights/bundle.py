@@ -48,6 +48,7 @@ def fetch_weights(
     if out is None:
         files = [(spec, weights, _fetch(spec, weights, report)) for spec, weights in published]
         return [(_entry(spec, weights, path, path), path) for spec, weights, path in files]
+    # A bundle that was stopped half-way is not there: on the other machine nobody could make it whole.
     with new_path(out) as draft:
         draft.mkdir()
         entries = [_add_to_bundle(spec, weights, draft, report) for spec, weights in published]
@@ -149,6 +150,7 @@ def _check_source(entry: ManifestEntry, registry: Registry) -> None:
     """Refuse weights that this zoo would not find again, because it uses the name for others."""
     backbone = registry.backbone(entry.name)
     weights = backbone.spec.weights_for(entry.tag)
+    # The store is searched by the source that a spec states. By another one, the file would lie there unused.
     if weights is None or source_key(weights.source) != entry.source:
         own = f"weights from {address_of(weights.source)}" if weights else "no weights"
         raise WeightsError(
@@ -188,6 +190,7 @@ def _import_file(path: Path, spec: BackboneSpec, weights: WeightsSpec, report: R
         unknown = f"No SHA-256 of {name} is known without a network, so {path.name} could not be compared with one"
         report(Note(text=f"{unknown}. It fits the architecture, and zoo trusts that it is the right file.", loud=True))
     store_folder().mkdir(parents=True, exist_ok=True)
+    # With the number of the process, for two imports may run at once.
     draft = store_folder() / f"import-{os.getpid()}{SUFFIX}"
     try:
         write_safetensors(path, draft)

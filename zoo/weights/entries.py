@@ -47,6 +47,7 @@ def is_average(name: str) -> bool:
 
 def preference(path: Sequence[str], *, averages_first: bool) -> tuple[Any, ...]:
     """What entries that serve equally well are sorted by."""
+    # The end of a path comes after known keys and before all others: `state_dict.model`, `state_dict`, `state_dict.x`.
     known = [_KNOWN.index(key) if key in _KNOWN else len(_KNOWN) + 1 for key in path]
     return (is_average(".".join(path)) != averages_first, *known, len(_KNOWN))
 

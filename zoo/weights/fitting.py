@@ -24,6 +24,7 @@ _INSIDE = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
 _AROUND = ("module.", "model.", "timm_model.", "backbone.", "net.", "network.", "encoder.")
 """Tried around names of another library, where the architecture's own names do not tell."""
 _TRIES = 8
+"""Most prefixes of an entry that are looked at, and most views that a provider is asked about: it builds for each."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -158,6 +159,7 @@ def _same_values(one: _View, other: _View) -> bool:
         return False
     pairs = [(tensor, other.state[name]) for name, tensor in one.state.items()]
     return all(
+        # In this order: on the meta device, where there are no values, `torch.equal` raises.
         mine.device.type != "meta" and mine.dtype == theirs.dtype and torch.equal(mine, theirs)
         for mine, theirs in pairs
     )
@@ -178,7 +180,7 @@ def _views(entry: Entry, own: Mapping[str, tuple[int, ...]]) -> Iterator[_View]:
     prefixes = _prefixes(clean, own)
     for prefix in prefixes:
         state = {name.removeprefix(prefix): tensor for name, tensor in clean.items() if name.startswith(prefix)}
-        # Counters of batch norms, which files of old versions of torch lack and inference does not use.
+        # But for the counters of batch norms, which files of old versions of torch lack and inference does not use.
         missing = sum(name not in state and not name.endswith("num_batches_tracked") for name in own)
         shapes = sum(name in state and tuple(state[name].shape) != shape for name, shape in own.items())
         left_out = tuple(name for name in clean if not name.startswith(prefix))

@@ -34,6 +34,7 @@ def mirror() -> str | Path | None:
     if scheme in ("http", "https"):
         return value.rstrip("/")
     folder = Path(unquote(urlsplit(value).path)) if scheme == "file" else Path(value).expanduser()
+    # Not by the scheme alone: that of `C:\weights` would be `c`.
     if "://" in value and scheme != "file":
         raise OptionError(
             f"{VARIABLE}={value!r}: a mirror is a folder, or an address that begins with http.\n"
@@ -65,6 +66,7 @@ def in_folder(folder: Path, source: HubFile | UrlFile) -> tuple[Path, str | None
     except FileNotFoundError:
         bundled = ()
     key = source_key(source)
+    # What a bundle names comes first, for it states the digest of the whole file.
     for entry in bundled:
         if entry.source == key and (folder / entry.file).is_file():
             return folder / entry.file, entry.digest

@@ -171,7 +171,7 @@ def examine_weights(
     spec = _published(backbone, choice)
     place = available(spec.source, name=f"{backbone.spec.name}.{spec.tag}", offline=offline)
     if isinstance(place, Path):
-        read_content(place, values=False)
+        read_content(place, values=False)  # for the error: what cannot be read is refused by the plan, not in the run
     return Weights(choice=choice, state=None, digest=None, download=place if isinstance(place, str) else None)
 
 
@@ -229,5 +229,6 @@ def _published(backbone: ResolvedBackbone, choice: WeightsChoice) -> WeightsSpec
 
 
 def _named_tag(backbone: ResolvedBackbone) -> str | None:
+    # Not `backbone.tag`, which is the default one where the name has none.
     _, dot, tag = backbone.asked.rpartition("/")[2].partition(".")
     return tag if dot else None

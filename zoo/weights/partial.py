@@ -1,4 +1,7 @@
-"""Unfinished downloads: where the bytes received so far wait, and whether a later attempt may continue them."""
+"""Unfinished downloads: where the bytes received so far wait, and whether a later attempt may continue them.
+
+What is asked of the host is in `zoo.weights.download`.
+"""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import pickle
 import re
+import struct
 import threading
 import zipfile
 from pathlib import Path
@@ -124,7 +125,10 @@ def read_pickled(path: Path, *, values: bool = True) -> object:
             "that."
         ) from None
     # A damaged pickle can fail with any of these, and stand-ins with more: their arguments come from the file.
-    except (OSError, EOFError, RuntimeError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+    except (
+        *(OSError, EOFError, RuntimeError, ValueError, KeyError, TypeError, IndexError, AttributeError),
+        struct.error,  # cut off in the middle of a number
+    ) as error:
         raise _unreadable(path, error) from None
     except zipfile.BadZipFile as error:
         raise _unreadable(path, error) from None

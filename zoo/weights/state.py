@@ -1,4 +1,8 @@
-"""Weights files read without running code in them, checked against a module, and written as safetensors."""
+"""Weights files read without running code in them, checked against a module, and written as safetensors.
+
+A state is torch's word for tensors by name (`state_dict`). How a pickled file is read is in `zoo.weights.pickled`;
+which tensors of a checkpoint are the model, in `zoo.weights.fitting`.
+"""
 
 from __future__ import annotations
 

@@ -66,6 +66,7 @@ def _by_bands(hashes: Hashes) -> Iterator[tuple[int, Indices, Indices]]:
     dealt, bands = _deal(hashes)
     # Of nine bands three are equal, so the first of them is one of seven.
     for first in range(_BANDS - _EQUAL + 1):
+        # A band has at most eight of 64 bits, and numpy sorts numbers of eight bits in linear time.
         order = np.argsort(bands[first].of(dealt).astype(np.uint8), kind="stable")
         gathered = dealt[order]
         for start, stop in _runs(bands[first].of(gathered)):
@@ -115,6 +116,7 @@ def _moved(hashes: Hashes, bits: list[int]) -> Hashes:
     """The hashes whose bits 0, 1, ... are the given ones of each."""
     places = {bit: place for place, bit in enumerate(bits)}
     moved = np.zeros_like(hashes)
+    # A byte at a time, by a table of where its bits go: eight passes over the hashes instead of 64.
     for low in range(0, 64, 8):
         byte, table = np.arange(256, dtype=np.uint64), np.zeros(256, np.uint64)
         for bit in range(low, low + 8):
@@ -149,6 +151,7 @@ def _in_runs(keys: Keys, dealt: Hashes) -> Iterator[Pairs]:
         same[start : stop - 1] = False
         for _, one, other in near_pairs(dealt[start:stop]):
             yield one + start, other + start
+    # `together[i]`: whether all keys from row i to row i + apart are equal. Where none is left, all pairs were seen.
     found: list[Pairs] = []
     apart, together = 1, same
     while count := np.count_nonzero(together):
@@ -180,6 +183,7 @@ def _runs(keys: Keys) -> list[tuple[int, int]]:
 
 def _long_runs(keys: Keys) -> list[tuple[int, int]]:
     """(start, stop) of equal keys that are too many to be compared each with each."""
+    # The keys are sorted: in a long run, a key is equal to that so many places before.
     if not (keys[_FEW_OF_THREE:] == keys[:-_FEW_OF_THREE]).any():
         return []
     return [(start, stop) for start, stop in _runs(keys) if stop - start > _FEW_OF_THREE]

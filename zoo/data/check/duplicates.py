@@ -180,6 +180,7 @@ class _Nearest:
         self._best = np.full(count, _NO_MATCH << _PLACE)
 
     def offer(self, rows: NDArray[np.int64], bits: NDArray[np.uint8], indices: NDArray[np.int64]) -> None:
+        # `at`, because one row may be offered several at once, of which an assignment would take the last.
         np.minimum.at(self._best, rows, (bits.astype(np.int64) << _PLACE) | indices)
 
     def found(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

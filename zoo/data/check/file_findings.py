@@ -43,6 +43,7 @@ def lost_values(survey: Survey) -> Iterator[Finding]:
     for kind, meaning in SHOWN.items():
         lost = [(facts, facts.loss) for facts in good if facts.loss is not None and facts.loss.kind == kind]
         if lost:
+            # Low contrast alone is no fault: pictures such as computed tomography are of that kind.
             many = kind == "lost_values" and len(lost) > UNREADABLE_SHARE * len(good)
             yield Finding(
                 code=kind,
@@ -56,6 +57,7 @@ def lost_values(survey: Survey) -> Iterator[Finding]:
 
 def wrong_extensions(survey: Survey) -> Iterator[Finding]:
     """Files whose extension is not that of their content, or that zoo does not read."""
+    # Compared by format and not by name, for .jpg and .jpeg, .tif and .tiff are the same.
     formats = Image.registered_extensions()
     wrong = [
         Case(files=(facts.relative,), detail=f"the content is {facts.format}")
@@ -171,6 +173,7 @@ def _orientation(facts: FileFacts) -> str:
 
 
 def _is_unsupported_image(skipped: Skipped, facts: FileFacts) -> bool:
+    # What Pillow has opened is an image, whatever its name says.
     return skipped.reason == "not an image" and bool(facts.format)
 
 

@@ -52,6 +52,7 @@ def find_all(survey: Survey, compared: Progressed | None = None) -> tuple[Findin
         _imbalance,
     )
     findings = [finding for kind in kinds for finding in kind(survey)]
+    # Sorting is stable: among faults, and among warnings, the order above stays.
     return tuple(sorted(findings, key=lambda finding: finding.severity != "fault"))
 
 
@@ -60,6 +61,7 @@ def _classes_without_images(survey: Survey) -> Iterator[Finding]:
         empty = _names(survey, (label for label, count in enumerate(survey.counts(split)) if not count))
         if not empty:
             continue
+        # A run refuses a class without images in train or val. In test it may be missing.
         effect = {
             "train": "there is nothing to learn from",
             "val": "there is nothing to validate on",
@@ -122,6 +124,7 @@ def _near_copies(survey: Survey, compared: Progressed | None) -> Iterator[Findin
             across += [_pair(survey, earlier[other], images[at], bits) for at, other, bits in _alike(*nearest)]
         nearest = nearest_earlier(hashes, compared)
         within += [_pair(survey, images[other], images[at], bits) for at, other, bits in _alike(*nearest)]
+        # Each split is compared with all before it, so that every pair of splits comes once.
         earlier += images
     if across := [case for case in across if case is not None]:
         yield Finding(
@@ -143,6 +146,7 @@ def _near_copies(survey: Survey, compared: Progressed | None) -> Iterator[Findin
 
 
 def _shortcuts(survey: Survey) -> Iterator[Finding]:
+    # One of all exact copies: they are no evidence of their own, and the test of significance counts images.
     train = list({survey.facts[file.relative].pixels: file for file in survey.good("train")}.values())
     sizes = [(survey.facts[file.relative].width, survey.facts[file.relative].height) for file in train]
     shortcuts = find_shortcuts(sizes, [file.label for file in train], len(survey.classes))
@@ -220,6 +224,8 @@ def _places(survey: Survey, group: tuple[Copy, ...]) -> str:
 
 def _hashed(survey: Survey, split: Split) -> list[_Hashed]:
     """The images of a split that have a hash, one for all exact copies."""
+    # A dictionary keeps the last of equal keys. Backwards and back again, that is the first copy, in the order of the
+    # split.
     distinct = {survey.facts[file.relative].pixels: file for file in reversed(survey.good(split))}
     images = [(split, file, survey.facts[file.relative]) for file in reversed(distinct.values())]
     return [image for image in images if image[2].fingerprint is not None]

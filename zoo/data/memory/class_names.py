@@ -25,7 +25,9 @@ def is_missing(value: Any) -> bool:
     """Whether a cell is empty: None, NaN, or what pandas has for them."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return True
+    # Who has a value of pandas has imported it.
     pandas = sys.modules.get("pandas")
+    # By identity: `value == pandas.NA` is again NA, which is neither true nor false.
     return pandas is not None and any(value is empty for empty in (getattr(pandas, "NA", None), pandas.NaT))
 
 
@@ -87,6 +89,7 @@ class ClassNames:
             return str(value).strip()  # as in tables of files
         if names is None:
             return str(int(value))
+        # What Hugging Face writes for a label that is kept secret.
         if int(value) == -1:
             raise DataError(
                 f"{data}: {where} has no label (it is -1).\n"
@@ -121,6 +124,7 @@ def _refuse_one_name_twice(names: Sequence[str], data: str) -> None:
 def _fault(value: Any) -> str:
     if isinstance(value, str):
         return "" if value.strip() else f"{value!r}, which is blank."
+    # Before numbers, for True is an integer in Python. By name for those of numpy and torch.
     if isinstance(value, bool) or type(value).__name__ in ("bool", "bool_"):
         return f"the boolean {value}."
     if isinstance(value, numbers.Integral):

@@ -145,6 +145,7 @@ class HuggingFaceFrame:
     drop_step = "dataset.filter(lambda row: row[{label!r}] is not None) leaves these rows out."
 
     def __init__(self, dataset: Any) -> None:
+        # Formats such as `torch` change how cells are given, not what they are. A transform may change the image.
         kind = str((dataset.format or {}).get("type"))
         if kind == "custom":
             raise DataError(
@@ -158,6 +159,7 @@ class HuggingFaceFrame:
         self.what = f"a Hugging Face data set of {counted(self.rows, 'row')}"
 
     def values(self, column: str) -> Sequence[Any]:
+        # Of this column alone: all of them at once would be the bytes of all images.
         values: list[Any] = self._dataset.select_columns([column]).with_format("arrow")[:][column].to_pylist()
         return values
 

@@ -77,6 +77,7 @@ def _read_all(
         report(Progress(task="read labels", done=index + 1, total=length))
     names = _class_names(dataset, what)
     named = labels.of(given, data=what, where=_where, names=None if names and _are_texts(given) else names)
+    # Spread over all of it. One that is read from a file by zoo is the same every time.
     for index in range(0, length, max(1, length // _ASKED_TWICE)):
         if isinstance(contents[index], Cell):
             asked.again(index)
@@ -144,6 +145,7 @@ class _Asked:
 
 def _files(dataset: Any) -> tuple[Sequence[str], Sequence[int], Sequence[str], str] | None:
     """(paths, class numbers, class names, type) of an ImageFolder without transforms, or of a part of one."""
+    # By name: nothing of torch or torchvision is imported here, which the data set has done already.
     kinds: dict[str, Any] = {f"{kind.__module__}.{kind.__qualname__}": kind for kind in type(dataset).__mro__}
     if type(dataset) is kinds.get("torch.utils.data.dataset.Subset"):
         whole = _files(dataset.dataset)
@@ -153,10 +155,12 @@ def _files(dataset: Any) -> tuple[Sequence[str], Sequence[int], Sequence[str], s
         chosen = [int(index) for index in dataset.indices]
         return [paths[index] for index in chosen], [numbers[index] for index in chosen], classes, f"{name} (a part)"
     folder = kinds.get("torchvision.datasets.folder.DatasetFolder")
+    # A subclass that gives its items itself may give anything else than these files.
     if folder is None or type(dataset).__getitem__ is not folder.__getitem__:
         return None
     transforms = (getattr(dataset, name, None) for name in ("transform", "target_transform", "transforms"))
     loader = getattr(dataset.loader, "__name__", "")
+    # These loaders give the whole picture of an image file. Any other may crop it, or read files of another kind.
     if any(each is not None for each in transforms) or loader not in ("default_loader", "pil_loader"):
         return None
     paths, numbers = zip(*dataset.samples, strict=True)
@@ -171,6 +175,7 @@ def _class_names(dataset: Any, what: str) -> list[str] | None:
     Raises DataError for one that is put together of others which mean different classes by the same number.
     """
     kinds = {kind.__qualname__ for kind in type(dataset).__mro__}
+    # Its numbers are no longer those that `classes` names.
     if getattr(dataset, "target_transform", None) is not None:
         return None
     if "Subset" in kinds:

@@ -61,12 +61,14 @@ def register(data: Any, registry: Registry, report: Report, *, described_as: str
         parts = list(_parts(data, ClassNames(), report))
     notes = tuple(dict.fromkeys(note for part in parts for note in part.notes))
 
+    # Once for all that read this source: asking a data set for its items may take as long as decoding them.
     @functools.cache
     def listing() -> SourceListing:
         with _sentences():
             return SourceListing(images=_images([item for part in parts for item in part.items()]), notes=notes)
 
     words = described_as or "; ".join(part.what for part in parts)
+    # No path leads here, only its name.
     spec = DataSourceSpec(name=NAME, summary=words, recognises=lambda path: False, read=lambda path: listing())
     return Path(f"{SESSION}/{NAME}:{words}"), SessionRegistry(registry, data_sources=[spec])
 
@@ -114,6 +116,7 @@ def _parts(data: Any, labels: ClassNames, report: Report) -> Iterator[Part]:
         for key, part in data.items():
             read = _part(part, labels, report, key=str(key))
             yield replace(read, what=f"{key}: {read.what}")
+    # A tuple of two may also be one pair (image, label), or hold two pairs.
     elif isinstance(data, tuple) and len(data) == 2 and not is_pair(data) and not all(map(is_pair, data)):
         _refuse_images_apart(data)
         for key, part in zip(("train", "val"), data, strict=True):
@@ -156,6 +159,7 @@ def _images(items: Sequence[Item]) -> list[SourceImage]:
     """The images in the order in which a folder of them is read: by the folders and names of their paths."""
     root = shared_folder(items)
     named = [(_name(item, root), item) for item in items]
+    # Part by part, as folders are walked through: as a text, `a-b/1` would come before `a/1`.
     named.sort(key=lambda each: each[0].split("/"))
     return [SourceImage(name=name, label=item.label, content=item.content, split=item.split) for name, item in named]
 

@@ -15,6 +15,7 @@ from zoo.text import counted
 
 def is_pair(value: Any) -> bool:
     """Whether a value is a tuple or list of two that can be an image and a label, in either order."""
+    # Two paths of images are two images: neither is the label of the other.
     if not isinstance(value, (tuple, list)) or len(value) != 2 or all(map(looks_like_path, value)):
         return False
     return any(_may_be_image(one) and not _is_data(other) for one, other in (value, value[::-1]))

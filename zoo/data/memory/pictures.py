@@ -154,6 +154,7 @@ def _of_pixels(pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> bytes:
     height, width, *channels = pixels.shape
     if channels == [4]:
         return _tiff(to_picture(pixels))
+    # PPM and PGM leave nothing to choose, as compression does: the same pixels are the same bytes with every version.
     kind = b"P6" if channels == [3] else b"P5"
     return b"%s\n%d %d\n255\n" % (kind, width, height) + pixels.tobytes()
 

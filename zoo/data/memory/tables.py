@@ -61,6 +61,7 @@ def read_table(table: TableData, frame: ColumnTable, labels: ClassNames, *, key:
     items = []
     empty = []
     for index, (name, value) in enumerate(zip(names, frame.peek(image), strict=True)):
+        # Whether there is an image is all that the message needs; the image itself is let go.
         empty.append(None if _is_empty(value) else 0)
         if empty[-1] is None:
             continue
@@ -97,6 +98,7 @@ def _column(frame: ColumnTable, kind: str, asked: str | None, by_type: Sequence[
             )
         return _once(frame, asked)
     named = [name for name in usual if name in frame.names]
+    # The type of a column says more than its name; the name decides between several of the type.
     candidates = [name for name in by_type if name in named] or list(by_type)
     if len(candidates) == 1:
         return _once(frame, candidates[0])
@@ -161,6 +163,7 @@ def _splits(frame: ColumnTable, split: str | None, key: str | None, *, used: Seq
             _refuse_other_splits(frame, used)
         return [key] * frame.rows
     if key is not None:
+        # The key says what the table is. A column may repeat that, or say nothing of it, but not contradict.
         other = {word for word in words if isinstance(word, str) and split_named(word) not in (None, split_named(key))}
         if other:
             raise DataError(
@@ -183,6 +186,7 @@ def _refuse_other_splits(frame: ColumnTable, used: Sequence[str]) -> None:
     for name in dict.fromkeys(frame.names):
         if name in used or name in frame.image_columns() or frame.names.count(name) > 1:
             continue
+        # Cell by cell: nearly every column is ruled out by its first one, and none is read whole for nothing.
         read = frame.reader(name)
         words: set[str] = set()
         for index in range(frame.rows):

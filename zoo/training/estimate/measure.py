@@ -144,6 +144,7 @@ class StageTimer:
         if (augment, before) not in self._backbone:
             files = spread_evenly(self._opened, BACKBONE_BATCHES * self._plan.chunk)
             with measure_peak(self.device, [*self._model.parameters(), *self._model.buffers()]) as peak:
+                # It warms up as well, before the seconds are taken.
                 deque(self._frozen_outputs(files[: self._plan.chunk], augment, before), maxlen=0)
             began = time.perf_counter()
             deque(self._frozen_outputs(files, augment, before), maxlen=0)
@@ -162,6 +163,7 @@ class StageTimer:
     def _steps(self, stage: StagePlan) -> StageMeasurement:
         sizes = self.step_sizes(stage)
         on_features = stage.inputs == "features"
+        # Memory and seconds each have a run of their own: on a CPU, counting tensors takes time in every operation.
         with measure_peak(self.device, [*self._model.parameters(), *self._model.buffers()]) as peak:
             watch = _MeasuringWatch(self._model, stage, peak)
             self._run(stage, [max(sizes)], 1, watch)
@@ -179,6 +181,7 @@ class StageTimer:
         watch.checks()
         checks += time.perf_counter() - began
         training = timed.training(sum(short))
+        # Where there are several, the first is left out: it may still load what it needs.
         epoch = sum(training[1:] or training) / len(training[1:] or training)
         left_out = len(sizes) - len(short)
         val_batches, measured = (self.evaluation_batches(files) for files in (self._val, self._few_val(stage)))
@@ -194,6 +197,7 @@ class StageTimer:
     def _run(self, stage: StagePlan, sizes: Sequence[int], epochs: int, watch: _MeasuringWatch) -> _LoopTimes:
         """Train for so many epochs of steps of these sizes, at a rate that changes nothing."""
         timed = _LoopTimes()
+        # At no rate no epoch is better than the first, so patience would end the stage.
         settings = stage.settings.model_copy(update={"epochs": epochs, "patience": 0})
         short = stage.model_copy(update={"settings": settings, "steps": epochs * len(sizes)})
         # A stage whose rate is still to be found has no rates of groups yet.
@@ -239,6 +243,7 @@ class StageTimer:
         val: Sequence[ImageFile],
         watch: StageWatch,
     ) -> StageSetup:
+        # Class weights are those of all images: among a few, a class may be missing.
         train_targets = inference.targets_of(self._train)
         return StageSetup(
             model=self._model,
@@ -255,6 +260,7 @@ class StageTimer:
     def _inputs(self, stage: StagePlan, files: Sequence[ImageFile], val: Sequence[ImageFile]) -> Inputs:
         micro_batches = self._micro_batches(self._plan.chunk, f"validation {stage.settings.name}")
         if stage.inputs == "features":
+            # Made up: time does not depend on their values, and computing them would take as long as in the run.
             train, held_out = (table_of(torch.randn(len(part), *self._feature_shape)) for part in (files, val))
             return CachedInputs((train,), held_out, micro_batches)
         if stage.inputs == "prefix":

@@ -32,9 +32,11 @@ def average_of(files: Sequence[Path]) -> dict[str, Tensor]:
 def _mean(tensors: Sequence[Tensor]) -> Tensor:
     """The mean of tensors of one shape[...] and type; for integers, and where all are equal, the first of them."""
     first = tensors[0]
+    # What was frozen is equal in all, and must stay so to the bit.
     if not (first.is_floating_point() or first.is_complex()) or all(same_bits(first, other) for other in tensors[1:]):
         return first
     wide = torch.complex128 if first.is_complex() else torch.float64
+    # A copy also where it is wide already, for sums are taken in place.
     total = first.to(wide, copy=True)
     for other in tensors[1:]:
         total += other.to(wide)
@@ -50,6 +52,7 @@ class Trial:
     together: Scores | None
     """Scores of the average with it; None for the first, which was not averaged."""
     added: bool
+    """Whether it went into the average."""
 
 
 def by_quality(scores: Sequence[Scores]) -> list[int]:
@@ -57,6 +60,7 @@ def by_quality(scores: Sequence[Scores]) -> list[int]:
 
     def key(position: int) -> tuple[float, float, int]:
         loss = scores[position].loss
+        # Nothing compares with nan: with it, the order would depend on that of the runs.
         return -scores[position].accuracy, loss if loss == loss else float("inf"), position
 
     return sorted(range(len(scores)), key=key)

@@ -46,6 +46,7 @@ def check_ingredients(scored: Sequence[tuple[str, Scores, Scores]]) -> Check:
 
 
 def _as_recorded(recorded: Scores, here: Scores) -> Verdict:
+    # Files hold null for every loss that is not finite, so it is not known which kind it was.
     same_loss = recorded.loss == here.loss or (math.isnan(recorded.loss) and not math.isfinite(here.loss))
     if recorded.accuracy == here.accuracy and same_loss:
         return "passed"
@@ -64,6 +65,7 @@ def check_average(saved: Path, files: Sequence[Path]) -> Check:
     with safe_open(saved, framework="pt") as soup:
         names = sorted(soup.keys())
         missing = _other_names(names, files)
+        # Where names differ, that is the fault, and some tensors could not be read.
         for name in names if not missing else ():
             found, parts = soup.get_tensor(name), [_tensor(file, name) for file in files]
             if found.is_floating_point() or found.is_complex():
@@ -90,6 +92,7 @@ def check_unchanged(saved: Path, files: Sequence[Path]) -> Check:
     """Check that tensors which are equal in all that was averaged, such as frozen ones, are so in the soup."""
     same, changed = 0, []
     with safe_open(saved, framework="pt") as soup:
+        # All tensors, not those that a plan calls frozen: which are equal in all, the files say themselves.
         for name in sorted(soup.keys()):
             first, *others = (_tensor(file, name) for file in files)
             if all(same_bits(first, other) for other in others):

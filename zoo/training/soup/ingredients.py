@@ -81,7 +81,9 @@ def read_ingredients(paths: Sequence[Path]) -> tuple[Ingredient, ...]:
     _refuse_repeated(paths)
     names = [path.absolute().name for path in paths]
     several = len(set(names)) < len(names)
+    # All by their paths as soon as two folders have one name.
     read = tuple(_read(path, str(path) if several else name) for path, name in zip(paths, names, strict=True))
+    # With the first alone: what agrees with it agrees among itself.
     for other in read[1:]:
         _refuse_other_model(read[0], other)
         _refuse_other_data(read[0], other)
@@ -129,6 +131,7 @@ def _ingredient(path: Path, name: str, plan: Plan, result: Mapping[str, Any]) ->
             f"The proof of {path} failed, so what its weights are is unknown:\n{_failed_checks(path)}\n"
             f"Next: leave {path} out, or mend the cause and train it again."
         )
+    # Before the files are read, of which one may have gigabytes.
     start = _start(path, plan, result)
     config, _ = check_files(path / FOLDER)
     if config.classes != plan.classes:
@@ -177,6 +180,7 @@ def _failed_checks(path: Path) -> str:
 
 
 def _start(path: Path, plan: Plan, result: Mapping[str, Any]) -> Start:
+    # Only stages before the backbone first trains: what comes later began elsewhere in each run.
     beginning = list(takewhile(lambda stage: stage.head_alone, plan.stages))
     if not beginning:
         raise Refused(
@@ -222,6 +226,7 @@ def _other_classes(ours: Sequence[str], theirs: Sequence[str]) -> list[str]:
 def _weights(plan: Plan) -> str:
     weights = plan.weights
     if weights.kind == "random":
+        # They have no file, and so no digest: the seed says which they are.
         return f"random, drawn from seed {plan.seed}"
     taken = f", {weights.taken}" if weights.taken else ""
     return f"{weights.label}{taken} ({(weights.digest or 'unknown')[:_SHORT]})"
@@ -241,6 +246,7 @@ def _refuse_other_data(first: Ingredient, other: Ingredient) -> None:
     ours, theirs = first.plan, other.plan
     if ours.data.digest == theirs.data.digest:
         return
+    # The same images divided by another seed: then the seed is what to change.
     drawn = all(split_note(plan.seed) in plan.data.notes for plan in (ours, theirs))
     if drawn and ours.seed != theirs.seed and ours.data.argument == theirs.data.argument:
         raise Refused(
@@ -305,6 +311,7 @@ def _stage_names(stages: Sequence[StagePlan]) -> str:
 
 
 def _refuse_equal(read: Sequence[Ingredient]) -> None:
+    # Some may be equal: they count once. Of all, no average is left.
     if any(one.digest != two.digest for one, two in pairwise(read)):
         return
     kept = sorted({ingredient.kept for ingredient in read})

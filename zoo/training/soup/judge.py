@@ -56,6 +56,7 @@ class Judge:
             most: Compute only so many images, the first.
         """
         files = self.dataset.splits[split][:most]
+        # What did not fit once would not fit again, and each try costs a pass that fails.
         smallest = min([self.chunk, *(retry.size for retry in self.retries)])
         return inference.logits_of_files(
             model or self.model,
@@ -85,6 +86,7 @@ class Judge:
         statistics = ("running_mean", "running_var")
         with contextlib.ExitStack() as stack:
             first, *others = (stack.enter_context(safe_open(file, framework="pt")) for file in files)
+            # A batch norm may have no running statistics, and then has none in the file.
             held = set(first.keys())
             return sum(
                 any(

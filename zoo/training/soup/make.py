@@ -109,6 +109,7 @@ def make_soup(
         CheckFailed: A check of the proof failed. Everything was written before.
         ZooError: Files or images cannot be read, or `out` cannot be written.
     """
+    # At the start: judging takes minutes.
     refuse_existing(out)
     refuse_unwritable(out)
     ingredients = read_ingredients(runs)
@@ -165,6 +166,7 @@ def _taste(ingredients: Sequence[Ingredient], judge: Judge) -> _Tasting:
         judge.scores(each.tensors, each.plan.compute, f"validate {each.name} ({number} of {len(distinct)})")
         for number, each in enumerate(distinct, start=1)
     ]
+    # A soup is saved with the plan of its best ingredient, so averages are judged as that computes.
     compute = distinct[by_quality(scores)[0]].plan.compute
     tried = 0
 
@@ -196,12 +198,14 @@ class _Finish:
         judge, plan = self._judge, self._plan
         self._say_what_it_is()
         with self._clock.measure("evaluate"):
+            # Made once more: the last average that was judged need not be the one that was chosen.
             state = average_of(self._files)
             judge.use(state, plan.compute)
             logits = judge.logits("val", "validate the soup")
             # The test split is looked at once, after everything has been chosen.
             evaluated = [judge.evaluated("val", logits), *self._test()]
         scores = {each.split: score(each.logits, each.targets) for each in evaluated}
+        # These first, for the artefact is written with their verdict.
         checks = self._checks(scores["val"])
         with clear_write_errors(out):
             out.parent.mkdir(parents=True, exist_ok=True)
@@ -306,6 +310,7 @@ def _plan_of(tasting: _Tasting, registry: Registry, device: str) -> Plan:
             "recipe_summary": f"the average of the weights of {counted(len(tasting.added), 'run')}: "
             f"{some([each.path.absolute().name for each in tasting.added])}",
             "device": device,
+            # It was computed here, by what is installed now, whatever made the runs.
             "versions": versions(name for name in plan.versions if name != "python"),
             "backbone": plan.backbone.model_copy(update={"version": backbone}),
             "head": plan.head.model_copy(update={"version": head}),

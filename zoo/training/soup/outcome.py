@@ -48,6 +48,7 @@ class Tasted:
         """Plain JSON types."""
         together = None if self.together is None else {"val": self.together.to_dict()}
         return {
+            # Whoever reads the soup may be in another folder.
             "run": str(self.run.absolute()),
             "name": self.name,
             "digest": self.digest,
