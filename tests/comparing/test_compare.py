@@ -213,6 +213,15 @@ def test_what_follows_from_a_choice_is_told_apart(few: Path) -> None:
     assert value_of(moved, "version of torch") == "0.1"
 
 
+def test_a_split_that_somebody_changed_is_a_choice(few: Path) -> None:
+    one, other = plans(few, {}, {})
+    moved = other.model_copy(update={"data": other.data.model_copy(update={"digest": "0" * 64})})
+    found = differences_between(one, moved, default_registry(), same_files=True)
+    assert found.choices == ("split",) and "split" not in found.follows
+    found = differences_between(one, moved, default_registry(), same_files=False)
+    assert found.choices == ("data",)
+
+
 def test_a_changed_recipe_file_differs_in_what_was_changed(few: Path, tmp_path: Path) -> None:
     text = default_registry().recipe("head_only").spec.to_toml()
     (tmp_path / "mine.toml").write_text(text.replace("weight_decay = 0.0001", "weight_decay = 0.1"))

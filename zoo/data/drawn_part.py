@@ -6,6 +6,7 @@ and a split is not missed because it is small.
 
 from __future__ import annotations
 
+import heapq
 import random
 from collections.abc import Hashable, Mapping, Sequence
 from typing import TypeVar
@@ -42,10 +43,18 @@ def shared_out(count: int, sizes: Mapping[_Part, int]) -> dict[_Part, int]:
     # What rounding down left over goes where most was cut off; the larger part comes first among equals.
     for part in sorted(by_size, key=lambda part: -cut_off[part])[: count - sum(shares.values())]:
         shares[part] += 1
+    # The richest gives, the larger part first among equals. A heap, as there may be tens of thousands of classes.
+    richest = [(-shares[part], place) for place, part in enumerate(by_size)]
+    heapq.heapify(richest)
     for part in by_size:
-        if not shares[part] and shares[richest := max(by_size, key=lambda other: shares[other])] > 1:
-            shares[richest] -= 1
-            shares[part] = 1
+        if shares[part]:
+            continue
+        share, place = richest[0]
+        if -share <= 1:
+            break
+        heapq.heapreplace(richest, (share + 1, place))
+        shares[by_size[place]] -= 1
+        shares[part] = 1
     return shares
 
 

@@ -67,12 +67,17 @@ def new_text(path: Path) -> Iterator[IO[str]]:
         # In the same folder, because a rename works only within one file system.
         handle, draft = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", errors=escaping_errors()) as file:
+        file = os.fdopen(handle, "w", encoding="utf-8", errors=escaping_errors())
+        try:
             yield file
             with clear_write_errors(path):
                 file.flush()
                 # Before the rename: a file system may write the new name first, and a power cut leaves an empty file.
                 os.fsync(file.fileno())
+        finally:
+            # It tries again to write what a full disk did not take, which has been told by then.
+            with contextlib.suppress(OSError):
+                file.close()
         with clear_write_errors(path):
             # `mkstemp` makes files that only their owner can read.
             Path(draft).chmod(0o644)
