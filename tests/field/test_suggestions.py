@@ -774,6 +774,7 @@ def test_a_weights_file_is_suggested_by_its_path(tmp_path: Path) -> None:
 
 def test_gpu_means_an_accelerator_and_never_the_cpu() -> None:
     assert suggested(message_of(choose_device, "gpu")) == available_devices()[1:][-1:]
+    assert choose_device("cpu:0") == "cpu" and "--device cpu." in message_of(choose_device, "cpu:1")
     assert suggested(message_of(choose_device, "CPU")) == ["cpu"] and message_of(choose_device, "cpu:")
 
 

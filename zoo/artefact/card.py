@@ -99,6 +99,7 @@ def _front_matter(config: ArtefactConfig, plan: Plan) -> str:
 
     licence, licence_name = _hub_licence(plan)
     data = ModelCardData(
+        # Only published weights have a name that means the same to others.
         base_model=None if plan.weights.kind != "tag" or of_session(config.backbone.name) else config.backbone.name,
         license=licence,
         license_name=licence_name,
@@ -138,6 +139,7 @@ def _hub_licence(plan: Plan) -> tuple[str | None, str | None]:
     licence = plan.backbone.licence
     if plan.weights.kind != "tag" or not licence:
         return None, None
+    # The hub refuses a card whose licence is no identifier that it knows; for all others it has `other` and a name.
     return (licence.lower(), None) if licence.lower() in _HUB_LICENCES else ("other", licence)
 
 

@@ -140,6 +140,7 @@ class Classifier:
         check_versions(model, folder, config, registry, report)
         if precision is not None:
             _set_precision(model, config, folder, device=chosen, precision=precision, report=report)
+        # Last: folding, or another layout, would have it compiled anew.
         if compile:
             report(Note(text="Compiling the backbone for this machine; the first time it may take a minute."))
             compile_backbone(model, batch=BATCH_SIZE)
@@ -355,6 +356,7 @@ def _consider_views(views: Views, config: ArtefactConfig, report: Report) -> Non
 def _set_precision(
     model: ZooModel, config: ArtefactConfig, folder: Path, *, device: str, precision: str, report: Report
 ) -> None:
+    # Who names a precision wants that alone changed: the memory layout stays the one of the training.
     if precision != "auto":
         model.compute_as(Compute("bfloat16" if precision == "bfloat16" else "float32", config.memory_format))
         return

@@ -32,6 +32,7 @@ def seal_broken(content: Mapping[str, Any]) -> bool:
 
 def _seal(content: Mapping[str, Any]) -> str:
     plain = {key: value for key, value in content.items() if key != SEAL}
+    # In one form, whatever the order of keys and the spaces in the file: the seal is of what it says, not of its bytes.
     return hashlib.sha256(json.dumps(plain, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
@@ -74,6 +75,7 @@ class HeadConfig(_ConfigPart):
     @model_serializer(mode="wrap")
     def _without_empty_layers(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
         content: dict[str, Any] = serialise(self)
+        # So the config of any other head has the bytes that it had before there were such heads.
         return {key: value for key, value in content.items() if key != "layers" or value}
 
 

@@ -104,6 +104,7 @@ def evaluate(
     seconds = time.perf_counter() - began
     used, unreadable = reading.used, reading.unreadable
     plain, logits = reading.apart(all_logits)
+    # Only now: which files can be read is known when all were.
     targets = inference.targets_of(used)
     counts = Counter(file.label for file in used)
     correct = Counter(targets[logits.argmax(1) == targets].tolist())
@@ -181,5 +182,6 @@ class _Reading:
         """Compare plain[N, classes] with the logits[N, classes] of all views; the evaluation took `seconds`."""
         if self._views is None:
             return None
+        # What further views took is the model's time on them: each image was read and decoded once for all views.
         without = seconds - sum(self._seconds[1:])
         return views_effect(self._views, plain, logits, targets, seconds=(without, seconds))

@@ -67,7 +67,7 @@ def _several(images: Any) -> Iterable[Any]:
 
 
 def _items_of(dataset: Any) -> Iterable[Any]:
-    """The images of a data set that gives them, or (image, label), by index."""
+    """The items of a data set that gives them by index alone; pairs (image, label) are refused by whoever goes on."""
     try:
         length = len(dataset)
     except (TypeError, NotImplementedError):

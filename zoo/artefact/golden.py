@@ -120,6 +120,7 @@ def compute_logits(model: ZooModel, images: Tensor) -> Tensor:
     model.eval()
     with torch.inference_mode(), _full_float32():
         logits: Tensor = model(images.to(next(model.parameters()).device)).float().cpu()
+    # A tensor made in inference mode could not take part in training.
     return logits.clone()
 
 
@@ -167,6 +168,7 @@ def compare_tensors(expected: Tensor, found: Tensor, tolerance: float) -> Differ
     scale = float(expected.abs().max())
     if torch.equal(expected, found):
         return Difference(0.0, scale, tolerance)
+    # A NaN on one side makes this NaN as well, and so does infinity less infinity: neither may pass for a small number.
     largest = float((expected - found).abs().max())
     return Difference(largest if math.isfinite(largest) else math.inf, scale, tolerance)
 

@@ -65,6 +65,7 @@ def pull(repo: str, out: Path, *, revision: str | None = None) -> Path:
     """
     place = place_of(repo) or _checked(repo, None)
     place = place if revision is None else place._replace(revision=revision)
+    # Copied out of the hub's cache, whose files are links, and are removed when somebody cleans it.
     with new_path(out) as draft:
         snapshot = _snapshot(place)
         draft.mkdir()
@@ -92,6 +93,7 @@ def push(artefact: Path, repo: str, *, private: bool = False, revision: str | No
 
     place = _checked(repo, revision)
     folder = find_artefact(artefact)
+    # Before anything is sent: others would find out by loading it.
     check_files(folder)
     switch = switched_off(False, hub=True)
     if switch is not None:

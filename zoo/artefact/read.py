@@ -244,6 +244,7 @@ def _build(config: ArtefactConfig, registry: Registry) -> ZooModel:
         # What the head was trained on, whatever would be found today.
         if config.head.layers:
             resolved.known_layers.append(config.head.layers)
+        # With random weights, which the artefact's tensors replace: neither pretrained ones nor a network are needed.
         model = resolved.build(config.classes, None)
     except ZooError as error:
         raise ArtefactError(f"The model of this artefact cannot be built: {error}") from error

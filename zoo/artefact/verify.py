@@ -56,6 +56,7 @@ def _check_file(folder: Path, config: ArtefactConfig) -> Check:
 
 def _check_classes(golden: Golden, config: ArtefactConfig) -> Check:
     same = golden.classes == config.classes
+    # One list may be the beginning of the other; then no pair differs, and their lengths are what is said.
     first = next((pair for pair in zip(config.classes, golden.classes, strict=False) if pair[0] != pair[1]), None)
     differing = f"{first[0]!r} instead of {first[1]!r}" if first else f"there were {len(golden.classes)}"
     return Check(

@@ -52,6 +52,7 @@ class ViewsEffect:
     def sentences(self) -> tuple[str, str]:
         """What the views brought, and what they cost, for people."""
         gained, lost = self.outcomes.only_second, self.outcomes.only_first
+        # By the test, which is exact; the interval is there for the size of the difference.
         chance = "more than chance explains" if self.p < ALPHA else "which may be chance"
         brought = (
             f"views {self.views} against the image alone: {points(self.outcomes.difference)} of accuracy "
@@ -79,6 +80,7 @@ def views_effect(
         targets: Class indices targets[N].
         seconds: What all images took (without views, with views).
     """
+    # Image by image: on the same images only those count of which one is right and the other wrong.
     right, of_views = plain.argmax(1) == targets, logits.argmax(1) == targets
     outcomes = Outcomes(
         both_right=int((right & of_views).sum()),

@@ -56,6 +56,7 @@ def write_artefact(
     with new_folder(path) as draft:
         save_tensors(draft / TENSORS, state)
         golden_config = save_golden(draft, golden, device=plan.device)
+        # After the tensors, whose digests it holds, and before the card, which is written from it.
         config = _config(file_digest(draft / TENSORS), plan, metrics, proof, golden_config, sources)
         (draft / CONFIG).write_text(_sealed_text(config.model_dump(mode="json")), "utf-8")
         (draft / CARD).write_text(model_card(config, plan, kept), "utf-8")
@@ -65,6 +66,7 @@ def write_artefact(
 def mark_failed(path: Path) -> None:
     """Record in an artefact and its card that the proof failed after they were written. Raises RunError."""
     content = json.loads((path / CONFIG).read_text("utf-8"))
+    # The config before the card: if this is interrupted, what programs read says `failed`.
     write_text(path / CONFIG, _sealed_text({**content, "proof": "failed"}))
     write_text(path / CARD, marked_failed((path / CARD).read_text("utf-8")))
 

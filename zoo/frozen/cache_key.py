@@ -13,6 +13,7 @@ from zoo.storage.feature_cache import CacheKey
 from zoo.storage.tensors import tensor_digest
 
 _FORMAT = 1
+# Of those that a plan lists, what decodes, resizes and computes. With another version of the rest, rows stay valid.
 _VERSIONS = ("zoo-registry", "torch", "torchvision", "timm", "pillow")
 
 
@@ -42,6 +43,7 @@ def key_of(model: ZooModel, origin: Origin, *, before: str = "", outputs: str = 
             "backbone": origin.backbone,
             "weights": origin.weights,
             "outputs": f"before {before} ({model.needs})" if before else outputs or _outputs_of(model),
+            # The tensors themselves say more than the name of the weights: a later stage may begin from trained groups.
             "state": state_digest(model, before),
             "preprocessing": origin.preprocessing,
             "precision": origin.precision,

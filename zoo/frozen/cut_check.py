@@ -26,10 +26,14 @@ def cut_fault(model: ZooModel, before: str, images: Tensor) -> str:
 
 
 def fault_of(model: ZooModel, cut: Cut, images: Tensor) -> str:
-    """The same of a cut that is there already; the model is left in evaluation mode."""
+    """What is wrong with a cut that was made already, on images[N, 3, H, W], in the words of `cut_fault`.
+
+    The model is left in evaluation mode.
+    """
     images = images.to(next(model.parameters()).device)
     model.eval()
     with torch.no_grad(), out_of_memory_as_error("comparing the cut backbone with the whole"):
+        # In one batch of one size both times: the size of a batch alone may change bits.
         whole = model.features(images)
         parts = model.features_after(cut, model.outputs_before(cut, images))
     if torch.equal(whole, parts):

@@ -142,12 +142,14 @@ def decide_for_backbone(
             f"{LIMIT}={at_least(size)} would keep it"
         )
         return CacheDecision(inputs="images", why=why)
+    # Each row is computed once in any case.
     saved = operations * (amount.looks - amount.rows)
     kind = "cpu" if device == "cpu" else "cuda"
     cost = size * _WRITTEN[kind] + size / amount.rows * amount.looks * _READ[kind]
     if saved <= cost:
         why = f"keeping {amounts.size(size)} before {first} costs more than the {saved / 1e9:.3g} GFLOP that it saves"
         return CacheDecision(inputs="images", why=why)
+    # Asked last, as it computes the images of a batch twice.
     if fault := cut_fault(first) if cut_fault is not None else "":
         return CacheDecision(inputs="images", why=f"{outline.name} cut before {first} {fault}")
     return CacheDecision(inputs="prefix", cut=first, bytes=size)

@@ -37,6 +37,7 @@ class Exchange:
             found += own if here else [self._cache.read(self._subject, key) for key in keys]
         keys = [key for of_rank in keys_by_rank for key in of_rank]
         owners = [rank for rank, of_rank in enumerate(keys_by_rank) for _ in of_rank]
+        # All learn what anyone lacks: sending is a step that all processes have to make together.
         lacking = self._group.gather([number for number, block in enumerate(found) if block is None])
         for number in sorted({number for of_rank in lacking for number in of_rank}):
             # Laid out as it is: another layout may give other bits in the next layer.

@@ -73,6 +73,7 @@ class CachedInputs:
     """How many validation images go through the rest of the model at a time."""
     before: str = ""
     """The group that takes the cached rows; empty where they are features for the head."""
+    # Weakly, so that the moving average of a stage that is over does not stay in memory.
     _cuts: WeakKeyDictionary[ZooModel, Cut] = field(default_factory=WeakKeyDictionary, compare=False, repr=False)
 
     @property
@@ -88,9 +89,11 @@ class CachedInputs:
         self, order: Order, key: str, epoch: int, begin: int = 0, positions: Order | None = None
     ) -> Iterator[Tensor]:
         """Yield cached rows[B, ...] of the epoch's view, as `Inputs` says."""
+        # By the epoch's number alone, so that a resumed run takes the view that it would have taken.
         view = self.views[(epoch - 1) % len(self.views)]
         if positions is not None:
             shares = [_at(batch, held) for batch, held in zip(order, positions, strict=True)]
+            # A process without an image in a batch still takes the step with the others, on no rows of the right shape.
             return (view.rows(indices) if indices else view.rows([0])[:0] for indices in shares[begin:])
         if view.in_memory:
             return (view.rows(order[number]) for number in range(begin, len(order)))
@@ -136,7 +139,7 @@ class ImageInputs:
 
     @classmethod
     def of(cls, context: RunContext, stage: StagePlan, kept: KeptPrefix | None = None) -> ImageInputs:
-        """Those of a stage of a run."""
+        """The inputs of a run's stage that trains on images."""
         micro_batches = context.micro_batches(context.plan.chunk, f"validation {stage.settings.name}")
         progress = context.progress("validate", len(context.val))
         keys = stage.view_keys(context.plan.seed)

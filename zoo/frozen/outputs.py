@@ -101,7 +101,7 @@ class FrozenOutputs:
         return max(1, len(keys)) * len(train) + (0 if not keys and val == train else len(val))
 
     def part(self, train: Sequence[int], held_out: Sequence[int]) -> PartOfOutputs:
-        """The same for a fit to some of the training images, by number, that is judged on others of them."""
+        """The rows for a fit to some of the training images, by number, that is judged on others of them."""
         return PartOfOutputs(self, train, held_out)
 
     def features(self, files: Mapping[_Name, Sequence[ImageFile]]) -> dict[_Name, Tensor]:
@@ -278,9 +278,10 @@ class TableFiller:
             if missing:
                 self._fill(blocks, [parts[number] for number in own], keys, missing, task, view)
             if self._group.several:
-                exchange = Exchange(
-                    self._group, self._cache, self._subject, lambda key, block: self._kept(key, block, 0)
-                )
+                # Rows of smaller batches have other bits than their keys say: who gets them does not keep them.
+                smaller = any(self._group.gather(self.in_smaller_batches))
+                kept = lambda key, block: block if smaller else self._kept(key, block, 0)  # noqa: E731
+                exchange = Exchange(self._group, self._cache, self._subject, kept)
                 blocks = exchange.of_all(keys, blocks)
         table = Table([block for block in blocks if block is not None], in_memory=not streamed)
         return table.in_one_piece() if self._in_memory and table.bytes <= _ONE_PIECE else table

@@ -44,6 +44,7 @@ def memory_size() -> int | None:
     with suppress(AttributeError, ValueError, OSError):
         found.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     for path in _CGROUP:
+        # A container without a limit says `max` (version 2), or a number beyond any memory (version 1).
         with suppress(OSError, ValueError):
             found.append(int(path.read_text("ascii")))
     return min(found, default=None)
@@ -54,6 +55,7 @@ def refuse_without_memory(stage: str, features: int, *, solver: bool) -> None:
 
     Raises OptionError, with the way that needs no more than a window of them.
     """
+    # All memory, not what is free now, which other programs change from one command to the next.
     there = memory_size()
     needed = features * (_SOLVED if solver else _CLOSED_FORM)
     if there is None or needed <= there:

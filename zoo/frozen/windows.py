@@ -37,6 +37,7 @@ class WindowedOrder(Sequence[Sequence[int]]):
         """
         if sum(sizes) != count:
             raise ValueError(f"batches of {sum(sizes)} rows in all cannot be made of {count} rows")
+        # Runs are drawn whole: their rows are neighbours in one file, or in a few where memory was short.
         runs = list(range(-(-count // RUN)))
         random.Random(f"runs/{key}").shuffle(runs)
         together = max(1, window // RUN)
@@ -96,6 +97,7 @@ class WindowedOrder(Sequence[Sequence[int]]):
         with self._lock:
             if window not in self._drawn:
                 rows = [self._stored[place] for run in self._windows[window] for place in self._run(run)]
+                # A generator for each window, as they are asked for in any order: a resumed run begins in the middle.
                 random.Random(f"window {window}/{self._key}").shuffle(rows)
                 while len(self._drawn) >= _REMEMBERED:
                     self._drawn.pop(next(iter(self._drawn)))

@@ -52,6 +52,7 @@ def build_model(
         WeightsMismatch: The tensors do not fit the backbone.
         PluginError: A plugin's code returned something else than it promised.
     """
+    # Backbone, then head: initial values come from one random generator, so another order would give other ones.
     built, preprocessing = _build_for_size(backbone, tag, state, input_size)
     return ZooModel(
         built,
@@ -140,6 +141,7 @@ def group_outputs(
     native = height, width
 
     def build(size: tuple[int, int]) -> Backbone:
+        # At its own size a backbone is built without a word about size, as everywhere: not every provider takes one.
         resized = size if size != native else None
         return build_backbone(backbone.spec.build, tag=tag, state=None, input_size=resized)
 
@@ -180,6 +182,7 @@ def build_backbone(
     takes_size = any(
         parameter.name == "input_size" or parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters
     )
+    # A plugin may have been written before sizes were passed on, or for networks that take every size.
     if input_size is None or not takes_size:
         return build(tag=tag, state=state)
     return build(tag=tag, state=state, input_size=input_size)
@@ -247,7 +250,9 @@ class skip_init(TorchFunctionMode):  # noqa: N801 - used as a function: `with zo
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        # torch's initialisers may be called either way, and all call their tensor `tensor`.
         target = args[0] if args else (kwargs or {}).get("tensor")
+        # Parameters alone: mul_ and add_ are arithmetic as well, by which buffers such as position indices are made.
         if func in _DRAWING and isinstance(target, nn.Parameter):
             return target
         return func(*args, **(kwargs or {}))

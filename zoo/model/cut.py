@@ -148,6 +148,7 @@ def _trace(whole: _Whole, groups: Partition, late: Collection[str], size: tuple[
     device = next(whole.parameters()).device
     graphs = []
     try:
+        # What differs in training, or holds the number of images as a constant, shows as another graph.
         for training, images in ((True, 2), (False, 3)):
             whole.train(training)
             example = torch.zeros(images, *size, device=device)
@@ -159,6 +160,7 @@ def _trace(whole: _Whole, groups: Partition, late: Collection[str], size: tuple[
     finally:
         for part, training in modes:
             part.training = training
+    # As text: nodes of two graphs are never equal, and the text has every call with its arguments.
     if str(graphs[0]) != str(graphs[1]):
         raise CannotCut("its code outside the groups is another in training, or for other numbers of images")
     return graphs[0]
@@ -167,6 +169,7 @@ def _trace(whole: _Whole, groups: Partition, late: Collection[str], size: tuple[
 def _find_crossing(graph: fx.Graph, groups: Partition, late: Collection[str]) -> fx.Node:
     """Find the node whose output crosses the cut: an early one that depends on the images, and that late nodes use."""
     after = _late_nodes(graph, groups, late)
+    # Values that depend on no image may be used on both sides, and are computed on both, so they do not cross.
     before = _nodes_of_images(graph) - after
     crossing = {used for node in graph.nodes if node in after for used in node.all_input_nodes if used in before}
     if not after or not crossing:
@@ -185,6 +188,7 @@ def _late_nodes(graph: fx.Graph, groups: Partition, late: Collection[str]) -> se
         if node.op == "call_module":
             held = groups.modules.get(_inside(str(node.target)), frozenset())
         elif node.op == "get_attr":
+            # A tensor that no group knows is no parameter or buffer: it never trains, and may be used before the cut.
             held = frozenset([groups.tensors.get(_inside(str(node.target)), groups.names[0])])
         if node.op == "output" or not held.isdisjoint(late) or not nodes.isdisjoint(node.all_input_nodes):
             nodes.add(node)

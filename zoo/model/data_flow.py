@@ -34,6 +34,7 @@ def find_chain(module: nn.Module, images: Tensor) -> tuple[str, ...]:
 
     Raises NoChain where they are no chain.
     """
+    # A hook sees calls of parts. Where a parameter of the module itself is used, no hook would tell.
     own = [name for name, _ in module.named_parameters(recurse=False)]
     if own:
         raise NoChain(f"it has parameters of its own beside its parts: {some(own)}")
@@ -81,6 +82,7 @@ class _Flow:
         if followed:
             leaves = [leaf for _, leaf in self._leaves]
             ones = [torch.ones_like(tensor) for tensor in followed]
+            # The graph is needed again: later parts may use an earlier output too, which is what has to be noticed.
             gradients = torch.autograd.grad(followed, leaves, ones, retain_graph=True, allow_unused=True)
             pairs = zip(self._leaves, gradients, strict=True)
             sources = {source for (source, _), gradient in pairs if gradient is not None}
@@ -120,6 +122,7 @@ class _Flow:
             leaf = output.detach().clone().requires_grad_()
             self._leaves.append((name, leaf))
             return leaf.clone()
+        # Plain containers alone: one of another class could not be made anew without knowing how.
         if isinstance(output, dict) and type(output) is dict:
             return {key: self._renewed(name, value) for key, value in output.items()}
         if type(output) in (tuple, list):

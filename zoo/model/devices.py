@@ -42,11 +42,14 @@ def choose_device(asked: str) -> str:
         raise DeviceError(
             f"--device {asked}: this machine has {torch.cuda.device_count()} CUDA devices, counted from 0."
         )
-    return asked
+    if kind == "cpu" and index and int(index):
+        raise DeviceError(f"--device {asked}: the processor has no numbers.\nNext: --device cpu.")
+    # Its name alone is compared with, and there is only one.
+    return "cpu" if kind == "cpu" else asked
 
 
 def available_devices() -> list[str]:
-    """List the kinds of device that work on this machine, the best last."""
+    """List the kinds of device that work on this machine, the best last: `cpu`, then `mps` or `cuda`."""
     kinds = ["cpu"]
     if torch.backends.mps.is_available():
         kinds.append("mps")

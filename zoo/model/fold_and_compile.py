@@ -39,6 +39,7 @@ def compile_backbone(model: ZooModel, *, batch: int) -> ZooModel:
     device = next(model.parameters()).device
     try:
         with torch.inference_mode():
+            # torch.compile translates at the first call: one pass now shows here whether it works at all.
             model.replace_features(lambda features: _compile_for(features, batch))
             model.features(torch.zeros(batch, *model.preprocessing.input_size, device=device))
     except Exception as error:  # compilers and backends raise all kinds of exceptions
@@ -87,6 +88,8 @@ def fold_batch_norms(model: ZooModel, images: Tensor, *, tolerance: float) -> in
         for convolution, norm in pairs:
             _fold(model.backbone, convolution, norm)
         difference = (model(images) - before).abs().max()
+    # This also guards what watching cannot see: a convolution whose output goes elsewhere, too, or that computes its
+    # weights in each pass. A NaN is not `<=` anything.
     if difference <= tolerance * before.abs().max():
         return len(pairs)
     for name, module in originals.items():
@@ -121,6 +124,7 @@ def _find_pairs(model: ZooModel, images: Tensor) -> tuple[list[tuple[str, str]],
     finally:
         for hook in hooks:
             hook.remove()
+    # What runs twice serves two places, and folded for the one it may be wrong in the other.
     return [pair for pair in pairs if all(runs[name] == 1 for name in pair)], logits
 
 

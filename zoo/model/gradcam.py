@@ -68,6 +68,7 @@ def _batch(model: ZooModel, images: Tensor, label: int | None) -> Relevance:
         (gradient,) = torch.autograd.grad(_sum_of(logits, label), features)
         return Relevance(logits=logits.detach(), heat=_weighted(features, gradient), layer="the map that the head gets")
     with torch.no_grad():
+        # One image is enough to know the layer by, and further passes would take as long as the explanation.
         reference = model.map(images[:1])
     # Pooled features hide which layer made the map, so every layer's output is recorded.
     with _recorded(model.backbone) as outputs:
@@ -132,6 +133,7 @@ def _on_grid(output: Tensor, reference: Tensor) -> Tensor | None:
         return output
     if shape == [height, width, channels]:
         return output.permute(0, 3, 1, 2)
+    # Transformers put class, distillation and register tokens before those of the grid.
     if len(shape) == 2 and shape[1] == channels and 0 <= shape[0] - height * width <= _MOST_PREFIX:
         return output[:, -height * width :].transpose(1, 2).reshape(count, channels, height, width)
     return None

@@ -55,6 +55,7 @@ def partition(module: nn.Module, groups: Sequence[Group], *, backbone: str) -> P
         # A buffer that no group lists goes with the module that owns it.
         explicit = {owner[prefix] for prefix in _prefixes(name) if prefix in owner}
         around = modules.get(name.rpartition(".")[0], frozenset(names[:1]))
+        # Of several groups the earliest: its outputs may depend on the buffer, so it stays while that is frozen.
         tensors[name] = min(explicit or around, key=names.index)
     return Partition(names, tensors, modules)
 
@@ -93,6 +94,7 @@ def _group_of(name: str, owner: dict[str, str], backbone: str) -> str:
 def _modules(module: nn.Module, tensors: dict[str, str], names: Sequence[str]) -> dict[str, frozenset[str]]:
     held: dict[str, set[str]] = {name: set() for name, _ in module.named_modules()}
     for tensor, group in tensors.items():
+        # Every module around it, up to the backbone itself, whose name is empty.
         for prefix in ["", *_prefixes(tensor)[1:]]:
             if prefix in held:
                 held[prefix].add(group)
@@ -102,6 +104,7 @@ def _modules(module: nn.Module, tensors: dict[str, str], names: Sequence[str]) -
         # A module without parameters (dropout, pooling) works on what the one before it returns, so it goes with that.
         groups = sorted(held[name], key=names.index)
         resolved[name] = frozenset(groups or [before])
+        # A first child without parameters is a part of this container, and not of what came before that.
         inner = groups[0] if groups else before
         for child_name, child in module.named_children():
             full = f"{name}.{child_name}" if name else child_name

@@ -88,7 +88,8 @@ def watch_pass(built: Backbone, images: Tensor) -> Passed:
 
 
 def larger_pass(build: Callable[[tuple[int, int]], Backbone], size: tuple[int, int]) -> Passed:
-    """Do the same with images of twice the size, for which the backbone is built anew. Raises NoLayers."""
+    """Build the backbone anew for images of twice the size, and note what is called in a pass. Raises NoLayers."""
+    # Twice, as then every stride and window that divides the sides divides these as well.
     larger = (2 * size[0], 2 * size[1])
     try:
         with torch.device("meta"):
@@ -182,8 +183,10 @@ def _channel_dimension(small: Sequence[int], large: Sequence[int]) -> int | None
     if len(small) != len(large) or len(small) < 2 or not small[0] == large[0] == IMAGES:
         return None
     same = [number for number in range(1, len(small)) if small[number] == large[number]]
+    # features[N, C] have no positions: their one dimension is that of the channels, of whatever length.
     if len(small) == 2:
         return 1 if same else None
+    # A dimension of length 1 stays as it is for any image, and tells nothing.
     long = [number for number in same if small[number] > 1]
     return long[0] if len(long) == 1 else None
 
@@ -265,6 +268,7 @@ def _mean(output: Any, wanted: GroupOutput) -> Tensor:
     means = []
     for tensor, channels in zip(found, wanted.channels, strict=True):
         positions = [number for number in range(1, tensor.ndim) if number != channels]
+        # Widened first: in bfloat16, the mean of all positions would be rounded to 8 bits.
         means.append(tensor.float().mean(positions) if positions else tensor.float())
     return means[0] if len(means) == 1 else torch.cat(means, dim=1)
 

@@ -1,4 +1,7 @@
-"""Measure a backbone without its weights: it is built and run on the meta device, which computes shapes alone."""
+"""Measure a backbone without its weights: it is built and run on the meta device, which computes shapes alone.
+
+What is measured are sizes and amounts of work. How long a pass takes is measured by `zoo.planning.pass_times`.
+"""
 
 from __future__ import annotations
 

@@ -17,6 +17,7 @@ from zoo.errors import OptionError, first_line
 from zoo.specs.preprocessing import Preprocessing
 from zoo.text import some
 
+# The fewest on which a batch norm can train.
 _IMAGES = 2
 _CLASSIFIERS = (1000, 1001, 11821, 21841, 21843)
 """Numbers of classes of ImageNet, and of its larger sets."""
@@ -54,6 +55,7 @@ def on_meta(module: nn.Module) -> nn.Module:
     """A copy of a module on the meta device, with shapes and without memory."""
     memo: dict[int, Any] = {}
     for tensor in _tensors(module):
+        # What deepcopy finds in its memo it takes for copied already, so no value is ever copied.
         empty = torch.empty_like(tensor, device="meta")
         memo[id(tensor)] = (
             nn.Parameter(empty, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
@@ -93,6 +95,7 @@ def refuse_unsaved(module: nn.Module, what: str) -> None:
                 f"{what} saves {name!r}, a {type(value).__name__}, and an artefact holds tensors alone.\n"
                 "Next: make it a buffer, or a plain attribute that its class sets."
             )
+        # By memory, not by identity: safetensors also refuses two parameters that are views of one storage.
         memory = value.untyped_storage().data_ptr() if value.device.type != "meta" else 0
         if not memory:
             continue
@@ -157,7 +160,7 @@ def _run(module: nn.Module, images: Tensor, label: str) -> Tensor:
 
 
 def _refuse_no_shapes(module: nn.Module, size: tuple[int, int, int], shape: tuple[int, ...], label: str) -> None:
-    """zoo looks at shapes on the meta device: what trains, what is idle, which input sizes work."""
+    """Refuse a module that does not run on the meta device, where zoo sees what trains and which input sizes work."""
     try:
         with torch.device("meta"), torch.no_grad():
             found = tuple(on_meta(module)(torch.empty(_IMAGES, *size)).shape)
@@ -177,10 +180,11 @@ def _refuse_no_shapes(module: nn.Module, size: tuple[int, int, int], shape: tupl
 
 
 def _refuse_other_in_training(module: nn.Module, images: Tensor, shape: tuple[int, ...], label: str) -> None:
-    """A module with auxiliary classifiers, such as GoogLeNet, returns several outputs while it is trained."""
+    """Refuse a module that returns something else while it is trained, as GoogLeNet with auxiliary classifiers does."""
     try:
         # With values: what is dropped at random may be decided by them.
         with torch.random.fork_rng(devices=[]), torch.no_grad():
+            # A copy, as a pass in training mode moves the statistics of batch norms.
             found = copy.deepcopy(module).train()(images.clone())
     except Exception as error:
         raise OptionError(
@@ -201,6 +205,7 @@ def _refuse_other_in_training(module: nn.Module, images: Tensor, shape: tuple[in
 def _map_layout(module: nn.Module, size: tuple[int, int, int], shape: tuple[int, ...], label: str) -> ModuleOutput:
     grows = _growing(module, size)
     channels_first = grows <= {2, 3} if grows is not None else shape[2] == shape[3] != shape[1]
+    # A map of such images would not be square either, so equal sides at the end prove nothing.
     if grows is None and size[1] != size[2]:
         channels_first = False
     if grows == set() and shape[2:] != (1, 1):
@@ -238,6 +243,7 @@ def _growing(module: nn.Module, size: tuple[int, int, int]) -> set[int] | None:
 
 def classifier_warning(module: nn.Module, layout: ModuleOutput, label: str) -> str:
     """A sentence where the module looks like a whole classifier, whose output a head would get; else empty."""
+    # The last one in the order of definition, which in libraries is the classifier.
     name, before, classes = next(reversed([*_layers(module)]), ("", 0, 0))
     if classes != layout.width or layout.map is not None:
         return ""

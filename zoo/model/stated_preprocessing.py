@@ -36,9 +36,11 @@ def stated_preprocessing(module: nn.Module, label: str) -> Preprocessing | None:
 def _from_timm(stated: Mapping[str, Any]) -> Preprocessing:
     channels, height, width = stated["input_size"]
     share = stated.get("crop_pct") or _CROP_PCT
+    # Rounded down, as timm does.
     target = (math.floor(height / share), math.floor(width / share))
     # timm takes any other crop mode as `center`, too.
     resize: Any = _RESIZE.get(stated.get("crop_mode") or "center", "cover")
+    # timm has two ways as well, and they round the longer side differently.
     if resize == "cover" and target[0] == target[1]:
         resize = "shorter"
     red, green, blue = (round(255 * value) if resize == "longest" else 0 for value in stated["mean"])

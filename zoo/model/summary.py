@@ -1,4 +1,7 @@
-"""Trace the shapes of a model on the meta device: the output of every group and of every part of the head."""
+"""Trace the shapes of a model on the meta device: the output of every group and of every part of the head.
+
+`zoo show` prints them; nothing is decided by them.
+"""
 
 from __future__ import annotations
 
@@ -32,6 +35,7 @@ def trace_shapes(outline: ZooModel) -> list[TracedStep]:
     """Run one image through a model on the meta device, and return the steps from the images to the logits."""
     outline.eval()
     outputs: dict[str, Tensor] = {}
+    # Hooks instead of calling group by group: the code between groups is upstream's, and only its own forward runs it.
     watched = [*_modules_of_groups(outline), *_parts_of_head(outline)]
     hooks = [module.register_forward_hook(_record_output(name, outputs)) for name, module in watched]
     try:

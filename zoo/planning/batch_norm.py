@@ -28,6 +28,8 @@ def decide_batch_norm(stage: Stage, evidence: Evidence) -> tuple[BatchNorm, str]
     asked: BatchNormChoice = stage.batch_norm
     if asked != "auto":
         return asked, ""
+    # In this order: first what cannot be, then whether there is anything to keep, and only then whether the images say
+    # enough to replace it.
     if min(part_sizes(evidence.images, stage.batch_size, stage.accumulate)) == 1:
         return "frozen", "a batch of 1 image has no statistics"
     if not evidence.pretrained:

@@ -23,9 +23,11 @@ def part_sizes(images: int, size: int, accumulate: int) -> list[int]:
 
     A step takes `accumulate` batches of `size`. It is divided into even parts, none larger than a batch.
     """
+    # Not `size`: a batch that took in a last single image is one longer, and without accumulation it stays in one part.
     longest = max(batch_sizes(images, size))
     parts: list[int] = []
     for step in batch_sizes(images, size * accumulate):
+        # Even parts, as whole batches and a rest could end with a single image.
         number = math.ceil(step / longest)
         whole, rest = divmod(step, number)
         parts += [whole + 1] * rest + [whole] * (number - rest)

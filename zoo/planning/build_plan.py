@@ -74,6 +74,7 @@ def build_plan(
         weights=WeightsPlan(
             label=choice.label,
             kind=choice.kind,
+            # Absolute: a run may be resumed from another working directory.
             path=str(choice.path.resolve()) if choice.path else None,
             digest=weights.digest,
             fallback=fallback,
@@ -110,6 +111,7 @@ def build_plan(
 def measure(resolved: Resolved, report: Report) -> ComputeChoice:
     """How the backbone is to compute on this machine: asked for, remembered or measured now."""
     model, request = resolved.model, resolved.request
+    # Of the run, not of the weights: another size of image is other work, and may be fastest in another layout.
     _, height, width = resolved.outline.preprocessing.input_size
     return choose_compute(
         model.headless,

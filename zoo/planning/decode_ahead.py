@@ -32,6 +32,7 @@ def decode_ahead(request: Request | None) -> None:
         location = find_data(path, known, silent)
         if location.source is not None and not location.source.plugin.own:
             return None  # it may download or unpack at its first call, and this process is about to make that
+        # Folds are not asked for: they change which split a file is in, and not which files there are.
         dataset = read_dataset(location, seed=request.seed)
         files = [file for split in dataset.splits.values() for file in split]
         if len(files) > request.examine or any(file.reader is not None for file in files):

@@ -87,6 +87,7 @@ def open_store(resolved: Resolved, *, trains: bool, shown: bool, share: float = 
     preprocessing = resolved.outline.preprocessing
     if not (trains or shown):
         return ImageStore(preprocessing, workers=workers, budget=int(DEFAULT_BUDGET * share))
+    # A plan alone needs what is known of the images, and none of their pixels.
     budgets = {"budget": 0, "disk_budget": 0} if shown else {"budget": DEFAULT_BUDGET, "disk_budget": None}
     known, index = DecodedFiles(preprocessing), FileIndex()
     ahead = None if shown else take_over(preprocessing)
@@ -200,6 +201,7 @@ def _open_until_too_many(
             faults |= found
             _refuse_early(faults, opened, total)
     finally:
+        # Also where it is refused or interrupted: the next run need not open these again.
         store.remember()
     return faults
 
@@ -268,7 +270,7 @@ def _found(
 
 def _digest_of_part(dataset: Dataset, contents: Mapping[str, str], sizes: Sequence[int]) -> str:
     digest = hashlib.sha256("\0".join(dataset.classes).encode())
-    size = iter(sizes)
+    size = iter(sizes)  # of all files, in the order of the loops below
     for split, files in dataset.splits.items():
         for file in files:
             # The size stands for the content of a file that was not opened.
@@ -326,6 +328,7 @@ def _size(file: ImageFile) -> int:
 
 
 def _refuse_unreadable(dataset: Dataset, readable: Dataset, faults: dict[str, str], among: str) -> None:
+    # Not test, which nothing is learned from or chosen by: it may lack classes from the beginning.
     checked: tuple[Split, ...] = ("train", "val")
     for split in checked:
         # A sample of a data set has no val, and may lack a class: what was there before is what counts.
@@ -340,6 +343,8 @@ def _refuse_unreadable(dataset: Dataset, readable: Dataset, faults: dict[str, st
 
 def _refuse_early(faults: Mapping[str, str], opened: int, total: int) -> None:
     """Raise DataError where too many images cannot be read before all were opened."""
+    # A share of all images, not of those opened so far: two bad ones among the first hundred are no reason yet. Once
+    # all are opened, `_found` decides, which also knows of classes without any readable image.
     if len(faults) > UNREADABLE_SHARE * total and opened < total:
         _refuse(_too_many(faults, total, f", among the first {opened:,} that were opened"), dict(faults))
 

@@ -54,6 +54,7 @@ def recipe_in_folds(recipe: RecipeSpec, source: str, selections: Sequence[Select
     longer = [stage.name for stage, selection in zip(recipe.stages, selections, strict=True) if selection.backbone]
     if longer and not request.every_stage:
         raise _too_long(source, longer, request)
+    # So all folds have all candidates, and what is chosen among them is judged on every image.
     stages = tuple(stage.model_copy(update={"abandon": False}) for stage in recipe.stages)
     return recipe.model_copy(update={"stages": stages})
 
@@ -101,6 +102,7 @@ def plan_folds(dataset: Dataset, request: Request, report: Report, *, workers: i
 
     groups = similar_images(files, workers=workers, progress=progress, compared=compared)
     folds = make_folds(list(labels_of(files)), groups, most=request.folds, seed=request.seed)
+    # This first: a class with one picture can be in no folds, however few, so a smaller number is no advice for it.
     _refuse_what_is_never_seen(dataset, files, folds, groups)
     _refuse_fewer(folds, request.folds, files, groups, dataset.classes)
     sizes = Counter(groups)

@@ -18,9 +18,10 @@ from zoo.specs.backbone import FeatureShape
 from zoo.specs.head import HeadCallable, HeadSpec
 from zoo.specs.validation import fit_name
 
+# The fewest on which a batch norm in the head can train.
 _IMAGES = 2
 _POSITIONS = (3, 4)
-"""(height, width) of the map that a head is tried on."""
+"""(height, width) of the map that a head is tried on. They differ, so that a head that mixes them up is noticed."""
 HOW = "head=lambda shape, classes: torch.nn.Linear(shape.pooled, classes)"
 
 
@@ -74,6 +75,7 @@ def _refuse_other_arguments(head: Callable[..., object], name: str) -> None:
     except (TypeError, ValueError):  # some callables of C have none
         return
     try:
+        # Bound instead of counted: `*args`, defaults and partials are fine, as long as this call is.
         signature.bind(FeatureShape(pooled=1), 2)
     except TypeError as error:
         raise OptionError(
@@ -134,6 +136,7 @@ def _try(
     Raises OptionError for what it does not do as a head must.
     """
     # On the CPU, though the head may be wanted on the meta device, where nothing has values that could be looked at.
+    # No generator of a GPU is used here, and to save the state of one would start CUDA.
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         module = _copied(name, _made(name, build, shape, classes, options)).cpu()
         _refuse_untrainable(name, spec, module)
@@ -149,6 +152,7 @@ def _try(
             "Next: leave out what is random there; nn.Dropout leaves it out by itself, F.dropout needs "
             "training=self.training."
         )
+    # Softmax in float32 adds up to 1 but for rounding. Random logits hardly ever do, and are not all positive.
     if bool((logits >= 0).all()) and bool(((logits.sum(1) - 1).abs() < 1e-4).all()):
         raise OptionError(
             f"The head {name} gives probabilities, which add up to 1, and softmax is taken of what a head gives.\n"

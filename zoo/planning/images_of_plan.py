@@ -60,7 +60,9 @@ def images_of_plan(
     stored = None if plan.data.sample else Path(f"{plan.data.reader}:{plan.data.path}")
     place = data or stored
     classes = len(plan.classes) if place is None else None  # what the sample set is made from
-    request = Request(backbone=plan.backbone.asked, classes=classes, data=place, seed=plan.seed)
+    # With its folds: a run in folds joins what others keep apart for `val`.
+    folds = plan.folds.count if plan.folds else None
+    request = Request(backbone=plan.backbone.asked, classes=classes, data=place, seed=plan.seed, folds=folds)
     try:
         dataset = dataset_of(request, registry, report)
     except (DataError, Refused) as error:

@@ -31,6 +31,7 @@ def head_version(model: ResolvedModel, shape: FeatureShape, classes: int) -> str
         return head.plugin.version
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.manual_seed(0)
+        # A head is built with random weights. From a fixed seed, they differ only where what is built does.
         module = head.spec.build(shape, classes, model.options)
         return _version(module, lambda: module(features_for(head.spec, shape)))
 

@@ -162,6 +162,7 @@ def _recipe(given: RecipeSpec | Mapping[str, Any], registry: Registry) -> tuple[
             f"{type(given).__name__}.\n"
             "Next: recipe={'stages': [{'name': 'head', 'train': ['head'], 'epochs': 5, 'lr': 0.001}]}"
         )
+    # Before `given`, so that a name and a summary of its own win.
     content = {"name": "recipe", "summary": "A recipe that was passed as a dictionary.", **given}
     spec = validated("given as a dictionary", content)
     return [spec], f"{SESSION}/{spec.name}"
@@ -174,5 +175,6 @@ def _same(given: object, offered: list[Contribution[Any]]) -> str | None:
 def _registered(look_up: Callable[[], _Spec]) -> _Spec | None:
     try:
         return look_up()
+    # Unknown, or a plugin that is broken: in either case nothing installed stands behind the name.
     except ZooError:
         return None

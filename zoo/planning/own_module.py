@@ -71,6 +71,7 @@ def module_backbone(
     kept = _copied(module, label)
     refuse_unfit(kept, label)
     layout = output_layout(copy.deepcopy(kept), stated, label)  # running may change what a module counts
+    # Last, as a module that cannot be run would only be said to have no chain of parts.
     chosen = _given_groups(kept, groups, label) if groups is not None else _measured_groups(kept, stated, label)
     # Of the module itself: in the copy, everything can be trained.
     warnings = (frozen_warning(module, label), classifier_warning(kept, layout, label))

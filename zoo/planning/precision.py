@@ -92,6 +92,7 @@ def _candidates(precision: str) -> list[Compute]:
 
 def _known(outline: Callable[[], ZooModel], device: str, work: Work, candidates: Sequence[Compute]) -> Known | None:
     """What the table says; None where it does not know."""
+    # The table knows processors alone. The empty name, of a GPU and of a processor of no known kind, has no rows.
     processor = processor_kind() if device == "cpu" else ""
     rows = [row for row in read_table() if row.processor == processor]
     if not rows:
@@ -118,12 +119,14 @@ def _measured(
     A measurement that could not tell is stored, too: the next run has the same bytes. Those of before candidates took
     turns have other names, and are not read: what a busy machine made of them would stay for ever.
     """
+    # Everything that may change which candidate is fastest. Another torch or another number of threads measures anew.
     machine = machine_facts(device)
     key = hashlib.sha256("\n".join([name, work, precision, *machine, IN_TURNS]).encode()).hexdigest()[:24]
 
     def make() -> dict[str, Any]:
         report(Note(text="Measuring once which precision and memory layout are fastest here. See: zoo cache show"))
         found: Measured = measure(build, candidates, device=device, trains=work == "training", report=report)
+        # All but the choice and the speeds is for people: `zoo cache show` prints it.
         return {
             "of": name,
             "work": work,
@@ -138,6 +141,7 @@ def _measured(
         }
 
     kept = cached_json(f"{MEASURED}{key}.json", make)
+    # What is stored is always one of these: `precision`, which alone decides on the candidates, is in the key.
     named = {str(each): each for each in candidates}
     turns = f"in {kept['turns']} turns on this machine"
     why = f"measured {turns}" if kept["certain"] else f"{turns} none was surely 1.2 times as fast"

@@ -87,11 +87,13 @@ def make_request(**arguments: Any) -> Request:
         raise OptionError("A backbone is needed: [provider/]architecture[.tag].\nNext: zoo list backbones")
     if arguments.get("budget") is not None:
         arguments["budget"] = parse_duration("--budget", arguments["budget"])
+    # A shell expands `~` at the beginning of a word alone: `--data=~/pets`, and every call in Python, come as they are.
     for name in ("data", "out"):
         if arguments.get(name) is not None:
             arguments[name] = Path(arguments[name]).expanduser()
     if "set" in arguments:
         assignments = arguments["set"]
+        # One text is one assignment; as a sequence it would be its letters.
         arguments["set"] = (assignments,) if isinstance(assignments, str) else tuple(assignments)
     if arguments.get("input_size") is not None:
         arguments["input_size"] = check_input_size(arguments["input_size"])

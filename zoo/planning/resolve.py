@@ -92,6 +92,7 @@ def resolve(
     device = choose_device(request.device)
     dataset = dataset or dataset_of(request, registry, report)
     _refuse_unprintable_paths(dataset.folder, model.weights.path, recipe_name)
+    # This builds the architecture, and several times for the sizes in the message: after all that names and files tell.
     model.check_input_size()
     outline = model.outline(dataset.classes)
     # Before anything is frozen, and before selectors count groups: a group that takes no part is not counted.

@@ -174,6 +174,7 @@ def check_compatible(backbone: ResolvedBackbone, head: Contribution[HeadSpec], r
 
     A backbone that is not in its provider's index passes; building it tells.
     """
+    # From the provider's index, so that a pair that cannot be is refused before torch builds anything.
     facts = backbone.spec.facts
     if head.spec.needs != "map" or facts is None or facts.map is not None:
         return

@@ -1,4 +1,7 @@
-"""Whether a solver fits the head in a stage, or gradient steps: decided once, with the reason."""
+"""Whether a solver fits the head in a stage, or gradient steps: decided once, with the reason.
+
+Which knobs belong to gradient steps is in `zoo.specs.solver`; the solver itself is `zoo.probes.logistic`.
+"""
 
 from __future__ import annotations
 
@@ -46,9 +49,11 @@ def choose_solver(
         asked: The option that asks for gradient steps; empty where none does.
     """
     if outline.closed_form:
+        # A closed form has neither; here `gradient` only says that no solver is at work.
         return SolverChoice("gradient")
     if stage.solver == "gradient":
         return SolverChoice("gradient", f"gradient steps, because {asked} asks for them" if asked else "")
+    # Where a recipe insists on `lbfgs` there is nothing to weigh: `solver_faults` has refused what cannot be.
     if stage.solver == "auto" and (reason := _why_not(stage, selection, outline, features)):
         return SolverChoice("gradient", f"gradient steps, because {reason}")
     return SolverChoice("lbfgs", _SOLVED + (_DROPOUT if _has_dropout(outline.head) else ""))
@@ -125,10 +130,12 @@ def _remedy(selection: Selection, outline: ZooModel) -> str:
 
 def _gradient_knobs(stage: Stage) -> list[str]:
     """Knobs of gradient steps that a recipe set and that mean nothing else."""
+    # Under `lbfgs`, `Stage` fills in epochs and lr that a recipe leaves out, so they would look as if they were set.
     allowed = {"auto": SERVE_OTHERS, "lbfgs": ("epochs", "lr"), "gradient": GRADIENT_KNOBS}[stage.solver]
     fields: Mapping[str, object] = {key: Stage.model_fields[key].default for key in GRADIENT_KNOBS}
     return [key for key in GRADIENT_KNOBS if key not in allowed and getattr(stage, key) != fields[key]]
 
 
 def _has_dropout(head: nn.Module) -> bool:
+    # What Dropout, Dropout1d to 3d and the alpha kinds have in common; torch has no public name for it.
     return any(isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0 for module in head.modules())

@@ -1,4 +1,7 @@
-"""What each stage of a recipe trains on this model, at which rates, for how many steps."""
+"""What each stage of a recipe trains on this model, at which rates, for how many steps.
+
+It is decided on the model's outline, so without weights. `zoo.training.stages` carries it out.
+"""
 
 from __future__ import annotations
 
@@ -44,6 +47,7 @@ def select_groups(
         if "adapters" in selection.tensors and not found:
             require_peft(source, stage.name)
             selection = replace(selection, adapters=_layers(stage, selection, outline))
+        # Selectors that mean nothing leave a selection with gaps, whose further faults would mislead.
         faults += found or _impossible(stage, selection, outline, f"stages[{index}]")
         faults += _without_abandoning(stage, index, recipe.keep, outline)
         faults += _without_blends(recipe, index, selections, outline)
@@ -213,6 +217,7 @@ def _trains(selection: Selection) -> list[str]:
 
 def _batch_norms(outline: ZooModel, policy: BatchNorm, selection: Selection) -> list[nn.Module]:
     """Every batch norm, in the mode that it has while the selection trains."""
+    # It stays so in the outline, which is no model of a run: every question about a stage begins by freezing anew.
     outline.freeze_all_but(_trains(selection), selection.tensors, policy)
     outline.train()
     return [module for module in outline.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
@@ -304,6 +309,7 @@ def plan_stage(
         trains=tuple(trains),
         tensors=selection.tensors,
         adapters=selection.adapters,
+        # A group of which only norms, biases or adapters train is in neither list.
         freezes=tuple(name for name in [*outline.groups.names, HEAD] if name not in (*trains, *parameters.moving)),
         trainable_parameters=parameters.trainable,
         frozen_parameters=parameters.frozen,
@@ -336,6 +342,7 @@ def group_rates(stage: Stage, groups: Sequence[str], trains: Sequence[str]) -> d
         return {}
     rates = {}
     for name in trains:
+        # The head is no group of the backbone, and has the full rate.
         distance = len(groups) - 1 - groups.index(name) if name in groups else 0
         rates[name] = stage.lr * stage.layer_decay**distance
     return rates

@@ -27,6 +27,7 @@ def versions(further: Iterable[str] = ()) -> dict[str, str]:
     found = {"python": platform.python_version()}
     for name in dict.fromkeys([*_DISTRIBUTIONS, *further]):
         try:
+            # As installed, from the metadata: asking torch itself would import it.
             found[name] = version(name)
         except PackageNotFoundError:
             continue

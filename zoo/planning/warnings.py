@@ -127,6 +127,7 @@ def _small_batches(plan: Plan) -> Iterator[str]:
     for stage in plan.stages:
         batch = (stage.settings.batch_size, stage.settings.accumulate)
         if stage.batch_norms_training and min(part_sizes(images, *batch)) < SMALL_BATCH:
+            # Stages with the same batches share a sentence. Only batch norms of the backbone can be frozen by a knob.
             in_backbone = any(name != "head" for name in stage.trains)
             alike.setdefault((*batch, in_backbone), []).append(stage.settings)
     for (size, accumulate, in_backbone), stages in alike.items():

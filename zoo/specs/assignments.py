@@ -110,6 +110,7 @@ def _split_assignment(assignment: str, *, a_stage: str) -> tuple[str, str, str]:
     value = value.strip()
     if equals and dot and stage and key:
         return stage, key, value
+    # `keeep=last`: without a dot, and like a key of the recipe as a whole.
     close = nearest(stage, SET_AS_A_WHOLE, count=1)
     if equals and not dot and close and stage not in Stage.model_fields:
         (key,) = close

@@ -88,6 +88,7 @@ class Backbone:
     """(module, on) switches gradient checkpointing (arXiv:1604.06174); None where upstream has none."""
 
     def __post_init__(self) -> None:
+        # A head with a map is built for `shape.map` channels and called with what `map` returns.
         if (self.map is None) != (self.shape.map is None):
             raise ValueError("a backbone with a map needs both: map, and shape.map with its channels")
 
@@ -213,10 +214,12 @@ class BackboneSpec:
     def __post_init__(self) -> None:
         check_name("provider", self.provider, NAME)
         check_name("architecture", self.architecture, NAME)
+        # Not `check_callables`, whose message would print the whole spec, with all its weights.
         if not callable(self.build):
             raise TypeError(f"build of {self.name} must be callable, got {self.build!r}")
         tags = self.tags
         if len(set(tags)) < len(tags):
+            # Weights are looked up by their tag, so the second of two would never be found.
             twice = sorted({tag for tag in tags if tags.count(tag) > 1})
             raise ValueError(f"{self.name} has the weights {', '.join(map(repr, twice))} more than once")
 
@@ -264,6 +267,7 @@ def check_catalogue(architectures: Mapping[str, Iterable[str]]) -> dict[str, tup
     catalogue = {}
     for name, tags in architectures.items():
         check_name("architecture", name, NAME)
+        # One text is iterable as well: "a1_in1k" would be seven tags of one sign each.
         if isinstance(tags, str):
             raise TypeError(f"the weights tags of {name!r} must be a tuple, got {tags!r}")
         catalogue[name] = tuple(tags)

@@ -40,6 +40,7 @@ _SYSTEM_NAMES = frozenset(
 def is_image_name(name: str) -> bool:
     """Whether a file name counts as an image: `.jpg`, `.jpeg`, `.png`, `.webp`, `.bmp`, `.tif`, `.tiff`, `.ppm` or
     `.pgm`, in any case."""
+    # By the name alone: listing a million files must not open any, and what is no image shows when it is opened.
     return name.lower().endswith(IMAGE_SUFFIXES)
 
 
@@ -81,6 +82,7 @@ class Skipped:
     detail: str = ""
 
     def __post_init__(self) -> None:
+        # `zoo data check` has words for each of these reasons, and none for another.
         if self.reason not in get_args(Reason):
             raise ValueError(f"reason must be one of {get_args(Reason)}, got {self.reason!r}")
 

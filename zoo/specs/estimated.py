@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict
 
 
 class _EstimatePart(BaseModel):
+    # An estimate stands in `plan.json`, which refuses unknown keys as well.
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 

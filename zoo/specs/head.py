@@ -79,6 +79,7 @@ class HeadSpec:
             raise TypeError(
                 f"options of head {self.name!r} must be a frozen dataclass: {self.options.__name__} is not frozen"
             )
+        # Made once now: an option without a default would fail only when somebody uses the head without it.
         try:
             self.options()
         except TypeError as error:

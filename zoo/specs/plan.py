@@ -28,6 +28,7 @@ of the groups before the first one that trains. `images`: nothing is cached."""
 
 
 class _PlanPart(BaseModel):
+    # Unlike an artefact's config, a plan of a later version is refused: a run must not leave out what it does not know.
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
@@ -150,6 +151,7 @@ class StagePlan(_PlanPart):
     @property
     def epochs(self) -> int:
         """Most epochs that the stage has; a stage without gradient steps has one."""
+        # `settings` may say more: a recipe with `auto` has epochs for heads that the solver cannot fit.
         return self.settings.epochs if self.steps else 1
 
     @model_validator(mode="before")
@@ -159,6 +161,7 @@ class StagePlan(_PlanPart):
         if not isinstance(content, dict) or "batch_norm" in content:
             return content
         settings = content.get("settings")
+        # From a file these are a dictionary; in Python a `Stage` may be given.
         asked = settings.get("batch_norm") if isinstance(settings, dict) else getattr(settings, "batch_norm", None)
         return content if asked in (None, "auto") else {**content, "batch_norm": asked}
 
@@ -169,6 +172,7 @@ class StagePlan(_PlanPart):
 
     def view_keys(self, seed: int) -> tuple[str, ...]:
         """Keys of the random draws of each augmented view, for a run with this seed. They differ from epochs' keys."""
+        # The number of views is not in the keys, so with more of them the first ones are found in the cache.
         return tuple(f"{seed}/{self.settings.name}/view/{number}" for number in range(1, self.views + 1))
 
 
@@ -321,6 +325,7 @@ class Plan(_PlanPart):
     @classmethod
     def _chose_by_accuracy(cls, content: Any) -> Any:
         """Plans of before there was a choice do not say by what: it was accuracy."""
+        # A run that keeps its last stage chooses nothing, and another value would be refused with `last`.
         if not isinstance(content, dict) or "choose_by" in content or content.get("keep") == "last":
             return content
         return {**content, "choose_by": "accuracy"}
@@ -332,6 +337,7 @@ class Plan(_PlanPart):
 
     def recipe_spec(self) -> RecipeSpec:
         """The recipe as the run uses it, with every `--set` and shorthand option applied."""
+        # The name of the recipe may be the path of a file, which is no name of a recipe.
         return RecipeSpec(
             name="stored",
             summary=self.recipe_summary,

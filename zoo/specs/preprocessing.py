@@ -44,6 +44,7 @@ class Preprocessing:
             raise ValueError(f"input_size must be (3, height, width), got {self.input_size!r}")
         if len(self.resize_size) != 2 or min(self.resize_size) < 1:
             raise ValueError(f"resize_size must be (height, width), got {self.resize_size!r}")
+        # Which of the two the shorter side becomes would depend on the picture.
         if self.resize == "shorter" and self.resize_size[0] != self.resize_size[1]:
             raise ValueError(f"resize 'shorter' needs a square resize_size, got {self.resize_size!r}")
         if self.resize not in get_args(Resize):
@@ -80,6 +81,7 @@ class Preprocessing:
             return (short, int(short * width / height)) if height <= width else (int(short * height / width), short)
         ratios = height / target_height, width / target_width
         ratio = max(ratios) if self.resize == "longest" else min(ratios)
+        # At least one pixel: a picture of 1x5000 would lose its short side.
         return max(1, round(height / ratio)), max(1, round(width / ratio))
 
     def to_dict(self) -> dict[str, Any]:

@@ -70,6 +70,7 @@ def optimism_in_words(selection: Mapping[str, Any]) -> str | None:
     # Less would be written as 0.0 points.
     worth = f"about {100 * optimism:.1f} points" if optimism >= 0.0005 else "less than 0.1 points"
     sentence = f"choosing among {candidates} candidates on {selection['images']:,} images is worth {worth} of that"
+    # The best epoch of a stage was chosen on the same images, and the logits of the others are not kept.
     more = selection["candidates"] > candidates
     return sentence + (", and choosing among epochs comes on top, which is not estimated" if more else "")
 
@@ -85,6 +86,7 @@ class RunResult:
     """The run folder as an absolute path, which is found after a change of the working directory, too."""
 
     def __post_init__(self) -> None:
+        # By this call, as the record is frozen; now, as the working directory may change later.
         object.__setattr__(self, "folder", self.path.absolute())
 
     def __repr__(self) -> str:

@@ -34,13 +34,15 @@ def longest_by_epochs(stages: Collection[Mapping[str, Any]]) -> int | None:
     Args:
         stages: `train`, `solver` and `epochs` of each.
     """
+    # A head has some twenty times the epochs of other stages, as its epochs cost next to nothing. Were that the number
+    # to replace, --epochs 3 would leave every other stage a single one.
     of_backbone = [stage for stage in stages if not trains_head_alone(stage["train"])]
     counted = [stage["epochs"] for stage in of_backbone or stages if stage["solver"] != "lbfgs" and "epochs" in stage]
     return max(counted, default=None)
 
 
 def apply_shorthands(stages: _Stages, *, epochs: int | None, batch_size: int | None) -> None:
-    """Set epochs and batch size of all stages, in place; see `zoo.specs.recipe.override`.
+    """Set epochs and batch size of all stages, in place; see `zoo.specs.assignments.override`.
 
     Args:
         stages: The values of each stage by its name.
