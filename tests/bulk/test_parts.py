@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import io
+import tarfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +12,7 @@ from pathlib import Path
 import pytest
 from zoo.bulk.found_files import FoundFile
 from zoo.bulk.parts import BulkJob, FilePart, PartList, number_of
+from zoo.bulk.worker import packed_folder
 
 JOB = BulkJob(task="predict", subject="run", identity="abc", settings={"top": 3, "views": None}, part_size=4)
 FILES = [FoundFile(f"photos/{number}.jpg", 100 + number) for number in range(10)]
@@ -82,3 +85,14 @@ def test_memory_holds_numbers_and_no_names(tmp_path: Path) -> None:
         tracemalloc.stop()
         assert parts[19].files[-1] == FoundFile(f"{19_999:0100d}", 1)
     assert held < 500_000
+
+
+def test_an_artefact_of_links_is_sent_as_files(tmp_path: Path) -> None:
+    """As the hub's cache lays it out: what the links name is not on the other machine."""
+    (tmp_path / "blob").write_text("weights")
+    folder = tmp_path / "snapshot"
+    folder.mkdir()
+    (folder / "model.safetensors").symlink_to(tmp_path / "blob")
+    with tarfile.open(fileobj=io.BytesIO(packed_folder(folder))) as archive:
+        archive.extractall(tmp_path / "there", filter="data")
+    assert (tmp_path / "there" / "model.safetensors").read_text() == "weights"

@@ -349,3 +349,12 @@ def test_ctrl_c_says_what_is_kept_and_how_to_go_on(few: Path, zoo_inside: Zoo, m
     assert done.returncode == 130
     assert "0 of 2 trials are kept in sweep" in done.stderr and "To resume: zoo sweep --resume sweep" in done.stderr
     assert zoo_inside("sweep", "--resume", "sweep").returncode == 0
+
+
+def test_a_word_is_no_file_that_happens_to_have_its_name(photos: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    for name in ("head_only", "random"):
+        (tmp_path / name).write_text("")
+    monkeypatch.chdir(tmp_path)
+    over = {"recipe": ["head_only"], "weights": ["random"], "head": ["prototype"]}
+    found = zoo.sweep(data=photos, backbone="timm/test_resnet", over=over, seeds=1, out=tmp_path / "sweep")
+    assert [row.status for row in found.trials] == ["done"]

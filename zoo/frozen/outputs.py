@@ -280,8 +280,9 @@ class TableFiller:
             if self._group.several:
                 # Rows of smaller batches have other bits than their keys say: who gets them does not keep them.
                 smaller = any(self._group.gather(self.in_smaller_batches))
-                kept = lambda key, block: block if smaller else self._kept(key, block, 0)  # noqa: E731
-                exchange = Exchange(self._group, self._cache, self._subject, kept)
+                exchange = Exchange(
+                    self._group, self._cache, self._subject, lambda key, it: it if smaller else self._kept(key, it, 0)
+                )
                 blocks = exchange.of_all(keys, blocks)
         table = Table([block for block in blocks if block is not None], in_memory=not streamed)
         return table.in_one_piece() if self._in_memory and table.bytes <= _ONE_PIECE else table
