@@ -77,6 +77,33 @@ def test_runs_on_two_tables_are_compared_on_the_pictures_that_both_have(shapes: 
         zoo.compare(*runs)
 
 
+def test_images_whose_labels_differ_are_left_out_and_counted(shapes: Path, tmp_path: Path) -> None:
+    pictures = shutil.copytree(shapes, tmp_path / "pictures")
+    files = sorted(path.relative_to(tmp_path) for path in pictures.rglob("*.jpg"))
+    rows = [(str(file), file.parts[-2], file.parts[-3]) for file in files]
+    corrected = {str(file) for file in files if file.parts[-3:-1] == ("val", "red")}
+    runs = []
+    for name, turned in (("before", set()), ("after", set(sorted(corrected)[:2])), ("all", {row[0] for row in rows})):
+        table = tmp_path / f"{name}.csv"
+        other = {"red": "green", "green": "blue", "blue": "red"}
+        lines = [f"{file},{other[label] if file in turned else label},{split}" for file, label, split in rows]
+        table.write_text("\n".join(["path,label,split", *lines]))
+        runs.append(train(table, tmp_path / name))
+    before, after, every = runs
+    found = zoo.compare(before, after)
+    (against,) = found.against
+    counts = {each.split: each.outcomes.images for each in against.tested}
+    assert against.relabelled == {"val": 2} and counts == {"test": 12, "val": 16} and not against.same_images
+    assert (
+        "2 validation images have another label in B than in A, and are left out of the comparison."
+        in (found.conclusions[0])
+    )
+    assert found.to_dict()["comparisons"][0]["relabelled"] == {"val": 2}
+    with pytest.raises(Refused, match="all of them under different labels") as refused:
+        zoo.compare(before, every)
+    assert "Next: train both on the same labels." in str(refused.value)
+
+
 @pytest.fixture
 def copied(first: Path, tmp_path: Path) -> Callable[..., Path]:
     """Copies of the first run with some of its predictions changed."""

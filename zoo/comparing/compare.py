@@ -9,7 +9,7 @@ import zoo.comparing.page  # noqa: F401  (a notebook shows comparisons by it)
 from zoo.comparing.comparison import ComparedRun, Comparison, PairedTest, RunPair, SplitScores
 from zoo.comparing.conclusion import cautions_of, conclusion_of
 from zoo.comparing.differences import differences_between
-from zoo.comparing.pairing import SPLITS, Contents, Pair, outcomes_of, pairs_of
+from zoo.comparing.pairing import SPLITS, Contents, Paired, outcomes_of, pairs_of
 from zoo.errors import Refused
 from zoo.evaluation.metrics import wilson_interval
 from zoo.evaluation.significance import ALPHA, bootstrap, holm, mcnemar, smallest_shown
@@ -41,7 +41,8 @@ def compare_runs(paths: Sequence[Path], registry: Registry) -> Comparison:
     contents = Contents(registry)
     pairs = [pairs_of(records[0], record, contents) for record in records[1:]]
     against = tuple(
-        _against(runs[0], run, tested, registry, contents) for run, tested in zip(runs[1:], _tested(pairs), strict=True)
+        _against(runs[0], run, tested, paired, registry, contents)
+        for run, tested, paired in zip(runs[1:], _tested(pairs), pairs, strict=True)
     )
     return Comparison(
         runs=tuple(runs),
@@ -52,7 +53,12 @@ def compare_runs(paths: Sequence[Path], registry: Registry) -> Comparison:
 
 
 def _against(
-    first: ComparedRun, run: ComparedRun, tested: tuple[PairedTest, ...], registry: Registry, contents: Contents
+    first: ComparedRun,
+    run: ComparedRun,
+    tested: tuple[PairedTest, ...],
+    paired: Paired,
+    registry: Registry,
+    contents: Contents,
 ) -> RunPair:
     plans = first.record.plan, run.record.plan
     return RunPair(
@@ -60,7 +66,9 @@ def _against(
         run=run,
         differences=differences_between(*plans, registry, same_files=_same_files(*plans, contents)),
         tested=tested,
-        same_images=all(
+        relabelled=paired.relabelled,
+        same_images=not paired.relabelled
+        and all(
             run.scores[test.split].images == first.scores[test.split].images == test.outcomes.images for test in tested
         ),
     )
@@ -156,9 +164,9 @@ def _same_files(first: Plan, second: Plan, contents: Contents) -> bool | None:
     return None if None in digests else digests[0] == digests[1]
 
 
-def _tested(paired: Sequence[dict[str, tuple[Pair, ...]]]) -> list[tuple[PairedTest, ...]]:
+def _tested(paired: Sequence[Paired]) -> list[tuple[PairedTest, ...]]:
     """The paired tests of every run but the first. Holm's correction counts the tests of one split."""
-    outcomes = [{split: outcomes_of(pairs) for split, pairs in of_run.items()} for of_run in paired]
+    outcomes = [{split: outcomes_of(pairs) for split, pairs in of_run.splits.items()} for of_run in paired]
     tested: list[list[PairedTest]] = [[] for _ in paired]
     for split in SPLITS:
         runs = [index for index, of_run in enumerate(outcomes) if split in of_run]

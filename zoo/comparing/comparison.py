@@ -128,8 +128,11 @@ class RunPair:
     differences: Differences
     tested: tuple[PairedTest, ...]
     """One test for each split with images that both judged, `test` first."""
+    relabelled: dict[str, int]
+    """Split -> how many images both judged under different true classes; the tests leave them out."""
     same_images: bool
-    """Whether the two judged exactly the same images, so that their own metrics can be compared too."""
+    """Whether the two judged exactly the same images under the same labels, so that their own metrics can be compared
+    too."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -188,6 +191,7 @@ class Comparison:
                     "choices": list(pair.differences.choices),
                     "seed_differs": pair.differences.seed,
                     "same_images": pair.same_images,
+                    "relabelled": pair.relabelled,
                     "tested": [tested.to_dict() for tested in pair.tested],
                     "conclusion": list(sentences),
                 }

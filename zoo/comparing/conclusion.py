@@ -21,6 +21,8 @@ def conclusion_of(against: RunPair) -> tuple[str, ...]:
     # The first is `test`, where there is one: nothing was chosen on it.
     main, *other_splits = against.tested
     sentences = [_verdict(against, main), *map(_other_split, other_splits), _cause(against)]
+    if against.relabelled:
+        sentences.append(_different_labels(against))
     if not against.same_images:
         sentences.append(_different_images(against))
     return tuple(sentences)
@@ -158,6 +160,16 @@ def _cause(against: RunPair) -> str:
     )
 
 
+def _different_labels(against: RunPair) -> str:
+    first, run = against.first.letter, against.run.letter
+    counted = [f"{count:,} {SPLIT_WORDS[split]}" for split, count in against.relabelled.items()]
+    one = sum(against.relabelled.values()) == 1
+    return (
+        f"{' and '.join(counted)} image{' has' if one else 's have'} another label in {run} than in {first}, and "
+        f"{'is' if one else 'are'} left out of the comparison."
+    )
+
+
 def _different_images(against: RunPair) -> str:
     shared = ", ".join(
         f"{tested.outcomes.images:,} of the {SPLIT_WORDS[tested.split]} images ({against.first.letter} judged "
@@ -166,8 +178,8 @@ def _different_images(against: RunPair) -> str:
         for tested in against.tested
     )
     return (
-        f"The two judged different images. They are compared on the images that both judged: {shared}. The metrics "
-        "side by side are measured on each run's own images."
+        f"The two judged different images{' or labels' if against.relabelled else ''}. They are compared on what both "
+        f"judged alike: {shared}. The metrics side by side are measured on each run's own images."
     )
 
 

@@ -26,10 +26,21 @@ SPLITS = ("test", "val", OUT_OF_FOLD)
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """The predictions of two runs for one image."""
+    """The predictions of two runs for one image, under the same true class."""
 
     first: ImagePrediction
     second: ImagePrediction
+
+
+@dataclass(frozen=True, slots=True)
+class Paired:
+    """What two runs said of the images that both judged."""
+
+    splits: dict[str, tuple[Pair, ...]]
+    """Split -> pairs, `test` first; splits without any are left out."""
+    relabelled: dict[str, int]
+    """Split -> how many images both judged under different true classes. They are in no pair; splits without any are
+    left out."""
 
 
 class Contents:
@@ -81,37 +92,30 @@ class Contents:
         return self._digests[place]
 
 
-def pairs_of(first: RunRecord, second: RunRecord, contents: Contents) -> dict[str, tuple[Pair, ...]]:
-    """Split -> pairs of predictions for the images that both runs judged, `test` first; splits without any are omitted.
+def pairs_of(first: RunRecord, second: RunRecord, contents: Contents) -> Paired:
+    """Pair the predictions for the images that both runs judged under the same true class.
 
     If the data digests of the plans are equal, so are all images. Otherwise the files are read again, and an image is
     paired only if it has the same name and the same bytes in both. Raises Refused if no image can be paired.
     """
     same = _same_images(first, second, contents)
-    paired = {}
+    paired: dict[str, tuple[Pair, ...]] = {}
+    relabelled: dict[str, int] = {}
     for split in SPLITS:
         of_first, of_second = (_by_file(run.predictions, split) for run in (first, second))
-        pairs = [
+        both = [
             Pair(prediction, of_second[file])
             for file, prediction in of_first.items()
             if file in of_second and (same is None or file in same)
         ]
-        if pairs:
-            paired[split] = tuple(pairs)
-    if not paired and (first.plan.folds is None) != (second.plan.folds is None):
-        folded, other = (second, first) if first.plan.folds is None else (first, second)
-        assert folded.plan.folds is not None
-        raise Refused(
-            f"{folded.path} was judged out of fold, on the images that it is trained on, and {other.path} on a "
-            "validation split, so they judged no image in the same way and their results cannot be compared.\n"
-            f"Next: train both with --folds {folded.plan.folds.count}, or both without. A test split would serve both."
-        )
+        # Under other labels, one run would be called wrong for saying what the other is called right for.
+        if pairs := tuple(pair for pair in both if pair.first.label == pair.second.label):
+            paired[split] = pairs
+        if others := len(both) - len(pairs):
+            relabelled[split] = others
     if not paired:
-        raise Refused(
-            f"{first.path} and {second.path} judged no image in common, so their results cannot be compared.\n"
-            "Next: train both on the same data; if val is drawn from train, give both the same --seed."
-        )
-    return paired
+        raise Refused(_no_pair(first, second, sum(relabelled.values())))
+    return Paired(paired, relabelled)
 
 
 def outcomes_of(pairs: Sequence[Pair]) -> Outcomes:
@@ -139,6 +143,27 @@ def _same_images(first: RunRecord, second: RunRecord, contents: Contents) -> set
             )
         digests.append(of_run)
     return {file for file, digest in digests[0].items() if digests[1].get(file) == digest}
+
+
+def _no_pair(first: RunRecord, second: RunRecord, relabelled: int) -> str:
+    """Why no image can be paired, and the next step."""
+    if relabelled:
+        return (
+            f"{first.path} and {second.path} judged {relabelled:,} images in common, all of them under different "
+            "labels, so their results cannot be compared.\nNext: train both on the same labels."
+        )
+    if (first.plan.folds is None) != (second.plan.folds is None):
+        folded, other = (second, first) if first.plan.folds is None else (first, second)
+        assert folded.plan.folds is not None
+        return (
+            f"{folded.path} was judged out of fold, on the images that it is trained on, and {other.path} on a "
+            "validation split, so they judged no image in the same way and their results cannot be compared.\n"
+            f"Next: train both with --folds {folded.plan.folds.count}, or both without. A test split would serve both."
+        )
+    return (
+        f"{first.path} and {second.path} judged no image in common, so their results cannot be compared.\n"
+        "Next: train both on the same data; if val is drawn from train, give both the same --seed."
+    )
 
 
 def _gone(run: RunRecord, found: bool) -> str:
