@@ -14,7 +14,7 @@ from tests.conftest import Zoo
 from tests.distributions import install
 from tests.packing import pack, write_zip
 from zoo.data.sources import find_data, read_dataset
-from zoo.errors import NameConflict, PluginError, Refused, UnknownName
+from zoo.errors import DataError, NameConflict, PluginError, Refused, UnknownName
 from zoo.events import Event
 from zoo.registry.registry import Registry
 
@@ -305,3 +305,20 @@ def test_the_command_lists_sources_and_takes_a_name(zoo_inside: Zoo, few: Path, 
                                                for name in "ab" for n in range(4)})  # fmt: skip
     checked = zoo_inside("data", "check", f"zip:{path}", "--json")
     assert checked.returncode == 0 and json.loads(checked.stdout)["files"] == 8
+
+
+def test_a_path_that_cannot_be_looked_at_is_refused_and_says_why(tmp_path: Path, zoo_inside: Zoo) -> None:
+    """A folder that is closed fails in the same way, but not for root, who may run the tests."""
+    (tmp_path / "loop").symlink_to("loop")
+    for path, why in (("a" * 300, "File name too long"), ("loop/images", "Too many levels of symbolic links")):
+        for words in (("plan", "--backbone", "resnet18", "--data", path), ("data", "check", path)):
+            done = zoo_inside(*words)
+            assert done.returncode == 1 and f"'{path}' cannot be looked at: {why}.\nNext: " in done.stderr, done.stderr
+            assert "left out" not in done.stderr, "no data source is asked"
+        with pytest.raises(DataError, match=f"cannot be looked at: {why}"):
+            zoo.plan(backbone="resnet18", data=[(f"{path}/0.jpg", "a"), (f"{path}/1.jpg", "b")])
+    done = zoo_inside("predict", "nowhere", "a" * 300)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    done = zoo_inside("report", "a" * 300, "--json")
+    assert done.returncode == 1 and json.loads(done.stdout)["error"]["kind"] == "path", done.stdout
+    assert "Traceback" not in done.stderr and "File name too long.\nNext: " in done.stderr

@@ -87,7 +87,7 @@ def _named(images: Iterable[Any]) -> Iterator[tuple[str, Any]]:
     for number, image in enumerate(images):
         if not isinstance(image, (str, os.PathLike)):
             yield f"image {number}", image
-        elif os.path.isdir(image):  # noqa: PTH112 - for every file of many
+        elif os.path.isdir(image):
             below = sorted(images_of([Path(image)]), key=lambda path: natural_key(str(path)))
             # A folder without images cannot be read, and what reads it says so.
             yield from ((str(path), path) for path in below or [Path(image)])
@@ -99,7 +99,7 @@ def _refuse_no_image(image: Any, index: int, *, one: bool, known: bool = False) 
     """Refuse what is no image. `known`: it is in a list, not in a stream, in which what cannot be read is left out."""
     which = "The image" if one else f"Image {index}"
     if isinstance(image, (str, os.PathLike)):
-        if known and os.path.isdir(image):  # noqa: PTH112 - for every file of many
+        if known and os.path.isdir(image):
             count_images([Path(image)])
         return
     if isinstance(image, (bytes, bytearray, memoryview)):

@@ -50,9 +50,9 @@ _GIVE = "\nNext: give the object that it was trained with."
 def find_artefact(path: Path) -> Path:
     """The artefact's folder: `path` itself, or the `model` folder of a run. Raises ArtefactError if neither is one."""
     for folder in (path, path / FOLDER):
-        if os.path.isfile(folder / CONFIG):  # noqa: PTH113
+        if os.path.isfile(folder / CONFIG):
             return folder
-    if not os.path.exists(path):  # noqa: PTH110 - False, not an error, for a name too long
+    if not os.path.exists(path):
         hint = meant_beside(path, _artefacts_beside(path))
         raise ArtefactError(f"There is no {str(path)!r}.{hint}\nNext: give an artefact folder or a run folder.")
     raise ArtefactError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import errno
 import os
 import signal
 import sys
@@ -21,6 +22,9 @@ from zoo.process import drop_stdout, gc_paused
 if TYPE_CHECKING:
     import typer
 
+_OF_PATHS = frozenset({errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP, errno.EROFS})
+"""What the operating system says of paths that a user gave, and not of what zoo does with them."""
+_PATH_STEP = "check how the path is spelt, and who may read and write there."
 _SHORT_COMMANDS = ("list", "show", "--help", "-h", "--version")
 """First words of commands that end before garbage collection could pay off."""
 
@@ -75,10 +79,19 @@ def _errors_told() -> Iterator[None]:
         _end(
             Failure(error.code, "\n".join(filter(None, [str(error), interrupt.parting()])), error.exit_code), said=said
         )
+    except OSError as error:
+        if error.errno not in _OF_PATHS or error.filename is None:
+            _tell_fault(error)
+            raise
+        _end(Failure("path", f"{os.fsdecode(error.filename)!r}: {error.strerror}.\nNext: {_PATH_STEP}", 1))
     except Exception as error:
         # A fault of zoo or of a plugin. The traceback follows on purpose: a bug report needs it.
-        _tell(Failure("internal", f"{type(error).__name__}: {first_line(error)}", 1))
+        _tell_fault(error)
         raise
+
+
+def _tell_fault(error: Exception) -> None:
+    _tell(Failure("internal", f"{type(error).__name__}: {first_line(error)}", 1))
 
 
 def _end_by(number: signal.Signals) -> None:

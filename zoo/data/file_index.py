@@ -70,7 +70,7 @@ class FileIndex:
     def digests(self, files: Sequence[ImageFile]) -> dict[str, str]:
         """The digests of those files that are as they were when they were read, by relative path."""
         found: dict[str, str] = {}
-        if not self._path.exists():
+        if not os.path.exists(self._path):
             return found
         # For reading alone, because a plan may run where the cache folder cannot be written.
         with contextlib.suppress(sqlite3.Error), self._opened(f"{self._path.as_uri()}?mode=ro") as index:

@@ -5,6 +5,7 @@ What the folders mean is decided in `zoo.data.class_folders`.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from zoo.data.dataset import Dataset
 from zoo.data.listing import to_unchecked
+from zoo.data.paths import hindrance, names_in
 from zoo.data.split_folders import LayoutError
 from zoo.data.splits import to_dataset
 from zoo.errors import DataError, nearest
@@ -61,7 +63,7 @@ def list_folder(path: Path, *, classes: Collection[str] = (), report: Report = s
     from zoo.data.folder_tree import list_tree
     from zoo.data.listing_cache import ListingCache
 
-    if not path.is_dir():
+    if not os.path.isdir(path):
         raise DataError(no_folder_message(path))
     progress = _ListingProgress(report)
     cache = ListingCache(path, progress.inside)
@@ -104,28 +106,38 @@ class _ListingProgress:
 def holds_class_folders(path: Path) -> bool:
     """Whether the folder contains folders that may be classes or splits."""
     try:
-        return path.is_dir() and any(_is_class(entry) for entry in path.iterdir())
+        return os.path.isdir(path) and any(_is_class(entry) for entry in path.iterdir())
     except OSError:
         # It may hold some. What cannot be listed is said by the one who lists it.
-        return path.is_dir()
+        return os.path.isdir(path)
 
 
-def no_folder_message(path: Path, *, reads: Callable[[Path], bool] = Path.is_dir) -> str:
-    """The message for a path that is not a folder: it is a file, or does not exist; with the nearest one that does.
+def no_folder_message(path: Path, *, reads: Callable[[Path], bool] = os.path.isdir) -> str:
+    """The message for a path that is not a folder: a file, behind a closed folder, or nothing; with the nearest name.
 
     `reads` says whether data at a path could be read, so that what is suggested is accepted.
     """
-    if path.is_file():
+    if os.path.isfile(path):
         return f"The data {str(path)!r} is a file; give the folder that holds one folder per class."
-    parent = next((folder for folder in path.parents if folder.is_dir()), Path())
+    if why := hindrance(path):
+        return closed_message(path, why)
+    parent = next((folder for folder in path.parents if os.path.isdir(folder)), Path())
     missing, *below = path.relative_to(parent).parts if path.is_relative_to(parent) else (path.name,)
     named_file = bool(path.suffix) and not below
     # The rest of the path is kept where it exists below the nearest name.
-    found = {entry.name: entry.joinpath(*below) for entry in parent.iterdir() if passed_over([entry.name]) is None}
+    found = {name: parent.joinpath(name, *below) for name in names_in(parent) if passed_over([name]) is None}
     close = nearest(missing, [name for name, whole in found.items() if reads(whole)])
     hint = f" Did you mean {str(found[close[0]])!r}?" if close else ""
     return f"There is no {'file or ' if named_file else ''}folder {str(path)!r}.{hint}"
 
 
+def closed_message(path: Path, why: str) -> str:
+    """The message for a path of which it cannot be told whether anything is there."""
+    return (
+        f"The data {str(path)!r} cannot be looked at: {why}.\n"
+        "Next: check how the path is spelt, and that you may read every folder in it."
+    )
+
+
 def _is_class(path: Path) -> bool:
-    return path.is_dir() and passed_over([path.name]) is None
+    return os.path.isdir(path) and passed_over([path.name]) is None

@@ -196,7 +196,7 @@ def _write(path: Path, arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, s
 
 def _read(path: Path, facts: Mapping[str, str]) -> _Kept | None:
     """Read a listing; None if there is none, it is of another kind, or not as it was written."""
-    if not path.is_file():
+    if not os.path.isfile(path):
         return None
     from safetensors import SafetensorError, safe_open
 

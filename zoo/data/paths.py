@@ -39,16 +39,35 @@ def images_of(arguments: Sequence[Path]) -> Iterator[Path]:
     """
     for argument in arguments:
         for given in _expanded(argument):
-            if given.is_dir():
+            if os.path.isdir(given):
                 yield from map(Path, _below(given, everything=False))
             else:
                 yield given
 
 
+def hindrance(path: Path) -> str | None:
+    """What keeps from telling whether a path exists, such as a closed folder above it; None if nothing does."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None
+    except OSError as error:
+        return error.strerror or str(error)
+    return None
+
+
+def names_in(folder: Path) -> list[str]:
+    """The names in a folder, to find the one that was meant; none where it cannot be listed."""
+    try:
+        return os.listdir(folder)  # noqa: PTH208
+    except OSError:
+        return []
+
+
 def _count(argument: Path) -> ImageCount:
     images = hidden = 0
     for given in _expanded(argument):
-        if not given.is_dir():
+        if not os.path.isdir(given):
             images += 1
             continue
         root = len(given.parts)
@@ -58,9 +77,11 @@ def _count(argument: Path) -> ImageCount:
             hidden += passed_over(parts) == "hidden" and not any(map(is_system_name, parts))
     if images:
         return ImageCount(images, hidden)
-    if argument.is_dir():
+    if os.path.isdir(argument):
         but = f" but {hidden:,} hidden by a dot at the beginning of a name" if hidden else ""
         raise DataError(f"There are no images in {argument}{but}; they end in {', '.join(IMAGE_SUFFIXES)}.")
+    if why := hindrance(argument):
+        raise DataError(f"{str(argument)!r} cannot be looked at: {why}.")
     raise DataError(f"No file matches {str(argument)!r}.")
 
 

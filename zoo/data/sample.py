@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import colorsys
 import math
+import os
 import random
 import shutil
 import tempfile
@@ -50,7 +51,7 @@ def sample_folder(cache: Path, count: int, *, progress: Callable[[int, int], Non
     """
     names = sample_classes(count)
     folder = cache / "sample" / f"v{VERSION}-{count}-classes"
-    if folder.is_dir():
+    if os.path.isdir(folder):
         return folder
     # Drawn in a folder of its own and renamed when it is complete, so that an interruption leaves no partial set.
     try:
@@ -64,7 +65,7 @@ def sample_folder(cache: Path, count: int, *, progress: Callable[[int, int], Non
         finally:
             shutil.rmtree(draft, ignore_errors=True)
     except OSError as error:
-        if not folder.is_dir():  # else another process was faster, and its pictures are the same
+        if not os.path.isdir(folder):  # else another process was faster, and its pictures are the same
             raise DataError(
                 f"The generated sample set cannot be written to {folder}: {error.strerror or error}.\n"
                 f"Next: set {VARIABLE} to a folder that can be written to, or give your own images with --data PATH."

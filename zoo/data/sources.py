@@ -6,6 +6,7 @@ What a plugin raises becomes an error that names the plugin; a broken one never 
 from __future__ import annotations
 
 import glob
+import os
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -14,8 +15,9 @@ from typing import TYPE_CHECKING
 
 from zoo.data.class_folders import read_class_folders
 from zoo.data.dataset import Dataset, ImageFile
-from zoo.data.folder import holds_class_folders, list_folder, no_folder_message
+from zoo.data.folder import closed_message, holds_class_folders, list_folder, no_folder_message
 from zoo.data.listing import to_unchecked
+from zoo.data.paths import hindrance
 from zoo.data.split_folders import LayoutError
 from zoo.data.splits import UncheckedData, evaluation_split, to_dataset
 from zoo.errors import DataError, NameConflict, PluginError, Refused, Terminated, UnknownName, ZooError
@@ -68,6 +70,9 @@ def find_data(argument: Path, registry: Registry, report: Report) -> DataLocatio
         source, path = named
         of_object = source is not None and of_session(qualified_name(source))
         return DataLocation(str(path) if of_object else str(argument), path, source)
+    # Before plugins are asked, which would fail on such a path one by one. A pattern may be longer than a name can be.
+    if not _is_pattern(argument) and (why := hindrance(argument)):
+        raise DataError(closed_message(argument, why))
     claims = registry.recognising(argument)
     own = [source for source in claims if source.plugin.own]
     foreign = [source for source in claims if not source.plugin.own]
@@ -81,7 +86,7 @@ def find_data(argument: Path, registry: Registry, report: Report) -> DataLocatio
     if foreign:
         report(Note(text=f"{argument} is read by the data source {_describe(foreign[0])}."))
         return DataLocation(str(argument), argument, foreign[0])
-    if argument.is_dir():
+    if os.path.isdir(argument):
         return DataLocation(str(argument), argument, None)
     raise DataError(_nothing_reads(argument, registry))
 
@@ -149,7 +154,7 @@ def read_again(reader: str, path: Path, names: Iterable[str], registry: Registry
 
 def data_exists(path: Path) -> bool:
     """Whether the folder or file with the data still exists; for a pattern of files, its folder."""
-    return path.exists() or (_is_pattern(path) and path.parent.is_dir())
+    return os.path.exists(path) or (_is_pattern(path) and os.path.isdir(path.parent))
 
 
 def _named(argument: str, registry: Registry) -> tuple[Contribution[DataSourceSpec] | None, Path] | None:
@@ -163,11 +168,13 @@ def _named(argument: str, registry: Registry) -> tuple[Contribution[DataSourceSp
         return registry.data_source(name), path
     except UnknownName:
         # A path may contain a colon.
-        if Path(argument).exists():
+        if os.path.exists(argument):
             return None
         if of_session(name):
             raise Refused(object_missing(str(path))) from None
-        hint = "See: zoo list sources" if path.exists() else f"There is no {argument!r} either. See: zoo list sources"
+        hint = "See: zoo list sources"
+        if not os.path.exists(path):
+            hint = f"There is no {argument!r} either. {hint}"
         raise UnknownName("data source", name, _source_names(registry), hint=hint) from None
 
 
@@ -221,7 +228,7 @@ def _choice(source: Contribution[DataSourceSpec], path: Path) -> str:
 
 
 def _nothing_reads(argument: Path, registry: Registry) -> str:
-    if argument.exists():
+    if os.path.exists(argument):
         step = (
             "give the folder that holds one folder per class, or say what reads it: --data NAME:PATH (zoo list sources)"
         )
@@ -233,7 +240,7 @@ def _nothing_reads(argument: Path, registry: Registry) -> str:
         )
 
     def reads(path: Path) -> bool:
-        return path.is_dir() or any(source.plugin.own for source in registry.recognising(path))
+        return os.path.isdir(path) or any(source.plugin.own for source in registry.recognising(path))
 
     return no_folder_message(argument, reads=reads)
 

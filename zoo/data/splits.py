@@ -5,6 +5,7 @@ The rules are the same for class folders, tables and archives, so that they do n
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -96,7 +97,7 @@ def evaluation_split(data: UncheckedData, classes: tuple[str, ...]) -> tuple[str
         # Scores on the training images would look far better than they are, so they are used only if asked for.
         train = data.split_names["train"]
         folder = data.path / train.rstrip("/")
-        step = f"give {str(folder)!r}" if data.reader == FOLDER and folder.is_dir() else f"rename {train} to test"
+        step = f"give {str(folder)!r}" if data.reader == FOLDER and os.path.isdir(folder) else f"rename {train} to test"
         raise DataError(
             f"{data.source} has {train} but neither test nor val to evaluate a classifier on.\n"
             f"Next: to evaluate it on the images of {train}, {step}."

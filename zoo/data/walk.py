@@ -63,4 +63,4 @@ def kind_of(entry: os.DirEntry[str]) -> Kind:
             return "folder"
     except OSError:  # a link to itself, which is a link to nothing
         return "file"
-    return "file" if entry.is_file() or (entry.is_symlink() and not os.path.exists(entry.path)) else "special"  # noqa: PTH110
+    return "file" if entry.is_file() or (entry.is_symlink() and not os.path.exists(entry.path)) else "special"

@@ -98,7 +98,7 @@ def choose_weights(backbone: ResolvedBackbone, asked: str) -> WeightsChoice:
         return WeightsChoice(kind="tag", tag=asked)
     path = Path(asked).expanduser()
     # What looks like a path is one: a missing file is not to be reported as an unknown tag.
-    if path.suffix or "/" in asked or os.path.exists(path):  # noqa: PTH110 - False for a name too long
+    if path.suffix or "/" in asked or os.path.exists(path):
         check_weights_file(path)
         return WeightsChoice(kind="file", tag=tag, path=path)
     tags = ", ".join(backbone.spec.tags) or "none"

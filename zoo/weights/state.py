@@ -29,7 +29,7 @@ _WRAPPERS = ("state_dict", "model", "model_state", "encoder")
 
 def check_weights_file(path: Path) -> None:
     """Raise WeightsError for a file that does not exist or is of an unknown kind, without opening it."""
-    if not os.path.isfile(path):  # noqa: PTH113 - False, not an error, for a name too long
+    if not os.path.isfile(path):
         raise WeightsError(
             f"There is no weights file {str(path)!r}.{meant_beside(path, _weights_beside(path))}\n"
             "Next: check the path given to --weights."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,7 +88,7 @@ def read_facts(file: ImageFile) -> FileFacts:
     """Read a file and decode it fully. Raises nothing: `fault` says what is wrong with the file."""
     relative = file.relative
     try:
-        if file.reader is None and file.path.exists() and not file.path.is_file():
+        if file.reader is None and os.path.exists(file.path) and not os.path.isfile(file.path):
             return FileFacts(relative=relative, fault="no regular file")  # reading a pipe would block forever
         content = file.content()
     except OSError as error:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.data.memory.pictures import described, encode, fault_of, is_picture
+from zoo.data.paths import hindrance, names_in
 from zoo.errors import DataError, nearest
 from zoo.specs.data import is_image_name
 from zoo.text import counted
@@ -80,15 +81,17 @@ def content_of(value: Any, read: Callable[[int], Any], index: int, *, data: str,
 def refuse_missing_files(items: Sequence[Item], where: Callable[[int], str], data: str) -> None:
     """Raise DataError, naming the first and what is near it, if paths lead to no file."""
     missing = [(index, item.content) for index, item in enumerate(items) if isinstance(item.content, Path)]
-    missing = [(index, path) for index, path in missing if not path.is_file()]
+    missing = [(index, path) for index, path in missing if not os.path.isfile(path)]
     if not missing:
         return
     index, path = missing[0]
-    if path.is_dir():
+    if os.path.isdir(path):
         raise DataError(
             f"{data}: the image of {where(index)} is a folder, {str(path)!r}.\n"
             "Next: name the images in it one by one, or give the folder of class folders itself as the data."
         )
+    if why := hindrance(path):
+        raise DataError(f"{data}: the file {str(path)!r} ({where(index)}) cannot be looked at: {why}.")
     others = f", and {counted(len(missing) - 1, 'other path')} that lead to none" if len(missing) > 1 else ""
     raise DataError(
         f"{data}: there is no file {str(path)!r} ({where(index)}){others}.{_hint(path)}\n"
@@ -112,9 +115,9 @@ def shared_folder(items: Iterable[Item]) -> Path | None:
 
 def _hint(path: Path) -> str:
     """Ask whether the nearest name was meant; the rest of the path is kept where it exists below that."""
-    there = next(folder for folder in path.parents if folder.is_dir())
+    there = next(folder for folder in path.parents if os.path.isdir(folder))
     missing, *below = path.relative_to(there).parts
-    for name in nearest(missing, (entry.name for entry in there.iterdir())):
-        if (found := there.joinpath(name, *below)).is_file():
+    for name in nearest(missing, names_in(there)):
+        if os.path.isfile(found := there.joinpath(name, *below)):
             return f" Did you mean {str(found)!r}?"
     return ""
