@@ -269,14 +269,14 @@ def examine_all(names: Sequence[str], *, processes: int, thorough: bool = False)
 
 def run_all(processes: int) -> list[str]:
     """Faults of the real runs."""
-    # Of the families, which take longer, every other one with a head that gets a map.
+    # Of the families, which take longer, every other one with a head that gets a map, and those without the rest.
     of_families = list(pairs(FAMILIES))
-    elsewhere = set(drawn())
+    elsewhere, lean = set(drawn()), set(of_families[3::4])
     every = [pair for pair in (*pairs(TINY), *of_families[::4], *of_families[3::4]) if pair not in elsewhere]
     faults: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
         data = draw_few(Path(folder) / "data")
-        runs = [(backbone, head, data, Path(folder) / str(number)) for number, (backbone, head) in enumerate(every)]
+        runs = [(*pair, data, Path(folder) / str(number), pair in lean) for number, pair in enumerate(every)]
         with ProcessPoolExecutor(processes, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
             for (backbone, head), found in zip(every, pool.map(_run, runs), strict=True):
                 faults += [f"{backbone} with {head}: {fault}" for fault in found]
@@ -284,10 +284,10 @@ def run_all(processes: int) -> list[str]:
     return faults
 
 
-def _run(arguments: tuple[str, str, Path, Path]) -> list[str]:
-    *_, out = arguments
+def _run(arguments: tuple[str, str, Path, Path, bool]) -> list[str]:
+    *what, out, lean = arguments
     try:
-        return faults_of_a_run(*arguments)
+        return faults_of_a_run(*what, out, lean=lean)
     except Exception as error:
         return [f"{type(error).__name__}: {error}"]
     finally:
