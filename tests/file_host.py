@@ -32,6 +32,8 @@ class FileHost(ThreadingHTTPServer):
         self.files: dict[str, Served] = {}
         self.seen: list[tuple[str, str, str | None, str | None]] = []
         """(method, path, Range, If-Range) of every request."""
+        self.gate: threading.Barrier | None = None
+        """Where it is set, every GET waits there for the others."""
 
     @property
     def url(self) -> str:
@@ -55,6 +57,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, *, body: bool) -> None:
         wanted, condition = self.headers.get("Range"), self.headers.get("If-Range")
         self.server.seen.append((self.command, self.path, wanted, condition))
+        if body and self.server.gate is not None:
+            self.server.gate.wait(timeout=30)
         served = self.server.files.get(self.path)
         fault = served.faults.pop(0) if served and body and served.faults else None
         if served is None or isinstance(fault, int):

@@ -179,6 +179,33 @@ def test_without_locks_rows_are_kept_and_what_was_used_lately_stays(tmp_path: Pa
     assert not cache.keep(CacheKey({"name": "more"}), "images", block_of(torch.full((1, 1000), 0.1)))
 
 
+def test_what_is_raised_while_rows_are_waited_for_is_not_taken_for_the_disk(tmp_path: Path) -> None:
+    def told() -> None:
+        raise BrokenPipeError("nobody reads the progress any more")
+
+    with FeatureCache(tmp_path).filling(KEY, lambda: None):
+        with pytest.raises(BrokenPipeError, match="nobody reads"), FeatureCache(tmp_path).filling(KEY, told):
+            pytest.fail("the rows are computed all the same")
+        with FeatureCache(tmp_path, patience=0.1).filling(KEY, lambda: None):
+            pass
+    with FeatureCache(tmp_path).filling(KEY, lambda: pytest.fail("the first has ended")):
+        pass
+
+
+def test_what_cannot_be_read_while_rows_are_computed_is_told_and_others_need_not_wait(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="an image"), FeatureCache(tmp_path).filling(KEY, lambda: None):
+        raise OSError("an image cannot be read")
+    with FeatureCache(tmp_path).filling(KEY, lambda: pytest.fail("the first has ended")):
+        pass
+
+
+def test_a_folder_that_cannot_be_written_is_filled_by_nobody_and_waits_for_nobody(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    cache = FeatureCache(tmp_path / "file" / "below")
+    with cache.filling(KEY, lambda: pytest.fail("nobody is waited for")):
+        assert not cache.keep(KEY, "images", block_of(torch.ones(1, 4)))
+
+
 def test_a_folder_that_cannot_be_written_is_read(tmp_path: Path) -> None:
     held_rows(tmp_path, "one", used=1).let_go()
     (tmp_path / KEY.name / "in-use").unlink()

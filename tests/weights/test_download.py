@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from safetensors.torch import load_file, save
 from tests.file_host import FileHost, Served, file_host
 from zoo.errors import Offline, OptionError, Unreachable, WeightsError
 from zoo.specs.backbone import HubFile, UrlFile
+from zoo.storage.in_use import Hold
 from zoo.weights import download as downloading
 from zoo.weights.fetch import cached, fetch
 from zoo.weights.locations import store_folder
@@ -256,6 +258,22 @@ def test_hub_files_come_from_a_plain_mirror_into_zoo_s_store(
     assert fetch(HUB, name="timm/tiny.v1", offline=True) == path and host.seen == []
 
 
+def test_what_a_killed_fetch_left_in_the_store_is_removed_by_the_next(
+    host: FileHost, tensors: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ZOO_WEIGHTS_MIRROR", host.url)
+    host.files["/org/tiny/resolve/main/model.safetensors"] = Served(tensors)
+    for name, held in (("killed", False), ("running", True)):
+        folder = store_folder() / f".incoming-{name}"
+        hold = Hold(folder)
+        (folder / "model.safetensors").write_bytes(tensors)
+        if not held:
+            hold.release()
+    fetch(HUB, name="timm/tiny.v1")
+    assert [path.name for path in store_folder().iterdir() if path.is_dir()] == [".incoming-running"]
+    hold.release()
+
+
 def test_a_hub_file_that_is_not_what_the_mirror_states_is_not_taken(
     host: FileHost, tensors: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -279,6 +297,35 @@ def test_a_pickled_hub_file_becomes_safetensors(host: FileHost, monkeypatch: pyt
     host.files["/org/tiny/resolve/main/pytorch_model.bin"] = Served(pickled.getvalue())
     read = load_file(fetch(HUB, name="timm/tiny.v1"))
     assert all(torch.equal(read[name], tensor) for name, tensor in state.items()) and len(read) == 2
+
+
+TOGETHER = """
+import sys
+from zoo.specs.backbone import HubFile
+from zoo.weights.fetch import fetch
+
+print(fetch(HubFile(repo_id="org/tiny"), name="timm/tiny.v1", progress=lambda done, total: print(done, flush=True)))
+"""
+
+
+@pytest.mark.long
+def test_processes_that_fetch_the_same_hub_file_from_a_mirror_leave_one_another_s_alone(
+    host: FileHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    content = save({"fc.weight": torch.arange(1_500_000.0)}, metadata={"format": "pt"})
+    digest = hashlib.sha256(content).hexdigest()
+    host.files["/org/tiny/resolve/main/model.safetensors"] = Served(content, pause=0.02)
+    monkeypatch.setenv("ZOO_WEIGHTS_MIRROR", host.url)
+    host.gate = threading.Barrier(2)  # all at once, however long each takes to start
+    words = [sys.executable, "-c", TOGETHER]
+    running = [subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    ended = [process.communicate(timeout=60) for process in running]
+    expected = store_folder() / f"{digest}.safetensors"
+    assert [(out.splitlines()[-1:], err) for out, err in ended] == [([str(expected)], "")] * 2
+    assert expected.read_bytes() == content
+    assert left(store_folder()) == [f"{digest}.json", f"{digest}.safetensors"]
 
 
 def test_a_folder_is_a_mirror_and_no_network(

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import json
 import math
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -61,13 +62,15 @@ def write_text(path: Path, text: str) -> None:
 def new_text(path: Path) -> Iterator[IO[str]]:
     """Open a draft that becomes `path` when the block ends without an exception. Otherwise the old content stays.
 
-    Raises RunError, at the start already where nothing can be written there.
+    Raises, at the start already, Refused where `path` is there and is no file, RunError where it cannot be written.
     """
+    _refuse_no_file(path)
     with clear_write_errors(path):
         # In the same folder, because a rename works only within one file system.
         handle, draft = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
     try:
-        file = os.fdopen(handle, "w", encoding="utf-8", errors=escaping_errors())
+        # Line ends are written as they are: one may be part of a name.
+        file = os.fdopen(handle, "w", encoding="utf-8", errors=escaping_errors(), newline="")
         try:
             yield file
             with clear_write_errors(path):
@@ -117,6 +120,27 @@ def new_folder(path: Path) -> Iterator[Path]:
             shutil.rmtree(draft, ignore_errors=True)
 
 
+def new_numbered_folder(base: Path, write: Callable[[Path], object]) -> Path:
+    """Make the folder `base`, or else `base-2`, `base-3` and so on, the first that is not there -> its path.
+
+    `write` fills its draft with at least one file. Of processes that want the same name at once one gets it, and each
+    of the others the next: a folder that has files is never replaced. Raises RunError.
+    """
+    for number in itertools.count(1):
+        path = base if number == 1 else base.with_name(f"{base.name}-{number}")
+        # Not `exists`, which does not see a broken link.
+        if os.path.lexists(path):
+            continue
+        try:
+            with new_folder(path) as draft:
+                write(draft)
+            return path
+        except RunError:
+            if not os.path.lexists(path):  # else another process has made it meanwhile
+                raise
+    raise AssertionError("numbers do not end")
+
+
 @contextlib.contextmanager
 def new_path(path: Path) -> Iterator[Path]:
     """The path of a draft, a file or folder that the block makes. It becomes `path` when the block ends without an
@@ -163,6 +187,54 @@ def refuse_existing(path: Path) -> None:
         raise Refused(f"{path} exists, and zoo overwrites nothing.\nNext: name another path, or remove it.")
 
 
+def try_file(path: Path) -> None:
+    """Before work that ends with writing a file: refuse a path that it could not be written to.
+
+    A file that is there already is no hindrance.
+
+    Raises Refused where `path` is something else, RunError where nothing can be written.
+    """
+    _refuse_no_file(path)
+    _try_writing(path, path.parent)
+
+
+def try_new_path(path: Path, *, with_parents: bool = False) -> None:
+    """Before work that ends with writing a new file or folder: refuse a path that it could not be written to.
+
+    Args:
+        path: Where the result is to be.
+        with_parents: Whether the folders above it are made with it. Else they must be there.
+
+    Raises Refused where there is anything at `path`, RunError where nothing can be written.
+    """
+    refuse_existing(path)
+    refuse_unwritable(path, with_parents=with_parents)
+
+
+def refuse_unwritable(path: Path, *, with_parents: bool = False, named: Path | None = None) -> None:
+    """Raise RunError where no file or folder could be made at `path`. `named`: what the message calls it."""
+    with clear_write_errors(named or path):
+        parent = existing_parent(path) if with_parents else path.parent
+    _try_writing(named or path, parent, name=path.name)
+
+
+def _try_writing(path: Path, folder: Path, *, name: str = "") -> None:
+    # Trying to write is the only test that also knows read-only disks, quotas, access lists and names too long.
+    with clear_write_errors(path):
+        handle, draft = tempfile.mkstemp(prefix=f".{name or path.name}-", dir=folder)
+        os.close(handle)
+        Path(draft).unlink()
+
+
+def _refuse_no_file(path: Path) -> None:
+    """Raise Refused for what is there and is no file: a folder, and a device, which a rename would take away."""
+    with clear_write_errors(path):
+        is_other = path.exists() and not path.is_file()
+    if is_other:
+        what = "a folder" if path.is_dir() else "no file but a device or a pipe"
+        raise Refused(f"{path} is {what}, and a file cannot take its place.\nNext: name another path.")
+
+
 def sync_folder(path: Path) -> None:
     """Make renames in a folder durable, where the system can do that."""
     # Windows cannot open a folder.
@@ -194,7 +266,14 @@ def write_problem(path: Path, error: OSError) -> str:
         )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"{path} cannot be written: {error.strerror}.\nNext: write to another place."
-    return f"{path} cannot be written: {error.strerror or error}."
+    if error.errno == errno.ENOENT and not path.parent.exists():
+        return (
+            f"{path} cannot be written: there is no folder {path.parent}.\n"
+            "Next: make that folder, or write to another place."
+        )
+    if error.errno == errno.ENOTDIR:
+        return f"{path} cannot be written: a part of it is a file, not a folder.\nNext: write to another place."
+    return f"{path} cannot be written: {error.strerror or error}.\nNext: write to another place."
 
 
 def existing_parent(path: Path) -> Path:

@@ -5,10 +5,13 @@ All of it can be made again. Nothing here imports torch.
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import re
 import shutil
+import time
+import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -26,6 +29,12 @@ DEFAULT_LIMIT = 20 * 10**9
 LISTINGS = "listings"
 """The folder of listings of large data folders, in zoo's cache folder."""
 _SAMPLE, _KEPT = "sample", "kept"
+SAMPLE_HOLD = ".sample"
+"""The folder in the cache folder that a process holds while it uses a sample set: a mark in the set itself would be
+one of its files."""
+_GONE = ".removed-"
+_DRAFT_SECONDS = 3600.0
+"""An older draft belongs to a process that was killed."""
 ABOUT = "about.json"
 MEASURED = "precision-"
 """How the names of files begin that hold how fast a model is in each precision and memory layout."""
@@ -82,9 +91,7 @@ def features_folder() -> Path:
 
 def entries(folder: Path) -> list[CacheEntry]:
     """The folders of all cache keys, the last used first."""
-    if not folder.is_dir():
-        return []
-    return sorted((_entry(path) for path in folder.iterdir() if path.is_dir()), key=lambda entry: -entry.used)
+    return sorted((_entry(path) for path in _within(folder) if os.path.isdir(path)), key=lambda entry: -entry.used)
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,10 +203,17 @@ def cached_items() -> list[CachedItem]:
     return [item for kind in _KINDS.values() for item in kind()]
 
 
-def clear(kinds: Sequence[str] = ("features",)) -> list[CachedItem]:
-    """Remove all items of some kinds, or of `all`. Returns what was removed.
+@dataclass(frozen=True, slots=True)
+class Cleared:
+    """What became of the items of some kinds."""
 
-    A run that uses files keeps them open; one that reads large features from the disk ends, and can be resumed.
+    removed: tuple[CachedItem, ...]
+    in_use: tuple[CachedItem, ...]
+    """Left, because another process uses or writes them."""
+
+
+def clear(kinds: Sequence[str] = ("features",)) -> Cleared:
+    """Remove all items of some kinds, or of `all`, except those that a running process uses.
 
     Raises OptionError for an unknown kind, RunError where something cannot be removed.
     """
@@ -208,17 +222,44 @@ def clear(kinds: Sequence[str] = ("features",)) -> list[CachedItem]:
             hint = meant(kind, [*_KINDS, "all"], count=1)
             raise OptionError(f"The cache holds no {kind!r}. It holds {', '.join(_KINDS)}, and all means all.{hint}")
     chosen = [item for item in cached_items() if item.kind in kinds or "all" in kinds]
+    removed: list[CachedItem] = []
+    left: list[CachedItem] = []
     for item in chosen:
         try:
-            shutil.rmtree(item.path) if item.path.is_dir() else item.path.unlink(missing_ok=True)
+            (removed if _remove(item) else left).append(item)
+        except FileNotFoundError:  # another process was faster
+            continue
         except OSError as error:
             raise RunError(f"{item.path} cannot be removed: {error.strerror or error}.") from None
-    return chosen
+    return Cleared(tuple(removed), tuple(left))
+
+
+def _remove(item: CachedItem) -> bool:
+    """Remove an item -> whether nobody uses it. Raises OSError."""
+    if item.path.name.startswith(".") and time.time() - item.used < _DRAFT_SECONDS:
+        return False  # it gets its name as soon as it is complete
+    if not os.path.isdir(item.path):
+        item.path.unlink()
+        return True
+    held = item.path
+    if item.kind == "sample":
+        held = cache_folder() / SAMPLE_HOLD
+        held.mkdir(exist_ok=True)
+    if not os.access(held, os.W_OK | os.X_OK):
+        # Else it would look as if it were in use.
+        held.stat()
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    # Without locks nothing tells what is in use, and whoever clears the cache asks for it to be removed.
+    with unused(held, last_use=0.0) as free:
+        if free:
+            # Renamed first, so that nobody finds a part of it.
+            shutil.rmtree(item.path.rename(item.path.with_name(f"{_GONE}{uuid.uuid4().hex}")))
+    return free
 
 
 def _entry(path: Path) -> CacheEntry:
     # Drafts take room, too, also those of killed processes.
-    files = [*path.glob("*.safetensors"), *path.glob(".draft-*")]
+    files = [each for each in _within(path) if each.suffix == ".safetensors" or each.name.startswith(".draft-")]
     try:
         facts = parse_json((path / ABOUT).read_text("utf-8"))
         used = (path / ABOUT).stat().st_mtime
@@ -228,11 +269,25 @@ def _entry(path: Path) -> CacheEntry:
     return CacheEntry(path, facts, sum(_size(file) for file in files), len(files), used)
 
 
-def _size(path: Path) -> int:
+def _within(folder: Path) -> list[Path]:
+    """What lies in a folder; nothing where it is not there, as when another process has just removed it."""
     try:
-        return path.stat().st_size
+        return list(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _stat(path: Path) -> os.stat_result | None:
+    """Facts of what lies at a path; None where it is gone, as a draft that has got its name."""
+    try:
+        return path.stat()
     except OSError:
-        return 0
+        return None
+
+
+def _size(path: Path) -> int:
+    found = _stat(path)
+    return 0 if found is None else found.st_size
 
 
 def _features() -> Iterator[CachedItem]:
@@ -261,11 +316,12 @@ def _measured(path: Path) -> Mapping[str, Any] | None:
 
 
 def _samples() -> Iterator[CachedItem]:
-    folder = cache_folder() / _SAMPLE
-    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-        files = [each for each in path.rglob("*") if each.is_file()]
-        size = sum(each.stat().st_size for each in files)
-        yield CachedItem("sample", path.name, path, size, len(files), path.stat().st_mtime)
+    for path in sorted(path for path in _within(cache_folder() / _SAMPLE) if os.path.isdir(path)):
+        # `walk` passes over folders that are gone.
+        sizes = [_size(Path(folder, name)) for folder, _, names in os.walk(path) for name in names]
+        found = _stat(path)
+        if found is not None:
+            yield CachedItem("sample", path.name, path, sum(sizes), len(sizes), found.st_mtime)
 
 
 def _listings() -> Iterator[CachedItem]:
@@ -273,9 +329,10 @@ def _listings() -> Iterator[CachedItem]:
 
 
 def _files(kind: str, folder: Path) -> Iterator[CachedItem]:
-    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-        found = path.stat()
-        yield CachedItem(kind, path.stem, path, found.st_size, 1, found.st_mtime)
+    for path in sorted(_within(folder)):
+        found = _stat(path)
+        if found is not None:
+            yield CachedItem(kind, path.stem, path, found.st_size, 1, found.st_mtime)
 
 
 _KINDS: dict[str, Callable[[], Iterator[CachedItem]]] = {

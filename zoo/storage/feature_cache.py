@@ -152,33 +152,35 @@ class FeatureCache:
         """Inside, no other process computes rows of the key. `waiting` is called again and again while one does.
 
         A process that makes no progress is not waited for. Computing the same rows twice costs time and does no harm.
+        What `waiting` raises is raised.
         """
-        try:
-            folder = self._folder(key)
+        folder = self._folder(key)
+        # Nobody shares a folder that cannot be written.
+        with contextlib.suppress(OSError):
             folder.mkdir(parents=True, exist_ok=True)
-            # Where the file system has no locks, computing the same rows twice is better than waiting for a lock file
-            # that a killed process left.
-            lock = FileLock(folder / _LOCK, fallback_to_soft=False)
-            _wait_for(lock, folder, waiting, self._patience)
-            self._remove_leftovers(folder)
-        except OSError:
-            yield  # nobody shares a folder that cannot be written
-            return
+        # Where the file system has no locks, computing the same rows twice is better than waiting for a lock file
+        # that a killed process left.
+        lock = FileLock(folder / _LOCK, fallback_to_soft=False)
         try:
+            if _wait_for(lock, folder, waiting, self._patience):
+                self._remove_leftovers(folder)
             yield
         finally:
             lock.release()
 
     def drop(self, key: CacheKey) -> None:
         """Remove all rows of a key. Rows that are mapped stay readable."""
-        for path in self._folder(key).glob("*.safetensors"):
-            _remove(path)
+        with contextlib.suppress(OSError):  # another process may remove the folder
+            for path in self._folder(key).glob("*.safetensors"):
+                _remove(path)
 
     def _remove_leftovers(self, folder: Path) -> None:
         """Remove drafts of processes that were killed."""
-        for draft in folder.glob(f"{_DRAFT}*"):
-            if time.time() - draft.stat().st_mtime > _OLD:
-                _remove(draft)
+        # A draft may have got its name in the meantime, and the folder may be gone.
+        with contextlib.suppress(OSError):
+            for draft in folder.glob(f"{_DRAFT}*"):
+                if time.time() - draft.stat().st_mtime > _OLD:
+                    draft.unlink()
 
     def _use(self, key: CacheKey) -> None:
         """Hold a key's rows, where it has any, so that no process evicts them."""
@@ -278,19 +280,30 @@ def name_of(images: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(images).encode()).hexdigest()[:32]
 
 
-def _wait_for(lock: FileLock, folder: Path, waiting: Callable[[], None], patience: float) -> None:
+def _wait_for(lock: FileLock, folder: Path, waiting: Callable[[], None], patience: float) -> bool:
+    """Whether the lock is held at the end: not where the folder has no locks, or patience was too short."""
     # No number of files, so that patience is counted from the first look on.
     there, since = -1, time.monotonic()
     while time.monotonic() - since < patience:
         try:
             lock.acquire(timeout=_POLL)
+            return True
         except Timeout:
-            waiting()
-            now = sum(1 for _ in folder.glob("*.safetensors"))
-            if now != there:
-                there, since = now, time.monotonic()
-            continue
-        return
+            now = _blocks_in(folder)
+        except (OSError, NotImplementedError):
+            return False
+        # Not among what is caught above: an error of whoever is told is no error of the folder.
+        waiting()
+        if now != there:
+            there, since = now, time.monotonic()
+    return False
+
+
+def _blocks_in(folder: Path) -> int:
+    try:
+        return sum(1 for _ in folder.glob("*.safetensors"))
+    except OSError:  # it was removed just now
+        return 0
 
 
 def _write(path: Path, tensors: Mapping[str, Tensor], facts: dict[str, str]) -> None:

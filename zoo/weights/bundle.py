@@ -6,7 +6,6 @@ store there (`zoo weights import FOLDER`).
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from zoo.storage.tensors import file_digest
 from zoo.text import shell_word
 from zoo.weights.download import basename, on_bytes, on_start
 from zoo.weights.fetch import fetch
-from zoo.weights.locations import SUFFIX, has_digest, put, store_folder
+from zoo.weights.locations import SUFFIX, has_digest, own_folder, put
 from zoo.weights.manifest import MANIFEST, ManifestEntry, Original, address_of, manifest_text, read_manifest, source_key
 from zoo.weights.obtain import choose_weights
 from zoo.weights.state import check_weights_file, read_state, write_safetensors
@@ -189,13 +188,10 @@ def _import_file(path: Path, spec: BackboneSpec, weights: WeightsSpec, report: R
     if published is None:
         unknown = f"No SHA-256 of {name} is known without a network, so {path.name} could not be compared with one"
         report(Note(text=f"{unknown}. It fits the architecture, and zoo trusts that it is the right file.", loud=True))
-    store_folder().mkdir(parents=True, exist_ok=True)
-    # With the number of the process, for two imports may run at once.
-    draft = store_folder() / f"import-{os.getpid()}{SUFFIX}"
-    try:
+    # Two imports may run at once.
+    with own_folder() as folder:
+        draft = folder / f"import{SUFFIX}"
         write_safetensors(path, draft)
         entry = _entry(spec, weights, path, draft)
         entry = entry.model_copy(update={"file": f"{entry.digest}{SUFFIX}"})
         return entry, put(entry, draft)
-    finally:
-        draft.unlink(missing_ok=True)

@@ -174,7 +174,9 @@ def with_timeout(seconds: float, opening: Callable[[], T], close: Callable[[T], 
         raise
 
 
-def download(opener: Opener, target: Path, sha256: str | None, request: DownloadRequest) -> None:
+def download(
+    opener: Opener, target: Path, sha256: str | None, request: DownloadRequest, *, name: Path | None = None
+) -> None:
     """Download a file to `target`, which is complete or not there; continues what an earlier attempt has left.
 
     Args:
@@ -182,13 +184,15 @@ def download(opener: Opener, target: Path, sha256: str | None, request: Download
         target: Path of the complete file.
         sha256: Hexadecimal SHA-256 of the file, or its first digits; None where nobody has published one.
         request: For messages and progress.
+        name: Path by which every attempt finds the bytes of an earlier one. Default: `target`.
 
     Raises:
         Unreachable: The host cannot be reached, or stopped sending.
         WeightsError: The host refuses, the file arrived damaged, or it cannot be saved.
     """
     announced: list[Download] = []
-    retry(partial(_attempt, opener, target, sha256, request, announced))
+    open_unfinished = partial(open_partial, target, name)
+    retry(partial(_attempt, opener, open_unfinished, target, sha256, request, announced))
 
 
 def open_address(url: str, first: int = 0, etag: str = "") -> Response:
@@ -266,10 +270,15 @@ def on_bytes(report: Report, task: str = "download") -> OnBytes:
 
 
 def _attempt(
-    opener: Opener, target: Path, sha256: str | None, request: DownloadRequest, announced: list[Download]
+    opener: Opener,
+    open_unfinished: Callable[[], PartialFile],
+    target: Path,
+    sha256: str | None,
+    request: DownloadRequest,
+    announced: list[Download],
 ) -> None:
     with disk_errors(request):
-        unfinished = open_partial(target)
+        unfinished = open_unfinished()
     with closing(unfinished):
         first = unfinished.done if unfinished.continues(sha256) else 0
         with closing(_open(opener, unfinished, first, request)) as response:

@@ -6,6 +6,7 @@ publisher's host.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -34,7 +35,17 @@ from zoo.weights.download import (
     retry,
     with_timeout,
 )
-from zoo.weights.locations import SUFFIX, checkpoint, has_digest, hub_folder, in_hub_cache, in_store, put, store_folder
+from zoo.weights.locations import (
+    SUFFIX,
+    checkpoint,
+    has_digest,
+    hub_folder,
+    in_hub_cache,
+    in_store,
+    own_folder,
+    put,
+    store_folder,
+)
 from zoo.weights.manifest import ManifestEntry, Original, address_of, source_key
 from zoo.weights.offline import switched_off
 
@@ -197,13 +208,14 @@ def _fetch_hub_file_from_mirror(
     filename, address, sha256 = _find_on_mirror(base, source, request)
     request = replace(_at_mirror(address, request), folder=store_folder(), variable="ZOO_CACHE_DIR")
     # Named after the address, so that the next attempt finds the bytes of this one.
-    incoming = store_folder() / f"{hashlib.sha256(address.encode()).hexdigest()[:16]}-{filename}"
-    download(partial(open_address, address), incoming, sha256, request)
-    try:
+    unfinished = store_folder() / f"{hashlib.sha256(address.encode()).hexdigest()[:16]}-{filename}"
+    with contextlib.ExitStack() as stack:
+        # The complete file is this process's alone: another that fetches the same may end first, or later.
+        with disk_errors(request):
+            incoming = stack.enter_context(own_folder()) / filename
+        download(partial(open_address, address), incoming, sha256, request, name=unfinished)
         with disk_errors(request):
             return _put_in_store(incoming, source, filename, name, licence)
-    finally:
-        incoming.unlink(missing_ok=True)
 
 
 def _find_on_mirror(base: str, source: HubFile, request: DownloadRequest) -> tuple[str, str, str | None]:
@@ -237,22 +249,19 @@ def _put_in_store(incoming: Path, source: HubFile, filename: str, name: str, lic
     from zoo.weights.state import write_safetensors
 
     draft = incoming.with_name(f"{incoming.stem}-draft{SUFFIX}")
-    try:
-        unchanged = write_safetensors(incoming, draft)
-        entry = ManifestEntry(
-            name=name,
-            tag=name.rpartition("/")[2].partition(".")[2],
-            source=source_key(source),
-            address=address_of(source, filename),
-            file=draft.name,
-            digest=_digest(draft),
-            size=draft.stat().st_size,
-            licence=licence,
-            original=None if unchanged else Original(file=filename, digest=_digest(incoming)),
-        )
-        return put(entry, draft)
-    finally:
-        draft.unlink(missing_ok=True)
+    unchanged = write_safetensors(incoming, draft)
+    entry = ManifestEntry(
+        name=name,
+        tag=name.rpartition("/")[2].partition(".")[2],
+        source=source_key(source),
+        address=address_of(source, filename),
+        file=draft.name,
+        digest=_digest(draft),
+        size=draft.stat().st_size,
+        licence=licence,
+        original=None if unchanged else Original(file=filename, digest=_digest(incoming)),
+    )
+    return put(entry, draft)
 
 
 def _digest(path: Path) -> str:
@@ -291,7 +300,7 @@ def _fetch_hub(source: HubFile, request: DownloadRequest) -> Path:
 
     metadata = retry(partial(_ask_hub, source, request))
     blob = request.folder / repo_folder_name(repo_id=source.repo_id, repo_type="model") / "blobs" / metadata.etag
-    if not (blob.is_file() and blob.stat().st_size == metadata.length):
+    if _size(blob) != metadata.length:
         # The etag of a large file is its SHA-256, that of a small one git's shorter hash.
         sha256 = metadata.etag if re.fullmatch("[0-9a-f]{64}", metadata.etag) else None
         download(partial(_open_hub, metadata), blob, sha256, request)
@@ -301,6 +310,14 @@ def _fetch_hub(source: HubFile, request: DownloadRequest) -> Path:
         if not path.is_symlink():  # A copy, where links cannot be made.
             blob.unlink(missing_ok=True)
     return path
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file; -1 where there is none, as when another process has just removed it."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1
 
 
 def _ask_hub(source: HubFile, request: DownloadRequest) -> _HubMetadata:

@@ -13,6 +13,7 @@ import os
 import shutil
 import sys
 import tempfile
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,11 +21,13 @@ from zoo.errors import WeightsError
 from zoo.specs.backbone import HubFile, UrlFile
 from zoo.storage.atomic import clear_write_errors, sync_folder, write_text
 from zoo.storage.cache import cache_folder
+from zoo.storage.in_use import Hold, NoLocks, unused
 from zoo.weights.download import basename
 from zoo.weights.manifest import ManifestEntry, manifest_text, read_manifest, source_key
 
 FOLDER = "weights"
 SUFFIX = ".safetensors"
+_OWN = ".incoming-"
 
 
 def checkpoint(source: UrlFile) -> Path:
@@ -70,6 +73,25 @@ def has_digest(path: Path, sha256: str | None) -> bool:
 def store_folder() -> Path:
     """The folder of zoo's own store."""
     return cache_folder() / FOLDER
+
+
+@contextlib.contextmanager
+def own_folder() -> Iterator[Path]:
+    """A folder in the store that only this call uses, removed at the end; those of killed processes are removed too.
+
+    Raises OSError where it cannot be made.
+    """
+    folder = store_folder() / f"{_OWN}{uuid.uuid4().hex}"
+    for left in store_folder().glob(f"{_OWN}*"):
+        with contextlib.suppress(OSError), unused(left, left.stat().st_mtime) as free:
+            if free:
+                shutil.rmtree(left, ignore_errors=True)
+    with contextlib.ExitStack() as stack:
+        # Without locks, new folders count as in use.
+        with contextlib.suppress(NoLocks):
+            stack.callback(Hold(folder).release)
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        yield folder
 
 
 def stored() -> Iterator[tuple[ManifestEntry, Path]]:

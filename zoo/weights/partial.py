@@ -116,17 +116,23 @@ class PartialFile:
             self._lock.release()
 
 
-def open_partial(target: Path) -> PartialFile:
+def open_partial(target: Path, name: Path | None = None) -> PartialFile:
     """The partial download of `target`, with what an earlier attempt has left. Raises OSError.
 
     Where another process is writing that file, a private one that nobody else finds.
+
+    Args:
+        target: Path of the complete file.
+        name: Path by which every attempt finds the bytes, on the same file system. Default: `target`.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    return _open_shared(target) or _open_private(target)
+    name = name or target
+    for path in (target, name):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    return _open_shared(target, name) or _open_private(target, name)
 
 
-def _open_shared(target: Path) -> PartialFile | None:
-    path = target.with_name(target.name + _SUFFIX)
+def _open_shared(target: Path, name: Path) -> PartialFile | None:
+    path = name.with_name(name.name + _SUFFIX)
     # The system releases the lock when the process dies, so that the next attempt can continue what it has left.
     lock = FileLock(path.with_name(path.name + ".lock"))
     try:
@@ -140,8 +146,8 @@ def _open_shared(target: Path) -> PartialFile | None:
         raise
 
 
-def _open_private(target: Path) -> PartialFile:
-    path = target.with_name(f"{target.name}.{uuid.uuid4().hex}{_SUFFIX}")
+def _open_private(target: Path, name: Path) -> PartialFile:
+    path = name.with_name(f"{name.name}.{uuid.uuid4().hex}{_SUFFIX}")
     return PartialFile(target, path, path.open("x+b", buffering=0), None)
 
 
