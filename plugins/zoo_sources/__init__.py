@@ -10,9 +10,11 @@ from pathlib import Path
 
 import zoo
 
+from zoo_sources.disk import is_file
+
 
 def _recognises_table(path: Path) -> bool:
-    if path.suffix.lower() in (".csv", ".tsv", ".parquet") and path.is_file():
+    if path.suffix.lower() in (".csv", ".tsv", ".parquet") and is_file(path):
         return True
     from zoo_sources.parquet_files import is_parquet_folder
 
@@ -38,7 +40,7 @@ def _read_tar(path: Path) -> zoo.SourceListing | zoo.ClassFolders:
 
 
 def _recognises_zip(path: Path) -> bool:
-    return path.suffix.lower() == ".zip" and path.is_file()
+    return path.suffix.lower() == ".zip" and is_file(path)
 
 
 def _read_zip(path: Path) -> zoo.ClassFolders:
@@ -48,8 +50,8 @@ def _read_zip(path: Path) -> zoo.ClassFolders:
 
 
 def _recognises_saved(path: Path) -> bool:
-    alone = (path / "state.json").is_file() and (path / "dataset_info.json").is_file()
-    return alone or (path / "dataset_dict.json").is_file()
+    alone = is_file(path / "state.json") and is_file(path / "dataset_info.json")
+    return alone or is_file(path / "dataset_dict.json")
 
 
 def _read_saved(path: Path) -> zoo.SourceListing:

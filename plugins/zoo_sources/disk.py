@@ -89,12 +89,20 @@ def _simplest(text: str) -> str:
     return Path(os.path.normpath(text)).as_posix()
 
 
+# The methods of `Path` raise for a closed folder and for a name of 300 letters; these functions answer False.
 def exists(path: Path) -> bool:
-    """Whether there is anything; False for what cannot be a path here, such as a name of 300 letters."""
-    try:
-        return path.exists()
-    except (OSError, ValueError):
-        return False
+    """Whether there is anything that can be looked at."""
+    return os.path.exists(path)
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is a file that can be looked at."""
+    return os.path.isfile(path)
+
+
+def is_folder(path: Path) -> bool:
+    """Whether there is a folder that can be looked at."""
+    return os.path.isdir(path)
 
 
 def names_in(folder: Path) -> list[str]:

@@ -12,7 +12,7 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
-from zoo_sources.disk import Disk, exists, is_of_windows, names_in
+from zoo_sources.disk import Disk, exists, is_file, is_folder, is_of_windows, names_in
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]+://")
 _SHOWN = 3
@@ -52,7 +52,7 @@ def _change(disk: Disk, missing: Sequence[str]) -> str | None:
         if _all_there(disk, missing, partial(_without, start=cut)):
             return f"remove {cut} from the beginning of these paths"
     if not _is_absolute(first):
-        folders = (f"{name}/" for name in names_in(disk.folder) if (disk.folder / name).is_dir())
+        folders = (f"{name}/" for name in names_in(disk.folder) if is_folder(disk.folder / name))
         for start in ("../", *islice(folders, _FOLDERS)):
             if _all_there(disk, missing, start.__add__):
                 return f"write {start} before these paths"
@@ -65,7 +65,7 @@ def _change(disk: Disk, missing: Sequence[str]) -> str | None:
 def _all_there(disk: Disk, missing: Sequence[str], changed: Callable[[str], str]) -> bool:
     """Whether every path is that of a file once it is changed; an empty one or one of a folder is none."""
     found = (disk.find(other) if (other := changed(path)) else None for path in missing[:_TRIED])
-    return all(each is not None and each.path.is_file() for each in found)
+    return all(each is not None and is_file(each.path) for each in found)
 
 
 def _without(path: str, start: str) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import zoo
 
+from zoo_sources.disk import is_file
 from zoo_sources.programs import command
 
 _ZIP, _OLE, _PARQUET = b"PK\x03\x04", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", b"PAR1"
@@ -42,7 +43,7 @@ def refuse_other_formats(path: Path) -> None:
 
 def refuse_empty(path: Path, step: str = "write the header path,label and one row per image") -> None:
     """Raise DataError for a file that is missing, or has no bytes."""
-    if not path.is_file():
+    if not is_file(path):
         raise zoo.DataError(f"There is no file {str(path)!r}.")
     if not path.stat().st_size:
         raise zoo.DataError(f"{path} is empty: it has 0 bytes.\nNext: {step}.")

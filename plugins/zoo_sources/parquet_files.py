@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -14,6 +14,7 @@ from typing import Any
 
 import zoo
 
+from zoo_sources.disk import is_folder
 from zoo_sources.other_formats import refuse_empty, refuse_pointer
 
 SUFFIX = ".parquet"
@@ -38,7 +39,7 @@ class ParquetPart:
 
 def is_parquet_folder(path: Path) -> bool:
     """Whether a folder holds Parquet files and no class folders. Only the first entries are looked at."""
-    if not path.is_dir():
+    if not is_folder(path):
         return False
     found, with_images = False, 0
     for folder in islice(_folders(path), _LOOKED):
@@ -55,7 +56,7 @@ def find_parts(path: Path, notes: list[str]) -> tuple[list[ParquetPart], list[zo
 
     Raises DataError if files lie in several folders, some are missing, or only some are named by a split.
     """
-    if not path.is_dir():
+    if not is_folder(path):
         match = _PART.fullmatch(path.stem)
         if match and int(match[3]) > 1:
             notes.append(f"only part {int(match[2]) + 1} of {int(match[3])}; give the folder to read all")
@@ -100,17 +101,25 @@ def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
         return
 
 
+def _is(asked: Callable[[], bool]) -> bool:
+    """The answer of an entry about its kind; False where it cannot be looked at, as a link that leads to itself."""
+    try:
+        return asked()
+    except OSError:
+        return False
+
+
 def _folders(path: Path) -> Iterator[Path]:
     """The folder, those in it, and those in these: as deep as `CONFIGURATION/SPLIT/0000.parquet`."""
     yield path
-    below = sorted(Path(entry) for entry in _entries(path) if entry.is_dir())
+    below = sorted(Path(entry) for entry in _entries(path) if _is(entry.is_dir))
     yield from below
     for folder in below:
-        yield from sorted(Path(entry) for entry in _entries(folder) if entry.is_dir())
+        yield from sorted(Path(entry) for entry in _entries(folder) if _is(entry.is_dir))
 
 
 def _files(folder: Path) -> list[Path]:
-    return sorted(Path(entry) for entry in _entries(folder) if entry.is_file())
+    return sorted(Path(entry) for entry in _entries(folder) if _is(entry.is_file))
 
 
 def _home(path: Path) -> tuple[Path, list[Path]]:

@@ -8,7 +8,7 @@ from pathlib import Path, PurePath
 import zoo
 
 from zoo_sources.columns import REQUIRED, Row
-from zoo_sources.disk import Disk
+from zoo_sources.disk import Disk, is_file
 from zoo_sources.labels import Labels
 from zoo_sources.missing import missing_message
 
@@ -40,7 +40,7 @@ class PathListing:
             self._skipped.append(zoo.Skipped(name, "not an image", f"{suffix} extension"))
         elif found is None:
             self._missing.append(row.path)
-        elif not found.path.is_file():
+        elif not is_file(found.path):
             self._skipped.append(zoo.Skipped(found.name, "not an image", "no regular file"))
         else:
             split = sys.intern(row.split.lower()) or None

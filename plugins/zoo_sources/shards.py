@@ -12,6 +12,8 @@ from pathlib import Path
 
 import zoo
 
+from zoo_sources.disk import exists, is_file, is_folder
+
 SUFFIX = ".tar"
 _PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
 _BRACES = re.compile(r"\{([^{}]*)\}")
@@ -34,8 +36,8 @@ class Shard:
 def are_shards(path: Path) -> bool:
     """Whether `path` is a tar file, a pattern of tar files, or a folder with shards and no other than split folders."""
     if path.name.lower().endswith((SUFFIX, *_PACKED)):
-        return path.is_file() or _is_pattern(path)
-    return path.is_dir() and _is_folder_of_shards(path)
+        return is_file(path) or _is_pattern(path)
+    return is_folder(path) and _is_folder_of_shards(path)
 
 
 def find_shards(path: Path) -> tuple[Path, list[Shard], list[zoo.Skipped]]:
@@ -44,9 +46,9 @@ def find_shards(path: Path) -> tuple[Path, list[Shard], list[zoo.Skipped]]:
     Raises DataError if a pattern matches no file, shards are missing or shards are compressed.
     """
     skipped: list[zoo.Skipped] = []
-    if path.is_dir():
+    if is_folder(path):
         folder, files = path, _in_folder(path, skipped)
-    elif path.exists() or not _is_pattern(path):
+    elif exists(path) or not _is_pattern(path):
         _refuse_packed([path])
         _refuse_missing(path, [path])
         return path.parent, [Shard(path, "", None)], []
@@ -79,24 +81,24 @@ def _is_pattern(path: Path) -> bool:
 def _is_folder_of_shards(path: Path) -> bool:
     try:
         entries = [entry for entry in path.iterdir() if not zoo.passed_over([entry.name])]
-        folders = [entry for entry in entries if entry.is_dir()]
+        folders = [entry for entry in entries if is_folder(entry)]
         if not all(zoo.split_named(folder.name) for folder in folders):
             return False
         below = [entry for folder in folders for entry in folder.iterdir() if not zoo.passed_over([entry.name])]
     except OSError:
         return False
-    return not any(entry.is_dir() for entry in below) and any(_is_tar(entry) for entry in [*entries, *below])
+    return not any(is_folder(entry) for entry in below) and any(_is_tar(entry) for entry in [*entries, *below])
 
 
 def _is_tar(path: Path) -> bool:
-    return path.name.lower().endswith((SUFFIX, *_PACKED)) and path.is_file()
+    return path.name.lower().endswith((SUFFIX, *_PACKED)) and is_file(path)
 
 
 def _in_folder(folder: Path, skipped: list[zoo.Skipped]) -> list[Path]:
     files: list[Path] = []
     for entry in sorted(folder.rglob("*")):
         parts = entry.relative_to(folder).parts
-        if entry.is_dir() or parts == ("classes.txt",):
+        if is_folder(entry) or parts == ("classes.txt",):
             continue
         if reason := zoo.passed_over(parts):
             skipped.append(zoo.Skipped("/".join(parts), reason))
@@ -158,7 +160,7 @@ def _refuse_packed(files: Sequence[Path]) -> None:
 
 
 def _refuse_missing(path: Path, files: Sequence[Path]) -> None:
-    missing = [file for file in files if not file.is_file()]
+    missing = [file for file in files if not is_file(file)]
     if not missing:
         return
     shown = ", ".join(file.name for file in missing[:_SHOWN])

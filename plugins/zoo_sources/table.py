@@ -7,6 +7,7 @@ from pathlib import Path
 import zoo
 
 from zoo_sources.csv_table import csv_rows
+from zoo_sources.disk import is_folder
 from zoo_sources.other_formats import refuse_other_formats
 from zoo_sources.parquet_files import SUFFIX
 from zoo_sources.paths import PathListing
@@ -19,7 +20,7 @@ def read_table(path: Path) -> zoo.SourceListing:
         DataError: The table cannot be read, lacks a column or a cell, has no rows, or names files that do not exist.
         ImportError: The table is a Parquet file, and pyarrow is not installed.
     """
-    if path.is_dir() or path.suffix.lower() == SUFFIX:
+    if is_folder(path) or path.suffix.lower() == SUFFIX:
         from zoo_sources.parquet import read_parquet
 
         return read_parquet(path)

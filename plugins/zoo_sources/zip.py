@@ -12,6 +12,7 @@ from pathlib import Path
 
 import zoo
 
+from zoo_sources.disk import is_file
 from zoo_sources.members import Members, folder_name
 from zoo_sources.zip_names import MemberNames, member_names
 
@@ -62,7 +63,7 @@ def read_zip(path: Path) -> zoo.ClassFolders:
 
     Raises DataError for a damaged archive, and for encrypted or suspicious members.
     """
-    if not path.is_file():
+    if not is_file(path):
         raise zoo.DataError(f"There is no file {str(path)!r}.")
     if not path.stat().st_size:
         raise zoo.DataError(f"{path} is empty: it has 0 bytes.\nNext: download or save it again.")
