@@ -10,6 +10,7 @@ from importlib.metadata import entry_points
 import pytest
 import zoo.__main__
 import zoo.cli.main
+from zoo.process import keep_freed_memory
 
 ENDS = """
 import atexit, sys, threading, time
@@ -76,6 +77,33 @@ def test_memory_is_kept_for_the_next_pass_unless_somebody_set_how() -> None:
     assert int(_python(PASSES).stdout) == 0
     assert int(_python(PASSES, MALLOC_MMAP_THRESHOLD_="33554432").stdout) > 0
     assert int(_python(PASSES, GLIBC_TUNABLES="glibc.malloc.mmap_threshold=33554432").stdout) > 0
+
+
+@pytest.mark.parametrize(
+    ("most", "becomes"), [(32 << 20, {-3: 32 << 20, -1: 2**31 - 1}), (2**31, {-3: 1 << 30, -1: 2**31 - 1}), (0, {})]
+)
+def test_a_glibc_that_takes_no_large_threshold_is_not_left_with_a_small_one(
+    most: int, becomes: dict[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the trim threshold is set, the one for maps stays what it is: set alone, every tensor would be mapped."""
+    for name in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES"):
+        monkeypatch.delenv(name, raising=False)
+    set_there: dict[int, int] = {}
+
+    class Library:
+        """As glibc up to 2.34, which refuses thresholds of more than 32 MB."""
+
+        def __init__(self, name: None) -> None:
+            """Stand for the process itself."""
+
+        def mallopt(self, parameter: int, value: int) -> int:
+            taken = parameter != -3 or value <= most
+            set_there.update({parameter: value} if taken else {})
+            return int(taken)
+
+    monkeypatch.setattr("ctypes.CDLL", Library)
+    keep_freed_memory()
+    assert set_there == becomes
 
 
 @pytest.mark.long

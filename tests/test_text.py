@@ -15,7 +15,7 @@ from tests.conftest import Zoo
 from zoo.data.sample import sample_image
 from zoo.evaluation.predictions import from_csv
 from zoo.storage.atomic import json_line, json_text
-from zoo.text import escaping_errors, file_named, printable
+from zoo.text import escaping_errors, file_named, in_points, points, printable
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only there may names be any bytes everywhere")
 RAW, SHOWN = os.fsdecode(b"\xff%d.jpg"), r"\xff%d.jpg"
@@ -53,6 +53,13 @@ def test_bytes_become_escapes_and_all_else_stays() -> None:
     assert "é\udcff".encode("utf-8", escaping_errors()).decode() == "é\\xff"
     content = {"\udcff": ["\udcfe", 1, float("nan")]}
     assert json.loads(json_text(content)) == json.loads(json_line(content)) == {"\\xff": ["\\xfe", 1, None]}
+
+
+def test_no_difference_is_written_as_minus_zero() -> None:
+    """It would look like a loss. What is rounded to zero is one, too."""
+    shares = [0.0, -0.0, -0.0004, 0.0004, -0.0006, 0.013]
+    assert [points(share) for share in shares] == [*["+0.0 points"] * 4, "-0.1 points", "+1.3 points"]
+    assert [in_points(share, signed=False) for share in shares] == [*["0.0"] * 4, "-0.1", "1.3"]
 
 
 def test_a_file_is_found_again_by_how_its_name_is_shown(data: Path, tmp_path: Path) -> None:

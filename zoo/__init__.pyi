@@ -7,7 +7,6 @@ from .advice.relabel import Relabelled as Relabelled
 from .advice.suspects import Suspect as Suspect
 from .api.bulk import embed_files as embed_files
 from .api.bulk import predict_files as predict_files
-from .api.classifiers import create_model as create_model
 from .api.classifiers import evaluate as evaluate
 from .api.classifiers import export as export
 from .api.classifiers import load as load
@@ -20,6 +19,7 @@ from .api.data import check_data as check_data
 from .api.data import check_labels as check_labels
 from .api.embedding import embed as embed
 from .api.embedding import similar as similar
+from .api.models import create_model as create_model
 from .api.overview import list_backbones as list_backbones
 from .api.overview import list_data_sources as list_data_sources
 from .api.overview import list_heads as list_heads
@@ -66,7 +66,7 @@ from .errors import Unreachable as Unreachable
 from .errors import WeightsError as WeightsError
 from .errors import WeightsMismatch as WeightsMismatch
 from .errors import ZooError as ZooError
-from .evaluation.confusion import draw_confusion as draw_confusion
+from .evaluation.confusion_picture import draw_confusion as draw_confusion
 from .events import BatchFinished as BatchFinished
 from .events import CheckpointSaved as CheckpointSaved
 from .events import EpochFinished as EpochFinished

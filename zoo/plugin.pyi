@@ -4,7 +4,7 @@ from .data.class_folders import list_class_folders as list_class_folders
 from .errors import DataError as DataError
 from .errors import WeightsMismatch as WeightsMismatch
 from .errors import ZooError as ZooError
-from .evaluation.confusion import draw_confusion as draw_confusion
+from .evaluation.confusion_picture import draw_confusion as draw_confusion
 from .events import BatchFinished as BatchFinished
 from .events import CheckpointSaved as CheckpointSaved
 from .events import EpochFinished as EpochFinished

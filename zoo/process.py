@@ -9,7 +9,7 @@ import contextlib
 import gc
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from importlib import import_module
 
 LISTENER = "zoo-signals"
@@ -78,6 +78,24 @@ def drop_stdout() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def open_closed_stderr() -> None:
+    """Where stderr was closed from the start, let what is said to people go nowhere.
+
+    Python's `print` and rich would say it on stdout instead, in the middle of what programs read.
+    """
+    if sys.stderr is not None:
+        return
+    # The descriptor as well: the next file that is opened would get the number, and with it what C libraries print.
+    try:
+        os.fstat(_STDERR)
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        if nowhere != _STDERR:
+            os.dup2(nowhere, _STDERR)
+            os.close(nowhere)
+    sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8", errors="backslashreplace")
+
+
 @contextlib.contextmanager
 def gc_paused() -> Iterator[None]:
     """Pause garbage collection: importing makes many objects and no garbage, and collecting is a fifth of the time."""
@@ -138,8 +156,9 @@ def use_threads(count: int) -> None:
 
 _TRIM, _MMAP, _ARENAS = -1, -3, -8
 """glibc's M_TRIM_THRESHOLD, M_MMAP_THRESHOLD and M_ARENA_MAX, from its malloc.h."""
-# mallopt takes an int of C: the second is the largest, and stands for never.
-_LARGEST, _MOST = 1 << 30, 2**31 - 1
+# mallopt takes an int of C: the last is the largest, and stands for never. Up to 2.34, glibc refuses a threshold above
+# the second.
+_LARGEST, _LARGEST_BEFORE, _MOST = 1 << 30, 32 << 20, 2**31 - 1
 _THEIRS = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_")
 
 
@@ -153,7 +172,10 @@ def keep_freed_memory() -> None:
     """
     if any(name in os.environ for name in _THEIRS) or "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", ""):
         return
-    _set_malloc({_MMAP: _LARGEST, _TRIM: _MOST})
+    # The trim threshold alone would do harm: with it, glibc no longer raises the other from 128 KB by itself.
+    if _set_malloc(_MMAP, _LARGEST_BEFORE):
+        _set_malloc(_MMAP, _LARGEST)
+        _set_malloc(_TRIM, _MOST)
 
 
 def share_one_heap() -> None:
@@ -164,16 +186,14 @@ def share_one_heap() -> None:
     one thread has freed, no other can use. Nothing happens where the variable MALLOC_ARENA_MAX is set.
     """
     if "MALLOC_ARENA_MAX" not in os.environ:
-        _set_malloc({_ARENAS: 1})
+        _set_malloc(_ARENAS, 1)
 
 
-def _set_malloc(values: Mapping[int, int]) -> None:
-    """Set parameters of glibc's malloc; nothing happens where the C library is another one."""
+def _set_malloc(parameter: int, value: int) -> bool:
+    """Set a parameter of glibc's malloc -> whether it was taken; it is not where the C library is another one."""
     import ctypes  # only here, for it takes as long as a tenth of `zoo --help`
 
     try:
-        mallopt = ctypes.CDLL(None).mallopt
+        return bool(ctypes.CDLL(None).mallopt(parameter, value))
     except (AttributeError, OSError, TypeError):
-        return
-    for parameter, value in values.items():
-        mallopt(parameter, value)
+        return False

@@ -34,14 +34,15 @@ def folded(name: str) -> str:
     """A key that is the same for names that people could take for one another.
 
     It leaves out case, surrounding and repeated spaces, invisible characters, wide forms of letters, and a number's
-    `.0`: `Cat` and `cat`, `dog` and `dog `, `0` and `0.0`.
+    `.0` and leading zeros: `Cat` and `cat`, `dog` and `dog `, `0` and `0.0`, `1` and `01`.
     """
     text = unicodedata.normalize("NFKC", name)
     # Cf: joiners, marks of direction, the byte order mark. They are letters that show nothing.
     seen = "".join(letter for letter in text if unicodedata.category(letter) != "Cf")
     key = " ".join(seen.casefold().split())
-    # Of a number alone, as a table may hold labels: `v1` and `v1.0` are two names.
-    return re.sub(r"(\d+)\.0+", r"\1", key) if re.fullmatch(r"\d+\.0+", key) else key
+    # Of a number alone, as a table may hold labels: `v1` and `v1.0` are two names. Spreadsheets drop leading zeros.
+    number = re.fullmatch(r"0*(\d+)(?:\.0+)?", key)
+    return number[1] if number else key
 
 
 def exact(name: str) -> str:
@@ -97,8 +98,13 @@ def counted(number: int, one: str, many: str | None = None) -> str:
 
 def points(share: float | None) -> str:
     """A difference between two shares from 0 to 1: `+0.5 points`, `-2.0 points`; None as `-`."""
-    # Adding zero makes 0.0 of -0.0.
-    return "-" if share is None else f"{100 * share + 0.0:+.1f} points"
+    return "-" if share is None else f"{in_points(share)} points"
+
+
+def in_points(share: float, *, signed: bool = True) -> str:
+    """A share in percentage points, `+1.3`, or `1.3` where it is not `signed`. It is never `-0.0`."""
+    # With `z`, what is rounded to zero has no minus: an interval that ends at -0.0 would look like a loss.
+    return f"{100 * share:+z.1f}" if signed else f"{100 * share:z.1f}"
 
 
 def size(value: float) -> str:

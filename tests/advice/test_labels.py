@@ -388,6 +388,10 @@ def test_a_backbone_that_was_trained_on_these_images_is_refused_and_on_others_us
     with pytest.raises(Refused, match=r"on 1 of these .* images: its features know their labels"):
         zoo.check_labels(mixed, trained_run.path)
     assert zoo.check_labels(noisy, trained_run.path).weights == "file:model.safetensors"
+    # The learning curve takes a run in the same way.
+    with pytest.raises(Refused, match=r"on 1 of these .* images: its features know their labels"):
+        zoo.learning_curve(mixed, str(trained_run.path))
+    assert zoo.learning_curve(noisy, str(trained_run.path)).weights == "file:model.safetensors"
 
 
 def test_a_trained_backbone_whose_images_are_gone_is_refused(

@@ -13,6 +13,7 @@ import zoo
 from safetensors.torch import save_file
 from tests.conftest import Zoo
 from zoo.advice import rounds, shortlist
+from zoo.advice.candidate_backbones import Limits, find_candidates, grouped
 from zoo.data.check import similar
 from zoo.errors import DataError, OptionError, Refused, UnknownName, WeightsError
 from zoo.events import Event, Note, Progress
@@ -150,6 +151,15 @@ def test_what_cannot_be_is_refused_with_the_nearest_that_can(
 ) -> None:
     with pytest.raises(error, match=re.escape(says)):
         zoo.shortlist(shapes, **arguments)
+
+
+def test_what_is_left_out_for_one_kind_of_reason_is_counted_together() -> None:
+    names = [f"{name}=random" for name in ("resnet18", "resnet34", "resnet50", "timm/test_resnet")]
+    found = find_candidates(default_registry(), names, Limits(head="linear", max_params=1_000_000), offline=True)
+    assert grouped(found.left_out) == "3 over --max-params 1,000,000"
+    names = [f"timm/{name}=random" for name in ("crossvit_9_240", "crossvit_15_240", "test_resnet")]
+    found = find_candidates(default_registry(), names, Limits(head="gem"), offline=True)
+    assert grouped(found.left_out) == "2 no gem on it"
 
 
 @pytest.mark.parametrize("limit", ["max_params", "max_latency"])

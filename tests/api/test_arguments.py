@@ -18,6 +18,7 @@ from zoo.api.arguments import checked_arguments
 from zoo.errors import DataError, OptionError, RunError
 from zoo.events import Event, PlanReady
 from zoo.planning.request import make_request
+from zoo.sweeping.knobs import parse_values
 
 # Not `zoo.finetune` itself, which type checkers know not to take these.
 finetune: Any = zoo.finetune
@@ -135,6 +136,31 @@ def test_a_value_of_another_type_is_refused_before_anything_runs(call: Any, said
 def test_numbers_of_numpy_are_numbers() -> None:
     with pytest.raises(DataError, match=r"There is no image 'a\.jpg'"):
         zoo.similar("timm/test_resnet", "a.jpg", "b", top=np.int64(3))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("number", [np.int64(3), np.uint8(3), 3])
+def test_the_number_of_classes_may_be_of_numpy(number: Any) -> None:
+    assert zoo.create_model("timm/test_resnet", classes=number, weights="random").classes == (
+        "class0",
+        "class1",
+        "class2",
+    )
+
+
+def test_names_of_classes_are_texts() -> None:
+    names = zoo.create_model("timm/test_resnet", classes=np.array(["b", "a"]), weights="random").classes  # type: ignore[arg-type]
+    assert names == ("b", "a") and {type(name) for name in names} == {str}
+    for wrong in (True, np.bool_(True), 3.0, None, [1, 2], np.array([3, 4])):
+        with pytest.raises(OptionError, match=r"are neither names nor their number\.\nNext: classes=\['cat', 'dog'\]"):
+            zoo.create_model("timm/test_resnet", classes=wrong, weights="random")  # type: ignore[arg-type]
+
+
+def test_sizes_and_knobs_of_numpy_are_recorded_as_numbers() -> None:
+    half, side = (np.float32(0.5),) * 3, np.int64(8)
+    made = zoo.Preprocessing(input_size=(3, side, side), resize_size=(side, side), mean=half, std=half)  # type: ignore[arg-type]
+    assert json.loads(json.dumps(made.at(np.int64(16), side).to_dict()))["input_size"] == [3, 16, 8]
+    values = [np.float64(0.01), np.float32(0.5), 0.1, np.int64(3), True, "auto"]
+    assert parse_values("head.lr", values) == ("0.01", "0.5", "0.1", "3", "true", "auto")
 
 
 def test_truth_values_and_sizes_of_numpy_are_what_they_are_of_python() -> None:

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from zoo.artefact.config import sealed
 from zoo.artefact.write import mark_failed
-from zoo.errors import ArtefactError, DataError
+from zoo.errors import ArtefactError, DataError, DeviceError
 from zoo.storage.tensors import file_digest
 
 
@@ -215,3 +216,39 @@ def test_a_proof_that_fails_afterwards_is_in_config_and_card(copy: Path) -> None
     assert json.loads((copy / "config.json").read_text())["proof"] == "failed"
     card = (copy / "README.md").read_text()
     assert "  proof: failed\n" in card and "passed" not in card
+
+
+def _take_all_memory(*given: object) -> None:
+    torch.empty(1 << 50)
+
+
+def test_too_little_memory_to_predict_is_told_plainly(artefact: Path, shapes: Path) -> None:
+    classifier = zoo.load(artefact)
+    classifier.model.register_forward_pre_hook(_take_all_memory)
+    classifier.model.backbone.register_forward_pre_hook(_take_all_memory)
+    for use in (classifier.predict, classifier.features):
+        with pytest.raises(DeviceError, match=r"Not enough memory .*\nNext: free memory\."):
+            use(shapes / "test" / "red")
+
+
+def test_a_device_that_is_full_is_told_by_load_and_verify_goes_on_without_it(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    golden = json.loads((copy / "config.json").read_text())["golden"]
+    _edit(copy, golden={**golden, "device": "cuda"})
+    moved = torch.nn.Module.to
+
+    def full(module: torch.nn.Module, *given: Any, **named: Any) -> torch.nn.Module:
+        if given == ("cuda",):
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return moved(module, *given, **named)
+
+    # A device that has no room: what torch raises there, where there is no such device to fill.
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.nn.Module, "to", full)
+    with pytest.raises(DeviceError, match=r"memory \(loading .*\nNext: free memory on cuda, or --device cpu"):
+        zoo.load(copy, device="cuda")
+    verification = zoo.verify(copy)
+    (check,) = (each for each in verification.checks if each.name == "golden_logits")
+    assert check.verdict == "passed" and check.summary.endswith("; cuda has no memory free for them")
+    assert check.evidence["device"] == "cpu"

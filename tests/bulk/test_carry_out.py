@@ -238,3 +238,27 @@ def test_vectors_are_those_of_embed(dtype: str, artefact: Path, photos: Path, tm
     for digest, vector in zip(whole.sha256, whole.vectors, strict=True):
         assert [float(number) for number in by_digest[digest]] == [float(number) for number in vector]
     assert rows[str(photos / "b" / "040.jpg")]["error"] == "it is empty"
+
+
+def test_what_changes_no_vector_makes_no_other_job(photos: Path, tmp_path: Path) -> None:
+    few = sorted(photos.rglob("*.jpg"))[:6]
+    asked: dict[str, Any] = {"out": tmp_path / "out", "part_size": 3, "weights": "random", "verbose": False}
+    first = zoo.embed_files("timm/test_resnet", few, **asked)
+    before = bytes_of(tmp_path / "out")
+    # The network switched off, the size that it has by itself, the precision that `auto` stands for.
+    size = zoo.create_model("timm/test_resnet", classes=2, weights="random").preprocessing.input_size[1:]
+    for same in ({"offline": True}, {"input_size": size}, {"precision": "float32"}):
+        again = zoo.embed_files("timm/test_resnet", few, **asked, **same)
+        assert again.computed == 0 and again.parts == first.parts
+    assert bytes_of(tmp_path / "out") == before
+    for other in ({"seed": 1}, {"normalise": True}, {"dtype": "float16"}, {"input_size": 32}):
+        told = rf"holds parts of another job: .*{next(iter(other))} .* there, .* asked"
+        with pytest.raises(Refused, match=told):
+            zoo.embed_files("timm/test_resnet", few, **asked, **other)
+
+
+def test_the_precision_of_training_by_its_name_is_the_same_job(artefact: Path, photos: Path, kept: Path) -> None:
+    made = zoo.predict_files(artefact, photos, out=kept, part_size=32, precision="float32", verbose=False)
+    assert made.computed == 0
+    with pytest.raises(Refused, match="precision float32 there, bfloat16 asked"):
+        zoo.predict_files(artefact, photos, out=kept, part_size=32, precision="bfloat16", verbose=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,9 @@ import zoo
 from pyarrow import parquet
 from tests.bulk.object_store import ObjectStore, object_store
 from tests.conftest import Zoo
+from tests.distributions import install
+from zoo.bulk.addresses import address_of
+from zoo.bulk.found_files import find_files
 from zoo.data.sample import sample_image
 from zoo.errors import DataError, Refused
 
@@ -107,6 +111,50 @@ def test_a_worker_that_is_killed_loses_nothing_and_doubles_nothing(
     assert rows[faults[0]]["label"] is None and rows[faults[0]]["error"]
 
 
+BROKEN_HEAD = """
+import os
+import zoo
+from torch import nn
+
+class Head(nn.Linear):
+    def forward(self, features):
+        if "BROKEN" in os.environ:
+            raise ValueError("the head of the plugin is broken")
+        return super().forward(features)
+
+@zoo.hookimpl
+def zoo_heads():
+    build = lambda shape, classes, options: Head(shape.pooled, classes)
+    return [zoo.HeadSpec(name="breaks", summary="A head for the test.", build=build)]
+"""
+
+
+def test_an_error_of_a_plugin_is_told_as_its_own_and_not_as_one_of_ray(
+    few: Path, tmp_path: Path, zoo_command: Zoo
+) -> None:
+    install(tmp_path, "zoo-breaks", BROKEN_HEAD)
+    words = ("--backbone", "timm/test_resnet", "--weights", "random", "--head", "breaks", "--recipe", "head_only")
+    with_plugin = {"PYTHONPATH": str(tmp_path)}
+    made = zoo_command("finetune", *words, "--data", few, "--epochs", "1", "--out", "run", **with_plugin)
+    assert made.returncode == 0, made.stderr
+    for on in (("--on", "local"), ("--on", "ray", "--processes", "1")):
+        parts = tmp_path / f"parts-{on[1]}"
+        done = zoo_command("predict", "run", few, *on, "--out", parts, "--json", **with_plugin, BROKEN="1")
+        assert done.returncode == 1
+        told = json.loads(done.stdout)["error"]
+        assert (told["kind"], told["message"]) == ("internal", "ValueError: the head of the plugin is broken")
+        # For who mends the plugin.
+        assert "in forward" in done.stderr and "was lost" not in done.stderr
+
+
+def test_without_a_gpu_the_device_is_told_before_any_worker(
+    artefact: Path, photos: Path, tmp_path: Path, zoo_command: Zoo
+) -> None:
+    words = ("--on", "ray", "--processes", "1", "--device", "cuda", "--out", "parts")
+    done = zoo_command("predict", artefact, photos, *words)
+    assert done.returncode == 1 and "Ray on this machine: 1 core, and no GPU.\nNext: --device cpu." in done.stderr
+
+
 def test_what_ray_computed_is_resumed_in_this_process_and_has_the_same_rows(
     artefact: Path, photos: Path, tmp_path: Path, zoo_command: Zoo
 ) -> None:
@@ -191,6 +239,23 @@ def test_patterns_in_a_bucket_and_what_is_not_there(
     expected = sorted(path for path in few.glob("train/*/[0-1]*"))
     rows = parquet.read_table("bucket/matched", filesystem=store.system).to_pylist()
     assert [row["file"] for row in rows] == [f"s3://bucket/few/{path.relative_to(few).as_posix()}" for path in expected]
+    odd = tmp_path / "odd"
+    odd.mkdir()
+    for name in ("shot[1].jpg", "shot1.jpg", "a^.jpg", "a1.jpg"):
+        shutil.copy(few / "train" / "a" / "0.jpg", odd / name)
+    store.put(odd, "odd")
+
+    def found(pattern: str) -> list[str]:
+        address = address_of(f"s3://bucket/odd/{pattern}")
+        return [each.name.removeprefix("s3://bucket/odd/") for each in find_files([address])]
+
+    assert found("shot[1].jpg") == ["shot[1].jpg"], "a file may have a name like a pattern"
+    assert found("shot[0-1].jpg") == ["shot1.jpg"]
+    assert found("a[^x].jpg") == ["a^.jpg"] and found("a[!x].jpg") == ["a1.jpg", "a^.jpg"]
+    with pytest.raises(DataError, match=r"There is no image at s3://bucket/odd/a\[z-a\]\.jpg"):
+        found("a[z-a].jpg")
+    with pytest.raises(DataError, match="name of the bucket"):
+        list(find_files([address_of("s3://buck*/odd/a1.jpg")]))
     with pytest.raises(DataError, match="s3://nobody/here") as told:
         zoo.predict_files(artefact, "s3://nobody/here", out=tmp_path / "x", verbose=False)
     assert "Next:" in str(told.value)

@@ -285,6 +285,38 @@ def test_a_csv_that_cannot_be_written_is_found_before_the_work(zoo_inside: Zoo, 
     assert done.returncode == 1 and done.stdout == "" and "nowhere/p.csv cannot be written" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("command", "option", "place"),
+    [
+        ("evaluate RUN --data DATA", "--csv", "missing/x.csv"),
+        ("evaluate RUN --data DATA", "--csv", "folder"),
+        ("predict RUN DATA", "--csv", "folder"),
+        ("predict RUN DATA --on local", "--out", "file/parts"),
+        ("embed NAME DATA --on local", "--out", "file/parts"),
+        ("embed NAME DATA", "--out", "missing/x.npy"),
+        ("similar NAME IMAGE DATA", "--html", "missing/x.html"),
+        ("shortlist --data DATA", "--html", "missing/x.html"),
+        ("data curve DATA --backbone NAME", "--html", "missing/x.html"),
+        ("data labels DATA --backbone NAME", "--out", "file/labels"),
+        ("data labels DATA --apply TABLE", "--out", "file/x.csv"),
+        ("compare RUN OTHER", "--html", "missing/x.html"),
+        ("export RUN --to onnx", "--out", "missing/x.onnx"),
+        ("soup RUN OTHER", "--out", "file/soup"),
+        ("pull OWNER/NAME", "--out", "missing/x"),
+    ],
+)
+def test_a_place_that_cannot_be_written_is_told_before_anything_is_read(
+    zoo_inside: Zoo, tmp_path: Path, command: str, option: str, place: str
+) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("")
+    # Nothing that the command needs is there, and it is the place that it tells: so that is looked at first.
+    done = zoo_inside(*command.split(), option, place)
+    told = "a file cannot take its place" if place == "folder" else f"{place} cannot be written"
+    refused(done, 2 if place == "folder" else 1, told, "\nNext: ")
+    assert sorted(each.name for each in tmp_path.iterdir() if each.name != "cache") == ["file", "folder"]
+
+
 def test_a_classifier_whose_proof_failed_says_so_in_use(
     zoo_inside: Zoo, run_folder: Path, shapes: Path, tmp_path: Path
 ) -> None:

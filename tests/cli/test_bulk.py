@@ -11,6 +11,8 @@ from tests.conftest import Zoo
     [
         (("predict", "run", "photos", "--on", "ray"), "--on ray writes a folder of parts, and there is none"),
         (("predict", "run", "photos", "--part-size", "9"), "--part-size writes a folder of parts"),
+        (("predict", "run", "photos", "--part-size", "0"), "--part-size writes a folder of parts"),
+        (("predict", "run", "photos", "--processes", "0"), "--processes writes a folder of parts"),
         (("predict", "run", "photos", "--out", "o", "--csv", "x.csv"), "--csv does not go with --on and --out"),
         (("predict", "run", "photos", "--out", "o", "--compile"), "--compile does not go with --on and --out"),
         (("predict", "run", "-", "--out", "o"), "- does not go with --on and --out"),

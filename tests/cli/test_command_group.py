@@ -104,3 +104,22 @@ def test_doctor_tells_of_commands_without_importing_them(among: Zoo) -> None:
     told = json.loads(among("doctor", "--json").stdout)["commands"]
     assert any("greet" in label and state == "on demand" for label, state in told.items())
     assert any("both" in label and "also claimed by" in state for label, state in told.items())
+
+
+@pytest.mark.parametrize(
+    ("words", "option"),
+    [
+        (("plan", "--backbone", "resnet18", "--data", "a", "--data", "b"), "--data"),
+        (("finetune", "--backbone", "resnet18", "--backbone=resnet34", "--data", "a"), "--backbone"),
+        (("weights", "fetch", "resnet18", "--out", "a", "--out", "b"), "--out"),
+    ],
+)
+def test_an_option_with_one_value_is_refused_twice(words: tuple[str, ...], option: str, zoo_inside: Zoo) -> None:
+    """The last one would win, and the first be ignored without a word."""
+    done = zoo_inside(*words)
+    assert done.returncode == 2 and f"{option} is given more than once, and takes one value." in done.stderr
+    # Flags say the same twice, and lists are meant to grow.
+    done = zoo_inside(
+        "plan", "--backbone", "resnet18", "--data", "nowhere", "--json", "--json", "--set", "a", "--set", "b"
+    )
+    assert "more than once" not in done.stderr

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import zoo
 from tests.conftest import Zoo
-from tests.distributions import head, install
+from tests.distributions import head, install, provider
 from zoo.cli import list as listing
 from zoo.cli.main import main
 from zoo.registry.registry import Registry, default_registry
@@ -348,6 +348,15 @@ def test_filters_that_leave_nothing_say_so_and_are_no_error(zoo_main: Zoo) -> No
     assert (done.returncode, done.stdout) == (0, "")
     assert "but none passes --max-params. Next: widen or drop a filter." in done.stderr
     assert zoo_main("list", "backbones", "--max-params", "1k", "--json").stdout == "[]\n"
+    done = zoo_main("list", "backbones", "--provider", "timm", "--sort", "params", "--max-params", "1k")
+    assert "but none passes --max-params. Next: widen or drop a filter." in done.stderr
+
+
+def test_backbones_without_weights_are_said_to_have_none(zoo_command: Zoo, tmp_path: Path) -> None:
+    install(tmp_path, "acme-nets", provider("acme", {"net": ()}))
+    done = zoo_command("list", "weights", "--provider", "acme", PYTHONPATH=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert "1 backbone matches '*', but none has weights. Next: zoo list backbones." in done.stderr
 
 
 def test_a_row_is_of_the_weights_that_it_names(zoo_main: Zoo) -> None:

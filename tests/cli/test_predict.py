@@ -182,9 +182,52 @@ def test_nothing_readable_is_an_empty_list_and_a_csv_of_its_title(
 
 
 def test_an_older_csv_stays_where_the_work_breaks_off(zoo_inside: Zoo, photos: Path) -> None:
-    (photos.parent / "p.csv").write_text("mine")
+    older = "source,label,probability\n0.jpg,red,0.5\n"
+    (photos.parent / "p.csv").write_text(older)
     assert zoo_inside("predict", "nowhere", "photos", "--csv", "p.csv").returncode == 1
-    assert (photos.parent / "p.csv").read_text() == "mine" and not list(photos.parent.glob(".p.csv*"))
+    assert (photos.parent / "p.csv").read_text() == older and not list(photos.parent.glob(".p.csv*"))
+
+
+@pytest.mark.parametrize("command", ["predict", "evaluate"])
+def test_a_csv_replaces_what_zoo_wrote_and_nothing_else(
+    command: str, zoo_inside: Zoo, run_folder: Path, shapes: Path, photos: Path
+) -> None:
+    """A pattern without quotes gives --csv the first photograph."""
+    what = ["photos"] if command == "predict" else ["--data", shapes]
+    before = (photos / "0.jpg").read_bytes()
+    done = zoo_inside(command, run_folder, *what, "--csv", "photos/0.jpg")
+    assert done.returncode == 2 and "is no list of predictions that zoo wrote" in done.stderr
+    assert (photos / "0.jpg").read_bytes() == before
+    table = photos.parent / "p.csv"
+    for content in ("", None):  # None: what the first one wrote
+        if content is not None:
+            table.write_text(content)
+        assert zoo_inside(command, run_folder, *what, "--csv", table).returncode == 0
+        assert len(table.read_text().splitlines()) == (10 if command == "predict" else 13)
+
+
+def test_a_reader_that_leaves_does_not_cost_the_csv(run_folder: Path, photos: Path) -> None:
+    """`zoo predict RUN photos --csv p.csv | head -n 1`"""
+    words = [sys.executable, "-m", "zoo", "predict", run_folder, photos, "--csv", photos.parent / "p.csv"]
+    for more in ([], ["--json"]):
+        with subprocess.Popen([*words, *more], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as command:
+            assert command.stdout is not None and command.stderr is not None
+            command.stdout.close()
+            said = command.stderr.read().decode()
+        assert command.returncode == 0, said
+        assert len((photos.parent / "p.csv").read_text().splitlines()) == 10
+        (photos.parent / "p.csv").unlink()
+
+
+def test_zero_bytes_on_standard_input_are_no_paths(
+    zoo_inside: Zoo, run_folder: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with io.TextIOWrapper(io.BytesIO(b"photos/0.jpg\0photos/1.jpg\0")) as given:
+        monkeypatch.setattr(sys, "stdin", given)
+        done = zoo_inside("predict", run_folder, "-")
+    assert done.returncode == 2 and "Standard input holds zero bytes" in done.stderr and "Traceback" not in done.stderr
+    with pytest.raises(DataError, match="holds a zero byte"):
+        zoo.load(run_folder).predict("photos/0.jpg\0")
 
 
 def test_paths_come_from_standard_input(

@@ -44,7 +44,7 @@ def test_both_ways_give_what_map_gives(pool: ThreadPoolExecutor) -> None:
     for count, at_once in itertools.product(range(12), range(1, 6)):
         squares = [number**2 for number in range(count)]
         assert list(map_lockstep(pool, Watched(), range(count), at_once=at_once)) == squares
-        assert list(prefetch(pool, Watched(), range(count), ahead=at_once)) == squares
+        assert list(prefetch(pool, Watched(), range(count), pending=at_once)) == squares
 
 
 def test_by_turns_nothing_runs_while_a_result_is_used(pool: ThreadPoolExecutor) -> None:

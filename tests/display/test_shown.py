@@ -74,6 +74,31 @@ def test_inside_a_display_there_is_no_second_one_and_an_error_leaves_the_place_f
     assert terminal.getvalue().count("Stage 1 of 1") == 2
 
 
+def test_a_call_that_is_to_be_quiet_keeps_the_calls_inside_it_quiet() -> None:
+    with redirect_stderr(Screen()) as terminal:
+        with shown(None, False) as report:
+            tell(report)  # as one public function calls another: with its callable, and no word on `verbose`
+            tell()
+        assert terminal.getvalue() == ""
+        with shown(None, False):
+            tell(None, True)
+        assert terminal.getvalue().count("Stage 1 of 1") == 1
+        with shown(None, False):
+            pass
+        tell()
+    assert terminal.getvalue().count("Stage 1 of 1") == 2
+
+
+@pytest.mark.long
+def test_every_step_of_a_quiet_evaluation_is_quiet(shapes: Path, tmp_path: Path) -> None:
+    run = zoo.finetune("timm/test_resnet", weights="random", data=shapes, out=tmp_path / "run", epochs=1, tune=False)
+    with redirect_stderr(Screen()) as terminal:
+        assert zoo.evaluate(run.path, data=shapes, verbose=False).images == 12
+        assert terminal.getvalue() == ""
+        zoo.evaluate(run.path, data=shapes)
+    assert terminal.getvalue()
+
+
 def test_what_a_program_prints_into_a_file_goes_there_and_not_on_the_screen() -> None:
     with redirect_stdout(io.StringIO()) as file, redirect_stderr(Screen()) as terminal, shown() as report:
         report(RUN[1])

@@ -17,10 +17,12 @@ import torch
 import zoo
 from safetensors import safe_open
 from tests.conftest import Zoo
+from torch import Tensor
 from zoo.data.sample import sample_image
 from zoo.data.store import ImageStore
 from zoo.embedding.vector_file import new_vector_file
 from zoo.errors import ArtefactError, DataError, FeaturesError, OptionError, Refused, UnknownName
+from zoo.model.model import ZooModel
 
 TINY: dict[str, Any] = {"weights": "random", "precision": "float32", "input_size": (64, 64)}
 BACKBONE = "timm/test_resnet"
@@ -190,6 +192,27 @@ def test_a_plain_folder_has_no_labels_and_what_cannot_be_read_is_named(tmp_path:
     with pytest.raises(DataError, match=r"No image in .*bad can be read:\n  a\.png"):
         zoo.embed(BACKBONE, tmp_path / "bad", **TINY, out=tmp_path / "w.npy")
     assert not list(tmp_path.glob("*w.*"))
+
+
+def test_an_unreadable_image_is_named_once_though_memory_runs_out_and_all_is_computed_again(
+    few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = Path(shutil.copytree(few, tmp_path / "data"))
+    (data / "train" / "a" / "torn.jpg").write_bytes(b"no image")
+    whole, sizes = ZooModel.features, []
+
+    def small_memory(self: ZooModel, images: Tensor) -> Tensor:
+        sizes.append(len(images))
+        if len(images) > 4:
+            torch.empty(1 << 50)  # a petabyte: the allocator's own failure
+        return whole(self, images)
+
+    monkeypatch.setattr(ZooModel, "features", small_memory)
+    monkeypatch.setenv("ZOO_CACHE_DIR", str(tmp_path / "cache"))
+    told: list[zoo.Event] = []
+    made = zoo.embed(BACKBONE, data, **TINY, on_event=told.append)
+    assert max(sizes) > 4 and sizes[-1] <= 4 and len(made) == 12 and list(made.unreadable) == ["train/a/torn.jpg"]
+    assert sum("torn.jpg" in event.text for event in told if isinstance(event, zoo.Note)) == 1
 
 
 def test_what_cannot_be_is_refused_before_anything_runs(

@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import subprocess
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import zoo
 from PIL import Image
 from tests.advice.test_labels import CHROMIUM, MEASURED
 from tests.conftest import Zoo
+from zoo.embedding.nearest import cosines
 from zoo.errors import DataError, OptionError, Refused
 
 TINY: dict[str, Any] = {"weights": "random", "precision": "float32", "input_size": (64, 64)}
@@ -60,6 +62,20 @@ def test_similarities_are_the_cosines_of_what_embed_gives(photos: Path) -> None:
     opened = zoo.similar(BACKBONE, Image.open(photos / "val/b/1.jpg"), photos, **TINY, top=1)
     assert opened[0].file == "val/b/1.jpg" and opened[0].similarity == pytest.approx(1, abs=1e-5)
     assert not opened[0].copy, "of a picture in memory nobody knows the file's bytes"
+
+
+def test_many_vectors_are_compared_without_a_second_copy_of_them_all() -> None:
+    vectors = np.random.default_rng(0).standard_normal((100_000, 64)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    tracemalloc.start()
+    try:
+        found = cosines(vectors, vectors[7])
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < vectors.nbytes / 2
+    assert found[7] == pytest.approx(1) and found.max() <= 1
+    assert np.allclose(found, vectors.astype(np.float64) @ vectors[7].astype(np.float64), rtol=0, atol=1e-12)
 
 
 @pytest.mark.skipif(not CHROMIUM, reason="Chromium is not installed (Debian: apt-get install chromium)")

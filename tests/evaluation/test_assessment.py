@@ -108,7 +108,7 @@ def test_logits_that_are_no_numbers_are_counted_and_not_an_error() -> None:
 
 def test_predictions_survive_the_file_whatever_the_names() -> None:
     logits, targets = torch.tensor([[2.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 0])
-    files = ['val/a, "b"/x\ny.jpg', "val/<script>/ü.jpg"]
+    files = ['val/a, "b"/x\ny.jpg', "val/<script>/ü\r.jpg"]
     made = predictions_of("val", files, logits, targets, ["a, b", "c"])
     assert [prediction.right for prediction in made] == [True, False]
     assert made[1].probability_of_label == pytest.approx(1 - made[1].probability)

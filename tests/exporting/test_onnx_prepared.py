@@ -77,7 +77,7 @@ def test_a_folder_holds_the_classifier_its_classes_and_what_was_compared(made: z
 
 def test_the_example_for_python_gives_zoos_answer(made: zoo.Exported, run: Path, photo: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "example.py", photo], cwd=made.path, capture_output=True, text=True, check=False
+        [sys.executable, made.path / "example.py", photo], cwd=photo.parent, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     printed = [line.split() for line in done.stdout.splitlines()]

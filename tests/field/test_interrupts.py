@@ -5,6 +5,7 @@ It is pressed for real, on processes of their own. Pictures that take half a min
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -134,6 +135,28 @@ def test_while_something_swallows_it(times: int, tmp_path: Path) -> None:
         assert process.returncode == 130 and seconds < 1 + SLACK
         assert one_message(stderr) == "Interrupted.\n"
         assert stdout.count('"kind": "interrupted"') == 1
+
+
+def test_a_lost_process_of_a_run_that_hangs_is_told_to_programs_too(tmp_path: Path) -> None:
+    # What ends it comes from the thread that hears the other processes; its stdout is that of programs even where all
+    # that is printed meanwhile goes to stderr.
+    code = """
+import os, sys
+from zoo.cli import document, interrupt
+from zoo.process import prints_to_stderr
+interrupt.watch()
+interrupt.run_started("runs/one")
+document.expect(sys.argv[1:])
+with prints_to_stderr():
+    interrupt.end_with("process_lost", "Process 1 of 2 has ended.", 1)
+"""
+    for words in ([], ["--json"]):
+        with started(tmp_path, *words, code=code) as process:
+            stdout, stderr = process.communicate(timeout=60)
+        message = "Process 1 of 2 has ended.\nTo resume: zoo finetune --resume runs/one"
+        assert process.returncode == 1 and stderr == f"Error: {message}\n"
+        told = {"error": {"kind": "process_lost", "message": message, "exit_code": 1}}
+        assert json.loads(stdout or "null") == (told if words else None)
 
 
 @pytest.mark.parametrize(

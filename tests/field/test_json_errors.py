@@ -20,7 +20,11 @@ import zoo.training.stage_watch
 from tests.conftest import Zoo
 from tests.field.pictures import write_pictures
 from zoo.artefact.classifier import BATCH_SIZE
+from zoo.display import console
+from zoo.display.console import Verbosity
+from zoo.display.shown import shown
 from zoo.errors import DataError, ZooError
+from zoo.events import Note
 
 PAGE = Path(__file__).parents[2] / "docs" / "command.md"
 TINY = ("--backbone", "timm/test_resnet", "--weights", "random")
@@ -158,6 +162,27 @@ def test_a_closed_stdout_is_no_traceback(words: str, code: int, tmp_path: Path) 
     assert done.returncode == code and "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("words", "code", "key"),
+    [("show resnet18x", 2, "error"), ("plan --no-tune --backbone timm/test_resnet --weights random", 0, "backbone")],
+)
+def test_with_a_closed_stderr_the_json_stays_alone(words: str, code: int, key: str, tmp_path: Path) -> None:
+    command = ["/bin/bash", "-c", f"{sys.executable} -m zoo {words} --json 2>&-"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == code and key in json.loads(done.stdout)
+
+
+def test_what_is_said_to_people_goes_nowhere_where_there_is_no_stderr(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stderr", None)  # as in a program without a console
+    console.hint("in plain words", Verbosity())
+    console.err().print("by rich")
+    with shown(None, True) as report:
+        report(Note(text="in progress", loud=True))
+    assert capsys.readouterr().out == ""
+
+
 def kinds_without_a_name(classes: Iterable[type[ZooError]]) -> list[str]:
     """Classes that have no code of their own, or one that another has."""
     codes = [vars(each).get("code") for each in classes]
@@ -175,7 +200,7 @@ def test_every_error_has_a_name_of_its_own_and_the_page_lists_them_all() -> None
     classes = subclasses(ZooError)
     assert kinds_without_a_name(classes) == []
     listed = dict(re.findall(r"^\| `(\w+)` \|[^|]+\| (\d+) \|", PAGE.read_text("utf-8"), re.MULTILINE))
-    others = {"usage": 2, "interrupted": 130, "terminated": 143, "aborted": 1, "internal": 1}
+    others = {"usage": 2, "path": 1, "interrupted": 130, "terminated": 143, "aborted": 1, "internal": 1}
     assert {name: int(code) for name, code in listed.items()} == others | {
         each.code: each.exit_code for each in classes
     }

@@ -24,12 +24,20 @@ from torch import Tensor
 from zoo.artefact.card import model_card
 from zoo.artefact.evaluate import Evaluation
 from zoo.artefact.read import read_config
-from zoo.cli.result import print_evaluation
+from zoo.cli.evaluate import print_evaluation
 from zoo.data.check.shortcut import find_shortcuts
 from zoo.data.dataset import Dataset
 from zoo.display.console import Verbosity
 from zoo.errors import OptionError, RunError
-from zoo.evaluation.matrix import DENSE_MOST, SparseMatrix, cells_of, matrix_of, most_confused, read_matrix, to_json
+from zoo.evaluation.confusion_matrix import (
+    DENSE_MOST,
+    SparseMatrix,
+    cells_of,
+    matrix_of,
+    most_confused,
+    read_matrix,
+    to_json,
+)
 from zoo.evaluation.metrics import assess, confusion_matrix, score
 from zoo.evaluation.predictions import predictions_of
 from zoo.text import some

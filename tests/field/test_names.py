@@ -41,7 +41,7 @@ def test_splits_evaluation_and_tables_compare_what_people_see(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("one", "other"),
     [
-        ("Cat", "cat"), ("dog", "dog "), ("0", "0.0"), ("straße", "STRASSE"), ("ant", "ant\u200b"),
+        ("Cat", "cat"), ("dog", "dog "), ("0", "0.0"), ("1", "01"), ("straße", "STRASSE"), ("ant", "ant\u200b"),
         ("a b", "a\u00a0b"), ("\uff11", "1"),
     ],
 )  # fmt: skip

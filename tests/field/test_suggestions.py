@@ -38,7 +38,7 @@ from zoo.display.console import Verbosity
 from zoo.embedding.embed import check_dtype
 from zoo.embedding.embedder import check_group
 from zoo.embedding.nearest import image_file
-from zoo.embedding.vector_file import SUFFIXES, check_suffix
+from zoo.embedding.vector_file import SUFFIXES, try_vector_file
 from zoo.errors import RecipeError, RunError, ZooError, meant, nearest
 from zoo.evaluation.confusion_table import class_index
 from zoo.events import silent
@@ -341,7 +341,7 @@ def vocabularies(place: Path) -> dict[str, Vocabulary]:
         ),
         "places to compute": Vocabulary(use=parse_place, words=["local", "ray", "auto"]),
         "addresses": Vocabulary(use=address_of, words=["s3://bucket/photos", "gs://bucket/photos"], rare=True),
-        "files of vectors": Vocabulary(use=lambda word: check_suffix(place / f"v{word}"), words=list(SUFFIXES)),
+        "files of vectors": Vocabulary(use=lambda word: try_vector_file(place / f"v{word}"), words=list(SUFFIXES)),
         "groups of vectors": Vocabulary(use=lambda word: check_group(word, GROUPS, backbone="a"), words=list(GROUPS)),
         "device": Vocabulary(use=choose_device, words=["auto", "cpu"]),
         "format": Vocabulary(use=lambda word: ExportRequest(to=word), words=list(FORMATS)),

@@ -139,6 +139,33 @@ def test_frozen_groups_see_each_image_once_whatever_the_others_become(
     assert torch.equal(judge(kept, model), judge(None, model))
 
 
+class InPlace(nn.Module):
+    """The first layer after the cut changes what it gets, and doing that twice is not doing it once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, 2)
+        self.body = nn.Sequential(nn.Hardswish(inplace=True), nn.Conv2d(8, 8, 3, 2))
+
+    def forward(self, images: Tensor) -> Tensor:
+        pooled: Tensor = self.body(self.stem(images)).mean((2, 3))
+        return pooled
+
+
+def test_what_is_kept_stays_as_it_is_where_the_next_layer_works_in_place(judge: Judge) -> None:
+    torch.manual_seed(0)
+    size = zoo.Preprocessing(input_size=(3, 32, 32), resize_size=(36, 36), mean=(0.5,) * 3, std=(0.5,) * 3)
+    model = zoo.create_model(zoo.module_backbone(InPlace(), preprocessing=size), classes=3)
+    kept, expected = kept_of(model), judge(None, model)
+    assert all(torch.equal(judge(kept, model), expected) for _ in range(3))
+    outputs = torch.rand(2, 8, 15, 15) - 0.5
+    before, cut = outputs.clone(), model.cut_before(kept.before)
+    for training in (True, False, True, False):
+        model.train(training)
+        model.features_after(cut, outputs)
+        assert torch.equal(outputs, before)
+
+
 def test_a_cut_that_gives_other_bits_is_not_used(
     model: ZooModel, judge: Judge, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,13 @@ import zoo.cli.options  # here, before the tests set a default of --no-tune
 from safetensors.torch import load_file
 from tests.conftest import Zoo
 from torch.utils.flop_counter import FlopCounterMode
-from zoo.events import Event, Note
+from zoo.events import Event, Note, Report, silent
 from zoo.model.devices import LIMITS, machine_facts
 from zoo.planning import precision as speed
 from zoo.planning.network_kind import NetworkWork, Sort, network_work
 from zoo.planning.pass_times import Measured, decide
 from zoo.planning.precision_table import TABLE, Known, NetworkRow, lookup, processor_kind, read_table
+from zoo.planning.request import Request
 from zoo.planning.resolved_model import resolve_model
 from zoo.registry.registry import default_registry
 from zoo.reporting.command import command_of
@@ -40,7 +42,9 @@ def unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("zoo.planning.precision.read_table", lambda: ())
 
 
-def choose(name: str, *, trains: bool = False, precision: str = "auto", tune: bool = True) -> speed.ComputeChoice:
+def choose(
+    name: str, *, trains: bool = False, precision: str = "auto", tune: bool = True, report: Report = silent
+) -> speed.ComputeChoice:
     return speed.choose_compute(
         lambda: zoo.create_model(name, classes=2, weights="random"),
         lambda: outline(name),
@@ -49,7 +53,7 @@ def choose(name: str, *, trains: bool = False, precision: str = "auto", tune: bo
         trains=trains,
         precision=precision,
         tune=tune,
-        report=lambda event: None,
+        report=report,
     )
 
 
@@ -186,6 +190,29 @@ def test_what_cannot_be_run_is_not_chosen(unknown: None, monkeypatch: pytest.Mon
     assert set(choice.speeds) == {str(FLOAT), str(LAYOUT)} and choice.compute in (FLOAT, LAYOUT)
 
 
+@pytest.mark.parametrize("short", ["channels_last", "contiguous"])
+def test_a_moment_without_memory_is_not_kept_as_the_choice_of_the_machine(
+    short: str, unknown: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ZOO_CACHE_DIR", str(tmp_path))
+    original = zoo.model.model.ZooModel.features  # type: ignore[attr-defined]
+
+    def no_memory(self: Any, images: torch.Tensor) -> torch.Tensor:
+        if self.compute.memory_format == short:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+        return torch.as_tensor(original(self, images))
+
+    events: list[Event] = []
+    with monkeypatch.context() as patch:
+        patch.setattr("zoo.model.model.ZooModel.features", no_memory)
+        choice = choose("timm/test_resnet", report=events.append)
+    assert (choice.compute, choice.speeds) == (FLOAT, {}) and not list(tmp_path.rglob("precision-*"))
+    assert choice.origin and choice.origin.by == "default" and "memory ran out" in choice.origin.why
+    said = [each.text for each in events if isinstance(each, Note)]
+    assert "can't allocate memory" in said[-1] and "This run computes in float32, contiguous; the next one" in said[-1]
+    assert len(choose("timm/test_resnet").speeds) == 3 and list(tmp_path.rglob("precision-*"))
+
+
 def test_a_measurement_is_made_once_and_used_again(
     unknown: None, few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -205,6 +232,35 @@ def test_a_measurement_is_made_once_and_used_again(
     drawn = torch.random.get_rng_state()
     choose("timm/test_vit", trains=True)
     assert torch.equal(torch.random.get_rng_state(), drawn) and torch.get_num_threads() == plans[0].threads
+
+
+@pytest.mark.long
+def test_what_was_measured_of_a_module_is_not_taken_for_another_of_its_name(
+    unknown: None, few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ZOO_CACHE_DIR", str(tmp_path / "cache"))
+    size = zoo.Preprocessing(input_size=(3, 16, 16), resize_size=(18, 18), mean=(0.5,) * 3, std=(0.5,) * 3)
+
+    def module(width: int) -> zoo.BackboneSpec:
+        layers = torch.nn.Conv2d(3, width, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()
+        return zoo.module_backbone(torch.nn.Sequential(*layers), preprocessing=size, name="mine")
+
+    modules = {width: module(width) for width in (4, 8)}
+    for width, each in modules.items():
+        out = tmp_path / str(width)
+        zoo.finetune(each, recipe="head_only", data=few, epochs=1, tune=False, report=False, out=out)
+
+    monkeypatch.setitem(Request.__init__.__kwdefaults__, "tune", True)  # as it is for users, whom `embed` does not ask
+
+    def measures(use: Callable[..., object], *given: Any, **named: Any) -> bool:
+        events: list[Event] = []
+        use(*given, **named, on_event=events.append)
+        return any("Measuring once" in each.text for each in events if isinstance(each, Note))
+
+    for again in (False, True):
+        for width, each in modules.items():
+            assert measures(zoo.load, tmp_path / str(width), backbone=each, precision="auto") is not again
+            assert measures(zoo.embed, each, few) is not again
 
 
 def test_a_plan_says_whence_its_choice_came(

@@ -20,6 +20,8 @@ from zoo.data.sources import find_data, read_dataset
 from zoo.errors import Refused
 from zoo.registry.registry import default_registry
 
+from zoo_sources import zoo_data_sources
+
 BOMB = 300 << 20
 
 
@@ -45,6 +47,44 @@ def faults(path: Path) -> dict[str, str]:
         except zoo.DataError as error:
             errors[file.relative] = str(error)
     return errors
+
+
+# Paths that cannot be looked at
+
+
+def test_no_path_is_too_odd_for_a_source_to_say_whether_it_reads_it(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "loop").symlink_to("loop")
+    names = ("loop", "loop/below", "x" * 300, "folder", "nul\0", "y/" * 2100)
+    for source in zoo_data_sources():
+        for name in names:
+            for end in ("", ".csv", ".parquet", ".tar", ".zip"):
+                assert source.recognises(tmp_path / (name + end)) is False
+
+
+def test_a_named_source_refuses_such_a_path_in_its_own_words(tmp_path: Path) -> None:
+    for name in ("zip:{}.zip", "tar:{}.tar", "table:{}.csv", "table:{}.parquet", "hf:{}"):
+        with pytest.raises((zoo.DataError, Refused)):
+            read(Path(name.format(tmp_path / ("x" * 300))))
+
+
+def test_a_list_of_shards_may_be_longer_than_a_name(tmp_path: Path) -> None:
+    names = [f"part-{number:04d}" for number in range(40)]
+    for number, name in enumerate(names):
+        label = "ab"[number % 2]
+        write_tar(tmp_path / f"{name}.tar", {f"{label}/{number}.jpg": b"image"})
+    dataset = read(tmp_path / f"{{{','.join(names)}}}.tar")
+    assert sum(map(len, dataset.splits.values())) == 40
+
+
+def test_a_link_to_itself_beside_parquet_files_is_no_reason_to_fail(tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    pyarrow = pytest.importorskip("pyarrow")
+    rows = {"path": [f"{number}.jpg" for number in range(6)], "label": ["a", "b"] * 3}
+    parquet.write_table(pyarrow.table(rows), tmp_path / "train.parquet")
+    (tmp_path / "loop").symlink_to("loop")
+    assert "table" in find_data(tmp_path, default_registry(), lambda event: None).reader
 
 
 # Tables

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
+from torch import Tensor
 from zoo.probes.learning_curve import SHARES, LearningCurve
-from zoo.probes.power_law import BEND, Extrapolation, extrapolate, predicted_gains
+from zoo.probes.power_law import BEND, RESAMPLES, Extrapolation, extrapolate, predicted_gains, resampled
 
 
 def curve_of(errors: list[float], images: int = 1000, draws: int = 2) -> LearningCurve:
@@ -61,3 +64,54 @@ def test_a_curve_that_is_too_short_is_not_extrapolated() -> None:
     assert extrapolate(curve_of([0.3, 0.2]), 2) is None
     assert extrapolate(curve_of([0.4, 0.3, 0.2]), 2) is not None
     assert extrapolate(curve_of([0.4, 0.3, 0.2]), 4) is None
+
+
+def all_at_once(curve: LearningCurve, draws: int) -> Tensor:
+    """`resampled` for a curve whose groups are numbered from 0 on and are all judged."""
+    generator, groups = torch.Generator().manual_seed(0), torch.tensor(curve.groups)
+    drawn = torch.randint(int(groups.max()) + 1, (RESAMPLES, int(groups.max()) + 1), generator=generator)
+    chosen = torch.randint(draws, (RESAMPLES, draws), generator=generator)
+    rows = [torch.ones(len(groups)), *(torch.bincount(row, minlength=int(groups.max()) + 1)[groups] for row in drawn)]
+    taken = torch.stack([torch.full((draws,), 1 / draws), *torch.nn.functional.one_hot(chosen, draws).double().mean(1)])
+    right = torch.stack([(curve.right.double() @ row.double()) / row.sum() for row in rows])
+    return torch.einsum("bd,bds->bs", taken.double(), right)
+
+
+def test_many_images_that_are_counted_in_parts_give_what_all_at_once_would() -> None:
+    images, draws = 30_000, 2
+    drawn = torch.rand(draws, 3, images, generator=torch.Generator().manual_seed(1))
+    curve = LearningCurve(
+        shares=SHARES[-3:],
+        right=drawn < torch.tensor([0.5, 0.7, 0.9])[:, None],
+        judged=torch.ones(images, dtype=torch.bool),
+        groups=tuple((torch.arange(images) // 2).tolist()),
+        targets=torch.zeros(images, dtype=torch.long),
+    )
+    assert torch.allclose(resampled(curve, curve.judged), all_at_once(curve, draws), rtol=0, atol=1e-12)
+
+
+MANY = """
+import resource, torch
+from zoo.probes.learning_curve import SHARES, LearningCurve
+from zoo.probes.power_law import extrapolate
+
+n = 150_000
+curve = LearningCurve(
+    shares=SHARES[-3:],
+    right=torch.rand(1, 3, n) < torch.tensor([0.5, 0.7, 0.9])[:, None],
+    judged=torch.ones(n, dtype=torch.bool),
+    groups=tuple(range(n)),
+    targets=torch.zeros(n, dtype=torch.long),
+)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+extrapolate(curve, 2)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+@pytest.mark.long
+@pytest.mark.skipif(sys.platform != "linux", reason="counts memory in Linux's unit")
+def test_the_memory_does_not_grow_with_resamples_times_images() -> None:
+    done = subprocess.run([sys.executable, "-c", MANY], capture_output=True, text=True, check=True)
+    # 400 resamples of as many images are 480 MB, once.
+    assert int(done.stdout) < 400_000

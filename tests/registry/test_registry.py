@@ -418,6 +418,16 @@ def test_a_provider_that_cannot_resolve_what_it_lists_is_named(resolve: str, sai
         Registry(disabled=["timm"]).backbone("net")
 
 
+def test_what_a_provider_cannot_resolve_is_noted_once_however_often_backbones_are_listed(site: Path) -> None:
+    source = provider("acme", {"net": (), "other": ()})
+    install(site, "acme-nets", source.replace("resolve=resolve", "resolve=lambda name: 1 / 0"))
+    registry = Registry(disabled=["timm", "torchvision"])
+    for _ in range(3):
+        assert zoo.list_backbones(registry=registry) == []
+    notes = plugin_of(registry, "acme-nets").notes
+    assert len(notes) == 2 and all("cannot resolve it: ZeroDivisionError" in note for note in notes)
+
+
 def test_specs_that_would_mislead_are_refused_when_they_are_made() -> None:
     with pytest.raises(TypeError, match="members must be a tuple of strings, got 'conv1'"):
         zoo.Group(name="stem", members="conv1")  # type: ignore[arg-type]

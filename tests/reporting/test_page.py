@@ -152,7 +152,10 @@ def test_a_file_that_changed_since_the_run_is_marked(run: Path, shapes: Path, tm
         for number in range(4):
             sample_image(index, 3, "val", number).save(data / "test" / name / f"{number}.jpg")
     zoo.report(moved)
-    assert "the file has changed" in (moved / "report.html").read_text("utf-8")
+    page = (moved / "report.html").read_text("utf-8")
+    assert "the file has changed" in page.partition('id="seen"')[0]
+    # Images that are shown there alone are looked at as well.
+    assert page.partition('id="seen"')[2].partition("</section>")[0].count("the file has changed") >= 2
 
 
 def test_a_damaged_classifier_costs_only_the_overlays(run: Path, tmp_path: Path) -> None:

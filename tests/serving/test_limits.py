@@ -12,6 +12,8 @@ def test_what_is_not_given_follows_what_is() -> None:
     assert limits_of(images=None, image_bytes=None, pixels=None, seconds=None) == RequestLimits()
     large = limits_of(images=1000, image_bytes=300_000_000, pixels=7, seconds=0.5)
     assert (large.images, large.pixels, large.seconds) == (1000, 7, 0.5)
+    few = limits_of(images=2, image_bytes=None, pixels=None, seconds=None)
+    assert few.explained == 2, "no request may have more images than a request may have"
     # One request with all that it may have must find room.
     assert large.queue >= large.images and large.held_bytes >= large.request_bytes >= large.image_bytes
 

@@ -134,6 +134,21 @@ def test_a_seed_that_changes_nothing_is_not_tried_again(few: Path, tmp_path: Pat
     assert "the same for all" in str(found.table().rows)
 
 
+def test_a_head_that_is_solved_in_closed_form_is_tried_once_and_not_once_a_seed(few: Path, tmp_path: Path) -> None:
+    weights = tmp_path / "weights.safetensors"
+    _save_weights(weights)
+    found = zoo.sweep(
+        data=few,
+        backbone=f"timm/test_resnet={weights}",
+        recipe="head_only",
+        head="prototype",
+        over={},
+        seeds=3,
+        out=tmp_path / "sweep",
+    )
+    assert [(len(each.rows), each.drawn) for each in found.candidates] == [(1, False)]
+
+
 def test_failed_trials_are_told_and_do_not_win(few: Path, tmp_path: Path) -> None:
     over = {"head": "linear", "head.optimizer": "sgd", "head.epochs": 6, "head.lr": [1e30, 1e-2]}
     found = zoo.sweep(data=few, **{**ASKED, "over": over, "seeds": 1}, out=tmp_path / "sweep")
@@ -146,9 +161,13 @@ def test_failed_trials_are_told_and_do_not_win(few: Path, tmp_path: Path) -> Non
 
 def test_the_command_says_it_all(few: Path, tmp_path: Path, zoo_inside: Zoo) -> None:
     (tmp_path / "sweep.toml").write_text(
-        f'data = "{few}"\nbackbone = "timm/test_resnet=random"\nrecipe = "head_only"\n[over]\n"head.epochs" = [1, 2]\n'
+        f'data = "{few}"\nbackbone = "timm/test_resnet=random"\nrecipe = "head_only"\ndevice = "cuda:99"\n'
+        '[over]\n"head.epochs" = [1, 2]\n'
     )
-    done = zoo_inside("sweep", "sweep.toml", "--over", "head=linear", "--out", "found")
+    words = ("sweep", "sweep.toml", "--over", "head=linear", "--out", "found")
+    done = zoo_inside(*words)
+    assert done.returncode != 0 and "cuda:99" in done.stderr
+    done = zoo_inside(*words, "--device", "auto")
     assert done.returncode == 0, done.stderr
     assert "Winner: " in done.stdout and "nobody selected on" in done.stdout and "flatters" in done.stdout
     assert "zoo sweep --resume found" in done.stdout

@@ -92,9 +92,11 @@ def test_what_looks_like_an_image_that_the_data_choose_or_judge_by_is_not_drawn(
 def test_judged_images_that_trials_see_are_counted(shapes: Path, tmp_path: Path) -> None:
     data, folder = Path(shutil.copytree(shapes, tmp_path / "data")), tmp_path / "sweep"
     folder.mkdir()
+    (data / "train" / "red" / "0.jpg").rename(data / "train" / "red" / "line\x85 \r end.jpg")
+    (data / "test" / "red" / "1.jpg").rename(data / "test" / "red" / "line\u2028 \r end.jpg")
     for copies in (0, 1):
         if copies:
-            shutil.copy(data / "val" / "red" / "0.jpg", data / "test" / "red" / "seen.jpg")
+            shutil.copy(data / "val" / "red" / "0.jpg", data / "test" / "red" / "seen\u2028 \r.jpg")
         found = divided(data)
         write_tables(found, folder)
         tables = read_tables(folder, found.classes, default_registry(), silent)

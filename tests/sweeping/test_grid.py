@@ -114,6 +114,15 @@ def test_a_file_says_the_same_as_options_which_replace_it(tmp_path: Path) -> Non
     assert settings_of({}, {}, file).over == {"backbone": ("a", "b"), "head.lr": ("0.1", "0.001")}
 
 
+def test_the_name_of_a_file_of_weights_may_have_an_equals_sign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "lr=0.1.pth").touch()
+    monkeypatch.chdir(tmp_path)
+    settings = settings_of({"data": "photos", "backbone": "resnet18,timm/test_resnet=lr=0.1.pth"}, {}, None)
+    given = lay_out(settings, lambda name: False)[1]
+    assert settings.over["backbone"] == ("resnet18", f"timm/test_resnet={tmp_path}/lr=0.1.pth")
+    assert request_of(given, settings, "photos").weights == f"{tmp_path}/lr=0.1.pth"
+
+
 @pytest.mark.parametrize(
     ("over", "given", "said"),
     [

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 import zoo
+from tests.packing import write_tar
+from torch import nn
 from zoo.events import silent
 from zoo.planning.request import Request, make_request
 from zoo.planning.resolve import dataset_of, resolve
@@ -68,6 +73,51 @@ def test_another_seed_of_random_weights_has_other_features(few: Path) -> None:
     assert key() == key(head="cosine") and key() == key(set=["head.lr=1e-2"])
     assert key() != key(seed=1) and key() != key(backbone="timm/test_vit")
     assert key() != key(input_size=(64, 64))
+
+
+def test_rows_in_the_order_of_shards_are_of_trials_that_shuffle_them_in_windows_alone(
+    few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ZOO_STREAM_ABOVE", "0")
+    files = sorted(few.rglob("*.jpg"), reverse=True)
+    data = write_tar(tmp_path / "all.tar", {path.relative_to(few).as_posix(): path.read_bytes() for path in files})
+    registry = default_registry()
+    in_windows = asked(data, {"head": "linear", "set": ["head.epochs=3", "head.batch_size=3", "head.lr=0.1"]})
+    drawn = asked(data, {"head": "linear", "set": ["head.epochs=3", "head.batch_size=3", "head.sampling=balanced"]})
+    dataset = dataset_of(in_windows, registry, silent)
+    with kept_features(in_windows, registry, silent, dataset) as kept:
+        expected = kept.run(in_windows)
+    with kept_features(drawn, registry, silent, dataset) as kept:
+        before, found = kept.run(drawn), kept.run(in_windows)
+    assert before.fault == found.fault == expected.fault == "" and found.val == expected.val
+
+
+def two_layers(width: int) -> zoo.HeadSpec:
+    def build(shape: zoo.FeatureShape, classes: int, _: zoo.NoOptions) -> nn.Module:
+        return nn.Sequential(nn.Linear(shape.pooled, width), nn.ReLU(), nn.Linear(width, classes))
+
+    return zoo.HeadSpec(name="two_layers", summary="A head for the test.", build=build)
+
+
+def test_heads_of_one_name_from_two_plugins_are_two_heads(few: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for plugin, width in (("test_narrow", 2), ("test_wide", 64)):
+        module = ModuleType(plugin)
+
+        @zoo.hookimpl
+        def zoo_heads(width: int = width) -> list[zoo.HeadSpec]:
+            return [two_layers(width)]
+
+        module.zoo_heads = zoo_heads  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, plugin, module)
+    points = [EntryPoint(name, name, "zoo") for name in ("test_narrow", "test_wide")]
+    registry = zoo.Registry([*entry_points(group="zoo"), *points])
+    narrow, wide = (asked(few, {"head": f"{point.name}/two_layers", "set": ["head.epochs=2"]}) for point in points)
+    dataset = dataset_of(narrow, registry, silent)
+    with kept_features(narrow, registry, silent, dataset) as kept:
+        alone = kept.run(wide)
+    with kept_features(narrow, registry, silent, dataset) as kept:
+        first, second = kept.run(narrow), kept.run(wide)
+    assert first.fault == second.fault == "" and second.val == alone.val != first.val
 
 
 def test_a_trial_that_diverges_fails_and_the_next_one_does_not(few: Path) -> None:

@@ -72,7 +72,10 @@ def test_the_mean_that_chose_is_told_beside_the_accuracy_of_the_first_seed(sweep
     assert "flatters: it chose" in "\n".join(str(block) for block in alike.conclusion())
 
 
-@pytest.mark.parametrize("accuracies", [[0.5, 0.6], [0.71, 0.74, 0.69], [0.5 + 0.01 * (n % 5) for n in range(16)]])
+@pytest.mark.parametrize(
+    "accuracies",
+    [[0.5, 0.6], [0.71, 0.74, 0.69], *([0.5 + 0.1 * (n % 5) for n in range(seeds)] for seeds in (16, 17, 18, 40))],
+)
 def test_intervals_over_seeds_are_those_of_students_t(accuracies: list[float]) -> None:
     (found,) = put_together([row(1, seed, accuracy) for seed, accuracy in enumerate(accuracies)], frozenset())
     spread = statistics.stdev(accuracies) / math.sqrt(len(accuracies))

@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import zoo
 from zoo.events import Event, Note, silent
+from zoo.planning.request import make_request
 from zoo.sweeping.local_workers import LocalWorkers, cores_here
 from zoo.sweeping.run_queue import RETRIES, carry_out_jobs
-from zoo.sweeping.trial_runs import RunJob, RunOutcome
+from zoo.sweeping.trial_runs import RunJob, RunOutcome, carry_out_run, job_of
 
 RECIPE = """
 summary = "A stage that ends soon, so that there is a checkpoint, and one that takes a while."
@@ -157,6 +159,27 @@ def test_a_worker_of_ray_that_is_killed_loses_nothing_and_nothing_runs_twice(wor
     assert json.loads((sweep / "sweep.json").read_text("utf-8"))["trials"] == 3
 
 
+@pytest.mark.long
+def test_what_a_worker_of_ray_raises_is_told_in_its_own_words(tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    # No ZooError: what a plugin may raise as well. In a process of its own, which Ray changes.
+    code = """
+from zoo.cluster.connect import connected
+from zoo.cluster.place import parse_place
+from zoo.events import silent
+from zoo.sweeping.ray_workers import RayWorkers
+from zoo.sweeping.trial_runs import RunJob
+with connected(parse_place("ray"), silent, cores=1) as cluster:
+    workers = RayWorkers(cluster, 1, "cpu")
+    workers.start(RunJob(number=4, request={"backbone": "resnet18", "nonsense": 1}, run="run", threads=1))
+    while not (ended := workers.wait()):
+        pass
+    print(ended[0].number, ended[0].lost)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.stdout.startswith("4 TypeError: ") and "'nonsense'" in done.stdout, done.stdout + done.stderr
+
+
 class OneAfterAnother:
     """Workers that end as they are told, to see what the queue makes of it."""
 
@@ -203,6 +226,22 @@ def test_a_lost_worker_is_tried_again_twice_at_most() -> None:
     assert ended[2][0].startswith("its worker was lost 3 times") and ended[2][1] == RETRIES
     assert workers.started.count(2) == 3 and workers.stopped
     assert sum("trial 2 was lost" in each for each in said) == 2
+
+
+def test_a_run_decodes_with_as_many_threads_as_its_worker_has_cores(
+    few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GOMP_SPINCOUNT", "1000")  # else it is set for the tests that follow
+    asked = {"backbone": "timm/test_resnet", "weights": "random", "recipe": "head_only", "data": few, "tune": False}
+    run = tmp_path / "run"
+    request = make_request(**asked, head="linear", set=("head.epochs=1",))
+    before = torch.get_num_threads()
+    try:
+        found = carry_out_run(job_of(1, request, run, threads=3))
+    finally:
+        torch.set_num_threads(before)
+    plan = json.loads((run / "plan.json").read_text("utf-8"))
+    assert found.fault == "" and (plan["threads"], plan["workers"]) == (3, 3)
 
 
 def test_a_fault_that_no_other_trial_would_escape_stops_the_sweep() -> None:

@@ -15,7 +15,7 @@ import torch
 import zoo
 from PIL import Image
 from torch import Tensor, nn
-from zoo.errors import DataError, OptionError, Refused
+from zoo.errors import DataError, OptionError, Refused, RunError
 from zoo.events import Event, Note, Progress, StageFinished, silent
 from zoo.frozen.outputs import FrozenOutputs
 from zoo.planning.request import make_request
@@ -130,7 +130,7 @@ def test_labels_that_mean_nothing_are_known_by_heart_and_guessed_out_of_fold(
 
     known = zoo.evaluate(of_noise.path, data=meaningless, registry=registry, on_event=report)
     assert known.scores.accuracy == 1
-    assert "trained in folds" in notes[0] and "scores are too good" in notes[0]
+    assert notes[0].startswith("These 80 images trained this classifier, so its scores on them are too good.")
     assert set(of_noise.metrics) == {"out_of_fold"} and 0.3 < of_noise.accuracy < 0.7
     judged = predictions(of_noise)
     assert {row["split"] for row in judged} == {"out_of_fold"}
@@ -259,6 +259,17 @@ def test_a_run_in_folds_is_verified_reported_and_compared(meaningless: Path, tmp
     assert "Out-of-fold accuracy" in card and "of 4 folds" in card
 
 
+def test_the_class_with_the_most_different_pictures_says_how_many_folds_there_can_be(tmp_path: Path) -> None:
+    for name, count in (("a", 2), ("b", 4)):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for number in range(count):
+            noise(10 * count + number).save(tmp_path / "data" / name / f"{number}.png")
+    for copy in range(5):
+        noise(20).save(tmp_path / "data" / "a" / f"copy{copy}.png")
+    with pytest.raises(OptionError, match=r"needs a class of 5 .*, and 'b', which .* has 4 images\.\nNext: --folds 4,"):
+        zoo.plan(**USUAL, data=tmp_path / "data", folds=5)
+
+
 def test_images_of_val_are_trained_on_and_those_of_test_judge_the_classifier(shapes: Path, tmp_path: Path) -> None:
     result = run(shapes, tmp_path / "run", folds=3)
     splits = [row["split"] for row in predictions(result)]
@@ -272,7 +283,11 @@ def test_images_of_val_are_trained_on_and_those_of_test_judge_the_classifier(sha
     ("classes", "arguments", "message"),
     [
         ({"a": 6, "b": 6}, {"folds": 1}, r"whole number from 2 on, got 1(?s:.*)--folds 5"),
-        ({"a": 6, "b": 4}, {"folds": 7}, r"more than the largest class, 'a', has: 6 images(?s:.*)--folds 6, or fewer"),
+        (
+            {"a": 6, "b": 4},
+            {"folds": 7},
+            r"a class of 7 different pictures, and 'a', .* 6 images\.\s(?s:.*)--folds 6, or",
+        ),
         ({"a": 6, "b": 1}, {}, r"class 'b' has 1 image: a fit without it cannot know the class"),
         ({"a": 6, "b": 6}, {"set": ("head.lr=auto",)}, r"lr of stage 'head' tries(?s:.*)--set head\.lr=3e-3, or leave"),
         ({"a": 6, "b": 6}, {"set": ("head.patience=2",)}, r"patience of stage 'head'(?s:.*)--set head\.patience=0"),
@@ -367,6 +382,32 @@ def test_a_run_stopped_in_a_fold_is_resumed_to_the_same_bytes(
     assert bytes_of(resumed.path) == bytes_of(of_every_stage.path)
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("task", ["folds", "fold 1 of 2, all"])
+def test_a_fold_whose_logits_are_damaged_is_told_and_trained_again(
+    task: str, few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the fold was finished, and after its first stage."""
+    for moment in ("step", "epoch"):
+        monkeypatch.setitem(checkpoint.SECONDS_BETWEEN, moment, 0.0)
+
+    def stop(event: Event) -> None:
+        if isinstance(event, Progress) and event.task == task and event.done:
+            raise KeyboardInterrupt
+
+    stages = [{"name": name, "train": [name], "epochs": 2, "lr": 1e-3} for name in ("head", "all")]
+    asked = {"recipe": {"stages": stages}, "folds": 2, "every_stage": True, "batch_size": 2}
+    with pytest.raises(KeyboardInterrupt):
+        run(few, tmp_path / "run", **asked, on_event=stop)
+    fold = tmp_path / "run/folds/1"
+    (fold / "out_of_fold.safetensors").write_bytes(b"damaged")
+    with pytest.raises(RunError, match=r"folds/1 cannot be read(?s:.*)\nNext: remove it, and resume the run") as told:
+        zoo.resume(tmp_path / "run", report=False)
+    assert str(fold) in str(told.value)
+    shutil.rmtree(fold)
+    assert zoo.resume(tmp_path / "run", report=False).proof == "passed"
+
+
 def test_a_stage_that_trains_the_backbone_is_repeated_for_every_fold_where_that_is_said(
     few: Path, tmp_path: Path
 ) -> None:
@@ -385,3 +426,19 @@ def test_the_estimate_counts_every_fold(few: Path) -> None:
     folds = zoo.plan(**usual, folds=4, every_stage=True, estimate=True).estimate
     assert once is not None and folds is not None
     assert 3 < folds.stages[0].training / once.stages[0].training < 12
+
+
+def test_the_estimate_counts_features_once_until_a_stage_has_trained_the_backbone(few: Path, tmp_path: Path) -> None:
+    recipe = {
+        "stages": [
+            {"name": "head", "train": ["head"], "epochs": 1, "lr": 0.01},
+            {"name": "last", "train": ["head", "last:1"], "epochs": 2, "lr": 0.001},
+            {"name": "again", "train": ["head"], "epochs": 1, "lr": 0.01},
+        ]
+    }
+    asked = {"recipe": recipe, "data": few, "folds": 3, "every_stage": True}
+    plan = zoo.plan(**{**USUAL, **asked}, estimate=True)
+    assert plan.estimate is not None and [stage.inputs for stage in plan.stages] == ["features", "prefix", "features"]
+    head, last, again = (stage.features for stage in plan.estimate.stages)
+    assert last < 3 * head, "the groups before the cut are fewer than all"
+    assert again == pytest.approx(4 * head), "for each of three folds, and for all images"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import json
+import math
 import os
 import random
 import re
@@ -24,6 +25,7 @@ from safetensors.torch import load_file, save_file
 from tests.conftest import Zoo
 from tests.kills import RECIPE, Killing, digest
 from tests.numeric import draw_few
+from torch import Tensor, nn
 from zoo.errors import CheckFailed, Refused, RunError
 from zoo.events import EpochFinished, Event, Note, Progress, StageStarted
 from zoo.training import candidates, checkpoint
@@ -264,6 +266,52 @@ def test_a_run_killed_while_it_writes_is_resumed_to_the_same_bytes(
     zoo.resume(run)
     assert digest(run) == digest(unbroken.path)
     assert {each.name for each in run.iterdir()} == {each.name for each in unbroken.path.iterdir()}
+
+
+class NanAtFirst(nn.Module):
+    """Validation of its first epoch gives no numbers, as where running statistics overflow; training always does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem, self.norm = nn.Conv2d(3, 8, 3, 2), nn.BatchNorm2d(8)
+
+    def forward(self, images: Tensor) -> Tensor:
+        pooled: Tensor = self.norm(self.stem(images)).mean((2, 3))
+        steps = self.norm.num_batches_tracked
+        assert steps is not None
+        return pooled if self.training else torch.where((steps > 0) & (steps <= 3), torch.nan, pooled)
+
+
+@pytest.mark.usefixtures("saving_often")
+def test_a_stage_with_a_validation_loss_that_is_no_number_is_resumed_to_the_same_bytes(
+    pictures: Path, tmp_path: Path
+) -> None:
+    stage = {"name": "all", "train": ["all"], "epochs": 4, "lr": 0.1, "keep_epoch": "best", "batch_norm": "train"}
+    size = zoo.Preprocessing(input_size=(3, 32, 32), resize_size=(36, 36), mean=(0.5,) * 3, std=(0.5,) * 3)
+
+    def net() -> Any:
+        return zoo.module_backbone(NanAtFirst(), preprocessing=size)
+
+    usual = {"recipe": {"stages": [stage]}, "data": pictures, "batch_size": 8}
+    whole = zoo.finetune(backbone=net(), **usual, out=tmp_path / "whole")
+    first = json.loads((whole.path / "history.jsonl").read_text("utf-8").splitlines()[0])
+    assert first["val"]["loss"] is None, "of what is tested here there is some"
+    run = tmp_path / "run"
+    stop({**usual, "backbone": net()}, run, "all", 7)
+    resumed = zoo.resume(run, backbone=net())
+    assert without_times(run) == without_times(whole.path) and resumed.metrics == whole.metrics
+    assert resumed.content["selection"] == whole.content["selection"] and resumed.proof == whole.proof == "passed"
+    states = [load_file(each.artefact / "model.safetensors") for each in (resumed, whole)]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[1])
+
+
+def test_a_checkpoint_gives_back_numbers_that_are_not_finite(tmp_path: Path) -> None:
+    (tmp_path / "checkpoint").mkdir()
+    facts = {"epochs": [{"loss": math.inf}, {"loss": -math.inf}, {"loss": 0.5}, {}], "best": None, "name": "NaN"}
+    checkpoint.Checkpoint(tmp_path).save({**facts, "loss": math.nan}, {})
+    saved = checkpoint.Checkpoint(tmp_path).load()
+    assert saved is not None and math.isnan(saved.facts.pop("loss")) and saved.facts == facts
 
 
 @pytest.fixture

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from safetensors.torch import load_file
 from zoo.errors import CheckFailed, Refused
 from zoo.events import Event, Note, Progress
 from zoo.training import prepare
+from zoo.training.run_folder import RunFolder
 
 BACKBONE = "timm/test_resnet"
 
@@ -281,3 +284,29 @@ def test_progress_is_reported_for_everything_that_takes_long(shapes: Path, tmp_p
         "validate",
         "evaluate test",
     } <= finished
+
+
+def test_runs_that_begin_in_the_same_second_have_a_folder_each(
+    few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    plan = zoo.plan(backbone="timm/test_resnet", weights="random", recipe="head_only", data=few, tune=False)
+    ready = threading.Barrier(8)
+
+    def create(_: int) -> Path:
+        ready.wait()
+        return RunFolder.create(plan, None).path
+
+    with ThreadPoolExecutor(8) as pool:
+        paths = list(pool.map(create, range(8)))
+    assert len(set(paths)) == 8 == len(list(Path("runs").iterdir())) and all(
+        (each / "plan.json").exists() for each in paths
+    )
+
+
+def test_a_machine_that_does_not_see_the_run_folder_makes_none_of_its_own(tmp_path: Path) -> None:
+    """Of several processes only the first writes. The others may be on machines without its drive."""
+    assert RunFolder(tmp_path / "elsewhere").path == tmp_path / "elsewhere" and not list(tmp_path.iterdir())
+    (tmp_path / "here").mkdir()
+    RunFolder(tmp_path / "here")
+    assert (tmp_path / "here" / "checkpoint").is_dir()

@@ -62,7 +62,13 @@ def test_a_run_verifies_and_nothing_is_written(run: Path) -> None:
 @pytest.mark.long
 def test_other_kinds_of_first_stages_verify(arguments: dict[str, Any], few: Path, tmp_path: Path) -> None:
     run = zoo.finetune(**{**USUAL, **arguments}, data=few, out=tmp_path / "run").path
-    assert verdicts(run) == {"plan": "passed", "first_steps": "passed", **ARTEFACT_PASSED, "plan_classes": "passed"}
+    assert verdicts(run) == {
+        "plan": "passed",
+        "first_steps": "passed",
+        **ARTEFACT_PASSED,
+        "plan_classes": "passed",
+        "own_file": "passed",
+    }
 
 
 def test_a_tampered_plan_gives_other_steps(run: Path) -> None:
@@ -81,7 +87,13 @@ def test_other_versions_are_a_warning_and_then_close_losses_too(run: Path) -> No
             evidence = check["evidence"]
             evidence["first_losses"] = [(float.fromhex(each) * (1 + 1e-5)).hex() for each in evidence["first_losses"]]
     (run / "proof.json").write_text(json.dumps(proof), "utf-8")
-    assert verdicts(run) == {"plan": "warning", "first_steps": "warning", **ARTEFACT_PASSED, "plan_classes": "passed"}
+    assert verdicts(run) == {
+        "plan": "warning",
+        "first_steps": "warning",
+        **ARTEFACT_PASSED,
+        "plan_classes": "passed",
+        "own_file": "passed",
+    }
 
 
 def test_the_command_says_what_failed_and_exits_with_3(run: Path, zoo_inside: Zoo) -> None:
@@ -96,6 +108,22 @@ def test_a_run_without_a_result_is_to_be_resumed_first(run: Path) -> None:
     (run / "result.json").unlink()
     with pytest.raises(RunError, match=r"is not finished: it has no result.json\.\s+Next: zoo finetune --resume"):
         zoo.verify(run)
+
+
+def test_the_classifier_of_another_run_is_found(run: Path, tmp_path: Path) -> None:
+    """It is whole in itself, and has the same classes."""
+    data = draw_few(tmp_path / "data")
+    other = zoo.finetune(**USUAL, data=data, recipe="head_only", seed=5, out=tmp_path / "other").path
+    shutil.rmtree(run / "model")
+    shutil.copytree(other / "model", run / "model")
+    assert verdicts(run)["own_file"] == "failed" and verdicts(other)["own_file"] == "passed"
+
+
+def test_a_finished_run_without_its_proof_is_not_to_be_resumed(run: Path) -> None:
+    (run / "proof.json").unlink()
+    with pytest.raises(RunError, match=r"is finished, but its proof.json is gone") as refused:
+        zoo.verify(run)
+    assert f"Next: zoo verify {run / 'model'} checks" in str(refused.value) and zoo.verify(run / "model").passed
 
 
 def test_changed_images_fail_the_plan(tmp_path: Path) -> None:
@@ -150,6 +178,7 @@ def test_a_run_whose_data_are_gone_still_verifies_its_artefact(kept: Path, tmp_p
         "first_steps": "warning",
         **ARTEFACT_PASSED,
         "plan_classes": "passed",
+        "own_file": "passed",
     }
     assert "could not be repeated: " in found.checks[0].summary and "gone" in found.checks[0].summary
 

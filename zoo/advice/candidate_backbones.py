@@ -213,13 +213,13 @@ class _Finder:
             if candidate.parameters is None:
                 return "its number of parameters is not known"
             if candidate.parameters > limits.max_params:
-                return f"{candidate.parameters:,} parameters, over --max-params {limits.max_params:,}"
+                return f"over --max-params {limits.max_params:,}: {candidate.parameters:,} parameters"
         if limits.licence is not None and not candidate.random and not _allows(limits.licence, candidate.licence):
             return f"its licence is {candidate.licence or 'not known: the weights are a file'}"
         try:
             check_compatible(self.registry.backbone(candidate.backbone), self.head, self.registry)
         except Refused as error:
-            return first_line(error)
+            return f"no {self.head.spec.name} on it: {first_line(error)}"
         return ""
 
     def _check_licence(self) -> None:
@@ -268,7 +268,7 @@ def find_candidates(registry: Registry, named: Sequence[str], limits: Limits, *,
 def _without_downloads(candidates: list[CandidateBackbone], left_out: list[LeftOut]) -> list[CandidateBackbone]:
     there = [each for each in candidates if each.here]
     left_out += [
-        LeftOut(each.name, f"not on this machine ({in_bytes(each.download_bytes)}), and --offline")
+        LeftOut(each.name, f"not on this machine, and --offline: {in_bytes(each.download_bytes)}")
         for each in candidates
         if not each.here
     ]

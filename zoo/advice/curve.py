@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from zoo.advice.features import ProbeFeatures, probe_features, similar_groups
+from zoo.advice.frozen_backbone import named_run, with_backbone_of
 from zoo.data.dataset import Dataset
 from zoo.display.blocks import Block, Line, TextTable, blocks_html
 from zoo.errors import DataError
 from zoo.events import Progress, Report
 from zoo.planning.request import Request
+from zoo.planning.resolve import dataset_of
 from zoo.probes.curve_record import CurveRecord, Range, record_of
 from zoo.probes.folds import MOST_FOLDS
 from zoo.probes.learning_curve import LearningCurve, learning_curve
@@ -21,7 +23,7 @@ from zoo.registry.registry import Registry
 from zoo.reporting.curve import IN_WORDS, curve_sentences, shown_curve
 from zoo.reporting.page import environment, styles
 from zoo.storage.atomic import new_path
-from zoo.text import counted, escaping_errors, some
+from zoo.text import counted, escaping_errors, in_points, some
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,15 +93,21 @@ def probe_curve(request: Request, registry: Registry, report: Report, *, dataset
     """Make the learning curve of a linear probe on the training images of a request's data.
 
     Args:
-        request: Names the backbone, weights, data, seed; what it says of head and recipe is not used.
+        request: Names the backbone (or the path of a run), weights, data, seed; what it says of head and recipe is not
+            used.
         registry: Where names are looked up.
         report: Called with every event.
         dataset: Images that were found already, in place of those that the request names.
 
     Raises:
+        Refused: The backbone is that of a run that was trained on these images.
         DataError: No class has two different training images.
         ZooError: As `zoo.finetune` with the same request, before it trains.
     """
+    run = named_run(request.backbone, registry)
+    if run is not None:
+        dataset = dataset or dataset_of(request, registry, report)
+        request = with_backbone_of(request, run, dataset.splits["train"], registry)
     found = probe_features(request, registry, report, splits=("train",), dataset=dataset)
     groups = similar_groups(found.files, report, workers=request.workers)
 
@@ -179,5 +187,4 @@ def _percent(found: Range | None) -> list[str]:
 def _points(found: Range | None) -> list[str]:
     if found is None:
         return ["-", "cannot be said"]
-    # Adding 0.0 takes the sign from a zero: an interval that ends at -0.0 would look like a loss.
-    return [f"{100 * found.value:+.1f}", f"{100 * found.low + 0.0:+.1f} to {100 * found.high + 0.0:+.1f}"]
+    return [in_points(found.value), f"{in_points(found.low)} to {in_points(found.high)}"]

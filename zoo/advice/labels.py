@@ -29,7 +29,7 @@ from zoo.probes.confident_learning import label_issues, label_margins, suggested
 from zoo.probes.cross_validation import cross_validate
 from zoo.probes.folds import make_folds
 from zoo.registry.registry import Registry
-from zoo.storage.atomic import clear_write_errors, new_folder, refuse_existing
+from zoo.storage.atomic import clear_write_errors, new_folder, try_new_path
 from zoo.text import counted, escaping_errors, some
 
 SUSPECTS, PAGE = "suspects.csv", "labels.html"
@@ -55,7 +55,7 @@ def check_labels(request: Request, registry: Registry, report: Report, *, out: P
         ZooError: As `zoo.finetune` with the same request, before it trains.
     """
     if out is not None:
-        refuse_existing(out)
+        try_new_path(out, with_parents=True)
     dataset = dataset_of(request, registry, report)
     every = [file for files in dataset.splits.values() for file in files]
     _refuse_few(dataset.source, dataset.classes, Counter(file.label for file in every))
@@ -194,7 +194,7 @@ def _write(check: LabelCheck, judged: JudgedLabels, out: Path, report: Report) -
     with clear_write_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
     with new_folder(out) as draft:
-        (draft / SUSPECTS).write_text(suspects_csv(check.suspects), "utf-8", errors=escaping_errors())
+        (draft / SUSPECTS).write_text(suspects_csv(check.suspects), "utf-8", escaping_errors(), newline="")
         (draft / PAGE).write_text(render(check, judged, report), "utf-8", errors=escaping_errors())
     return replace(check, csv=out / SUSPECTS, page=out / PAGE)
 

@@ -24,7 +24,7 @@ from zoo.evaluation.significance import ALPHA, Interval, bootstrap, holm, smalle
 from zoo.planning.request import Request
 from zoo.probes.cross_validation import OutOfFold
 from zoo.registry.session import of_session
-from zoo.text import shell_word
+from zoo.text import in_points, shell_word
 
 _LEFT_OUT = 10
 """Candidates that were left out and are named unless all are asked for."""
@@ -350,7 +350,7 @@ def _decisive(found: Sequence[Found]) -> int:
 
 def _difference(value: float, interval: Interval) -> str:
     """`-1.2 [-3.0, +0.6]`, in points."""
-    return f"{100 * value:+.1f} [{100 * interval.low:+.1f}, {100 * interval.high:+.1f}]"
+    return f"{in_points(value)} [{in_points(interval.low)}, {in_points(interval.high)}]"
 
 
 def _row(row: Ranked, *, first: bool) -> list[str]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import os
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
@@ -19,7 +17,8 @@ from zoo.data.splits import SPLITS, to_dataset
 from zoo.errors import DataError, Refused, nearest
 from zoo.events import Report, silent
 from zoo.registry.registry import Registry
-from zoo.storage.atomic import clear_write_errors, new_path, refuse_existing
+from zoo.storage.atomic import clear_write_errors, new_path, try_new_path
+from zoo.storage.csv_lines import csv_text
 from zoo.text import counted, printable, shell_word, some
 
 _SUFFIX = ".csv"
@@ -65,7 +64,7 @@ def apply_suspects(data: Path, suspects: Path, table: Path, registry: Registry, 
             the images are inside an archive, so that no table can name them.
         DataError: `suspects` is of other data: names, given classes or contents differ.
     """
-    refuse_existing(table)
+    try_new_path(table, with_parents=True)
     if table.suffix.lower() != _SUFFIX:
         raise Refused(f"--out {table} is no {_SUFFIX} file, and the table is CSV.\nNext: --out {table.name}{_SUFFIX}")
     decisions = read_decisions(suspects)
@@ -157,13 +156,10 @@ def _path(file: ImageFile, table: Path) -> str:
 
 def _write(rows: Sequence[tuple[str, str, str]], table: Path, dataset: Dataset, registry: Registry) -> None:
     """Write the table, once what zoo reads from it is what was meant."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     width = 3 if any(split for _, _, split in rows) else 2
-    writer.writerow(("path", "label", "split")[:width])
-    writer.writerows(row[:width] for row in rows)
+    text = csv_text(row[:width] for row in (("path", "label", "split"), *rows))
     # Paths need not be UTF-8; here they have to name the files, so their bytes are kept as they are.
-    content = text.getvalue().encode("utf-8", "surrogateescape")
+    content = text.encode("utf-8", "surrogateescape")
     with clear_write_errors(table):
         table.parent.mkdir(parents=True, exist_ok=True)
         # Beside its place to be, for its paths are relative to its folder.

@@ -225,9 +225,9 @@ class _Work:  # one shortlist, from the first round to the ranking
 
     def _probe(self, state: CandidateState, size: int) -> None:
         """Compute features of the first `size` images and cross-validate a probe, or note why that cannot be."""
-        host = "" if state.candidate.here else state.candidate.name.partition("/")[0]
-        if host in self._unreachable:
-            state.out = f"its weights cannot be downloaded: nothing of {host} could be reached"
+        provider = "" if state.candidate.here else state.candidate.name.partition("/")[0]
+        if provider in self._unreachable:
+            state.out = f"its weights cannot be downloaded: nothing of {provider} could be reached"
             return
         try:
             self._judge(state, size)
@@ -237,8 +237,8 @@ class _Work:  # one shortlist, from the first round to the ranking
         except _TooSlow as error:
             state.slow, state.out = True, str(error)
         except (Unreachable, Offline) as error:
-            if host:
-                self._unreachable.add(host)
+            if provider:
+                self._unreachable.add(provider)
             state.out = first_line(error)
         except DataError as error:
             if not self._known:

@@ -13,7 +13,7 @@ from zoo.reporting.charts import in_both_widths
 from zoo.reporting.page import environment, styles
 from zoo.reporting.svg import Frame, axes, dot, drawing, line, path, text
 from zoo.storage.atomic import new_path
-from zoo.text import duration, escaping_errors, points, size
+from zoo.text import duration, escaping_errors, in_points, points, size
 
 _ROUND = (1, 2, 5)
 """First digits of the ticks on a logarithmic axis."""
@@ -42,8 +42,7 @@ def render_shortlist(shortlist: Shortlist) -> str:
         front={each.candidate.name for each in pareto(drawn)},
         duration=duration,
         points=points,
-        # Adding 0.0 takes the sign from a zero.
-        signed=lambda share: f"{100 * share + 0.0:+.1f}",
+        signed=in_points,
         bytes=size,
     )
 

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from zoo.errors import DataError, nearest
 from zoo.specs.data import Split
+from zoo.storage.csv_lines import csv_text, read_as_written
 from zoo.text import printable, some
 
 COLUMNS = (
@@ -70,19 +71,16 @@ class Decision:
 
 def suspects_csv(suspects: Sequence[Suspect]) -> str:
     """The text of `suspects.csv`, in the order given."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for each in suspects:
-        writer.writerow(
-            [
-                *(printable(each.file), each.split, each.given, each.suggested),
-                *(f"{each.probability_given:.4f}", f"{each.probability_suggested:.4f}", f"{each.margin:.3f}"),
-                # `accept` is left to the user. A suggestion that was taken unseen would turn doubt into a label.
-                *("yes" if each.issue else "no", "", each.sha256),
-            ]
-        )
-    return text.getvalue()
+    rows = [
+        [
+            *(printable(each.file), each.split, each.given, each.suggested),
+            *(f"{each.probability_given:.4f}", f"{each.probability_suggested:.4f}", f"{each.margin:.3f}"),
+            # `accept` is left to the user. A suggestion that was taken unseen would turn doubt into a label.
+            *("yes" if each.issue else "no", "", each.sha256),
+        ]
+        for each in suspects
+    ]
+    return csv_text([COLUMNS, *rows])
 
 
 def read_decisions(path: Path) -> list[Decision]:
@@ -93,7 +91,7 @@ def read_decisions(path: Path) -> list[Decision]:
     """
     try:
         # Spreadsheet programs put a byte order mark before UTF-8.
-        text = path.read_text("utf-8-sig")
+        text = read_as_written(path, "utf-8-sig")
     except UnicodeError:
         raise DataError(f"{path} is not UTF-8 text.\nNext: save it as CSV in UTF-8.") from None
     except OSError as error:

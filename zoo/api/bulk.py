@@ -78,8 +78,12 @@ def predict_files(
     config, _ = check_files(folder)
     if fault := config.fault(folder):
         on_event(Note(text=fault, loud=True))
-    # More than there are means all of them. Else the same job would have two names.
-    settings = {"top": min(top, len(config.classes)), "precision": precision, "views": check_views(views)}
+    # What comes to the same has one value. Else the same job would have two names.
+    settings = {
+        "top": min(top, len(config.classes)),  # more than there are means all of them
+        "precision": precision or config.precision,
+        "views": check_views(views),
+    }
     job = BulkJob(
         task="predict",
         subject=str(folder),
@@ -145,19 +149,18 @@ def embed_files(
         # Fetched here, once: workers are given a folder, not an address.
         subject = str(local_folder(subject))
     run = named_run(subject, default_registry())
-    settings = {
+    settings = {"normalise": normalise, "dtype": check_dtype(dtype)}
+    opening = {
         "group": group,
-        "normalise": normalise,
-        "dtype": check_dtype(dtype),
         "weights": str(weights),
-        # Plain JSON types, of which the job's digest is made.
+        # Plain JSON types: the job is sent to workers, and its folder tells them.
         "input_size": None if input_size is None else list(check_input_size(input_size)),
         "seed": seed,
         "precision": precision,
         "offline": offline,
     }
     # Wherever it computes later: here only what the vectors are is asked.
-    embedder = embedder_of(subject, settings, device="cpu", report=on_event)
+    embedder = embedder_of(subject, opening, device="cpu", report=on_event)
     folder = None if run is None else find_artefact(run).absolute()
     job = BulkJob(
         task="embed",
@@ -165,6 +168,7 @@ def embed_files(
         identity=embedder_identity(embedder),
         settings=settings,
         part_size=part_size,
+        opening=opening,
     )
     return carry_out(job, request, on_event, artefact=folder)
 
@@ -180,6 +184,7 @@ def _request(
 ) -> BulkRequest:
     from zoo.bulk.addresses import address_of, file_system
     from zoo.bulk.carry_out import BulkRequest, refuse_small
+    from zoo.bulk.sink import Sink
     from zoo.cluster.place import parse_place
 
     refuse_small("part-size", part_size)
@@ -197,9 +202,11 @@ def _request(
     if not given:
         raise OptionError("There are no files to compute anything of.\nNext: give a folder, a pattern or an address.")
     file_system("file")  # a missing package is said before anything is listed
+    place_of_parts = address_of(out)
+    Sink(place_of_parts).refuse_unwritable()  # before anything is downloaded or listed
     return BulkRequest(
         files=tuple(map(address_of, given)),
-        out=address_of(out),
+        out=place_of_parts,
         place=place,
         device=device,
         workers=workers,

@@ -1,12 +1,12 @@
-"""Classifiers: built, loaded, judged, verified, exported, served, and sent to and from the hub."""
+"""Classifiers: loaded, judged, verified, exported, served, and sent to and from the hub."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from os import PathLike, fspath
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from zoo.api.arguments import checked_arguments
 from zoo.api.calls import origin_of, with_data, with_data_of_run, with_objects_of_classifier
@@ -14,7 +14,6 @@ from zoo.api.progress import with_progress
 from zoo.display.shown import shown
 from zoo.errors import OptionError
 from zoo.events import Note, Report, silent
-from zoo.planning.request import check_input_size
 from zoo.registry.registry import Registry, default_registry
 
 if TYPE_CHECKING:
@@ -23,68 +22,11 @@ if TYPE_CHECKING:
     from zoo.artefact.classifier import Classifier
     from zoo.artefact.evaluate import Evaluation
     from zoo.exporting.export import Exported
-    from zoo.model.model import ZooModel
     from zoo.serving.server import Serving
     from zoo.specs.backbone import BackboneSpec
     from zoo.specs.data import DataLike
     from zoo.specs.head import HeadCallable, HeadSpec
     from zoo.training.verify import Verification
-
-
-@checked_arguments()
-def create_model(
-    backbone: str | BackboneSpec | nn.Module,
-    *,
-    head: str | HeadSpec | HeadCallable = "dropout_linear",
-    classes: int | Sequence[str],
-    weights: str = "default",
-    head_options: Mapping[str, Any] | None = None,
-    input_size: int | tuple[int, int] | None = None,
-    offline: bool = False,
-    registry: Registry | None = None,
-) -> ZooModel:
-    """Build a backbone with a head: `images[N, 3, H, W]` -> `logits[N, classes]`.
-
-    With `weights="random"` it honours `with torch.device("meta")`. The model carries `.preprocessing`.
-
-    Args:
-        backbone: `[provider/]architecture[.tag]`, a `BackboneSpec`, or a torch module as for `finetune`.
-        head: `[plugin/]name`, a `HeadSpec`, or a function `(shape, classes)` that returns a torch module.
-        classes: Number of classes, or their names in order.
-        weights: `default`, a tag, `random`, or the path of a file. Of a training checkpoint that holds a moving average
-            beside the raw weights, the average is taken.
-        head_options: The head's options by name; the rest have their defaults.
-        input_size: (height, width) in pixels, or one number for both. Default: that of the weights.
-        offline: Do not touch the network. Weights that are not on this machine are an error then.
-
-    Raises:
-        ZooError: An unknown name, an option that cannot be, a head that this backbone cannot take, or weights that
-            cannot be downloaded or do not fit.
-    """
-    from zoo.planning.objects import name_objects
-    from zoo.planning.resolved_model import resolve_model
-    from zoo.weights.obtain import obtain_weights
-
-    if isinstance(classes, str):  # a sequence of letters, to Python
-        raise OptionError(f"classes={classes!r} is one text.\nNext: classes=[...] with the names, or their number.")
-    names = tuple(f"class{index}" for index in range(classes)) if isinstance(classes, int) else tuple(classes)
-    if len(names) < 2 or len(set(names)) < len(names):
-        raise OptionError(f"classes must be at least two different names, got {names!r}.\nNext: classes=['cat', 'dog']")
-    named = name_objects(registry or default_registry(), backbone=backbone, head=head)
-    if not named.backbone:
-        raise OptionError("A backbone is needed: [provider/]architecture[.tag].\nNext: zoo list backbones")
-    model = resolve_model(
-        named.registry,
-        named.backbone,
-        named.head,
-        head_options=head_options or {},
-        weights=weights,
-        input_size=None if input_size is None else check_input_size(input_size),
-    )
-    model.check_input_size()  # before anything is downloaded
-    return model.build(
-        names, obtain_weights(model.backbone, model.weights, model.architecture(), offline=offline).state
-    )
 
 
 @checked_arguments({"report": "on_event"})
@@ -186,9 +128,12 @@ def export(
     """
     from zoo.exporting.export import export as write
     from zoo.exporting.formats import ExportRequest
+    from zoo.storage.atomic import try_new_path
 
     asked = ExportRequest(to=to, input=input, int8=int8, max_loss=max_loss)
     place = None if out is None else Path(out).expanduser()
+    if place is not None:
+        try_new_path(place)  # before an artefact is downloaded and images are looked for
     folder = _artefact(path)
     known = with_objects_of_classifier(folder, registry, backbone, head)
     origin = origin_of(folder, data, known, on_event, needed=asked.needs_run)
@@ -218,6 +163,7 @@ def evaluate(
     compares with what the classifier is without them. Raises ArtefactError, DataError.
     """
     from zoo.artefact.evaluate import evaluate as score_folder
+    from zoo.training.seen_images import trained_on
 
     place, known = with_data(data, registry or default_registry(), on_event)
     if place is None:
@@ -233,7 +179,15 @@ def evaluate(
         on_event=on_event,
         registry=registry,  # of the classifier; `known` has the data as well
     )
-    return score_folder(classifier, place, on_event, workers=workers, registry=known)
+    folder = _artefact(artefact)
+    return score_folder(
+        classifier,
+        place,
+        on_event,
+        workers=workers,
+        registry=known,
+        trained_on=lambda files: trained_on(folder, files, known),
+    )
 
 
 @checked_arguments()

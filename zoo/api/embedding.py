@@ -78,7 +78,12 @@ def embed(
         FeaturesError: A vector is not finite, or too large for float16.
     """
     from zoo.embedding.embed import embed as compute
+    from zoo.embedding.vector_file import try_vector_file
 
+    place = None if out is None else Path(out).expanduser()
+    # Before the work, which begins with what the backbone and the data are.
+    if place is not None:
+        try_vector_file(place)
     request, known = _request(
         backbone,
         data,
@@ -92,7 +97,6 @@ def embed(
         workers=workers,
         offline=offline,
     )
-    place = None if out is None else Path(out).expanduser()
     return compute(request, known, on_event, out=place, group=group, normalise=normalise, dtype=dtype)
 
 
@@ -134,7 +138,12 @@ def similar(
         DataError: The image cannot be read, or there is none to compare it with.
     """
     from zoo.embedding.nearest import find_similar
+    from zoo.storage.atomic import try_new_path
 
+    page = None if html is None else Path(html).expanduser()
+    # Before the work, as above.
+    if page is not None:
+        try_new_path(page)
     request, known = _request(
         backbone,
         data,
@@ -148,7 +157,6 @@ def similar(
         workers=workers,
         offline=offline,
     )
-    page = None if html is None else Path(html).expanduser()
     return find_similar(request, _image(image), known, on_event, top=top, group=group, html=page)
 
 

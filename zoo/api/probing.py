@@ -82,12 +82,12 @@ def shortlist(
     from zoo.advice.candidate_backbones import Limits
     from zoo.advice.shortlist import Wanted, make_shortlist
     from zoo.advice.shortlist_page import write_shortlist_page
-    from zoo.storage.atomic import refuse_existing
+    from zoo.storage.atomic import try_new_path
 
     page = None if html is None else Path(html).expanduser()
     # Before the minutes that a ranking takes.
     if page is not None:
-        refuse_existing(page)
+        try_new_path(page)
     names = [backbones] if isinstance(backbones, str) else backbones
     # A module, which most functions take here, would end in an AttributeError far below.
     if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
@@ -150,8 +150,9 @@ def learning_curve(
 
     Args:
         path: The images, as `data` of `finetune`. Only the training images are used.
-        backbone: `[provider/]architecture[.tag]`, or an object as for `finetune`; it stays frozen.
-        weights: As for `finetune`.
+        backbone: `[provider/]architecture[.tag]`, an object as for `finetune`, or the path of a run that has not
+            trained its backbone on these images; it stays frozen.
+        weights: As for `finetune`. A run brings its own.
         seed: Random seed of the split, where one is drawn, of folds and of draws.
         html: Path of a page with the chart, which must not exist. Default: no page.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
@@ -167,12 +168,12 @@ def learning_curve(
     """
     from zoo.advice.curve import probe_curve, write_curve_page
     from zoo.planning.objects import name_objects
-    from zoo.storage.atomic import refuse_existing
+    from zoo.storage.atomic import try_new_path
 
     page = None if html is None else Path(html).expanduser()
     # Before the work, as above.
     if page is not None:
-        refuse_existing(page)
+        try_new_path(page)
     place, known = with_data(path, registry or default_registry(), on_event)
     named = name_objects(known, backbone=backbone)
     request = make_request(

@@ -449,11 +449,12 @@ def compare(
     """
     from zoo.comparing.compare import compare_runs
     from zoo.comparing.page import write_page
-    from zoo.storage.atomic import refuse_existing
+    from zoo.storage.atomic import try_new_path
 
     page = None if html is None else Path(html).expanduser()
+    # Before the work, so that none is lost.
     if page is not None:
-        refuse_existing(page)
+        try_new_path(page)
     # `soup` takes a list. Here pathlib would raise, and not say what to do.
     if any(isinstance(run, (list, tuple)) for run in runs):
         raise OptionError("compare takes the runs one by one, not as a list.\nNext: zoo.compare(*runs)")

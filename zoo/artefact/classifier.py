@@ -23,6 +23,7 @@ from zoo.data.prefetch import map_for_model, resolve_workers
 from zoo.data.transform import as_seen, finish_views, resize
 from zoo.errors import DataError, OptionError, Refused
 from zoo.evaluation.confusion_table import class_index
+from zoo.evaluation.out_of_memory import out_of_memory_as_error, without_training
 from zoo.evaluation.probabilities import mean_of_views
 from zoo.events import Note, Report, silent
 from zoo.model.fold_and_compile import compile_backbone, fold_batch_norms
@@ -30,6 +31,7 @@ from zoo.model.gradcam import grad_cam, with_heat
 from zoo.model.model import ZooModel
 from zoo.planning.precision import choose_compute
 from zoo.registry.registry import Registry, default_registry
+from zoo.registry.session import of_session
 from zoo.specs.plan import Compute
 from zoo.specs.preprocessing import Preprocessing
 from zoo.specs.views import Views, check_views, doubt, passes, refuse_views
@@ -135,9 +137,10 @@ class Classifier:
             _consider_views(wanted, read_config(folder), report)
         registry = registry or default_registry()
         model, config = read_model(folder, registry)
-        model = model.to(chosen)
-        # In the training precision, as the golden logits were computed, and so before that is changed.
-        check_versions(model, folder, config, registry, report)
+        with out_of_memory_as_error(f"loading {folder} on {chosen}", step=without_training(chosen)):
+            model = model.to(chosen)
+            # In the training precision, as the golden logits were computed, and so before that is changed.
+            check_versions(model, folder, config, registry, report)
         if precision is not None:
             _set_precision(model, config, folder, device=chosen, precision=precision, report=report)
         # Last: folding, or another layout, would have it compiled anew.
@@ -227,7 +230,8 @@ class Classifier:
             )
         device = next(self.model.parameters()).device
         batches = self._batches(images_to_predict(images), batch_size, resolve_workers(workers), None)
-        with torch.inference_mode():
+        of_features = out_of_memory_as_error(f"features of {batch_size} images", step=without_training(device.type))
+        with torch.inference_mode(), of_features:
             rows = [self.model.pooled(batch.images.to(device)).cpu() for batch in batches]
         if not rows:
             raise OptionError("There is no image to compute features of.\nNext: give one image or more.")
@@ -271,8 +275,11 @@ class Classifier:
         workers: int,
         on_error: OnError | None,
     ) -> Iterator[Prediction]:
+        device = next(self.model.parameters()).device.type
         for batch in self._batches(images, batch_size, workers, on_error):
-            yield from self._predict(batch, top)
+            with out_of_memory_as_error(f"predicting {len(batch.sources)} images", step=without_training(device)):
+                predictions = self._predict(batch, top)
+            yield from predictions
 
     def _batches(
         self, images: Iterator[tuple[str, ImageLike]], batch_size: int, workers: int, on_error: OnError | None
@@ -366,10 +373,12 @@ def _set_precision(
     folded = 0 if images is None else fold_batch_norms(model, images, tolerance=TOLERANCE["float32"])
     # A folded network computes something else, so its speed is stored under another name.
     shape = "x".join(map(str, model.preprocessing.input_size[1:]))
+    # So does another object that a caller gave the same name.
+    version = f" {config.backbone.version}" if of_session(config.backbone.name) else ""
     chosen = choose_compute(
         lambda: copy.deepcopy(model),  # Every candidate lays its tensors out differently.
         lambda: copy.deepcopy(model).to("meta").compute_as(Compute()),
-        name=f"{config.backbone.name} {shape} {model.needs}{' folded' if folded else ''}",
+        name=f"{config.backbone.name}{version} {shape} {model.needs}{' folded' if folded else ''}",
         device=device,
         trains=False,
         precision="auto",

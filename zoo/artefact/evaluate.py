@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -32,6 +32,28 @@ from zoo.specs.run_result import OUT_OF_FOLD
 from zoo.specs.views import Views, passes
 
 
+@dataclass(frozen=True, slots=True)
+class TrainedOn:
+    """Images to be judged on which the classifier was trained."""
+
+    run: Path
+    """The run that trained it."""
+    images: int
+    """How many they are, at least 1."""
+    certain: bool
+    """Whether the data of the run have as many images now as then, so that none was drawn otherwise."""
+
+    def warning(self, of: int) -> str:
+        """Say that the scores of so many images are too good, and why."""
+        number = f"{self.images:,} of these {of:,} images" if self.images < of else f"These {of:,} images"
+        if not self.certain:
+            number = f"The data of {self.run} have changed since. Perhaps {number[0].lower()}{number[1:]}"
+        return (
+            f"{number} trained this classifier, so its scores on them are too good. "
+            f"Next: give images that it has not seen. What it scored on such images is in {self.run / 'result.json'}."
+        )
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Evaluation:
     """The result of `zoo evaluate`."""
@@ -50,18 +72,27 @@ class Evaluation:
     """Class -> (correct, images)."""
     unreadable: dict[str, str]
     """Relative path -> error; these images count in no metric."""
+    trained_on: int = 0
+    """How many of the images the classifier's run trained on, as far as is known: their scores are too good."""
     views: ViewsEffect | None = None
     """What the classifier's views brought, and what they cost; None for a classifier without."""
 
     def __repr__(self) -> str:
+        seen = f", {self.trained_on:,} of the images trained the classifier" if self.trained_on else ""
         return (
             f"Evaluation({self.images:,} images of {self.split}: accuracy {self.scores.accuracy:.3f}, "
-            f"macro F1 {self.scores.macro_f1:.3f})"
+            f"macro F1 {self.scores.macro_f1:.3f}{seen})"
         )
 
 
 def evaluate(
-    classifier: Classifier, data: Path, report: Report, *, workers: int | None = None, registry: Registry
+    classifier: Classifier,
+    data: Path,
+    report: Report,
+    *,
+    workers: int | None = None,
+    registry: Registry,
+    trained_on: Callable[[Sequence[ImageFile]], TrainedOn | None] = lambda files: None,
 ) -> Evaluation:
     """Score a classifier on labelled images.
 
@@ -71,6 +102,7 @@ def evaluate(
         report: Called with Note and Progress.
         workers: Decoding threads; default: one per core, at most eight.
         registry: The data sources.
+        trained_on: Called with the images -> how many of them the classifier was trained on, which is a loud note.
 
     Raises:
         DataError: A class that the classifier does not know, or no image that can be read.
@@ -80,9 +112,12 @@ def evaluate(
     split, dataset = read_evaluation_split(find_data(data, registry, report), classifier.classes, report=report)
     for note in dataset.notes:
         report(Note(text=note))
-    if OUT_OF_FOLD in classifier.config.metrics and split != "test":
-        report(Note(text=_perhaps_trained_on(split), loud=True))
     (files,) = dataset.splits.values()
+    seen = trained_on(files)
+    if seen is not None:
+        report(Note(text=seen.warning(len(files)), loud=True))
+    elif OUT_OF_FOLD in classifier.config.metrics and split != "test":
+        report(Note(text=_perhaps_trained_on(split), loud=True))
     reading = _Reading(classifier.views, files, report)
     began = time.perf_counter()
     with contextlib.closing(ImageStore(classifier.model.preprocessing, workers=resolve_workers(workers))) as store:
@@ -118,6 +153,7 @@ def evaluate(
             name: (correct[label], counts[label]) for label, name in enumerate(dataset.classes) if counts[label]
         },
         unreadable=unreadable,
+        trained_on=0 if seen is None else seen.images,
         views=reading.effect(plain, logits, targets, seconds),
     )
 

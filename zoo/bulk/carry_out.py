@@ -309,7 +309,8 @@ def _finish(
     devices = Counter(each.device for each in ordered)
     manifest = MANIFESTS[job.task]
     content = {
-        **json.loads(job_text(job)),
+        # As the folder has it: the same job may have been asked for in other words since.
+        **json.loads(sink.read(JOB) or job_text(job)),
         "images": parts.images,
         "unreadable": unreadable,
         "devices": dict(sorted(devices.items())),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -56,14 +57,17 @@ def _local(address: Address) -> Iterator[FoundFile]:
 def _stored(address: Address) -> Iterator[FoundFile]:
     """Images below a prefix, or that match a pattern, or the one object of that name."""
     magic = _MAGIC.search(address.path)
+    if magic is not None and "/" not in address.path[: magic.start()]:
+        raise DataError(f"{address} has a pattern in the name of the bucket.\nNext: spell the bucket out.")
     system = file_system(address.scheme)
     try:
+        # A key is a file or the beginning of others; only the store can tell which. A file may have a name that looks
+        # like a pattern, such as `[1].jpg`.
+        [info] = system.get_file_info([address.path])
+        if info.is_file:
+            yield FoundFile(address.named(info.path), info.size)
+            return
         if magic is None:
-            # A key is a file or the beginning of others; only the store can tell which.
-            [info] = system.get_file_info([address.path])
-            if info.is_file:
-                yield FoundFile(address.named(info.path), info.size)
-                return
             yield from _below(address, address.path)
             return
         # The part of the path that the pattern spells out.
@@ -100,7 +104,8 @@ def _pattern(path: str) -> str:
     def meaning(found: re.Match[str]) -> str:
         token = found[0]
         if token.startswith("[") and len(token) > 1:  # a bracket that nothing closes stands for itself
-            return "[" + token[1:].replace("!", "^", 1 if token[1] == "!" else 0)
+            # As on this machine, where `[z-a]` matches nothing and a backslash is one. It comes as `(?s:[...])\Z`.
+            return fnmatch.translate(token)[4:-3]
         return meanings.get(token) or re.escape(token)
 
     return re.sub(r"\*\*/|\*|\?|\[!?[^]/]+\]|.", meaning, path)

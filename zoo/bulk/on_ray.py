@@ -19,7 +19,7 @@ from zoo.events import Note, Report
 
 _RETRIES = 3
 """Times that a part is given out again because its worker was lost: what kills every worker is no accident."""
-_AHEAD = 2
+_PARTS_EACH = 2
 """Parts that a worker has at a time, one of which waits."""
 _PATIENCE = 1.0
 """Seconds between two looks at how far the workers are."""
@@ -41,7 +41,7 @@ class _Crew:
 
 
 def device_on(cluster: Cluster, asked: str) -> str:
-    """The device of workers: `cuda` where the cluster has GPUs and none was asked for, else what was asked for."""
+    """The device of workers: for `auto` a GPU each where the cluster has any, else what was asked for."""
     if asked == "auto":
         return "cuda" if cluster.gpus else "cpu"
     return asked
@@ -79,11 +79,12 @@ def compute_on_ray(
     Raises:
         ClusterError: A part was lost with four workers, or a worker could not be started.
         DeviceError: A GPU is asked for, and there is none.
+        Exception: What a worker's own code raised, such as that of a plugin.
     """
     ray = cluster.ray
     on_gpu = device.startswith("cuda")
     if on_gpu and not cluster.gpus:
-        raise DeviceError(f"--device {device}: {cluster.describe()}, none of them a GPU.\nNext: --device cpu.")
+        raise DeviceError(f"--device {device}: {cluster.describe()}, and no GPU.\nNext: --device cpu.")
     most = max(cluster.gpus if on_gpu else cluster.cpus, 1)
     # More than there is room for would wait for ever.
     count = min(processes or most, most, len(numbers))
@@ -108,6 +109,9 @@ def compute_on_ray(
             worker, number = crew.waiting.pop(call)
             try:
                 done: PartDone = ray.get(call)
+            except ray.exceptions.RayTaskError as error:
+                # The worker lives: what it computes with, a plugin perhaps, has failed, as it would in this process.
+                raise (error.cause if isinstance(error.cause, Exception) else error) from error
             except ray.exceptions.RayError as error:
                 raise ClusterError(
                     f"Part {number} was lost with {_RETRIES + 1} workers: {first_line(error)}\n"
@@ -118,11 +122,12 @@ def compute_on_ray(
             left -= 1
             yield done
         for worker in _ask(ray, crew):
-            for _ in range(_AHEAD):
+            for _ in range(_PARTS_EACH):
                 _give(crew, worker, coming, part)
         if not crew.started and not said and time.monotonic() - began > _LONG_START:
             said = True
-            text = f"No worker has started for {_LONG_START:.0f} s: other work may hold the cores. Next: ray status"
+            what = "GPUs" if on_gpu else "cores"
+            text = f"No worker has started for {_LONG_START:.0f} s: other work may hold the {what}. Next: ray status"
             report(Note(text=text, loud=True))
         told(sum(crew.done.values()))
 

@@ -10,7 +10,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Literal
 
@@ -35,6 +35,8 @@ class BulkJob:
     settings: Mapping[str, Any]
     """What rows depend on beside the model and the files, in plain JSON types."""
     part_size: int
+    opening: Mapping[str, Any] = field(default_factory=dict)
+    """How the model is opened. Not in the digest: what comes of it is in `identity`, whichever way it was asked for."""
 
     @property
     def digest(self) -> str:
@@ -118,6 +120,6 @@ def number_of(name: str) -> int | None:
 
 def job_text(job: BulkJob) -> str:
     """The line of JSON that the folder keeps of its job."""
-    return json_line(
-        {"task": job.task, "digest": job.digest, "model": job.identity, "part_size": job.part_size, **job.settings}
-    )
+    told = {"task": job.task, "digest": job.digest, "model": job.identity, "part_size": job.part_size, **job.settings}
+    # For people, who are told which of these differ where the model is another one. The network is no part of a model.
+    return json_line({**told, **{name: value for name, value in job.opening.items() if name != "offline"}})

@@ -128,7 +128,7 @@ class Vectors:
 
     def __init__(self, job: BulkJob, *, device: str, workers: int) -> None:
         self._settings, self._workers = job.settings, workers
-        self._embedder = embedder_of(job.subject, job.settings, device=device)
+        self._embedder = embedder_of(job.subject, job.opening, device=device)
         self.identity = embedder_identity(self._embedder)
         self._micro_batches = MicroBatches(BATCH_SIZE, work="embedding", report=silent, retries=[])
         # The column's type needs the width, also where no file of a part can be read.
@@ -221,19 +221,19 @@ class Vectors:
         return halved
 
 
-def embedder_of(subject: str, settings: Mapping[str, Any], *, device: str, report: Report = silent) -> Embedder:
+def embedder_of(subject: str, opening: Mapping[str, Any], *, device: str, report: Report = silent) -> Embedder:
     """The network of a job that embeds. Nothing is measured, so that every process computes alike."""
     request = make_request(
         backbone=subject,
-        weights=settings["weights"],
-        input_size=None if settings["input_size"] is None else tuple(settings["input_size"]),
-        seed=settings["seed"],
+        weights=opening["weights"],
+        input_size=None if opening["input_size"] is None else tuple(opening["input_size"]),
+        seed=opening["seed"],
         device=device,
-        precision=settings["precision"],
-        offline=settings["offline"],
+        precision=opening["precision"],
+        offline=opening["offline"],
         tune=False,
     )
-    return open_embedder(request, default_registry(), report, group=settings["group"])
+    return open_embedder(request, default_registry(), report, group=opening["group"])
 
 
 def embedder_identity(embedder: Embedder) -> str:
@@ -250,7 +250,7 @@ def artefact_identity(path: Path) -> str:
 
 def _read_ahead(files: Sequence[FoundFile]) -> Iterator[_Content]:
     with ThreadPoolExecutor(max_workers=_READERS, thread_name_prefix="zoo-read") as pool:
-        yield from prefetch(pool, _read, files, ahead=2 * _READERS)
+        yield from prefetch(pool, _read, files, pending=2 * _READERS)
 
 
 def _read(file: FoundFile) -> _Content:

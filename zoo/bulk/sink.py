@@ -16,7 +16,7 @@ from typing import Any
 
 from zoo.bulk.addresses import Address, file_system, read_bytes, unreachable
 from zoo.errors import Refused, RunError, first_line
-from zoo.storage.atomic import clear_write_errors, json_line, new_path
+from zoo.storage.atomic import clear_write_errors, json_line, new_path, refuse_unwritable
 from zoo.training.run_folder import RunLock
 
 _KEY = b"zoo"
@@ -32,6 +32,16 @@ class Sink:
 
     def _at(self, name: str) -> Address:
         return Address(self.address.scheme, f"{self.address.path.rstrip('/')}/{name}")
+
+    def refuse_unwritable(self) -> None:
+        """Before the work: raise RunError for a folder on this machine in which nothing could be written.
+
+        A bucket is asked by `names`, which is the first thing that is done with it.
+        """
+        folder = Path(self.address.path)
+        # What is there and is no folder is told by `names`.
+        if self.address.is_local and (folder.is_dir() or not folder.exists()):
+            refuse_unwritable(folder / _LOCK, with_parents=True, named=folder)
 
     def make(self) -> None:
         """Make the folder, where there is none. Raises RunError."""

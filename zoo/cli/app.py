@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from zoo.cli.cache import cache_app
-from zoo.cli.command_group import Commands
+from zoo.cli.command_group import Application, Commands
 from zoo.cli.data import data_app
 from zoo.cli.document import print_document
 from zoo.cli.embed import embed, similar
@@ -54,7 +54,7 @@ from zoo.errors import FAULT_FOUND
 from zoo.planning.request import Request
 from zoo.process import prints_to_stderr, start_computing
 
-app = typer.Typer(
+app = Application(
     name="zoo",
     cls=Commands,
     no_args_is_help=True,
@@ -224,25 +224,10 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Score a saved classifier on labelled images."""
-    start_computing("zoo.artefact.evaluate")
-    import zoo
-    from zoo.cli.display import RunDisplay
-    from zoo.cli.result import print_evaluation, write_predictions
+    from zoo.cli.evaluate import evaluate_and_print
 
-    with RunDisplay(ctx.obj, as_json=as_json) as display:
-        scored = zoo.evaluate(
-            artefact,
-            data=data,
-            device=device,
-            precision=precision,
-            compile=compile,
-            views=views,
-            workers=workers,
-            on_event=display.report,
-        )
-    if csv is not None:  # before printing: a reader that closes stdout early must not cost the file
-        write_predictions(csv, scored)
-    print_evaluation(scored, ctx.obj, as_json=as_json)
+    inference = Inference(device=device, precision=precision, compile=compile, workers=workers, views=views)
+    evaluate_and_print(artefact, data, inference, csv_file=csv, as_json=as_json, verbosity=ctx.obj)
 
 
 @app.command()

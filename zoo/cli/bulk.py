@@ -34,7 +34,8 @@ class PartOptions:
     def given(self) -> dict[str, Any]:
         """The arguments of the library's functions. Raises OptionError without a folder."""
         if self.out is None:
-            name = "--part-size" if self.part_size else "--processes" if self.processes else f"--on {self.on}"
+            beside = f"--on {self.on}" if self.on is not None else "--processes"
+            name = "--part-size" if self.part_size is not None else beside
             raise OptionError(f"{name} writes a folder of parts, and there is none.\nNext: --out FOLDER.")
         given = {"on": self.on or "local", "part_size": self.part_size, "processes": self.processes}
         return {"out": self.out, **{name: value for name, value in given.items() if value is not None}}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from zoo import text
+from zoo.cli.command_group import Application
 from zoo.cli.document import print_document
 from zoo.cli.options import Json
 from zoo.display import console
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 _GROUPED = "measurements"
 """The kind of entries that share one row, because they are many and small."""
 
-cache_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="See and clear what zoo caches here.")
+cache_app = Application(no_args_is_help=True, rich_markup_mode=None, help="See and clear what zoo caches here.")
 
 
 @cache_app.command("show")
@@ -48,13 +49,21 @@ def clear_cache(
         typer.Argument(help="features (the default), measurements, sample, listings, or all.", show_default=False),
     ] = None,
 ) -> None:
-    """Remove cached files. zoo makes them again when it needs them."""
+    """Remove cached files, except what a running process uses. zoo makes them again when it needs them."""
     from zoo.storage import eviction as housekeeping
 
     # Measurements only where they are named: without them the next run may choose another precision, and other bits.
-    removed = housekeeping.clear(kinds or ["features"])
-    size = text.size(sum(entry.bytes for entry in removed))
-    console.out().print(f"Removed {console.count(sum(entry.files for entry in removed), 'file')}, {size}.")
+    kinds = kinds or ["features"]
+    cleared = housekeeping.clear(kinds)
+    console.out().print(f"Removed {_counted(cleared.removed)}.")
+    if cleared.in_use:
+        console.out().print(f"Left {_counted(cleared.in_use)}, which a running process uses.")
+        console.out().print(f"Next: zoo cache clear {' '.join(kinds)}, when that has ended.")
+
+
+def _counted(entries: Sequence[CachedItem]) -> str:
+    files, size = sum(entry.files for entry in entries), sum(entry.bytes for entry in entries)
+    return f"{console.count(files, 'file')}, {text.size(size)}"
 
 
 def _print_entries(entries: Sequence[CachedItem], folder: Path, limit: int, verbosity: Verbosity) -> None:

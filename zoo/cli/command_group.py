@@ -6,9 +6,10 @@ import contextlib
 import functools
 import inspect
 import sys
-from collections.abc import Collection, Iterator
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -22,7 +23,35 @@ from zoo.registry.entry_points import COMMANDS, DISABLE, Load, Plugin, disabled_
 
 _USAGE_ERRORS: Any = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
 """The base of what click raises for a command line. typer may hold click inside, so it is found by way of typer."""
+Function = TypeVar("Function", bound=Callable[..., Any])
 _COMPLETION_OPTIONS = ("install_completion", "show_completion")
+
+
+class Command(TyperCommand):
+    """A command that refuses an option that is given twice where it takes one value."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the command line. Raises UsageError as typer does, and for a repeated option."""
+        if not ctx.resilient_parsing:
+            # The parser keeps the last value, so the first would be ignored without a word.
+            given: list[Any] = self.make_parser(ctx).parse_args(args=list(args))[2]
+            times = Counter(map(id, given))
+            for option in given:
+                # An argument is there once, whatever it holds.
+                several = times[id(option)] > 1 and option.param_type_name == "option"
+                if several and not (option.multiple or option.is_flag or option.count):
+                    ctx.fail(f"{option.opts[0]} is given more than once, and takes one value.")
+        return list(super().parse_args(ctx, args))
+
+
+class Application(typer.Typer):
+    """A group of commands that are each a `Command`."""
+
+    def command(
+        self, name: str | None = None, *, cls: type[TyperCommand] | None = Command, **settings: Any
+    ) -> Callable[[Function], Function]:
+        """Register a function as a command, as `typer.Typer.command` does."""
+        return super().command(name, cls=cls, **settings)
 
 
 class Commands(TyperGroup):

@@ -14,7 +14,7 @@ from zoo.comparing.summary_tables import comparison_blocks
 from zoo.display import console
 from zoo.display.blocks import print_blocks
 from zoo.process import prints_to_stderr
-from zoo.storage.atomic import json_text
+from zoo.storage.atomic import json_text, try_new_path
 
 
 def compare_and_print(runs: Sequence[Path], *, html: Path | None, as_json: bool) -> None:
@@ -23,10 +23,9 @@ def compare_and_print(runs: Sequence[Path], *, html: Path | None, as_json: bool)
     Raises Refused for a page that exists, RunError for a run that cannot be read.
     """
     from zoo.comparing.page import write_page
-    from zoo.storage.atomic import refuse_existing
 
     if html is not None:
-        refuse_existing(html)
+        try_new_path(html)
     with prints_to_stderr():  # plugins are asked for recipes and input sizes, and may print
         comparison = zoo.compare(*runs)
     if as_json:

@@ -22,7 +22,11 @@ def data_curve(
     ctx: typer.Context,
     path: Annotated[Path, typer.Argument(help="Images, as --data of finetune takes them.", show_default=False)],
     backbone: Annotated[
-        str, typer.Option(help="[provider/]architecture[.tag]; see zoo list backbones.", show_default=False)
+        str,
+        typer.Option(
+            help="[provider/]architecture[.tag], or the folder of a finished run; see zoo list backbones.",
+            show_default=False,
+        ),
     ],
     weights: Weights = "default",
     seed: Annotated[int, typer.Option(help="Random seed for the split, folds and draws.")] = 0,

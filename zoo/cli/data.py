@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from zoo.cli.command_group import Application
 from zoo.cli.curve import data_curve
 from zoo.cli.document import print_document
 from zoo.cli.options import Json
@@ -18,7 +19,7 @@ from zoo.errors import FAULT_FOUND
 if TYPE_CHECKING:
     from zoo.data.check.report import DataReport
 
-data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Check your images before you train.")
+data_app = Application(no_args_is_help=True, rich_markup_mode=None, help="Check your images before you train.")
 
 
 @data_app.command("check")

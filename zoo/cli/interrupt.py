@@ -45,6 +45,8 @@ class _CurrentRun:
     kept = ""
     gone: Callable[[], str] = staticmethod(lambda: "")
     """Which other process of the run has ended, in words; empty where none has."""
+    stdout: int | None = None
+    """Where programs read: inside of `prints_to_stderr`, descriptor 1 is no stdout. None where nobody watches."""
     is_first = True
     """Whether this process is the one that speaks for all."""
 
@@ -91,12 +93,10 @@ def among_processes(gone: Callable[[], str], *, is_first: bool) -> None:
     _run.gone, _run.is_first = gone, is_first
 
 
-def end_with(message: str) -> None:
+def end_with(kind: str, message: str, exit_code: int) -> None:
     """End the process with an error that its main thread cannot raise, for it hangs."""
-    if claim():
-        resume = f"\nTo resume: zoo finetune --resume {shell_word(_run.folder)}" if _run.folder is not None else ""
-        _write(_STDERR, f"Error: {message}{resume}\n".encode(errors="backslashreplace"))
-    os._exit(1)
+    resume = f"\nTo resume: zoo finetune --resume {shell_word(_run.folder)}" if _run.folder is not None else ""
+    _end_now(Failure(kind, f"{message}{resume}", exit_code), prefix="Error: ")
 
 
 def claim() -> bool:
@@ -149,10 +149,9 @@ def watch() -> None:
         # A shell starts what runs in its background deaf to Ctrl-C, and so it stays.
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _raise_once)
-    # Inside of `prints_to_stderr`, descriptor 1 is no stdout.
-    stdout = _duplicate(1)
+    _run.stdout = _duplicate(1)
     _hide_errors_of_the_end()
-    threading.Thread(target=_listen, args=(heard, stdout), name=LISTENER, daemon=True).start()
+    threading.Thread(target=_listen, args=(heard,), name=LISTENER, daemon=True).start()
 
 
 def ignore_signals() -> None:
@@ -175,7 +174,7 @@ def _ignore(number: int, _: object) -> None:
     pass
 
 
-def _listen(heard: int, stdout: int | None) -> None:
+def _listen(heard: int) -> None:
     numbers = {int(number) for number in _CODES}
     while (number := _next_signal(heard, None)) not in numbers:
         pass
@@ -184,7 +183,8 @@ def _listen(heard: int, stdout: int | None) -> None:
         # In short steps, for an observer may begin or end its last work meanwhile, and the time left with it.
         if _next_signal(heard, min(0.05, PATIENCE - passed if passed < PATIENCE else 0.05)) in numbers:
             break
-    _end(number, stdout)
+    cursor = _SHOW_CURSOR if os.isatty(_STDERR) else b""
+    _end_now(failure(number), before=cursor)
 
 
 def _next_signal(heard: int, seconds: float | None) -> int:
@@ -193,14 +193,12 @@ def _next_signal(heard: int, seconds: float | None) -> int:
     return os.read(heard, 1)[0] if ready else 0
 
 
-def _end(number: int, stdout: int | None) -> None:
-    """End the process now, with the message if it is not said yet."""
-    ended = failure(number)
+def _end_now(ended: Failure, *, prefix: str = "", before: bytes = b"") -> None:
+    """End the process now, with the message for people and for programs if it is not said yet."""
     if claim():
-        cursor = _SHOW_CURSOR if os.isatty(_STDERR) else b""
-        _write(_STDERR, cursor + f"{ended.message}\n".encode(errors="backslashreplace"))
-        if stdout is not None:
-            _write(stdout, failure_text(ended).encode(errors="backslashreplace"))
+        _write(_STDERR, before + f"{prefix}{ended.message}\n".encode(errors="backslashreplace"))
+        if _run.stdout is not None:
+            _write(_run.stdout, failure_text(ended).encode(errors="backslashreplace"))
     os._exit(ended.exit_code)
 
 

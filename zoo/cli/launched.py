@@ -51,7 +51,7 @@ def begin(words: Sequence[str]) -> None:
     group = joined()
     assert group is not None, "what a launcher started joins"
     interrupt.among_processes(group.pulse.gone, is_first=found.is_main)
-    group.pulse.when_lost(interrupt.end_with)
+    group.pulse.when_lost(lambda message: interrupt.end_with(ProcessLost.code, message, ProcessLost.exit_code))
 
 
 def said_by_first(message: str, error: BaseException | None = None) -> bool:

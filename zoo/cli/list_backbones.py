@@ -74,12 +74,13 @@ def matching(registry: Registry, pattern: str, filters: dict[str, Any], *, of_we
     # Whether the pattern or a filter leaves nothing decides what to say.
     named = zoo.list_backbones(provider=filters["provider"], registry=registry, **name_filter)
     if named:
-        options = [f"--{name.replace('_', '-')}" for name, value in filters.items() if value and name != "sort"]
+        # `named` has the provider already. Sorting leaves nothing out.
+        narrowing = [name for name, value in filters.items() if value and name not in ("provider", "sort")]
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in narrowing)
         many = "1 backbone matches" if len(named) == 1 else f"{len(named):,} backbones match"
-        say(
-            f"{many} {pattern or '*'!r}, but none passes {', '.join(options)}. Next: widen or drop a filter.",
-            to_stderr=True,
-        )
+        # Without a filter, only a list of weights leaves out what matches.
+        why = f"passes {options}. Next: widen or drop a filter" if options else "has weights. Next: zoo list backbones"
+        say(f"{many} {pattern or '*'!r}, but none {why}.", to_stderr=True)
         return []
     candidates = zoo.list_backbones(provider=filters["provider"], registry=registry)
     names = [backbone.name if "/" in pattern else backbone.spec.architecture for backbone in candidates]

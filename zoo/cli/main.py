@@ -17,7 +17,7 @@ from zoo.cli.interrupt import Interrupted
 from zoo.display.console import escape_names, quiet_libraries
 from zoo.display.wrapping import say
 from zoo.errors import Terminated, ZooError, first_line
-from zoo.process import drop_stdout, gc_paused
+from zoo.process import drop_stdout, gc_paused, open_closed_stderr
 
 if TYPE_CHECKING:
     import typer
@@ -31,6 +31,7 @@ _SHORT_COMMANDS = ("list", "show", "--help", "-h", "--version")
 
 def run() -> None:
     """Entry point of the `zoo` command."""
+    open_closed_stderr()
     quick_exit = _QuickExit()
     atexit.register(quick_exit)  # exit handlers run in reverse order: registered first, it runs last
     interrupt.watch()

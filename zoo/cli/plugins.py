@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from zoo.cli.command_group import Application
 from zoo.cli.document import print_document
 from zoo.cli.options import Json
 from zoo.display import console
@@ -26,7 +27,7 @@ _TRY = {
 }
 """Kind of plugin -> the command that uses one."""
 
-plugins_app = typer.Typer(
+plugins_app = Application(
     no_args_is_help=True, rich_markup_mode=None, help="Write a plugin of your own, and check one."
 )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -21,10 +20,14 @@ from zoo.display import console
 from zoo.display.console import Verbosity
 from zoo.errors import DataError, OptionError
 from zoo.events import Note, Progress
+from zoo.process import drop_stdout
 from zoo.storage.atomic import clear_write_errors, json_text, new_text
+from zoo.storage.csv_lines import CsvLines, refuse_foreign
 from zoo.text import printable
 
 STDIN = Path("-")
+COLUMNS = "source", "label", "probability"
+"""The first columns of the CSV file."""
 TABLE_ROWS = 1000
 """Rows that are laid out and printed at a time: a table's widths need all of its rows in memory."""
 
@@ -59,6 +62,8 @@ def predict_images(
     predicted = unreadable = 0
     with contextlib.ExitStack() as stack:
         # The CSV comes first: a path that cannot be written is found before the work.
+        if csv_file is not None:
+            refuse_foreign(csv_file, COLUMNS)
         csv_writer = (
             CsvWriter(csv_file, stack.enter_context(new_text(csv_file)), views=inference.views)
             if csv_file is not None
@@ -89,17 +94,34 @@ def predict_images(
         # As many as are computed together: what was computed is printed at once.
         while batch := list(islice(predictions, BATCH_SIZE)):
             predicted += len(batch)
-            screen.write(batch)
+            with _reader_may_leave(csv_writer is not None):
+                screen.write(batch)
             if csv_writer is not None:
                 csv_writer.write(batch)
             display.report(Progress(task="predict", done=predicted + unreadable, total=total))
-        screen.close()
+        with _reader_may_leave(csv_writer is not None):
+            screen.close()
     # After all others are written: the JSON list is whole then, and the exit code says that something is missing.
     if unreadable:
         raise DataError(
             f"{console.count(unreadable, 'file')} of {predicted + unreadable} could not be read; see above.\n"
             "Next: repair or remove them; the predictions for all others are complete."
         )
+
+
+@contextlib.contextmanager
+def _reader_may_leave(file_wanted: bool) -> Iterator[None]:
+    """Print in the block. Where the reader of stdout (`| head`) has seen enough, a file that is wanted is still made.
+
+    Raises BrokenPipeError where none is.
+    """
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        if not file_wanted:
+            raise
+        drop_stdout()
 
 
 def _warnings(count: ImageCount | None, fault: str | None) -> Iterator[str]:
@@ -178,12 +200,12 @@ class CsvWriter:
     def __init__(self, path: Path, file: IO[str], *, views: str | None = None) -> None:
         self._path = path
         self._further = [] if views is None else [views]
-        self._writer = csv.writer(file, lineterminator="\n")
-        self._writer.writerow(["source", "label", "probability", *(["views"] if self._further else [])])
+        self._lines = CsvLines(file)
+        self._lines.row([*COLUMNS, *(["views"] if self._further else [])])
 
     def write(self, predictions: Sequence[Prediction]) -> None:
         with clear_write_errors(self._path):
-            self._writer.writerows(
+            self._lines.rows(
                 [printable(prediction.source), prediction.label, f"{prediction.probability:.6f}", *self._further]
                 for prediction in predictions
             )
@@ -206,5 +228,10 @@ def _paths_from_stdin() -> Iterator[Path]:
     """Paths, one per line, as they come."""
     # As bytes: a name need not be UTF-8.
     for line in sys.stdin.buffer:
+        if b"\0" in line:
+            raise OptionError(
+                "Standard input holds zero bytes, which no path has: as find -print0 writes, or an image itself.\n"
+                "Next: give one path a line, find ... -print | zoo predict ..., or name the files."
+            )
         if name := line.rstrip(b"\r\n"):
             yield Path(os.fsdecode(name))

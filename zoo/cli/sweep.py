@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from zoo.cli.document import print_document
-from zoo.cli.options import Device, Json, Offline
+from zoo.cli.options import Json, Offline
 from zoo.display import console
 from zoo.display.blocks import print_blocks
 from zoo.display.console import Verbosity
@@ -50,6 +50,8 @@ ResumeSweep = Annotated[
     Path | None, typer.Option(help="Folder of a stopped sweep to continue; its settings are there.", show_default=False)
 ]
 SweepSeed = Annotated[int | None, typer.Option(help="Draws candidates, values, and the images that judge. Default: 0.")]
+# No default here, as the device that the sweep file names stands where none is given: `auto` replaces it.
+SweepDevice = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps, for all trials. Default: auto.")]
 SweepPrecision = Annotated[str | None, typer.Option(help="float32 or bfloat16, for all trials. Default: float32.")]
 
 
@@ -68,7 +70,7 @@ def sweep(
     out: SweepOut = None,
     resume: ResumeSweep = None,
     seed: SweepSeed = None,
-    device: Device = "auto",
+    device: SweepDevice = None,
     precision: SweepPrecision = None,
     offline: Offline = False,
     as_json: Json = False,
@@ -96,8 +98,7 @@ def sweep(
             out=out,
             resume=resume,
             seed=seed,
-            # None, so that the device that the sweep file names stands.
-            device=None if device == "auto" else device,
+            device=device,
             precision=precision,
             offline=offline,
             on_event=display.report,

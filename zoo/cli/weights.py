@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from zoo import text
+from zoo.cli.command_group import Application
 from zoo.cli.document import print_document
 from zoo.cli.options import Json, Pattern
 from zoo.display import console
@@ -22,7 +23,7 @@ _DIGEST_DIGITS = 16
 """Digits of a SHA-256 that the table shows."""
 _NO_WEIGHTS = "There are no pretrained weights{like} on this machine.\nNext: zoo weights fetch NAME"
 
-weights_app = typer.Typer(
+weights_app = Application(
     no_args_is_help=True,
     rich_markup_mode=None,
     help="Keep pretrained weights on this machine, and copy them to another.",

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from zoo.comparing.comparison import ComparedRun, PairedTest, RunPair
 from zoo.comparing.differences import value_of
 from zoo.specs.run_result import OUT_OF_FOLD
+from zoo.text import in_points
 
 SPLIT_WORDS = {"test": "test", "val": "validation", OUT_OF_FOLD: "out-of-fold"}
 _FEW_DISCORDANT = 10
@@ -50,12 +51,6 @@ def cautions_of(runs: Sequence[ComparedRun], comparisons: Sequence[RunPair]) -> 
     return tuple(cautions)
 
 
-def points(value: float, *, signed: bool = True) -> str:
-    """A share as percentage points: `+1.3`."""
-    rounded = round(100 * value, 1) + 0.0  # adding zero turns -0.0 into 0.0
-    return f"{rounded:{'+' if signed else ''}.1f}"
-
-
 def p_value_text(p: float) -> str:
     """A p-value: `p = 0.62`, `p = 0.0031`, `p < 0.0001`."""
     return "p < 0.0001" if p < 1e-4 else f"p = {p:.2g}"
@@ -74,14 +69,14 @@ def _verdict(against: RunPair, tested: PairedTest) -> str:
         return (
             f"{first} and {run} are right on exactly the same of the {images} ({_share(tested.accuracy[0])}). That "
             "does not show that they are equally good: differences below about "
-            f"{points(_unseen(outcomes.images), signed=False)} points could not have been seen."
+            f"{in_points(_unseen(outcomes.images), signed=False)} points could not have been seen."
         )
     both = f"{first} {_share(tested.accuracy[0])}, {run} {_share(tested.accuracy[1])}"
-    difference = f"The difference of {points(outcomes.difference)} points on the {images} ({both})"
+    difference = f"The difference of {in_points(outcomes.difference)} points on the {images} ({both})"
     if outcomes.difference == 0:
         # Equally often is not on the same images: there are some that only one of them gets right.
         difference = f"{first} and {run} are right equally often on the {images} ({_share(tested.accuracy[0])})"
-    interval = f"95 % interval {points(tested.interval.low)} to {points(tested.interval.high)} points"
+    interval = f"95 % interval {in_points(tested.interval.low)} to {in_points(tested.interval.high)} points"
     if tested.significant:
         return (
             f"{difference} is more than chance explains: {p_value_text(tested.p_adjusted)}, {interval}.{_few(tested)}"
@@ -104,7 +99,8 @@ def _can_show(tested: PairedTest) -> str:
     if tested.smallest_shown is None:
         return f"{count:,} image{'s' if count != 1 else ''} cannot show any difference"
     return (
-        f"{count:,} images can show differences of about {points(tested.smallest_shown, signed=False)} points or more"
+        f"{count:,} images can show differences of about {in_points(tested.smallest_shown, signed=False)} points or "
+        "more"
     )
 
 
@@ -124,7 +120,7 @@ def _other_split(tested: PairedTest) -> str:
     return (
         f"On the {outcomes.images:,} {SPLIT_WORDS[tested.split]} images"
         f"{', on which stages were chosen' if tested.split == 'val' else ''}: "
-        f"{points(outcomes.difference)} points, {p_value_text(tested.p_adjusted)}."
+        f"{in_points(outcomes.difference)} points, {p_value_text(tested.p_adjusted)}."
     )
 
 

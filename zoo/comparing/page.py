@@ -10,7 +10,7 @@ from pathlib import Path
 from markupsafe import Markup
 
 from zoo.comparing.comparison import ComparedRun, Comparison, PairedTest, RunPair
-from zoo.comparing.conclusion import SPLIT_WORDS, p_value_text, points
+from zoo.comparing.conclusion import SPLIT_WORDS, p_value_text
 from zoo.comparing.summary_tables import comparison_blocks
 from zoo.display.blocks import blocks_html, frame_html
 from zoo.reporting.charts import in_both_widths
@@ -18,7 +18,7 @@ from zoo.reporting.page import environment, styles
 from zoo.reporting.svg import Frame, axes, box, dot, drawing, last_value, line, path, text, ticks
 from zoo.specs.drawn import drawn
 from zoo.storage.atomic import new_path
-from zoo.text import escaping_errors
+from zoo.text import escaping_errors, in_points
 
 _NAME = "comparison"
 _DOTS_MOST = 60
@@ -50,7 +50,7 @@ def render(comparison: Comparison) -> str:
         styles=[style_of(index) for index in range(len(runs))],
         title=_title(comparison),
         words=SPLIT_WORDS,
-        points=points,
+        points=in_points,
         p_text=p_value_text,
         accuracy=curves(runs, "accuracy", "accuracy") if has_epochs else None,
         loss=curves(runs, "loss", "loss (nats)") if has_epochs else None,
@@ -76,7 +76,7 @@ def _title(comparison: Comparison) -> str:
         return f"A and B are right equally often {where}"
     better, other = ("B", "A") if main.outcomes.difference > 0 else ("A", "B")
     says = "more than chance explains" if main.significant else "which may be chance"
-    return f"{better} is {points(abs(main.outcomes.difference), signed=False)} points above {other} {where}, {says}"
+    return f"{better} is {in_points(abs(main.outcomes.difference), signed=False)} points above {other} {where}, {says}"
 
 
 def _parent_of(run: Path) -> Path:
@@ -185,8 +185,8 @@ def _differences(rows: Sequence[tuple[RunPair, PairedTest]], size: str, width: f
         name = f"{pair.run.letter} minus {pair.first.letter}, {SPLIT_WORDS[tested.split]}"
         low, high = (frame.at_x(100 * end) for end in (tested.interval.low, tested.interval.high))
         title = (
-            f"{name}: {points(tested.outcomes.difference)} points, 95 % interval {points(tested.interval.low)} to "
-            f"{points(tested.interval.high)}, {p_value_text(tested.p_adjusted)}"
+            f"{name}: {in_points(tested.outcomes.difference)} points, 95 % interval "
+            f"{in_points(tested.interval.low)} to {in_points(tested.interval.high)}, {p_value_text(tested.p_adjusted)}"
         )
         parts += [
             text(label - 10, y + 4, name, anchor="end", kind="name"),

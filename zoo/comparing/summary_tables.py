@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from zoo.comparing.comparison import ComparedRun, Comparison, SplitScores
-from zoo.comparing.conclusion import SPLIT_WORDS, p_value_text, points
+from zoo.comparing.conclusion import SPLIT_WORDS, p_value_text
 from zoo.display import console
 from zoo.display.blocks import Block, Line, TextTable
+from zoo.text import in_points
 
 _SPLIT_METRICS: dict[str, Callable[[SplitScores], str]] = {
     "accuracy": lambda scored: f"{scored.accuracy.value:.3f}",
@@ -85,8 +86,8 @@ def _paired_tests(comparison: Comparison) -> Iterator[Block]:
             f"{test.outcomes.images:,}",
             str(test.outcomes.only_first),
             str(test.outcomes.only_second),
-            points(test.outcomes.difference),
-            f"{points(test.interval.low)} to {points(test.interval.high)}",
+            in_points(test.outcomes.difference),
+            f"{in_points(test.interval.low)} to {in_points(test.interval.high)}",
             _p_value(test.p),
             *([_p_value(test.p_adjusted)] if several else []),
         ]

@@ -135,6 +135,8 @@ def read_image(path: Path, *, preprocessing: Preprocessing | None = None) -> Ima
         content = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error}") from None
+    except ValueError:
+        raise DataError(f"{str(path)!r} is no path: it holds a zero byte.") from None
     return decode(content, name=str(path), preprocessing=preprocessing)
 
 

@@ -6,8 +6,10 @@ What decoding destroyed is recorded too: a warning stays as long as its file.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -20,7 +22,10 @@ from zoo.specs.preprocessing import Preprocessing
 from zoo.storage.atomic import write_text
 from zoo.storage.cache import cache_folder
 
-_FOLDER = "kept"
+_FOLDER, _PREFIX = "kept", "readable-"
+MOST = 100 << 20
+"""Bytes of all records above which old ones are removed: those of about a million and a half images. What a data set
+needs of itself always stays."""
 _FORMAT = 2
 """Raised when files may be decoded to other pixels than before, or be refused: they have to be decoded again."""
 
@@ -40,7 +45,7 @@ class DecodedFiles:
     def __init__(self, preprocessing: Preprocessing) -> None:
         # Another version of zoo or Pillow may fail on a file that this one reads, so the versions are part of the name.
         facts = json.dumps([preprocessing.to_dict(), _version("zoo-registry"), _version("pillow"), _FORMAT])
-        self._path = cache_folder() / _FOLDER / f"readable-{hashlib.sha256(facts.encode()).hexdigest()[:24]}.txt"
+        self._path = cache_folder() / _FOLDER / f"{_PREFIX}{hashlib.sha256(facts.encode()).hexdigest()[:24]}.txt"
         self._readings = _read(self._path)
 
     def get(self, digest: str) -> Reading | None:
@@ -50,14 +55,43 @@ class DecodedFiles:
     def add(self, readings: Mapping[str, Reading]) -> None:
         """Remember more files, by digest. If the cache folder cannot be written, the next run only takes longer."""
         if self._readings.keys() >= readings.keys():
+            with contextlib.suppress(OSError):
+                os.utime(self._path)  # it was of use
             return
         # Another process may have added files in the meantime.
         self._readings |= _read(self._path) | dict(readings)
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            write_text(self._path, "".join(f"{_line(*each)}\n" for each in sorted(self._readings.items(), key=_digest)))
+            text = _text(self._readings)
+            # Those of other data sets are dropped where they are too many; those of this one are of use.
+            write_text(self._path, text if len(text) <= MOST else _text(readings))
+            self._remove_old()
         except (OSError, RunError):
             return
+
+    def _remove_old(self) -> None:
+        """Remove the records of other preprocessings and versions that were used longest ago, where all are too many.
+
+        Several processes may do so at the same time, so that a file is gone that was there a moment ago.
+        """
+        left = MOST
+        for path in sorted(self._path.parent.glob(f"{_PREFIX}*"), key=lambda path: _used(path)[0], reverse=True):
+            left -= _used(path)[1]
+            if left < 0 and path != self._path:
+                path.unlink(missing_ok=True)
+
+
+def _used(path: Path) -> tuple[float, int]:
+    """When a file was last used, and its bytes; zeros where it is gone."""
+    try:
+        found = path.stat()
+    except OSError:
+        return 0.0, 0
+    return found.st_mtime, found.st_size
+
+
+def _text(readings: Mapping[str, Reading]) -> str:
+    return "".join(f"{_line(*each)}\n" for each in sorted(readings.items(), key=_digest))
 
 
 def _read(path: Path) -> dict[str, Reading]:

@@ -17,14 +17,14 @@ Item = TypeVar("Item")
 Done = TypeVar("Done")
 
 
-def prefetch(pool: Executor, work: Callable[[Item], Done], items: Iterable[Item], *, ahead: int) -> Iterator[Done]:
-    """`map` in the pool, with the results in order and at most `ahead` items at a time, so that memory stays flat."""
-    pending = iter(items)
-    running: list[Future[Done]] = [pool.submit(work, item) for item in islice(pending, ahead)]
+def prefetch(pool: Executor, work: Callable[[Item], Done], items: Iterable[Item], *, pending: int) -> Iterator[Done]:
+    """`map` in the pool, with the results in order and at most `pending` items at a time, so that memory stays flat."""
+    waiting = iter(items)
+    running: list[Future[Done]] = [pool.submit(work, item) for item in islice(waiting, pending)]
     try:
         while running:
             yield running.pop(0).result()
-            running += [pool.submit(work, item) for item in islice(pending, 1)]
+            running += [pool.submit(work, item) for item in islice(waiting, 1)]
     finally:
         # Where the consumer stops early, by an error or a `break`, the threads must not go on working for nobody.
         for future in running:
@@ -38,7 +38,7 @@ def map_for_model(
     if on_cpu:
         return map_lockstep(pool, work, items, at_once=workers)
     # One more than there are threads, so that none is idle while a result is used.
-    return prefetch(pool, work, items, ahead=workers + 1)
+    return prefetch(pool, work, items, pending=workers + 1)
 
 
 def map_lockstep(
@@ -49,8 +49,8 @@ def map_lockstep(
     This is for a consumer that computes on all cores itself. Its operations are shared among all cores and wait for the
     one that a worker occupies, so prefetching would slow down both (docs/measurements.md).
     """
-    pending = iter(items)
-    while running := [pool.submit(work, item) for item in islice(pending, at_once)]:
+    waiting = iter(items)
+    while running := [pool.submit(work, item) for item in islice(waiting, at_once)]:
         try:
             wait(running)
             yield from (future.result() for future in running)

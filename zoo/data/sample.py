@@ -7,6 +7,7 @@ class, so that there is something to learn. The same numbers give the same pixel
 from __future__ import annotations
 
 import colorsys
+import contextlib
 import math
 import os
 import random
@@ -20,6 +21,8 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from zoo.errors import DataError, OptionError
 from zoo.storage.cache import VARIABLE
+from zoo.storage.eviction import SAMPLE_HOLD
+from zoo.storage.in_use import Hold
 
 MIN_CLASSES, MAX_CLASSES = 2, 20
 TRAIN_PER_CLASS, VAL_PER_CLASS = 20, 10
@@ -29,6 +32,7 @@ VERSION = 1
 _SHAPES = ("disc", "square", "triangle", "star", "ring", "cross", "hexagon", "crescent", "bar", "heart")
 _TEXTURES = ("plain", "striped", "dotted", "checked")
 _WIDTH, _HEIGHT = 208, 176
+_HELD: dict[Path, Hold] = {}
 
 
 def sample_classes(count: int) -> tuple[str, ...]:
@@ -51,6 +55,7 @@ def sample_folder(cache: Path, count: int, *, progress: Callable[[int, int], Non
     """
     names = sample_classes(count)
     folder = cache / "sample" / f"v{VERSION}-{count}-classes"
+    _hold(cache / SAMPLE_HOLD)
     if os.path.isdir(folder):
         return folder
     # Drawn in a folder of its own and renamed when it is complete, so that an interruption leaves no partial set.
@@ -71,6 +76,14 @@ def sample_folder(cache: Path, count: int, *, progress: Callable[[int, int], Non
                 f"Next: set {VARIABLE} to a folder that can be written to, or give your own images with --data PATH."
             ) from None
     return folder
+
+
+def _hold(folder: Path) -> None:
+    """Keep `zoo cache clear` of other processes from removing sample sets as long as this one runs."""
+    # Where nothing can be locked, nothing tells that they are in use.
+    with contextlib.suppress(OSError):
+        if folder not in _HELD:
+            _HELD[folder] = Hold(folder)
 
 
 def _draw(folder: Path, names: tuple[str, ...], progress: Callable[[int, int], None]) -> None:

@@ -112,7 +112,7 @@ class ImageStore:
         digests: dict[str, str] = {file.relative: "" for file in files}
         faults: dict[str, str] = {}
         files = as_stored(files)
-        examined = prefetch(self._pool, self._examine, files, ahead=4 * self.workers)
+        examined = prefetch(self._pool, self._examine, files, pending=4 * self.workers)
         for done, (file, (digest, found, stamp)) in enumerate(zip(files, examined, strict=True), start=1):
             digests[file.relative] = self._digests[file.relative] = digest
             if stamp is not None:

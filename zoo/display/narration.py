@@ -7,12 +7,34 @@ from collections.abc import Mapping
 from zoo.display import console
 from zoo.display.blocks import Line
 from zoo.display.console import Verbosity
-from zoo.events import EpochFinished, Event, Note, RunStarted, StageFinished, StageStarted
+from zoo.events import EpochFinished, Event, Note, Progress, RunStarted, StageFinished, StageStarted
 
 LOUD = "bold yellow"
 """The style of what changes what the result is worth, and is said to whoever asked for quiet too."""
 _SHORT_EPOCH = 1.0
 """Seconds below which an epoch gets no line of its own: the stage's line sums up."""
+
+
+class Pace:
+    """How quickly a task goes on, from its first report on: what was done before that took no time here.
+
+    So of a run that is resumed, and of a job of which half is there already.
+    """
+
+    def __init__(self, first: Progress, now: float) -> None:
+        self._first, self._began = first.done, now
+        self.last = first
+
+    def hear(self, event: Progress, now: float) -> None:
+        """Take a further report. One of less than before is of a task that begins again."""
+        if event.done < self.last.done:
+            self._first, self._began = event.done, now
+        self.last = event
+
+    def rate(self, now: float, *, least: float = 0.0) -> float | None:
+        """Units in a second; None where nothing was done yet, or in fewer seconds than `least`."""
+        passed, done = now - self._began, self.last.done - self._first
+        return done / passed if done > 0 and passed > least else None
 
 
 class Narration:

@@ -10,24 +10,17 @@ import importlib
 import sys
 import time
 import warnings
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
 from zoo.display.blocks import Line, blocks_html, escaped
 from zoo.display.console import Verbosity
-from zoo.display.narration import Narration
+from zoo.display.narration import Narration, Pace
 from zoo.events import Event, Progress
 from zoo.text import duration
 
 _INTERVAL = 0.2
 """Seconds between two drawings, at least: each is a message to the browser."""
-
-
-@dataclass
-class _Task:
-    started: float
-    last: Progress
 
 
 def in_notebook() -> bool:
@@ -43,7 +36,7 @@ class NotebookDisplay:
     def __init__(self, verbosity: Verbosity) -> None:
         self._narration = Narration(verbosity)
         self._lines: list[Line] = []
-        self._tasks: dict[str, _Task] = {}
+        self._tasks: dict[str, Pace] = {}
         self._handle: Any = None
         self._drawn = 0.0
 
@@ -69,7 +62,7 @@ class NotebookDisplay:
             if event.done == event.total:
                 self._tasks.pop(event.task, None)
             else:
-                self._tasks.setdefault(event.task, _Task(now, event)).last = event
+                self._tasks.setdefault(event.task, Pace(event, now)).hear(event, now)
             if now - self._drawn >= _INTERVAL:
                 self._draw()
         elif line := self._narration.line(event):
@@ -92,22 +85,22 @@ class NotebookDisplay:
             self._handle.update(content, raw=True)
 
 
-def _said(task: _Task, now: float) -> str:
+def _said(task: Pace, now: float) -> str:
     """`features 120/500 images, 184/s, 2.1 s left`"""
-    last, passed = task.last, now - task.started
+    last = task.last
     if last.total is None:
         done, left = f"{last.done:,} {last.unit}", None
     else:
         done, left = f"{last.done:,}/{last.total:,} {last.unit}", last.total - last.done
     # The rate of a moment tells nothing of what is left.
-    if not last.done or passed < _INTERVAL:
+    rate = task.rate(now, least=_INTERVAL)
+    if rate is None:
         return f"{last.task} {done}"
-    rate = last.done / passed
     speed = f"{rate / 1e6:.1f} MB/s" if last.unit == "bytes" else f"{rate:,.0f}/s"
     return f"{last.task} {done}, {speed}" + ("" if left is None else f", {duration(left / rate)} left")
 
 
-def _bar(task: _Task, said: str) -> str:
+def _bar(task: Pace, said: str) -> str:
     share = "" if task.last.total is None else f' value="{task.last.done}" max="{max(1, task.last.total)}"'
     return (
         f'<div><progress{share} style="width:16em;vertical-align:middle;margin-right:0.7em"></progress>'

@@ -29,13 +29,21 @@ class Screen(Console):
             objects = (wrapped(objects[0], self.width),)
         super().print(*objects, **options)
 
+    def on_broken_pipe(self) -> None:
+        """Raise BrokenPipeError, as `print` does where a reader has seen enough; rich would end the process."""
+        raise BrokenPipeError
+
 
 def screen_on(stream: TextIO | None) -> Screen:
-    """A console on stdout or stderr. Where that is no terminal, nothing is wrapped, cut or coloured."""
+    """A console on stdout or stderr. Where that is no terminal, nothing is wrapped, cut or coloured.
+
+    One on a closed stream says nothing: rich would take stdout in its place.
+    """
     stderr = stream is not None and stream is sys.stderr
     if terminal_columns(stream) is not None:
         return Screen(stderr=stderr, highlight=False, markup=False)
-    return Screen(stderr=stderr, highlight=False, markup=False, width=_WIDE, no_color=True, force_terminal=False)
+    plain: dict[str, Any] = {"width": _WIDE, "no_color": True, "force_terminal": False}
+    return Screen(stderr=stderr, highlight=False, markup=False, quiet=stream is None, **plain)
 
 
 def fitted(table: Table, columns: int) -> Table | None:

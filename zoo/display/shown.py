@@ -17,6 +17,8 @@ from zoo.events import Event, Report, silent
 
 _showing = threading.Lock()
 """One display at a time: two that draw at the same place would destroy one another."""
+_asked: set[int] = set()
+"""Threads in which a call has answered the question. By number: a call may end in another thread than it began."""
 
 
 class _Display(AbstractContextManager["_Display"], Protocol):
@@ -34,25 +36,32 @@ def shown(on_event: Report | None = None, verbose: bool | None = None) -> Iterat
         verbose: None shows progress in a notebook, and on stderr where that is a terminal, unless the caller listens
             with a callable of its own. True shows it everywhere, and a line for every epoch; False nowhere.
 
-    Inside another display nothing more is shown.
+    Inside another call `None` shows nothing: it was for that call to say, and where it shows, it shows this one too.
     """
     listens = on_event is not None and on_event is not silent
     told = on_event if on_event is not None else silent
-    # Not waiting for it: who shows already is a call that this one is a part of.
-    if not _wanted(verbose, listens=listens) or not _showing.acquire(blocking=False):
-        yield told
-        return
+    thread = threading.get_ident()
+    is_part = thread in _asked
+    _asked.add(thread)
     try:
-        with _display(Verbosity(verbose=bool(verbose))) as display:
-            yield _both(told, display.report) if listens else display.report
+        # Not waiting for it: who shows already is a call that this one is a part of, or runs beside this one.
+        if not _wanted(verbose, listens=listens, is_part=is_part) or not _showing.acquire(blocking=False):
+            yield told
+            return
+        try:
+            with _display(Verbosity(verbose=bool(verbose))) as display:
+                yield _both(told, display.report) if listens else display.report
+        finally:
+            _showing.release()
     finally:
-        _showing.release()
+        if not is_part:
+            _asked.discard(thread)
 
 
-def _wanted(verbose: bool | None, *, listens: bool) -> bool:
+def _wanted(verbose: bool | None, *, listens: bool, is_part: bool) -> bool:
     if verbose is not None:
         return verbose
-    return not listens and (in_notebook() or terminal_columns(sys.stderr) is not None)
+    return not is_part and not listens and (in_notebook() or terminal_columns(sys.stderr) is not None)
 
 
 def _display(verbosity: Verbosity) -> _Display:

@@ -23,7 +23,7 @@ from rich.text import Text
 
 from zoo.display import console
 from zoo.display.console import Verbosity
-from zoo.display.narration import LOUD, Narration
+from zoo.display.narration import LOUD, Narration, Pace
 from zoo.display.wrapping import terminal_columns
 from zoo.events import Event
 from zoo.events import Progress as ProgressEvent
@@ -53,7 +53,7 @@ class TerminalDisplay:
         self._narration = Narration(verbosity)
         self._bars: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
-        self._started: dict[str, float] = {}
+        self._paces: dict[str, Pace] = {}
         self._last_line: dict[str, float] = {}
 
     def __enter__(self) -> TerminalDisplay:
@@ -116,20 +116,20 @@ class TerminalDisplay:
 
     def _line(self, event: ProgressEvent) -> None:
         now = time.monotonic()
-        started = self._started.setdefault(event.task, now)
+        pace = self._paces.setdefault(event.task, Pace(event, now))
+        pace.hear(event, now)
         finished = event.done == event.total
         # Counted from the start of a task, so that a short one has no line at all.
-        due = now - self._last_line.get(event.task, started) >= _LINE_INTERVAL
+        due = now - self._last_line.setdefault(event.task, now) >= _LINE_INTERVAL
         if due and not finished:
             self._last_line[event.task] = now
-            rate = event.done / max(now - started, 1e-9)
-            if event.total is None:
-                self.screen.print(f"  {event.task}: {event.done} {event.unit}, {rate:,.0f}/s")
-            else:
-                left = console.seconds((event.total - event.done) / max(rate, 1e-9))
-                done = f"{event.done}/{event.total} {event.unit}"
-                self.screen.print(f"  {event.task}: {done}, {rate:,.0f}/s, {left} left")
+            done = f"{event.done}{'' if event.total is None else f'/{event.total}'} {event.unit}"
+            rate = pace.rate(now)
+            speed = "" if rate is None else f", {rate:,.0f}/s"
+            if rate is not None and event.total is not None:
+                speed += f", {console.seconds((event.total - event.done) / rate)} left"
+            self.screen.print(f"  {event.task}: {done}{speed}")
         if finished:
             # As with bars: the task may begin again, with a rate of its own.
-            self._started.pop(event.task, None)
+            self._paces.pop(event.task, None)
             self._last_line.pop(event.task, None)

@@ -31,8 +31,10 @@ def terminal_columns(stream: TextIO | None) -> int | None:
 
 
 def say(text: str = "", *, to_stderr: bool = False) -> None:
-    """Print lines, wrapped if they go to a terminal."""
+    """Print lines, wrapped if they go to a terminal. Where the stream is closed they go nowhere."""
     stream = sys.stderr if to_stderr else sys.stdout
+    if stream is None:
+        return  # to `print`, no stream means stdout
     columns = terminal_columns(stream)
     print(text if columns is None else wrapped(text, columns), file=stream)
 

@@ -10,13 +10,12 @@ from typing import get_args
 from zoo.data.prefetch import resolve_workers
 from zoo.embedding.embedder import check_name, open_embedder
 from zoo.embedding.found_images import find_images
-from zoo.embedding.vector_file import check_suffix, new_vector_file
+from zoo.embedding.vector_file import new_vector_file, try_vector_file
 from zoo.embedding.vectors import DType, Embedding, embed_images
 from zoo.errors import OptionError, Refused, meant
 from zoo.events import Report
 from zoo.planning.request import Request
 from zoo.registry.registry import Registry
-from zoo.storage.atomic import refuse_existing
 
 
 def embed(
@@ -51,8 +50,7 @@ def embed(
     # For its refusal alone: a number of workers that cannot be is told before the images are listed.
     resolve_workers(request.workers)
     if out is not None:
-        check_suffix(out)
-        refuse_existing(out)
+        try_vector_file(out)
     # A misspelt name is told at once, not after many images were listed.
     check_name(request.backbone, registry)
     found = find_images(request.data, registry, report, seed=request.seed)

@@ -10,12 +10,14 @@ from typing import Any
 from zoo.advice.frozen_backbone import named_run
 from zoo.artefact.classifier import Classifier
 from zoo.errors import OptionError, Refused, UnknownName
+from zoo.evaluation.out_of_memory import out_of_memory_as_error, without_training
 from zoo.events import Note, Report
 from zoo.frozen.cache_key import Origin, key_of
 from zoo.model.build import group_outputs
 from zoo.model.devices import choose_device
 from zoo.model.layers import NoLayers, output_mean
 from zoo.model.model import ZooModel, check_shapes
+from zoo.planning.object_version import measured_name
 from zoo.planning.precision import check_precision, choose_compute
 from zoo.planning.request import Request
 from zoo.planning.resolved_model import ResolvedModel, resolve_model
@@ -109,7 +111,7 @@ def _of_name(request: Request, registry: Registry, report: Report, device: str, 
     compute = choose_compute(
         resolved.headless,
         lambda: outline,
-        name=f"{resolved.backbone.spec.name}.{resolved.weights.tag} {height}x{width} pooled",
+        name=f"{measured_name(resolved)} {height}x{width} pooled",
         device=device,
         trains=False,
         precision=request.precision,
@@ -117,7 +119,8 @@ def _of_name(request: Request, registry: Registry, report: Report, device: str, 
         report=report,
     ).compute
     seeding.seed_torch(f"{request.seed}/initialisation")  # random weights are those of a run with this seed
-    model = resolved.build(_CLASSES, weights.state).to(device)
+    with out_of_memory_as_error(f"loading {resolved.backbone.spec.name} on {device}", step=without_training(device)):
+        model = resolved.build(_CLASSES, weights.state).to(device)
     model.compute_as(compute)
     known: dict[str, Any] = {"label": resolved.weights.label, "sha256": weights.digest, "trained": False}
     if resolved.weights.kind == "random":
@@ -146,7 +149,8 @@ def _of_classifier(
         pooled = resolved.build(_CLASSES, None)
         load_weights(pooled.backbone, model.backbone.state_dict(), architecture=config.backbone.name)
         pooled.preprocessing = model.preprocessing
-        model = pooled.to(device).compute_as(model.compute)
+        with out_of_memory_as_error(f"loading {folder} on {device}", step=without_training(device)):
+            model = pooled.to(device).compute_as(model.compute)
     if request.precision != "auto":
         half = request.precision == "bfloat16"
         model.compute_as(Compute("bfloat16" if half else "float32", model.compute.memory_format))

@@ -25,6 +25,9 @@ from zoo.specs.data import is_image_name
 from zoo.storage.atomic import new_path
 from zoo.text import escaping_errors
 
+_AT_ONCE = 1 << 13
+"""Vectors that are compared at a time."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Neighbour:
@@ -172,7 +175,7 @@ def _find(
     # By the bytes of the file, not by the vector: two pictures may well have one vector.
     digest = hashlib.sha256(content).hexdigest()
     copies = np.array([each == digest for each in made.sha256])
-    similarities = _cosines(made.vectors, asked.vectors[0])
+    similarities = cosines(made.vectors, asked.vectors[0])
     similarities[copies] = 1.0  # the same pixels: in a batch of other images the last bits may differ
     # The last key is the one that is sorted by first: copies come before all others.
     order = np.lexsort((-similarities, ~copies))[:top].tolist()
@@ -199,11 +202,15 @@ def _find(
     )
 
 
-def _cosines(vectors: NDArray[Any], other: NDArray[Any]) -> NDArray[np.float64]:
+def cosines(vectors: NDArray[Any], other: NDArray[Any]) -> NDArray[np.float64]:
     """Return cosines[N] of normalised vectors[N, F] with other[F]."""
+    products = np.empty(len(vectors))
+    # All of a million vectors at once would need twice their memory again.
+    for begin in range(0, len(vectors), _AT_ONCE):
+        part = slice(begin, begin + _AT_ONCE)
+        products[part] = vectors[part].astype(np.float64) @ other.astype(np.float64)
     # Rounding takes the product of two equal vectors a little beyond 1.
-    products: NDArray[np.float64] = np.clip(vectors.astype(np.float64) @ other.astype(np.float64), -1.0, 1.0)
-    return products
+    return np.clip(products, -1.0, 1.0, out=products)
 
 
 def _is_same_file(image: ImageFile, made: Embedding, row: int) -> bool:

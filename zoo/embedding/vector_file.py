@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,7 +12,8 @@ import torch
 
 from zoo.embedding.vectors import Embedding
 from zoo.errors import OptionError, Refused, meant, nearest
-from zoo.storage.atomic import clear_write_errors, json_line, json_text, new_path, refuse_existing
+from zoo.storage.atomic import clear_write_errors, json_line, json_text, new_path, refuse_existing, try_new_path
+from zoo.storage.csv_lines import CsvLines
 from zoo.storage.tensors import save_tensors
 from zoo.text import escaping_errors, printable
 
@@ -53,7 +53,7 @@ def new_vector_file(path: Path, images: int) -> Iterator[Draft]:
         RunError: It cannot be written there.
     """
     write = _writer(path, images)
-    beside = [path.with_suffix(suffix) for suffix in ((".json", ".csv") if path.suffix == ".npy" else ())]
+    beside = _beside(path)
     for each in beside:
         refuse_existing(each)
     with contextlib.ExitStack() as stack:
@@ -68,9 +68,15 @@ def new_vector_file(path: Path, images: int) -> Iterator[Draft]:
         yield finish
 
 
-def check_suffix(path: Path) -> None:
-    """Raise OptionError for a path whose ending names no format, Refused where its package is missing."""
+def try_vector_file(path: Path) -> None:
+    """Before the work: refuse a file that could not be written at its end, by the errors of `new_vector_file`."""
     _writer(path, 0)
+    for each in (path, *_beside(path)):
+        try_new_path(each)
+
+
+def _beside(path: Path) -> list[Path]:
+    return [path.with_suffix(suffix) for suffix in ((".json", ".csv") if path.suffix == ".npy" else ())]
 
 
 def _writer(path: Path, images: int) -> Callable[..., None]:
@@ -146,6 +152,6 @@ def _write_npy(made: Embedding, draft: Path, about: Path, table: Path) -> None:
         np.save(file, np.ascontiguousarray(made.vectors), allow_pickle=False)
     about.write_text(json_text(metadata_of(made)), "utf-8")
     with table.open("w", encoding="utf-8", errors=escaping_errors(), newline="") as text:
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        writer.writerows([printable(cell) for cell in row] for row in made.rows())
+        lines = CsvLines(text)
+        lines.row(COLUMNS)
+        lines.rows([printable(cell) for cell in row] for row in made.rows())

@@ -150,7 +150,8 @@ class _Rows:
         self._embedder = embedder
         self._store = store
         self._found = found
-        self._report = report
+        self._pass_on = report
+        self._notes: set[str] = set()
         self._normalise = normalise
         self._dtype = dtype
         self._cache = FeatureCache()
@@ -258,6 +259,14 @@ class _Rows:
                 "Next: --normalise, or --dtype float32."
             )
         return halved
+
+    def _report(self, event: Event) -> None:
+        """Pass on an event; a note only once, though an attempt in smaller batches finds the same again."""
+        if isinstance(event, Note):
+            if event.text in self._notes:
+                return
+            self._notes.add(event.text)
+        self._pass_on(event)
 
     def _told(self, event: Event) -> None:
         """Pass on what a block reports; its progress, which begins anew with every block, as part of the whole."""

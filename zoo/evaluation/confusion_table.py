@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from zoo.display.blocks import escaped
 from zoo.errors import OptionError, meant
-from zoo.evaluation.matrix import ConfusionMatrix, cells_of, matrix_of, most_confused
+from zoo.evaluation.confusion_matrix import ConfusionMatrix, cells_of, matrix_of, most_confused
 from zoo.evaluation.predictions import ImagePrediction
 from zoo.text import some
 

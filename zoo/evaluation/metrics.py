@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo.evaluation.matrix import ConfusionMatrix, cells_of, matrix_of, to_json
+from zoo.evaluation.confusion_matrix import ConfusionMatrix, cells_of, matrix_of, to_json
 from zoo.evaluation.probabilities import certainties, cross_entropy, hits_in_top, top_classes
 
 BINS = 15
@@ -104,7 +104,7 @@ class Assessment:
     """[true class][predicted class] -> images, in the order of `classes`. Of many classes, a `SparseMatrix`."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types. Of many classes, the matrix is under another key (`zoo.evaluation.matrix`)."""
+        """Plain JSON types. Of many classes, the matrix is under another key (`zoo.evaluation.confusion_matrix`)."""
         return asdict(self) | to_json(self.confusion)
 
 

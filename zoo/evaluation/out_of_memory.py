@@ -79,9 +79,13 @@ class MicroBatches:
         )
 
 
+_OF_TRAINING = "free memory, take a smaller backbone or head, or a recipe that trains less (--recipe head_only)."
+"""What helps where a run has too little memory."""
+
+
 @contextlib.contextmanager
-def out_of_memory_as_error(work: str) -> Iterator[None]:
-    """Turn running out of memory into a DeviceError that names the work.
+def out_of_memory_as_error(work: str, *, step: str = _OF_TRAINING) -> Iterator[None]:
+    """Turn running out of memory into a DeviceError that names the work, and the next step.
 
     For work that cannot be split, such as building the model or an optimizer's state.
     """
@@ -91,10 +95,12 @@ def out_of_memory_as_error(work: str) -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         reason = first_line(error)
-        raise DeviceError(
-            f"Not enough memory ({work}): {reason}\n"
-            "Next: free memory, take a smaller backbone or head, or a recipe that trains less (--recipe head_only)."
-        ) from None
+        raise DeviceError(f"Not enough memory ({work}): {reason}\nNext: {step}") from None
+
+
+def without_training(device: str) -> str:
+    """The next step where a model that is trained already finds too little memory on a device."""
+    return "free memory." if device == "cpu" else f"free memory on {device}, or --device cpu."
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import io
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass, fields
 
 from torch import Tensor
 
 from zoo.evaluation.probabilities import certainties
+from zoo.storage.csv_lines import csv_rows, csv_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class ImagePrediction:
 
 
 # The header is that of the record: `to_csv` writes its fields in this order, and `from_csv` refuses another.
-_COLUMNS = tuple(field.name for field in fields(ImagePrediction))
+COLUMNS = tuple(field.name for field in fields(ImagePrediction))
 
 
 def predictions_of(
@@ -56,21 +56,19 @@ def to_csv(predictions: Iterable[ImagePrediction], *, views: str | None = None) 
 
     Where probabilities were averaged over `views`, a last column names them.
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     further = [] if views is None else [views]
-    writer.writerow([*_COLUMNS, *(["views"] if further else [])])
-    for prediction in predictions:
-        cells = [f"{value:.6f}" if isinstance(value, float) else value for value in astuple(prediction)]
-        writer.writerow([*cells, *further])
-    return text.getvalue()
+    header = [*COLUMNS, *(["views"] if further else [])]
+    rows = (
+        [*(f"{value:.6f}" if isinstance(value, float) else value for value in astuple(each)), *further]
+        for each in predictions
+    )
+    return csv_text(itertools.chain([header], rows))
 
 
 def from_csv(text: str) -> Iterator[ImagePrediction]:
     """Read what `to_csv` returned; probabilities keep its six digits. Raises ValueError for other columns."""
-    # Without newline="", a line end within the name of a file would be changed on the way.
-    reader = csv.reader(io.StringIO(text, newline=""))
-    if tuple(next(reader, ())) != _COLUMNS:
-        raise ValueError(f"the columns are not {', '.join(_COLUMNS)}")
+    reader = iter(csv_rows(text))
+    if tuple(next(reader, ())) != COLUMNS:
+        raise ValueError(f"the columns are not {', '.join(COLUMNS)}")
     for split, file, label, predicted, probability, of_label in reader:
         yield ImagePrediction(split, file, label, predicted, float(probability), float(of_label))

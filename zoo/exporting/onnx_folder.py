@@ -18,11 +18,12 @@ CLASSES, COMPARISON, PYTHON, JAVASCRIPT, README = (
 )
 _PYTHON = '''"""python example.py PICTURE: the probability of every class, by the file {file} alone."""
 
-import json, sys
+import json, pathlib, sys
 import numpy, onnxruntime
 from PIL import Image, ImageOps
 
-session = onnxruntime.InferenceSession("{file}", providers=["CPUExecutionProvider"])
+model = pathlib.Path(__file__).with_name("{file}")  # beside this file, wherever it is called from
+session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
 classes = json.loads(session.get_modelmeta().custom_metadata_map["classes"])
 picture = ImageOps.exif_transpose(Image.open(sys.argv[1]))
 if picture.mode.startswith("I"):  # 16 bits: the upper 8, where Pillow would cut off all above 255

@@ -212,7 +212,7 @@ def _read_ahead(table: Table, order: Sequence[Sequence[int]], begin: int) -> Ite
     row = max(1, table.bytes // len(table))
     parts = order.together(begin) if isinstance(order, WindowedOrder) else _so_many(order, begin, max(1, WINDOW // row))
     with ThreadPoolExecutor(1, thread_name_prefix="zoo-rows") as pool:
-        for lengths, rows in prefetch(pool, read, parts, ahead=2):
+        for lengths, rows in prefetch(pool, read, parts, pending=2):
             # Copied, so that each begins where memory of its own does: kernels may sum in another order elsewhere.
             yield from (batch.clone() for batch in torch.split(rows, lengths))
 

@@ -59,7 +59,33 @@ def cut_before(group: str, module: nn.Module, groups: Partition, features: Featu
     graph = _trace(whole, groups, late, size)
     crossing = _find_crossing(graph, groups, late)
     prefix, suffix = _prefix_graph(graph, crossing), _suffix_graph(graph, crossing)
-    return Cut(group, fx.GraphModule(whole, prefix), fx.GraphModule(whole, suffix))
+    return Cut(group, fx.GraphModule(whole, prefix), _KeepingItsInput(fx.GraphModule(whole, suffix), module))
+
+
+class _KeepingItsInput:
+    """A suffix that leaves its input as it is, for outputs at the cut are kept and used again.
+
+    Its first layer may change what it gets, as `nn.Hardswish(inplace=True)` does. Whether one does is seen in the first
+    pass in each mode. Only then later passes get a copy.
+    """
+
+    def __init__(self, suffix: fx.GraphModule, backbone: nn.Module) -> None:
+        self._suffix = suffix
+        self._backbone = backbone
+        self._changes: dict[bool, bool] = {}
+
+    def __call__(self, outputs: Tensor) -> Tensor:
+        training = self._backbone.training
+        # In inference mode torch does not count changes.
+        if torch.is_inference_mode_enabled() or self._changes.get(training):
+            return torch.as_tensor(self._suffix(outputs.clone()))
+        if training in self._changes:
+            return torch.as_tensor(self._suffix(outputs))
+        own = outputs.clone()
+        before = own._version
+        features = self._suffix(own)
+        self._changes[training] = own._version != before
+        return torch.as_tensor(features)
 
 
 class _Whole(nn.Module):

@@ -12,10 +12,9 @@ from zoo.data.store import ImageStore
 from zoo.data.stored_order import digest_of_order, stored_order
 from zoo.events import Report
 from zoo.planning.examine import Examined
-from zoo.planning.object_version import backbone_version, head_version
+from zoo.planning.object_version import backbone_version, head_version, measured_name
 from zoo.planning.precision import ComputeChoice, choose_compute
 from zoo.planning.resolve import Resolved
-from zoo.planning.resolved_model import ResolvedModel
 from zoo.planning.stages import count_parameters, plan_stage
 from zoo.planning.versions import versions
 from zoo.planning.warnings import duplicate_warnings, loss_warnings, plan_warnings, unreadable_warnings
@@ -108,7 +107,7 @@ def build_plan(
     return plan.model_copy(update={"warnings": _warnings(resolved, examined, plan)})
 
 
-def measure(resolved: Resolved, report: Report) -> ComputeChoice:
+def compute_of_run(resolved: Resolved, report: Report) -> ComputeChoice:
     """How the backbone is to compute on this machine: asked for, remembered or measured now."""
     model, request = resolved.model, resolved.request
     # Of the run, not of the weights: another size of image is other work, and may be fastest in another layout.
@@ -116,19 +115,13 @@ def measure(resolved: Resolved, report: Report) -> ComputeChoice:
     return choose_compute(
         model.headless,
         lambda: resolved.outline,
-        name=f"{_measured_name(model)} {height}x{width} {model.head.spec.needs}",
+        name=f"{measured_name(model)} {height}x{width} {model.head.spec.needs}",
         device=resolved.device,
         trains=any(selection.backbone for selection in resolved.selections),
         precision=request.precision,
         tune=request.tune,
         report=report,
     )
-
-
-def _measured_name(model: ResolvedModel) -> str:
-    """What speeds are remembered under: an object by what it computes, for another one may have its name."""
-    name = f"{model.backbone.spec.name}.{model.weights.tag}"
-    return f"{name} {backbone_version(model)}" if of_session(model.backbone.spec.name) else name
 
 
 def _bytes(backbone: nn.Module) -> int:

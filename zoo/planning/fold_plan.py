@@ -150,11 +150,14 @@ def _refuse_fewer(
 ) -> None:
     if folds.count == asked:
         return
-    # The largest class decides: K folds can all hold a class out only if it has K different pictures.
-    largest, images = Counter(labels_of(files)).most_common(1)[0]
-    different = len({group for file, group in zip(files, groups, strict=True) if file.label == largest})
-    apart = f", {different} of them different pictures" if different < images else ""
+    # The class with the most different pictures decides: K folds can all hold a class out only if it has K of them.
+    # A picture with copies in several classes counts for the first of them, as where folds are made.
+    pictures: dict[int, int] = {}
+    for label, group in zip(labels_of(files), groups, strict=True):
+        pictures.setdefault(group, label)
+    (most, different), images = Counter(pictures.values()).most_common(1)[0], Counter(labels_of(files))
+    apart = f", {different} of them different pictures" if different < images[most] else ""
     raise OptionError(
-        f"--folds {asked} is more than the largest class, {classes[largest]!r}, has: {counted(images, 'image')}{apart}."
-        f"\nNext: --folds {folds.count}, or fewer."
+        f"--folds {asked} needs a class of {asked} different pictures, and {classes[most]!r}, which has the most, has "
+        f"{counted(images[most], 'image')}{apart}.\nNext: --folds {folds.count}, or fewer."
     )

@@ -18,7 +18,7 @@ from zoo.registry.session import of_session
 from zoo.specs.plan import Plan
 from zoo.text import shell_word
 
-_AHEAD = 4
+_PENDING = 4
 """Files for each thread that are read before they are needed."""
 
 
@@ -86,7 +86,7 @@ def _contents(dataset: Dataset, workers: int, report: Report) -> dict[str, str]:
     contents = {}
     with ThreadPoolExecutor(workers, thread_name_prefix="zoo-read") as pool:
         for done, (file, digest) in enumerate(
-            zip(files, prefetch(pool, _digest, files, ahead=_AHEAD * workers), strict=True), start=1
+            zip(files, prefetch(pool, _digest, files, pending=_PENDING * workers), strict=True), start=1
         ):
             contents[file.relative] = digest
             report(Progress(task="read images", done=done, total=len(files)))

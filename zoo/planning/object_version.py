@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from zoo.model.build import build_backbone
 from zoo.planning.head_object import features_for
 from zoo.planning.resolved_model import ResolvedModel
-from zoo.registry.session import SESSION
+from zoo.registry.session import SESSION, of_session
 from zoo.specs.backbone import FeatureShape
 from zoo.storage.tensors import tensors_digest
 
@@ -47,6 +47,12 @@ def backbone_version(model: ResolvedModel) -> str:
         torch.manual_seed(0)
         built = build_backbone(backbone.spec.build, tag=model.weights.tag, state=None, input_size=None)
         return _version(built.module, lambda: built.pool(built.module, images))
+
+
+def measured_name(model: ResolvedModel) -> str:
+    """What speeds are remembered under: an object by what it computes, for another one may have its name."""
+    name = f"{model.backbone.spec.name}.{model.weights.tag}"
+    return f"{name} {backbone_version(model)}" if of_session(model.backbone.spec.name) else name
 
 
 def _version(module: nn.Module, compute: Callable[[], Tensor]) -> str:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import torch
 
+from zoo.evaluation.out_of_memory import is_out_of_memory, out_of_memory_as_error
 from zoo.events import Progress, Report, silent
 from zoo.model.model import ZooModel
 from zoo.process import one_thread
@@ -96,8 +97,11 @@ def measure(
         device: The device that the run computes on.
         trains: Whether forward and backward passes are timed, else forward alone.
         report: Told how many turns are done.
+
+    Raises:
+        DeviceError: Memory ran out. It says nothing of the candidates: a moment later there may be enough.
     """
-    with _apart(device):
+    with out_of_memory_as_error("measuring which precision is fastest"), _apart(device):
         course = _course(build, device, trains)
         turns: list[Seconds] = []
         while course is not None and len(turns) < _MOST:
@@ -152,7 +156,9 @@ class _Course:
                     self._pass(self._batch)
                     self._warm.add(compute)
                 seconds[compute] = self._pass(self._batch)
-            except Exception:  # the precision lacks an operation, or memory ran out: it is not chosen
+            except Exception as error:  # the precision lacks an operation: it is not chosen
+                if is_out_of_memory(error):
+                    raise
                 self._unable.add(compute)
         return seconds
 
@@ -174,7 +180,7 @@ class _Course:
 
 
 def _course(build: Callable[[], ZooModel], device: str, trains: bool) -> _Course | None:
-    """None where a model does not fit in memory: building the run's own reports it."""
+    """None where a model cannot be run at all: building or training the run's own reports it."""
     try:
         model = build().to(device)
         if trains:
@@ -182,7 +188,9 @@ def _course(build: Callable[[], ZooModel], device: str, trains: bool) -> _Course
             model.freeze_all_but(model.groups.names)
         model.train(trains)
         return _Course(model, device, trains=trains)
-    except RuntimeError:
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise
         return None
 
 

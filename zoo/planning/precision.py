@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, get_args
 
-from zoo.errors import OptionError, meant
+from zoo.errors import DeviceError, OptionError, first_line, meant
 from zoo.events import Note, Report
 from zoo.model.devices import machine_facts
 from zoo.model.model import ZooModel
@@ -24,8 +24,6 @@ from zoo.storage.cache import cached_json
 from zoo.storage.eviction import IN_TURNS, MEASURED, METHOD, SPEEDS
 
 _LAYOUT, _HALF = Compute("float32", "channels_last"), Compute("bfloat16", "channels_last")
-
-_DEFAULT = ComputeOrigin(by="default", asked="auto", why="for nothing was to be measured")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +73,18 @@ def choose_compute(
     candidates = _candidates(precision)
     work: Work = "training" if trains else "inference"
     if not tune:
-        asked = ComputeOrigin(by="asked", asked=precision, why="in its simplest layout")
-        return ComputeChoice(candidates[0], {}, _DEFAULT if precision == "auto" else asked)
+        return _simplest(candidates, precision, "for nothing was to be measured")
     known = _known(outline, device, work, candidates)
     if known is not None:
         return ComputeChoice(known.compute, {}, ComputeOrigin(by="table", asked=precision, why=known.why))
     return _measured(build, candidates, name=name, device=device, work=work, precision=precision, report=report)
+
+
+def _simplest(candidates: Sequence[Compute], precision: str, why: str) -> ComputeChoice:
+    """What stands where neither the table nor a measurement chose. `why` says so of the default."""
+    default = ComputeOrigin(by="default", asked=precision, why=why)
+    asked = ComputeOrigin(by="asked", asked=precision, why="in its simplest layout")
+    return ComputeChoice(candidates[0], {}, default if precision == "auto" else asked)
 
 
 def _candidates(precision: str) -> list[Compute]:
@@ -117,7 +121,8 @@ def _measured(
     """What is stored for this machine, this torch and this model, or is measured now and stored.
 
     A measurement that could not tell is stored, too: the next run has the same bytes. Those of before candidates took
-    turns have other names, and are not read: what a busy machine made of them would stay for ever.
+    turns have other names, and are not read: what a busy machine made of them would stay for ever. Nothing is stored
+    where memory ran out, for the same reason: the simplest choice stands for this run, and the next one measures again.
     """
     # Everything that may change which candidate is fastest. Another torch or another number of threads measures anew.
     machine = machine_facts(device)
@@ -140,7 +145,11 @@ def _measured(
             "turns": found.turns,
         }
 
-    kept = cached_json(f"{MEASURED}{key}.json", make)
+    try:
+        kept = cached_json(f"{MEASURED}{key}.json", make)
+    except DeviceError as error:
+        report(Note(text=f"{first_line(error)}. This run computes in {candidates[0]}; the next one measures again."))
+        return _simplest(candidates, precision, "for memory ran out while they were measured")
     # What is stored is always one of these: `precision`, which alone decides on the candidates, is in the key.
     named = {str(each): each for each in candidates}
     turns = f"in {kept['turns']} turns on this machine"

@@ -25,6 +25,8 @@ BEND = 0.5
 with 1, four times as many images brought 2 points less than the law said, with 0.5 it was half a point."""
 Z80 = 1.2815515655446004
 """The 90 % quantile of the normal distribution, for two-sided 80 % intervals."""
+_NUMBERS = 1 << 23
+"""Numbers of all images together, in as many resamples as are counted at a time: 64 MB."""
 _HALF_A_FAULT = 0.5
 """Added to the number of wrong images, so that a curve without errors has a logarithm."""
 
@@ -115,16 +117,29 @@ def resampled(curve: LearningCurve, images: Tensor) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     groups = torch.tensor(curve.groups)
     members = torch.tensor(sorted(set(groups[images].tolist())))
-    drawn = torch.randint(len(members), (RESAMPLES, len(members)), generator=generator)
-    counts = torch.zeros(RESAMPLES, int(groups.max()) + 1, dtype=torch.float64)
-    counts.scatter_add_(1, members[drawn], torch.ones(drawn.shape, dtype=torch.float64))
-    of_images = torch.cat([torch.ones(1, len(groups), dtype=torch.float64), counts[:, groups]]) * images
+    # The first row is without any resampling.
+    parts = [_right_of(curve, images.double()[None])]
+    at_once = max(1, min(RESAMPLES, _NUMBERS // len(groups)))
+    for begin in range(0, RESAMPLES, at_once):
+        # Drawn in parts, the numbers are the same as drawn at once.
+        drawn = torch.randint(len(members), (min(at_once, RESAMPLES - begin), len(members)), generator=generator)
+        counts = torch.zeros(len(drawn), int(groups.max()) + 1, dtype=torch.float64)
+        counts.scatter_add_(1, members[drawn], torch.ones(drawn.shape, dtype=torch.float64))
+        parts.append(_right_of(curve, counts[:, groups] * images))
+    per_draw, weights = (torch.cat(each) for each in zip(*parts, strict=True))
     draws = len(curve.right)
     chosen = torch.randint(draws, (RESAMPLES, draws), generator=generator)
     of_draws = torch.nn.functional.one_hot(chosen, draws).double().mean(1)
     # As for the images, a first row without any resampling.
     of_draws = torch.cat([torch.full((1, draws), 1 / draws, dtype=torch.float64), of_draws])
-    per_draw = torch.einsum("bn,dsn->bds", of_images, curve.right.double())
     accuracies = torch.einsum("bd,bds->bs", of_draws, per_draw)
-    result: Tensor = accuracies / of_images.sum(1, keepdim=True).clamp(min=1)
+    result: Tensor = accuracies / weights.clamp(min=1)
     return result
+
+
+def _right_of(curve: LearningCurve, of_images: Tensor) -> tuple[Tensor, Tensor]:
+    """Add up right images, each counted of_images[B, N] times -> (sums[B, draws, shares], all counts[B, 1]).
+
+    Both are whole numbers, so no order of adding changes them.
+    """
+    return torch.einsum("bn,dsn->bds", of_images, curve.right.double()), of_images.sum(1, keepdim=True)

@@ -141,7 +141,8 @@ def _named(registry: Registry, wanted: Filter) -> list[Listed]:
                 spec = backbones.spec(held, architecture)
             except PluginError as error:
                 # What its provider cannot resolve is missing in the list, and `zoo list plugins` says why.
-                held.plugin.notes.append(str(error))
+                if str(error) not in held.plugin.notes:
+                    held.plugin.notes.append(str(error))
                 continue
             listed.append(Listed(spec=spec, weights=spec.weights, bare=bare))
     return listed

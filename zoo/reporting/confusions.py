@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from zoo.evaluation.matrix import ConfusionMatrix, cells_of, most_confused
+from zoo.evaluation.confusion_matrix import ConfusionMatrix, cells_of, most_confused
 
 _WHOLE_MOST = 30
 """Most classes of a matrix that is shown as a whole. Of more, the cells would be too small to read."""

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -62,6 +62,8 @@ class Seen:
     label: str
     before: str
     after: str
+    changed: bool
+    """Whether the file has changed since the run, as of an example."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -123,8 +125,11 @@ def gather(record: RunRecord, registry: Registry) -> Examples:
         return Examples(mistakes_in_all=mistakes_in_all, missing=missing, no_pictures=reason)
     inputs = {prediction: transform(picture, preprocessing) for prediction, picture in pictures.items()}
     shown = [prediction for prediction in [*mistakes, *hits] if prediction in inputs]
-    relevance = _relevance(record, registry, [inputs[prediction] for prediction in shown])
-    examples = _examples(record, shown, inputs, relevance, preprocessing)
+    others = [prediction for prediction in sampled if prediction in inputs and prediction not in shown]
+    stacks = [[inputs[prediction] for prediction in several] for several in (shown, others)]
+    relevance = _relevance(record, registry, *stacks)
+    changed = _changed(record, [*shown, *others], relevance.logits)
+    examples = _examples(shown, inputs, relevance, preprocessing, changed)
     return Examples(
         mistakes=tuple(examples[prediction] for prediction in mistakes if prediction in examples),
         hits=tuple(examples[prediction] for prediction in hits if prediction in examples),
@@ -134,6 +139,7 @@ def gather(record: RunRecord, registry: Registry) -> Examples:
                 label=prediction.label,
                 before=data_uri(pictures[prediction]),
                 after=data_uri(as_seen(inputs[prediction], preprocessing)),
+                changed=prediction in changed,
             )
             for prediction in sampled
             if prediction in pictures
@@ -160,10 +166,13 @@ def _read(file: ImageFile | None, preprocessing: Preprocessing) -> Image.Image |
         return None
 
 
-def _relevance(record: RunRecord, registry: Registry, images: Sequence[Tensor]) -> Relevance:
-    """Grad-CAM of preprocessed images, each image[3, H, W], with the run's own classifier."""
+def _relevance(record: RunRecord, registry: Registry, images: Sequence[Tensor], others: Sequence[Tensor]) -> Relevance:
+    """Grad-CAM of preprocessed images, each image[3, H, W], with the run's own classifier.
+
+    Its logits are those of the images, then those of `others`, which need no heat.
+    """
     no_logits = torch.empty(0)
-    if not images:
+    if not images and not others:
         return Relevance(logits=no_logits, heat=None)
     if record.split == OUT_OF_FOLD:
         # The saved classifier was fitted to these images: what it says of them is not what was predicted.
@@ -177,29 +186,39 @@ def _relevance(record: RunRecord, registry: Registry, images: Sequence[Tensor]) 
     except ZooError as error:
         first = str(error).splitlines()[0]
         return Relevance(logits=no_logits, heat=None, reason=f"the classifier cannot be opened: {first.rstrip('.')}")
-    return grad_cam(model, torch.stack(list(images)))
+    found = grad_cam(model, torch.stack(list(images))) if images else Relevance(logits=no_logits, heat=None)
+    if not others:
+        return found
+    with torch.inference_mode():
+        logits = model.eval()(torch.stack(list(others)))
+    return replace(found, logits=torch.cat([found.logits, logits]) if images else logits)
+
+
+def _changed(record: RunRecord, predictions: Sequence[ImagePrediction], logits: Tensor) -> set[ImagePrediction]:
+    """The predictions whose files the classifier now gives another probability, by their logits[N, classes]."""
+    # Without logits, the classifier could not be opened, so nothing is known about the files.
+    return {
+        prediction
+        for prediction, probabilities in zip(predictions, logits.double().softmax(-1), strict=False)
+        if abs(float(probabilities[record.plan.classes.index(prediction.predicted)]) - prediction.probability)
+        > _SAME[record.plan.precision]
+    }
 
 
 def _examples(
-    record: RunRecord,
     shown: Sequence[ImagePrediction],
     inputs: dict[ImagePrediction, Tensor],
     relevance: Relevance,
     preprocessing: Preprocessing,
+    changed: Container[ImagePrediction],
 ) -> dict[ImagePrediction, Example]:
     """Prediction -> its example; `inputs` has each prediction's preprocessed image[3, H, W]."""
     examples = {}
     for index, prediction in enumerate(shown):
         picture = as_seen(inputs[prediction], preprocessing)
         overlay = data_uri(with_heat(picture, relevance.heat[index])) if relevance.heat is not None else None
-        changed = False
-        # Without logits, the classifier could not be opened, so nothing is known about the file.
-        if len(relevance.logits):
-            label = record.plan.classes.index(prediction.predicted)
-            probability = float(relevance.logits[index].double().softmax(0)[label])
-            changed = abs(probability - prediction.probability) > _SAME[record.plan.precision]
         examples[prediction] = Example(
-            prediction=prediction, picture=data_uri(picture), overlay=overlay, changed=changed
+            prediction=prediction, picture=data_uri(picture), overlay=overlay, changed=prediction in changed
         )
     return examples
 

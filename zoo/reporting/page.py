@@ -25,7 +25,7 @@ from zoo.reporting.examples import Examples, gather
 from zoo.reporting.record import RunRecord, read_run
 from zoo.specs.plan import Plan
 from zoo.specs.run_result import JUDGED_IN_WORDS, kept_in_words, named_in_words, optimism_in_words
-from zoo.storage.atomic import write_text
+from zoo.storage.atomic import try_file, write_text
 from zoo.text import points, shell_word
 from zoo.training.run_folder import CURVE, has_result
 from zoo.training.shown_result import REPORT
@@ -41,6 +41,7 @@ def write_report(run: Path, registry: Registry) -> Path:
     Raises RunError for a folder that is not a finished run, or that cannot be read or written.
     """
     record = read_run(run)
+    try_file(run / REPORT)
     write_text(run / REPORT, render(record, gather(record, registry), registry))
     return run / REPORT
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.errors import RunError
-from zoo.evaluation.matrix import ConfusionMatrix, read_matrix
+from zoo.evaluation.confusion_matrix import ConfusionMatrix, read_matrix
 from zoo.evaluation.predictions import ImagePrediction
 from zoo.specs.plan import Plan
 from zoo.specs.run_result import judged_on

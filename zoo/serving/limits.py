@@ -96,6 +96,7 @@ def limits_of(
         request_bytes=request_bytes,
         pixels=own.pixels if pixels is None else pixels,
         images=images,
+        explained=min(own.explained, images),
         seconds=own.seconds if seconds is None else seconds,
         queue=max(own.queue, 2 * images),
         held_bytes=max(own.held_bytes, 2 * request_bytes),

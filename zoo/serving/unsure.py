@@ -10,6 +10,7 @@ from pathlib import Path
 from zoo.artefact.config import FOLDER
 from zoo.evaluation.predictions import ImagePrediction, from_csv
 from zoo.specs.run_result import OUT_OF_FOLD
+from zoo.storage.csv_lines import read_as_written
 
 EVEN = 0.5
 """Below it, the classifier itself holds its answer more likely wrong than right. The least bound that is ever set."""
@@ -39,7 +40,7 @@ def rule_of(artefact: Path) -> UnsureRule:
     if table is None or not table.is_file():
         return UnsureRule(EVEN, f"{_even()} The run, with its validation images, is not here to tell more.")
     try:
-        predictions = list(from_csv(table.read_text("utf-8")))
+        predictions = list(from_csv(read_as_written(table)))
     except (OSError, ValueError) as error:
         return UnsureRule(EVEN, f"{_even()} {table.name} of its run cannot be read: {error}.")
     judged = [each for each in predictions if each.split in ("val", OUT_OF_FOLD)]

@@ -34,7 +34,8 @@ class ComputeOrigin(BaseModel):
 
     `table`: what is known of this kind of processor and of networks like this one.
     `measured`: this machine, now or in an earlier run.
-    With `--no-tune`, `asked` where the precision was asked for, and else `default`.
+    With `--no-tune`, and where memory ran out while they were measured, `asked` where the precision was asked for, and
+    else `default`.
     """
     asked: str
     """`auto`, or the precision that was asked for, which leaves the memory layout open."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal, SupportsIndex, get_args
 
 Resize = Literal["shorter", "exact", "cover", "longest"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
@@ -86,7 +86,10 @@ class Preprocessing:
 
     def to_dict(self) -> dict[str, Any]:
         """The fields in plain JSON types. `decode` is left out where it is `exact`, as before there was a choice."""
-        values = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        values = {
+            key: [_plain(each) for each in value] if isinstance(value, tuple) else value
+            for key, value in asdict(self).items()
+        }
         return {key: value for key, value in values.items() if (key, value) != ("decode", "exact")}
 
     @classmethod
@@ -106,6 +109,11 @@ class Preprocessing:
             f"mean {_numbers(self.mean)}, std {_numbers(self.std)}"
             f"{', large JPEG files decoded at a part of their size' if self.decode == 'fast' else ''}"
         )
+
+
+def _plain(number: Any) -> int | float:
+    """A number as Python's own: what is recorded is JSON, which knows no number of numpy."""
+    return number.__index__() if isinstance(number, SupportsIndex) else float(number)
 
 
 def _numbers(values: tuple[float, ...]) -> str:

@@ -7,9 +7,7 @@ in any process and on any machine that sees the same paths.
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import random
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence, Set
@@ -28,6 +26,7 @@ from zoo.events import Note, Progress, Report
 from zoo.registry.registry import Registry
 from zoo.specs.data import Skipped, is_image_name
 from zoo.storage.atomic import clear_write_errors, write_text
+from zoo.storage.csv_lines import csv_rows, csv_text, read_as_written
 from zoo.text import counted, printable, some
 
 DATA, JUDGED, CONTENTS = "data.csv", "judged.csv", "contents.tsv"
@@ -35,7 +34,7 @@ IMAGES = "images"
 """Folder of copies of images that have no file of their own that a table could name."""
 READER = "table"
 """The data source that reads the tables."""
-_AHEAD = 4
+_PENDING = 4
 """Images that are read ahead, for each thread: their bytes are in memory."""
 
 
@@ -179,13 +178,11 @@ def write_tables(division: Division, folder: Path) -> None:
     """Write the tables of a division into the sweep's folder. Images without a file of their own are copied there."""
     copies = _Copies(folder / IMAGES)
     for name, parts in ((DATA, {"train": division.train, "val": division.val}), (JUDGED, {"": division.judged})):
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["path", "label", *(["split"] if name == DATA else [])])
+        rows = [["path", "label", *(["split"] if name == DATA else [])]]
         for split, files in parts.items():
             for file in files:
-                writer.writerow([copies.path_of(file), division.classes[file.label], *([split] if split else [])])
-        write_text(folder / name, text.getvalue())
+                rows.append([copies.path_of(file), division.classes[file.label], *([split] if split else [])])
+        write_text(folder / name, csv_text(rows))
 
 
 class _Copies:
@@ -233,8 +230,15 @@ def location(folder: Path, table: str) -> str:
 def write_contents(folder: Path, datasets: Sequence[Dataset], report: Report) -> str:
     """Read every image once, and write the digest of each -> the digest of all."""
     contents = _contents(datasets, report)
-    write_text(folder / CONTENTS, "".join(f"{digest}\t{name}\n" for name, digest in contents.items()))
+    rows = [(digest, name) for name, digest in contents.items()]
+    write_text(folder / CONTENTS, csv_text(rows, delimiter="\t"))
     return _whole(contents)
+
+
+def _written_contents(folder: Path) -> dict[str, str]:
+    """The digest of each image, by name, as `write_contents` wrote them. Raises OSError."""
+    rows = csv_rows(read_as_written(folder / CONTENTS), delimiter="\t")
+    return {name: digest for digest, name in rows}
 
 
 def known_before(folder: Path, of_trials: Dataset, judged: Dataset) -> str:
@@ -242,8 +246,7 @@ def known_before(folder: Path, of_trials: Dataset, judged: Dataset) -> str:
 
     The data's own splits may have some. `write_contents` wrote the digests that are compared.
     """
-    lines = (folder / CONTENTS).read_text("utf-8").splitlines()
-    content = {name: digest for digest, _, name in (line.partition("\t") for line in lines)}
+    content = _written_contents(folder)
     seen = {content.get(file.relative) for files in of_trials.splits.values() for file in files}
     files = [file for split in judged.splits.values() for file in split]
     copies = sum(content.get(file.relative) in seen for file in files)
@@ -259,8 +262,7 @@ def refuse_changed(folder: Path, datasets: Sequence[Dataset], digest: str, repor
     if _whole(found) == digest:
         return
     try:
-        lines = (folder / CONTENTS).read_text("utf-8").splitlines()
-        before = {name: content for content, _, name in (line.partition("\t") for line in lines)}
+        before = _written_contents(folder)
     except OSError:
         before = {}
     changed = [name for name in dict.fromkeys([*before, *found]) if before.get(name) != found.get(name)]
@@ -275,7 +277,7 @@ def _contents(datasets: Sequence[Dataset], report: Report) -> dict[str, str]:
     threads = resolve_workers(None)
     progress, contents = _progress(report, "read images"), {}
     with ThreadPoolExecutor(threads, thread_name_prefix="zoo-read") as pool:
-        digests = prefetch(pool, _digest, files, ahead=_AHEAD * threads)
+        digests = prefetch(pool, _digest, files, pending=_PENDING * threads)
         for done, (file, digest) in enumerate(zip(files, digests, strict=True), start=1):
             contents[file.relative] = digest
             progress(done, len(files))

@@ -30,6 +30,7 @@ from zoo.model.model import ZooModel
 from zoo.planning.build_plan import plan_stages
 from zoo.planning.request import Request
 from zoo.planning.resolve import Resolved, resolve
+from zoo.registry.names import qualified_name
 from zoo.registry.registry import Registry
 from zoo.specs.backbone import Backbone, FeatureShape, Group
 from zoo.specs.plan import Plan, StagePlan
@@ -159,7 +160,8 @@ class HeadTrials:
     def _head(self, resolved: Resolved) -> nn.Module:
         """A head with the initial values that a run with this seed gives it."""
         options = json.dumps(dict(resolved.request.head_options), sort_keys=True, default=str)
-        key = (resolved.model.head.spec.name, options, resolved.request.seed)
+        # With its plugin: another's head may have the same name.
+        key = (qualified_name(resolved.model.head), options, resolved.request.seed)
 
         def build() -> nn.Module:
             # As a run builds it, with the backbone before it: what is drawn first decides what is drawn next.
@@ -181,7 +183,8 @@ class _SharedOutputs(FrozenOutputs):
     def inputs(self, stage: StagePlan) -> CachedInputs:
         keys = stage.view_keys(self._seed)
         # Keys name the draws of views; what is drawn depends on how they are augmented, too.
-        key = (keys, stage.settings.augment) if keys else ()
+        # Of a stage whose epochs are shuffled in windows, rows lie in another order, which decides on its batches.
+        key = (keys, stage.settings.augment if keys else None, stage.window > 0)
         return _remembered(self._shared, key, _INPUTS, lambda: super(_SharedOutputs, self).inputs(stage))
 
 

@@ -11,7 +11,8 @@ import random
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from numbers import Real
+from typing import Any, SupportsIndex
 
 from zoo.errors import OptionError, either, nearest
 from zoo.specs.recipe import SET_AS_A_WHOLE, Stage
@@ -240,8 +241,8 @@ def _split(text: str) -> list[str]:
 def _text(name: str, value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, (int, float)):
-        return repr(value)
+    if isinstance(value, Real):  # of numpy as well, whose own texts say their type
+        return repr(value.__index__() if isinstance(value, SupportsIndex) else float(value))
     if isinstance(value, str):
         return value.strip()
     if isinstance(value, (list, tuple)):

@@ -66,5 +66,8 @@ class RayWorkers:
         try:
             return Ending(number, self._ray.get(reference))
         except Exception as error:
-            # A worker that was killed, a machine that is gone, or an error that is no outcome of a run.
-            return Ending(number, None, f"{type(error).__name__}: {first_line(error)}")
+            # A worker that was killed, a machine that is gone, or an error that is no outcome of a run: of that one,
+            # Ray's own error begins with where it was raised.
+            cause = getattr(error, "cause", None)
+            raised = cause if isinstance(cause, Exception) else error
+            return Ending(number, None, f"{type(raised).__name__}: {first_line(raised)}")

@@ -13,7 +13,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from zoo.errors import Refused, RunError
-from zoo.storage.atomic import clear_write_errors, json_text, new_folder, parse_json, write_text
+from zoo.storage.atomic import (
+    clear_write_errors,
+    json_text,
+    new_folder,
+    new_numbered_folder,
+    parse_json,
+    refuse_unwritable,
+    write_text,
+)
 from zoo.sweeping.grid import SweepTrial
 from zoo.sweeping.settings import SETTINGS, SweepSettings, digests_of_files
 from zoo.text import shell_word
@@ -63,13 +71,20 @@ class SweepFolder:
 
         Raises Refused where it exists by now, RunError where it cannot be written.
         """
-        path = out if out is not None else _free()
+        path = out if out is not None else SWEEPS / datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+
+        def write(draft: Path) -> None:  # so that no folder of a sweep is ever without its settings
+            (draft / SETTINGS).write_text(json_text(content), "utf-8")
+
         with clear_write_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists():
+        if out is None:  # two sweeps may start in the same second
+            path = new_numbered_folder(path, write)
+        elif path.exists():
             raise Refused(f"{path} exists already; a sweep is never overwritten.")
-        with new_folder(path) as draft:  # so that no folder of a sweep is ever without its settings
-            (draft / SETTINGS).write_text(json_text(content), "utf-8")
+        else:
+            with new_folder(path) as draft:
+                write(draft)
         for part in (ROWS, TRIAL_RUNS):
             (path / part).mkdir(exist_ok=True)
         return cls(path)
@@ -158,7 +173,10 @@ def refuse_unusable_out(out: Path | None) -> None:
             f"--out {out} exists already; a sweep is never overwritten.\n"
             f"Next: {resuming}choose another name, or leave --out out to get a folder under {SWEEPS}/."
         )
-    refuse_unusable(out if out is not None else _free())
+    if out is not None:
+        refuse_unusable(out)
+    else:
+        refuse_unwritable(SWEEPS / "new", with_parents=True, named=SWEEPS)
 
 
 def stored_content(
@@ -182,9 +200,3 @@ def stored_content(
         "files": digests_of_files(settings),
         "versions": dict(versions),
     }
-
-
-def _free() -> Path:
-    when = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-    names = [SWEEPS / when, *(SWEEPS / f"{when}-{number}" for number in range(2, 100))]
-    return next(name for name in names if not name.exists())

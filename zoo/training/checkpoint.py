@@ -10,6 +10,7 @@ that it does not name. A run may be killed between any two of these: the JSON in
 from __future__ import annotations
 
 import errno
+import math
 import shutil
 import time
 from collections.abc import Mapping
@@ -77,7 +78,7 @@ class Checkpoint:
                 save_tensors(self.folder / name, parts[part])
             new = {part: {"name": name, "sha256": file_digest(self.folder / name)} for part, name in drafts.items()}
             files = {**self._files, **new}
-            write_text(self.folder / _FACTS, json_text({"format": FORMAT, "files": files, "facts": facts}))
+            write_text(self.folder / _FACTS, json_text({"format": FORMAT, "files": files, "facts": _named(facts)}))
         # The system's own error from tensors, and the one that `write_text` makes of it.
         except (OSError, RunError) as error:
             for name in drafts.values():
@@ -103,7 +104,7 @@ class Checkpoint:
         # Counted on, so that a new file never takes a name that is in use.
         self._number = max((int(file["name"].partition("-")[0]) for file in self._files.values()), default=0)
         self._remove_unnamed_files()
-        return Saved(content["facts"], parts)
+        return Saved(_unnamed(content["facts"]), parts)
 
     def _tensors(self, name: str, sha256: str) -> dict[str, Tensor]:
         path = self.folder / name
@@ -143,3 +144,25 @@ class Checkpoint:
             "free there. The last good checkpoint is intact.\n"
             f"Next: free space there, then resume with zoo finetune --resume {shell_word(self._run)}"
         )
+
+
+_NOT_FINITE = "not_finite"
+"""The only key of what stands for a number that is not finite, which JSON does not have."""
+
+
+def _named(content: Any) -> Any:
+    """Content with such numbers under their names: as null, a loss could not be compared after resuming."""
+    if isinstance(content, float) and not math.isfinite(content):
+        return {_NOT_FINITE: str(content)}
+    if isinstance(content, Mapping):
+        return {key: _named(value) for key, value in content.items()}
+    return [_named(value) for value in content] if isinstance(content, (list, tuple)) else content
+
+
+def _unnamed(content: Any) -> Any:
+    """What `_named` was given."""
+    if isinstance(content, dict):
+        if list(content) == [_NOT_FINITE] and isinstance(content[_NOT_FINITE], str):
+            return float(content[_NOT_FINITE])
+        return {key: _unnamed(value) for key, value in content.items()}
+    return [_unnamed(value) for value in content] if isinstance(content, list) else content

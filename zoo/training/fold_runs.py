@@ -135,8 +135,11 @@ class _Logits:
     def __init__(self, place: RunFolder | None) -> None:
         self._path = place.path / _LOGITS if place is not None else None
         self.by_name: dict[str, Tensor] = {}
-        if self._path is not None and self._path.exists():
-            self.by_name = load_file(self._path)
+        if place is not None and self._path is not None and self._path.exists():
+            try:
+                self.by_name = load_file(self._path)
+            except (OSError, SafetensorError) as error:
+                raise _unreadable(place, error) from None
 
     def offered(self, name: str, logits: Tensor) -> None:
         """Take a candidate's logits[M, classes]."""
@@ -177,6 +180,10 @@ def _finished(place: RunFolder | None) -> FoldFit | None:
             stopped=content["stopped"],
         )
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise RunError(
-            f"{place.path} cannot be read: {error!r}.\nNext: remove it, and resume the run: the fold is trained again."
-        ) from None
+        raise _unreadable(place, error) from None
+
+
+def _unreadable(place: RunFolder, error: Exception) -> RunError:
+    return RunError(
+        f"{place.path} cannot be read: {error!r}.\nNext: remove it, and resume the run: the fold is trained again."
+    )

@@ -23,7 +23,7 @@ from zoo.events import Note, Report
 from zoo.frozen.cut_check import cut_fault
 from zoo.model.adapters import adapted
 from zoo.model.model import ZooModel, check_shapes
-from zoo.planning.build_plan import CHUNK, build_plan, measure
+from zoo.planning.build_plan import CHUNK, build_plan, compute_of_run
 from zoo.planning.examine import Examined, examine, examine_part, examine_rest, open_store
 from zoo.planning.fold_plan import plan_folds
 from zoo.planning.precision import ComputeChoice
@@ -155,7 +155,7 @@ def prepare(
                 lambda: plan_folds(examined.dataset, resolved.request, report, workers=store.workers)
             )
             # Measured once: another process may find another way the fastest.
-            measured = group.from_main(lambda: _choice_of(stored) if stored else measure(resolved, report))
+            measured = group.from_main(lambda: _choice_of(stored) if stored else compute_of_run(resolved, report))
         # Now: resolving a stored plan has set the number that the run began with.
         threads = torch.get_num_threads()
 

@@ -259,6 +259,7 @@ def check_saved(
     loaded: Tensor,
     *,
     described: bool = True,
+    digest: str = "",
     same_batch_size: bool = True,
     of: str = "the kept stage",
 ) -> Check:
@@ -270,6 +271,7 @@ def check_saved(
         kept: logits[N, classes] of the kept stage.
         loaded: logits[N, classes] of the artefact, on the same images.
         described: Whether the artefact has the plan's classes and preprocessing.
+        digest: SHA-256 of the saved file. It is kept, so that another file in its place is found later.
         same_batch_size: Whether both were computed with as many images at a time. Memory may have run out in between,
             and another batch size changes the last bits: then close logits are a warning.
     """
@@ -286,5 +288,5 @@ def check_saved(
         name="saved_file",
         verdict="failed" if not (described and close) else "passed" if equal else "warning",
         summary=summary,
-        evidence={"images": len(kept), "largest_difference": difference, "described": described},
+        evidence={"images": len(kept), "largest_difference": difference, "described": described, "digest": digest},
     )

@@ -384,8 +384,9 @@ class _Run:
                 model, self._context.store, files, micro_batches=micro_batches, progress=lambda done: None
             )
         described = config.classes == self._plan.classes and config.preprocessing == self._plan.preprocessing
-        same_batch_size = micro_batches.size == best.chunk
-        return check_saved(best.own_logits[: len(files)], logits, described=described, same_batch_size=same_batch_size)
+        same = micro_batches.size == best.chunk
+        kept = best.own_logits[: len(files)]
+        return check_saved(kept, logits, described=described, digest=config.digest, same_batch_size=same)
 
 
 def _evaluated(split: str, files: Sequence[ImageFile], logits: Tensor) -> EvaluatedSplit:

@@ -8,6 +8,7 @@ from typing import Any
 from zoo.errors import RunError
 from zoo.evaluation.predictions import ImagePrediction, from_csv
 from zoo.storage.atomic import parse_json
+from zoo.storage.csv_lines import read_as_written
 from zoo.training.run_folder import HISTORY, PREDICTIONS
 
 
@@ -44,6 +45,6 @@ def _parsed(text: str, path: Path) -> dict[str, Any]:
 def _text(path: Path) -> str:
     try:
         # An older zoo wrote the raw bytes of file names that are not UTF-8.
-        return path.read_text("utf-8", errors="surrogateescape")
+        return read_as_written(path, errors="surrogateescape")
     except OSError as error:
         raise RunError(f"{path} cannot be read: {error.strerror or error}.") from None

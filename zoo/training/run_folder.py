@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -26,12 +25,12 @@ from zoo.specs.run_result import Check
 from zoo.storage.atomic import (
     append_line,
     clear_write_errors,
-    existing_parent,
     json_line,
     json_text,
     new_folder,
+    new_numbered_folder,
     parse_json,
-    write_problem,
+    refuse_unwritable,
     write_text,
 )
 from zoo.training.checkpoint import Checkpoint
@@ -65,22 +64,8 @@ def refuse_unusable(out: Path | None) -> None:
             f"--out {out} exists already; a run is never overwritten.\n"
             "Next: choose another name, or leave --out out to get a folder under runs/."
         )
-    refuse_unwritable(RUNS / "new", named=RUNS) if out is None else refuse_unwritable(out)
-
-
-def refuse_unwritable(path: Path, *, named: Path | None = None) -> None:
-    """Check before anything runs that a new file or folder can be written at `path`.
-
-    `named`: what the message calls it. Raises RunError.
-    """
-    parent = existing_parent(path)
-    try:
-        # Trying to write is the only test that also knows read-only disks, quotas and access lists.
-        handle, probe = tempfile.mkstemp(prefix=".zoo-", dir=parent)
-        os.close(handle)
-        Path(probe).unlink()
-    except OSError as error:
-        raise RunError(write_problem(named or path, error)) from None
+    place, named = (RUNS / "new", RUNS) if out is None else (out, out)
+    refuse_unwritable(place, with_parents=True, named=named)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -124,13 +109,19 @@ class RunFolder:
             RunError: It cannot be written.
         """
         path = out if out is not None else RUNS / _name(plan)
+
+        def write(draft: Path) -> None:
+            (draft / PLAN).write_text(plan.model_dump_json(indent=2) + "\n", "utf-8")
+
         with clear_write_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             # Not `exists`, which does not see a broken link.
-            if os.path.lexists(path):
+            if out is not None and os.path.lexists(path):
                 raise Refused(f"{path} exists already; a run is never overwritten.")
+        if out is None:  # two runs may start in the same second
+            return cls(new_numbered_folder(path, write))
         with new_folder(path) as draft:
-            (draft / PLAN).write_text(plan.model_dump_json(indent=2) + "\n", "utf-8")
+            write(draft)
         return cls(path)
 
     @property
@@ -268,11 +259,4 @@ def _name(plan: Plan) -> str:
     # A recipe of the user's is a path, one of a plugin `plugin/name`: neither may make folders.
     recipe = Path(plan.recipe).stem if plan.recipe.endswith(".toml") else plan.recipe.rpartition("/")[2]
     parts = [plan.backbone.name, plan.head.name.rpartition("/")[2], recipe]
-    name = "-".join([when, *(part.replace("/", "-") for part in parts)])
-    free = [number for number in range(1, 100) if not (RUNS / _numbered(name, number)).exists()]
-    return _numbered(name, free[0])
-
-
-def _numbered(name: str, number: int) -> str:
-    # Two runs may start in the same second.
-    return name if number == 1 else f"{name}-{number}"
+    return "-".join([when, *(part.replace("/", "-") for part in parts)])

@@ -28,7 +28,7 @@ from zoo.text import shell_word
 from zoo.training.divisible import in_parts as trains_in_parts
 from zoo.training.learning_rate import with_rate
 from zoo.training.prepare import prepare
-from zoo.training.run_folder import PLAN, PROOF, RESULT
+from zoo.training.run_folder import PLAN, PROOF, RESULT, has_result
 from zoo.training.stage_watch import FIRST_STEPS
 from zoo.training.stages import StageRunner
 from zoo.training.stored_plan import differences, read_plan
@@ -82,7 +82,7 @@ def verify(path: Path, registry: Registry, report: Report, *, offline: bool = Fa
     stored = read_plan(path)
     result, proof = _read(path / RESULT, path), _read(path / PROOF, path)
     _refuse_missing(path / FOLDER, registry)
-    saved = [*artefact_checks(path / FOLDER, registry), *_check_class_names(path, stored)]
+    saved = [*artefact_checks(path / FOLDER, registry), *_check_class_names(path, stored), *_check_own(path, proof)]
     try:
         repeated = _repeat(stored, result, proof, registry, report, offline=offline)
     except ZooError as error:
@@ -147,6 +147,11 @@ def _read(path: Path, run: Path) -> dict[str, Any]:
     try:
         content: dict[str, Any] = parse_json(path.read_text("utf-8"))
     except FileNotFoundError:
+        if has_result(run):
+            raise RunError(
+                f"{run} is finished, but its {path.name} is gone, which its first steps are compared with.\n"
+                f"Next: zoo verify {shell_word(run / FOLDER)} checks the saved classifier without them."
+            ) from None
         raise RunError(
             f"{run} is not finished: it has no {path.name}.\n"
             f"Next: zoo finetune --resume {shell_word(run)}, then verify it."
@@ -221,6 +226,28 @@ def _check_class_names(run: Path, plan: Plan) -> list[Check]:
             name="plan_classes",
             verdict="passed" if same else "failed",
             summary=summary if same else "the artefact has other classes than the plan, or in another order",
+        )
+    ]
+
+
+def _check_own(run: Path, proof: Mapping[str, Any]) -> list[Check]:
+    """Check that the saved classifier is that of this run: one of another run is whole in itself."""
+    # Proofs of older versions have no digest.
+    then = next((check["evidence"].get("digest") for check in proof["checks"] if check["name"] == "saved_file"), None)
+    try:
+        now = read_config(run / FOLDER).digest
+    except ArtefactError:
+        return []  # one of the artefact's own checks reports it
+    if not then:
+        return []
+    return [
+        Check(
+            name="own_file",
+            verdict="passed" if now == then else "failed",
+            summary="the saved classifier is the one that the run proved"
+            if now == then
+            else f"{FOLDER} holds another classifier than the one that the run proved: SHA-256 {now[:16]}..., "
+            f"then {then[:16]}...",
         )
     ]
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 import zoo
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tests.conftest import Zoo
 from tests.numeric import draw_few
@@ -573,6 +574,21 @@ def test_a_frozen_tensor_that_changed(made: tuple[Path, list[Path]]) -> None:
     save(saved, tensors)
     found = check_unchanged(saved, files)
     assert found.verdict == "failed" and found.evidence["changed"] == [name]
+
+
+def test_the_proof_opens_each_file_once(made: tuple[Path, list[Path]], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Opening one reads the names of all its tensors: once a tensor, that is as many names as tensors squared."""
+    saved, files = made
+    opened: list[Path] = []
+
+    def counted(path: Path, **named: Any) -> Any:
+        opened.append(path)
+        return safe_open(path, **named)
+
+    monkeypatch.setattr("zoo.training.soup.average_checks.safe_open", counted)
+    for check in (check_average, check_unchanged):
+        opened.clear()
+        assert check(saved, files).verdict == "passed" and opened == [saved, *files]
 
 
 def test_a_tensor_that_is_missing(made: tuple[Path, list[Path]]) -> None:

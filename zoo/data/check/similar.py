@@ -57,7 +57,7 @@ def looks_of(
     threads = resolve_workers(workers)
     found: list[Looks] = []
     with ThreadPoolExecutor(max_workers=threads, thread_name_prefix="zoo-check") as pool:
-        for facts in prefetch(pool, read_facts, files, ahead=4 * threads):
+        for facts in prefetch(pool, read_facts, files, pending=4 * threads):
             found.append(Looks(facts.pixels, facts.fingerprint))
             progress(len(found), len(files))
     return found

@@ -101,7 +101,7 @@ def _unused_files(data: UncheckedData, unused: list[Skipped]) -> list[ImageFile]
 def _read_all(files: list[ImageFile], workers: int, progress: Callable[[int, int], None]) -> dict[str, FileFacts]:
     facts: dict[str, FileFacts] = {}
     with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="zoo-check") as pool:
-        for file_facts in prefetch(pool, read_facts, files, ahead=4 * workers):
+        for file_facts in prefetch(pool, read_facts, files, pending=4 * workers):
             facts[file_facts.relative] = file_facts
             progress(len(facts), len(files))
     return facts

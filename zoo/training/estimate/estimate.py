@@ -64,7 +64,10 @@ class _Estimator:
         for number, stage in enumerate(self._plan.stages):
             # Cached outputs serve the next stage if it wants the same, and if no weights have changed in between.
             wanted = stage.cut, stage.view_keys(self._plan.seed)
-            stages.append(self._stage(stage, computes=moved or cached != wanted, first=number == 0))
+            # Else they are computed once, for all folds. After a stage that trained the backbone each fold has another
+            # one, and so has the run that follows them.
+            times = self._folds + 1 if moved else int(cached != wanted)
+            stages.append(self._stage(stage, times=times, first=number == 0))
             cached = None if stage.inputs == "images" else wanted
             moved |= bool(stage.tensors) or set(stage.trains) != {HEAD}
         batches = self._timer.evaluation_batches(self._test)
@@ -86,8 +89,8 @@ class _Estimator:
             host_bytes=host,
         )
 
-    def _stage(self, stage: StagePlan, *, computes: bool, first: bool) -> StageEstimate:
-        """Estimate one stage; `computes`: whether it has to compute the outputs of its frozen part."""
+    def _stage(self, stage: StagePlan, *, times: int, first: bool) -> StageEstimate:
+        """Estimate one stage; `times`: how often the run computes the outputs of its frozen part."""
         measured = self._timer.of_stage(stage)
         features = activations = 0
         seconds = 0.0
@@ -95,14 +98,12 @@ class _Estimator:
             val_batch, activations = self._timer.through_backbone("none", stage.cut)
             train_batch, _ = self._timer.through_backbone(stage.settings.augment, stage.cut)
             features = min(stage.kept_bytes, MEMORY_BUDGET)
-            if computes:
+            if times:
                 train_batches = max(1, stage.views) * self._timer.evaluation_batches(self._train)
                 val_batches = self._timer.evaluation_batches(self._val)
                 if self._folds and not stage.views:
                     val_batches = 0  # the same images
-                seconds = train_batch * train_batches + val_batch * val_batches
-                # After a stage that trained the backbone, each fold has another one.
-                seconds *= 1 if first or stage.head_alone else self._folds + 1
+                seconds = times * (train_batch * train_batches + val_batch * val_batches)
         at_once = self._plan.chunk if stage.inputs != "images" else max(self._timer.step_sizes(stage))
         # float32 batches under way: one for each worker, and two more.
         loading = 4 * math.prod(self._store.preprocessing.input_size) * at_once * (self._store.workers + 2)

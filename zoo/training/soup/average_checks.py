@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -62,12 +64,12 @@ def check_average(saved: Path, files: Sequence[Path]) -> Check:
     """
     differing: list[str] = []
     averaged = integers = 0
-    with safe_open(saved, framework="pt") as soup:
+    with _opened([saved, *files]) as (soup, *ingredients):
         names = sorted(soup.keys())
-        missing = _other_names(names, files)
+        missing = _other_names(names, ingredients)
         # Where names differ, that is the fault, and some tensors could not be read.
         for name in names if not missing else ():
-            found, parts = soup.get_tensor(name), [_tensor(file, name) for file in files]
+            found, parts = soup.get_tensor(name), [each.get_tensor(name) for each in ingredients]
             if found.is_floating_point() or found.is_complex():
                 averaged += 1
                 expected = _rounded_mean(parts)
@@ -91,10 +93,10 @@ def check_average(saved: Path, files: Sequence[Path]) -> Check:
 def check_unchanged(saved: Path, files: Sequence[Path]) -> Check:
     """Check that tensors which are equal in all that was averaged, such as frozen ones, are so in the soup."""
     same, changed = 0, []
-    with safe_open(saved, framework="pt") as soup:
+    with _opened([saved, *files]) as (soup, *ingredients):
         # All tensors, not those that a plan calls frozen: which are equal in all, the files say themselves.
         for name in sorted(soup.keys()):
-            first, *others = (_tensor(file, name) for file in files)
+            first, *others = (each.get_tensor(name) for each in ingredients)
             if all(same_bits(first, other) for other in others):
                 same += 1
                 if not same_bits(first, soup.get_tensor(name)):
@@ -121,19 +123,16 @@ def check_not_worse(soup: Scores, best: Scores) -> Check:
     )
 
 
-def _other_names(names: Sequence[str], files: Sequence[Path]) -> list[str]:
-    """Names that the soup or one of the files lacks."""
-    found: set[str] = set()
-    for file in files:
-        with safe_open(file, framework="pt") as opened:
-            found |= set(names) ^ set(opened.keys())
-    return sorted(found)
+@contextlib.contextmanager
+def _opened(files: Sequence[Path]) -> Iterator[list[Any]]:
+    """Inside, the files are open: opening one reads the names of all its tensors, so it is done once a file."""
+    with contextlib.ExitStack() as stack:
+        yield [stack.enter_context(safe_open(file, framework="pt")) for file in files]
 
 
-def _tensor(file: Path, name: str) -> Tensor:
-    with safe_open(file, framework="pt") as opened:
-        tensor: Tensor = opened.get_tensor(name)
-        return tensor
+def _other_names(names: Sequence[str], ingredients: Sequence[Any]) -> list[str]:
+    """Names that the soup or one of the ingredients lacks."""
+    return sorted(set().union(*(set(names) ^ set(each.keys()) for each in ingredients)))
 
 
 def _rounded_mean(parts: Sequence[Tensor]) -> Tensor:

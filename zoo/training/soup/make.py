@@ -33,10 +33,10 @@ from zoo.registry.registry import Registry
 from zoo.specs.data import Split
 from zoo.specs.plan import Plan
 from zoo.specs.run_result import Check
-from zoo.storage.atomic import clear_write_errors, json_text, new_path, refuse_existing, write_text
+from zoo.storage.atomic import clear_write_errors, json_text, new_path, try_new_path, write_text
 from zoo.text import counted, some
 from zoo.training.proof import check_better_than_guessing, check_saved, failure_message, overall_verdict
-from zoo.training.run_folder import SOUP, EvaluatedSplit, refuse_unwritable, write_evaluation, write_proof
+from zoo.training.run_folder import SOUP, EvaluatedSplit, write_evaluation, write_proof
 from zoo.training.soup.average import Trial, average_of, by_quality, choose_greedily
 from zoo.training.soup.average_checks import check_average, check_ingredients, check_not_worse, check_unchanged
 from zoo.training.soup.ingredients import Ingredient, read_ingredients
@@ -110,8 +110,7 @@ def make_soup(
         ZooError: Files or images cannot be read, or `out` cannot be written.
     """
     # At the start: judging takes minutes.
-    refuse_existing(out)
-    refuse_unwritable(out)
+    try_new_path(out, with_parents=True)
     ingredients = read_ingredients(runs)
     chosen, clock = choose_device(device), Clock(*_PARTS)
     # Without the images there is nothing to choose by, so they come before any model.
@@ -289,8 +288,9 @@ class _Finish:
         with out_of_memory_as_error("check of the saved file"):
             found = judge.logits("val", "validate the saved file", model=loaded.to(plan.device), most=judge.chunk)
         described = config.classes == plan.classes and config.preprocessing == plan.preprocessing
-        same_size = len(judge.retries) == before
-        return check_saved(logits[: len(found)], found, described=described, same_batch_size=same_size, of="the soup")
+        same, kept = len(judge.retries) == before, logits[: len(found)]
+        facts = {"digest": config.digest, "of": "the soup"}
+        return check_saved(kept, found, described=described, same_batch_size=same, **facts)
 
     def _test(self) -> list[EvaluatedSplit]:
         test: Split = "test"

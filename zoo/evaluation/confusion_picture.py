@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from zoo.evaluation.matrix import DENSE_MOST, ConfusionMatrix, cells_of, most_confused
+from zoo.evaluation.confusion_matrix import DENSE_MOST, ConfusionMatrix, cells_of, most_confused
 
 _READABLE = 40
 """Names and counts are written for at most so many classes; nobody would read more."""

@@ -3,8 +3,8 @@
 Of C classes a matrix has C * C numbers, but no more of them are above zero than there are images. In JSON, a matrix
 has one of two forms, which `to_json` writes and `read_matrix` reads. Nothing here imports torch.
 
-`confusion` beside it draws a matrix, `confusion_table` gives its classes their names, and `zoo.reporting.confusions`
-chooses what the report shows of it.
+`confusion_picture` beside it draws a matrix, `confusion_table` gives its classes their names, and
+`zoo.reporting.confusions` chooses what the report shows of it.
 """
 
 from __future__ import annotations

@@ -1,0 +1,37 @@
+"""What an error of one process is told as: its own fault, or the loss of another."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+import torch
+from zoo.distributed.group import ProcessLost, Together
+from zoo.errors import DeviceError
+
+
+@pytest.fixture
+def group() -> Together:
+    """A process whose pulse says that another one is gone."""
+    alone = SimpleNamespace(pulse=SimpleNamespace(wait_for_lost=lambda: "Process 1 of 2 is gone."))
+    return cast("Together", alone)
+
+
+@pytest.mark.parametrize(
+    ("raised", "told"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB."), torch.OutOfMemoryError),
+        (DeviceError("Not enough memory for one image at a time."), DeviceError),
+        (MemoryError(), MemoryError),
+        (RuntimeError("Connection closed by peer"), ProcessLost),
+    ],
+)
+def test_out_of_memory_is_not_told_as_a_lost_process(group: Any, raised: Exception, told: type[Exception]) -> None:
+    with pytest.raises(told), Together.naming_the_lost(group):
+        raise raised
+
+
+def test_a_process_that_is_lost_is_named(group: Any) -> None:
+    with pytest.raises(ProcessLost, match="Process 1 of 2 is gone"), Together.naming_the_lost(group):
+        raise RuntimeError("Connection closed by peer")

@@ -1,0 +1,94 @@
+"""A classifier that is judged on images that trained it says so."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import zoo
+from tests.conftest import Zoo
+from zoo.data.sample import sample_image
+from zoo.events import Event, Note
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on a folder without splits, so that val was drawn from the same images: 16 to train on, 4 to choose."""
+    root = tmp_path_factory.mktemp("drawn")
+    for index, name in enumerate(("a", "b")):
+        (root / "data" / name).mkdir(parents=True)
+        for number in range(10):
+            sample_image(index, 2, "train", number).save(root / "data" / name / f"{number}.jpg")
+    zoo.finetune(
+        "timm/test_resnet",
+        data=root / "data",
+        weights="random",
+        recipe="head_only",
+        tune=False,
+        report=False,
+        out=root / "run",
+    )
+    return root
+
+
+def warnings(run: Path, data: Path) -> tuple[zoo.Evaluation, list[str]]:
+    events: list[Event] = []
+    found = zoo.evaluate(run, data=data, on_event=events.append)
+    return found, [event.text for event in events if isinstance(event, Note) and event.loud]
+
+
+def test_images_that_trained_it_are_counted(drawn: Path, zoo_inside: Zoo) -> None:
+    run, data = drawn / "run", drawn / "data"
+    for classifier in (run, run / "model"):
+        found, said = warnings(classifier, data)
+        assert found.images == 20 and found.trained_on == 16
+        assert said == [
+            "16 of these 20 images trained this classifier, so its scores on them are too good. Next: give images "
+            f"that it has not seen. What it scored on such images is in {run / 'result.json'}."
+        ]
+    done = zoo_inside("evaluate", str(run), "--data", str(data), "--json")
+    assert json.loads(done.stdout)["trained_on"] == 16 and "are too good" in done.stderr
+
+
+def test_a_folder_inside_and_a_link_are_found(drawn: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(drawn / "data")
+    assert warnings(drawn / "run", tmp_path / "link")[0].trained_on == 16
+    (tmp_path / "part").mkdir()
+    (tmp_path / "part" / "a").symlink_to(drawn / "data" / "a")
+    assert warnings(drawn / "run", tmp_path / "part")[0].trained_on == 8
+
+
+def test_other_images_are_judged_without_a_word(drawn: Path, tmp_path: Path) -> None:
+    for index, name in enumerate(("a", "b")):
+        (tmp_path / "new" / name).mkdir(parents=True)
+        sample_image(index, 2, "test", 0).save(tmp_path / "new" / name / "0.jpg")
+    assert warnings(drawn / "run", tmp_path / "new") == (warnings(drawn / "run", tmp_path / "new")[0], [])
+    # An artefact without its run says nothing of images.
+    artefact = shutil.copytree(drawn / "run" / "model", tmp_path / "artefact")
+    found, said = warnings(artefact, drawn / "data")
+    assert found.trained_on == 0 and said == []
+
+
+def test_where_the_data_have_changed_it_is_said(drawn: Path, tmp_path: Path) -> None:
+    """With another image, val is drawn otherwise."""
+    data = shutil.copytree(drawn / "data", tmp_path / "data")
+    run = shutil.copytree(drawn / "run", tmp_path / "run")
+    plan = json.loads((run / "plan.json").read_text())
+    plan["data"]["path"] = str(data)
+    (run / "plan.json").write_text(json.dumps(plan))
+    sample_image(0, 2, "test", 0).save(data / "a" / "more.jpg")
+    (said,) = warnings(run, data)[1]
+    assert said.startswith(f"The data of {run} have changed since. Perhaps ")
+
+
+def test_the_validation_folder_of_a_run_was_not_trained_on(few: Path, tmp_path: Path) -> None:
+    zoo.finetune(
+        "timm/test_resnet", data=few, weights="random", recipe="head_only", tune=False, report=False, out=tmp_path / "r"
+    )
+    assert warnings(tmp_path / "r", few)[1] == [] and warnings(tmp_path / "r", few / "val")[1] == []
+    found, said = warnings(tmp_path / "r", few / "train")
+    assert found.trained_on == found.images and said[0].startswith(
+        f"These {found.images} images trained this classifier"
+    )
