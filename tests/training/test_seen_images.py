@@ -60,11 +60,38 @@ def test_a_folder_inside_and_a_link_are_found(drawn: Path, tmp_path: Path) -> No
     assert warnings(drawn / "run", tmp_path / "part")[0].trained_on == 8
 
 
+def test_copies_under_other_names_are_found_by_their_bytes(drawn: Path, tmp_path: Path) -> None:
+    for file in (drawn / "data").glob("*/*.jpg"):
+        (tmp_path / "test" / file.parent.name).mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, tmp_path / "test" / file.parent.name / f"copy of {file.name}")
+    assert warnings(drawn / "run", tmp_path / "test")[0].trained_on == 16
+
+
+def test_a_soup_knows_the_images_of_its_runs(drawn: Path, few: Path, tmp_path: Path) -> None:
+    usual = {"weights": "random", "recipe": "lp_ft", "epochs": 1, "tune": False, "report": False}
+    runs = [
+        zoo.finetune(
+            "timm/test_resnet", data=few, out=tmp_path / str(rate), set=[f"all.lr={rate}", "keep=last"], **usual
+        ).path
+        for rate in (1e-4, 2e-4)
+    ]
+    soup = zoo.soup(runs, out=tmp_path / "soup")
+    for classifier in (soup.path, soup.path / "model"):
+        found, said = warnings(classifier, few / "train")
+        assert found.trained_on == found.images and f"is in {soup.path / 'soup.json'}." in said[0]
+
+
 def test_other_images_are_judged_without_a_word(drawn: Path, tmp_path: Path) -> None:
     for index, name in enumerate(("a", "b")):
         (tmp_path / "new" / name).mkdir(parents=True)
         sample_image(index, 2, "test", 0).save(tmp_path / "new" / name / "0.jpg")
     assert warnings(drawn / "run", tmp_path / "new") == (warnings(drawn / "run", tmp_path / "new")[0], [])
+    # One that has the size of a training image, and other bytes.
+    more = tmp_path / "new" / "a" / "1.jpg"
+    sample_image(0, 2, "test", 1).save(more)
+    size = max(file.stat().st_size for file in (drawn / "data").glob("*/*.jpg"))
+    more.write_bytes(more.read_bytes().ljust(size, b"\0"))
+    assert more.stat().st_size == size and warnings(drawn / "run", tmp_path / "new")[1] == []
     # An artefact without its run says nothing of images.
     artefact = shutil.copytree(drawn / "run" / "model", tmp_path / "artefact")
     found, said = warnings(artefact, drawn / "data")
@@ -80,7 +107,7 @@ def test_where_the_data_have_changed_it_is_said(drawn: Path, tmp_path: Path) -> 
     (run / "plan.json").write_text(json.dumps(plan))
     sample_image(0, 2, "test", 0).save(data / "a" / "more.jpg")
     (said,) = warnings(run, data)[1]
-    assert said.startswith(f"The data of {run} have changed since. Perhaps ")
+    assert said.startswith("The training data have changed since. Perhaps ")
 
 
 def test_the_validation_folder_of_a_run_was_not_trained_on(few: Path, tmp_path: Path) -> None:

@@ -186,7 +186,7 @@ def evaluate(
         on_event,
         workers=workers,
         registry=known,
-        trained_on=lambda files: trained_on(folder, files, known),
+        trained_on=lambda files: trained_on(folder, files, known, on_event),
     )
 
 

@@ -36,21 +36,21 @@ from zoo.specs.views import Views, passes
 class TrainedOn:
     """Images to be judged on which the classifier was trained."""
 
-    run: Path
-    """The run that trained it."""
     images: int
     """How many they are, at least 1."""
+    scores: Path
+    """The file with the scores on images that it has not seen."""
     certain: bool
-    """Whether the data of the run have as many images now as then, so that none was drawn otherwise."""
+    """Whether the training data have as many images now as then, so that none was drawn otherwise."""
 
     def warning(self, of: int) -> str:
         """Say that the scores of so many images are too good, and why."""
         number = f"{self.images:,} of these {of:,} images" if self.images < of else f"These {of:,} images"
         if not self.certain:
-            number = f"The data of {self.run} have changed since. Perhaps {number[0].lower()}{number[1:]}"
+            number = f"The training data have changed since. Perhaps {number[0].lower()}{number[1:]}"
         return (
             f"{number} trained this classifier, so its scores on them are too good. "
-            f"Next: give images that it has not seen. What it scored on such images is in {self.run / 'result.json'}."
+            f"Next: give images that it has not seen. What it scored on such images is in {self.scores}."
         )
 
 
