@@ -13,6 +13,7 @@ import pytest
 import zoo
 from tests.conftest import Zoo
 from zoo.data.sample import sample_image
+from zoo.display import console
 from zoo.evaluation.predictions import from_csv
 from zoo.storage.atomic import json_line, json_text
 from zoo.text import escaping_errors, file_named, in_points, points, printable
@@ -138,3 +139,11 @@ def test_a_plan_cannot_hold_a_data_folder_of_such_a_name(data: Path, tmp_path: P
     done = zoo_inside("plan", "--backbone", "timm/test_resnet", "--weights", "random", "--data", strange)
     assert done.returncode == 2 and r"data\xfe, holds bytes that are not UTF-8" in done.stderr, done.stderr
     assert "Next: rename what is escaped there." in done.stderr
+
+
+def test_a_name_with_control_characters_takes_one_row_of_a_table(capsys: pytest.CaptureFixture[str]) -> None:
+    """A name may hold a line end, and what changes the colours of a terminal."""
+    table = console.table(None, ["class", "images"], [["a\nb", "1"], ["\x1b[31mred", "2"], ["é\u2028", "3"]])
+    console.show(console.out(), table)
+    rows = capsys.readouterr().out.splitlines()[1:]
+    assert [row.split() for row in rows] == [[r"a\nb", "1"], [r"\x1b[31mred", "2"], ["é\\u2028", "3"]]

@@ -16,6 +16,7 @@ from pathlib import Path
 
 _HANDLER = "zoo-escaped"
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 # From \x80 on: each byte below is a letter by itself, and is never escaped.
 _BYTE = re.compile(r"\\x([89a-f][0-9a-f])")
 
@@ -23,6 +24,14 @@ _BYTE = re.compile(r"\\x([89a-f][0-9a-f])")
 def printable(text: str) -> str:
     """The text with `\\xff` in place of each byte that is not UTF-8."""
     return _SURROGATE.sub(lambda found: _escape(found[0]), text)
+
+
+def on_one_line(text: str) -> str:
+    """The text for a cell of a table: a line end or another control character in a name becomes an escape, `\\n`.
+
+    Else one name would take several rows, or move the cursor and change the colours of a terminal.
+    """
+    return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def composed(text: str) -> str:

@@ -38,11 +38,12 @@ def evaluate_and_print(
     Raises Refused or RunError, before anything is computed, for a file that cannot be written.
     """
     if csv_file is not None:
-        from zoo.evaluation.predictions import COLUMNS
-
         try_file(csv_file)
-        refuse_foreign(csv_file, COLUMNS)
     start_computing("zoo.artefact.evaluate")
+    if csv_file is not None:
+        from zoo.evaluation.predictions import COLUMNS  # with torch, which must not be imported before
+
+        refuse_foreign(csv_file, COLUMNS)
     import zoo
     from zoo.cli.display import RunDisplay
 

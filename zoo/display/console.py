@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from zoo.display.wrapping import say
-from zoo.text import duration, escaping_errors
+from zoo.text import duration, escaping_errors, on_one_line
 
 # Only the functions that print with rich import it: help and lists do without, and start a tenth faster.
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def table(
     for column in columns:
         made.add_column(column, justify="right" if column in right else "left", overflow="fold")
     for row in rows:
-        made.add_row(*row)
+        made.add_row(*map(on_one_line, row))
     return made
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from zoo.data.dataset import ImageFile
 from zoo.data.decode import decode
+from zoo.data.paths import hindrance, names_in
 from zoo.embedding.embedder import check_name, open_embedder
 from zoo.embedding.found_images import find_images
 from zoo.embedding.similar_page import PAGE, PART, PageRow, picture_of, rendered
@@ -225,15 +227,15 @@ def _is_same_file(image: ImageFile, made: Embedding, row: int) -> bool:
 
 def image_file(path: Path) -> ImageFile:
     """The image at a path. Raises DataError, with the nearest name, where there is none."""
-    if path.is_dir():
+    if os.path.isdir(path):
         raise DataError(
             f"{path} is a folder, and the image to find others for is one file.\n"
             "Next: give the image first, then the folder: zoo similar BACKBONE IMAGE DATA"
         )
-    if not path.is_file():
-        names = []
-        if path.parent.is_dir():
-            names = [each.name for each in path.parent.iterdir() if is_image_name(each.name)]
+    if not os.path.isfile(path):
+        if why := hindrance(path):
+            raise DataError(f"The image {str(path)!r} cannot be looked at: {why}.\nNext: check the path.")
+        names = [name for name in names_in(path.parent) if is_image_name(name)]
         raise DataError(
             f"There is no image {str(path)!r}.{meant_beside(path, names)}\n"
             "Next: check the path; the image is given first, then the data to search."
