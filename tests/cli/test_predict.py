@@ -241,6 +241,13 @@ def test_paths_come_from_standard_input(
     assert done.returncode == 1 and "photos/gone.jpg" in done.stderr and "1 file of 3" in done.stderr
 
 
+def test_nothing_on_standard_input_is_said(zoo_inside: Zoo, run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with io.TextIOWrapper(io.BytesIO(b"")) as given:
+        monkeypatch.setattr(sys, "stdin", given)
+        done = zoo_inside("predict", run_folder, "-", "--json")
+    assert done.returncode == 0 and json.loads(done.stdout) == [] and "No path came on standard input" in done.stderr
+
+
 def test_standard_input_goes_alone(zoo_inside: Zoo, run_folder: Path, photos: Path) -> None:
     done = zoo_inside("predict", run_folder, "-", "photos")
     assert done.returncode == 2 and "cannot be combined with other images" in done.stderr

@@ -83,6 +83,11 @@ def test_intervals_over_seeds_are_those_of_students_t(accuracies: list[float]) -
     assert found.interval == pytest.approx((max(0, low), min(1, high)), abs=1e-4)
 
 
+def test_seeds_that_agree_give_no_interval_without_width() -> None:
+    (found,) = put_together([row(1, seed, 7 / 12) for seed in range(2)], frozenset())
+    assert found.interval is None and found.mean() == 7 / 12
+
+
 def test_the_page_says_what_the_numbers_are_worth_and_names_stay_text(sweep: Sweep) -> None:
     page = render_sweep(sweep)
     for said in (

@@ -99,6 +99,8 @@ def predict_images(
             if csv_writer is not None:
                 csv_writer.write(batch)
             display.report(Progress(task="predict", done=predicted + unreadable, total=total))
+        if total is None and not predicted + unreadable:
+            display.report(Note(text="No path came on standard input.", loud=True))
         with _reader_may_leave(csv_writer is not None):
             screen.close()
     # After all others are written: the JSON list is whole then, and the exit code says that something is missing.

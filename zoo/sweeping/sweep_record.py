@@ -44,14 +44,17 @@ class CandidateScores:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """The 95 % interval of the mean accuracy by Student's t; None for fewer than two seeds, or where one failed.
+        """The 95 % interval of the mean accuracy by Student's t, which says what other seeds would give here.
 
-        It says what other seeds would give, on the same images.
+        None for fewer than two seeds, where one failed, and where all have one accuracy: on few images that is common,
+        and an interval without width would say that no seed matters.
         """
         count = len(self.rows)
         if count < 2 or self.failed:
             return None
         mean = self.mean()
+        if len({row.val["accuracy"] for row in self.rows}) == 1:
+            return None
         variance = math.fsum((row.val["accuracy"] - mean) ** 2 for row in self.rows) / (count - 1)
         spread = _quantile(count - 1) * math.sqrt(variance / count)
         return max(0.0, mean - spread), min(1.0, mean + spread)
