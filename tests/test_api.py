@@ -121,6 +121,21 @@ def test_a_request_beside_other_arguments_is_refused_and_so_is_none_at_all() -> 
 @pytest.mark.parametrize(
     ("given", "said"),
     [
+        ({"input_size": (4, 4)}, "is not a size"),
+        ({"seed": "a"}, "must be a whole number"),
+        ({"decode": "quick"}, "is not exact or fast"),
+        ({"folds": 1}, "--folds must be a whole number from 2 on"),
+        ({"backbone": ""}, "A backbone is needed"),
+    ],
+)
+def test_a_request_is_checked_as_arguments_are(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(OptionError, match=said):
+        zoo.plan(Request(**{"backbone": "timm/test_resnet", "weights": "random", **given}))
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
         ({"epochs": "5"}, ": epochs must be a whole number, got '5'"),
         ({"seed": "a"}, ": seed must be a whole number, got 'a'"),
         ({"batch_size": 8.0}, ": batch_size must be a whole number, got 8.0"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +41,9 @@ def asked_request(
                 f"A request goes alone; also given: {', '.join(given)}.\nNext: put them into the request."
             )
         place, registry = with_data(backbone.data, registry, on_event, **columns)
-        return replace(backbone, data=place), registry
+        # Checked as arguments are: `Request` itself takes any value.
+        values = {each.name: getattr(backbone, each.name) for each in fields(backbone)}
+        return make_request(**{**values, "data": place}), registry
     from zoo.planning.objects import name_objects
 
     # Objects first, as data are registered on top of the registry that holds them.
