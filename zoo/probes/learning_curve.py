@@ -24,7 +24,7 @@ from zoo.process import one_thread
 SHARES = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)
 """Each twice the one before: so the first half of a curve is a curve, too."""
 DRAWS = 3
-STRENGTHS = tuple(10.0**exponent for exponent in range(1, -5, -1))
+CURVE_STRENGTHS = tuple(10.0**exponent for exponent in range(1, -5, -1))
 """Whole decades: half decades would take twice the time."""
 LEAST_A_CLASS = 2
 """Fewest images per class, on average, in the smallest subset."""
@@ -171,7 +171,7 @@ def _judge(features: Tensor, targets: Tensor, classes: int, folds: Tensor, kept:
     start: Tensor | None = None
     # Draws share each fit, but not the search: weaker strengths than a draw's own end are not its to choose.
     tried = [0] * len(folds)
-    for strength in STRENGTHS:
+    for strength in CURVE_STRENGTHS:
         start = problem.fit_without(strength, masks, start)
         found = torch.full((*folds.shape, classes), torch.nan)
         for (draw, fold), parameters in zip(fits, start, strict=True):
