@@ -62,3 +62,32 @@ def test_a_job_that_was_suspended_goes_on(tmp_path: Path) -> None:
         for each in job:
             each.kill()
             each.communicate()
+
+
+AT_ITS_END = """
+import sys, threading, time
+from pathlib import Path
+from zoo.distributed import pulse
+from zoo.distributed.launch import Launch
+pulse.BEAT = 0.1
+entered = threading.Event()
+
+class Slow:
+    def set(self, key, text):
+        if threading.current_thread().name == "zoo-pulse":
+            entered.set()
+            time.sleep(1)  # inside torch, where a thread must not be when Python ends
+            Path(sys.argv[1]).touch()
+    def multi_get(self, keys):
+        return []
+
+own = pulse.Pulse(Slow(), Launch(0, 1, 0, 1))
+own.begin()
+assert entered.wait(5)
+"""
+
+
+def test_the_thread_leaves_the_store_before_python_ends(tmp_path: Path) -> None:
+    """Python unwinds a thread that is left; inside the store's C++ that aborts a process whose run has succeeded."""
+    done = subprocess.run([sys.executable, "-c", AT_ITS_END, str(tmp_path / "left")], check=False, timeout=60)
+    assert done.returncode == 0 and (tmp_path / "left").exists()

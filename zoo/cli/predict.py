@@ -21,7 +21,7 @@ from zoo.display.console import Verbosity
 from zoo.errors import DataError, OptionError
 from zoo.events import Note, Progress
 from zoo.process import drop_stdout
-from zoo.storage.atomic import clear_write_errors, json_text, new_text
+from zoo.storage.atomic import clear_write_errors, json_text, new_text, try_file
 from zoo.storage.csv_lines import CsvLines, refuse_foreign
 from zoo.text import printable
 
@@ -63,6 +63,7 @@ def predict_images(
     with contextlib.ExitStack() as stack:
         # The CSV comes first: a path that cannot be written is found before the work.
         if csv_file is not None:
+            try_file(csv_file)
             refuse_foreign(csv_file, COLUMNS)
         csv_writer = (
             CsvWriter(csv_file, stack.enter_context(new_text(csv_file)), views=inference.views)

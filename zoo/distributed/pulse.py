@@ -6,6 +6,7 @@ closed, but not whose. Each process therefore writes to the store that the launc
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import json
 import os
@@ -29,6 +30,8 @@ BEAT = 1.0
 SILENCE = 20.0
 """Seconds without a beat after which a process counts as lost. A stopped or unreachable one is found by this alone.
 With the 30 s that a launcher gives it to end, the job ends within a minute."""
+_ENDING = 5.0
+"""Seconds that the thread has to leave the store at the end of the process."""
 GRACE = 3.0
 """Seconds that the main thread has to end by itself once a process is lost: it may hang in a collective operation."""
 State = Literal["runs", "done", "failed"]
@@ -78,6 +81,8 @@ class Pulse:
     def begin(self) -> None:
         """Begin to listen: to be called when every process has written its first beat."""
         self._thread.start()
+        # A thread that is inside the store when Python ends would be unwound there, which aborts the process.
+        atexit.register(self.end)
 
     def when_lost(self, end: Callable[[str], None]) -> None:
         """Set what ends this process, with a message, where it does not end by itself after another is lost."""
@@ -123,6 +128,11 @@ class Pulse:
     def stop(self) -> None:
         """Stop listening."""
         self._stopped.set()
+
+    def end(self) -> None:
+        """Stop listening, and wait for the thread, which may be inside the store."""
+        self.stop()
+        self._thread.join(_ENDING)
 
     def gone(self) -> str:
         """Look now, without waiting for the next beat, for processes of this machine that have ended -> the message."""
