@@ -209,6 +209,7 @@ def test_a_class_with_one_image_is_refused(tmp_path: Path) -> None:
         zoo.shortlist(tmp_path, backbones=TWO)
 
 
+@pytest.mark.long
 def test_auto_puts_the_winner_into_the_plan_and_repeating_does_not_choose_again(
     shapes: Path, held: Path, tmp_path: Path
 ) -> None:

@@ -206,6 +206,7 @@ def test_a_csv_replaces_what_zoo_wrote_and_nothing_else(
         assert len(table.read_text().splitlines()) == (10 if command == "predict" else 13)
 
 
+@pytest.mark.long
 def test_a_reader_that_leaves_does_not_cost_the_csv(run_folder: Path, photos: Path) -> None:
     """`zoo predict RUN photos --csv p.csv | head -n 1`"""
     words = [sys.executable, "-m", "zoo", "predict", run_folder, photos, "--csv", photos.parent / "p.csv"]

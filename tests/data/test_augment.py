@@ -58,6 +58,7 @@ def test_crops_are_those_of_torchvisions_transforms_v2_bit_for_bit() -> None:
         assert torch.equal(apply_draw(stored, drawn, preprocessing), expected)
 
 
+@pytest.mark.long
 def test_crops_are_the_same_on_any_processor() -> None:
     code = (
         "import hashlib, torch, zoo; from zoo.data.augment import Draw, apply_draw\n"

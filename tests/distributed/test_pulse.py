@@ -8,6 +8,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 ONE_OF_TWO = """
 import os, sys, time
 from pathlib import Path
@@ -40,6 +42,7 @@ input()
 """
 
 
+@pytest.mark.long
 def test_a_job_that_was_suspended_goes_on(tmp_path: Path) -> None:
     """Nobody was silent while nobody listened. Processes go on one after the other."""
     words = [[sys.executable, "-c", ONE_OF_TWO, str(rank), str(tmp_path)] for rank in range(2)]

@@ -119,6 +119,7 @@ def node_modules() -> Path:
     pytest.skip("NODE_PATH does not name a folder with onnxruntime-web")
 
 
+@pytest.mark.long
 def test_the_example_for_javascript_gives_the_same(made: zoo.Exported, run: Path, photo: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(made.path, tmp_path / "classifier"))
     (folder / "node_modules").symlink_to(node_modules())

@@ -222,6 +222,7 @@ def test_the_next_stage_has_what_is_kept_unless_the_groups_before_it_have_change
     assert prefixes.of(model, stage, images=18, passes=1) is None
 
 
+@pytest.mark.long
 def test_a_run_with_random_crops_has_the_bytes_of_one_that_keeps_nothing(
     few: Path, tmp_path: Path, recipe: str, seen: list[int]
 ) -> None:
