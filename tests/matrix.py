@@ -269,9 +269,9 @@ def examine_all(names: Sequence[str], *, processes: int, thorough: bool = False)
 
 def run_all(processes: int) -> list[str]:
     """Faults of the real runs."""
-    # Of the families, which take longer, every other one with a head that gets a map, and those without the rest.
+    # Of the families, which take longer, every other one with a head that gets a map, and all without the rest.
     of_families = list(pairs(FAMILIES))
-    elsewhere, lean = set(drawn()), set(of_families[3::4])
+    elsewhere, lean = set(drawn()), set(of_families)
     every = [pair for pair in (*pairs(TINY), *of_families[::4], *of_families[3::4]) if pair not in elsewhere]
     faults: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
