@@ -199,7 +199,10 @@ def test_a_csv_replaces_what_zoo_wrote_and_nothing_else(
     assert done.returncode == 2 and "is no list of predictions that zoo wrote" in done.stderr
     assert (photos / "0.jpg").read_bytes() == before
     table = photos.parent / "p.csv"
-    for content in ("", None):  # None: what the first one wrote
+    of_other = "source,label,probability\n"
+    if command == "predict":
+        of_other = "split,file,label,predicted,probability,probability_of_label\n"
+    for content in (of_other, "", None):  # what the other command wrote; nothing; what this one wrote just now
         if content is not None:
             table.write_text(content)
         assert zoo_inside(command, run_folder, *what, "--csv", table).returncode == 0
@@ -218,6 +221,10 @@ def test_a_reader_that_leaves_does_not_cost_the_csv(run_folder: Path, photos: Pa
         assert command.returncode == 0, said
         assert len((photos.parent / "p.csv").read_text().splitlines()) == 10
         (photos.parent / "p.csv").unlink()
+    # Closed from the start.
+    closed = ["sh", "-c", 'exec "$@" >&-', "sh", *words]
+    done = subprocess.run(closed, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 0 and len((photos.parent / "p.csv").read_text().splitlines()) == 10, done.stderr
 
 
 def test_zero_bytes_on_standard_input_are_no_paths(

@@ -94,8 +94,9 @@ def test_other_images_are_judged_without_a_word(drawn: Path, tmp_path: Path) -> 
     assert more.stat().st_size == size and warnings(drawn / "run", tmp_path / "new")[1] == []
     # An artefact without its run says nothing of images.
     artefact = shutil.copytree(drawn / "run" / "model", tmp_path / "artefact")
-    found, said = warnings(artefact, drawn / "data")
-    assert found.trained_on == 0 and said == []
+    events: list[Event] = []
+    assert zoo.evaluate(artefact, data=drawn / "data", on_event=events.append).trained_on == 0
+    assert not [event for event in events if getattr(event, "task", "") == "look for training images"]
 
 
 def test_where_the_data_have_changed_it_is_said(drawn: Path, tmp_path: Path) -> None:

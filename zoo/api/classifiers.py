@@ -168,8 +168,9 @@ def evaluate(
     place, known = with_data(data, registry or default_registry(), on_event)
     if place is None:
         raise OptionError("evaluate needs labelled images that the classifier has not seen.\nNext: data='photos/'")
+    folder = _artefact(artefact)
     classifier = load(
-        artefact,
+        folder,
         backbone=backbone,
         head=head,
         device=device,
@@ -179,7 +180,6 @@ def evaluate(
         on_event=on_event,
         registry=registry,  # of the classifier; `known` has the data as well
     )
-    folder = _artefact(artefact)
     return score_folder(
         classifier,
         place,

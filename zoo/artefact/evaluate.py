@@ -38,8 +38,8 @@ class TrainedOn:
 
     images: int
     """How many they are, at least 1."""
-    scores: Path
-    """The file with the scores on images that it has not seen."""
+    scores: Path | None
+    """The file with the scores on images that it has not seen; None where there is none."""
     certain: bool
     """Whether the training data have as many images now as then, so that none was drawn otherwise."""
 
@@ -48,9 +48,10 @@ class TrainedOn:
         number = f"{self.images:,} of these {of:,} images" if self.images < of else f"These {of:,} images"
         if not self.certain:
             number = f"The training data have changed since. Perhaps {number[0].lower()}{number[1:]}"
+        where = "" if self.scores is None else f" What it scored on such images is in {self.scores}."
         return (
             f"{number} trained this classifier, so its scores on them are too good. "
-            f"Next: give images that it has not seen. What it scored on such images is in {self.scores}."
+            f"Next: give images that it has not seen.{where}"
         )
 
 

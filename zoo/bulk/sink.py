@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -40,7 +41,7 @@ class Sink:
         """
         folder = Path(self.address.path)
         # What is there and is no folder is told by `names`.
-        if self.address.is_local and (folder.is_dir() or not folder.exists()):
+        if self.address.is_local and (os.path.isdir(folder) or not os.path.lexists(folder)):
             refuse_unwritable(folder / _LOCK, with_parents=True, named=folder)
 
     def make(self) -> None:

@@ -41,9 +41,11 @@ def evaluate_and_print(
         try_file(csv_file)
     start_computing("zoo.artefact.evaluate")
     if csv_file is not None:
-        from zoo.evaluation.predictions import COLUMNS  # with torch, which must not be imported before
+        # With torch, which must not be imported before.
+        from zoo.cli import predict
+        from zoo.evaluation.predictions import COLUMNS
 
-        refuse_foreign(csv_file, COLUMNS)
+        refuse_foreign(csv_file, COLUMNS, predict.COLUMNS)
     import zoo
     from zoo.cli.display import RunDisplay
 

@@ -19,6 +19,7 @@ from zoo.data.paths import ImageCount, count_images, images_of
 from zoo.display import console
 from zoo.display.console import Verbosity
 from zoo.errors import DataError, OptionError
+from zoo.evaluation.predictions import COLUMNS as JUDGED
 from zoo.events import Note, Progress
 from zoo.process import drop_stdout
 from zoo.storage.atomic import clear_write_errors, json_text, new_text, try_file
@@ -64,7 +65,7 @@ def predict_images(
         # The CSV comes first: a path that cannot be written is found before the work.
         if csv_file is not None:
             try_file(csv_file)
-            refuse_foreign(csv_file, COLUMNS)
+            refuse_foreign(csv_file, COLUMNS, JUDGED)
         csv_writer = (
             CsvWriter(csv_file, stack.enter_context(new_text(csv_file)), views=inference.views)
             if csv_file is not None
@@ -116,12 +117,13 @@ def predict_images(
 def _reader_may_leave(file_wanted: bool) -> Iterator[None]:
     """Print in the block. Where the reader of stdout (`| head`) has seen enough, a file that is wanted is still made.
 
-    Raises BrokenPipeError where none is.
+    Raises BrokenPipeError, or the SystemExit that rich makes of it, where none is.
     """
     try:
         yield
-        sys.stdout.flush()
-    except BrokenPipeError:
+        if sys.stdout is not None:  # closed from the start
+            sys.stdout.flush()
+    except (BrokenPipeError, SystemExit):
         if not file_wanted:
             raise
         drop_stdout()

@@ -29,10 +29,6 @@ class Screen(Console):
             objects = (wrapped(objects[0], self.width),)
         super().print(*objects, **options)
 
-    def on_broken_pipe(self) -> None:
-        """Raise BrokenPipeError, as `print` does where a reader has seen enough; rich would end the process."""
-        raise BrokenPipeError
-
 
 def screen_on(stream: TextIO | None) -> Screen:
     """A console on stdout or stderr. Where that is no terminal, nothing is wrapped, cut or coloured.

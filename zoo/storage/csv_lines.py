@@ -50,24 +50,24 @@ def csv_text(rows: Iterable[Sequence[Any]], *, delimiter: str = ",") -> str:
     return text.getvalue()
 
 
-def refuse_foreign(path: Path, header: Sequence[str]) -> None:
+def refuse_foreign(path: Path, *headers: Sequence[str]) -> None:
     """Before a CSV file is written: refuse to replace one that zoo has not written, such as a photograph.
 
     Args:
         path: Where it is to be.
-        header: The first columns of what zoo writes there. A file that begins with them, or is empty, may be replaced.
+        headers: The first columns of lists that zoo writes. A file that begins with such, or is empty, may be replaced.
 
     Raises Refused; RunError where the file cannot be read.
     """
-    begin = ",".join(header).encode()
+    begins = [",".join(header).encode() for header in headers]
     try:
         with path.open("rb") as file:
-            found = file.read(len(begin))
+            found = file.read(max(map(len, begins)))
     except FileNotFoundError:
         return
     except OSError as error:
         raise RunError(f"{path} cannot be read: {error.strerror or error}.\nNext: name another path.") from None
-    if found not in (b"", begin):
+    if found and not any(found.startswith(begin) for begin in begins):
         raise Refused(
             f"{path} exists and is no list of predictions that zoo wrote, and zoo overwrites nothing else.\n"
             "Next: name another path, or remove it."

@@ -236,7 +236,8 @@ def clear(kinds: Sequence[str] = ("features",)) -> Cleared:
 
 def _remove(item: CachedItem) -> bool:
     """Remove an item -> whether nobody uses it. Raises OSError."""
-    if item.path.name.startswith(".") and time.time() - item.used < _DRAFT_SECONDS:
+    is_draft = item.path.name.startswith(".") and not item.path.name.startswith(_GONE)
+    if is_draft and time.time() - item.used < _DRAFT_SECONDS:
         return False  # it gets its name as soon as it is complete
     if not os.path.isdir(item.path):
         item.path.unlink()
@@ -250,10 +251,14 @@ def _remove(item: CachedItem) -> bool:
         held.stat()
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     # Without locks nothing tells what is in use, and whoever clears the cache asks for it to be removed.
+    # Windows renames no folder in which a file is open, and that of the lock is.
+    renames = os.name != "nt"
     with unused(held, last_use=0.0) as free:
-        if free:
+        if free and renames:
             # Renamed first, so that nobody finds a part of it.
             shutil.rmtree(item.path.rename(item.path.with_name(f"{_GONE}{uuid.uuid4().hex}")))
+    if free and not renames:
+        shutil.rmtree(item.path)
     return free
 
 

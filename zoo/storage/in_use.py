@@ -40,7 +40,11 @@ class Hold:
         """
         for _ in range(_TRIES):
             folder.mkdir(parents=True, exist_ok=True)
-            handle = _open(folder)
+            try:
+                handle = _open(folder)
+            except FileNotFoundError:
+                time.sleep(_POLL)  # somebody has just removed the folder
+                continue
             # Closing a file ends its lock.
             self._end = weakref.finalize(self, os.close, handle)
             if _lock(handle, exclusive=False) and os.fstat(handle).st_nlink:

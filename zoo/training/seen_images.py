@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from zoo.artefact.config import FOLDER as MODEL
 from zoo.artefact.evaluate import TrainedOn
 from zoo.data.dataset import Dataset, ImageFile
+from zoo.data.file_index import FileIndex
 from zoo.data.sources import DataLocation, read_dataset
-from zoo.errors import RunError, ZooError
+from zoo.errors import ZooError
 from zoo.events import Progress, Report
 from zoo.registry.registry import Registry
 from zoo.registry.session import of_session
@@ -26,13 +27,17 @@ from zoo.training.stored_plan import read_plan
 
 _COPIES_AMONG = 50_000
 """Most training images among which copies are looked for. Their sizes must be asked for one by one."""
+_BYTES_READ = 1 << 30
+"""Most bytes of training images that are read for it, beside those that were read before and have not changed."""
+_OF_FILES = (FOLDER, "sources/table")
+"""Data sources whose images are files of their own."""
 
 
 def trained_on(artefact: Path, files: Sequence[ImageFile], registry: Registry, report: Report) -> TrainedOn | None:
     """How many of these files the run behind a classifier trained on; None where nobody knows, or it is none.
 
-    Files are known by their place on this machine, and copies elsewhere by their bytes. Of images in archives and
-    tables, copies are not found, nor among more than 50,000 training images.
+    Files are known by their place on this machine, and copies elsewhere by their bytes. Of images in archives, copies
+    are not found, nor among more than 50,000 training images.
 
     Args:
         artefact: A run folder or that of a soup, or the folder `model` in one; anything else has no run.
@@ -41,15 +46,21 @@ def trained_on(artefact: Path, files: Sequence[ImageFile], registry: Registry, r
         report: Called with Progress.
     """
     folder, runs = _runs_of(artefact)
-    trained, certain = [], True
+    places = _Places()
+    judged = {places.of(file): file for file in files} if runs else {}
+    seen: set[str] = set()
+    certain = True
     for run in runs:
-        found = _training_images(run, registry)
+        found = _training_images(run, files, registry, report)
         if found is not None:
-            trained.append(found[0])
-            certain &= found[1]
-    count = len(_among(files, trained, report))
-    where = folder / (RESULT if os.path.isfile(folder / RESULT) else SOUP)
-    return TrainedOn(count, where, certain=certain) if count else None
+            trained, as_then = found
+            certain &= as_then
+            # One by one: of a million images, no object each is kept.
+            seen |= {judged[place].relative for file in trained if (place := places.of(file)) in judged}
+            if len(trained) <= _COPIES_AMONG:
+                seen |= set(_copies([file for file in files if file.relative not in seen], trained, report))
+    scores = next((folder / name for name in (RESULT, SOUP) if os.path.isfile(folder / name)), None)
+    return TrainedOn(len(seen), scores, certain=certain) if seen else None
 
 
 def _runs_of(artefact: Path) -> tuple[Path, list[Path]]:
@@ -67,54 +78,76 @@ def _runs_of(artefact: Path) -> tuple[Path, list[Path]]:
     return artefact, []
 
 
-def _training_images(run: Path, registry: Registry) -> tuple[Sequence[ImageFile], bool] | None:
-    """The images that a run trained on, and whether its data have as many now as then; None where nobody knows."""
+def _training_images(
+    run: Path, files: Sequence[ImageFile], registry: Registry, report: Report
+) -> tuple[Sequence[ImageFile], bool] | None:
+    """The images that a run trained on, and whether its data have as many now as then.
+
+    None where nobody knows, and where none of `files` can be among them.
+    """
     try:
         plan = read_plan(run)
         # Of an object in memory, files have no place that could be compared.
         if plan.data.sample or of_session(plan.data.reader):
             return None
-        dataset = _dataset_of(plan, registry)
-    except (ZooError, RunError, OSError):
+        # An archive is read from its beginning to its end to list it.
+        if plan.data.reader not in _OF_FILES and all(file.reader is None for file in files):
+            return None
+        dataset = _dataset_of(plan, registry, report)
+    except (ZooError, OSError):
         return None
     certain = {str(split): counts for split, counts in dataset.counts().items()} == plan.data.images
     return dataset.splits["train"], certain
 
 
-def _dataset_of(plan: Plan, registry: Registry) -> Dataset:
+def _dataset_of(plan: Plan, registry: Registry, report: Report) -> Dataset:
     path, reader = Path(plan.data.path), plan.data.reader
     source = None if reader == FOLDER else registry.data_source(reader)
+    location = DataLocation(str(path), path, source)
     # Split as the run split them.
-    dataset = read_dataset(DataLocation(str(path), path, source), seed=plan.seed, folds=plan.folds is not None)
+    dataset = read_dataset(location, seed=plan.seed, folds=plan.folds is not None, report=report)
     return dataset.without({file: detail for file, reason, detail in plan.data.skipped if reason == "unreadable"})
 
 
-def _among(files: Sequence[ImageFile], trained: Sequence[Sequence[ImageFile]], report: Report) -> set[str]:
-    """Relative paths of the files that are among those of some run."""
-    every = {_place(file): file for of_run in trained for file in of_run}
-    seen = {file.relative for file in files if _place(file) in every}
-    if len(every) <= _COPIES_AMONG:
-        others = [file for file in files if file.relative not in seen]
-        seen |= set(_copies(others, every.values(), report))
-    return seen
+class _Places:
+    """Where files lie, whatever links lead to their folders."""
+
+    def __init__(self) -> None:
+        self._folders: dict[str, str] = {}
+
+    def of(self, file: ImageFile) -> tuple[str, str, str]:
+        """The folder without links, the name, and the name inside of an archive, which all of its images share."""
+        folder, name = os.path.split(file.path)
+        if folder not in self._folders:
+            self._folders[folder] = os.path.realpath(folder)
+        return self._folders[folder], name, file.relative if file.reader else ""
 
 
-def _copies(files: Sequence[ImageFile], trained: Iterable[ImageFile], report: Report) -> Iterator[str]:
+def _copies(files: Sequence[ImageFile], trained: Sequence[ImageFile], report: Report) -> Iterator[str]:
     """Relative paths of the files that have the bytes of one that was trained on."""
     by_size: dict[int, list[ImageFile]] = {}
-    for file in trained:
+    for file in trained if files else []:
         if (size := _size(file)) is not None:
             by_size.setdefault(size, []).append(file)
     digests: dict[int, set[str]] = {}
+    left = _BYTES_READ
     # Most images have a size of their own, so that few are read.
     for done, file in enumerate(files, start=1):
         size = _size(file)
         if size is not None and size in by_size:
             if size not in digests:
-                digests[size] = {_digest(each) for each in by_size[size]} - {""}
+                digests[size], read = _digests(by_size[size], left // max(size, 1))
+                left -= read * size
             if _digest(file) in digests[size]:
                 yield file.relative
         report(Progress(task="look for training images", done=done, total=len(files)))
+
+
+def _digests(files: Sequence[ImageFile], most: int) -> tuple[set[str], int]:
+    """The digests of some files, of which at most so many are read -> those, and how many were."""
+    known = FileIndex().digests(files)
+    unknown = [file for file in files if file.relative not in known][:most]
+    return {*known.values(), *map(_digest, unknown)} - {""}, len(unknown)
 
 
 def _size(file: ImageFile) -> int | None:
@@ -131,8 +164,3 @@ def _digest(file: ImageFile) -> str:
         return hashlib.sha256(file.content()).hexdigest()
     except (ZooError, OSError):
         return ""
-
-
-def _place(file: ImageFile) -> tuple[str, str]:
-    # Files in an archive or a table share its path, and differ only by their names in it.
-    return os.path.realpath(file.path), file.relative if file.reader else ""
