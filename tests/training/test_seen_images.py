@@ -60,6 +60,14 @@ def test_a_folder_inside_and_a_link_are_found(drawn: Path, tmp_path: Path) -> No
     assert warnings(drawn / "run", tmp_path / "part")[0].trained_on == 8
 
 
+def test_images_of_an_archive_are_known_by_their_place_in_it(drawn: Path, tmp_path: Path) -> None:
+    """Their bytes are not compared."""
+    archive = Path(shutil.make_archive(str(tmp_path / "data"), "zip", drawn / "data"))
+    usual = {"weights": "random", "recipe": "head_only", "tune": False, "report": False}
+    run = zoo.finetune("timm/test_resnet", data=archive, out=tmp_path / "run", **usual).path
+    assert warnings(run, archive)[0].trained_on == 16
+
+
 def test_copies_under_other_names_are_found_by_their_bytes(drawn: Path, tmp_path: Path) -> None:
     for file in (drawn / "data").glob("*/*.jpg"):
         (tmp_path / "test" / file.parent.name).mkdir(parents=True, exist_ok=True)

@@ -120,7 +120,10 @@ def no_folder_message(path: Path, *, reads: Callable[[Path], bool] = os.path.isd
     if os.path.isfile(path):
         return f"The data {str(path)!r} is a file; give the folder that holds one folder per class."
     if why := hindrance(path):
-        return closed_message(path, why)
+        return (
+            f"The data {str(path)!r} cannot be looked at: {why}.\n"
+            "Next: check how the path is spelt, and that you may read every folder in it."
+        )
     parent = next((folder for folder in path.parents if os.path.isdir(folder)), Path())
     missing, *below = path.relative_to(parent).parts if path.is_relative_to(parent) else (path.name,)
     named_file = bool(path.suffix) and not below
@@ -129,14 +132,6 @@ def no_folder_message(path: Path, *, reads: Callable[[Path], bool] = os.path.isd
     close = nearest(missing, [name for name, whole in found.items() if reads(whole)])
     hint = f" Did you mean {str(found[close[0]])!r}?" if close else ""
     return f"There is no {'file or ' if named_file else ''}folder {str(path)!r}.{hint}"
-
-
-def closed_message(path: Path, why: str) -> str:
-    """The message for a path of which it cannot be told whether anything is there."""
-    return (
-        f"The data {str(path)!r} cannot be looked at: {why}.\n"
-        "Next: check how the path is spelt, and that you may read every folder in it."
-    )
 
 
 def _is_class(path: Path) -> bool:

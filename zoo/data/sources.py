@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING
 
 from zoo.data.class_folders import read_class_folders
 from zoo.data.dataset import Dataset, ImageFile
-from zoo.data.folder import closed_message, holds_class_folders, list_folder, no_folder_message
+from zoo.data.folder import holds_class_folders, list_folder, no_folder_message
 from zoo.data.listing import to_unchecked
-from zoo.data.paths import hindrance
 from zoo.data.split_folders import LayoutError
 from zoo.data.splits import UncheckedData, evaluation_split, to_dataset
 from zoo.errors import DataError, NameConflict, PluginError, Refused, Terminated, UnknownName, ZooError
@@ -70,9 +69,6 @@ def find_data(argument: Path, registry: Registry, report: Report) -> DataLocatio
         source, path = named
         of_object = source is not None and of_session(qualified_name(source))
         return DataLocation(str(path) if of_object else str(argument), path, source)
-    # Before plugins are asked, which would fail on such a path one by one. A pattern may be longer than a name can be.
-    if not _is_pattern(argument) and (why := hindrance(argument)):
-        raise DataError(closed_message(argument, why))
     claims = registry.recognising(argument)
     own = [source for source in claims if source.plugin.own]
     foreign = [source for source in claims if not source.plugin.own]
