@@ -8,15 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from zoo.data.dataset import ImageFile
-from zoo.data.sources import DataLocation, read_dataset
 from zoo.errors import Refused, ZooError
 from zoo.evaluation.predictions import ImagePrediction
 from zoo.evaluation.significance import Outcomes
+from zoo.planning.images_of_plan import listed_as_then
 from zoo.registry.names import qualified_name
 from zoo.registry.registry import Registry
 from zoo.registry.session import of_session
 from zoo.reporting.record import RunRecord
-from zoo.specs.data import FOLDER
 from zoo.specs.plan import Plan
 from zoo.specs.run_result import OUT_OF_FOLD
 
@@ -69,15 +68,8 @@ class Contents:
 
     def _read(self, plan: Plan) -> dict[str, str] | None:
         try:
-            path, reader = Path(plan.data.path), plan.data.reader
-            source = None if reader == FOLDER else self._registry.data_source(reader)
-            location = DataLocation(str(path), path, source)
-            # Split as the run split them, for the digest covers the splits.
-            dataset = read_dataset(location, seed=plan.seed, folds=plan.folds is not None)
-            # The plan's digest covers readable files only.
-            dataset = dataset.without(
-                {file: detail for file, reason, detail in plan.data.skipped if reason == "unreadable"}
-            )
+            # The plan's digest covers the splits, and readable files only.
+            dataset = listed_as_then(plan, self._registry)
             files = [file for split in dataset.splits.values() for file in split]
             contents = {file.relative: self._digest(file) for file in files}
         except (ZooError, OSError):

@@ -8,18 +8,31 @@ from pathlib import Path
 
 from zoo.data.dataset import Dataset, ImageFile
 from zoo.data.prefetch import prefetch, resolve_workers
-from zoo.data.sources import data_exists
+from zoo.data.sources import DataLocation, data_exists, read_dataset
 from zoo.errors import DataError, Refused
-from zoo.events import Progress, Report
+from zoo.events import Progress, Report, silent
 from zoo.planning.request import Request
 from zoo.planning.resolve import dataset_of
 from zoo.registry.registry import Registry
 from zoo.registry.session import of_session
+from zoo.specs.data import FOLDER
 from zoo.specs.plan import Plan
 from zoo.text import shell_word
 
 _PENDING = 4
 """Files for each thread that are read before they are needed."""
+
+
+def listed_as_then(plan: Plan, registry: Registry, report: Report = silent) -> Dataset:
+    """The images of a plan as they lie there now, split as the run split them, without those that it could not read.
+
+    No image is opened, so that nothing says whether their bytes are the same. Raises ZooError.
+    """
+    path, reader = Path(plan.data.path), plan.data.reader
+    source = None if reader == FOLDER else registry.data_source(reader)
+    location = DataLocation(str(path), path, source)
+    dataset = read_dataset(location, seed=plan.seed, folds=plan.folds is not None, report=report)
+    return dataset.without({file: detail for file, reason, detail in plan.data.skipped if reason == "unreadable"})
 
 
 def images_of_plan(

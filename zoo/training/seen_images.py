@@ -12,15 +12,14 @@ from pathlib import Path
 
 from zoo.artefact.config import FOLDER as MODEL
 from zoo.artefact.evaluate import TrainedOn
-from zoo.data.dataset import Dataset, ImageFile
+from zoo.data.dataset import ImageFile
 from zoo.data.file_index import FileIndex
-from zoo.data.sources import DataLocation, read_dataset
 from zoo.errors import ZooError
 from zoo.events import Progress, Report
+from zoo.planning.images_of_plan import listed_as_then
 from zoo.registry.registry import Registry
 from zoo.registry.session import of_session
 from zoo.specs.data import FOLDER
-from zoo.specs.plan import Plan
 from zoo.storage.atomic import parse_json
 from zoo.training.run_folder import PLAN, RESULT, SOUP
 from zoo.training.stored_plan import read_plan
@@ -66,7 +65,8 @@ def trained_on(artefact: Path, files: Sequence[ImageFile], registry: Registry, r
 def _runs_of(artefact: Path) -> tuple[Path, list[Path]]:
     """The folder around a classifier, and the runs that made it; none for an artefact alone."""
     # Absolute, because `.` inside of the artefact's folder has no name.
-    for folder in (artefact, *([artefact.parent] if artefact.absolute().name == MODEL else [])):
+    whole = artefact.absolute()
+    for folder in (artefact, *([whole.parent] if whole.name == MODEL else [])):
         if os.path.isfile(folder / PLAN):
             return folder, [folder]
         if os.path.isfile(folder / SOUP):
@@ -93,20 +93,11 @@ def _training_images(
         # An archive is read from its beginning to its end to list it.
         if plan.data.reader not in _OF_FILES and all(file.reader is None for file in files):
             return None
-        dataset = _dataset_of(plan, registry, report)
+        dataset = listed_as_then(plan, registry, report)
     except (ZooError, OSError):
         return None
     certain = {str(split): counts for split, counts in dataset.counts().items()} == plan.data.images
     return dataset.splits["train"], certain
-
-
-def _dataset_of(plan: Plan, registry: Registry, report: Report) -> Dataset:
-    path, reader = Path(plan.data.path), plan.data.reader
-    source = None if reader == FOLDER else registry.data_source(reader)
-    location = DataLocation(str(path), path, source)
-    # Split as the run split them.
-    dataset = read_dataset(location, seed=plan.seed, folds=plan.folds is not None, report=report)
-    return dataset.without({file: detail for file, reason, detail in plan.data.skipped if reason == "unreadable"})
 
 
 class _Places:
