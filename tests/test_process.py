@@ -46,6 +46,29 @@ IN_A_THREAD = (
     .replace("[-1])", "[-1])).start()")
 )
 
+SERVES = (
+    "import sys, threading"
+    + PASSES.partition("keep_freed_memory()\n")[0]
+    + """
+from concurrent.futures import ThreadPoolExecutor
+import zoo.cli.main as process
+
+def main():
+    keep_freed_memory()
+    together, alone = threading.Barrier(4), threading.Lock()
+    def passes(_):
+        together.wait()  # so that there are as many threads, and none takes over what another one had
+        with alone:
+            return [faults() for _ in range(16)][-1]
+    with ThreadPoolExecutor(4) as pool:
+        print(max(pool.map(passes, range(4))))
+
+process.main = main
+sys.argv = ["zoo", "{}", "RUN"]
+process.run()
+"""
+)
+
 
 def _python(code: str, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
@@ -112,6 +135,13 @@ def test_a_thread_keeps_what_it_frees_only_where_all_share_one_heap() -> None:
     assert int(_python(IN_A_THREAD.format("share_one_heap(); ")).stdout) == 0
     assert int(_python(IN_A_THREAD.format("")).stdout) > 0
     assert int(_python(IN_A_THREAD.format("share_one_heap(); "), MALLOC_ARENA_MAX="4").stdout) > 0
+
+
+@pytest.mark.long
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="a setting of glibc")
+def test_all_threads_of_a_server_share_one_heap_and_so_does_the_one_that_hears_signals() -> None:
+    assert int(_python(SERVES.format("serve")).stdout) == 0
+    assert int(_python(SERVES.format("predict")).stdout) > 0
 
 
 @pytest.mark.parametrize(

@@ -171,21 +171,37 @@ def test_a_job_is_begun_once_while_its_batch_gathers_and_never_while_another_is_
     assert begun == [1, 2, 3, 4]
 
 
-def test_a_batch_waits_for_what_it_prepares_and_nobody_joins_then() -> None:
+def test_a_batch_waits_for_what_it_prepares_and_others_join_for_a_while() -> None:
     work, slow = Doubling(), Future[None]()
     begins = iter([slow])
     made = Batcher[int, int](
-        work, largest=lambda kind: 9, queue=10, begin=lambda job: next(begins, done()), gather_seconds=0.01
+        work, largest=lambda kind: 9, queue=10, begin=lambda job: next(begins, done()), gather_seconds=0.02
     )
     first = made.submit([1], "double")
-    time.sleep(0.3)  # far longer than a batch gathers
-    late = made.submit([2], "double")
+    time.sleep(0.2)  # ten times as long as a batch gathers, and half as long as others may join
+    joins = made.submit([2], "double")
+    time.sleep(0.6)
+    late = made.submit([3], "double")
     time.sleep(0.05)
     assert not work.batches, "its image is still being prepared"
     slow.set_result(None)
-    assert [each.result(10) for each in [*first, *late]] == [2, 4]
+    assert [each.result(10) for each in [*first, *joins, *late]] == [2, 4, 6]
     made.close()
-    assert [batch.jobs for batch in work.batches] == [[1], [2]]
+    assert [batch.jobs for batch in work.batches] == [[1, 2], [3]]
+
+
+def test_a_batch_stays_open_while_those_of_the_one_before_get_their_answers() -> None:
+    work = Doubling()
+    made = Batcher[int, int](work, largest=lambda kind: 99, queue=999, gather_seconds=0.4)
+    futures = made.submit([1], "double")
+    for _ in range(7):  # one every 0.1 s, and so without 0.4 s of quiet
+        time.sleep(0.1)
+        made.note_answered()
+    assert not work.batches
+    futures += made.submit([2], "double")
+    assert [each.result(10) for each in futures] == [2, 4]
+    made.close()
+    assert [batch.jobs for batch in work.batches] == [[1, 2]]
 
 
 def test_who_comes_while_a_batch_gathers_keeps_it_open_for_a_while() -> None:

@@ -17,7 +17,7 @@ from zoo.cli.interrupt import Interrupted
 from zoo.display.console import escape_names, quiet_libraries
 from zoo.display.wrapping import say
 from zoo.errors import Terminated, ZooError, first_line
-from zoo.process import drop_stdout, gc_paused, open_closed_stderr
+from zoo.process import drop_stdout, gc_paused, open_closed_stderr, share_one_heap
 
 if TYPE_CHECKING:
     import typer
@@ -34,6 +34,9 @@ def run() -> None:
     open_closed_stderr()
     quick_exit = _QuickExit()
     atexit.register(quick_exit)  # exit handlers run in reverse order: registered first, it runs last
+    if "serve" in sys.argv:
+        # A server computes in another thread than this one, and `watch` starts the first: it must find it done.
+        share_one_heap()
     interrupt.watch()
     try:
         main()

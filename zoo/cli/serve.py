@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from zoo.cli.options import Artefact, Device, StoredPrecision
-from zoo.process import share_one_heap, start_computing
+from zoo.process import start_computing
 from zoo.serving.packages import refuse_without_packages
 
 
@@ -46,7 +46,6 @@ def serve(
     Only for this machine, unless --host says otherwise. Ctrl-C lets the requests under way be answered.
     """
     refuse_without_packages()
-    share_one_heap()  # another thread than this one computes
     start_computing("zoo.serving.server")
     import zoo
     from zoo.cli.display import RunDisplay

@@ -1,8 +1,9 @@
 """Gather what several requests ask into batches, which one thread computes.
 
 A batch is begun by what waits longest. It gathers from when that came, or from when the batch before was done, as those
-that it answered may ask again at once. It is closed when it is full, when nobody came for 5 ms, or after 25 ms, and
-computed when what it holds is prepared. Jobs of different kinds are never in one batch.
+that it answered may ask again at once. It is closed when it is full, when nobody came or got an answer for 5 ms, or
+after 25 ms, and computed when what it holds is prepared. While it waits for that, others may still join, up to 100 ms.
+Jobs of different kinds are never in one batch.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ GATHER_SECONDS = 0.005
 """How long a batch waits for one more job."""
 _LONGEST = 5
 """How many times as long a batch gathers at most while others keep coming."""
+_LONGEST_PREPARING = 20
+"""How many times as long others may join at most while what has come is prepared."""
 _REMEMBERED = 0.9
 """Share of the past in the mean time for a job; the rest is the last batch."""
 
@@ -75,7 +78,7 @@ class Batcher(Generic[Job, Done]):
             queue: Most jobs that wait.
             begin: Called with each job while its batch gathers, and never while another batch is computed. It starts to
                 prepare the job in another thread, and returns what is done when that is. Default: nothing to prepare.
-            gather_seconds: How long the first job of a batch waits for more.
+            gather_seconds: How long a batch waits for one more job.
         """
         self._compute = compute
         self._largest = largest
@@ -88,6 +91,7 @@ class Batcher(Generic[Job, Done]):
         self._batches = 0
         self._seconds_each = 0.0
         self._free_since = 0.0
+        self._answered_at = 0.0
         self._thread = threading.Thread(target=self._work, name="zoo-batches", daemon=True)
         self._thread.start()
 
@@ -123,6 +127,10 @@ class Batcher(Generic[Job, Done]):
             self._changed.notify()
         return [each.future for each in added]
 
+    def note_answered(self) -> None:
+        """Say that somebody got a result, and may ask again at once. May be called from any thread."""
+        self._answered_at = time.monotonic()
+
     def close(self) -> None:
         """Compute what waits, and end the thread."""
         with self._changed:
@@ -151,10 +159,11 @@ class Batcher(Generic[Job, Done]):
             left = self._gather_seconds
             while True:
                 # Afterwards nobody joins: under a steady load a batch would not close before it is full.
-                if left > 0 or not gathered:
+                if left > 0 or not gathered or time.monotonic() < begun + _LONGEST_PREPARING * self._gather_seconds:
                     gathered = self._next(first.kind, most)
                     self._prepare(gathered)
-                    last = max(begun, gathered[-1].came)
+                    # One thread answers all. Who got the first answer asks again before the others have theirs.
+                    last = max(begun, gathered[-1].came, self._answered_at)
                     until = min(last + self._gather_seconds, begun + _LONGEST * self._gather_seconds)
                     left = until - time.monotonic()
                 preparing = not all(each.preparation and each.preparation.done() for each in gathered)

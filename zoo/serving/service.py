@@ -133,6 +133,7 @@ class Service:
         except TimeoutError:
             text = f"There was no answer within {self.limits.seconds:g} s. Next: try again."
             raise Problem(503, "busy", text, retry_after=self.retry_after) from None
+        self._batcher.note_answered()
         return self._sound(uploads, results)
 
     def _sound(self, uploads: Sequence[Upload], results: Sequence[Answered | BaseException]) -> list[Answered]:
