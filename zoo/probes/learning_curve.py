@@ -28,6 +28,9 @@ CURVE_STRENGTHS = tuple(10.0**exponent for exponent in range(1, -5, -1))
 """Whole decades: half decades would take twice the time."""
 LEAST_A_CLASS = 2
 """Fewest images per class, on average, in the smallest subset."""
+_TOLERANCE = 1e-3
+"""Largest entry of the gradient at which a fit ends. Five times smaller, as for strengths, takes half as long again, and
+moved no accuracy of twelve curves (four networks, three sets) by more than 0.6 points, 0.1 in the mean: no bias."""
 _KEY = "curve"
 
 
@@ -172,7 +175,7 @@ def _judge(features: Tensor, targets: Tensor, classes: int, folds: Tensor, kept:
     # Draws share each fit, but not the search: weaker strengths than a draw's own end are not its to choose.
     tried = [0] * len(folds)
     for strength in CURVE_STRENGTHS:
-        start = problem.fit_without(strength, masks, start)
+        start = problem.fit_without(strength, masks, start, _TOLERANCE)
         found = torch.full((*folds.shape, classes), torch.nan)
         for (draw, fold), parameters in zip(fits, start, strict=True):
             images = folds[draw] == fold
