@@ -26,6 +26,12 @@ def test_more_images_are_better_and_every_image_is_judged_at_every_share() -> No
     assert accuracies[0] + 0.05 < accuracies[2] < accuracies[-1] + 0.02
 
 
+def test_progress_grows_as_the_work_does() -> None:
+    said: list[tuple[int, int]] = []
+    learning_curve(*clouds(60), 3, progress=lambda done, total: said.append((done, total)))
+    assert [done for done, _ in said] == [33, 99, 234, 504, 1044] and {total for _, total in said} == {1044}
+
+
 def test_it_follows_from_the_seed_alone_not_from_the_number_of_threads() -> None:
     features, targets = clouds(20)
     first = learning_curve(features, targets, 3, draws=2)

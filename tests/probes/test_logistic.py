@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 from zoo.errors import FeaturesError
 from zoo.probes import logistic
-from zoo.probes.logistic import LogisticFit, LogisticProblem
+from zoo.probes.logistic import LogisticFit, LogisticProblem, fit_each_without
 
 
 @dataclass(frozen=True)
@@ -228,3 +228,43 @@ def test_folds_are_fitted_as_if_their_images_were_not_there() -> None:
         optimizer.step(closure)  # type: ignore[no-untyped-call]
         expected = (standardised[out] @ weight.T + bias).detach().float()
         torch.testing.assert_close(logits[out].softmax(1), expected.softmax(1), atol=1e-3, rtol=1e-2)
+
+
+@pytest.mark.parametrize("together", [logistic.TOGETHER, 1], ids=["at once", "one after the other, fold by fold"])
+def test_problems_that_are_fitted_together_do_not_know_of_one_another(
+    together: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = Case(80, 30, 3, 0.1)
+    draw = torch.Generator().manual_seed(3)
+    # Subsets of 20 have fewer columns than one that has constant columns less.
+    subsets = [torch.randperm(80, generator=draw)[:20] for _ in range(3)]
+    features = case.features
+    features[subsets[1], 5:] = 1
+    problems = [LogisticProblem(features[kept], case.targets[kept], 3) for kept in subsets]
+    assert [each.width for each in problems] == [19, 5, 19]
+    masks = [torch.arange(20) % 4 == torch.arange(first, first + 2)[:, None] for first in range(3)]
+    start: list[Tensor] | None = None
+    begun: Tensor | None = None
+    for strength in (1.0, 0.1):
+        monkeypatch.setattr(logistic, "TOGETHER", 1 << 25)
+        alone = [
+            problem.fit_without(strength, out, None if start is None else start[number], 1e-5)
+            for number, (problem, out) in enumerate(zip(problems, masks, strict=True))
+        ]
+        monkeypatch.setattr(logistic, "TOGETHER", together)
+        begun = fit_each_without(problems, strength, masks, begun, 1e-5)
+        for each, problem, expected in zip(begun, problems, alone, strict=True):
+            assert not bool(each[:, problem.width : -1].any())
+            own = torch.cat([each[:, : problem.width], each[:, -1:]], dim=1)
+            torch.testing.assert_close(own, expected, atol=1e-3, rtol=1e-3)
+        start = alone
+
+
+def test_fits_without_any_image_are_refused_together_as_alone() -> None:
+    case = CASES[0]
+    problem = LogisticProblem(case.features, case.targets, 3)
+    nothing = torch.ones(1, 60, dtype=torch.bool)
+    with pytest.raises(FeaturesError, match="no image left"):
+        problem.fit_without(1.0, nothing)
+    with pytest.raises(FeaturesError, match="no image left"):
+        fit_each_without([problem] * 2, 1.0, [nothing] * 2)

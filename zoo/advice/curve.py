@@ -112,7 +112,7 @@ def probe_curve(request: Request, registry: Registry, report: Report, *, dataset
     groups = similar_groups(found.files, report, workers=request.workers)
 
     def progress(done: int, total: int) -> None:
-        report(Progress(task="learning curve", done=done, total=total, unit="fits"))
+        report(Progress(task="learning curve", done=done, total=total, unit="images"))
 
     curve = learning_curve(
         found.features, found.targets, len(found.classes), groups=groups, seed=request.seed, progress=progress

@@ -12,12 +12,14 @@ same one fits when every image is there twice. What comes out is a plain linear 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from zoo.errors import FeaturesError
+from zoo.probes.logistic_objective import LogisticObjective, SeveralLogisticObjectives
 
 NEARLY_CONSTANT = 1e-6
 """A column whose standard deviation is below this share of its largest value is constant: the rest is rounding."""
@@ -31,11 +33,9 @@ LARGEST_TURN = 4096
 """The most images or columns, whichever are fewer, for which the features are turned to their principal axes."""
 CLOSE, LOOSE = 1e-6, 2e-4
 """Largest entry of the gradient, in scaled coordinates, at which the last fit and those of folds end."""
-_STEPS, _MEMORY = 1000, 10
-"""Most iterations of L-BFGS, and how many of the last ones it remembers."""
-_LEAST_CURVATURE, _NO_RANK = 1e-6, 1e-12
-"""Smallest curvature of a bias, and the share of the largest eigenvalue below which an axis is nothing but rounding."""
-_TOGETHER = 1 << 25
+_NO_RANK = 1e-12
+"""The share of the largest eigenvalue below which an axis is nothing but rounding."""
+TOGETHER = 1 << 25
 """Numbers in the logits of folds that are fitted in one go."""
 
 
@@ -115,9 +115,9 @@ class LogisticProblem:
         """Fit to all images, in float64, until the gradient vanishes; `start[R + 1, classes]` is from another fit."""
         shares = self._shares / self.image_weights.sum()
         # Most of the way in float32, which takes a third of the time.
-        rough = _Joint(self._rows.float(), shares.float(), None, strength)
+        rough = LogisticObjective(self._rows.float(), shares.float(), None, strength)
         begun, steps = rough.minimise(rough.zeros(1) if start is None else start.float()[None], LOOSE)
-        problem = _Joint(self._rows, shares, None, strength)
+        problem = LogisticObjective(self._rows, shares, None, strength)
         found, iterations = problem.minimise(begun.double(), CLOSE)
         value, gradient = problem.value_and_gradient(found)
         weights, bias = found[0, :-1], found[0, -1]
@@ -167,21 +167,29 @@ class LogisticProblem:
         `tolerance` is the largest entry of the gradient at which the fits end.
         """
         # Such fits are only asked about images, and none is saved: float32 is enough, and takes a third of the time.
-        rows, kept = self._rows.float(), ~held_out
+        rows = self._rows.float()
         parameters = torch.zeros(len(held_out), rows.shape[1] + 1, self.classes, device=rows.device)
         parameters = parameters if start is None else start
         found = []
-        together = max(1, _TOGETHER // (len(rows) * self.classes))
-        for begin in range(0, len(kept), together):
+        together = max(1, TOGETHER // (len(rows) * self.classes))
+        for begin in range(0, len(held_out), together):
             part = slice(begin, begin + together)
-            totals = kept[part].double() @ self.image_weights
-            if not bool((totals > 0).all()):
-                raise FeaturesError("A fit without one of the folds has no image left.\nNext: add images.")
-            weights = (kept[part] / totals[:, None]).float()
-            problem = _Joint(rows, self._shares.float(), weights, strength)
+            problem = LogisticObjective(rows, self._shares.float(), self._weights_without(held_out[part]), strength)
             fitted, _ = problem.minimise(parameters[part], tolerance)
             found.append(fitted)
         return torch.cat(found)
+
+    def _weights_without(self, held_out: Tensor) -> Tensor:
+        """held_out[fits, N], bool -> how much each image counts in each fit, weights[fits, N]."""
+        totals = (~held_out).double() @ self.image_weights
+        if not bool((totals > 0).all()):
+            raise FeaturesError("A fit without one of the folds has no image left.\nNext: add images.")
+        return (~held_out / totals[:, None]).float()
+
+    @property
+    def width(self) -> int:
+        """R, the number of columns that a fit has."""
+        return self._rows.shape[1]
 
     def logits_of(self, parameters: Tensor, images: Tensor) -> Tensor:
         """Logits[M, classes] of the M images of a mask images[N], bool, with parameters[R + 1, classes] of a fit."""
@@ -210,6 +218,61 @@ class LogisticProblem:
         count = len(shares)
         square = (shares.square() * (values[known] - self.mean(values)).square()).sum()
         return math.sqrt(float(square) * count / max(1, count - 1))
+
+
+def fit_each_without(
+    problems: Sequence[LogisticProblem],
+    strength: float,
+    held_out: Sequence[Tensor],
+    start: Tensor | None = None,
+    tolerance: float = LOOSE,
+) -> Tensor:
+    """Fit several problems as `fit_without` does each, but at once: of small ones, most of the time is that of Python.
+
+    Args:
+        problems: Of equally many images, and of the same classes.
+        strength: As in `fit_without`.
+        held_out: A mask held_out[fits, N] for each problem, with equally many fits.
+        start: What another strength gave.
+        tolerance: As in `fit_without`.
+
+    Returns:
+        parameters[problems, fits, R + 1, classes], where R is the most columns that a problem has. Those that it does
+        not have itself are 0, and the last row is the bias.
+    """
+    widest = max(each.width for each in problems)
+    together = max(1, TOGETHER // (held_out[0].numel() * problems[0].classes))
+    found: list[Tensor] = []
+    for begin in range(0, len(problems), together):
+        part = slice(begin, begin + together)
+        begun = None if start is None else start[part]
+        if len(problems[part]) > 1:
+            found.append(_fit_at_once(problems[part], strength, held_out[part], widest, begun, tolerance))
+            continue
+        # Alone, it may be too large even for all of its own fits at once.
+        problem, width = problems[begin], problems[begin].width
+        own = None if begun is None else torch.cat([begun[0, :, :width], begun[0, :, -1:]], dim=1)
+        fitted = problem.fit_without(strength, held_out[begin], own, tolerance)
+        empty = fitted.new_zeros(len(fitted), widest - width, problem.classes)
+        found.append(torch.cat([fitted[:, :-1], empty, fitted[:, -1:]], dim=1)[None])
+    return torch.cat(found)
+
+
+def _fit_at_once(
+    problems: Sequence[LogisticProblem],
+    strength: float,
+    held_out: Sequence[Tensor],
+    widest: int,
+    start: Tensor | None,
+    tolerance: float,
+) -> Tensor:
+    rows = torch.stack([torch.nn.functional.pad(each._rows.float(), (0, widest - each.width)) for each in problems])
+    shares = torch.stack([each._shares.float() for each in problems])
+    weights = torch.stack([each._weights_without(out) for each, out in zip(problems, held_out, strict=True)])
+    joint = SeveralLogisticObjectives(rows, shares, weights, strength)
+    begun = joint.zeros(weights.shape[0] * weights.shape[1]) if start is None else start.flatten(0, 1)
+    fitted, _ = joint.minimise(begun, tolerance)
+    return fitted.view(*weights.shape[:2], *fitted.shape[1:])
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,81 +353,3 @@ def _principal_axes(standardised: Tensor) -> Tensor | None:
     kept = values > max(float(values[-1]), 0.0) * _NO_RANK
     turn: Tensor = (standardised.T @ axes[:, kept]) / values[kept].sqrt() if few_images else axes[:, kept]
     return turn
-
-
-class _Joint:
-    """The sum of one objective for each fold, over rows that they share: one pass over the rows serves all folds."""
-
-    def __init__(self, rows: Tensor, shares: Tensor, weights: Tensor | None, strength: float) -> None:
-        """Put together.
-
-        Args:
-            rows: rows[N, R].
-            shares: shares[N, classes], whose sum over classes is an image's weight.
-            weights: weights[folds, N]: how much each image counts in each fold. None: one fold, all count 1.
-            strength: The penalty's.
-        """
-        self._rows = rows
-        self._strength = strength
-        self._shares = shares[:, None] if weights is None else shares[:, None] * weights.T[:, :, None]
-        self._sums = self._shares.sum(2, keepdim=True)
-        self._classes = shares.shape[1]
-
-    def zeros(self, folds: int) -> Tensor:
-        """parameters[folds, R + 1, classes] of nothing."""
-        return self._rows.new_zeros(folds, self._rows.shape[1] + 1, self._classes)
-
-    def value_and_gradient(self, parameters: Tensor) -> tuple[Tensor, Tensor]:
-        """parameters[folds, R + 1, classes] -> the sum of the objectives, and its gradient of the same shape."""
-        logits = self._logits(parameters)
-        largest = logits.logsumexp(2, keepdim=True)
-        value = (self._sums * largest).sum() - (self._shares * logits).sum()
-        value = value + 0.5 * self._strength * parameters[:, :-1].square().sum()
-        residuals = (logits - largest).exp_().mul_(self._sums).sub_(self._shares)
-        of_weights = self._over_images(self._rows, residuals) + self._strength * parameters[:, :-1]
-        return value, torch.cat([of_weights, residuals.sum(0)[:, None]], dim=1)
-
-    def scale(self, parameters: Tensor) -> Tensor:
-        """parameters[folds, R + 1, classes] -> of the same shape, factors in which all curvatures there are alike.
-
-        Columns that do not correlate have a curvature that is nearly diagonal: the mean of p (1 - p) times the square.
-        """
-        shares = self._logits(parameters).softmax(2)
-        spread = shares * (1 - shares) * self._sums
-        of_weights = self._over_images(self._rows.square(), spread) + self._strength
-        # The penalty keeps the curvature of a weight above 0. A bias has none, and its classes may be certain.
-        return torch.cat([of_weights, spread.sum(0)[:, None].clamp(min=_LEAST_CURVATURE)], dim=1).rsqrt()
-
-    def _logits(self, parameters: Tensor) -> Tensor:
-        folds = len(parameters)
-        weights = parameters[:, :-1].permute(1, 0, 2).reshape(-1, folds * self._classes)
-        return (self._rows @ weights).view(-1, folds, self._classes) + parameters[:, -1]
-
-    def _over_images(self, rows: Tensor, values: Tensor) -> Tensor:
-        """rows[N, R], values[N, folds, classes] -> their sums of products over the images, [folds, R, classes]."""
-        _, folds, classes = values.shape
-        return (rows.T @ values.reshape(-1, folds * classes)).view(-1, folds, classes).permute(1, 0, 2)
-
-    def minimise(self, start: Tensor, tolerance: float) -> tuple[Tensor, int]:
-        """Minimise from parameters[folds, R + 1, classes] -> parameters of the same shape, number of iterations."""
-        scale = self.scale(start)
-        # L-BFGS takes no preconditioner, so other coordinates stand in for it.
-        scaled = (start / scale).clone()
-        optimizer = torch.optim.LBFGS(
-            [scaled],
-            max_iter=_STEPS,
-            max_eval=2 * _STEPS,
-            history_size=_MEMORY,
-            tolerance_grad=tolerance,
-            tolerance_change=tolerance**2,
-            line_search_fn="strong_wolfe",
-        )
-
-        def closure() -> float:
-            value, gradient = self.value_and_gradient(scaled * scale)
-            # Written out, not by autograd: one pass over the rows gives both value and gradient of all folds.
-            scaled.grad = gradient * scale
-            return float(value)
-
-        optimizer.step(closure)  # type: ignore[no-untyped-call]
-        return scaled * scale, int(optimizer.state[scaled]["n_iter"])

@@ -73,7 +73,7 @@ def run_curve(context: RunContext, stage: StagePlan, inputs: Inputs) -> CurveRec
         return None
 
     def progress(done: int, total: int) -> None:
-        context.report(Progress(task="learning curve", done=done, total=total, unit="fits"))
+        context.report(Progress(task="learning curve", done=done, total=total, unit="images"))
 
     try:
         curve = learning_curve(
