@@ -72,6 +72,12 @@ def test_as_good_is_what_neither_the_test_nor_the_interval_tells_apart() -> None
     assert behind.p > 0.05 and behind.interval is not None and behind.interval.high < 0 and not behind.as_good
     assert not shortlist(first, found("random", {40: probe(37, 40)}, random=True)).ranked[1].as_good
     assert not shortlist(first, found("beaten", {40: probe(37, 40)}, beaten=True)).ranked[1].as_good
+    # Beaten by the best of few images. Of these it has more right than the one that is first on many.
+    lucky = found("lucky", {40: probe(38, 40)}, beaten=True)
+    best_of_few = found("best of few", {40: probe(40, 40), 160: probe(120, 160)})
+    late = shortlist(lucky, best_of_few, found("late", {40: probe(36, 40), 160: probe(150, 160)})).ranked
+    assert [each.name for each in late] == ["late", "best of few", "lucky"]
+    assert late[2].difference > 0 and not late[2].as_good
     assert shortlist(first).smallest_shown is None
 
 

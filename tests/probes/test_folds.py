@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 
 import pytest
@@ -47,3 +48,22 @@ def test_folds_follow_from_labels_alone_and_are_shuffled() -> None:
 def test_nothing_is_held_out_where_every_class_has_one_image() -> None:
     folds = make_folds([0, 1, 2])
     assert (folds.count, folds.of_rows, folds.alone) == (0, (-1, -1, -1), (0, 1, 2))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_every_class_is_in_every_training_part_also_where_copies_have_several_labels(seed: int) -> None:
+    draw = random.Random(seed)
+    groups = [draw.randrange(12) for _ in range(40)]
+    labels = [draw.randrange(5) for _ in range(40)]
+    folds = make_folds(labels, groups, seed=seed)
+    for label in set(labels):
+        rows = [row for row, of in enumerate(labels) if of == label]
+        assert (label in folds.alone) == (len({groups[row] for row in rows}) == 1)
+        for fold in range(folds.count):
+            assert any(folds.of_rows[row] != fold for row in rows), "a fit that has never seen the class"
+
+
+def test_a_class_all_of_whose_copies_have_another_label_too_is_alone() -> None:
+    folds = make_folds([0, 0, 0, 1], ["a", "b", "c", "a"])
+    assert folds.alone == (1,) and folds.of_rows[0] == folds.of_rows[3] == -1
+    assert len(set(folds.of_rows[:3])) == 3, "the others are held out, each in another fold"

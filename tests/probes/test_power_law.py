@@ -48,6 +48,18 @@ def test_a_curve_that_rises_promises_nothing_and_one_without_errors_stays_finite
     assert perfect.gain == 0 and perfect.high == 0 and math.isfinite(perfect.low)
 
 
+def test_images_that_are_all_right_do_not_make_it_certain() -> None:
+    curve = curve_of([0.0] * 5)
+    images = len(curve.targets)
+    for times in (2, 4):
+        perfect = said(curve, times)
+        assert perfect.chance > 0.5 / images and perfect.low < -0.5 / images
+    # With few images less is known.
+    some = torch.arange(images) < images // 10
+    few = extrapolate(curve, 2, some)
+    assert few is not None and few.half_width == pytest.approx(10 * said(curve, 2).half_width)
+
+
 def test_more_images_bring_no_more_than_all_of_them_right() -> None:
     found = said(curve_of([0.2, 0.1, 0.04, 0.01, 0.0]), 2)
     assert found.low <= found.gain <= found.high == 0

@@ -279,10 +279,13 @@ def _as_good(found: Found, row: tuple[float, Interval | None], p: float, first: 
     Random weights are not as good as pretrained ones, however few images there are.
     """
     difference, interval = row
-    if found is first or difference > 0:
+    if found is first:
         return True
+    # Beaten by another one, on more images than it has in common with the first: there it may be ahead by chance.
+    if found.beaten:
+        return False
     told = p < ALPHA or (interval is not None and interval.high < 0)
-    return not (told or found.beaten or (found.candidate.random and not first.candidate.random))
+    return difference > 0 or not (told or (found.candidate.random and not first.candidate.random))
 
 
 def command(candidate: CandidateBackbone, request: Request, head: str) -> str:

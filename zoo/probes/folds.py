@@ -45,8 +45,8 @@ def make_folds(
 
     Args:
         labels: The class index of each row.
-        groups: What each row is a picture of; rows with the same value are never in two folds. None: all differ. Where
-            rows of one group have several labels, the first one counts.
+        groups: What each row is a picture of; rows with the same value are never in two folds. None: all differ. A
+            group whose rows have several labels is dealt with its first one.
         most: The largest number of folds, at least 2.
         seed: Another seed gives other folds. None: the folds that follow from the labels alone.
     """
@@ -57,12 +57,21 @@ def make_folds(
         if group not in seen:
             seen.add(group)
             classes.setdefault(label, []).append(group)
-    alone = tuple(sorted(label for label, members in classes.items() if len(members) == 1))
+    groups_of: dict[int, set[Hashable]] = {}
+    for label, group in zip(labels, named, strict=True):
+        groups_of.setdefault(label, set()).add(group)
+    alone = tuple(sorted(label for label, members in groups_of.items() if len(members) == 1))
     count = min(most, max((len(members) for members in classes.values()), default=0))
     if count < 2:
         return Folds((-1,) * len(labels), 0, alone)
     # Held out, the only image of a class would be judged by a fit that has never seen the class.
     fold_of = _dealt([(label, members) for label, members in sorted(classes.items()) if len(members) > 1], count, seed)
+    # Groups with several labels were dealt with one of them, and may hold all that another class has.
+    for _, members in sorted(groups_of.items()):
+        folds = {fold_of.get(group) for group in members}
+        if len(folds) == 1 and None not in folds:
+            # The first in the order of the rows: a set of texts has another order in every process.
+            del fold_of[next(group for group in named if group in members)]
     return Folds(tuple(fold_of.get(group, -1) for group in named), count, alone)
 
 

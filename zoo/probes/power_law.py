@@ -68,13 +68,16 @@ def extrapolate(curve: LearningCurve, times: int, images: Tensor | None = None) 
         return None
     accuracies = resampled(curve, judged)
     count = int(judged.sum())
+    independent = len(set(torch.tensor(curve.groups)[judged].tolist()))
+    # A curve without errors has none in any resample, though the next image may be the first: half an error's chance.
+    least = math.sqrt(_HALF_A_FAULT) / independent
     gains = predicted_gains(curve.shares, accuracies, count, doublings)
     expected = predicted_gains(curve.shares[:begun], accuracies[:, :begun], count, doublings)
     missed = accuracies[:, -1] - accuracies[:, begun - 1] - expected
     # Row 0 is what was seen, the others are what chance makes of it.
-    half = max(Z80 * float(missed[1:].std()), abs(float(missed[0])))
+    half = max(Z80 * max(float(missed[1:].std()), least), abs(float(missed[0])))
     gain, now = float(gains[0]), float(accuracies[0, -1])
-    chance = float(accuracies[1:, -1].std())
+    chance = max(float(accuracies[1:, -1].std()), least)
     # No images bring more than all of them right.
     gain, high = min(gain, 1 - now), min(gain + half, 1 - now)
     return Extrapolation(gain=gain, low=gain - half, high=high, chance=chance, missed=float(missed[0]))
