@@ -96,10 +96,13 @@ def _of_width(path: Path, line: int, cells: list[str], header: Sequence[str]) ->
     while len(cells) > width and not cells[-1].strip():
         cells = cells[:-1]
     if len(cells) != width:
-        raise zoo.DataError(
-            f"Line {line} of {path} has {len(cells)} cells, the header has {width}.\n"
-            "Next: put cells that hold a separator in double quotes."
+        count = "1 cell" if len(cells) == 1 else f"{len(cells)} cells"
+        step = (
+            "put cells that hold a separator in double quotes"
+            if len(cells) > width
+            else f"give the line a cell for every column ({', '.join(header)}), or remove it"
         )
+        raise zoo.DataError(f"Line {line} of {path} has {count}, the header has {width}.\nNext: {step}.")
     if [cell.strip() for cell in cells] == list(header):
         raise zoo.DataError(f"Line {line} of {path} repeats the header.\nNext: remove that line.")
     return cells

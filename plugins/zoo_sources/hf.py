@@ -10,6 +10,8 @@ from typing import Any
 
 import zoo
 
+from zoo_sources.labels import Labels, class_of_number, refuse_one_name_twice, whole
+
 NO_DATASETS = (
     "a saved Hugging Face data set needs the package datasets, which is not installed here.\n"
     "Next: pip install 'zoo-registry[hf]'"
@@ -61,24 +63,51 @@ def read_saved(path: Path) -> zoo.SourceListing:
     images: list[zoo.SourceImage] = []
     skipped: list[zoo.Skipped] = []
     notes: set[str] = set()
+    labels = Labels(path)
     for split, rows in parts.items():
         image, label = _columns(path, rows.features, datasets)
         notes.add(f"image from column {image}, label from column {label}")
-        for row in _rows(rows, image, label, split):
+        for row in _rows(rows, image, _LabelColumn(path, label, rows.features[label], labels), split):
             images.append(row) if isinstance(row, zoo.SourceImage) else skipped.append(row)
     return zoo.SourceListing(images=images, skipped=skipped, notes=tuple(sorted(notes)))
 
 
-def _rows(rows: Any, image: str, label: str, split: str | None) -> Iterator[zoo.SourceImage | zoo.Skipped]:
+class _LabelColumn:
+    """The column of labels of one split."""
+
+    def __init__(self, path: Path, name: str, feature: Any, labels: Labels) -> None:
+        self.name = name
+        self._path, self._labels = path, labels
+        self._classes: Sequence[str] | None = getattr(feature, "names", None)
+        refuse_one_name_twice(self._classes or (), str(path))
+
+    def class_of(self, value: object, row: str) -> str | None:
+        """The name of the class, or None for a row without one. Raises DataError for what cannot be a class."""
+        if value is None or value != value:  # not a number
+            return None
+        if isinstance(value, str):
+            text = value.strip()
+            if text:
+                self._labels.check(row, text)
+            return text or None
+        number = whole(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+        if number is None:
+            raise zoo.DataError(
+                f"{row} of {self._path} has {type(value).__name__} {value!r} as its {self.name}.\n"
+                "Next: labels must be texts or whole numbers; write one class of each row."
+            )
+        return number if self._classes is None else class_of_number(int(number), self._classes, str(self._path), row)
+
+
+def _rows(rows: Any, image: str, labels: _LabelColumn, split: str | None) -> Iterator[zoo.SourceImage | zoo.Skipped]:
     contents = rows.select_columns([image]).with_format("arrow")
     suffixes = _suffixes(contents, image)
-    classes = getattr(rows.features[label], "names", None)
-    stored = rows.select_columns([label]).with_format("arrow")[:][label].to_pylist()
+    stored = rows.select_columns([labels.name]).with_format("arrow")[:][labels.name].to_pylist()
     for index, (value, suffix) in enumerate(zip(stored, suffixes, strict=True)):
         name = f"{split + '/' if split else ''}{index:07d}{suffix}"
-        class_name = _class_of(value, classes)
+        class_name = labels.class_of(value, name)
         if class_name is None:
-            yield zoo.Skipped(name, "no label", f"its {label} is {value!r}")
+            yield zoo.Skipped(name, "no label", f"its {labels.name} is {value!r}")
         else:
             yield zoo.SourceImage(
                 name=name, label=sys.intern(class_name), content=Row(contents, image, index), split=split
@@ -92,12 +121,6 @@ def _suffixes(contents: Any, image: str) -> list[str]:
     names = pyarrow.compute.struct_field(contents[:][image], "path").to_pylist()
     suffixes = [PurePath(name).suffix.lower() if name else "" for name in names]
     return [sys.intern(suffix) if zoo.is_image_name(suffix) else "" for suffix in suffixes]
-
-
-def _class_of(value: object, classes: Sequence[str] | None) -> str | None:
-    if classes is not None:
-        return classes[value] if isinstance(value, int) and 0 <= value < len(classes) else None
-    return str(value).strip() or None if isinstance(value, (str, int)) else None
 
 
 def _columns(path: Path, features: Mapping[str, Any], datasets: Any) -> tuple[str, str]:

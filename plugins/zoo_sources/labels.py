@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import zoo
@@ -40,6 +41,32 @@ class Labels:
                 "they would be two classes.\n"
                 f"Next: write {match[1]} in both, and every other label without decimals too."
             )
+
+
+def refuse_one_name_twice(names: Sequence[str], place: str) -> None:
+    """Raise DataError if two numbers have one name: their images would become one class."""
+    places: dict[str, int] = {}
+    for number, name in enumerate(names):
+        if (first := places.setdefault(name, number)) != number:
+            raise zoo.DataError(
+                f"{place}: the classes {first} and {number} (counted from 0) have one name, {name!r}, and would become "
+                "one class.\nNext: name them apart."
+            )
+
+
+def class_of_number(number: int, classes: Sequence[str], place: str, where: str) -> str | None:
+    """The name of a number of a list of classes; None for -1, Hugging Face's label of what is kept secret.
+
+    Raises DataError for any other number that no name is for, with the words that data in memory get.
+    """
+    if number == -1:
+        return None
+    if not 0 <= number < len(classes):
+        raise zoo.DataError(
+            f"{place}: the label of {where} is {number}, and the data name {len(classes)} classes, 0 to "
+            f"{len(classes) - 1}.\nNext: correct the label, or the list of classes."
+        )
+    return classes[number]
 
 
 def whole(value: float) -> str | None:

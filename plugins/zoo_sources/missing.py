@@ -28,7 +28,8 @@ def missing_message(table: Path, missing: Sequence[str], total: int) -> str:
     more = f" and {len(missing) - _SHOWN:,} more" if len(missing) > _SHOWN else ""
     first, disk = missing[0], Disk(table.parent)
     problem = (
-        f"{len(missing):,} of the {total:,} files listed in {table} do not exist: {', '.join(missing[:_SHOWN])}{more}."
+        f"{len(missing):,} of the {total:,} files listed in {table} {'does' if len(missing) == 1 else 'do'} not exist: "
+        f"{', '.join(missing[:_SHOWN])}{more}."
     )
     if _ADDRESS.match(first):
         return (

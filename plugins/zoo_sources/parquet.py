@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import zoo
 
 from zoo_sources.columns import GENERAL_STEP, REQUIRED, SPLIT, Columns, Row
-from zoo_sources.labels import whole
-from zoo_sources.parquet_columns import image_columns
+from zoo_sources.labels import class_of_number, refuse_one_name_twice, whole
+from zoo_sources.parquet_columns import class_names, image_columns
 from zoo_sources.parquet_files import SUFFIX, ParquetPart, find_parts, opened
 from zoo_sources.parquet_images import list_stored, refuse_splits_elsewhere
 from zoo_sources.paths import PathListing
@@ -60,23 +60,27 @@ def _rows(part: ParquetPart, where: str, notes: list[str]) -> Iterator[Row]:
         if columns.places[SPLIT] is None and part.split is None:
             refuse_splits_elsewhere(part.path, table, [names[index] for index in columns.unused])
         wanted = {key: names[place] for key, place in columns.places.items() if place is not None}
+        classes = class_names(table.schema_arrow, wanted["label"])
+        refuse_one_name_twice(classes or (), str(part.path))
         number = 0
         for batch in table.iter_batches(batch_size=_BATCH, columns=list(wanted.values())):
             for values in batch.to_pylist():
                 number += 1
-                cells = {key: _cell(part.path, number, key, values[name]) for key, name in wanted.items()}
+                cells = {key: _cell(part.path, number, key, values[name], classes) for key, name in wanted.items()}
                 yield Row(
                     f"Row {number}{where}", cells["path"], cells["label"], cells.get(SPLIT, "") or part.split or ""
                 )
 
 
-def _cell(path: Path, number: int, column: str, value: Any) -> str:
+def _cell(path: Path, number: int, column: str, value: Any, classes: Sequence[str] | None) -> str:
     if value is None or (isinstance(value, float) and value != value):
         return ""
     if isinstance(value, str):
         return value.strip()
     if column == "label" and isinstance(value, (int, float)) and not isinstance(value, bool):
         text = whole(value)
+        if text is not None and classes is not None:
+            return class_of_number(int(text), classes, str(path), f"row {number}") or ""
         if text is not None:
             return text
     raise zoo.DataError(

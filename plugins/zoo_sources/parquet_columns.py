@@ -66,7 +66,6 @@ def image_columns(path: Path, schema: Any) -> ImageColumns | None:
     label = _only(path, schema, "label", named or numbered or texts, LABEL_NAMES)
     _refuse_label_type(path, label, schema.field(label).type)
     split = next((field.name for field in schema if field.name.strip().casefold() == SPLIT), None)
-    names = features.get(label, {}).get("names")
     return ImageColumns(
         image=image,
         inside="bytes" if image in structs else None,
@@ -74,8 +73,14 @@ def image_columns(path: Path, schema: Any) -> ImageColumns | None:
         and any(is_text(each.type) for each in schema.field(image).type if each.name == "path"),
         label=label,
         split=split if split not in (image, label) else None,
-        classes=tuple(map(str, names)) if isinstance(names, list) and names else None,
+        classes=class_names(schema, label),
     )
+
+
+def class_names(schema: Any, label: str) -> tuple[str, ...] | None:
+    """The names of the numbers in a column, if datasets wrote some."""
+    names = _features(schema).get(label, {}).get("names")
+    return tuple(map(str, names)) if isinstance(names, list) and names else None
 
 
 def is_text(kind: Any) -> bool:

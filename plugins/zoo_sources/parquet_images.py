@@ -13,7 +13,7 @@ import zoo
 
 from zoo_sources.columns import refuse_splits_in
 from zoo_sources.disk import Disk
-from zoo_sources.labels import Labels, whole
+from zoo_sources.labels import Labels, class_of_number, refuse_one_name_twice, whole
 from zoo_sources.missing import missing_message
 from zoo_sources.parquet_columns import ImageColumns, image_columns, is_text
 from zoo_sources.parquet_files import ParquetPart, opened
@@ -42,6 +42,7 @@ def list_stored(path: Path, parts: Sequence[ParquetPart], columns: ImageColumns,
     Raises DataError if files differ in their columns or classes, a label cannot be a class, or there are no rows.
     """
     listing, content, labels, largest = StoredListing(), BytesColumn(columns.image, columns.inside), Labels(path), 0
+    refuse_one_name_twice(columns.classes or (), str(path))
     for part in parts:
         with opened(part.path) as table:
             _refuse_other_columns(parts[0].path, columns, part.path, table)
@@ -149,6 +150,11 @@ class _Part:
             text = label.strip()
             if text:
                 self.labels.check(f"{where} of {self.part.path.name}", text)
+                if classes is not None and text not in classes:
+                    raise zoo.DataError(
+                        f"{where} of {self.part.path} has the label {text!r}, and the data name {len(classes)} other "
+                        f"classes, such as {classes[0]!r}.\nNext: correct the label, or the list of classes."
+                    )
             return text or None
         number = whole(label)
         if number is None:
@@ -158,7 +164,7 @@ class _Part:
             )
         if classes is None:
             return number
-        return classes[int(number)] if 0 <= int(number) < len(classes) else None
+        return class_of_number(int(number), classes, str(self.part.path), where.lower())
 
 
 def _suffix(path: str | None) -> str:

@@ -32,6 +32,10 @@ class Shard:
     split: str | None
     """`train`, `val` or `test`, if the shard's name or folder says so."""
 
+    def qualified(self, member: str) -> str:
+        """The name of a member among those of all shards."""
+        return f"{self.name}/{member}" if self.name else member
+
 
 def are_shards(path: Path) -> bool:
     """Whether `path` is a tar file, a pattern of tar files, or a folder with shards and no other than split folders."""
@@ -166,6 +170,7 @@ def _refuse_missing(path: Path, files: Sequence[Path]) -> None:
     shown = ", ".join(file.name for file in missing[:_SHOWN])
     more = f" and {len(missing) - _SHOWN:,} more" if len(missing) > _SHOWN else ""
     raise zoo.DataError(
-        f"{len(missing):,} of the {len(files):,} shards in {path} do not exist: {shown}{more}.\n"
+        f"{len(missing):,} of the {len(files):,} shards in {path} {'does' if len(missing) == 1 else 'do'} not exist: "
+        f"{shown}{more}.\n"
         "Next: download them, or name existing shards only."
     )

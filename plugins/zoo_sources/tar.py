@@ -5,7 +5,6 @@ In webdataset's format, files of one sample share their name up to its first dot
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 import tarfile
@@ -17,13 +16,10 @@ import zoo
 
 from zoo_sources.members import Members, folder_name
 from zoo_sources.shards import Shard, find_shards
+from zoo_sources.tar_labels import CLASSES, LABEL_BYTES, SampleClasses, class_lists, label_in
 
-CLASSES = "classes.txt"
 _SAMPLE = re.compile(r"((?:.*/)?[^./][^/.]*)\.([^/]*)")
 """Splits a name into webdataset's key and extension."""
-_LABEL_BYTES = 1 << 20
-_DIGITS = 10
-"""A label with this many digits counts more classes than there can be. Python refuses to read very long numbers."""
 _BLOCK = 512
 
 
@@ -54,13 +50,15 @@ def read_shards(path: Path) -> zoo.SourceListing | zoo.ClassFolders:
 
     If any shard has a label for any sample, all shards hold samples; else they hold class folders, which are read
     over all shards at once. Raises DataError for shards that are missing, truncated or compressed, for suspicious
-    members, and for labels that `classes.txt` lacks.
+    members, for labels that `classes.txt` lacks, and where it is unclear what labels mean.
     """
     folder, shards, skipped = find_shards(path)
     folders: list[str] = []
     members = {shard: dict(_members(shard, folders)) for shard in shards}
-    labels = {shard: _of_images(_labels(of_shard), of_shard) for shard, of_shard in members.items()}
-    has_samples = any(labels.values())
+    faults: list[tuple[str, str]] = []
+    labels = {shard: _of_images(_labels(shard, of_shard, faults), of_shard) for shard, of_shard in members.items()}
+    # A JSON file beside the images of class folders may hold anything.
+    has_samples = any(labels.values()) or any(kind == "cls" for kind, _ in faults)
     kind = "samples" if has_samples else "class folders"
     notes = (
         f"{len(shards):,} tar {'shard' if len(shards) == 1 else 'shards'} of {kind}",
@@ -69,7 +67,7 @@ def read_shards(path: Path) -> zoo.SourceListing | zoo.ClassFolders:
     if not has_samples:
         return zoo.ClassFolders(
             files=[
-                zoo.FolderFile(_qualified(shard, name), member, _placed(shard, name))
+                zoo.FolderFile(shard.qualified(name), member, _placed(shard, name))
                 for shard, of_shard in members.items()
                 for name, member in of_shard.items()
             ],
@@ -77,13 +75,15 @@ def read_shards(path: Path) -> zoo.SourceListing | zoo.ClassFolders:
             skipped=skipped,
             notes=notes,
         )
+    if faults:
+        raise zoo.DataError(f"{faults[0][1]}.\nNext: correct it, or remove it with its image.")
     _refuse_unlabelled(members, labels)
-    names = _names_in(folder / CLASSES)
+    classes = _classes_of(path, folder, members, labels)
     found: list[tuple[Shard, zoo.SourceImage]] = []
     for shard, of_shard in members.items():
-        listing = _samples(shard, of_shard, labels[shard], names)
+        listing = _samples(shard, of_shard, labels[shard], classes)
         found += [(shard, image) for image in listing.images]
-        skipped += [zoo.Skipped(_qualified(shard, file.relative), file.reason, file.detail) for file in listing.skipped]
+        skipped += [zoo.Skipped(shard.qualified(file.relative), file.reason, file.detail) for file in listing.skipped]
     return zoo.SourceListing(images=_in_shards(found), skipped=skipped, notes=notes)
 
 
@@ -111,7 +111,7 @@ def _in_shards(found: Sequence[tuple[Shard, zoo.SourceImage]]) -> Iterator[zoo.S
     inside = [next(filter(None, map(zoo.split_named, image.name.split("/")[:-1])), None) for _, image in found]
     has_train = "train" in inside
     for (shard, image), split in zip(found, inside, strict=True):
-        name = _qualified(shard, image.name)
+        name = shard.qualified(image.name)
         of_image = shard.split or (split if has_train else None)
         yield zoo.SourceImage(name=name, label=image.label, content=image.content, split=of_image)
 
@@ -171,16 +171,23 @@ def _refuse_special(members: Members, info: tarfile.TarInfo) -> None:
         raise members.special(info.name, "sparse" if info.issparse() else "a device or a pipe")
 
 
-def _labels(members: dict[str, TarMember]) -> dict[str, str]:
-    """Return the label of each key, from `.cls` or else from `.json`."""
+def _labels(shard: Shard, members: dict[str, TarMember], faults: list[tuple[str, str]]) -> dict[str, str]:
+    """Return the label of each key, from `.cls` or else from `.json`. `faults` gets (kind, words) of others."""
     labels: dict[str, str] = {}
+    unread: dict[str, tuple[str, str]] = {}
     for name, member in members.items():
         key, kind = _sample(name)
-        if kind not in ("cls", "json") or member.size > _LABEL_BYTES:
+        if kind not in ("cls", "json") or member.size > LABEL_BYTES:
             continue
-        label = _text(member()) if kind == "cls" else _from_json(member())
+        try:
+            label = label_in(kind, member())
+        except ValueError as error:
+            unread[key] = kind, f"{shard.path}: {name} {error}"
+            continue
         if label and (kind == "cls" or key not in labels):
             labels[key] = sys.intern(label)
+    images = {_sample(name)[0] for name in members if _is_used(name)}
+    faults += [fault for key, fault in unread.items() if key in images and key not in labels]
     return labels
 
 
@@ -189,73 +196,42 @@ def _sample(name: str) -> tuple[str, str]:
     return (match[1], match[2].lower()) if match else (name, "")
 
 
-def _text(content: bytes) -> str:
-    try:
-        return content.decode("utf-8").strip()
-    except UnicodeDecodeError:
-        return ""
+def _is_used(name: str) -> bool:
+    """Whether a member is an image of a sample, if that has a label."""
+    return "." not in _sample(name)[1] and zoo.is_image_name(name) and not zoo.passed_over(name.split("/"))
 
 
-def _from_json(content: bytes) -> str:
-    """Return the name under `label` or `class`, or else a number there."""
-    try:
-        stored = json.loads(content)
-    except (ValueError, RecursionError):
-        return ""
-    values = [stored.get(key) for key in ("label", "class")] if isinstance(stored, dict) else []
-    names = [value.strip() for value in values if isinstance(value, str)]
-    numbers = [str(value) for value in values if isinstance(value, int) and not isinstance(value, bool)]
-    return next(iter([*names, *numbers]), "")
+def _classes_of(
+    path: Path, folder: Path, members: dict[Shard, dict[str, TarMember]], labels: dict[Shard, dict[str, str]]
+) -> SampleClasses:
+    """What the labels mean, by the list of classes in `folder` or in the shards."""
+    inside: dict[Shard, bytes] = {}
+    of_images: dict[Shard, dict[str, str]] = {}
+    for shard, of_shard in members.items():
+        if member := of_shard.get(CLASSES):
+            if member.size > LABEL_BYTES:
+                raise zoo.DataError(f"{CLASSES} in {shard.path} is too large for a list.\nNext: leave it out.")
+            inside[shard] = member()
+        keys = {name: _sample(name)[0] for name in of_shard if _is_used(name)}
+        of_images[shard] = {name: labels[shard][key] for name, key in keys.items() if key in labels[shard]}
+    return SampleClasses(path, class_lists(folder / CLASSES, inside, members), of_images)
 
 
 def _samples(
-    shard: Shard, members: dict[str, TarMember], labels: dict[str, str], names: Sequence[str]
+    shard: Shard, members: dict[str, TarMember], labels: dict[str, str], classes: SampleClasses
 ) -> zoo.SourceListing:
     images: list[zoo.SourceImage] = []
     skipped: list[zoo.Skipped] = []
-    names = names or _listed(members.get(CLASSES))
     for name, member in members.items():
         key, kind = _sample(name)
         if reason := zoo.passed_over(name.split("/")):
             skipped.append(zoo.Skipped(name, reason))
-        elif "." not in kind and zoo.is_image_name(name):
+        elif _is_used(name):
             if key in labels:
-                label = _class_of(labels[key], names, shard, name)
+                label = classes.of(shard, labels[key])
                 images.append(zoo.SourceImage(name=name, label=label, content=member))
             else:
                 skipped.append(zoo.Skipped(name, "no label", f"no {key}.cls, nor {key}.json with label or class"))
         elif name != CLASSES and not (kind in ("cls", "json") and key in labels):
             skipped.append(zoo.Skipped(name, "not an image", f".{kind} extension" if kind else "no extension"))
     return zoo.SourceListing(images=images, skipped=skipped)
-
-
-def _class_of(label: str, names: Sequence[str], shard: Shard, member: str) -> str:
-    """Return the class of a label: a name, or the number of a line of `classes.txt`, counted from 0."""
-    if not names or label in names:
-        return label
-    if label.isdecimal() and len(label) < _DIGITS and int(label) < len(names):
-        return names[int(label)]
-    valid = f"from 0 to {len(names) - 1}" if label.isdecimal() else f"such as {names[0]!r}"
-    raise zoo.DataError(
-        f"{shard.path}: {member} has the label {label!r}, and {CLASSES} has {len(names)} classes, {valid}.\n"
-        f"Next: correct {CLASSES}, which has one class per line, or the label."
-    )
-
-
-def _names_in(path: Path) -> list[str]:
-    try:
-        return _lines(path.read_bytes())
-    except OSError:
-        return []
-
-
-def _listed(member: TarMember | None) -> list[str]:
-    return _lines(member()) if member is not None and member.size <= _LABEL_BYTES else []
-
-
-def _lines(content: bytes) -> list[str]:
-    return [line.strip() for line in _text(content.removeprefix(b"\xef\xbb\xbf")).splitlines() if line.strip()]
-
-
-def _qualified(shard: Shard, name: str) -> str:
-    return f"{shard.name}/{name}" if shard.name else name

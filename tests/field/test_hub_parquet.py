@@ -177,10 +177,26 @@ def test_rows_without_a_label_are_listed_and_numbers_without_names_are_names(tmp
     write_hub(tmp_path / "named.parquet", range(6))
     table = parquet.read_table(tmp_path / "named.parquet")
     hidden = table.set_column(
-        1, "label", pyarrow.array([0, 1, 0, 1, -1, 5])
+        1, "label", pyarrow.array([0, 1, 0, 1, -1, None])
     )  # -1 is how hidden labels of test are told
     parquet.write_table(hidden, tmp_path / "named.parquet")
     assert len(read(tmp_path / "named.parquet").skipped) == 2
+
+
+def test_a_number_that_no_name_of_a_class_is_for_is_refused(tmp_path: Path) -> None:
+    path = write_hub(tmp_path / "t.parquet", range(6))
+    table = parquet.read_table(path)
+    parquet.write_table(table.set_column(1, "label", pyarrow.array([0, 1, 0, 1, 2, 2])), path)
+    message = refusal(path)
+    assert f"{path}: the label of row 5 is 2, and the data name 2 classes, 0 to 1." in message
+    write_hub(path, range(6), names=("ants", "bees", "wasps"))  # "correct the list of classes"
+    assert read(path).classes == NAMES
+    texts = pyarrow.array(["0", "1"] * 3)  # a copy that was cast, with the names of before
+    parquet.write_table(parquet.read_table(path).set_column(1, "label", texts), path)
+    assert "has the label '0', and the data name 3 other classes, such as 'ants'" in refusal(path)
+    assert "the classes 0 and 2 (counted from 0) have one name, 'ants'" in refusal(
+        write_hub(path, range(6), names=("ants", "bees", "ants"))
+    )
 
 
 def test_images_by_path_alone_are_files_relative_to_the_table(tmp_path: Path) -> None:
@@ -228,6 +244,25 @@ def test_a_table_of_paths_beside_thumbnails_stays_one_and_so_does_a_folder_of_su
         (tmp_path / "parts").mkdir(exist_ok=True)
         parquet.write_table(pyarrow.table(some), tmp_path / "parts" / f"{part}.parquet")
     assert set(used(tmp_path / "parts")) == {f"../{name}" for name in names}
+
+
+def test_a_table_of_paths_has_the_names_of_its_classes_too(tmp_path: Path) -> None:
+    names = pictures_of("a", "b", count=2)
+    write_pictures(tmp_path, names)
+    for labels, said in (
+        ([1, 1, 0, 0], ""),
+        ([1, 1, 0, -1], "Row 4 of .* has no label"),
+        ([1, 1, 0, 2], "the label of row 4 is 2, and the data name 2 classes, 0 to 1"),
+    ):
+        parquet.write_table(
+            hub_table({"path": names, "label": labels}, classes={"label": NAMES}), tmp_path / "t.parquet"
+        )
+        if said:
+            assert re.search(said, refusal(tmp_path / "t.parquet"))
+        else:
+            assert (
+                used(tmp_path / "t.parquet")["b/2.jpg"][1] == "ants" and read(tmp_path / "t.parquet").classes == NAMES
+            )
 
 
 def test_class_folders_with_a_parquet_file_beside_them_stay_class_folders(tmp_path: Path) -> None:

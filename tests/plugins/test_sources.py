@@ -7,7 +7,7 @@ import json
 import tarfile
 import threading
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -246,6 +246,38 @@ def test_samples_are_labelled_by_number_name_or_json_and_every_member_is_account
 def test_without_a_list_of_classes_numbers_are_names(tmp_path: Path) -> None:
     members = {f"{key}.{kind}": each for key in range(24) for kind, each in (("jpg", b""), ("cls", b"%d" % (key % 12)))}
     assert read(write_tar(tmp_path / "s.tar", members)).classes == tuple(map(str, range(12)))
+
+
+def digits(labels: Iterable[object]) -> dict[str, bytes]:
+    """Two samples of each label; the images are called by it."""
+    names = {f"{label}{copy}": str(label).encode() for label in labels for copy in ("", "-copy")}
+    return {f"{name}.{kind}": label for name, label in names.items() for kind in ("jpg", "cls")}
+
+
+def label_of(path: Path) -> dict[str, str]:
+    """The class of each sample, by the label that was written."""
+    return {Path(name).stem.removesuffix("-copy"): label for name, (_, label) in used(read(path)).items()}
+
+
+def test_labels_are_read_in_one_way_where_the_names_of_classes_are_numbers(tmp_path: Path) -> None:
+    names = sorted(map(str, range(1, 13)))  # as text: 1, 10, 11, 12, 2
+    listed = {"classes.txt": "\n".join(names).encode()}
+    lines = write_tar(tmp_path / "lines.tar", {**digits(range(12)), **listed})
+    assert label_of(lines) == {str(line): name for line, name in enumerate(names)}
+    by_name = write_tar(tmp_path / "names.tar", {**digits(range(1, 13)), **listed})
+    assert label_of(by_name) == {name: name for name in names}
+    # That of 0 in the last shard decides for all.
+    (tmp_path / "several").mkdir()
+    (tmp_path / "several" / "classes.txt").write_bytes(listed["classes.txt"])
+    for shard, labels in (("a", range(1, 12)), ("b", range(1))):
+        write_tar(tmp_path / "several" / f"{shard}.tar", digits(labels))
+    assert label_of(tmp_path / "several") == label_of(lines)
+
+
+def test_the_list_of_one_shard_is_that_of_all(tmp_path: Path) -> None:
+    write_tar(tmp_path / "a.tar", {**digits((0, 1)), "classes.txt": b"cat\ndog\n"})
+    write_tar(tmp_path / "b.tar", {f"x{name}": content for name, content in digits((0, 1)).items()})
+    assert read(tmp_path).classes == ("cat", "dog")
 
 
 @pytest.mark.parametrize(
