@@ -14,6 +14,8 @@ import torch
 import zoo
 from tests.conftest import Zoo
 from torch import Tensor
+from zoo.data.decode import decode
+from zoo.data.transform import transform
 from zoo.errors import CheckFailed, DataError, Refused
 from zoo.evaluation.significance import mcnemar
 from zoo.events import Note, Progress, silent
@@ -51,7 +53,7 @@ def in_int8(run: Path, float32: Path, path: Path, *, max_loss: float, on_event: 
     return write_int8(float32, path, preprocessing, dataset, work, on_event, seed=0, max_loss=max_loss)
 
 
-def test_8_bits_are_judged_beside_float32(run: Path, float32: Path, tmp_path: Path) -> None:
+def test_8_bits_are_judged_beside_float32(shapes: Path, run: Path, float32: Path, tmp_path: Path) -> None:
     said: list[Any] = []
     path = tmp_path / "a.onnx"
     found = in_int8(run, float32, path, max_loss=20, on_event=said.append)
@@ -68,6 +70,15 @@ def test_8_bits_are_judged_beside_float32(run: Path, float32: Path, tmp_path: Pa
     assert all(int(np.abs(onnx.numpy_helper.to_array(each).astype(int)).max()) <= 64 for each in weights)
     # Logits in 256 steps would give many pictures two best classes.
     assert [node.op_type for node in onnx.load(path).graph.node if "logits" in node.output] == ["Gemm"]
+    pictures = sorted(f for split in [shapes / "val"] for f in split.glob("*/*"))
+    preprocessing = zoo.load(run).model.preprocessing
+    images = np.stack([transform(decode(f.read_bytes(), name=f.name), preprocessing).numpy() for f in pictures])
+    of_both = [
+        torch.from_numpy(onnxruntime.InferenceSession(file).run(["logits"], {"images": images})[0]).softmax(1)
+        for file in (float32, path)
+    ]
+    moved = float((of_both[0] - of_both[1]).abs().max())
+    assert moved > 0 and found.largest_difference == pytest.approx(moved, abs=1e-5)
     tasks = {event.task for event in said if isinstance(event, Progress)}
     assert {"read images", "calibrate", "judge float32", "judge int8", "measure speed"} <= tasks
     again = in_int8(run, float32, tmp_path / "b.onnx", max_loss=20)
@@ -95,8 +106,8 @@ def test_what_loses_too_much_is_refused_with_the_numbers(
     with pytest.raises(CheckFailed) as refused:
         in_int8(run, float32, tmp_path / "a.onnx", max_loss=1, on_event=said.append)
     message = str(refused.value)
-    assert "loses more than 1 points of accuracy on 18 val images" in message
-    lines = [line for line in message.splitlines() if "layers in float32: accuracy" in line]
+    assert "loses more than 1 point of accuracy on 18 val images" in message
+    lines = [line for line in message.splitlines() if " in float32: accuracy" in line]
     assert len(lines) >= 3 and lines[0].strip().startswith("0 layers")
     assert not (tmp_path / "a.onnx").exists()
     assert "Judged on 18 images, of which one is 5.56 points" in next(e.text for e in said if isinstance(e, Note))
@@ -190,6 +201,14 @@ def test_the_command_prints_what_was_lost_and_gained(run: Path, tmp_path: Path, 
     assert "one is 5.56 points" not in done.stdout
     compared = json.loads((tmp_path / "out" / "comparison.json").read_text())
     assert list(compared) == ["pictures", "pictures_int8", "int8"]
+    # Each line says what it compares; that of 8 bits with themselves must not be taken for their distance to float32.
+    lines = {name: next(line for line in done.stdout.splitlines() if line.startswith(f"{name}: ")) for name in compared}
+    assert "float32 beside float32" in lines["pictures"]
+    assert "8 bits beside 8 bits" in lines["pictures_int8"]
+    moved = compared["int8"]["largest_difference"]
+    assert f"a probability differs from float32 by up to {moved:.2g}" in lines["int8"]
+    readme = (tmp_path / "out" / "README.md").read_text()
+    assert f"differs from float32 by up to {moved:.2g}" in readme and "8 bits beside 8 bits" in readme
 
 
 @pytest.mark.long

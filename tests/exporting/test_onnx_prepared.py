@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -15,6 +17,9 @@ import pytest
 import zoo
 from PIL import Image
 from tests.conftest import Zoo
+from tests.data.test_decode import KINDS
+from tests.field.test_decoding import COLOURS, READ, tiff
+from zoo.data.decode import read_image
 from zoo.errors import DataError, OptionError, Refused
 from zoo.events import Note
 from zoo.training.run_files import read_predictions
@@ -109,6 +114,34 @@ def test_the_example_for_python_reads_pictures_as_zoo_does(
     assert printed == {name: pytest.approx(ours, abs=0.01) for name, ours in expected.top}
 
 
+REFUSED = re.compile(r"12 bits|32.bit|floa?t|signed|White|planes|16-bit grey PNG with a transparent value")
+
+
+FILES_OF_KINDS = {kind: content for kind, (content, _) in [*KINDS.items(), *READ.items()]} | {
+    f"16-bit colours{' in planes' if planes else ''}{' compressed' if deflate else ''}, {order}": tiff(
+        COLOURS, order=order, planes=planes, deflate=deflate
+    )
+    for planes in (False, True)
+    for deflate in (False, True)
+    for order in "<>"
+}
+
+
+@pytest.mark.parametrize("kind", FILES_OF_KINDS)
+def test_the_example_for_python_makes_zoos_pixels_or_says_what_to_do(
+    kind: str, made: zoo.Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "picture"
+    path.write_bytes(FILES_OF_KINDS[kind])
+    monkeypatch.setattr(sys, "argv", ["example.py", str(path)])
+    try:
+        pixels = np.asarray(runpy.run_path(str(made.path / "example.py"))["picture"])
+    except SystemExit as refused:
+        assert "save it with 8 bits" in str(refused.code) and REFUSED.search(kind)
+    else:
+        assert np.array_equal(pixels, np.asarray(read_image(path)))
+
+
 def node_modules() -> Path:
     """The folder with onnxruntime-web, as node finds it: in NODE_PATH."""
     if shutil.which("node") is None:
@@ -179,13 +212,13 @@ def test_what_does_not_go_together_is_refused_before_anything_runs(run: Path, tm
     there = tmp_path / "there"
     there.mkdir()
     refused: list[tuple[dict[str, Any], str]] = [
-        ({"to": "timm", "input": "image"}, r"--input image is for ONNX, and --to says timm"),
+        ({"to": "timm", "input": "image"}, r"input image is for ONNX, and to says timm"),
         ({"to": "pt2", "int8": True}, r"--int8 is for ONNX, and --to says pt2"),
         ({"to": "onnx", "input": "images"}, r"no input 'images'. Did you mean 'image'"),
         ({"to": "onnx", "max_loss": 2.0}, r"--int8 was not given"),
         ({"to": "onnx", "int8": True, "max_loss": float("nan")}, r"0 to 100, got nan"),
         ({"to": "onnx", "int8": True, "max_loss": -1.0}, r"0 to 100, got -1"),
-        ({"to": "onnx", "input": "image", "out": tmp_path / "a.onnx"}, r"writes a folder(?s:.*)Next: --out .*/a$"),
+        ({"to": "onnx", "input": "image", "out": tmp_path / "a.onnx"}, r"writes a folder(?s:.*)Next: out='.*/a'$"),
         ({"to": "onnx", "input": "image", "out": there}, r"overwrites nothing"),
         ({"to": "onnx", "data": tmp_path}, r"leave data out"),
     ]

@@ -36,7 +36,7 @@ def compared(preprocessing: Preprocessing, files: list[ImageFile], said: list[An
 
     model = with_preprocessing(passing_on(*preprocessing.input_size[1:], quarters=True), preprocessing)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    return compare_pictures(session, flat, TRAINED, files, "val", said.append, least=least)
+    return compare_pictures(session, flat, TRAINED, files, "val", said.append, precision="float32", least=least)
 
 
 @pytest.fixture

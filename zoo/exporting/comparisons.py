@@ -6,7 +6,9 @@ These are the records. `picture_comparison` and `int8` beside them do the compar
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
+
+from zoo.text import counted
 
 LEAST_EQUAL = 0.995
 """Share of pictures that must get the same class as with Pillow's preprocessing."""
@@ -16,8 +18,10 @@ LEAST_EQUAL_INT8 = 0.97
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PictureComparison:
-    """How far an export's own preprocessing is from Pillow's, on the same pictures."""
+    """How far an export's own preprocessing is from Pillow's, on the same pictures, before the same classifier."""
 
+    precision: Literal["float32", "int8"]
+    """Of the classifier, on both sides. How far 8 bits are from float32 is said by `Int8Comparison`."""
     pictures: int
     """Number of pictures that were compared."""
     real: int
@@ -36,6 +40,12 @@ class PictureComparison:
         """Share of pictures that get the same class."""
         return self.equal / self.pictures
 
+    @property
+    def _classifier(self) -> str:
+        if self.precision == "float32":
+            return "float32 beside float32, prepared by the graph and by Pillow"
+        return "8 bits beside 8 bits, prepared by the graph and by Pillow; int8 says how far 8 bits are from float32"
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
         return {**asdict(self), "share": self.share}
@@ -45,7 +55,7 @@ class PictureComparison:
         return (
             f"{self.equal} of {self.pictures} pictures ({of_run}, {self.pictures - self.real} generated of odd sizes) "
             f"get the class that they get with Pillow's preprocessing, {self.share:.1%}; probabilities differ by up to "
-            f"{self.largest_difference:.2g}"
+            f"{self.largest_difference:.2g} ({self._classifier})"
         )
 
 
@@ -102,6 +112,8 @@ class Int8Comparison:
     """Of McNemar's exact test: how likely so unequal a pair of counts is if neither is better."""
     agreement: float
     """Share of the images that get the same class."""
+    largest_difference: float
+    """Largest absolute difference of a probability on these images, 0 to 1."""
     layers: int
     in_float: tuple[str, ...]
     """Layers that stayed in float32, by their names in the graph, those that lose most first."""
@@ -121,7 +133,7 @@ class Int8Comparison:
         return {name: value for name, value in self.to_dict().items() if name != "speeds"}
 
     def __str__(self) -> str:
-        kept = f"; {len(self.in_float)} of {self.layers} layers stayed in float32" if self.in_float else ""
+        kept = f"; {len(self.in_float)} of {counted(self.layers, 'layer')} stayed in float32" if self.in_float else ""
         # A sign before "lost" could be read either way.
         change = f"{abs(self.lost):.2f} points {'lost' if self.lost >= 0 else 'gained'}"
         speeds = ", ".join(
@@ -132,8 +144,9 @@ class Int8Comparison:
         return (
             f"In 8 bits the accuracy on {self.images} {self.split} images is {self.accuracy:.4f}, in float32 "
             f"{self.accuracy_float32:.4f}: {change} (up to {self.max_loss:g} may be lost); "
-            f"{self.only_float32} images are right in float32 alone, {self.only_int8} in 8 bits alone "
-            f"(McNemar p = {self.p_value:.2g}){kept}. "
+            f"{counted(self.only_float32, 'image is', 'images are')} right in float32 alone, "
+            f"{self.only_int8} in 8 bits alone (McNemar p = {self.p_value:.2g}); {self.agreement:.1%} get the "
+            f"same class, and a probability differs from float32 by up to {self.largest_difference:.2g}{kept}. "
             f"{self.bytes / 1e6:.2f} MB instead of {self.bytes_float32 / 1e6:.2f}"
             + (f"; {speeds}, on this machine" if speeds else "")
         )

@@ -28,6 +28,7 @@ from zoo.exporting.onnx_file import open_session, runner
 from zoo.exporting.quantisation import Quantiser, worst_first
 from zoo.exporting.run_images import to_calibrate, to_judge
 from zoo.specs.preprocessing import Preprocessing
+from zoo.text import counted
 
 _BATCH = 32
 _ROUNDS, _SECONDS = 15, 2.0
@@ -37,10 +38,14 @@ _SPEED_BATCHES = (1, 16)
 
 @dataclass(frozen=True, slots=True)
 class _Answers:
-    """Predicted classes[N] of both, and the targets[N]."""
+    """Probabilities[N, classes] of float32, its predicted classes[N], and the targets[N]."""
 
-    float32: Tensor
+    probabilities: Tensor
     targets: Tensor
+
+    @property
+    def float32(self) -> Tensor:
+        return self.probabilities.argmax(1)
 
     def attempt(self, int8: Tensor, in_float: int) -> Attempt:
         right = int((int8 == self.targets).sum())
@@ -51,6 +56,11 @@ class _Answers:
     @property
     def accuracy_float32(self) -> float:
         return float((self.float32 == self.targets).double().mean())
+
+    def moved(self, int8: Tensor) -> float:
+        """The largest absolute difference of a probability to those in 8 bits, int8[N, classes]."""
+        # What is no number is as far off as anything can be.
+        return float((self.probabilities - int8).abs().nan_to_num(nan=1.0).max())
 
     def only_right(self, int8: Tensor) -> tuple[int, int]:
         """(images that float32 alone gets right, those that the classes int8[N] alone get right)."""
@@ -91,14 +101,16 @@ def write_int8(
         quantiser = Quantiser(original, work)
         quantiser.calibrate(images, _counting(report, "calibrate", len(images), "images"))
         answers = _Answers(
-            _predict(original, store, judged, report, "judge float32"), torch.tensor([file.label for file in judged])
+            _probabilities(original, store, judged, report, "judge float32"),
+            torch.tensor([file.label for file in judged]),
         )
         attempts: list[Attempt] = []
         for in_float in _choices(quantiser, images, report):
             draft = work / f"int8-{len(in_float)}.onnx"
             quantiser.write(draft, in_float=in_float)
-            task = "judge int8" + (f", {len(in_float)} layers in float32" if in_float else "")
-            predicted = _predict(draft, store, judged, report, task)
+            task = "judge int8" + (f", {counted(len(in_float), 'layer')} in float32" if in_float else "")
+            probabilities = _probabilities(draft, store, judged, report, task)
+            predicted = probabilities.argmax(1)
             attempts.append(answers.attempt(predicted, len(in_float)))
             # Points come from a division, and a loss of exactly the limit is allowed.
             if attempts[-1].lost <= max_loss + 1e-9:
@@ -121,6 +133,7 @@ def write_int8(
         only_int8=only_int8,
         p_value=mcnemar(only_float32, only_int8),
         agreement=float((predicted == answers.float32).double().mean()),
+        largest_difference=answers.moved(probabilities),
         layers=len(quantiser.layers),
         in_float=tuple(in_float),
         attempts=tuple(attempts),
@@ -151,14 +164,14 @@ def _choices(quantiser: Quantiser, images: Tensor, report: Report) -> Iterator[l
         count *= 2
 
 
-def _predict(path: Path, store: ImageStore, files: Sequence[ImageFile], report: Report, task: str) -> Tensor:
-    """Predicted classes[N] of the files, in their order."""
+def _probabilities(path: Path, store: ImageStore, files: Sequence[ImageFile], report: Report, task: str) -> Tensor:
+    """Probabilities[N, classes] of the files, in their order."""
     run = runner(open_session(path))
     counting = _counting(report, task, len(files), "images")
     found: list[Tensor] = []
     done = 0
     for images in store.batches(files, _BATCH):
-        found.append(run(images).argmax(1))
+        found.append(run(images).softmax(1))
         done += len(images)
         counting(done)
     return torch.cat(found)
@@ -199,11 +212,13 @@ def _refusal(attempts: Sequence[Attempt], answers: _Answers, split: str, max_los
     before = answers.accuracy_float32
     best = min(attempts, key=lambda attempt: attempt.lost)
     tried = "\n".join(
-        f"  {attempt.in_float} layers in float32: accuracy {attempt.accuracy:.4f}, {attempt.lost:.2f} points lost"
+        f"  {counted(attempt.in_float, 'layer')} in float32: accuracy {attempt.accuracy:.4f}, "
+        f"{attempt.lost:.2f} points lost"
         for attempt in attempts
     )
+    points, images = "point" if max_loss == 1 else "points", counted(count, f"{split} image")
     return (
-        f"In 8 bits this classifier loses more than {max_loss:g} points of accuracy on {count} {split} images, where "
+        f"In 8 bits this classifier loses more than {max_loss:g} {points} of accuracy on {images}, where "
         f"float32 has {before:.4f}:\n{tried}\nThe export was not kept.\n"
         f"Next: export without --int8, or allow more: --max-loss {math.ceil(100 * best.lost) / 100:g}"
     )

@@ -25,8 +25,15 @@ from PIL import Image, ImageOps
 model = pathlib.Path(__file__).with_name("{file}")  # beside this file, wherever it is called from
 session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
 classes = json.loads(session.get_modelmeta().custom_metadata_map["classes"])
-picture = ImageOps.exif_transpose(Image.open(sys.argv[1]))
-if picture.mode.startswith("I"):  # 16 bits: the upper 8, where Pillow would cut off all above 255
+with Image.open(sys.argv[1]) as opened:
+    tags = getattr(opened, "tag_v2", {{}})  # of a TIFF file
+    bits, sign, planes = max(tags.get(258, (16,))), tags.get(339, (1,))[0], tags.get(284, 1)
+    of_16_bits = opened.mode.startswith("I;16") or (opened.mode, opened.format) == ("I", "PPM")
+    plain = of_16_bits and bits == 16 and tags.get(262) != 0 and "transparency" not in opened.info  # 0: white is zero
+    if (opened.mode[0] in "IF" and not plain) or sign == 2 or (tags and bits == 16 and planes == 2):
+        sys.exit("This example reads 8 bits, and plain 16 bits: scale the values to 0..255, and save it with 8 bits.")
+    picture = ImageOps.exif_transpose(opened)
+if of_16_bits:  # the upper 8, where Pillow would cut off all above 255
     picture = Image.fromarray((numpy.asarray(picture) >> 8).astype("uint8"))
 if picture.has_transparency_data:  # what is transparent is white
     picture = picture.convert("RGBA")
@@ -59,8 +66,10 @@ is transparent laid on white, and of 16 bits the upper 8. It gives `probabilitie
 Resize, crop and normalisation are in the graph, so the pixels go in as they are.
 
 - `{classes}`: the class names in the order of the probabilities; they are in the file's metadata, too
-- `{python}`: `python {python} PICTURE`
-- `{javascript}`: a function for onnxruntime-web, in a page or in node
+- `{python}`: `python {python} PICTURE`. It reads 8 bits, and 16 bits without a sign, as zoo does. It refuses what zoo
+  converts by rules of its own (12 and 32 bits, floats, signed, WhiteIsZero): scale it to 0..255, save it with 8 bits
+- `{javascript}`: a function for onnxruntime-web, in a page or in node. It takes the 8-bit pixels that a page or a
+  library decoded; of over 8 bits, and of colour profiles, browsers make other pixels than zoo
 - `{comparison}`: how the file was compared before it was kept, which is this in words:
 
 {compared}"""

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import onnx
 from torch import Tensor
@@ -119,8 +120,8 @@ def write(
             _save(onnx.load(core), path, metadata)
             return Written(run=runner(open_session(path)), how=HOW, int8=int8)
         pictures = _Pictures(source, work, images, report)
-        in_float32 = pictures.compare(work / "traced" / FILE, LEAST_EQUAL)
-        in_int8 = pictures.compare(core, LEAST_EQUAL_INT8) if int8 else None
+        in_float32 = pictures.compare(work / "traced" / FILE, "float32", LEAST_EQUAL)
+        in_int8 = pictures.compare(core, "int8", LEAST_EQUAL_INT8) if int8 else None
         found = Written(run=float32, how=_HOW_WITH_PICTURES, pictures=in_float32, pictures_int8=in_int8, int8=int8)
         _write_folder(path, core, source, metadata, found)
     return found
@@ -146,7 +147,7 @@ class _Pictures:
         self._split, self._files = to_judge(found, MOST_REAL) if found is not None else ("", [])
         self._preprocessing, self._work, self._report = source.model.preprocessing, work, report
 
-    def compare(self, core: Path, least: float) -> PictureComparison:
+    def compare(self, core: Path, precision: Literal["float32", "int8"], least: float) -> PictureComparison:
         """Compare a file with the preprocessing before it with the file alone, on pictures that Pillow prepared."""
         whole = self._work / "whole.onnx"
         _save(with_preprocessing(onnx.load(core), self._preprocessing), whole, {})
@@ -157,6 +158,7 @@ class _Pictures:
             self._files,
             self._split,
             self._report,
+            precision=precision,
             least=least,
         )
 

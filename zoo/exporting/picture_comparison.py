@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -40,6 +40,7 @@ def compare_pictures(
     split: str,
     report: Report,
     *,
+    precision: Literal["float32", "int8"],
     least: float,
 ) -> PictureComparison:
     """Compare an export that takes pictures with the same classifier on pictures that Pillow prepared.
@@ -51,6 +52,7 @@ def compare_pictures(
         files: Images of the run; generated pictures of odd sizes come in addition.
         split: Their split.
         report: Called with Progress.
+        precision: Of both.
         least: Share of the pictures, 0 to 1, that must get the same class.
 
     Raises CheckFailed where fewer of the pictures get the same class.
@@ -75,6 +77,7 @@ def compare_pictures(
     if compared < total:
         report(Progress(task="compare pictures", done=total, total=total))
     found = PictureComparison(
+        precision=precision,
         pictures=compared,
         real=real,
         split=split if real else "",
