@@ -66,10 +66,20 @@ def test_the_best_mean_comes_first_ties_go_to_the_lower_loss_and_failures_come_l
 
 def test_the_mean_that_chose_is_told_beside_the_accuracy_of_the_first_seed(sweep: Sweep) -> None:
     said = "\n".join(str(block) for block in sweep.conclusion())
-    assert "val accuracy 90.0 %" in said and "flatters: the mean of 3 seeds, 89.4 % chose" in said
-    assert "the mean of 3 seeds, 89.4 % chose the winner" in render_sweep(sweep)
+    assert (
+        "val accuracy 90.0 %" in said
+        and "as the best of 20 candidates (60 trials), by the mean of 3 seeds, 89.4 %." in said
+    )
+    assert "the winner was chosen by the mean of 3 seeds, 89.4 %" in render_sweep(sweep)
     alike = replace(sweep, winner_val={**sweep.winner_val, "accuracy": 0.894})
-    assert "flatters: it chose" in "\n".join(str(block) for block in alike.conclusion())
+    assert "candidates (60 trials)." in "\n".join(str(block) for block in alike.conclusion())
+
+
+def test_of_a_single_candidate_nothing_was_chosen_and_no_number_is_called_too_good(sweep: Sweep) -> None:
+    alone = replace(sweep, candidates=sweep.candidates[:1])
+    said = "\n".join(str(block) for block in alone.conclusion())
+    assert "val accuracy 90.0 % on the 200 validation images (the mean of 3 seeds, 89.4 %); nothing was chosen" in said
+    assert "too good" not in said and "too good" not in render_sweep(alone)
 
 
 @pytest.mark.parametrize(
@@ -92,7 +102,7 @@ def test_the_page_says_what_the_numbers_are_worth_and_names_stay_text(sweep: Swe
     page = render_sweep(sweep)
     for said in (
         "100 images that nobody selected on",
-        "which flatters",
+        "too good",
         "candidates looked at",
         "2 files of the",
         "on a logarithmic scale",

@@ -19,9 +19,9 @@ import torch
 import zoo
 from zoo.events import Event, Note, silent
 from zoo.planning.request import make_request
-from zoo.sweeping.local_workers import LocalWorkers, cores_here
+from zoo.sweeping.local_workers import LocalWorkers, cores_here, equal_shares
 from zoo.sweeping.run_queue import RETRIES, carry_out_jobs
-from zoo.sweeping.trial_runs import RunJob, RunOutcome, carry_out_run, job_of
+from zoo.sweeping.trial_runs import RunJob, RunOutcome, carry_out_run, job_of, outcome_of_error
 
 RECIPE = """
 summary = "A stage that ends soon, so that there is a checkpoint, and one that takes a while."
@@ -139,7 +139,7 @@ def test_a_lost_worker_goes_on_and_a_killed_sweep_is_resumed(words: list[str], t
     found = scores(sweep)
     assert len(found) == 3 and all(path.read_bytes() == row for path, row in rows.items())
     assert "killed by SIGKILL" in (tmp_path / "said.txt").read_text("utf-8")
-    assert found["1e-3", 0][0] == expected(sweep, tmp_path, len(cores_here()[0::2]))
+    assert found["1e-3", 0][0] == expected(sweep, tmp_path, max(1, len(cores_here()) // 2))
     record = json.loads((sweep / "sweep.json").read_text("utf-8"))
     assert record["trials"] == 3 and record["winner"]["run"].startswith("runs/")
 
@@ -174,7 +174,7 @@ with connected(parse_place("ray"), silent, cores=1) as cluster:
     workers.start(RunJob(number=4, request={"backbone": "resnet18", "nonsense": 1}, run="run", threads=1))
     while not (ended := workers.wait()):
         pass
-    print(ended[0].number, ended[0].lost)
+    print(ended[0].number, ended[0].outcome and ended[0].outcome.fault)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.stdout.startswith("4 TypeError: ") and "'nonsense'" in done.stdout, done.stdout + done.stderr
@@ -209,6 +209,14 @@ def job(number: int, run: Path = Path("run")) -> RunJob:
 
 def outcome(fault: str = "", *, stops: bool = False) -> RunOutcome:
     return RunOutcome(val={"accuracy": 0.5}, kept="all", seconds=1.0, fault=fault, stops=stops)
+
+
+@pytest.mark.parametrize(("cores", "places"), [(7, 3), (5, 2), (4, 4), (8, 2), (2, 5), (1, 3)])
+def test_all_workers_have_as_many_cores_so_that_no_trial_depends_on_which_one_took_it(cores: int, places: int) -> None:
+    shares = equal_shares(range(10, 10 + cores), places)
+    assert [len(share) for share in shares] == [max(1, cores // places)] * places
+    used = [core for share in shares for core in share]
+    assert set(used) <= set(range(10, 10 + cores)) and len(set(used)) == min(len(used), cores)
 
 
 def test_a_lost_worker_is_tried_again_twice_at_most() -> None:
@@ -252,11 +260,30 @@ def test_a_fault_that_no_other_trial_would_escape_stops_the_sweep() -> None:
 
 
 @pytest.mark.long
-def test_a_process_that_cannot_begin_is_a_lost_worker_with_its_last_words(tmp_path: Path) -> None:
-    workers = LocalWorkers(1, "cpu")
-    assert workers.has_room()
-    workers.start(replace(job(7, tmp_path / "run"), request={"backbone": "resnet18", "nonsense": 1}))
-    assert not workers.has_room()
-    (ending,) = until(workers.wait)
-    assert ending.number == 7 and ending.outcome is None and "code 1: " in ending.lost and workers.has_room()
-    workers.stop()
+def test_an_error_that_code_raises_is_told_at_once_and_only_a_lost_worker_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker of trial 7 lives and tells what was raised. That of trial 8 ends where torch should be imported."""
+    ended, said = dict[int, tuple[str, int]](), list[str]()
+
+    def note(event: Event) -> None:
+        said.extend([event.text] if isinstance(event, Note) else [])
+
+    def note_end(number: int, found: RunOutcome, retries: int) -> None:
+        ended[number] = found.fault, retries
+
+    raising = replace(job(7, tmp_path / "run"), request={"backbone": "resnet18", "nonsense": 1})
+    carry_out_jobs([raising], LocalWorkers(1, "cpu"), note_end, note)
+    fault, retries = ended[7]
+    assert fault.startswith("TypeError: ") and "'nonsense'" in fault and "\nNext: " in fault and retries == 0
+    assert said == [f"Trial 7 failed: {fault}"]
+    (tmp_path / "torch.py").write_text("import os\nos.write(2, b'no torch here')\nos._exit(1)\n", "utf-8")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    carry_out_jobs([job(8, tmp_path / "run")], LocalWorkers(1, "cpu"), note_end, note)
+    assert ended[8] == ("its worker was lost 3 times; the last time: it ended with code 1: no torch here", RETRIES)
+
+
+def test_what_a_run_raises_is_its_outcome_unless_it_may_pass() -> None:
+    found = outcome_of_error(KeyError("no such column"))
+    assert found is not None and found.fault.startswith("KeyError: 'no such column'\nNext: ") and not found.stops
+    assert [outcome_of_error(error) for error in (MemoryError(), ConnectionResetError(), TimeoutError())] == [None] * 3

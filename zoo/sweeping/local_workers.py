@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import IO
 
@@ -34,6 +35,15 @@ def default_at_once(device: str) -> int:
     """How many trials run at once where nobody says: one a graphics card, else one for each `CORES` cores."""
     cards = _cards(device)
     return cards if cards else max(1, len(cores_here()) // CORES)
+
+
+def equal_shares(cores: Sequence[int], places: int) -> list[tuple[int, ...]]:
+    """The cores of each place, as many for all: a number of threads is one of a run's settings, and changes bits.
+
+    What does not divide stays free. With more places than cores, several places share one.
+    """
+    size = max(1, len(cores) // places)
+    return [tuple(cores[place % len(cores) :: places][:size]) for place in range(places)]
 
 
 def _cards(device: str) -> int:
@@ -62,8 +72,8 @@ class LocalWorkers:
         named = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
         names = named if len(named) >= cards and named[0] else [str(card) for card in range(cards)]
         self._free = [
-            _Slot(tuple(cores[place::at_once]) or (cores[place % len(cores)],), names[place % cards] if cards else None)
-            for place in range(at_once)
+            _Slot(share, names[place % cards] if cards else None)
+            for place, share in enumerate(equal_shares(cores, at_once))
         ]
         self._processes: dict[int, subprocess.Popen[str]] = {}
         self._endings: queue.SimpleQueue[tuple[Ending, _Slot]] = queue.SimpleQueue()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from zoo.errors import first_line
 from zoo.sweeping.local_workers import CORES
 from zoo.sweeping.run_queue import Ending
-from zoo.sweeping.trial_runs import RunJob, carry_out_run
+from zoo.sweeping.trial_runs import RunJob, carry_out_run, outcome_of_error
 
 if TYPE_CHECKING:
     from zoo.cluster.connect import Cluster
@@ -65,9 +65,13 @@ class RayWorkers:
         number = self._running.pop(reference)
         try:
             return Ending(number, self._ray.get(reference))
-        except Exception as error:
-            # A worker that was killed, a machine that is gone, or an error that is no outcome of a run: of that one,
-            # Ray's own error begins with where it was raised.
-            cause = getattr(error, "cause", None)
-            raised = cause if isinstance(cause, Exception) else error
-            return Ending(number, None, f"{type(raised).__name__}: {first_line(raised)}")
+        except self._ray.exceptions.RayTaskError as error:
+            # The worker lives, and its code has raised something: Ray's own error begins with where that was.
+            raised = error.cause if isinstance(error.cause, Exception) else error
+            return Ending(number, outcome_of_error(raised), _in_words(raised))
+        except Exception as error:  # a worker that was killed, or a machine that is gone
+            return Ending(number, None, _in_words(error))
+
+
+def _in_words(error: Exception) -> str:
+    return f"{type(error).__name__}: {first_line(error)}"

@@ -53,10 +53,16 @@ def carry_out_jobs(
         jobs: In the order in which they are begun.
         workers: Where they run.
         ended: Called with the trial's number, the outcome, and how often its worker was lost.
-        report: Told, loudly, of every lost worker.
+        report: Told, loudly, of every lost worker and every job that failed.
 
     Raises RunError for a fault that no other trial would escape, such as a full disk.
     """
+
+    def end(job: RunJob, outcome: RunOutcome, retries: int) -> None:
+        if outcome.fault:
+            report(Note(text=f"Trial {job.number} failed: {outcome.fault}", loud=True))
+        ended(job.number, outcome, retries)
+
     waiting, running = deque(jobs), dict[int, RunJob]()
     lost = dict.fromkeys((job.number for job in jobs), 0)
     try:
@@ -69,8 +75,8 @@ def carry_out_jobs(
                 job = running.pop(ending.number)
                 if ending.outcome is not None and ending.outcome.stops:
                     raise RunError(f"Trial {job.number} could not be carried out: {ending.outcome.fault}")
-                if ending.outcome is not None:  # a run that failed by its settings, too: it would fail again
-                    ended(job.number, ending.outcome, lost[job.number])
+                if ending.outcome is not None:  # a run that failed, too: it would fail again
+                    end(job, ending.outcome, lost[job.number])
                     continue
                 lost[job.number] += 1
                 if lost[job.number] <= RETRIES:
@@ -85,6 +91,6 @@ def carry_out_jobs(
                 else:
                     fault = f"its worker was lost {lost[job.number]} times; the last time: {ending.lost}"
                     outcome = RunOutcome(val={}, kept="", seconds=0.0, fault=fault)
-                    ended(job.number, outcome, RETRIES)
+                    end(job, outcome, RETRIES)
     finally:
         workers.stop()

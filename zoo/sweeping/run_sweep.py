@@ -35,6 +35,7 @@ from zoo.sweeping.division import (
 )
 from zoo.sweeping.kept_features import TrialScores, kept_features
 from zoo.sweeping.knobs import as_over
+from zoo.sweeping.known_weights import with_known_weights
 from zoo.sweeping.local_workers import LocalWorkers, default_at_once
 from zoo.sweeping.ray_workers import RayWorkers
 from zoo.sweeping.run_queue import Workers, carry_out_jobs
@@ -80,7 +81,7 @@ def start(settings: SweepSettings, registry: Registry, report: Report, how: HowT
     with _place(how, settings, report) as make_workers:
         division = divide(Path(settings.data).expanduser(), registry, report, seed=settings.seed)
         # Before anything is written: a trial that cannot run is refused with nothing to clean up.
-        check_trials(trials, settings, settings.data, _as_dataset(division, settings), registry, report)
+        checked = check_trials(trials, settings, settings.data, _as_dataset(division, settings), registry, report)
         content = stored_content(
             settings,
             division.record(),
@@ -99,6 +100,7 @@ def start(settings: SweepSettings, registry: Registry, report: Report, how: HowT
                 content["division"] = {**division, "judged_by": f"{division['judged_by']} ({copies})"}
                 text = f"The winner is judged on images that it has seen: {copies}.\nNext: zoo data check lists them."
                 report(Note(text=text, loud=True))
+            content["division"] = with_known_weights(content["division"], checked, datasets, registry, report)
             folder.write_settings(content)
         report(Note(text=f"Sweep folder: {folder.path}\nIf it is stopped: {_resuming(folder)}"))
         return _carry_out(folder, settings, content, datasets[0], registry, report, make_workers)

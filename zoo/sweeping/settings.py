@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.errors import OptionError, Refused, RunError, either, nearest
+from zoo.planning.request import check_seed
 from zoo.storage.atomic import parse_json
 from zoo.sweeping.knobs import ValueRange, Values, named, parse_values
 from zoo.text import shell_word
@@ -248,12 +249,14 @@ def _flat(over: Mapping[str, Any], above: str = "") -> list[tuple[str, Any]]:
 
 
 def _check_numbers(given: Mapping[str, Any]) -> None:
-    least: Sequence[tuple[str, int]] = (("seeds", 1), ("trials", 1), ("seed", 0))
+    least: Sequence[tuple[str, int]] = (("seeds", 1), ("trials", 1))
     for name, lowest in least:
         value = given.get(name)
         # In Python a bool is an int, and `seeds = true` in a file would be one seed.
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < lowest):
             raise OptionError(f"--{name} must be a whole number, at least {lowest}, got {value!r}.")
+    if given.get("seed") is not None:
+        check_seed(given["seed"])
     trials, seeds = given.get("trials"), given.get("seeds", 1)
     if trials is not None and trials < seeds:
         raise OptionError(

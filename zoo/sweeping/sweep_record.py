@@ -56,7 +56,7 @@ class CandidateScores:
         if len({row.val["accuracy"] for row in self.rows}) == 1:
             return None
         variance = math.fsum((row.val["accuracy"] - mean) ** 2 for row in self.rows) / (count - 1)
-        spread = _quantile(count - 1) * math.sqrt(variance / count)
+        spread = t_quantile(count - 1) * math.sqrt(variance / count)
         return max(0.0, mean - spread), min(1.0, mean + spread)
 
     @property
@@ -183,7 +183,6 @@ class Sweep:
     def conclusion(self) -> list[Block]:
         """What may be believed of the winner, in words."""
         value, low, high = (100 * self.judged["accuracy"][key] for key in ("value", "low", "high"))
-        looked = counted(len(self.candidates), "candidate")
         failed = sum(row.status == "failed" for row in self.trials)
         lines = [
             Line(f"Winner: {self.best.described} (seed {self.best.rows[0].seed})", style="bold"),
@@ -191,16 +190,26 @@ class Sweep:
                 f"accuracy {value:.1f} % ({low:.1f} to {high:.1f}) on {counted(self.judged['images'], 'image')} "
                 f"that nobody selected on: {self.division['judged_by']}."
             ),
-            Line(
-                f"val accuracy {100 * self.winner_val['accuracy']:.1f} % on {counted(self.division['val'], 'image')} "
-                f"flatters: {self.chose or 'it'} chose among {looked} ({counted(len(self.trials), 'trial')})."
-            ),
+            Line(self._of_val),
         ]
         if failed:
             lines.append(Line(f"{counted(failed, 'trial')} failed; trials.csv says why.", style="bold yellow"))
         lines.append(Line(f"{self.folder / 'sweep.html'}: all trials; took {duration(self.seconds)}"))
         lines.append(Line(f"next: zoo predict {shell_word(self.winner_run)} IMAGE"))
         return list(lines)
+
+    @property
+    def _of_val(self) -> str:
+        """The winner's accuracy on val, and what it is worth."""
+        of_val = f"{100 * self.winner_val['accuracy']:.1f} % on the {counted(self.division['val'], 'validation image')}"
+        trials = counted(len(self.trials), "trial")
+        if len(self.candidates) == 1:
+            mean = f" ({self.chose})" if self.chose else ""
+            return f"val accuracy {of_val}{mean}; nothing was chosen there, as there is one candidate ({trials})."
+        return (
+            f"val accuracy {of_val}, which is too good a number to report: the winner was chosen on these images, as "
+            f"the best of {len(self.candidates):,} candidates ({trials}){f', by {self.chose}' if self.chose else ''}."
+        )
 
     def __repr__(self) -> str:
         return f"Sweep({self.folder}: {counted(len(self.candidates), 'candidate')}, winner {self.best.described})"
@@ -225,7 +234,7 @@ def put_together(rows: Sequence[TrialRow], undrawn: frozenset[int]) -> list[Cand
     )
 
 
-def _quantile(freedom: int) -> float:
+def t_quantile(freedom: int) -> float:
     """The 97.5 % quantile of Student's t for so many degrees of freedom, within 0.001."""
     if freedom <= len(_T):
         return _T[freedom - 1]

@@ -55,6 +55,8 @@ class RunOutcome:
 
 OF_TRIAL = (CheckFailed, DeviceError, FeaturesError, PluginError, Refused)
 """Errors that a trial has because of its settings: it failed, and others go on."""
+_PASSING = (MemoryError, ConnectionError, TimeoutError)
+"""Errors that depend on what else goes on: the worker counts as lost, and the run goes on in another one."""
 
 
 def job_of(number: int, request: Request, run: Path, *, threads: int, cores: Sequence[int] = ()) -> RunJob:
@@ -70,7 +72,7 @@ def job_of(number: int, request: Request, run: Path, *, threads: int, cores: Seq
 def carry_out_run(job: RunJob) -> RunOutcome:
     """Train the trial's run to its end in this process, from its checkpoint where it has one.
 
-    A fault of the run itself is an outcome: it would come again. What else is raised is a lost worker.
+    A fault of the run itself is an outcome: it would come again. What is raised is a lost worker.
     """
     from zoo.process import share_the_processor, use_threads
 
@@ -87,7 +89,22 @@ def carry_out_run(job: RunJob) -> RunOutcome:
         # A run that may not go on, because something is not as it was, did not fail by its settings.
         stops = not isinstance(error, OF_TRIAL) or (goes_on and isinstance(error, Refused))
         return RunOutcome(val={}, kept="", seconds=0.0, fault=str(error), stops=stops)
+    except Exception as error:
+        found = outcome_of_error(error)
+        if found is None:
+            raise
+        return found
     return outcome_of(run)
+
+
+def outcome_of_error(error: Exception) -> RunOutcome | None:
+    """The outcome of a run that code ended by an error of its own, as a plugin may; None where it may pass."""
+    if isinstance(error, _PASSING) or type(error).__name__ == "AcceleratorError":  # torch's, of a GPU that failed
+        return None
+    fault = (
+        f"{type(error).__name__}: {first_line(error)}\nNext: zoo finetune with these settings shows where it is raised."
+    )
+    return RunOutcome(val={}, kept="", seconds=0.0, fault=fault)
 
 
 def outcome_of(run: Path) -> RunOutcome:
