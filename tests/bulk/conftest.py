@@ -27,7 +27,7 @@ def artefact(few: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """70 pictures in two folders, two of which cannot be read."""
+    """70 pictures in two folders, two of which cannot be read, and a file that is no image by its name."""
     root = tmp_path_factory.mktemp("photos")
     for number in range(70):
         folder = root / ("a" if number % 2 else "b")
@@ -35,4 +35,5 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
         sample_image(number % 3, 3, "train", number).save(folder / f"{number:03d}.jpg", quality=85)
     (root / "a" / "011.jpg").write_bytes(b"no picture")
     (root / "b" / "040.jpg").write_bytes(b"")
+    sample_image(0, 3, "train", 0).save(root / "a" / "000.gif")
     return root

@@ -29,7 +29,9 @@ def bytes_of(out: Path) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def done(artefact: Path, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("done") / "parts"
-    made = zoo.predict_files(artefact, photos, out=out, part_size=32, verbose=False)
+    told: list[zoo.Event] = []
+    made = zoo.predict_files(artefact, photos, out=out, part_size=32, verbose=False, on_event=told.append)
+    assert any(f"1 file not used: {photos}/a/000.gif: not an image (.gif extension)" in str(each) for each in told)
     assert (made.images, made.unreadable, len(made.parts), made.computed) == (70, 2, 3, 3)
     return out
 
@@ -255,6 +257,30 @@ def test_what_changes_no_vector_makes_no_other_job(photos: Path, tmp_path: Path)
         told = rf"holds parts of another job: .*{next(iter(other))} .* there, .* asked"
         with pytest.raises(Refused, match=told):
             zoo.embed_files("timm/test_resnet", few, **asked, **other)
+
+
+def test_a_folder_of_before_an_update_says_what_was_updated(photos: Path, tmp_path: Path) -> None:
+    few = sorted(photos.rglob("*.jpg"))[:2]
+    asked: dict[str, Any] = {"out": tmp_path / "out", "weights": "random", "verbose": False}
+    zoo.embed_files("timm/test_resnet", few, **asked)
+    file = tmp_path / "out" / "_job.json"
+    now = json.loads(file.read_text())
+    distribution, version = now["provider"].split()
+    # As the same command wrote it with the package that provided the backbone then.
+    then = {**now, "digest": "0" * 64, "model": "1" * 64, "provider": f"{distribution} 0.0.9"}
+    file.write_text(json.dumps(then))
+    with pytest.raises(Refused) as refused:
+        zoo.embed_files("timm/test_resnet", few, **asked)
+    assert f"model 111111111111... there, {now['model'][:12]}... asked" in str(refused.value)
+    assert f"provider {distribution} 0.0.9 there, {distribution} {version} asked." in str(refused.value)
+    assert f"Next: --out with a new folder, or install {distribution} 0.0.9 again" in str(refused.value)
+    # An older zoo did not tell the provider.
+    file.write_text(json.dumps({name: value for name, value in then.items() if name not in ("provider", "backbone")}))
+    with pytest.raises(Refused, match="another version of the package that provides the backbone"):
+        zoo.embed_files("timm/test_resnet", few, **asked)
+    file.write_text(json.dumps(now))
+    with pytest.raises(Refused, match=r"backbone timm/test_resnet\S* there, timm/test_vit\S* asked"):
+        zoo.embed_files("timm/test_vit", few, **asked)
 
 
 def test_the_precision_of_training_by_its_name_is_the_same_job(artefact: Path, photos: Path, kept: Path) -> None:

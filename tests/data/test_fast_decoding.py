@@ -208,5 +208,5 @@ def test_an_estimate_says_what_it_would_save(photographs: Path, shapes: Path) ->
     ],
 )
 def test_another_word_is_answered_with_the_nearest(ask: Callable[[Path], object], shapes: Path) -> None:
-    with pytest.raises(OptionError, match=r"--decode 'fsat' is not exact or fast\. Did you mean 'fast'\?"):
+    with pytest.raises(OptionError, match=r"decode 'fsat' is not exact or fast\. Did you mean 'fast'\?"):
         ask(shapes)

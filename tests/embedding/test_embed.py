@@ -103,7 +103,7 @@ def test_of_a_run_it_is_the_trained_backbone(run: Path, made: zoo.Embedding, few
     with torch.no_grad():
         pooled = classifier.model.map(batch).mean((2, 3))  # type: ignore[union-attr]
     assert np.allclose(of_run.vectors[:4], pooled.numpy(), atol=1e-4)
-    with pytest.raises(OptionError, match=r"--weights beside .* brings its own"):
+    with pytest.raises(OptionError, match=r"weights beside .* brings its own"):
         zoo.embed(run, few, weights="random")
 
 
@@ -187,6 +187,16 @@ def test_a_plain_folder_has_no_labels_and_what_cannot_be_read_is_named(tmp_path:
     assert any("beside the class folders: without a label" in note for note in notes)
     progress = [(event.done, event.total) for event in told if getattr(event, "task", "") == "embed"]
     assert progress == sorted(set(progress)) and progress[-1] == (5, 5)
+    shutil.copy(folder / "0.png", folder / "0.gif")
+    (folder / "holiday" / "map.txt").write_text("no picture")
+    told.clear()
+    others = zoo.embed(BACKBONE, folder, **TINY, out=tmp_path / "o.npy", on_event=told.append)
+    reasons = [["0.gif", "not an image", ".gif extension"], ["holiday/map.txt", "not an image", ".txt extension"]]
+    assert others.files == mixed.files and others.to_dict()["skipped"] == reasons
+    assert json.loads((tmp_path / "o.json").read_text("utf-8"))["skipped"] == reasons
+    assert any(
+        "2 files not used: 0.gif: not an image (.gif extension); holiday/map.txt: " in str(each) for each in told
+    )
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "a.png").write_bytes(b"no")
     with pytest.raises(DataError, match=r"No image in .*bad can be read:\n  a\.png"):
@@ -224,10 +234,10 @@ def test_what_cannot_be_is_refused_before_anything_runs(
 
     (tmp_path / "v.csv").write_text("mine")
     refused(r"v\.csv exists, and zoo overwrites nothing", out=tmp_path / "v.npy")
-    refused(r"names no format .* Did you mean '\.parquet'\?\nNext: --out .*v\.parquet", out=tmp_path / "v.parqet")
-    refused(r"Did you mean '\.npy'\?\nNext: --out .*v\.npy", out=tmp_path / "v.npz")
-    refused(r"--dtype 'fp16' .* Did you mean 'float16'\?", dtype="fp16")
-    refused(r"--dtype 'float64' .* Did you mean 'float32'\?", dtype="float64")
+    refused(r"names no format .* Did you mean '\.parquet'\?\nNext: out='.*v\.parquet'", out=tmp_path / "v.parqet")
+    refused(r"Did you mean '\.npy'\?\nNext: out='.*v\.npy'", out=tmp_path / "v.npz")
+    refused(r"dtype 'fp16' .* Did you mean 'float16'\?", dtype="fp16")
+    refused(r"dtype 'float64' .* Did you mean 'float32'\?", dtype="float64")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     refused(r"needs the package pyarrow.*\nNext: pip install 'zoo-registry\[hf\]'", out=tmp_path / "v.parquet")

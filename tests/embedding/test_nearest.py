@@ -108,7 +108,7 @@ def test_what_cannot_be_searched_is_told_with_the_next_step(photos: Path, tmp_pa
         zoo.similar(BACKBONE, photos / "val/a/00.jpg", photos, **TINY)
     with pytest.raises(DataError, match="is a folder, and the image to find others for is one file"):
         zoo.similar(BACKBONE, photos / "val", photos, **TINY)
-    with pytest.raises(OptionError, match="--top must be at least 1"):
+    with pytest.raises(OptionError, match="top must be at least 1"):
         zoo.similar(BACKBONE, photos / "val/a/0.jpg", photos, **TINY, top=0)
     (tmp_path / "page.html").write_text("mine")
     with pytest.raises(Refused, match="overwrites nothing"):

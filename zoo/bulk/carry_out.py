@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -13,11 +14,12 @@ from typing import Any
 
 from zoo.bulk.addresses import Address
 from zoo.bulk.found_files import FoundFile, find_files
-from zoo.bulk.parts import BulkJob, PartList, job_text, number_of
+from zoo.bulk.parts import PROVIDER, BulkJob, PartList, job_text, number_of
 from zoo.bulk.sink import Sink
 from zoo.bulk.worker import JOB, PartDone, Worker, facts_of, packed_folder
 from zoo.cluster.place import Place
 from zoo.data.prefetch import resolve_workers
+from zoo.data.unused import UnusedFiles
 from zoo.errors import DataError, OptionError, Refused, RunError
 from zoo.events import Note, Progress, Report
 from zoo.process import one_thread
@@ -89,9 +91,13 @@ def carry_out(job: BulkJob, request: BulkRequest, report: Report, *, artefact: P
         # Looked at before the lock is taken: listing may take long, and the folder is not made until it has succeeded.
         there = sink.names()
         _refuse_other_job(sink, there, job)
-        for listed in parts.fill(_some_of_which_exist(request.files)):
+        unused = UnusedFiles(used=frozenset(os.path.abspath(each.path) for each in request.files if each.is_local))  # noqa: PTH100
+        for listed in parts.fill(_some_of_which_exist(request.files, unused)):
             report(Progress(task="list files", done=listed, total=None, unit="files"))
         report(Progress(task="list files", done=parts.images, total=parts.images, unit="files"))
+        if sentence := unused.sentence():
+            step = "Next: if they are pictures, give their own paths or a pattern."
+            report(Note(text=f"{sentence} {step}", loud=True))
         sink.make()
         with sink.lock():
             there = sink.names()  # another command may have begun while files were listed
@@ -122,11 +128,11 @@ def _compute_rest(
     return _finish(sink, job, parts, done, report, computed=len(done) - kept, far=far)
 
 
-def _some_of_which_exist(addresses: Sequence[Address]) -> Iterator[FoundFile]:
+def _some_of_which_exist(addresses: Sequence[Address], unused: UnusedFiles) -> Iterator[FoundFile]:
     """The files, unless there is none of them: then a path is mistyped, and a folder of errors would be in the way."""
     any_there, first = False, None
     # Looked at as they go by, for a listing of millions is not kept. Sizes are those of `FoundFile`: -1 for no file.
-    for each in find_files(addresses):
+    for each in find_files(addresses, unused=unused.add):
         any_there, first = any_there or each.size >= 0, first or each
         yield each
     if not any_there and first is not None:
@@ -149,19 +155,26 @@ def _refuse_other_job(sink: Sink, there: Mapping[str, int], job: BulkJob) -> Non
         raise Refused(f"{sink.address}/{JOB} cannot be read.\nNext: --out with a new folder.") from None
     if digest != job.digest:
         wanted = json.loads(job_text(job))
-        names = sorted(name for name in wanted | written if wanted.get(name) != written.get(name) and name != "digest")
+        # An older zoo told less of a job, and what it left out need not differ.
+        known = [name for name in wanted if name in written and name != "digest"]
+        names = sorted(name for name in known if wanted[name] != written[name])
         names = ["task"] if "task" in names else names  # all else differs because of that
-        told = ", ".join(
-            f"{name} {_short(written.get(name))} there, {_short(wanted.get(name))} asked" for name in names
-        )
-        raise Refused(
-            f"{sink.address} holds parts of another job: {told}.\nNext: --out with a new folder, or the same settings."
-        )
+        told = ", ".join(f"{name} {_told(name, written)} there, {_told(name, wanted)} asked" for name in names)
+        raise Refused(f"{sink.address} holds parts of another job: {told}.\nNext: {_step(names, written)}")
 
 
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 24 else f"{text[:12]}..."
+def _told(name: str, job: Mapping[str, Any]) -> str:
+    return f"{job[name][:12]}..." if name == "model" else str(job[name])
+
+
+def _step(differing: Sequence[str], written: Mapping[str, Any]) -> str:
+    """What to do where a folder was written by a job that differs in this."""
+    if PROVIDER in differing:
+        return f"--out with a new folder, or install {written[PROVIDER]} again, with which these parts were computed."
+    if differing == ["model"]:
+        other = "other weights, or another version of the package that provides the backbone, make another model"
+        return f"--out with a new folder; {other}."
+    return "--out with a new folder, or the same settings."
 
 
 def _parts_there(

@@ -5,14 +5,14 @@ from __future__ import annotations
 import fnmatch
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from zoo.bulk.addresses import Address, file_system, unreachable
 from zoo.data.paths import images_of
 from zoo.errors import DataError
-from zoo.specs.data import IMAGE_SUFFIXES, is_image_name, passed_over
+from zoo.specs.data import IMAGE_SUFFIXES, Skipped, is_image_name, not_an_image, passed_over
 
 _MAGIC = re.compile(r"[*?[]")
 
@@ -26,17 +26,20 @@ class FoundFile(NamedTuple):
     """Bytes; -1 where nothing can be said, as of a link to nothing."""
 
 
-def find_files(addresses: Sequence[Address]) -> Iterator[FoundFile]:
+def find_files(
+    addresses: Sequence[Address], *, unused: Callable[[Skipped], None] = lambda file: None
+) -> Iterator[FoundFile]:
     """Yield the images that the addresses mean, address by address, each folder in the order of sorted paths.
 
     Only what lies in one folder is in memory at a time. Hidden files and system files are passed over, as in training.
+    `unused` is called with each file of a folder that is no image by its name.
 
     Raises:
         DataError: An address means no image, or cannot be listed.
     """
     for address in addresses:
         any_found = False
-        for file in _local(address) if address.is_local else _stored(address):
+        for file in _local(address, unused) if address.is_local else _stored(address, unused):
             any_found = True
             yield file
         if not any_found:
@@ -46,15 +49,15 @@ def find_files(addresses: Sequence[Address]) -> Iterator[FoundFile]:
             )
 
 
-def _local(address: Address) -> Iterator[FoundFile]:
-    for path in images_of([Path(address.path)]):
+def _local(address: Address, unused: Callable[[Skipped], None]) -> Iterator[FoundFile]:
+    for path in images_of([Path(address.path)], unused=unused):
         try:
             yield FoundFile(str(path), os.stat(path).st_size)  # noqa: PTH116 - for every file of many
         except OSError:
             yield FoundFile(str(path), -1)
 
 
-def _stored(address: Address) -> Iterator[FoundFile]:
+def _stored(address: Address, unused: Callable[[Skipped], None]) -> Iterator[FoundFile]:
     """Images below a prefix, or that match a pattern, or the one object of that name."""
     magic = _MAGIC.search(address.path)
     if magic is not None and "/" not in address.path[: magic.start()]:
@@ -68,17 +71,21 @@ def _stored(address: Address) -> Iterator[FoundFile]:
             yield FoundFile(address.named(info.path), info.size)
             return
         if magic is None:
-            yield from _below(address, address.path)
+            yield from _below(address, address.path, unused)
             return
         # The part of the path that the pattern spells out.
         fixed = address.path[: address.path.rfind("/", 0, magic.start())]
         matches = re.compile(_pattern(address.path)).fullmatch
-        yield from (file for file in _below(address, fixed) if matches(file.name.removeprefix(f"{address.scheme}://")))
+        yield from (
+            file
+            for file in _below(address, fixed, lambda file: None)
+            if matches(file.name.removeprefix(f"{address.scheme}://"))
+        )
     except OSError as error:
         raise unreachable(address, error) from error
 
 
-def _below(address: Address, prefix: str) -> Iterator[FoundFile]:
+def _below(address: Address, prefix: str, unused: Callable[[Skipped], None]) -> Iterator[FoundFile]:
     from pyarrow import fs
 
     system = file_system(address.scheme)
@@ -94,6 +101,8 @@ def _below(address: Address, prefix: str) -> Iterator[FoundFile]:
                 folders.append(entry.path)
             elif is_image_name(entry.path):
                 yield FoundFile(address.named(entry.path), entry.size)
+            elif entry.type == fs.FileType.File:
+                unused(not_an_image(address.named(entry.path)))
         waiting += reversed(folders)  # taken from the end: depth first, in the order of names
 
 

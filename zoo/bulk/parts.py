@@ -19,6 +19,9 @@ from zoo.storage.atomic import json_line
 
 PART_SIZE = 1024
 """Images in a part, unless the caller says otherwise: a lost worker loses no more than these."""
+PROVIDER = "provider"
+"""The key for the distribution that provides the backbone, and its version, where a job tells how its model is opened.
+Another version may compute other vectors, so that it makes another job."""
 _NAME_DIGITS = 16
 """Digits of the digest in a part's name; the whole of it is in the part's metadata, and is compared as well."""
 

@@ -21,8 +21,9 @@ from zoo.errors import RunError
 from zoo.specs.preprocessing import Preprocessing
 from zoo.storage.atomic import write_text
 from zoo.storage.cache import cache_folder
+from zoo.storage.eviction import DECODABLE
 
-_FOLDER, _PREFIX = "kept", "readable-"
+_FOLDER = "kept"
 MOST = 100 << 20
 """Bytes of all records above which old ones are removed: those of about a million and a half images. What a data set
 needs of itself always stays."""
@@ -45,7 +46,7 @@ class DecodedFiles:
     def __init__(self, preprocessing: Preprocessing) -> None:
         # Another version of zoo or Pillow may fail on a file that this one reads, so the versions are part of the name.
         facts = json.dumps([preprocessing.to_dict(), _version("zoo-registry"), _version("pillow"), _FORMAT])
-        self._path = cache_folder() / _FOLDER / f"{_PREFIX}{hashlib.sha256(facts.encode()).hexdigest()[:24]}.txt"
+        self._path = cache_folder() / _FOLDER / f"{DECODABLE}{hashlib.sha256(facts.encode()).hexdigest()[:24]}.txt"
         self._readings = _read(self._path)
 
     def get(self, digest: str) -> Reading | None:
@@ -75,7 +76,7 @@ class DecodedFiles:
         Several processes may do so at the same time, so that a file is gone that was there a moment ago.
         """
         left = MOST
-        for path in sorted(self._path.parent.glob(f"{_PREFIX}*"), key=lambda path: _used(path)[0], reverse=True):
+        for path in sorted(self._path.parent.glob(f"{DECODABLE}*"), key=lambda path: _used(path)[0], reverse=True):
             left -= _used(path)[1]
             if left < 0 and path != self._path:
                 path.unlink(missing_ok=True)

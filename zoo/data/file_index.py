@@ -17,13 +17,14 @@ from pathlib import Path
 
 from zoo.data.dataset import ImageFile
 from zoo.storage.cache import cache_folder
+from zoo.storage.eviction import FILES_READ
 
 SETTLED = 3.0
 """Seconds for which a file must have been left alone before it is recorded. One that was changed just now may be
 changed again within the same tick of a file system's clock, with the same size: nothing but its bytes would tell."""
 MOST = 500 << 20
 """Bytes above which the index is begun anew: about five million files."""
-_FOLDER, _NAME = "kept", "files-read-1.sqlite"
+_FOLDER, _NAME = "kept", f"{FILES_READ}1.sqlite"
 _AT_ONCE = 500
 """Files that are looked up by one query."""
 # Without row numbers, rows lie in the order of the key itself, and there is no second index.

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from zoo.data.walk import walk
+from zoo.data.unused import UnusedFiles
+from zoo.data.walk import Walked, walk
 from zoo.errors import DataError
-from zoo.specs.data import IMAGE_SUFFIXES, is_image_name, is_system_name, passed_over
+from zoo.specs.data import IMAGE_SUFFIXES, Skipped, is_image_name, is_system_name, not_an_image, passed_over
+from zoo.text import printable
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,29 +22,43 @@ class ImageCount:
     images: int
     hidden: int
     """Images in folders that were given, which are passed over because a name begins with a dot."""
+    again: int = 0
+    """Images that were named more than once, such as by a pattern and by their folder; they count once."""
+    unused: UnusedFiles = field(default_factory=UnusedFiles)
+    """Other files in folders that were given."""
 
 
-def count_images(arguments: Sequence[Path]) -> ImageCount:
-    """Count the images that `images_of` yields, in constant memory.
+def count_images(arguments: Sequence[Path], *, name_all: bool = False) -> ImageCount:
+    """Count the images that `images_of` yields, in constant memory unless all files that are not used are to be named.
 
     Raises DataError for an argument without images, and for a folder that cannot be listed.
     """
-    counts = [_count(argument) for argument in arguments]
-    return ImageCount(sum(count.images for count in counts), sum(count.hidden for count in counts))
+    unused = UnusedFiles(most=None) if name_all else UnusedFiles()
+    # A picture beside its folder: `photos/ photos/one.gif`.
+    unused.used = _files_among(arguments) if len(arguments) > 1 else frozenset()
+    named = _Named()
+    counts = [_count(argument, unused, named) for argument in arguments]
+    images, hidden, again = (sum(column) for column in zip(*counts, strict=True)) if counts else (0, 0, 0)
+    return ImageCount(images, hidden, again, unused)
 
 
-def images_of(arguments: Sequence[Path]) -> Iterator[Path]:
+def images_of(arguments: Sequence[Path], *, unused: Callable[[Skipped], None] = lambda file: None) -> Iterator[Path]:
     """Yield the image files that the arguments mean, argument by argument.
 
     A file is yielded as it is. A folder stands for all images below it but for those that are passed over in training,
-    too. A pattern (`*`, `?`, `[a-z]`, `**`) stands for everything that it matches. Both come sorted.
+    too. A pattern (`*`, `?`, `[a-z]`, `**`) stands for everything that it matches. Both come sorted. A file that is
+    meant several times is yielded once, in the first place.
+    `unused` is called with the files of folders that are no images by their names, as they are passed.
     """
+    named = _Named()
     for argument in arguments:
         for given in _expanded(argument):
             if os.path.isdir(given):
-                yield from map(Path, _below(given, everything=False))
-            else:
+                found = _below(given, unused, everything=False)
+                yield from (Path(path) for path in found if not named.again(path))
+            elif not named.again(given):
                 yield given
+            named.add(given)
 
 
 def hindrance(path: Path) -> str | None:
@@ -64,25 +80,74 @@ def names_in(folder: Path) -> list[str]:
         return []
 
 
-def _count(argument: Path) -> ImageCount:
-    images = hidden = 0
+class _Named:
+    """What was named so far. It grows with the files and folders that were named, and not with what lies in these."""
+
+    def __init__(self) -> None:
+        self._files: set[str] = set()
+        self._folders: set[str] = set()
+
+    def add(self, given: Path) -> None:
+        """Note a file or a folder, of which all was taken."""
+        (self._folders if os.path.isdir(given) else self._files).add(os.path.abspath(given))  # noqa: PTH100
+
+    def again(self, path: Path | str) -> bool:
+        """Whether a file was named, or a folder that stands for it."""
+        if not self._files and not self._folders:
+            return False
+        whole = folder = os.path.abspath(path)  # noqa: PTH100 - links stay what they are
+        if whole in self._files:
+            return True
+        while self._folders and (above := os.path.dirname(folder)) != folder:  # noqa: PTH120
+            folder = above
+            # What a folder passes over was not taken with it.
+            below = folder in self._folders and is_image_name(whole)
+            if below and passed_over(Path(whole).relative_to(folder).parts) is None:
+                return True
+        return False
+
+
+def _count(argument: Path, unused: UnusedFiles, named: _Named) -> tuple[int, int, int]:
+    """(images, hidden ones, images that were named before) of an argument."""
+    images = hidden = again = 0
     for given in _expanded(argument):
-        if not os.path.isdir(given):
+        if os.path.isdir(given):
+            root = len(given.parts)
+            for path in _below(given, unused.add, everything=True):
+                parts = Path(path).parts[root:]
+                if passed_over(parts) is not None:
+                    hidden += passed_over(parts) == "hidden" and not any(map(is_system_name, parts))
+                elif named.again(path):
+                    again += 1
+                else:
+                    images += 1
+        elif named.again(given):
+            again += 1
+        else:
             images += 1
-            continue
-        root = len(given.parts)
-        for path in _below(given, everything=True):
-            parts = Path(path).parts[root:]
-            images += passed_over(parts) is None
-            hidden += passed_over(parts) == "hidden" and not any(map(is_system_name, parts))
-    if images:
-        return ImageCount(images, hidden)
+        named.add(given)
+    if images or again:
+        return images, hidden, again
     if os.path.isdir(argument):
         but = f" but {hidden:,} hidden by a dot at the beginning of a name" if hidden else ""
         raise DataError(f"There are no images in {argument}{but}; they end in {', '.join(IMAGE_SUFFIXES)}.")
     if why := hindrance(argument):
         raise DataError(f"{str(argument)!r} cannot be looked at: {why}.")
     raise DataError(f"No file matches {str(argument)!r}.")
+
+
+def _files_among(arguments: Sequence[Path]) -> frozenset[str]:
+    """The absolute paths of the files that the arguments name or match, without what lies in folders."""
+    given = (each for argument in arguments for each in _expanded(argument))
+    return frozenset(printable(os.path.abspath(each)) for each in given if not os.path.isdir(each))  # noqa: PTH100
+
+
+def _skipped(found: Walked, *, below: Path) -> Skipped | None:
+    """The record of a file or pipe that is no image, under the path as given; None for what is passed over."""
+    if passed_over(Path(found.path).relative_to(below).parts) is not None:
+        return None
+    name = printable(Path(found.path).as_posix())
+    return Skipped(name, "not an image", "no regular file") if is_image_name(name) else not_an_image(name)
 
 
 def _expanded(argument: Path) -> Iterator[Path]:
@@ -98,12 +163,14 @@ def _expanded(argument: Path) -> Iterator[Path]:
         yield argument
 
 
-def _below(folder: Path, *, everything: bool) -> Iterator[str]:
-    """Yield the images below a folder in the order of sorted paths."""
+def _below(folder: Path, unused: Callable[[Skipped], None], *, everything: bool) -> Iterator[str]:
+    """Yield the images below a folder in the order of sorted paths; call `unused` with each other file."""
     try:
         for found in walk(str(folder), everything=everything):
             if found.kind == "file" and is_image_name(found.path):
                 yield found.path
+            elif found.kind != "folder" and (skipped := _skipped(found, below=folder)) is not None:
+                unused(skipped)
     except OSError as error:
         raise DataError(
             f"{error.filename or folder}: {error.strerror or error}.\n"

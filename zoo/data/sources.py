@@ -87,14 +87,17 @@ def find_data(argument: Path, registry: Registry, report: Report) -> DataLocatio
     raise DataError(_nothing_reads(argument, registry))
 
 
-def read_dataset(location: DataLocation, *, seed: int, folds: bool = False, report: Report = silent) -> Dataset:
+def read_dataset(
+    location: DataLocation, *, seed: int, folds: bool = False, val_needed: bool = True, report: Report = silent
+) -> Dataset:
     """Read the data set to train on; every file is used or listed as skipped. `seed` draws val if there is none.
 
-    With `folds` nothing is drawn, and val joins train. `report` is called with Progress where listing takes a while.
+    With `folds` nothing is drawn, and val joins train; `val_needed` is that of `to_dataset`. `report` is called with
+    Progress where listing takes a while.
 
     Raises DataError for data that cannot be used, Refused if a package is missing, PluginError for a broken source.
     """
-    return to_dataset(read_unchecked(location, report=report), seed=seed, folds=folds)
+    return to_dataset(read_unchecked(location, report=report), seed=seed, folds=folds, val_needed=val_needed)
 
 
 def read_unchecked(location: DataLocation, *, classes: Collection[str] = (), report: Report = silent) -> UncheckedData:

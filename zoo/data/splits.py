@@ -46,20 +46,22 @@ class UncheckedData:
     notes: tuple[str, ...] = ()
 
 
-def to_dataset(data: UncheckedData, *, seed: int, folds: bool = False) -> Dataset:
+def to_dataset(data: UncheckedData, *, seed: int, folds: bool = False, val_needed: bool = True) -> Dataset:
     """Make the data set to train on. If there is no val, it is drawn from train with `seed`.
 
     Args:
         data: What the source holds.
         seed: Draws val.
         folds: Whether every image of train and val is to be trained on: then both are `train`, and there is no val.
+        val_needed: Whether val must have every class, as it must to choose among stages. If not, a class of a single
+            image stays in train.
 
     Raises:
         DataError: There is no train, there are no images, fewer than two classes, an empty class, or a class that only
-            train or only another split has (test may lack classes; so may val, where it joins train).
+            train or only another split has (test may lack classes; so may val, where it joins train or is not needed).
     """
     classes = _train_classes(data)
-    _refuse_different_classes(data, classes, complete=() if folds else ("val",))
+    _refuse_different_classes(data, classes, complete=() if folds or not val_needed else ("val",))
     splits = {split: image_files(data, split, classes) for split in data.splits}
     notes = list(data.notes)
     if folds:
@@ -69,7 +71,8 @@ def to_dataset(data: UncheckedData, *, seed: int, folds: bool = False) -> Datase
             notes.append(JOINED_NOTE)
             splits["train"] = by_label(splits["train"], splits.pop("val"))
     elif "val" not in splits:
-        _refuse_single_images(data, splits["train"], classes)
+        if val_needed:
+            _refuse_single_images(data, splits["train"], classes)
         splits["train"], splits["val"] = split_stratified(splits["train"], classes, seed)
         notes.append(split_note(seed))
     return Dataset(

@@ -9,10 +9,11 @@ from pathlib import Path
 from zoo.data.dataset import Dataset, ImageFile
 from zoo.data.sources import DataLocation, find_data, read_unchecked
 from zoo.data.splits import UncheckedData, no_images_message, to_dataset
+from zoo.data.unused import unused_sentence
 from zoo.errors import DataError
 from zoo.events import Note, Report
 from zoo.registry.registry import Registry
-from zoo.specs.data import FOLDER, IMAGE_SUFFIXES, is_image_name
+from zoo.specs.data import FOLDER, IMAGE_SUFFIXES, Skipped, is_image_name, not_an_image
 from zoo.text import counted, file_named, some
 
 _LOOSE = "not in a class folder"
@@ -37,6 +38,8 @@ class ImagesFound:
     """The data as people call them."""
     lists: tuple[tuple[Described, ...], ...]
     """One list for each split: images of different splits are never computed in one batch, as in a run."""
+    skipped: tuple[Skipped, ...] = ()
+    """Files that are not among them, with the reason."""
 
     def __len__(self) -> int:
         return sum(map(len, self.lists))
@@ -79,7 +82,20 @@ def find_images(data: Path, registry: Registry, report: Report, *, seed: int) ->
     if loose and len(found) > 1:
         names = some([each.file.relative for each in loose], 3)
         report(Note(text=f"{counted(len(loose), 'image')} beside the class folders: without a label ({names})."))
-    return ImagesFound(unchecked.source, found)
+    skipped = _not_taken(unchecked, loose)
+    if sentence := unused_sentence(skipped):
+        report(Note(text=sentence, loud=True))
+    return ImagesFound(unchecked.source, found, skipped)
+
+
+def _not_taken(data: UncheckedData, loose: tuple[Described, ...]) -> tuple[Skipped, ...]:
+    """Files that are not embedded. No file is left out for its folder, so the reason of a loose one is its name."""
+    taken = {each.file.relative for each in loose}
+    return tuple(
+        not_an_image(file.relative) if file.reason == _LOOSE and not is_image_name(file.relative) else file
+        for file in data.skipped
+        if file.relative not in taken
+    )
 
 
 def _labelled(data: UncheckedData, report: Report, *, seed: int) -> Iterator[tuple[Described, ...]]:

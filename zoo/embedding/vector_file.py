@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from zoo.data.unused import as_rows
 from zoo.embedding.vectors import Embedding
 from zoo.errors import OptionError, Refused, meant, nearest
 from zoo.storage.atomic import clear_write_errors, json_line, json_text, new_path, refuse_existing, try_new_path
@@ -116,7 +117,7 @@ def _long_header(images: int) -> Refused:
 
 def metadata_of(made: Embedding) -> dict[str, Any]:
     """The metadata that is written, in plain JSON types: those of the vectors, and what was left out."""
-    return {**made.metadata, "images": len(made), "unreadable": dict(made.unreadable)}
+    return {**made.metadata, "images": len(made), "unreadable": dict(made.unreadable), "skipped": as_rows(made.skipped)}
 
 
 def _write_parquet(made: Embedding, draft: Path) -> None:

@@ -17,6 +17,7 @@ from zoo.data.dataset import ImageFile
 from zoo.data.decoded import DecodedFiles
 from zoo.data.prefetch import resolve_workers
 from zoo.data.store import ImageStore
+from zoo.data.unused import as_rows
 from zoo.embedding.embedder import Embedder
 from zoo.embedding.found_images import Described, ImagesFound
 from zoo.errors import DataError, FeaturesError
@@ -24,6 +25,7 @@ from zoo.evaluation.context import Clock, ComputeContext
 from zoo.events import Event, Note, Progress, Report
 from zoo.frozen.outputs import BLOCK, TableFiller
 from zoo.planning.build_plan import CHUNK
+from zoo.specs.data import Skipped
 from zoo.storage.feature_cache import FeatureCache
 from zoo.text import counted, some
 
@@ -49,6 +51,8 @@ class Embedding:
     they are normalised, versions."""
     unreadable: Mapping[str, str]
     """Name -> what is wrong, of images that were left out."""
+    skipped: tuple[Skipped, ...] = ()
+    """Files of the data that are not used, with the reason."""
     path: Path | None = None
     """The file that was written."""
     images: tuple[ImageFile, ...] = field(default=(), repr=False)
@@ -72,6 +76,7 @@ class Embedding:
             "dimensions": int(self.vectors.shape[1]),
             "labelled": sum(map(bool, self.labels)),
             "unreadable": dict(self.unreadable),
+            "skipped": as_rows(self.skipped),
             "metadata": dict(self.metadata),
         }
 
@@ -130,6 +135,7 @@ def embed_images(
         splits=tuple(each.split for each in rows.taken),
         metadata=metadata,
         unreadable=rows.faults,
+        skipped=found.skipped,
         images=tuple(each.file for each in rows.taken),
     )
 

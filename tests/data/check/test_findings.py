@@ -264,6 +264,8 @@ def test_copies_in_a_folder_without_val_leak_where_finetune_draws_them_apart(dat
         leaks = [file for finding in report.findings if finding.code == "leak" for file in files_of(finding)]
         repeated = [file for finding in report.findings if finding.code == "duplicates" for file in files_of(finding)]
         assert sorted(leaks + repeated) == sorted(f"ant/{kind}{n}.jpg" for kind in ("", "copy") for n in range(4))
+        if leaks:
+            assert "keep one copy" in finding_of(report, "leak").next_step
         if repeated:
             assert "with another seed" in finding_of(report, "duplicates").sentence
         dealt[len(leaks) // 2] = seed
@@ -292,7 +294,8 @@ def test_the_plan_warns_of_copies_and_goes_on(data: Path, zoo_inside: Zoo) -> No
     assert done.returncode == 0
     assert leak == (
         "1 picture is in more than one split, so scores are too good: train/ant/0.jpg (train) and "
-        f"val/ant/x.jpg (val). Next: zoo data check {data}"
+        f"val/ant/x.jpg (val). Next: keep one copy of each, which zoo data check {data} lists; or --folds 5, which "
+        "keeps copies together."
     )
     assert "under more than one label" in conflict and "train/ant/0.jpg and train/bee/x.jpg" in conflict
 
@@ -418,3 +421,18 @@ def test_the_placeholder_among_the_ants_is_named(real_data: Path, zoo_inside: Zo
 def test_flowers_have_no_faults(real_data: Path) -> None:
     report = zoo.check_data(real_data / "data" / "flowers5")
     assert report.passed and [finding.code for finding in report.findings] == ["near_duplicates"]
+
+
+def test_one_image_has_a_sentence_in_the_singular(data: Path) -> None:
+    copy(data, "train/ant/0.jpg", "train/ant/copy.jpg")
+    save(data, "train/ant/new.png", picture(99).convert("RGBA"))
+    report = zoo.check_data(data)
+    assert "1 image has transparency: composited on white." in finding_of(report, "alpha").sentence
+    assert "1 image appears more than once in one split, with identical pixels, and so counts more" in (
+        finding_of(report, "duplicates").sentence
+    )
+    for number in range(1, 3):
+        copy(data, f"train/ant/{number}.jpg", f"train/ant/copy{number}.jpg")
+    assert "3 images appear more than once in one split, with identical pixels, and so count more" in (
+        finding_of(zoo.check_data(data), "duplicates").sentence
+    )

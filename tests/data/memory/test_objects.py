@@ -19,6 +19,7 @@ import torch
 import zoo
 from PIL import Image
 from tests.data.memory.kinds import Mapped, with_paths, without_paths
+from torch.utils.data import random_split
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 from zoo.data.dataset import Dataset
@@ -309,6 +310,16 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "some splits": (table(split=["train", None] * 4), "4 rows have no split: row 1"),
     "other split": ({"train": table(split=["train", "val"] * 4)}, "is given as train, and its column 'split' says val"),
     "three": ((pairs(), pairs(), pairs()), "are 3 in a tuple; two are (train, val).\nNext: name them, {'train': ...,"),
+    "two in a list": (
+        random_split(Mapped(lambda i: (picture(i), i % 2), 8, ["a", "b"]), [6, 2]),
+        "are a list of 2 data sets, and it does not say which of them is which split.\n"
+        "Next: data=tuple(parts) takes them as (train, val), or name them: data={'train': parts[0], 'val': parts[1]}.",
+    ),
+    "three in a list": (
+        [table(), table(), table()],
+        "Next: name them: data={'train': parts[0], 'val': parts[1], 'test': parts[2]}.",
+    ),
+    "lists in a list": ([pairs(), pairs()], "are a list of 2 data sets"),
     "transform": (datasets.Dataset.from_dict({"a": [1]}).with_transform(dict), "Next: give dataset.with_format(None)"),
     "column twice": (pd.DataFrame([[1, 2, 3]], columns=["image", "image", "label"]), "'image' more than once"),
     "unlabelled": (

@@ -142,6 +142,17 @@ def test_runs_on_one_object_with_drawn_splits_are_compared_where_it_is_given(pai
         zoo.compare(one, other, data=tmp_path)
 
 
+def test_a_run_on_files_is_compared_with_one_on_their_pictures_in_memory(
+    few: Path, pairs: Pairs, run: Path, tmp_path: Path
+) -> None:
+    of_files = zoo.finetune(**USUAL, data=few, out=tmp_path / "of_files", report=False)
+    with pytest.raises(Refused, match=r"zoo.compare\(RUN, RUN, data=\.\.\.\)"):
+        zoo.compare(of_files, run)
+    (against,) = zoo.compare(of_files, run, data=pairs).against
+    assert {each.split: each.outcomes.images for each in against.tested} == {"val": len(pairs[1])}
+    assert against.same_images and against.tested[0].outcomes.difference == 0
+
+
 def test_a_run_on_a_folder_takes_no_object(few: Path, pairs: Pairs, tmp_path: Path) -> None:
     folder = zoo.finetune(**USUAL, data=few, out=tmp_path / "folder", report=False).path
     with pytest.raises(OptionError, match=r"which is found by its path.\nNext: leave data out"):

@@ -119,12 +119,12 @@ def hidden(survey: Survey) -> Iterator[Finding]:
 
 def storage(survey: Survey) -> Iterator[Finding]:
     """How images are stored, where another program may read them differently."""
-    kinds: tuple[tuple[str, Callable[[FileFacts], str], str, str], ...] = (
-        ("cmyk", lambda facts: facts.mode if facts.mode == "CMYK" else "", "in CMYK", "colour profiles are ignored"),
-        ("alpha", lambda facts: facts.mode if facts.transparent else "", "with transparency", "composited on white"),
-        ("deep", _depth, "deeper than 8 bits a sample", "reduced to 8 bits"),
-        ("palette", lambda facts: facts.mode if facts.mode in ("P", "PA") else "", "with a palette", "expanded to RGB"),
-        ("rotated", _orientation, "rotated by EXIF alone", "turned upright by zoo, but not by every program"),
+    kinds: tuple[tuple[str, Callable[[FileFacts], str], tuple[str, str], str], ...] = (
+        ("cmyk", lambda facts: _mode(facts, "CMYK"), _are("in CMYK"), "colour profiles are ignored"),
+        ("alpha", lambda facts: facts.mode if facts.transparent else "", _have("transparency"), "composited on white"),
+        ("deep", _depth, _are("deeper than 8 bits a sample"), "reduced to 8 bits"),
+        ("palette", lambda facts: _mode(facts, "P", "PA"), _have("a palette"), "expanded to RGB"),
+        ("rotated", _orientation, _are("rotated by EXIF alone"), "turned upright by zoo, but not by every program"),
     )
     for code, detail_of, what, treatment in kinds:
         details = [(facts, detail_of(facts)) for _, _, facts in survey.good_files()]
@@ -133,7 +133,7 @@ def storage(survey: Survey) -> Iterator[Finding]:
             yield Finding(
                 code=code,
                 severity="warning",
-                sentence=f"{counted(len(cases), 'image is', 'images are')} {what}: {treatment}.",
+                sentence=f"{counted(len(cases), *what)}: {treatment}.",
                 next_step="see docs/preprocessing.md; if this is not what you want, save them as upright 8-bit RGB.",
                 cases=cases,
             )
@@ -162,6 +162,18 @@ def extreme_sizes(survey: Survey) -> Iterator[Finding]:
             next_step="save them smaller, for example with 1,000 pixels a side.",
             cases=huge,
         )
+
+
+def _are(what: str) -> tuple[str, str]:
+    return f"image is {what}", f"images are {what}"
+
+
+def _have(what: str) -> tuple[str, str]:
+    return f"image has {what}", f"images have {what}"
+
+
+def _mode(facts: FileFacts, *modes: str) -> str:
+    return facts.mode if facts.mode in modes else ""
 
 
 def _depth(facts: FileFacts) -> str:

@@ -87,7 +87,10 @@ def _copies(survey: Survey) -> Iterator[Finding]:
             severity="fault",
             sentence=f"{counted(len(leaks), 'image appears', 'images appear')} in more than one split{where}, with "
             "identical pixels: the classifier is evaluated on images it was trained on, so its scores are too high.",
-            next_step="keep each image in one split.",
+            # Nobody can keep images in one split where zoo draws it.
+            next_step="keep one copy of each; or zoo finetune --folds 5, which keeps copies together."
+            if survey.split_note
+            else "keep each image in one split.",
             cases=_as_cases(survey, leaks),
         )
     if conflicts := under_two_labels(groups):
@@ -106,7 +109,7 @@ def _copies(survey: Survey) -> Iterator[Finding]:
             code="duplicates",
             severity="warning",
             sentence=f"{counted(len(repeated), 'image appears', 'images appear')} more than once in one split, with "
-            f"identical pixels, and so counts more than others{risk}.",
+            f"identical pixels, and so {'counts' if len(repeated) == 1 else 'count'} more than others{risk}.",
             next_step="keep one copy of each.",
             cases=_as_cases(survey, repeated),
         )

@@ -127,6 +127,16 @@ def _parts(data: Any, labels: ClassNames, report: Report) -> Iterator[Part]:
             f"The data are {len(data)} in a tuple; two are (train, val).\n"
             "Next: name them, {'train': ..., 'val': ..., 'test': ...}."
         )
+    elif isinstance(data, list) and len(data) > 1 and all(map(_is_whole, data)):
+        # As `random_split` returns splits. Parts of one split come in lists, too, so that it is not guessed.
+        in_order = "data=tuple(parts) takes them as (train, val)" if len(data) == 2 else "name them"
+        named = ", ".join(
+            f"'{split}': parts[{number}]" for number, split in enumerate(("train", "val", "test")[: len(data)])
+        )
+        raise DataError(
+            f"The data are a list of {len(data)} data sets, and it does not say which of them is which split.\n"
+            f"Next: {in_order}{', or name them' if len(data) == 2 else ''}: data={{{named}}}."
+        )
     else:
         yield _part(data, labels, report, key=None)
 
