@@ -22,6 +22,7 @@ from zoo.evaluation.predictions import ImagePrediction, from_csv, to_csv
 from zoo.evaluation.significance import Outcomes, bootstrap, holm, mcnemar, smallest_shown
 from zoo.registry.registry import default_registry
 from zoo.specs.plan import Plan
+from zoo.storage.tensors import file_digest
 
 
 def train(data: Path, out: Path, **arguments: Any) -> Path:
@@ -104,6 +105,31 @@ def test_images_whose_labels_differ_are_left_out_and_counted(shapes: Path, tmp_p
     assert "Next: train both on the same labels." in str(refused.value)
 
 
+def test_the_same_files_under_other_names_are_paired_by_content_and_copies_are_left_out(
+    shapes: Path, tmp_path: Path
+) -> None:
+    pictures = Path(shutil.copytree(shapes, tmp_path / "fl"))
+    rows = []
+    for file in sorted(path.relative_to(tmp_path) for path in pictures.rglob("*.jpg")):
+        label = "green" if file.parts[-3:] == ("val", "red", "0.jpg") else file.parts[-2]
+        rows.append(f"{file},{label},{file.parts[-3]}")
+    # Outside of the folder, where the files have the names `fl/val/red/0.jpg`.
+    (tmp_path / "rel.csv").write_text("\n".join(["path,label,split", *rows]))
+    runs = train(pictures, tmp_path / "one"), train(tmp_path / "rel.csv", tmp_path / "two")
+    (against,) = zoo.compare(*runs).against
+    assert {each.split: each.outcomes.images for each in against.tested} == {"test": 12, "val": 17}
+    assert (against.relabelled, against.ambiguous) == ({"val": 1}, {})
+
+    shutil.copy(pictures / "val" / "blue" / "1.jpg", pictures / "val" / "blue" / "copy.jpg")
+    (tmp_path / "rel.csv").write_text("\n".join(["path,label,split", *rows, "fl/val/blue/copy.jpg,blue,val"]))
+    found = zoo.compare(train(pictures, tmp_path / "three"), train(tmp_path / "rel.csv", tmp_path / "four"))
+    (against,) = found.against
+    assert {each.split: each.outcomes.images for each in against.tested} == {"test": 12, "val": 16}
+    assert against.ambiguous == {"val": 2} and found.to_dict()["comparisons"][0]["ambiguous"] == {"val": 2}
+    told = "2 validation images have other names in B than in A and copies there, so it is unknown which is which"
+    assert any(told in sentence for sentence in found.conclusions[0])
+
+
 @pytest.fixture
 def copied(first: Path, tmp_path: Path) -> Callable[..., Path]:
     """Copies of the first run with some of its predictions changed."""
@@ -118,6 +144,7 @@ def copied(first: Path, tmp_path: Path) -> Callable[..., Path]:
             for number, (turn, each) in enumerate((turn, each) for turn in range(repeat) for each in of_split)
         ]
         (made / "predictions.csv").write_text(to_csv([*rest, *several]), "utf-8")
+        altered(made, "evaluation.json", predictions_digest=file_digest(made / "predictions.csv"))
         return made
 
     return copy
@@ -210,7 +237,7 @@ def test_what_images_can_show_is_where_the_test_turns() -> None:
         ({}, {"set": ["choose_by=accuracy"]}, ["choose_by"]),
         ({}, {"recipe": "head_only", "set": ["choose_by=accuracy"]}, ["recipe", "choose_by"]),
         ({}, {"epochs": 2}, ["epochs"]),
-        ({}, {"batch_size": 4, "set": ["last.lr=1e-5"]}, ["batch_size", "last.lr"]),
+        ({}, {"batch_size": 4, "set": ["last.lr=1e-5"]}, ["last.lr", "batch_size"]),
         ({}, {"backbone": "timm/test_vit"}, ["backbone"]),
         ({}, {"input_size": (96, 96)}, ["input_size"]),
         ({}, {"decode": "fast"}, ["decode"]),
@@ -229,11 +256,27 @@ def test_a_choice_is_what_somebody_asked_for(
     assert choices(few, one, other) == named
 
 
+def test_knobs_of_gradient_steps_are_no_choice_where_a_solver_fitted_the_head(few: Path, tmp_path: Path) -> None:
+    text = default_registry().recipe("head_only").spec.to_toml()
+    assert "epochs = 80" in text
+    (tmp_path / "mine.toml").write_text(text.replace("epochs = 80", "epochs = 40"))
+    solved, longer = {"recipe": "head_only", "head": "linear"}, {"recipe": str(tmp_path / "mine.toml")}
+    # Neither of these had an epoch.
+    assert choices(few, solved, {**solved, **longer}) == []
+    assert choices(few, {**solved, "head": "cosine"}, {**solved, **longer, "head": "cosine"}) == ["epochs"]
+    # One that did is told, and of the other one no number that did nothing.
+    one, other = plans(few, solved, {**solved, "head": "cosine", "epochs": 5})
+    found = differences_between(one, other, default_registry(), same_files=True)
+    assert found.choices == ("head", "epochs")
+    assert (value_of(one, "epochs"), value_of(other, "epochs")) == ("-", "5")
+    assert (value_of(one, "head.lr"), value_of(one, "head.solver")) == ("-", "auto")
+
+
 def test_what_follows_from_a_choice_is_told_apart(few: Path) -> None:
     one, other = plans(few, {}, {"backbone": "timm/test_vit", "epochs": 3})
     found = differences_between(one, other, default_registry(), same_files=True)
     assert found.choices == ("backbone", "epochs") and "steps" in found.follows and not found.seed
-    assert value_of(other, "backbone") == "timm/test_vit" and value_of(other, "epochs") == "head 60, last 3, all 3"
+    assert value_of(other, "backbone") == "timm/test_vit" and value_of(other, "epochs") == "head -, last 3, all 3"
     moved = other.model_copy(update={"threads": 99, "versions": {**other.versions, "torch": "0.1"}})
     found = differences_between(other, moved, default_registry(), same_files=True)
     assert found.choices == () and found.surroundings == ("threads", "version of torch")
@@ -419,6 +462,23 @@ def test_what_cannot_be_compared_is_refused_with_the_next_step(
         done = zoo_inside("compare", *words)
         assert done.returncode == code and message in done.stderr and step in done.stderr, (words, done.stderr)
     assert not list(tmp_path.glob("*.html")), "nothing is written for what is refused"
+
+
+def test_predictions_that_somebody_changed_are_not_compared(
+    first: Path, other: Path, tmp_path: Path, zoo_inside: Zoo
+) -> None:
+    edited = shutil.copytree(other, tmp_path / "edited")
+    table = edited / "predictions.csv"
+    said = [as_said(each, right=True, file=each.file) for each in from_csv(table.read_text("utf-8"))]
+    table.write_text(to_csv(said), "utf-8")
+    done = zoo_inside("compare", first, edited)
+    assert done.returncode == 1 and f"{table} was changed after the run wrote it" in done.stderr
+    assert f"Next: zoo verify {edited}" in done.stderr and not done.stdout
+    # An older zoo recorded no digest.
+    recorded = json.loads((edited / "evaluation.json").read_text("utf-8"))
+    del recorded["predictions_digest"]
+    (edited / "evaluation.json").write_text(json.dumps(recorded), "utf-8")
+    assert zoo.compare(first, edited).runs[1].scores["test"].accuracy.value == 1
 
 
 def test_a_proof_that_failed_is_the_first_caution(first: Path, copied: Callable[..., Path]) -> None:

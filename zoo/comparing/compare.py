@@ -67,6 +67,7 @@ def _against(
         differences=differences_between(*plans, registry, same_files=_same_files(*plans, contents)),
         tested=tested,
         relabelled=paired.relabelled,
+        ambiguous=paired.ambiguous,
         same_images=not paired.relabelled
         and all(
             run.scores[test.split].images == first.scores[test.split].images == test.outcomes.images for test in tested

@@ -130,6 +130,8 @@ class RunPair:
     """One test for each split with images that both judged, `test` first."""
     relabelled: dict[str, int]
     """Split -> how many images both judged under different true classes; the tests leave them out."""
+    ambiguous: dict[str, int]
+    """Split -> how many images have other names in the two runs and copies among them; the tests leave them out."""
     same_images: bool
     """Whether the two judged exactly the same images under the same labels, so that their own metrics can be compared
     too."""
@@ -192,6 +194,7 @@ class Comparison:
                     "seed_differs": pair.differences.seed,
                     "same_images": pair.same_images,
                     "relabelled": pair.relabelled,
+                    "ambiguous": pair.ambiguous,
                     "tested": [tested.to_dict() for tested in pair.tested],
                     "conclusion": list(sentences),
                 }

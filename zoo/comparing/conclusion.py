@@ -24,6 +24,8 @@ def conclusion_of(against: RunPair) -> tuple[str, ...]:
     sentences = [_verdict(against, main), *map(_other_split, other_splits), _cause(against)]
     if against.relabelled:
         sentences.append(_different_labels(against))
+    if against.ambiguous:
+        sentences.append(_copies(against))
     if not against.same_images:
         sentences.append(_different_images(against))
     return tuple(sentences)
@@ -166,7 +168,19 @@ def _different_labels(against: RunPair) -> str:
     )
 
 
+def _copies(against: RunPair) -> str:
+    number = [f"{count:,} {SPLIT_WORDS[split]}" for split, count in against.ambiguous.items()]
+    one = sum(against.ambiguous.values()) == 1
+    return (
+        f"{' and '.join(number)} image{' has another name' if one else 's have other names'} in {against.run.letter} "
+        f"than in {against.first.letter} and copies there, so it is unknown which is which: "
+        f"{'it is' if one else 'they are'} left out of the comparison."
+    )
+
+
 def _different_images(against: RunPair) -> str:
+    also = " or labels" if against.relabelled else ""
+    also += ", or images that cannot be told apart" if against.ambiguous else ""
     shared = ", ".join(
         f"{tested.outcomes.images:,} of the {SPLIT_WORDS[tested.split]} images ({against.first.letter} judged "
         f"{against.first.scores[tested.split].images:,}, {against.run.letter} "
@@ -174,7 +188,7 @@ def _different_images(against: RunPair) -> str:
         for tested in against.tested
     )
     return (
-        f"The two judged different images{' or labels' if against.relabelled else ''}. They are compared on what both "
+        f"The two judged different images{also}. They are compared on what both "
         f"judged alike: {shared}. The metrics side by side are measured on each run's own images."
     )
 

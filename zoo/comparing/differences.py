@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,12 +72,13 @@ def value_of(plan: Plan, name: str) -> str:
     """The value of a name of `Differences` in a plan, for people; `-` if the plan has none."""
     stage_name, _, knob = name.rpartition(".")
     stages = {stage.settings.name: stage.settings for stage in plan.stages}
+    solved = _solved(plan)
     if name in _SHORTHANDS:
-        return _in_stages(stages.values(), name)
+        return _in_stages(stages.values(), name, solved)
     if name.startswith(_OPTION):
         return _written(plan.head.options.get(name.removeprefix(_OPTION), _NOTHING))
     if stage_name in stages and knob in Stage.model_fields:
-        return _written(getattr(stages[stage_name], knob))
+        return _knob(stages[stage_name], knob, solved)
     if name.startswith(_VERSION):
         return _versions(plan).get(name.removeprefix(_VERSION), _NOTHING)
     return _values(plan).get(name, _NOTHING)
@@ -136,6 +137,9 @@ def _recipe(first: Plan, second: Plan, registry: Registry) -> Iterator[str]:
         # Each recipe brings its own values, so only what was set beside it is a choice of its own.
         before, after = (_set_beside(plan, registry) for plan in (first, second))
     differing = [name for name in dict.fromkeys([*before, *after]) if before.get(name) != after.get(name)]
+    # Knobs of gradient steps did nothing where a solver fitted the stage. Beside a run where they act, they are told.
+    both_solved = _solved(first) & _solved(second)
+    differing = [name for name in differing if not _without_steps(name, both_solved)]
     differing = [name for name in differing if not _solver_follows(name, before.get(name), after.get(name), differing)]
     if "keep" in differing:
         # What helps to choose among stages is switched off where the last one is kept in any case.
@@ -147,6 +151,16 @@ def _recipe(first: Plan, second: Plan, registry: Registry) -> Iterator[str]:
         # A closed-form head is fitted in one pass, whatever number of epochs the recipe has.
         differing = [name for name in differing if name.rpartition(".")[2] != "epochs"]
     yield from dict.fromkeys(_choice(name, together=stages[0] == stages[1]) for name in differing)
+
+
+def _solved(plan: Plan) -> frozenset[str]:
+    """The stages that a solver fitted, by their names."""
+    return frozenset(stage.settings.name for stage in plan.stages if stage.solver != "gradient")
+
+
+def _without_steps(name: str, solved: frozenset[str]) -> bool:
+    stage, _, knob = name.rpartition(".")
+    return knob in GRADIENT_KNOBS and stage in solved
 
 
 def _solver_follows(name: str, before: Any, after: Any, differing: Sequence[str]) -> bool:
@@ -277,11 +291,16 @@ def _weights(plan: Plan) -> str:
     return f"{plan.weights.label}{tag}"
 
 
-def _in_stages(stages: Any, knob: str) -> str:
-    values: Mapping[str, Any] = {stage.name: getattr(stage, knob) for stage in stages}
+def _in_stages(stages: Iterable[Stage], knob: str, solved: frozenset[str]) -> str:
+    values = {stage.name: _knob(stage, knob, solved) for stage in stages}
     if len(set(values.values())) == 1:
-        return _written(next(iter(values.values())))
-    return ", ".join(f"{name} {_written(value)}" for name, value in values.items())
+        return next(iter(values.values()))
+    return ", ".join(f"{name} {value}" for name, value in values.items())
+
+
+def _knob(stage: Stage, knob: str, solved: frozenset[str]) -> str:
+    """What a knob is set to; `-` where it did nothing, as in the plan."""
+    return _NOTHING if _without_steps(f"{stage.name}.{knob}", solved) else _written(getattr(stage, knob))
 
 
 def _short(name: str) -> str:

@@ -1,14 +1,19 @@
-"""Pair the predictions of two runs for the same image, matched by file name and file content."""
+"""Pair the predictions of two runs for the same image, matched by its content: under the same name, or under another.
+
+The same files have other names where one run read a folder and the other a table beside it, or an object in Python.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from zoo.data.dataset import ImageFile
-from zoo.errors import Refused, ZooError
+from zoo.data.decode import decode
+from zoo.errors import DataError, Refused, ZooError
 from zoo.evaluation.predictions import ImagePrediction
 from zoo.evaluation.significance import Outcomes
 from zoo.planning.images_of_plan import listed_as_then
@@ -16,8 +21,10 @@ from zoo.registry.names import qualified_name
 from zoo.registry.registry import Registry
 from zoo.registry.session import of_session
 from zoo.reporting.record import RunRecord
+from zoo.specs.data import Split
 from zoo.specs.plan import Plan
 from zoo.specs.run_result import OUT_OF_FOLD
+from zoo.text import counted
 
 SPLITS = ("test", "val", OUT_OF_FOLD)
 """The most telling split first: nothing was chosen on `test`. A run has `val`, or with folds `out_of_fold`."""
@@ -40,6 +47,9 @@ class Paired:
     relabelled: dict[str, int]
     """Split -> how many images both judged under different true classes. They are in no pair; splits without any are
     left out."""
+    ambiguous: dict[str, int]
+    """Split -> how many images of the first run the second judged under other names, with copies among them, so that it
+    is unknown which is which. They are in no pair; splits without any are left out."""
 
 
 class Contents:
@@ -52,7 +62,7 @@ class Contents:
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
         self._digests: dict[tuple[Path, str], str] = {}
-        self._of_plan: dict[tuple[str, str, int], dict[str, str] | None] = {}
+        self._of_plan: dict[tuple[str, str, int], dict[Split, dict[str, str]] | None] = {}
 
     def finds(self, plan: Plan) -> bool:
         """Whether what read the data of a run is there; an object may be another one than the run's."""
@@ -60,21 +70,44 @@ class Contents:
 
     def of(self, plan: Plan) -> dict[str, str] | None:
         """Relative path -> SHA-256 of every image in every split; None if images are missing or have changed."""
+        splits = self.by_split(plan)
+        return None if splits is None else {file: digest for each in splits.values() for file, digest in each.items()}
+
+    def by_split(self, plan: Plan) -> dict[Split, dict[str, str]] | None:
+        """The same for each split by itself."""
         # The seed is part of the key because a split may be drawn from it.
         key = plan.data.digest, plan.data.path, plan.seed
         if key not in self._of_plan:
             self._of_plan[key] = self._read(plan)
         return self._of_plan[key]
 
-    def _read(self, plan: Plan) -> dict[str, str] | None:
+    def pixels_of(self, plan: Plan, names: Collection[str]) -> dict[str, str]:
+        """Relative path -> SHA-256 of the pixels, of these images; what cannot be read is left out.
+
+        A picture in memory has no file: its bytes are never those of the file with the same pixels.
+        """
+        if not names:
+            return {}
+        wanted, digests = set(names), {}
+        for file in (file for files in listed_as_then(plan, self._registry).splits.values() for file in files):
+            if file.relative in wanted:
+                with contextlib.suppress(DataError):
+                    picture = decode(file.content(), name=file.relative)
+                    pixels = hashlib.sha256(f"{picture.size} ".encode() + picture.tobytes())
+                    digests[file.relative] = pixels.hexdigest()
+        return digests
+
+    def _read(self, plan: Plan) -> dict[Split, dict[str, str]] | None:
         try:
             # The plan's digest covers the splits, and readable files only.
             dataset = listed_as_then(plan, self._registry)
-            files = [file for split in dataset.splits.values() for file in split]
-            contents = {file.relative: self._digest(file) for file in files}
+            splits = {
+                split: {file.relative: self._digest(file) for file in files} for split, files in dataset.splits.items()
+            }
         except (ZooError, OSError):
             return None
-        return contents if dataset.digest(contents) == plan.data.digest else None
+        contents = {file: digest for each in splits.values() for file, digest in each.items()}
+        return splits if dataset.digest(contents) == plan.data.digest else None
 
     def _digest(self, file: ImageFile) -> str:
         # Files in an archive or a table share its path, and differ only by their names in it.
@@ -88,26 +121,30 @@ def pairs_of(first: RunRecord, second: RunRecord, contents: Contents) -> Paired:
     """Pair the predictions for the images that both runs judged under the same true class.
 
     If the data digests of the plans are equal, so are all images. Otherwise the files are read again, and an image is
-    paired only if it has the same name and the same bytes in both. Raises Refused if no image can be paired.
+    paired only if it has the same content in both: the same bytes under the same name, else the same bytes, or the
+    same pixels as a picture in memory, that no other image of the split has. Raises Refused if no image can be paired.
     """
-    same = _same_images(first, second, contents)
+    digests = _digests(first, second, contents)
     paired: dict[str, tuple[Pair, ...]] = {}
     relabelled: dict[str, int] = {}
+    ambiguous: dict[str, int] = {}
     for split in SPLITS:
         of_first, of_second = (_by_file(run.predictions, split) for run in (first, second))
-        both = [
-            Pair(prediction, of_second[file])
-            for file, prediction in of_first.items()
-            if file in of_second and (same is None or file in same)
-        ]
+        matches = _Matches(of_first, of_second, digests)
+        if digests is not None and any(of_session(run.plan.data.reader) for run in (first, second)):
+            ours, theirs = matches.rest()
+            matches.add(contents.pixels_of(first.plan, ours), contents.pixels_of(second.plan, theirs))
+        both = [Pair(of_first[file], of_second[other]) for file, other in matches.partners()]
+        if matches.ambiguous:
+            ambiguous[split] = len(matches.ambiguous)
         # Under other labels, one run would be called wrong for saying what the other is called right for.
         if pairs := tuple(pair for pair in both if pair.first.label == pair.second.label):
             paired[split] = pairs
         if others := len(both) - len(pairs):
             relabelled[split] = others
     if not paired:
-        raise Refused(_no_pair(first, second, sum(relabelled.values())))
-    return Paired(paired, relabelled)
+        raise Refused(_no_pair(first, second, sum(relabelled.values()), sum(ambiguous.values())))
+    return Paired(paired, relabelled, ambiguous)
 
 
 def outcomes_of(pairs: Sequence[Pair]) -> Outcomes:
@@ -121,8 +158,63 @@ def outcomes_of(pairs: Sequence[Pair]) -> Outcomes:
     )
 
 
-def _same_images(first: RunRecord, second: RunRecord, contents: Contents) -> set[str] | None:
-    """Relative paths of the images that are the same in both runs; None if all are."""
+class _Matches:
+    """Which image of the second run each image of the first one is, in one split."""
+
+    def __init__(
+        self, first: Collection[str], second: Collection[str], digests: tuple[Mapping[str, str], ...] | None
+    ) -> None:
+        self._first, self._second = first, second
+        self._of_first: dict[str, str] = {}
+        self._taken: set[str] = set()
+        self.ambiguous: set[str] = set()
+        """Images of the first run that the second has under other names, with copies among them."""
+        one, two = digests or ({}, {})
+        # An image that keeps its name is itself, however many copies of it there are.
+        for name in first:
+            if name in second and (digests is None or (name in one and one[name] == two.get(name))):
+                self._pair(name, name)
+        if digests is not None:
+            self.add(one, two)
+
+    def partners(self) -> Iterator[tuple[str, str]]:
+        """Yield (name in the first run, name in the second), in the order of the first."""
+        return ((name, self._of_first[name]) for name in self._first if name in self._of_first)
+
+    def rest(self) -> tuple[list[str], list[str]]:
+        """The names in each run that have no partner; nothing where one of them has none left."""
+        ours = [name for name in self._first if name not in self._of_first]
+        theirs = [name for name in self._second if name not in self._taken]
+        return (ours, theirs) if ours and theirs else ([], [])
+
+    def add(self, one: Mapping[str, str], two: Mapping[str, str]) -> None:
+        """Pair what has no partner by these digests of both runs, where only one image of either has a digest."""
+        ours, theirs = (_names_by_digest(names, of) for names, of in ((self._first, one), (self._second, two)))
+        for digest, names in ours.items():
+            others = theirs.get(digest, [])
+            left = [name for name in names if name not in self._of_first]
+            if not left or self._taken.issuperset(others):
+                continue
+            if len(names) == len(others) == 1:
+                self._pair(names[0], others[0])
+            else:
+                self.ambiguous.update(left)
+
+    def _pair(self, name: str, other: str) -> None:
+        self._of_first[name] = other
+        self._taken.add(other)
+
+
+def _names_by_digest(names: Collection[str], digests: Mapping[str, str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for name in names:
+        if name in digests:
+            found.setdefault(digests[name], []).append(name)
+    return found
+
+
+def _digests(first: RunRecord, second: RunRecord, contents: Contents) -> tuple[Mapping[str, str], ...] | None:
+    """The digest of every image by its name, of both runs; None if all are the same under the same names."""
     if first.plan.data.digest == second.plan.data.digest:
         return None
     digests: list[Mapping[str, str]] = []
@@ -134,15 +226,21 @@ def _same_images(first: RunRecord, second: RunRecord, contents: Contents) -> set
                 f"they have in common: {_gone(run, contents.finds(run.plan))}"
             )
         digests.append(of_run)
-    return {file for file, digest in digests[0].items() if digests[1].get(file) == digest}
+    return tuple(digests)
 
 
-def _no_pair(first: RunRecord, second: RunRecord, relabelled: int) -> str:
+def _no_pair(first: RunRecord, second: RunRecord, relabelled: int, ambiguous: int) -> str:
     """Why no image can be paired, and the next step."""
     if relabelled:
         return (
             f"{first.path} and {second.path} judged {relabelled:,} images in common, all of them under different "
             "labels, so their results cannot be compared.\nNext: train both on the same labels."
+        )
+    if ambiguous:
+        return (
+            f"{first.path} and {second.path} judged {counted(ambiguous, 'image')} in common, all of them under other "
+            "names and with copies among them, so it is unknown which is which.\n"
+            "Next: remove the copies (zoo data check names them), or train both on the same folder."
         )
     if (first.plan.folds is None) != (second.plan.folds is None):
         folded, other = (second, first) if first.plan.folds is None else (first, second)
@@ -153,7 +251,8 @@ def _no_pair(first: RunRecord, second: RunRecord, relabelled: int) -> str:
             f"Next: train both with --folds {folded.plan.folds.count}, or both without. A test split would serve both."
         )
     return (
-        f"{first.path} and {second.path} judged no image in common, so their results cannot be compared.\n"
+        f"{first.path} and {second.path} judged no image in common, neither by name nor by content, so their results "
+        "cannot be compared.\n"
         "Next: train both on the same data; if val is drawn from train, give both the same --seed."
     )
 
@@ -167,7 +266,7 @@ def _gone(run: RunRecord, found: bool) -> str:
         why = "and the data given are others" if found else "which no name finds again"
         return (
             f"the images of {run.path} were an object in Python ({run.plan.data.path}), {why}.\n"
-            "Next: give the object of both in Python, zoo.compare(RUN, RUN, data=...), or train both with one seed."
+            "Next: give the object in Python, zoo.compare(RUN, RUN, data=...), or train both with one seed."
         )
     return (
         f"the images of {run.path} in {run.plan.data.path} are gone or have changed.\n"
