@@ -88,6 +88,8 @@ class OptionError(Refused):
     """An option that does not exist, or a value that it cannot take."""
 
     code = "option"
+    on_command_line = ""
+    """The message with the names of options, where that of a call in Python has those of arguments."""
 
 
 class RecipeError(Refused):
@@ -281,3 +283,16 @@ def _listed(title: str, items: Sequence[str], *, show: int = 5) -> list[str]:
 def first_line(error: BaseException) -> str:
     """The first line of an error's message, or its type where there is no message."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+_MESSAGES = ("can't allocate memory", "not enough memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+"""Parts of the messages by which torch's plain RuntimeErrors tell that memory ran out."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception means that memory ran out, on any device."""
+    # torch has a class of its own for graphics cards alone; on a CPU its message has to tell. By its name, as nothing
+    # here imports torch.
+    if isinstance(error, MemoryError) or any(each.__name__ == "OutOfMemoryError" for each in type(error).__mro__):
+        return True
+    return isinstance(error, RuntimeError) and any(message in str(error) for message in _MESSAGES)

@@ -34,6 +34,14 @@ def on_one_line(text: str) -> str:
     return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
+def as_sentences(message: str) -> str:
+    """A message of several lines for a cell of a table: its lines after one another, with spaces between them.
+
+    For what zoo itself has written. A line end in a name is part of the name, and `on_one_line` shows it.
+    """
+    return " ".join(filter(None, map(str.strip, message.split("\n"))))
+
+
 def composed(text: str) -> str:
     """The text in Unicode's form NFC, in which `é` is one character. macOS writes it as two, which look the same."""
     return unicodedata.normalize("NFC", text)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import zoo
 from tests.conftest import Zoo
+from zoo.data.sample import sample_image
 from zoo.errors import DataError, Refused
 
 TINY: dict[str, Any] = {"backbone": "timm/test_resnet", "weights": "random"}
@@ -58,6 +59,16 @@ def test_one_image_of_each_class_is_refused(few: Path, tmp_path: Path) -> None:
             file.unlink()
     with pytest.raises(DataError, match="two different training images"):
         zoo.learning_curve(data, **TINY)
+
+
+def test_a_class_of_one_image_is_fitted_to_and_judged_by_none(shapes: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(shapes / "train", data)
+    (data / "tulip").mkdir()
+    sample_image(2, 3, "other", 0).save(data / "tulip" / "0.jpg")
+    report = zoo.learning_curve(data, **TINY)
+    assert "1 image alone in a class: fitted to, but judged by none." in report.notes
+    assert "tulip" in report.classes and report.record.images == 31
 
 
 def test_a_backbone_that_does_not_exist_is_met_with_the_nearest(zoo_inside: Zoo, few: Path) -> None:

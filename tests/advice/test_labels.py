@@ -20,6 +20,7 @@ from zoo.advice.labels import judged_rows, out_of_fold
 from zoo.advice.labels_page import NEIGHBOURS, directions, nearest_of_class
 from zoo.data.sample import sample_image
 from zoo.errors import DataError, OptionError, Refused, WeightsError
+from zoo.events import Event, Note, Progress
 from zoo.probes.confident_learning import label_margins
 from zoo.probes.cross_validation import cross_validate
 from zoo.probes.folds import make_folds
@@ -61,6 +62,26 @@ def check(noisy: Path, tmp_path_factory: pytest.TempPathFactory) -> zoo.LabelChe
 def rows_of(path: Path) -> list[dict[str, str]]:
     with path.open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
+
+
+def test_a_check_whose_folder_another_made_meanwhile_is_written_beside_it(
+    noisy: Path, check: zoo.LabelCheck, tmp_path: Path
+) -> None:
+    """Two commands at once want `labels/`: the work of the later one is not lost, and neither is the other's."""
+    out, said = tmp_path / "labels", list[str]()
+
+    def meanwhile(event: Event) -> None:
+        said.extend([event.text] if isinstance(event, Note) else [])
+        if isinstance(event, Progress) and event.task == "judge labels" and not out.exists():
+            out.mkdir()
+            (out / "suspects.csv").write_text("of the other", "utf-8")
+
+    late = zoo.check_labels(noisy, **TINY, out=out, on_event=meanwhile)
+    assert late.csv == tmp_path / "labels-2" / "suspects.csv" and late.page == late.csv.with_name("labels.html")
+    assert check.csv is not None and late.csv.read_bytes() == check.csv.read_bytes()
+    assert [path.read_text("utf-8") for path in out.iterdir()] == ["of the other"]
+    assert f"{out} was made by another process meanwhile, so this check is in {tmp_path / 'labels-2'}." in said
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["labels", "labels-2"]
 
 
 def edited(check: zoo.LabelCheck, place: Path, change: Callable[[list[dict[str, str]]], None]) -> Path:
@@ -290,6 +311,16 @@ def test_a_table_of_suspects_that_does_not_fit_the_data_is_refused(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.csv"]
 
 
+def test_a_line_that_ends_early_names_the_columns_that_it_lacks(
+    check: zoo.LabelCheck, noisy: Path, tmp_path: Path
+) -> None:
+    assert check.csv is not None
+    cut = tmp_path / "cut.csv"
+    cut.write_text(check.csv.read_text("utf-8").rstrip().rpartition(",")[0] + "\n", "utf-8")
+    with pytest.raises(DataError, match=r"ends before the last columns of the header: \w+\.\nNext: put their cells"):
+        zoo.apply_suspects(noisy, cut, tmp_path / "table.csv")
+
+
 def test_a_table_is_not_written_over_a_file_nor_for_a_class_that_would_be_empty(
     check: zoo.LabelCheck, noisy: Path, shapes: Path, tmp_path: Path
 ) -> None:
@@ -312,6 +343,19 @@ def test_images_in_an_archive_cannot_be_named_by_a_table(check: zoo.LabelCheck, 
     mine = edited(check, tmp_path / "mine.csv", accepting(EXCHANGED[0]))
     with pytest.raises(Refused, match="inside an archive"):
         zoo.apply_suspects(archive, mine, tmp_path / "table.csv")
+
+
+@pytest.mark.parametrize("own_val", [False, True])
+def test_a_class_without_an_image_for_val_is_left_out_like_any_small_class(
+    own_val: bool, shapes: Path, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    train = data / "train" if own_val else data
+    shutil.copytree(shapes if own_val else shapes / "train", data)
+    (train / "tulip").mkdir()
+    sample_image(2, 3, "other", 0).save(train / "tulip" / "0.jpg")
+    found = zoo.check_labels(data, **TINY)
+    assert found.left_out == (("tulip", 1),) and len(found.classes) == 3
 
 
 def test_data_with_too_few_images_are_refused_before_any_backbone_runs(shapes: Path, tmp_path: Path) -> None:

@@ -109,7 +109,7 @@ def test_an_effect_counts_what_was_gained_and_lost() -> None:
 
 
 def test_views_that_make_no_sense_are_refused_before_the_model_is_read(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match=r"--views 'fliip' .* Did you mean 'flip'\?"):
+    with pytest.raises(OptionError, match=r"views 'fliip' .* Did you mean 'flip'\?"):
         zoo.load(run, views="fliip")
     sides = named(run, tmp_path / "sides", ["arrow_left", "arrow_right"])
     (sides / "model.safetensors").unlink()

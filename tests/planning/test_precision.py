@@ -284,7 +284,7 @@ def test_what_was_found_under_a_limit_of_the_kernels_is_for_that_limit(
     monkeypatch.setenv("ZOO_CACHE_DIR", str(tmp_path))
     rates = {"float32": 1.0, "float32, channels_last": 1.0, "bfloat16, channels_last": 9.0}
     found = [Measured(LAYOUT, True, 7, rates), Measured(HALF, True, 7, rates)]
-    monkeypatch.setattr("zoo.planning.precision.measure", lambda *arguments, **named: found.pop())
+    monkeypatch.setattr("zoo.planning.precision.time_candidates", lambda *arguments, **named: found.pop())
     for variable in LIMITS:
         monkeypatch.delenv(variable, raising=False)
     before = machine_facts("cpu")

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
+import random
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import zoo
+from PIL import Image
 from torch import Tensor
 from zoo.errors import OptionError, RecipeError
 from zoo.evaluation.metrics import score
 from zoo.specs.plan import Plan
 from zoo.specs.recipe import ChooseBy as Criterion
-from zoo.training.choosing import Judged, best_temperature, is_better, judge, optimism
+from zoo.training.choosing import Judged, best_temperature, image_weights, is_better, judge, optimism
 
 
 def of_right(right: Tensor) -> Judged:
@@ -54,7 +56,7 @@ def test_judging_agrees_with_the_scores_that_are_reported() -> None:
     assert float(scaled.loss.mean()) < score(logits, targets).loss
 
 
-@pytest.mark.parametrize("factor", [0.5, 3.0])
+@pytest.mark.parametrize("factor", [0.02, 0.5, 3.0, 300.0])
 def test_overconfidence_alone_changes_nothing(factor: float) -> None:
     targets = torch.randint(0, 4, (60,), generator=torch.Generator().manual_seed(1))
     logits = torch.randn(60, 4, generator=torch.Generator().manual_seed(2)) + torch.nn.functional.one_hot(targets, 4)
@@ -65,6 +67,45 @@ def test_overconfidence_alone_changes_nothing(factor: float) -> None:
 def test_a_model_that_is_right_on_every_image_has_a_loss_near_zero() -> None:
     judged = judge(3 * torch.eye(4), torch.arange(4))
     assert float(judged.loss.max()) < 1e-6 and bool(judged.right.all())
+
+
+def test_where_classes_count_alike_a_model_that_never_predicts_the_small_one_loses() -> None:
+    targets = torch.tensor([0] * 27 + [1] * 3)
+    always_large = torch.tensor([[4.0, 0.0]]).repeat(30, 1)
+    # Right on nine tenths of either class.
+    fair = torch.where(targets == 0, 2.0, -2.0)[:, None] * torch.tensor([[1.0, -1.0]])
+    fair[:5] *= -1
+    for criterion, wins in (
+        ("accuracy", always_large),
+        ("balanced_accuracy", fair),
+        ("loss", None),
+        ("balanced_loss", fair),
+    ):
+        weights = image_weights(targets, criterion)
+        judged = {id(each): judge(each, targets, weights) for each in (always_large, fair)}
+        one, other = judged[id(always_large)], judged[id(fair)]
+        if wins is not None:
+            winner, loser = (one, other) if wins is always_large else (other, one)
+            assert is_better(winner, loser, criterion) and not is_better(loser, winner, criterion)
+        if weights is not None:
+            assert float(weights.mean()) == pytest.approx(1) and float(weights[-1]) == pytest.approx(5)
+
+
+def test_a_balanced_temperature_is_that_of_a_split_with_equal_classes() -> None:
+    draw = torch.Generator().manual_seed(4)
+    targets = torch.tensor([0] * 40 + [1] * 10 + [2] * 20)
+    logits = 2 * torch.randn(70, 3, generator=draw) + torch.nn.functional.one_hot(targets, 3)
+    alike = torch.cat([torch.arange(40), torch.arange(40, 50).repeat(4), torch.arange(50, 70).repeat(2)])
+    found = best_temperature(logits, targets, image_weights(targets, "balanced_loss"))
+    assert found == pytest.approx(best_temperature(logits[alike], targets[alike]), rel=1e-3)
+    assert found != pytest.approx(best_temperature(logits, targets), rel=1e-2)
+
+
+def test_a_loss_that_is_infinite_is_worse_than_any_other() -> None:
+    targets = torch.arange(4)
+    endless, usual = judge(3e38 * (1 - 2 * torch.eye(4)), targets), judge(torch.eye(4), targets)
+    assert is_better(usual, endless, "loss") and not is_better(endless, usual, "loss")
+    assert not is_better(endless, endless, "loss")
 
 
 @pytest.mark.parametrize("criterion", ["accuracy", "loss"])
@@ -168,3 +209,47 @@ def test_where_nothing_is_chosen_there_is_nothing_to_choose_by(few: Path) -> Non
         zoo.plan(**usual, set=["keep=last", "choose_by=accuracy"])
     with pytest.raises(OptionError, match="did you mean 'choose_by=accuracy'"):
         zoo.plan(**usual, set=["chose_by=acuracy"])
+
+
+def unequal(folder: Path) -> Path:
+    """Two classes that a brightness hardly tells apart, one of them eleven times as large."""
+    draw = random.Random(0)
+    for split, counts in (("train", (88, 8)), ("val", (66, 6))):
+        for brightness, name, count in zip((100, 140), "ab", counts, strict=True):
+            (folder / split / name).mkdir(parents=True)
+            for number in range(count):
+                grey = round(draw.gauss(brightness, 25))
+                Image.new("RGB", (32, 32), (grey, grey, number)).save(folder / split / name / f"{number}.png")
+    return folder
+
+
+def test_a_balanced_choice_is_advised_where_stages_are_balanced_and_decides(tmp_path: Path) -> None:
+    recipe = tmp_path / "two.toml"
+    stages = [
+        f'[[stages]]\nname = "{name}"\ntrain = ["head"]\nsolver = "lbfgs"\n{knob}'
+        for name, knob in (("plain", ""), ("even", 'class_weights = "balanced"\n'))
+    ]
+    recipe.write_text('summary = "twice the head"\n' + "\n".join(stages))
+    usual: dict[str, Any] = {"backbone": "timm/test_resnet", "weights": "random", "data": unequal(tmp_path / "d")}
+    plan = zoo.plan(**usual, recipe=recipe)
+    (advised,) = (each for each in plan.warnings if "large classes count more" in each)
+    assert advised.endswith("Next: --set choose_by=balanced_loss.")
+    assert not any(
+        "large classes" in each for each in zoo.plan(**usual, recipe=recipe, set=["choose_by=balanced_loss"]).warnings
+    )
+    kept = {}
+    for criterion in ("accuracy", "balanced_accuracy"):
+        run = zoo.finetune(**usual, recipe=recipe, set=[f"choose_by={criterion}"], out=tmp_path / criterion)
+        kept[criterion] = run.content["selection"]["kept"]
+        assert run.content["proof"] == "passed"
+    assert kept == {"accuracy": "plain", "balanced_accuracy": "even"}
+
+
+def test_a_balanced_choice_gives_no_stage_up_by_another_loss(few: Path, tmp_path: Path) -> None:
+    usual: dict[str, Any] = {"backbone": "timm/test_resnet", "weights": "random", "data": few}
+    plan = zoo.plan(**usual, set=["choose_by=balanced_loss"])
+    assert not any(stage.settings.abandon for stage in plan.stages) and any(
+        stage.settings.blend for stage in plan.stages
+    )
+    with pytest.raises(RecipeError, match="abandon: a stage is given up by a loss in which large classes count more"):
+        zoo.plan(**usual, set=["choose_by=balanced_loss", "all.abandon=true"])

@@ -329,7 +329,7 @@ def test_what_was_read_before_is_not_read_again_for_a_plan(
 
 
 def test_fewer_than_ten_are_refused_and_the_next_step_holds(pictures: Path, usual: dict[str, Any]) -> None:
-    with pytest.raises(OptionError, match="--examine must be at least 10, got 3") as refused:
+    with pytest.raises(OptionError, match="examine must be at least 10, got 3") as refused:
         zoo.plan(**usual, data=pictures, examine=3)
     assert "a number above that of all images opens all" in str(refused.value)
     assert zoo.plan(**usual, data=pictures, examine=105).data.examined is None

@@ -13,12 +13,14 @@ from tests.conftest import Zoo
 from torch import Tensor
 from torch.nn import functional
 from torch.optim import SGD, AdamW
+from zoo.evaluation.metrics import Scores
 from zoo.model.model import ZooModel
 from zoo.specs.plan import StagePlan
 from zoo.specs.recipe import Stage
-from zoo.training.learning_rate import set_rates
+from zoo.training.learning_rate import RATES, choose_rate, set_rates
 from zoo.training.objective import Objective, anchors_of, balanced_weights
 from zoo.training.optimizer import make_optimizer, take_step
+from zoo.training.stage_watch import NotFinite
 
 
 def model_of(backbone: str = "timm/test_resnet") -> ZooModel:
@@ -224,3 +226,17 @@ def test_a_gradient_of_another_layout_than_its_parameter_gives_the_same_step(nam
         ends.append([each.detach().clone() for each in model.parameters()])
     for one, other in zip(*ends, strict=True):
         torch.testing.assert_close(one, other)
+
+
+def test_the_search_for_a_rate_leaves_out_those_without_numbers() -> None:
+    """Logits that are no numbers have an accuracy, too, and by chance the highest."""
+    plan = plan_of(model_of())
+
+    def train(stage: StagePlan) -> Scores:
+        diverged = stage.rates["head"] == RATES[0] or stage.rates["head"] >= RATES[3]
+        return Scores(accuracy=0.9, macro_f1=0.5, loss=math.nan) if diverged else Scores(0.8, 0.8, stage.rates["head"])
+
+    assert choose_rate(plan, train).tried == {f"{rate:g}": 0.8 for rate in RATES[1:3]}
+    assert choose_rate(plan, train).rate == RATES[1], "of equal accuracy, the lowest loss"
+    with pytest.raises(NotFinite, match="loss is not finite with any learning rate"):
+        choose_rate(plan, lambda stage: Scores(0.9, 0.9, math.nan))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,11 @@ from zoo.data.dataset import Dataset, ImageFile
 from zoo.errors import CheckFailed
 from zoo.model.model import ZooModel
 from zoo.planning.resolved_model import ResolvedModel
+from zoo.specs.data import Split
 from zoo.training import run, trainer
 from zoo.training.objective import Objective
-from zoo.training.proof import check_better_than_guessing, check_classes, check_preprocessing, check_saved
+from zoo.training.proof import check_better_than_guessing, check_classes, check_copies, check_preprocessing, check_saved
+from zoo.training.run_files import read_predictions
 
 
 def failed_checks(shapes: Path, out: Path, **arguments: Any) -> dict[str, str]:
@@ -183,6 +187,54 @@ def test_accuracy_at_the_share_of_the_largest_class_is_no_success() -> None:
     targets = torch.tensor([0, 0, 0, 1])
     assert check_better_than_guessing(0.75, targets, ("a", "b")).verdict == "warning"
     assert check_better_than_guessing(0.76, targets, ("a", "b")).verdict == "passed"
+
+
+@pytest.mark.long
+def test_copies_of_training_images_among_those_that_judge_are_a_warning(shapes: Path, tmp_path: Path) -> None:
+    data = tmp_path / "twice"
+    for image in sorted((shapes / "train").glob("*/*"))[::3]:
+        for name in ("one", "two"):
+            (data / image.parent.name).mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(image, data / image.parent.name / f"{name}-{image.name}")
+    usual: dict[str, Any] = {
+        "backbone": "timm/test_resnet", "weights": "random", "recipe": "head_only", "tune": False, "report": False,
+    }  # fmt: skip
+
+    def checks_of(**arguments: Any) -> tuple[Path, dict[str, Any]]:
+        path = zoo.finetune(**{**usual, **arguments}).path
+        return path, {check["name"]: check for check in json.loads((path / "proof.json").read_text())["checks"]}
+
+    path, checks = checks_of(data=data, out=tmp_path / "drawn")
+    judged = [Path(each.file) for each in read_predictions(path)]
+    pictures = Counter(file.with_name(file.name[4:]) for file in judged)
+    # Of these the other copy was trained on.
+    leaked = sum(times == 1 for times in pictures.values())
+    assert leaked and checks["copies"]["verdict"] == "warning"
+    assert checks["copies"]["evidence"] == {"val": {"copies": leaked, "images": len(judged)}}
+    assert f"{leaked} of {len(judged)} val images" in checks["copies"]["summary"]
+    # Both of the steps that it names lead out of it.
+    assert f"zoo data check {data} lists; or --folds 5" in checks["copies"]["summary"]
+    assert "copies" not in checks_of(data=data, out=tmp_path / "folds", folds=3)[1]
+    for image in data.glob("*/two-*"):
+        image.unlink()
+    assert "copies" not in checks_of(data=data, out=tmp_path / "once")[1]
+
+
+def test_copies_in_a_val_folder_of_ones_own_are_counted_beside_those_in_test() -> None:
+    def file(split: Split, name: str) -> ImageFile:
+        return ImageFile(Path(f"/{split}/a/{name}"), f"{split}/a/{name}", 0, named="a")
+
+    splits: dict[Split, Any] = {
+        "train": (file("train", "1"), file("train", "2")),
+        "val": (file("val", "1"), file("val", "3")),
+        "test": (file("test", "2"), file("test", "1"), file("test", "3")),
+    }
+    dataset = Dataset(source="x", classes=("a", "b"), splits=splits)
+    contents = {each.relative: each.relative[-1] for files in splits.values() for each in files}
+    (check,) = check_copies(dataset, contents)
+    assert check.summary.startswith("1 of 2 val images and 2 of 3 test images are copies of training images")
+    assert "but for those in test" in check.summary
+    assert not check_copies(dataset, {name: name for name in contents})
 
 
 def test_a_loss_that_does_not_fall_is_a_warning(shapes: Path, tmp_path: Path) -> None:

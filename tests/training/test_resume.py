@@ -31,6 +31,7 @@ from zoo.events import EpochFinished, Event, Note, Progress, StageStarted
 from zoo.training import candidates, checkpoint
 from zoo.training.choosing import Judged
 from zoo.training.run_folder import RunLock
+from zoo.training.stage_state import StageProgress
 
 
 @pytest.fixture(scope="module")
@@ -283,27 +284,59 @@ class NanAtFirst(nn.Module):
         return pooled if self.training else torch.where((steps > 0) & (steps <= 3), torch.nan, pooled)
 
 
-@pytest.mark.usefixtures("saving_often")
-def test_a_stage_with_a_validation_loss_that_is_no_number_is_resumed_to_the_same_bytes(
-    pictures: Path, tmp_path: Path
-) -> None:
-    stage = {"name": "all", "train": ["all"], "epochs": 4, "lr": 0.1, "keep_epoch": "best", "batch_norm": "train"}
+def nan_at_first() -> Any:
     size = zoo.Preprocessing(input_size=(3, 32, 32), resize_size=(36, 36), mean=(0.5,) * 3, std=(0.5,) * 3)
+    return zoo.module_backbone(NanAtFirst(), preprocessing=size)
 
-    def net() -> Any:
-        return zoo.module_backbone(NanAtFirst(), preprocessing=size)
 
+OF_NAN: dict[str, Any] = {"name": "all", "train": ["all"], "epochs": 4, "lr": 0.1, "keep_epoch": "best"}
+
+
+@pytest.mark.usefixtures("saving_often")
+@pytest.mark.parametrize("older", [False, pytest.param(True, marks=pytest.mark.long)])
+def test_a_stage_with_a_validation_loss_that_is_no_number_is_resumed_to_the_same_bytes(
+    older: bool, pictures: Path, tmp_path: Path
+) -> None:
+    stage = {**OF_NAN, "batch_norm": "train"}
     usual = {"recipe": {"stages": [stage]}, "data": pictures, "batch_size": 8}
-    whole = zoo.finetune(backbone=net(), **usual, out=tmp_path / "whole")
+    whole = zoo.finetune(backbone=nan_at_first(), **usual, out=tmp_path / "whole")
     first = json.loads((whole.path / "history.jsonl").read_text("utf-8").splitlines()[0])
     assert first["val"]["loss"] is None, "of what is tested here there is some"
     run = tmp_path / "run"
-    stop({**usual, "backbone": net()}, run, "all", 7)
-    resumed = zoo.resume(run, backbone=net())
+    stop({**usual, "backbone": nan_at_first()}, run, "all", 7)
+    if older:  # it counted such an epoch as the best one, and wrote null for its loss
+        path = run / "checkpoint" / "checkpoint.json"
+        saved = json.loads(path.read_text("utf-8"))
+        assert saved["facts"]["stage"]["position"]["epoch"] == 2
+        saved["facts"]["stage"]["position"]["best"] = first["val"]
+        path.write_text(json.dumps(saved), "utf-8")
+    resumed = zoo.resume(run, backbone=nan_at_first())
     assert without_times(run) == without_times(whole.path) and resumed.metrics == whole.metrics
     assert resumed.content["selection"] == whole.content["selection"] and resumed.proof == whole.proof == "passed"
     states = [load_file(each.artefact / "model.safetensors") for each in (resumed, whole)]
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[1])
+
+
+def test_an_epoch_without_numbers_is_never_the_best_one(tmp_path: Path) -> None:
+    """Such logits count as class a. Here that is right for half of the images, and a trained model for none."""
+    data = draw_few(tmp_path / "data", train=12, val=6)
+    for of, to in (("a", "c"), ("b", "a"), ("c", "b")):
+        (data / "val" / of).rename(data / "val" / to)
+    stage = {**OF_NAN, "batch_norm": "train", "patience": 1}
+    result = zoo.finetune(
+        backbone=nan_at_first(), recipe={"stages": [stage]}, data=data, batch_size=8, out=tmp_path / "run"
+    )
+    scores = [epoch["val"] for epoch in without_times(result.path)]
+    finite = [each for each in scores if each["loss"] is not None]
+    assert scores[0]["loss"] is None and scores[0]["accuracy"] > max(each["accuracy"] for each in finite)
+    assert result.proof == "passed" and result.metrics["val"] in finite
+
+
+def test_a_position_of_an_older_checkpoint_has_nan_where_that_wrote_null() -> None:
+    epochs = [{"accuracy": 0.5, "macro_f1": 0.4, "loss": None}, {"accuracy": 0.6, "macro_f1": 0.6, "loss": 0.7}, {}]
+    found = StageProgress.from_file({"epoch": 3, "best": epochs[0], "epochs": epochs})
+    assert found.best is None and math.isnan(found.epochs[0]["loss"]) and found.epochs[1:] == epochs[1:]
+    assert StageProgress.from_file({"best": epochs[1]}).best == epochs[1]
 
 
 def test_a_checkpoint_gives_back_numbers_that_are_not_finite(tmp_path: Path) -> None:

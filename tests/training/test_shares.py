@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -8,10 +9,17 @@ import zoo
 from zoo.data.dataset import ImageFile
 from zoo.data.store import ImageStore
 from zoo.distributed.group import ProcessGroup
+from zoo.evaluation.out_of_memory import MicroBatches
+from zoo.events import silent
+from zoo.frozen.inputs import CachedInputs
+from zoo.specs.plan import StagePlan
 from zoo.specs.recipe import Stage
+from zoo.storage.table import table_of
 from zoo.training import seeding
-from zoo.training.objective import mix
+from zoo.training.objective import Objective, mix
 from zoo.training.shares import Shares
+from zoo.training.stage_watch import StageWatch
+from zoo.training.trainer import StageSetup, train_step
 
 CLASSES = 3
 
@@ -99,3 +107,66 @@ def test_all_processes_make_as_many_passes(shares: int, processes: int, size: in
         made = sum(len(list(piece.in_micro_batches(size))) for piece in pieces)
         passes.add(made + of.passes_without_images(images, size))
     assert len(passes) == 1
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3, 5])
+@pytest.mark.parametrize("size", [2, 7])
+def test_every_image_of_an_epoch_counts_once_also_in_a_batch_that_cannot_be_divided(processes: int, size: int) -> None:
+    """Image i is a row whose only number is number i: column i of the head's gradient is what that image adds to it.
+
+    A head of zeros finds all classes as probable, so the column is (1 / classes - its own class) / images of the batch.
+    """
+    count = 23  # batches of 7, 7, 7 and 2: for 2, 3 and 5 processes shares of other lengths, and some without an image
+    model = zoo.create_model("timm/test_resnet", head="linear", classes=CLASSES, weights="random")
+    model.freeze_all_but(["head"])
+    for parameter in model.head.parameters():
+        torch.nn.init.zeros_(parameter)
+    rows, targets = torch.eye(count, model.shape.pooled), torch.arange(count) % CLASSES
+    settings = stage(name="head")
+    plan = StagePlan(
+        settings=settings,
+        trains=("head",),
+        freezes=model.groups.names,
+        trainable_parameters=0,
+        frozen_parameters=0,
+        rates={"head": 0.1},
+        steps=4,
+        inputs="features",
+        batch_norms_frozen=0,
+        batch_norms_training=0,
+    )
+    micro_batches = MicroBatches(size, work="test", report=silent, retries=[])
+    inputs = CachedInputs((table_of(rows),), table_of(rows), micro_batches)
+    order = seeding.epoch_batches("shuffled", targets.tolist(), 7, key="0/head/1")
+    assert [len(batch) for batch in order] == [7, 7, 7, 2]
+    found = torch.zeros(CLASSES, count)
+    losses = [0.0] * len(order)
+    for rank in range(processes):
+        shares = Shares(processes, _One(rank, processes))
+        work = StageSetup(
+            model=model,
+            stage=plan,
+            inputs=inputs,
+            train_targets=targets,
+            val_targets=targets,
+            seed=0,
+            objective=Objective(settings),
+            watch=StageWatch(model, plan),
+            micro_batches=micro_batches,
+            shares=shares,
+        )
+        batches = inputs.train_batches(order, "0/head/1", 1, 0, shares.positions(order, settings, "0/head/1"))
+        for number, batch in enumerate(batches):
+            of_batch = targets[list(order[number])]
+            pieces = shares.pieces(batch, of_batch, CLASSES, settings, key=f"0/head/1/{number}")
+            losses[number] += sum(train_step(work, pieces, of_batch))
+            gradient = model.head.fc.weight.grad  # type: ignore[union-attr]
+            if gradient is not None:  # of a process without an image there is none
+                found += gradient[:, :count]  # type: ignore[index]
+    expected = torch.zeros(CLASSES, count)
+    for images in order:
+        for image in images:
+            expected[:, image] = 1 / CLASSES / len(images)
+            expected[targets[image], image] -= 1 / len(images)
+    torch.testing.assert_close(found, expected)
+    assert losses == pytest.approx([math.log(CLASSES)] * len(order)), "the mean over all images of the batch"

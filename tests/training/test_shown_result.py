@@ -84,6 +84,11 @@ def test_the_confusion_is_that_of_the_evaluation_with_names(result: Result) -> N
 def test_predictions_that_were_tampered_with_are_no_confusion(copy: Result) -> None:
     file = copy.path / "predictions.csv"
     file.write_text(file.read_text("utf-8").replace(EVIL, "other"), "utf-8")
+    with pytest.raises(RunError, match=r"predictions\.csv was changed after the run wrote it"):
+        _ = copy.confusion
+    # An older zoo recorded no digest.
+    evaluation = copy.path / "evaluation.json"
+    evaluation.write_text(evaluation.read_text("utf-8").replace("predictions_digest", "unknown"), "utf-8")
     with pytest.raises(RunError, match=r"predictions\.csv cannot be read: .* is of a class that the run does not have"):
         _ = copy.confusion
     file.unlink()

@@ -68,6 +68,7 @@ def test_other_kinds_of_first_stages_verify(arguments: dict[str, Any], few: Path
         **ARTEFACT_PASSED,
         "plan_classes": "passed",
         "own_file": "passed",
+        "own_predictions": "passed",
     }
 
 
@@ -93,6 +94,7 @@ def test_other_versions_are_a_warning_and_then_close_losses_too(run: Path) -> No
         **ARTEFACT_PASSED,
         "plan_classes": "passed",
         "own_file": "passed",
+        "own_predictions": "passed",
     }
 
 
@@ -117,6 +119,39 @@ def test_the_classifier_of_another_run_is_found(run: Path, tmp_path: Path) -> No
     shutil.rmtree(run / "model")
     shutil.copytree(other / "model", run / "model")
     assert verdicts(run)["own_file"] == "failed" and verdicts(other)["own_file"] == "passed"
+
+
+def test_a_damaged_file_is_not_called_the_runs_own(run: Path) -> None:
+    path = run / "model" / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    found = {check.name: check for check in zoo.verify(run).checks}
+    assert found["saved_file"].verdict == found["own_file"].verdict == "failed"
+    assert "is another file than the one that the run proved" in found["own_file"].summary
+
+
+def test_the_steps_of_a_message_are_read_as_words_in_the_table(tmp_path: Path, zoo_inside: Zoo) -> None:
+    """A message has lines, and a cell of a table has none: no escape may stand for their ends."""
+    data = draw_few(tmp_path / "data")
+    pairs = [(str(file), file.parent.name) for file in sorted((data / "train").rglob("*.*"))]
+    run = zoo.finetune(**USUAL, data=pairs, recipe="head_only", out=tmp_path / "run", report=False).path
+    told = " ".join(zoo_inside("verify", run).stdout.split())
+    assert "which no name finds again. Next: give the same object in Python" in told and "\\n" not in told
+
+
+def test_predictions_that_somebody_changed_are_found(run: Path) -> None:
+    table = run / "predictions.csv"
+    table.write_text(table.read_text("utf-8").replace(",0.", ",0.9"), "utf-8")
+    assert verdicts(run)["own_predictions"] == "failed"
+    with pytest.raises(RunError, match=r"predictions\.csv was changed after the run wrote it") as refused:
+        zoo.report(run)
+    assert f"Next: zoo verify {run} tells what else has changed." in str(refused.value)
+    # An older zoo recorded no digest.
+    evaluation = json.loads((run / "evaluation.json").read_text("utf-8"))
+    del evaluation["predictions_digest"]
+    (run / "evaluation.json").write_text(json.dumps(evaluation), "utf-8")
+    assert "own_predictions" not in verdicts(run)
 
 
 def test_a_finished_run_without_its_proof_is_not_to_be_resumed(run: Path) -> None:
@@ -179,6 +214,7 @@ def test_a_run_whose_data_are_gone_still_verifies_its_artefact(kept: Path, tmp_p
         **ARTEFACT_PASSED,
         "plan_classes": "passed",
         "own_file": "passed",
+        "own_predictions": "passed",
     }
     assert "could not be repeated: " in found.checks[0].summary and "gone" in found.checks[0].summary
 
@@ -249,6 +285,12 @@ def test_a_missing_plugin_is_named_with_what_installs_it(run: Path) -> None:
     edit(run / "model", head=head)
     (found,) = [check for check in zoo.verify(run / "model").checks if check.name == "golden_logits"]
     assert found.verdict == "failed" and "Next: pip install 'zoo-example==0.3.1'" in found.summary
+    # From an address, and not from an index that may have another package of that name.
+    address = "git+https://example.org/zoo-example@0123abc"
+    edit(run / "model", head={**head, "installed_from": address})
+    (found,) = [check for check in zoo.verify(run / "model").checks if check.name == "golden_logits"]
+    assert f"Next: install it again from where it came from: {address}" in found.summary
+    assert "pip install" not in found.summary
 
 
 def test_another_version_of_a_plugin_is_said_and_the_golden_logits_decide(run: Path) -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from zoo.advice.features import ProbeFeatures, probe_features, similar_groups
-from zoo.advice.frozen_backbone import named_run, with_backbone_of
-from zoo.data.dataset import Dataset
+from zoo.advice.frozen_backbone import clean_backbone
+from zoo.data.dataset import Dataset, ImageFile
 from zoo.display.blocks import Block, Line, TextTable, blocks_html
 from zoo.errors import DataError
 from zoo.events import Progress, Report
@@ -100,15 +100,21 @@ def probe_curve(request: Request, registry: Registry, report: Report, *, dataset
         dataset: Images that were found already, in place of those that the request names.
 
     Raises:
-        Refused: The backbone is that of a run that was trained on these images.
+        Refused: The backbone, or its file of weights, was trained on these images by a run.
         DataError: No class has two different training images.
         ZooError: As `zoo.finetune` with the same request, before it trains.
     """
-    run = named_run(request.backbone, registry)
-    if run is not None:
-        dataset = dataset or dataset_of(request, registry, report)
-        request = with_backbone_of(request, run, dataset.splits["train"], registry)
-    found = probe_features(request, registry, report, splits=("train",), dataset=dataset)
+    images: list[Dataset] = [] if dataset is None else [dataset]
+
+    def trained_on() -> Sequence[ImageFile]:
+        # Found once: they may be downloaded, or drawn.
+        images[:] = images or [dataset_of(asked, registry, report, val_needed=False)]
+        return images[0].splits["train"]
+
+    asked = request
+    request, notes = clean_backbone(request, trained_on, registry, report)
+    trained_on()
+    found = probe_features(request, registry, report, splits=("train",), dataset=images[0])
     groups = similar_groups(found.files, report, workers=request.workers)
 
     def progress(done: int, total: int) -> None:
@@ -130,7 +136,7 @@ def probe_curve(request: Request, registry: Registry, report: Report, *, dataset
         weights=found.plan.weights.label,
         classes=found.classes,
         record=record_of(curve, found.classes),
-        notes=_notes(found, curve),
+        notes=(*notes, *_notes(found, curve)),
         seconds=found.seconds,
     )
 

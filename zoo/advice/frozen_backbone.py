@@ -1,29 +1,31 @@
-"""The frozen backbone behind probes: one by name, or that of a finished run.
+"""The frozen backbone behind probes: one by name, with weights of a file perhaps, or that of a finished run.
 
-A backbone that was trained on the images to be judged is refused: its features were made to agree with their labels,
-so nothing fitted to them is out of sample.
+A backbone that was trained on the images to be judged is refused, whichever way it is named: its features were made to
+agree with their labels, so nothing fitted to them is out of sample.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from zoo.advice.seen_labels import Overlap, SeenLabels
 from zoo.artefact.config import CONFIG, FOLDER, TENSORS
 from zoo.artefact.read import find_artefact, read_config
-from zoo.comparing.pairing import Contents
 from zoo.data.dataset import ImageFile
 from zoo.errors import OptionError, Refused, WeightsError
+from zoo.events import Note, Report
 from zoo.planning.request import Request
 from zoo.registry.registry import Registry
 from zoo.registry.session import of_session
-from zoo.reporting.record import RunRecord, read_run
+from zoo.reporting.record import read_run
 from zoo.specs.plan import Plan
 from zoo.storage.tensors import file_digest
 from zoo.text import shell_word
 from zoo.training.run_folder import PLAN, SOUP
+from zoo.training.trained_backbone import Training, trained_stage, trainings_of_run, trainings_of_weights
+from zoo.training.trained_before import weights_file
 
 
 def named_run(backbone: str, registry: Registry) -> Path | None:
@@ -46,23 +48,52 @@ def _lies_beside_others(path: Path, registry: Registry) -> bool:
     return len(path.parts) > 1 and path.parts[0] not in providers and path.parent.is_dir()
 
 
-def with_backbone_of(request: Request, run: Path, files: Sequence[ImageFile], registry: Registry) -> Request:
-    """Return the request with the backbone, weights and input size of a run in place of its path.
+def clean_backbone(
+    request: Request, files: Callable[[], Sequence[ImageFile]], registry: Registry, report: Report
+) -> tuple[Request, tuple[str, ...]]:
+    """Return the request with a backbone that has learned no label of some images, and what else is to be said of it.
 
-    The backbone as the run kept it: the pretrained one where it trained the head alone; else the trained one, which
-    must have seen none of these images, for its features know their labels.
+    The path of a run is replaced by the backbone, weights and input size of that run: the pretrained one where it
+    trained the head alone, else the trained one. What is to be said is reported as well, loudly.
 
     Args:
-        request: Its `backbone` is the run's path.
-        run: That path: a run folder, or the folder `model` in it.
-        files: The images that the backbone is to be used on.
-        registry: The data sources.
+        request: Its `backbone` is a name or the path of a run: a run folder, or the folder `model` in it.
+        files: Gives the images that the backbone is to be used on; asked only where a run trained it.
+        registry: Where names are looked up.
+        report: Called with every event.
 
     Raises:
-        Refused: It was trained on some of these images, or nobody can know, or weights are given beside the run.
+        Refused: It was trained on some of these images, by the run or by one whose weights that began with; or it is a
+            run's, and nobody can know; or weights are given beside the run.
         WeightsError: The file of weights that the run began with is gone or has changed.
         RunError: The run is not finished.
     """
+    run, seen = named_run(request.backbone, registry), SeenLabels(registry)
+    if run is not None:
+        request, trainings = _of_run(request, run, registry)
+        found = seen.among(trainings, files()) if trainings else Overlap()
+    else:
+        file = weights_file(request, registry)
+        trainings = () if file is None else trainings_of_weights(file)
+        found = seen.among(trainings, files()) if trainings else Overlap()
+    step = f"Next: --backbone {request.backbone}, the pretrained backbone, which knows no label of yours."
+    if run is None:
+        step = "Next: leave --weights out, for the pretrained backbone, which knows no label of yours."
+    if found.refusal:
+        raise Refused(f"{found.refusal}, so no prediction would be out of sample.\n{step}")
+    if run is not None and found.unknown:
+        raise Refused(
+            f"{found.unknown} If these images are among them, its features know their labels, and no prediction would "
+            f"be out of sample.\n{step}"
+        )
+    notes = tuple(filter(None, (found.chosen, found.perhaps)))
+    for note in notes:
+        report(Note(text=note, loud=True))
+    return request, notes
+
+
+def _of_run(request: Request, run: Path, registry: Registry) -> tuple[Request, tuple[Training, ...]]:
+    """The request with what a run has in place of its path, and what trained that backbone."""
     if request.weights != "default":
         raise OptionError(
             f"--weights {request.weights} beside the run {run}: a run brings its own weights.\n"
@@ -76,9 +107,7 @@ def with_backbone_of(request: Request, run: Path, files: Sequence[ImageFile], re
             "Next: name an installed backbone in its place; zoo list backbones"
         )
     _, height, width = plan.preprocessing["input_size"]
-    trained = _backbone_trained(record)
-    if trained:
-        _refuse_seen(record, files, trained, registry)
+    if trained_stage(plan, str(record.result["selection"]["kept"])):
         weights = str(record.path / str(record.result["artefact"]) / TENSORS)
     else:
         weights = _pretrained(record.path, plan)
@@ -87,7 +116,8 @@ def with_backbone_of(request: Request, run: Path, files: Sequence[ImageFile], re
     # A plan names the way to decode only where it is not the exact one.
     decode = plan.preprocessing.get("decode", "exact")
     size = height, width
-    return replace(request, backbone=plan.backbone.name, weights=weights, input_size=size, decode=decode, seed=seed)
+    asked = replace(request, backbone=plan.backbone.name, weights=weights, input_size=size, decode=decode, seed=seed)
+    return asked, trainings_of_run(record.path)
 
 
 def _run_of(path: Path) -> Path:
@@ -105,38 +135,6 @@ def _run_of(path: Path) -> Path:
 
 def _name_in(path: Path) -> str:
     return read_config(find_artefact(path)).backbone.name
-
-
-def _backbone_trained(record: RunRecord) -> str:
-    """The first stage, up to the one that the run kept, that trained more than the head; empty where none did."""
-    kept = str(record.result["selection"]["kept"])
-    for stage in record.plan.stages:
-        if not stage.head_alone:
-            return stage.settings.name
-        # What later stages trained is not in the saved weights.
-        if stage.settings.name == kept:
-            break
-    return ""
-
-
-def _refuse_seen(record: RunRecord, files: Sequence[ImageFile], stage: str, registry: Registry) -> None:
-    plan = record.plan
-    seen = Contents(registry).of(plan)
-    step = f"Next: --backbone {plan.backbone.name}, the pretrained backbone, which knows no label of yours."
-    if seen is None:
-        raise Refused(
-            f"{record.path} trained its backbone in the stage {stage!r}, and which images it saw is unknown: those in "
-            f"{plan.data.path} are gone or have changed, or they are not class folders. If these images are among "
-            f"them, its features know their labels, and no prediction would be out of sample.\n{step}"
-        )
-    # By content, because files may have been renamed or copied to another folder since.
-    known = set(seen.values())
-    common = sum(hashlib.sha256(file.content()).hexdigest() in known for file in files)
-    if common:
-        raise Refused(
-            f"{record.path} trained its backbone in the stage {stage!r} on {common:,} of these {len(files):,} images: "
-            f"its features know their labels, so no prediction would be out of sample.\n{step}"
-        )
 
 
 def _pretrained(run: Path, plan: Plan) -> str:

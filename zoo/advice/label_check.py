@@ -49,6 +49,8 @@ class LabelCheck:
     csv: Path | None = None
     """suspects.csv, where a folder was asked for."""
     page: Path | None = None
+    notes: tuple[str, ...] = ()
+    """What limits the check: what the backbone may know of these images."""
 
     def to_dict(self) -> dict[str, Any]:
         """The check as plain JSON types."""
@@ -67,6 +69,7 @@ class LabelCheck:
             "seconds": self.seconds,
             "csv": None if self.csv is None else str(self.csv),
             "page": None if self.page is None else str(self.page),
+            **({"notes": list(self.notes)} if self.notes else {}),
         }
 
     def blocks(self, *, whole: bool = False, with_suspects: bool = True) -> Iterator[Block]:
@@ -86,6 +89,7 @@ class LabelCheck:
         for name, count in self.left_out:
             left_out = f"{name} was left out: fewer than five different images ({count:,} in all)"
             yield Line(left_out, "yellow")
+        yield from (Line(note, "yellow") for note in self.notes)
         if self.unreadable:
             yield Line(f"not readable, so not judged: {some(list(self.unreadable))}", "yellow")
         most = None if whole else _SHOWN

@@ -16,20 +16,20 @@ import torch
 from torch import Tensor
 
 from zoo.advice.features import ProbeFeatures, probe_features, similar_groups
-from zoo.advice.frozen_backbone import named_run, with_backbone_of
+from zoo.advice.frozen_backbone import clean_backbone
 from zoo.advice.label_check import JudgedLabels, LabelCheck
 from zoo.advice.labels_page import render
 from zoo.advice.suspects import Suspect, suspects_csv
 from zoo.data.dataset import FEW_IMAGES
 from zoo.errors import DataError
-from zoo.events import Progress, Report
+from zoo.events import Note, Progress, Report
 from zoo.planning.request import Request
 from zoo.planning.resolve import dataset_of
 from zoo.probes.confident_learning import label_issues, label_margins, suggested_classes, wrong_labels
 from zoo.probes.cross_validation import cross_validate
 from zoo.probes.folds import make_folds
 from zoo.registry.registry import Registry
-from zoo.storage.atomic import clear_write_errors, new_folder, try_new_path
+from zoo.storage.atomic import clear_write_errors, new_numbered_folder, try_new_path
 from zoo.text import counted, escaping_errors, some
 
 SUSPECTS, PAGE = "suspects.csv", "labels.html"
@@ -47,20 +47,20 @@ def check_labels(request: Request, registry: Registry, report: Report, *, out: P
             not used.
         registry: Where names are looked up.
         report: Called with every event.
-        out: A new folder for `suspects.csv` and the page. None: nothing is written.
+        out: A new folder for `suspects.csv` and the page; `out-2` and so on where another process makes it meanwhile.
+            None: nothing is written.
 
     Raises:
-        Refused: `out` exists, or the backbone is that of a run that was trained on these images.
+        Refused: `out` exists, or the backbone, or its file of weights, was trained on these images by a run.
         DataError: Fewer than two classes have five different images.
         ZooError: As `zoo.finetune` with the same request, before it trains.
     """
     if out is not None:
         try_new_path(out, with_parents=True)
-    dataset = dataset_of(request, registry, report)
+    dataset = dataset_of(request, registry, report, val_needed=False)
     every = [file for files in dataset.splits.values() for file in files]
     _refuse_few(dataset.source, dataset.classes, Counter(file.label for file in every))
-    run = named_run(request.backbone, registry)
-    asked = request if run is None else with_backbone_of(request, run, every, registry)
+    asked, notes = clean_backbone(request, lambda: every, registry, report)
     found = probe_features(asked, registry, report, dataset=dataset)
     groups = similar_groups(found.files, report, workers=asked.workers)
     rows, kept = judged_rows(found.targets.tolist(), groups, len(found.classes))
@@ -82,6 +82,7 @@ def check_labels(request: Request, registry: Registry, report: Report, *, out: P
         conflicts=_conflicts(found, groups),
         unreadable=found.unreadable,
         seconds=found.seconds,
+        notes=notes,
     )
     return check if out is None else _write(check, judged, out, report)
 
@@ -193,10 +194,17 @@ def _conflicts(found: ProbeFeatures, groups: Sequence[int]) -> tuple[tuple[tuple
 def _write(check: LabelCheck, judged: JudgedLabels, out: Path, report: Report) -> LabelCheck:
     with clear_write_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
-    with new_folder(out) as draft:
-        (draft / SUSPECTS).write_text(suspects_csv(check.suspects), "utf-8", escaping_errors(), newline="")
-        (draft / PAGE).write_text(render(check, judged, report), "utf-8", errors=escaping_errors())
-    return replace(check, csv=out / SUSPECTS, page=out / PAGE)
+    table, page = suspects_csv(check.suspects), render(check, judged, report)
+
+    def write(draft: Path) -> None:
+        (draft / SUSPECTS).write_text(table, "utf-8", escaping_errors(), newline="")
+        (draft / PAGE).write_text(page, "utf-8", errors=escaping_errors())
+
+    # It was not there at the beginning, but another check may have ended meanwhile: this one's work must not be lost.
+    place = new_numbered_folder(out, write)
+    if place != out:
+        report(Note(text=f"{out} was made by another process meanwhile, so this check is in {place}.", loud=True))
+    return replace(check, csv=place / SUSPECTS, page=place / PAGE)
 
 
 def _refuse_few(source: str, classes: tuple[str, ...], counts: Counter[int]) -> None:

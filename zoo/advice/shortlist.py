@@ -8,12 +8,13 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from zoo.advice.candidate_backbones import LeftOut, Limits, find_candidates, grouped
+from zoo.advice.candidate_backbones import CandidateBackbone, LeftOut, Limits, find_candidates, grouped
 from zoo.advice.features import ProbeFeatures, compared_hashes, probe_features
 from zoo.advice.latency import latency_of
 from zoo.advice.ranking import Found, Probe, Shortlist, in_common, ranked
 from zoo.advice.round_time import CandidateState, expected_seconds, fine_tuning_seconds
 from zoo.advice.rounds import cannot_win, sample_order, sample_sizes
+from zoo.advice.seen_labels import SeenLabels
 from zoo.data.check.similar import Looks, joined_groups, looks_of
 from zoo.data.dataset import Dataset, labels_of
 from zoo.errors import DataError, Offline, OptionError, Unreachable, ZooError, first_line
@@ -26,6 +27,8 @@ from zoo.probes.folds import make_folds
 from zoo.registry.registry import Registry
 from zoo.specs.plan import Plan
 from zoo.text import counted, duration
+from zoo.training.trained_backbone import trainings_of_weights
+from zoo.training.trained_before import weights_file
 from zoo.weights.offline import switched_off
 
 LEAST_BUDGET, SHARE_OF_RUN = 60.0, 0.2
@@ -78,10 +81,34 @@ def make_shortlist(request: Request, wanted: Wanted, registry: Registry, report:
     began = time.monotonic()
     offline = switched_off(request.offline, hub=False) is not None
     found = find_candidates(registry, wanted.backbones, wanted.limits, offline=offline)
-    dataset = dataset_of(request, registry, report)
+    dataset = dataset_of(request, registry, report, val_needed=False)
     _refuse_small_classes(dataset)
-    work = _Work(request, wanted, registry, report, dataset, began, [CandidateState(each) for each in found.chosen])
-    return work.run(found.left_out)
+    clean, knowing, notes = _apart(found.chosen, request, dataset, registry)
+    for note in notes:
+        report(Note(text=note, loud=True))
+    dataset = replace(dataset, notes=(*dataset.notes, *notes))
+    work = _Work(request, wanted, registry, report, dataset, began, [CandidateState(each) for each in clean])
+    return work.run([*found.left_out, *knowing])
+
+
+def _apart(
+    candidates: Sequence[CandidateBackbone], request: Request, dataset: Dataset, registry: Registry
+) -> tuple[list[CandidateBackbone], list[LeftOut], list[str]]:
+    """The candidates that can be compared; those that a run trained on these images; and what is not known of others.
+
+    Features that know the labels would win, however little they say of new images.
+    """
+    clean, knowing, notes, seen = list[CandidateBackbone](), list[LeftOut](), list[str](), SeenLabels(registry)
+    for each in candidates:
+        file = weights_file(replace(request, backbone=each.backbone, weights=each.weights), registry)
+        trainings = trainings_of_weights(file) if file is not None else ()
+        found = seen.among(trainings, dataset.splits["train"])
+        if found.refusal:
+            knowing.append(LeftOut(each.name, found.refusal))
+            continue
+        clean.append(each)
+        notes += [f"{each.name}: {note}" for note in (found.chosen, found.perhaps) if note]
+    return clean, knowing, notes
 
 
 def _refuse_small_classes(dataset: Dataset) -> None:

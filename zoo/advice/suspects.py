@@ -118,9 +118,13 @@ def read_decisions(path: Path) -> list[Decision]:
 
 def _decision(path: Path, where: str, row: dict[str | None, Any]) -> Decision:
     # DictReader puts cells beyond the header under None, and None where a row ends early.
-    if None in row or None in row.values():
+    if None in row:
+        raise DataError(f"{where} of {path} has more cells than the header.\nNext: put names with commas in quotes.")
+    if None in row.values():
+        missing = some([str(name) for name, value in row.items() if value is None])
         raise DataError(
-            f"{where} of {path} has more or fewer cells than the header.\nNext: put names with commas in quotes."
+            f"{where} of {path} ends before the last columns of the header: {missing}.\n"
+            "Next: put their cells back, empty ones too, or remove the line."
         )
     cells = {str(name): str(value) for name, value in row.items()}
     said = cells["accept"].strip().casefold()

@@ -9,7 +9,7 @@ from zoo.artefact.config import ArtefactConfig
 from zoo.registry.session import object_arguments, of_session, were_objects
 from zoo.specs.plan import Plan
 from zoo.specs.preprocessing import Preprocessing
-from zoo.specs.run_result import JUDGED_IN_WORDS, OUT_OF_FOLD, judged_on
+from zoo.specs.run_result import JUDGED_IN_WORDS, OUT_OF_FOLD, judged_on, trained_before_in_words
 from zoo.text import some
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ def model_card(config: ArtefactConfig, plan: Plan, kept: str = "") -> str:
     judged = judged_on(config.metrics)
     scores = config.metrics[judged]
     images = {split: sum(counts) for split, counts in plan.data.images.items()}
+    before = trained_before_in_words(plan.weights.trained_on)
     lines = [
         "---",
         _front_matter(config, plan),
@@ -44,6 +45,7 @@ def model_card(config: ArtefactConfig, plan: Plan, kept: str = "") -> str:
         f"{JUDGED_IN_WORDS[judged].capitalize()} accuracy {scores['accuracy']:.3f}, macro F1 {scores['macro_f1']:.3f}, "
         f"on {images['train' if judged == OUT_OF_FOLD else judged]} images{_of_folds(plan)}.",
         "",
+        *([f"**{before[0].upper()}{before[1:]}.**", ""] if before else []),
         "| | |",
         "|---|---|",
         f"| classes | {some([_cell(name) for name in config.classes], _NAMED)} |",

@@ -41,7 +41,18 @@ class _ConfigPart(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
-class BackboneConfig(_ConfigPart):
+class _ProvidedPart(_ConfigPart):
+    """What a plugin provides: it has the field `installed_from`."""
+
+    @model_serializer(mode="wrap")
+    def _without_what_goes_without_saying(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content: dict[str, Any] = serialise(self)
+        # So the config of a backbone or head that lacks them has the bytes that it had before there were such keys.
+        left_out = [key for key in ("layers", "installed_from") if not content.get(key)]
+        return {key: value for key, value in content.items() if key not in left_out}
+
+
+class BackboneConfig(_ProvidedPart):
     """The backbone, and where its weights come from."""
 
     name: str
@@ -57,9 +68,12 @@ class BackboneConfig(_ConfigPart):
     """Distribution of the plugin that provides the backbone."""
     version: str
     """Version of that distribution."""
+    installed_from: str | None = None
+    """An address, or `a folder` or `a file` of the machine that trained, whose path is nobody's business elsewhere; not
+    there for a distribution from a package index."""
 
 
-class HeadConfig(_ConfigPart):
+class HeadConfig(_ProvidedPart):
     """The head and its options."""
 
     name: str
@@ -71,12 +85,8 @@ class HeadConfig(_ConfigPart):
     """Distribution of the plugin that provides the head."""
     version: str
     """Version of that distribution."""
-
-    @model_serializer(mode="wrap")
-    def _without_empty_layers(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        content: dict[str, Any] = serialise(self)
-        # So the config of any other head has the bytes that it had before there were such heads.
-        return {key: value for key, value in content.items() if key != "layers" or value}
+    installed_from: str | None = None
+    """As for the backbone."""
 
 
 class GoldenConfig(_ConfigPart):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from zoo.data.dataset import ImageFile
 from zoo.data.prefetch import resolve_workers
 from zoo.data.sources import find_data, read_evaluation_split
 from zoo.data.store import ImageStore
+from zoo.data.unused import unused_sentence
 from zoo.errors import DataError
 from zoo.evaluation import inference
 from zoo.evaluation.metrics import Assessment, Scores, assess, score
@@ -28,29 +29,51 @@ from zoo.evaluation.probabilities import mean_of_views
 from zoo.events import Note, Progress, Report
 from zoo.planning.build_plan import CHUNK
 from zoo.registry.registry import Registry
+from zoo.specs.data import Skipped
 from zoo.specs.run_result import OUT_OF_FOLD
 from zoo.specs.views import Views, passes
 
 
 @dataclass(frozen=True, slots=True)
 class TrainedOn:
-    """Images to be judged on which the classifier was trained."""
+    """Images to be judged on which the classifier was trained, by its run or by those that its backbone comes from."""
 
     images: int
-    """How many they are, at least 1."""
+    """How many they are; 0 only where `unknown` names a run."""
     scores: Path | None
     """The file with the scores on images that it has not seen; None where there is none."""
     certain: bool
     """Whether the training data have as many images now as then, so that none was drawn otherwise."""
+    backbone: Mapping[str, int] = field(default_factory=dict)
+    """Run -> how many of the images it trained the backbone on that the classifier's run began with."""
+    unknown: tuple[str, ...] = ()
+    """Runs that trained that backbone, too, on images that nobody knows any more."""
 
     def warning(self, of: int) -> str:
-        """Say that the scores of so many images are too good, and why."""
+        """Say that the scores of so many images are too good, or may be, and why."""
+        return " ".join(filter(None, (self._seen(of) if self.images else "", self._perhaps_seen())))
+
+    def _perhaps_seen(self) -> str:
+        if not self.unknown:
+            return ""
+        return (
+            f"The backbone of this classifier was trained before, in {' and '.join(self.unknown)}, on images that are "
+            "not known any more. If some of these are among them, its scores on them are too good. Next: give images "
+            "that are surely new."
+        )
+
+    def _seen(self, of: int) -> str:
         number = f"{self.images:,} of these {of:,} images" if self.images < of else f"These {of:,} images"
         if not self.certain:
             number = f"The training data have changed since. Perhaps {number[0].lower()}{number[1:]}"
-        where = "" if self.scores is None else f" What it scored on such images is in {self.scores}."
+        before = "".join(
+            f" {count:,} of them trained its backbone in {run}, whose weights its run began with."
+            for run, count in self.backbone.items()
+        )
+        # What the run's own scores are worth is unsure, too, where its backbone knew images before.
+        where = "" if self.scores is None or before else f" What it scored on such images is in {self.scores}."
         return (
-            f"{number} trained this classifier, so its scores on them are too good. "
+            f"{number} trained this classifier, so its scores on them are too good.{before} "
             f"Next: give images that it has not seen.{where}"
         )
 
@@ -74,9 +97,14 @@ class Evaluation:
     unreadable: dict[str, str]
     """Relative path -> error; these images count in no metric."""
     trained_on: int = 0
-    """How many of the images the classifier's run trained on, as far as is known: their scores are too good."""
+    """How many of the images the classifier's run trained on, or one before it that trained its backbone, as far as is
+    known: their scores are too good."""
+    perhaps_trained_on: tuple[str, ...] = ()
+    """Runs that trained its backbone before, on images that nobody knows any more."""
     views: ViewsEffect | None = None
     """What the classifier's views brought, and what they cost; None for a classifier without."""
+    skipped: tuple[Skipped, ...] = ()
+    """Files of the data, in whatever split, that are not used, with the reason."""
 
     def __repr__(self) -> str:
         seen = f", {self.trained_on:,} of the images trained the classifier" if self.trained_on else ""
@@ -113,11 +141,13 @@ def evaluate(
     split, dataset = read_evaluation_split(find_data(data, registry, report), classifier.classes, report=report)
     for note in dataset.notes:
         report(Note(text=note))
+    if sentence := unused_sentence(dataset.skipped):
+        report(Note(text=sentence, loud=True))
     (files,) = dataset.splits.values()
     seen = trained_on(files)
     if seen is not None:
         report(Note(text=seen.warning(len(files)), loud=True))
-    elif OUT_OF_FOLD in classifier.config.metrics and split != "test":
+    if (seen is None or not seen.images) and OUT_OF_FOLD in classifier.config.metrics and split != "test":
         report(Note(text=_perhaps_trained_on(split), loud=True))
     reading = _Reading(classifier.views, files, report)
     began = time.perf_counter()
@@ -155,7 +185,9 @@ def evaluate(
         },
         unreadable=unreadable,
         trained_on=0 if seen is None else seen.images,
+        perhaps_trained_on=() if seen is None else seen.unknown,
         views=reading.effect(plain, logits, targets, seconds),
+        skipped=dataset.skipped,
     )
 
 

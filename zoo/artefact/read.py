@@ -27,6 +27,7 @@ from zoo.artefact.config import (
     seal_broken,
 )
 from zoo.artefact.golden import compare_logits, read_golden
+from zoo.artefact.plugin_origin import install_again
 from zoo.data.image_preprocessing import ImagePreprocessing
 from zoo.errors import ArtefactError, Refused, UnknownName, ZooError, first_line, meant_beside
 from zoo.events import Note, Report
@@ -114,7 +115,7 @@ def read_model(folder: Path, registry: Registry) -> tuple[ZooModel, ArtefactConf
     """The model in evaluation mode on the CPU, and its config. Raises ArtefactError."""
     config, shapes = check_files(folder)
     path = folder / TENSORS
-    model = _build(config, registry)
+    model = _build(config, registry, folder)
     # By shapes first: reading all tensors of a large file for nothing would take long.
     own = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
     if own != shapes:
@@ -152,10 +153,9 @@ def check_versions(model: ZooModel, folder: Path, config: ArtefactConfig, regist
         return
     difference = compare_logits(model, golden, config)
     if difference.match == "other":
-        pins = dict.fromkeys(f"'{part.distribution}=={part.version}'" for part in (config.head, config.backbone))
         raise ArtefactError(
             f"{origin}, and gives other logits here than when it was made: {difference}.\n"
-            f"Next: pip install {' '.join(pins)}"
+            f"{install_again((config.head, config.backbone), folder)}"
         )
     exact = difference.match == "same"
     outcome = "are the same, bit for bit" if exact else f"differ {difference}"
@@ -211,8 +211,8 @@ def _read_shapes(path: Path) -> dict[str, list[int]]:
         raise ArtefactError(f"{path} is not a readable safetensors file: {first_line(error)}{_COPY}") from None
 
 
-def _build(config: ArtefactConfig, registry: Registry) -> ZooModel:
-    """The model that the config describes, with random weights."""
+def _build(config: ArtefactConfig, registry: Registry, folder: Path) -> ZooModel:
+    """The model that the config of an artefact describes, with random weights."""
     missing = missing_objects(
         registry,
         backbone=config.backbone.name,
@@ -226,11 +226,11 @@ def _build(config: ArtefactConfig, registry: Registry) -> ZooModel:
     try:
         registry.backbone(config.backbone.name)
     except Refused as error:
-        raise _missing_plugin("backbone", config.backbone, error) from None
+        raise _missing_plugin("backbone", config.backbone, error, folder) from None
     try:
         registry.head(config.head.name)
     except Refused as error:
-        raise _missing_plugin("head", config.head, error) from None
+        raise _missing_plugin("head", config.head, error, folder) from None
     try:
         preprocessing = Preprocessing.from_dict(config.preprocessing)
         _, height, width = preprocessing.input_size
@@ -252,13 +252,13 @@ def _build(config: ArtefactConfig, registry: Registry) -> ZooModel:
     return model
 
 
-def _missing_plugin(kind: str, part: BackboneConfig | HeadConfig, error: Refused) -> ArtefactError:
+def _missing_plugin(kind: str, part: BackboneConfig | HeadConfig, error: Refused, folder: Path) -> ArtefactError:
     wanted = f"{part.distribution} {part.version}"
     if not isinstance(error, UnknownName):
         return ArtefactError(f"This artefact needs the {kind} {part.name!r} of {wanted}: {error}")
     return ArtefactError(
         f"This artefact needs the {kind} {part.name!r} of {wanted}, which is not installed, "
-        f"or is broken or switched off (zoo list plugins).\nNext: pip install '{part.distribution}=={part.version}'"
+        f"or is broken or switched off (zoo list plugins).\n{install_again([part], folder)}"
     )
 
 

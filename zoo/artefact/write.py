@@ -23,6 +23,7 @@ from zoo.artefact.config import (
     sealed,
 )
 from zoo.artefact.golden import Golden, save_golden
+from zoo.artefact.plugin_origin import shareable
 from zoo.specs.plan import Plan
 from zoo.storage.atomic import json_text, new_folder, write_text
 from zoo.storage.tensors import file_digest, save_tensors
@@ -94,6 +95,7 @@ def _config(
             licence=plan.backbone.licence,
             distribution=plan.backbone.distribution,
             version=plan.backbone.version,
+            installed_from=shareable(plan.backbone.installed_from),
         ),
         head=HeadConfig(
             name=plan.head.name,
@@ -101,6 +103,7 @@ def _config(
             layers=plan.head.layers or (),
             distribution=plan.head.distribution,
             version=plan.head.version,
+            installed_from=shareable(plan.head.installed_from),
         ),
         classes=plan.classes,
         preprocessing=plan.preprocessing,

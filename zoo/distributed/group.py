@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 from zoo.distributed.launch import Launch, launch
 from zoo.distributed.pulse import ProcessLost, Pulse
-from zoo.errors import Refused, ZooError
+from zoo.errors import Refused, ZooError, first_line, is_out_of_memory
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -224,7 +224,7 @@ class Together(ProcessGroup):
             yield
         except BaseException as error:
             # Ctrl-C and exits as well: whatever ends this process, the others would wait for it.
-            self.pulse.tell("failed", str(error) if isinstance(error, ZooError) else repr(error))
+            self.pulse.tell("failed", _in_words(error))
             raise
         self.pulse.tell("done")
 
@@ -235,13 +235,17 @@ class Together(ProcessGroup):
         except ZooError:
             raise
         except RuntimeError as error:
-            import torch
-
-            if isinstance(error, torch.OutOfMemoryError):
+            if is_out_of_memory(error):
                 raise  # a fault of this process, which tells the others when it ends
             # torch says that a connection was closed, not whose it was; within seconds the pulse does.
             who = self.pulse.wait_for_lost() or f"Another process of this run cannot be reached: {error}"
             raise ProcessLost(who) from error
+
+
+def _in_words(error: BaseException) -> str:
+    if isinstance(error, ZooError):
+        return str(error)
+    return f"Not enough memory: {first_line(error)}" if is_out_of_memory(error) else repr(error)
 
 
 def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:

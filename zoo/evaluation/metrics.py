@@ -9,7 +9,7 @@ torchmetrics is the reference in the tests. It is not used here, because importi
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -40,6 +40,24 @@ class Scores:
     def to_dict(self) -> dict[str, float]:
         """Plain JSON types."""
         return asdict(self)
+
+    @classmethod
+    def from_file(cls, stored: Mapping[str, float | None]) -> Scores:
+        """What `to_dict` gave, from a file that may have null for numbers that are not finite: they are read as nan."""
+        return cls(**{name: math.nan if value is None else value for name, value in stored.items()})
+
+    @property
+    def finite(self) -> bool:
+        """Whether the loss is a finite number, which it is not where a logit is none."""
+        return math.isfinite(self.loss)
+
+    @property
+    def order(self) -> tuple[bool, float, float]:
+        """What models are sorted by, the better one higher: accuracy, then loss; those that are not `finite` lowest.
+
+        Logits that are no numbers still have an accuracy, which may be high by chance. And nothing compares with nan.
+        """
+        return self.finite, self.accuracy, -self.loss if self.finite else 0.0
 
 
 @dataclass(frozen=True, slots=True)

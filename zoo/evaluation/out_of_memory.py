@@ -13,13 +13,10 @@ from typing import TypeVar
 
 import torch
 
-from zoo.errors import DeviceError, first_line
+from zoo.errors import DeviceError, first_line, is_out_of_memory
 from zoo.events import Note, Report
 
 Output = TypeVar("Output")
-
-_MESSAGES = ("can't allocate memory", "not enough memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
-"""Parts of the messages by which torch's plain RuntimeErrors tell that memory ran out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +98,3 @@ def out_of_memory_as_error(work: str, *, step: str = _OF_TRAINING) -> Iterator[N
 def without_training(device: str) -> str:
     """The next step where a model that is trained already finds too little memory on a device."""
     return "free memory." if device == "cpu" else f"free memory on {device}, or --device cpu."
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception means that memory ran out, on any device."""
-    # torch has a class of its own for graphics cards alone; on a CPU its message has to tell.
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    return isinstance(error, RuntimeError) and any(message in str(error) for message in _MESSAGES)

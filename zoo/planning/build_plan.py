@@ -177,6 +177,7 @@ def _head(resolved: Resolved) -> HeadPlan:
         closed_form=resolved.outline.closed_form,
         parameters=count_parameters(resolved.outline.head.parameters()),
         distribution=head.plugin.distribution,
+        installed_from=head.plugin.installed_from,
         version=head_version(resolved.model, resolved.outline.shape, len(resolved.dataset.classes)),
     )
 
@@ -225,6 +226,7 @@ def _backbone(resolved: Resolved, choice: WeightsChoice) -> BackbonePlan:
         ),
         licence=published.licence if published and choice.kind == "tag" else None,
         distribution=resolved.model.backbone.plugin.distribution,
+        installed_from=resolved.model.backbone.plugin.installed_from,
         version=backbone_version(resolved.model),
         also=resolved.model.backbone.also,
         idle=tuple(sorted(resolved.outline.idle)),

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 
 import torch
 
-from zoo.evaluation.out_of_memory import is_out_of_memory, out_of_memory_as_error
+from zoo.errors import is_out_of_memory
+from zoo.evaluation.out_of_memory import out_of_memory_as_error
 from zoo.events import Progress, Report, silent
 from zoo.model.model import ZooModel
 from zoo.process import one_thread
@@ -81,7 +82,7 @@ def _is_worth_it(ratios: Sequence[float]) -> bool | None:
     return above > fewer if chance <= _BY_CHANCE else None
 
 
-def measure(
+def time_candidates(
     build: Callable[[], ZooModel],
     candidates: Sequence[Compute],
     *,

@@ -17,7 +17,7 @@ from zoo.events import Note, Report
 from zoo.model.devices import machine_facts
 from zoo.model.model import ZooModel
 from zoo.planning.network_kind import network_work
-from zoo.planning.pass_times import Measured, measure
+from zoo.planning.pass_times import Measured, time_candidates
 from zoo.planning.precision_table import Known, Work, lookup, processor_kind, read_table
 from zoo.specs.plan import Compute, ComputeOrigin, Precision
 from zoo.storage.cache import cached_json
@@ -130,7 +130,7 @@ def _measured(
 
     def make() -> dict[str, Any]:
         report(Note(text="Measuring once which precision and memory layout are fastest here. See: zoo cache show"))
-        found: Measured = measure(build, candidates, device=device, trains=work == "training", report=report)
+        found: Measured = time_candidates(build, candidates, device=device, trains=work == "training", report=report)
         # All but the choice and the speeds is for people: `zoo cache show` prints it.
         return {
             "of": name,

@@ -19,6 +19,8 @@ EXAMINED, _FEWEST = 1000, 10
 AUTO = "auto"
 """The backbone of a request that leaves the choice to zoo."""
 _INPUTS = range(8, 8193)
+_SEEDS = range(2**64)
+"""What torch's generators take, without the negative numbers: torch reads those as others of these."""
 _NUMBERS = ("classes", "epochs", "batch_size", "seed", "workers", "examine")
 # Both letters for 10^9: people write either.
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9}
@@ -100,6 +102,7 @@ def make_request(**arguments: Any) -> Request:
     for name in _NUMBERS:
         if arguments.get(name) is not None:
             arguments[name] = _whole(name, arguments[name])
+    check_seed(arguments.get("seed", 0))
     if arguments.get("decode", "exact") not in get_args(Decode):
         asked = arguments["decode"]
         raise OptionError(f"--decode {asked!r} is not exact or fast.{meant(str(asked), get_args(Decode), count=1)}")
@@ -172,6 +175,12 @@ def check_input_size(size: object) -> tuple[int, int]:
     if len(sides) != 2 or len(given) != 2 or not all(side in _INPUTS for side in sides):
         raise _no_size("x".join(map(str, given)) if isinstance(size, (tuple, list)) else str(size))
     return sides[0], sides[1]
+
+
+def check_seed(seed: object) -> None:
+    """Raise OptionError for what is no seed."""
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed not in _SEEDS:
+        raise OptionError(f"--seed must be a whole number from 0 to 2^64 - 1, got {seed!r}.\nNext: --seed 0")
 
 
 def _whole(name: str, value: object) -> int:

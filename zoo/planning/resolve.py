@@ -161,8 +161,11 @@ def _refuse_bad_numbers(request: Request) -> None:
     stream_above()
 
 
-def dataset_of(request: Request, registry: Registry, report: Report) -> Dataset:
-    """Find and read the images of a request; none is opened. Raises OptionError, DataError, and as `find_data` does."""
+def dataset_of(request: Request, registry: Registry, report: Report, *, val_needed: bool = True) -> Dataset:
+    """Find and read the images of a request; none is opened. `val_needed`: whether val must have every class.
+
+    Raises OptionError, DataError, and as `find_data` does.
+    """
     if request.data is None:
         count = request.classes or SAMPLE_CLASSES
         # For its error: a number of classes that cannot be drawn is refused before a folder is made.
@@ -175,7 +178,8 @@ def dataset_of(request: Request, registry: Registry, report: Report) -> Dataset:
         report(Note(text=f"No --data given: using the generated sample set of {count} classes ({folder})."))
         return read_folder(folder, seed=request.seed, folds=request.folds is not None)
     location = find_data(request.data, registry, report)
-    dataset = read_dataset(location, seed=request.seed, folds=request.folds is not None, report=report)
+    folds = request.folds is not None
+    dataset = read_dataset(location, seed=request.seed, folds=folds, val_needed=val_needed, report=report)
     if request.classes is not None and request.classes != len(dataset.classes):
         kind, where = ("class folders", "folders") if dataset.reader == FOLDER else ("classes", "labels")
         raise OptionError(

@@ -21,7 +21,7 @@ from zoo.planning.request import CLOSED_FORM_RECIPE
 from zoo.planning.solver import choose_solver, solver_faults
 from zoo.registry.names import ResolvedBackbone
 from zoo.specs.plan import Precision, StagePlan
-from zoo.specs.recipe import BatchNorm, Keep, RecipeSpec, Stage
+from zoo.specs.recipe import BALANCED, BatchNorm, RecipeSpec, Stage
 from zoo.specs.selectors import Selection, TensorKind, select
 
 _KINDS = {
@@ -49,7 +49,7 @@ def select_groups(
             selection = replace(selection, adapters=_layers(stage, selection, outline))
         # Selectors that mean nothing leave a selection with gaps, whose further faults would mislead.
         faults += found or _impossible(stage, selection, outline, f"stages[{index}]")
-        faults += _without_abandoning(stage, index, recipe.keep, outline)
+        faults += _without_abandoning(stage, index, recipe, outline)
         faults += _without_blends(recipe, index, selections, outline)
         if selection.backbone and outline.closed_form:
             raise OptionError(
@@ -198,11 +198,16 @@ def _cannot_mix(stage: Stage, selection: Selection, outline: ZooModel) -> str | 
     return None
 
 
-def _without_abandoning(stage: Stage, index: int, keep: Keep, outline: ZooModel) -> list[str]:
+def _without_abandoning(stage: Stage, index: int, recipe: RecipeSpec, outline: ZooModel) -> list[str]:
     path = f"stages[{index}].abandon"
     if not stage.abandon:
         return []
-    if keep == "last":
+    if recipe.choose_by in BALANCED:
+        return [
+            f"{path}: a stage is given up by a loss in which large classes count more than with choose_by "
+            f"{recipe.choose_by!r}; leave one of the two out"
+        ]
+    if recipe.keep == "last":
         return [f"{path}: with keep 'last' the run ends with its last stage, however good; leave one of the two out"]
     if index == 0:
         return [f"{path}: would do nothing, there is no stage before the first that could be better"]

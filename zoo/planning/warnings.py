@@ -12,8 +12,9 @@ from zoo.data.lost_values import SHOWN, TO_8_BITS, Loss
 from zoo.data.splits import similar
 from zoo.planning.batch_sizes import part_sizes
 from zoo.registry.session import of_session
+from zoo.specs.data import Split
 from zoo.specs.plan import ExaminedPlan, Plan
-from zoo.specs.recipe import Stage
+from zoo.specs.recipe import BALANCED, Stage
 from zoo.text import exact
 
 SMALL_BATCH = 8
@@ -41,6 +42,7 @@ def plan_warnings(plan: Plan, *, native: tuple[int, int], own_loss: bool) -> tup
         *_never_held_out(plan),
         *(_few_images(plan, "val") if "val" in plan.data.images else _folds(plan)),
         *_unequal_classes(plan, own_loss=own_loss),
+        *_chosen_by_large_classes(plan),
         *_coarse_validation(plan),
     )
 
@@ -60,7 +62,7 @@ def duplicate_warnings(
     if leaks := across_splits(groups):
         found.append(
             f"{among}{_pictures(leaks)} in more than one split, so scores are too good: {_example(leaks, 'split')}. "
-            f"{look}"
+            f"Next: {without_copies(dataset)}."
         )
     if conflicts := under_two_labels(groups):
         found.append(
@@ -68,6 +70,31 @@ def duplicate_warnings(
             f"{_example(conflicts, 'label')}. {look}"
         )
     return tuple(found)
+
+
+def copied_from_train(dataset: Dataset, contents: Mapping[str, str]) -> dict[Split, int]:
+    """How many images of each other split are copies of a training image, byte for byte; no key where none is.
+
+    `contents` holds the files' digests by relative path.
+    """
+    found: dict[Split, int] = {}
+    for group in across_splits(copies(dataset.splits, contents)):
+        splits = [copy.split for copy in group]
+        for split in splits if "train" in splits else ():
+            if split != "train":
+                found[split] = found.get(split, 0) + 1
+    return found
+
+
+def without_copies(dataset: Dataset) -> str:
+    """What to do where a picture is in more than one split, whoever made the splits."""
+    step = f"keep one copy of each, which {_check_of(dataset.reader, dataset.source)} lists"
+    if "val" not in dataset.splits:
+        return step
+    # With folds, val joins train. The test split stays what it is.
+    folds = "folds=5" if of_session(dataset.reader) else "--folds 5"
+    of_test = ", but for those in test" if "test" in dataset.splits else ""
+    return f"{step}; or {folds}, which keeps copies together{of_test}"
 
 
 def unreadable_warnings(plan: Plan, faults: int) -> tuple[str, ...]:
@@ -250,12 +277,26 @@ def _unequal_classes(plan: Plan, *, own_loss: bool) -> Iterator[str]:
     else:
         # Weights do not reach a loss that is the head's own.
         knob = "sampling=balanced" if own_loss else "class_weights=balanced"
-        remedy = _set(knob, as_they_come) + ", which gives every class the same weight"
+        choose = " --set choose_by=balanced_loss" if len(plan.stages) > 1 and plan.choose_by not in BALANCED else ""
+        remedy = _set(knob, as_they_come) + choose + ", which gives every class the same weight"
     yield (
         f"Classes are very unequal: {large} has {most:,} training images, {small} {least:,} "
         f"({most / least:.0f} times fewer), so {small} may never be predicted. Next: {remedy}; judge by macro F1, "
         "not by accuracy."
     )
+
+
+def _chosen_by_large_classes(plan: Plan) -> Iterator[str]:
+    counts = plan.data.images["train"]
+    evened = [stage.settings for stage in plan.stages if _evened_out(stage.settings)]
+    if plan.keep == "last" or len(plan.stages) < 2 or not evened or plan.choose_by in BALANCED:
+        return
+    if max(counts) > IMBALANCE_RATIO * min(counts) > 0:  # a sample of a data set may lack a class
+        yield (
+            f"In {_listed(evened)} every class has the same weight, but which stage is kept is decided by "
+            f"{plan.choose_by} on the validation images, in which large classes count more: it may be one that never "
+            f"predicts the small ones. Next: --set choose_by=balanced_{plan.choose_by}."
+        )
 
 
 def _evened_out(settings: Stage) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from zoo.errors import OptionError, either, meant, nearest
-from zoo.specs.recipe import SET_AS_A_WHOLE, RecipeSpec, Stage, validated
+from zoo.specs.recipe import BALANCED, SET_AS_A_WHOLE, RecipeSpec, Stage, validated
 from zoo.specs.solver import apply_shorthands, settled, without_effect
 
 _DECIDING = ("train", "solver")
@@ -56,6 +56,8 @@ def override(
     if of_recipe.get("keep") == "last":
         _choose_no_more(stages, given)
         content |= {"choose_by": of_recipe.get("choose_by", RecipeSpec.model_fields["choose_by"].default)}
+    if of_recipe.get("choose_by") in BALANCED:
+        _abandon_no_more(stages, given)
     faults = _without_solver(stages, given)
     source = f"{recipe.name} with --set" if assignments else recipe.name
     return validated(source, {**content, "stages": list(stages.values())}, faults, stage_names=list(stages))
@@ -70,6 +72,13 @@ def _choose_no_more(stages: Mapping[str, dict[str, Any]], given: Collection[tupl
     """Switch off, in place, what the recipe itself set for choosing; what the user set as well is refused later."""
     for name, stage in stages.items():
         stage.update({key: value for key, value in FOR_CHOOSING.items() if (name, key) not in given})
+
+
+def _abandon_no_more(stages: Mapping[str, dict[str, Any]], given: Collection[tuple[str, str]]) -> None:
+    """Switch off, in place, that stages are given up by a loss in which large classes count more."""
+    for name, stage in stages.items():
+        if (name, "abandon") not in given:
+            stage["abandon"] = False
 
 
 def _without_solver(stages: Mapping[str, dict[str, Any]], given: Collection[tuple[str, str]]) -> list[str]:

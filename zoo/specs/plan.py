@@ -32,6 +32,15 @@ class _PlanPart(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class _OfPlugin(_PlanPart):
+    """What a plugin provides: it has the field `installed_from`."""
+
+    @model_serializer(mode="wrap")
+    def _of_an_index_goes_without_saying(self, to_content: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content: dict[str, Any] = to_content(self)
+        return {key: value for key, value in content.items() if key != "installed_from" or value is not None}
+
+
 class GroupPlan(_PlanPart):
     """A group of the backbone."""
 
@@ -39,7 +48,7 @@ class GroupPlan(_PlanPart):
     parameters: int
 
 
-class BackbonePlan(_PlanPart):
+class BackbonePlan(_OfPlugin):
     """The backbone of the plan."""
 
     name: str
@@ -57,6 +66,8 @@ class BackbonePlan(_PlanPart):
     """Distribution of the plugin that provides the backbone."""
     version: str
     """Version of that distribution."""
+    installed_from: str | None = None
+    """The folder, file or address that it was installed from. Not in the file where a package index gave it."""
     also: tuple[str, ...] = ()
     """Other qualified names that the bare name could have meant."""
     idle: tuple[str, ...] = ()
@@ -83,9 +94,18 @@ class WeightsPlan(_PlanPart):
     machine."""
     download_bytes: int | None = None
     """About how many bytes that download has: those of the backbone's tensors."""
+    trained_on: dict[str, int] = {}
+    """Split that judges the run -> how many of its images trained these weights before, in a run of zoo. Not in the
+    file where none did, as far as is known."""
+
+    @model_serializer(mode="wrap")
+    def _trained_on_none_goes_without_saying(self, to_content: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content: dict[str, Any] = to_content(self)
+        # So the plan of a run with pretrained weights has the bytes that it had before this was known.
+        return {key: value for key, value in content.items() if key != "trained_on" or value}
 
 
-class HeadPlan(_PlanPart):
+class HeadPlan(_OfPlugin):
     """The head of the plan."""
 
     name: str
@@ -100,6 +120,8 @@ class HeadPlan(_PlanPart):
     parameters: int
     distribution: str
     version: str
+    installed_from: str | None = None
+    """As for the backbone."""
 
 
 class StagePlan(_PlanPart):

@@ -35,7 +35,11 @@ Sampling = Literal["shuffled", "balanced"]
 BatchNorm = Literal["train", "frozen", "adapt"]
 BatchNormChoice = Literal["auto", "train", "frozen", "adapt"]
 Keep = Literal["best", "last"]
-ChooseBy = Literal["loss", "accuracy"]
+ChooseBy = Literal["loss", "accuracy", "balanced_loss", "balanced_accuracy"]
+
+
+BALANCED: tuple[ChooseBy, ...] = ("balanced_loss", "balanced_accuracy")
+"""Criteria by which every class counts the same."""
 
 
 def _is_selector(selector: str) -> str:
@@ -192,7 +196,8 @@ class RecipeSpec(BaseModel):
     keep: Keep = "best"
     """The stage that the run ends with: the best on validation (ties go to the earlier one), or the last."""
     choose_by: ChooseBy = "loss"
-    """What the best is: the one with the lowest loss after temperature scaling, or with the highest accuracy."""
+    """What the best is: the one with the lowest loss after temperature scaling, or with the highest accuracy. Balanced,
+    every class counts the same, however many validation images it has."""
     stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
 
     @model_validator(mode="after")

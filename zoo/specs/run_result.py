@@ -75,6 +75,14 @@ def optimism_in_words(selection: Mapping[str, Any]) -> str | None:
     return sentence + (", and choosing among epochs comes on top, which is not estimated" if more else "")
 
 
+def trained_before_in_words(counts: Mapping[str, int]) -> str:
+    """What a result says of it, from `weights_trained_on` of `result.json`; empty where that is empty."""
+    if not counts:
+        return ""
+    numbers = " and ".join(f"{count:,} {JUDGED_IN_WORDS.get(split, split)} images" for split, count in counts.items())
+    return f"the backbone was trained before, on {numbers}, so their scores are too good"
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunResult:
     """A finished run; `content` is what `result.json` holds."""

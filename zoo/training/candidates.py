@@ -16,7 +16,7 @@ from zoo.frozen.inputs import Inputs
 from zoo.specs.plan import StagePlan
 from zoo.specs.run_result import named_in_words
 from zoo.training.blending import HeadEnd, blends, cpu_state
-from zoo.training.choosing import STANDARD_ERRORS, Judged, in_words, is_better, judge, optimism
+from zoo.training.choosing import STANDARD_ERRORS, Judged, image_weights, in_words, is_better, judge, optimism
 from zoo.training.out_of_fold import JudgedInFolds
 from zoo.training.stage_state import sub_state_dict
 
@@ -186,17 +186,18 @@ class Candidates:
         """Load what `state_dict` returned, while the model is as the run built it."""
         built = cpu_state(self._model)
         if facts["best"] is not None:
-            of_best = {**facts["best"], "scores": Scores(**facts["best"]["scores"])}
+            of_best = {**facts["best"], "scores": Scores.from_file(facts["best"]["scores"])}
             state = {**built, **sub_state_dict("state.", parts["best"])}
             own = parts["best"].get("own")
             self.best = Candidate(**of_best, logits=parts["best"]["logits"], state=state, own=own)
             # All that a checkpoint of an older zoo knows; one of this zoo holds every candidate.
-            self.judged = {self.best.stage: judge(self.best.logits, self._context.val_targets)}
+            self.judged = {self.best.stage: self._judge(self.best.logits)}
         if facts.get("head_end") is not None:
             self._head_end = self._head_end_of(facts["head_end"], {**built, **parts["head_end"]})
         if facts.get("judged"):
             judged = parts["judged"]
-            every = map(Judged, judged["right"], judged["loss"])
+            weights = image_weights(self._context.val_targets, self._plan.choose_by)
+            every = (Judged(*each, weights) for each in zip(judged["right"], judged["loss"], strict=True))
             self.judged = dict(zip(facts["judged"], every, strict=True))
         self.written()
 
@@ -214,15 +215,18 @@ class Candidates:
 
     def _offer(self, candidate: Candidate, digests: Callable[[], dict[str, str]] | None = None) -> None:
         """Keep the candidate, which the model holds, if it is better than the best so far."""
-        targets = self._context.val_targets
-        judged = judge(candidate.logits, targets)
+        judged = self._judge(candidate.logits)
         name = named_in_words(candidate.stage, candidate.share, candidate.start)
         self.judged[name] = judged
         self._offered(name, candidate.logits)
         best = self.best
         choose_by = self._plan.choose_by
-        if best is None or self._plan.keep == "last" or is_better(judged, judge(best.logits, targets), choose_by):
+        if best is None or self._plan.keep == "last" or is_better(judged, self._judge(best.logits), choose_by):
             self.best = replace(candidate, state=cpu_state(self._model), digests=digests() if digests else None)
+
+    def _judge(self, logits: Tensor) -> Judged:
+        targets = self._context.val_targets
+        return judge(logits, targets, image_weights(targets, self._plan.choose_by))
 
     def _head_end_of(self, name: str, state: Mapping[str, Tensor]) -> HeadEnd:
         """Return of the state at the end of a head stage what later stages may change."""

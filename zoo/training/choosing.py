@@ -19,20 +19,23 @@ from torch import Tensor
 
 from zoo.evaluation.probabilities import losses, top_classes
 from zoo.specs.plan import Plan
-from zoo.specs.recipe import ChooseBy
+from zoo.specs.recipe import BALANCED, ChooseBy
 
 STANDARD_ERRORS = 0.0
 """How many standard errors of the paired difference a later candidate must be better by. One standard error in favour
 of what changed less was measured and cost 0.4 points."""
-IN_WORDS: dict[ChooseBy, str] = {"accuracy": "val accuracy", "loss": "val loss after temperature scaling"}
-IN_WORDS_OF_FOLDS: dict[ChooseBy, str] = {
-    "accuracy": "out-of-fold accuracy",
-    "loss": "out-of-fold loss after temperature scaling",
+IN_WORDS: dict[ChooseBy, str] = {
+    "accuracy": "{} accuracy",
+    "loss": "{} loss after temperature scaling",
+    "balanced_accuracy": "{} accuracy with every class counting the same",
+    "balanced_loss": "{} loss after temperature scaling with every class counting the same",
 }
 HALVINGS = 500
 """Random halvings of the validation images from which the optimism is estimated."""
 _SECTIONS = 24
 """Steps of the search for a temperature, each to 62 % of the range before: to 1e-4 of the inverse."""
+_USUAL, _USUAL_SPREAD, _AT_AN_END = (0.1, 10.0), 3.0, 1.01
+"""Where the search begins, the usual standard deviation of an image's logits, and how near an end's factor is to it."""
 _MOST_IMAGES = 5000
 """The most images that a temperature is found on: one number needs no more."""
 _AT_ONCE = 1 << 22
@@ -47,36 +50,66 @@ class Judged:
     """Whether the image is classified correctly, bool[N]."""
     loss: Tensor
     """Cross-entropy in nats after temperature scaling, float32[N]."""
+    weights: Tensor | None = None
+    """How much each image counts, float64[N]; None: all the same."""
 
     def values(self, criterion: ChooseBy) -> Tensor:
         """Return what the candidate is compared by on every image, float64[N]; more is better."""
-        return self.right.double() if criterion == "accuracy" else -self.loss.double()
+        values = self.right.double() if criterion in ("accuracy", "balanced_accuracy") else -self.loss.double()
+        return values if self.weights is None else values * self.weights
 
 
 def in_words(plan: Plan) -> str:
     """What the best candidate of a run is chosen by."""
-    return (IN_WORDS if plan.folds is None else IN_WORDS_OF_FOLDS)[plan.choose_by]
+    return IN_WORDS[plan.choose_by].format("val" if plan.folds is None else "out-of-fold")
 
 
-def judge(logits: Tensor, targets: Tensor) -> Judged:
-    """Judge logits[N, classes] by the class indices targets[N] of the same images."""
-    scaled = losses(logits, targets, scale=1 / best_temperature(logits, targets))
-    return Judged(top_classes(logits) == targets.cpu(), scaled)
+def image_weights(targets: Tensor, criterion: ChooseBy) -> Tensor | None:
+    """How much each image counts by its class, float64[N] with the mean 1, given targets[N]; None: all the same."""
+    if criterion not in BALANCED:
+        return None
+    counts = torch.bincount(targets.cpu()).double()
+    return len(targets) / (counts > 0).sum() / counts[targets.cpu()]
 
 
-def best_temperature(logits: Tensor, targets: Tensor) -> float:
+def judge(logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Judged:
+    """Judge logits[N, classes] by the class indices targets[N] of the same images, which count weights[N]."""
+    scaled = losses(logits, targets, scale=1 / best_temperature(logits, targets, weights))
+    return Judged(top_classes(logits) == targets.cpu(), scaled, weights)
+
+
+def best_temperature(logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> float:
     """Return the number by which to divide logits[N, classes] so that their mean loss on targets[N] is lowest.
 
-    From 0.1 to 10. The loss is convex in its inverse, so a golden-section search finds it.
+    From 0.1 to 10, and beyond where the logits themselves are larger or smaller than usual. The loss is convex in its
+    inverse, so a golden-section search finds it. Images count weights[N]; None: all the same.
     """
     # From all over the split, as images come sorted by class.
     step = math.ceil(len(logits) / _MOST_IMAGES)
     logits, targets = logits[::step], targets[::step]
-    low, high = 0.1, 10.0
+    weights = None if weights is None else weights[::step]
+    inverse = _lowest(logits, targets, weights, *_USUAL)
+    spread = max(1e-9, float(logits.double().std(dim=1, correction=0).mean()))
+    lowest, highest = _USUAL[0] * min(1.0, _USUAL_SPREAD / spread), _USUAL[1] * max(1.0, _USUAL_SPREAD / spread)
+    # Logits of a head with a scale of its own, such as a cosine's times 64 or times 1. Nothing is wider than it must
+    # be: of images that are all right the best number is 0.
+    if inverse < _USUAL[0] * _AT_AN_END and lowest < _USUAL[0]:
+        inverse = _lowest(logits, targets, weights, lowest, _USUAL[0])
+    elif inverse > _USUAL[1] / _AT_AN_END and highest > _USUAL[1]:
+        inverse = _lowest(logits, targets, weights, _USUAL[1], highest)
+    # Written so, it is the same number to the last bit as when there was one range.
+    return 2 / (2 * inverse)
+
+
+def _lowest(logits: Tensor, targets: Tensor, weights: Tensor | None, low: float, high: float) -> float:
+    """By what factor from low to high logits[N, classes] have the lowest mean loss on targets[N]."""
     golden = (math.sqrt(5) - 1) / 2
 
     def loss(inverse: float) -> float:
-        return float(losses(logits, targets, scale=inverse).double().mean())
+        each = losses(logits, targets, scale=inverse).double()
+        mean = float((each if weights is None else each * weights).mean())
+        # Of large logits the product overflows, and nothing compares with nan: the search must turn to smaller ones.
+        return math.inf if math.isnan(mean) else mean
 
     inner, outer = high - golden * (high - low), low + golden * (high - low)
     of_inner, of_outer = loss(inner), loss(outer)
@@ -90,7 +123,7 @@ def best_temperature(logits: Tensor, targets: Tensor) -> float:
             low, inner, of_inner = inner, outer, of_outer
             outer = low + golden * (high - low)
             of_outer = loss(outer)
-    return 2 / (low + high)
+    return (low + high) / 2
 
 
 def is_better(later: Judged, best: Judged, criterion: ChooseBy, standard_errors: float = STANDARD_ERRORS) -> bool:

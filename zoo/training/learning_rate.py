@@ -68,18 +68,25 @@ def choose_rate(stage: StagePlan, train: Callable[[StagePlan], Scores]) -> Chose
         train: Trains the stage from its beginning and returns its validation scores. It must start anew each time.
 
     Raises:
-        NotFinite: The loss diverged with every rate.
+        NotFinite: The loss diverged with every rate, in training or on the validation images.
     """
     scores: dict[float, Scores] = {}
     diverged: NotFinite | None = None
     for rate in RATES:
         try:
-            scores[rate] = train(with_rate(shorten_for_search(stage), rate))
+            found = train(with_rate(shorten_for_search(stage), rate))
         except NotFinite as error:
             diverged = error
-    if diverged is not None and not scores:
-        raise diverged
-    best = max(scores, key=lambda rate: (scores[rate].accuracy, -scores[rate].loss))
+            continue
+        if found.finite:
+            scores[rate] = found
+    if not scores:
+        raise diverged or NotFinite(
+            f"Stage {stage.settings.name!r}: the validation loss is not finite with any learning rate that was tried "
+            f"({', '.join(f'{rate:g}' for rate in RATES)}).\n"
+            f"Next: give a rate, and the proof says what is not finite: --set {stage.settings.name}.lr={RATES[1]:g}."
+        )
+    best = max(scores, key=lambda rate: scores[rate].order)
     return ChosenRate(best, {f"{rate:g}": score.accuracy for rate, score in scores.items()})
 
 

@@ -37,6 +37,7 @@ from zoo.training import seeding
 from zoo.training.divisible import refuse_one_process, refuse_parts
 from zoo.training.processes import agreed, refuse_device, refuse_unshared_statistics
 from zoo.training.stored_plan import resolve_again
+from zoo.training.trained_before import with_trained_before
 from zoo.weights.download import on_bytes, on_start
 from zoo.weights.obtain import Weights, WeightsChoice, examine_weights, obtain_weights
 
@@ -172,6 +173,9 @@ def prepare(
                 fallback=why,
                 cut_fault=cut_fault,
             )
+            if stored is None or of_part:
+                file = resolved.model.weights.path
+                built = with_trained_before(built, file, examined.dataset, registry, report, group)
             in_parts = resolved.request.shard_backbone
             of_several = {"processes": group.count, "shard_backbone": in_parts}
             return built if not group.several else built.model_copy(update=of_several)

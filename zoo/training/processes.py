@@ -27,7 +27,9 @@ _OF_ITS_OWN: Mapping[str, Any] = {
     "estimate": True,
     "shortlist": True,
     "data": {"source", "path", "skipped", "notes"},
-    "weights": {"path", "download", "download_bytes"},
+    "weights": {"path", "download", "download_bytes", "trained_on"},
+    "backbone": {"installed_from"},
+    "head": {"installed_from"},
 }
 """What of a plan may differ between machines: where things are, and what is the same wherever the data are."""
 _WITHOUT_TRAINING = ("frozen_unchanged", "frozen_in_evaluation_mode", "dtype_and_device")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import zip_longest
 from pathlib import Path, PurePosixPath
@@ -20,11 +20,12 @@ from zoo.data.dataset import Dataset, ImageFile, natural_key
 from zoo.data.decode import decode
 from zoo.data.transform import transform
 from zoo.planning.versions import versions
+from zoo.planning.warnings import copied_from_train, without_copies
 from zoo.specs.data import FOLDER
 from zoo.specs.plan import Plan, Precision
 from zoo.specs.preprocessing import Preprocessing
 from zoo.specs.run_result import JUDGED_IN_WORDS, Check
-from zoo.text import composed
+from zoo.text import composed, counted
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -165,6 +166,32 @@ def _is_labelled(file: ImageFile, name: str, *, from_folders: bool) -> bool:
     """Whether the data gave the file this label; for class folders also whether a folder on its path has the name."""
     # macOS writes accents as characters of their own; names of classes never have them so.
     return file.named == name and (not from_folders or name in map(composed, PurePosixPath(file.relative).parts[:-1]))
+
+
+def check_copies(dataset: Dataset, contents: Mapping[str, str]) -> list[Check]:
+    """Warn of images to be judged that are copies of training images, byte for byte; no check where there are none.
+
+    `contents` holds the digests of all files by relative path.
+    """
+    found = copied_from_train(dataset, contents)
+    if not found:
+        return []
+    of_splits = [
+        f"{number:,} of {counted(len(dataset.splits[split]), f'{split} image')}" for split, number in found.items()
+    ]
+    return [
+        Check(
+            name="copies",
+            verdict="warning",
+            summary=f"{' and '.join(of_splits)} {'is a copy' if list(found.values()) == [1] else 'are copies'} of "
+            f"training images, so accuracy there is too good. Next: {without_copies(dataset)}.",
+            evidence={
+                split: {"copies": found.get(split, 0), "images": len(files)}
+                for split, files in dataset.splits.items()
+                if split != "train"
+            },
+        )
+    ]
 
 
 def check_environment(plan: Plan) -> Check:

@@ -121,6 +121,8 @@ def result_content(
         "format": FORMAT,
         "backbone": plan.backbone.name,
         "weights": plan.weights.label,
+        # Only where there is something to say, as below.
+        **({"weights_trained_on": plan.weights.trained_on} if plan.weights.trained_on else {}),
         "head": plan.head.name,
         "recipe": plan.recipe,
         "classes": list(plan.classes),

@@ -44,6 +44,7 @@ from zoo.training.processes import check_number
 from zoo.training.proof import (
     check_better_than_guessing,
     check_classes,
+    check_copies,
     check_environment,
     check_preprocessing,
     check_saved,
@@ -174,11 +175,12 @@ def execute(
         context = prepared.context(plan)
         folder.remove_leftovers()
         frozen = FrozenOutputs(context)
-        judged, of_folds = None, None
+        judged, of_data = None, check_copies(prepared.examined.dataset, prepared.examined.contents)
         if prepared.folds is not None:
             judged, of_folds = judge_out_of_fold(context, prepared.folds, frozen, folder)
+            of_data.append(of_folds)
         stages = StageRunner(context, folder, frozen=frozen, out_of_fold=judged)
-        result, failed = _Run(context, folder, stages, prepared.resolved, registry, judged, of_folds).run()
+        result, failed = _Run(context, folder, stages, prepared.resolved, registry, judged, of_data).run()
     folder.remove_checkpoint()  # not inside the lock, whose file is in it
     assert stages.best is not None, "a run with a result has a best stage"
     confusion = confusion_matrix(stages.best.logits, context.val_targets)
@@ -222,7 +224,7 @@ def _evaluate_test(context: RunContext, best: Candidate | None) -> list[Evaluate
     files = context.dataset.splits.get("test", ())
     if not files:
         return []
-    with context.clock.measure("evaluate"):
+    with context.clock.measure("evaluate"), out_of_memory_as_error("evaluation of test"):
         micro_batches = context.micro_batches(context.plan.chunk, "evaluation of test")
         progress = context.progress("evaluate test", len(files))
         logits = logits_in_shares(context.model, context.store, files, micro_batches=micro_batches, progress=progress)
@@ -264,11 +266,11 @@ class _Run:
         resolved: Resolved,
         registry: Registry,
         judged: JudgedInFolds | None,
-        of_folds: Check | None,
+        of_data: list[Check],
     ) -> None:
         self._context = context
         self._out_of_fold = judged
-        self._of_folds = of_folds
+        self._of_data = of_data
         self._folder = folder
         self._stages = stages
         self._resolved = resolved
@@ -280,7 +282,7 @@ class _Run:
         """Return the result, and the failure of its proof, if any. Raises CheckFailed where no stage can be kept."""
         checks = [self._check_preprocessing(), check_classes(self._context.dataset, self._model.classes)]
         checks.append(check_environment(self._plan))
-        checks += [self._of_folds] if self._of_folds is not None else []
+        checks += self._of_data
         stopped = self._stages.run()
         checks += self._stages.checks
         if self._stages.processes != [1]:

@@ -9,7 +9,9 @@ from zoo.errors import RunError
 from zoo.evaluation.predictions import ImagePrediction, from_csv
 from zoo.storage.atomic import parse_json
 from zoo.storage.csv_lines import read_as_written
-from zoo.training.run_folder import HISTORY, PREDICTIONS
+from zoo.storage.tensors import file_digest
+from zoo.text import shell_word
+from zoo.training.run_folder import EVALUATION, HISTORY, PREDICTIONS, PREDICTIONS_DIGEST
 
 
 def read_history(run: Path) -> list[dict[str, Any]]:
@@ -19,12 +21,45 @@ def read_history(run: Path) -> list[dict[str, Any]]:
 
 
 def read_predictions(run: Path) -> tuple[ImagePrediction, ...]:
-    """The rows of `predictions.csv`: one for each image of every evaluated split. Raises RunError."""
+    """The rows of `predictions.csv`: one for each image of every evaluated split.
+
+    Raises RunError, also where the file is not the one that the run wrote.
+    """
     path = run / PREDICTIONS
+    digests = digests_of_predictions(run)
+    if digests is not None and digests[0] != digests[1]:
+        raise RunError(
+            f"{changed_predictions(run, *digests)}, so nothing is computed from it.\n"
+            f"Next: zoo verify {shell_word(run)} tells what else has changed. Then put the run's own file back."
+        )
     try:
         return tuple(from_csv(_text(path)))
     except ValueError as error:
         raise RunError(f"{path} cannot be read: {error}") from None
+
+
+def digests_of_predictions(run: Path) -> tuple[str, str] | None:
+    """SHA-256 of `predictions.csv` as the run wrote it, and as it is now; None where either is unknown.
+
+    An older zoo recorded none. Raises RunError.
+    """
+    if not (run / EVALUATION).exists() or not (run / PREDICTIONS).exists():
+        return None
+    then = read_json(run / EVALUATION).get(PREDICTIONS_DIGEST)
+    if then is None:
+        return None
+    try:
+        return str(then), file_digest(run / PREDICTIONS)
+    except OSError as error:
+        raise _unreadable(run / PREDICTIONS, error) from None
+
+
+def changed_predictions(run: Path, then: str, now: str) -> str:
+    """Say that `predictions.csv` is not the file that the run wrote, by its two digests."""
+    return (
+        f"{run / PREDICTIONS} was changed after the run wrote it: its SHA-256 is {now[:16]}..., "
+        f"{EVALUATION} says {then[:16]}..."
+    )
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -47,4 +82,8 @@ def _text(path: Path) -> str:
         # An older zoo wrote the raw bytes of file names that are not UTF-8.
         return read_as_written(path, errors="surrogateescape")
     except OSError as error:
-        raise RunError(f"{path} cannot be read: {error.strerror or error}.") from None
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: OSError) -> RunError:
+    return RunError(f"{path} cannot be read: {error.strerror or error}.")

@@ -33,11 +33,14 @@ from zoo.storage.atomic import (
     refuse_unwritable,
     write_text,
 )
+from zoo.storage.tensors import file_digest
 from zoo.training.checkpoint import Checkpoint
 from zoo.training.proof import overall_verdict
 
 PLAN, HISTORY, PROOF, RESULT = "plan.json", "history.jsonl", "proof.json", "result.json"
 EVALUATION, PREDICTIONS = "evaluation.json", "predictions.csv"
+PREDICTIONS_DIGEST = "predictions_digest"
+"""The key of `evaluation.json` for the SHA-256 of `predictions.csv`."""
 CURVE = "curve.json"
 """The learning curve, in runs that begin with a head on plain cached features."""
 SOUP = "soup.json"
@@ -194,8 +197,10 @@ def write_evaluation(folder: Path, evaluated: Sequence[EvaluatedSplit], classes:
         for split in evaluated
         for prediction in predictions_of(split.split, split.files, split.logits, split.targets, classes)
     ]
-    write_text(folder / EVALUATION, json_text({"format": 1, "classes": list(classes), **assessments}))
     write_text(folder / PREDICTIONS, to_csv(predictions))
+    # Whoever reads the predictions later learns by it whether somebody has changed them.
+    digest = {PREDICTIONS_DIGEST: file_digest(folder / PREDICTIONS)}
+    write_text(folder / EVALUATION, json_text({"format": 1, "classes": list(classes), **digest, **assessments}))
 
 
 class RunLock:

@@ -1,6 +1,6 @@
-"""Which images a saved classifier was trained on, so that it is not judged on them without a word.
+"""Which images trained a saved classifier, or the backbone of one, so that these are not judged without a word.
 
-Only the run behind it knows, by its plan: an artefact without its run says nothing of images.
+Only the runs behind it know, by their plans: an artefact without its run says nothing of images.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from zoo.artefact.config import FOLDER as MODEL
@@ -20,9 +21,11 @@ from zoo.planning.images_of_plan import listed_as_then
 from zoo.registry.registry import Registry
 from zoo.registry.session import of_session
 from zoo.specs.data import FOLDER
+from zoo.specs.plan import Plan
 from zoo.storage.atomic import parse_json
 from zoo.training.run_folder import PLAN, RESULT, SOUP
 from zoo.training.stored_plan import read_plan
+from zoo.training.trained_backbone import Training, trainings_before
 
 _COPIES_AMONG = 50_000
 """Most training images among which copies are looked for. Their sizes must be asked for one by one."""
@@ -33,10 +36,11 @@ _OF_FILES = (FOLDER, "sources/table")
 
 
 def trained_on(artefact: Path, files: Sequence[ImageFile], registry: Registry, report: Report) -> TrainedOn | None:
-    """How many of these files the run behind a classifier trained on; None where nobody knows, or it is none.
+    """How many of these files the runs behind a classifier trained on; None where nobody knows, or it is none.
 
-    Files are known by their place on this machine, and copies elsewhere by their bytes. Of images in archives, copies
-    are not found, nor among more than 50,000 training images.
+    The run that made it counts, and those before it that trained the backbone it began with. Files are known by their
+    place on this machine, and copies elsewhere by their bytes. Of images in archives, copies are not found, nor among
+    more than 50,000 training images.
 
     Args:
         artefact: A run folder or that of a soup, or the folder `model` in one; anything else has no run.
@@ -45,21 +49,59 @@ def trained_on(artefact: Path, files: Sequence[ImageFile], registry: Registry, r
         report: Called with Progress.
     """
     folder, runs = _runs_of(artefact)
-    places = _Places()
-    judged = {places.of(file): file for file in files} if runs else {}
-    seen: set[str] = set()
-    certain = True
-    for run in runs:
-        found = _training_images(run, files, registry, report)
-        if found is not None:
-            trained, as_then = found
-            certain &= as_then
-            # One by one: of a million images, no object each is kept.
-            seen |= {judged[place].relative for file in trained if (place := places.of(file)) in judged}
-            if len(trained) <= _COPIES_AMONG:
-                seen |= set(_copies([file for file in files if file.relative not in seen], trained, report))
-    scores = next((folder / name for name in (RESULT, SOUP) if os.path.isfile(folder / name)), None)
-    return TrainedOn(len(seen), scores, certain=certain) if seen else None
+    plans = [plan for run in runs if (plan := _plan_of(run)) is not None]
+    if not plans:
+        return None
+    judged = _Judged(files, registry, report)
+    own = [seen for plan in plans if (seen := judged.seen_by(plan)) is not None]
+    # The runs of a soup may all have begun with one.
+    before = {training.place: training for plan in plans for training in trainings_before(plan)}
+    of_backbone = _seen_by_backbone(tuple(before.values()), judged)
+    images = of_backbone.images.union(*(seen.images for seen in own))
+    if not images and not of_backbone.unknown:
+        return None
+    return TrainedOn(
+        len(images),
+        next((folder / name for name in (RESULT, SOUP) if os.path.isfile(folder / name)), None),
+        certain=of_backbone.certain and all(seen.certain for seen in own),
+        backbone={str(training.place): count for training, count in of_backbone.counts},
+        unknown=tuple(str(training.place) for training in of_backbone.unknown),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class SeenByBackbone:
+    """Images to be judged whose labels the features of a backbone know."""
+
+    images: frozenset[str]
+    """Relative paths."""
+    certain: bool
+    """Whether the training data have as many images now as then, so that none was drawn otherwise."""
+    counts: tuple[tuple[Training, int], ...]
+    """How many of the images each training saw; those that saw none are left out."""
+    unknown: tuple[Training, ...]
+    """Trainings of which nobody knows any more what they saw."""
+
+
+def seen_by_backbone(
+    trainings: Sequence[Training], files: Sequence[ImageFile], registry: Registry, report: Report
+) -> SeenByBackbone:
+    """Which of these files trained a backbone. Files and their copies are known as in `trained_on`."""
+    return _seen_by_backbone(trainings, _Judged(files, registry, report))
+
+
+def _seen_by_backbone(trainings: Sequence[Training], judged: _Judged) -> SeenByBackbone:
+    counts, unknown, certain = list[tuple[Training, int]](), list[Training](), True
+    images = set[str]()
+    for training in trainings:
+        seen = None if training.plan is None else judged.seen_by(training.plan)
+        if seen is None:
+            unknown.append(training)
+        elif seen.images:
+            counts.append((training, len(seen.images)))
+            images |= seen.images
+            certain &= seen.certain
+    return SeenByBackbone(frozenset(images), certain, tuple(counts), tuple(unknown))
 
 
 def _runs_of(artefact: Path) -> tuple[Path, list[Path]]:
@@ -78,26 +120,55 @@ def _runs_of(artefact: Path) -> tuple[Path, list[Path]]:
     return artefact, []
 
 
-def _training_images(
-    run: Path, files: Sequence[ImageFile], registry: Registry, report: Report
-) -> tuple[Sequence[ImageFile], bool] | None:
-    """The images that a run trained on, and whether its data have as many now as then.
-
-    None where nobody knows, and where none of `files` can be among them.
-    """
+def _plan_of(run: Path) -> Plan | None:
     try:
-        plan = read_plan(run)
-        # Of an object in memory, files have no place that could be compared.
-        if plan.data.sample or of_session(plan.data.reader):
-            return None
-        # An archive is read from its beginning to its end to list it.
-        if plan.data.reader not in _OF_FILES and all(file.reader is None for file in files):
-            return None
-        dataset = listed_as_then(plan, registry, report)
-    except (ZooError, OSError):
+        return read_plan(run)
+    except ZooError:
         return None
-    certain = {str(split): counts for split, counts in dataset.counts().items()} == plan.data.images
-    return dataset.splits["train"], certain
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """Images to be judged that a run trained on."""
+
+    images: set[str]
+    certain: bool
+    """Whether the run's data have as many images now as then."""
+
+
+class _Judged:
+    """Images to be judged, looked for among those that runs trained on."""
+
+    def __init__(self, files: Sequence[ImageFile], registry: Registry, report: Report) -> None:
+        self._files, self._registry, self._report = files, registry, report
+        self._places = _Places()
+        self._by_place: dict[tuple[str, str, str], str] | None = None
+
+    def seen_by(self, plan: Plan) -> _Seen | None:
+        """Those that the run of this plan trained on; None where nobody knows."""
+        # Of an object in memory, files have no place that could be compared.
+        if of_session(plan.data.reader):
+            return None
+        # An archive is read from its beginning to its end to list it: only where images of one are judged.
+        of_archive = plan.data.reader not in _OF_FILES and all(file.reader is None for file in self._files)
+        if plan.data.sample or of_archive:
+            return _Seen(set(), certain=True)
+        try:
+            dataset = listed_as_then(plan, self._registry, self._report)
+        except (ZooError, OSError):
+            return None
+        as_then = {str(split): counts for split, counts in dataset.counts().items()} == plan.data.images
+        return _Seen(self._among(dataset.splits["train"]), certain=as_then)
+
+    def _among(self, trained: Sequence[ImageFile]) -> set[str]:
+        if self._by_place is None:
+            self._by_place = {self._places.of(file): file.relative for file in self._files}
+        # One by one: of a million images, no object each is kept.
+        seen = {self._by_place[place] for file in trained if (place := self._places.of(file)) in self._by_place}
+        if len(trained) <= _COPIES_AMONG:
+            others = [file for file in self._files if file.relative not in seen]
+            seen |= set(_copies(others, trained, self._report))
+        return seen
 
 
 class _Places:

@@ -11,7 +11,14 @@ from typing import Any
 from zoo.display.blocks import Block, Line, TextTable, blocks_html, frame_html, too_large
 from zoo.display.records import Records
 from zoo.errors import RunError
-from zoo.specs.run_result import JUDGED_IN_WORDS, RunResult, judged_on, kept_in_words, optimism_in_words
+from zoo.specs.run_result import (
+    JUDGED_IN_WORDS,
+    RunResult,
+    judged_on,
+    kept_in_words,
+    optimism_in_words,
+    trained_before_in_words,
+)
 from zoo.text import duration, shell_word
 from zoo.training.run_files import read_history
 
@@ -91,6 +98,8 @@ def summary(result: RunResult) -> Iterator[Block]:
     yield TextTable(
         columns=["images", "macro F1", "accuracy", "loss"], rows=rows, right=["macro F1", "accuracy", "loss"]
     )
+    if before := trained_before_in_words(content.get("weights_trained_on", {})):
+        yield Line(before, "bold yellow")
     if stages := stages_of(content):
         yield stages.table()
         yield Line(f"kept: {kept_in_words(content['selection'])}")

@@ -30,9 +30,19 @@ class StageProgress:
     waited: int = 0
     """Epochs since the best one, for early stopping."""
     best: dict[str, float] | None = None
-    """Validation scores of the best epoch."""
+    """Validation scores of the best epoch; None before one whose logits are finite."""
     epochs: list[dict[str, float]] = field(default_factory=list)
     """Validation scores of every epoch, where the stage may be given up."""
+
+    @classmethod
+    def from_file(cls, stored: Mapping[str, Any]) -> StageProgress:
+        """The state as a checkpoint has it; older versions wrote null for a loss that is not finite."""
+        found = cls(**stored)
+        best = Scores.from_file(found.best) if found.best else None
+        # Older versions counted an epoch without numbers as the best one, too.
+        found.best = best.to_dict() if best is not None and best.finite else None
+        found.epochs = [Scores.from_file(scores).to_dict() if scores else scores for scores in found.epochs]
+        return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,8 +107,8 @@ def differences(stored: Plan, current: Plan) -> list[str]:
     """Return every value in which two plans differ and by which results could, as `PATH: THEN then, NOW now`.
 
     Ignored are the numbers of decoding threads and of processes, and what each of these holds, warnings, estimates,
-    whence backbone and precision came, and which frozen outputs are cached: in the last a resumed run follows its
-    stored plan, whatever this machine would choose.
+    what is known of earlier training, whence plugins, backbone and precision came, and which frozen outputs are
+    cached: in the last a resumed run follows its stored plan, whatever this machine would choose.
     """
     cached = {"inputs", "cut", "kept_bytes", "kept_as", "window", "shards", "why"}
     # pydantic's type for `exclude` does not allow for this nesting.
@@ -121,7 +121,9 @@ def differences(stored: Plan, current: Plan) -> list[str]:
         "shortlist": True,
         "compute_origin": True,
         "stages": {"__all__": cached | {"solver_why", "batch_norm_why"}},
-        "weights": {"download", "download_bytes"},
+        "weights": {"download", "download_bytes", "trained_on"},
+        "backbone": {"installed_from"},
+        "head": {"installed_from"},
     }
     if of_session(stored.data.reader):  # an object: its images are known by their digest, whatever holds them
         ignored["data"] = {"notes"}

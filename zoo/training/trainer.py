@@ -150,11 +150,11 @@ class StageTrainer:
 
     def load_state_dict(self, progress: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
         """Load what `state_dict` returned: plain JSON types, and tensors[...] by name."""
-        self._at = StageProgress(**progress)
+        self._at = StageProgress.from_file(progress)
         # An epoch seeds the generators when it begins. Their state matters only in the middle of one.
         self._random_state = sub_state_dict("random.", tensors) if self._at.images else None
         load_optimizer_state(self._stepping.model, self._optimizer, sub_state_dict("optimizer.", tensors))
-        self._best_state = sub_state_dict("best.", tensors)
+        self._best_state = sub_state_dict("best.", tensors) if self._at.best else {}
         if self._average is not None:
             self._average.load_state_dict(sub_state_dict("average.", tensors))
 
@@ -288,10 +288,11 @@ class StageTrainer:
         at.epoch, at.images, at.loss, at.seconds = at.epoch + 1, 0, 0.0, 0.0
 
     def _compare_with_best(self, model: ZooModel, scores: Scores, logits: Tensor) -> None:
-        best = self._at.best
+        best = Scores(**self._at.best) if self._at.best else None
+        usable = scores.finite and bool(torch.isfinite(logits).all())
         # Strictly better only: on a tie the earlier epoch stays, which changed the weights less.
-        if best is not None and (scores.accuracy, -scores.loss) <= (best["accuracy"], -best["loss"]):
-            self._at.waited += 1
+        if not usable or (best is not None and scores.order <= best.order):
+            self._at.waited += best is not None
             return
         self._at.best, self._at.waited = scores.to_dict(), 0
         if self._stage.settings.keep_epoch == "best":

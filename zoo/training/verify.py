@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from zoo.artefact.config import FOLDER
+from zoo.artefact.config import FOLDER, TENSORS
 from zoo.artefact.read import find_artefact, read_config
 from zoo.artefact.verify import artefact_checks
 from zoo.data.sources import data_exists
@@ -24,11 +24,13 @@ from zoo.registry.session import missing_objects, of_session
 from zoo.specs.plan import Plan
 from zoo.specs.run_result import Check, Verdict
 from zoo.storage.atomic import parse_json
+from zoo.storage.tensors import file_digest
 from zoo.text import shell_word
 from zoo.training.divisible import in_parts as trains_in_parts
 from zoo.training.learning_rate import with_rate
 from zoo.training.prepare import prepare
-from zoo.training.run_folder import PLAN, PROOF, RESULT, has_result
+from zoo.training.run_files import changed_predictions, digests_of_predictions
+from zoo.training.run_folder import PLAN, PREDICTIONS, PROOF, RESULT, has_result
 from zoo.training.stage_watch import FIRST_STEPS
 from zoo.training.stages import StageRunner
 from zoo.training.stored_plan import differences, read_plan
@@ -83,6 +85,7 @@ def verify(path: Path, registry: Registry, report: Report, *, offline: bool = Fa
     result, proof = _read(path / RESULT, path), _read(path / PROOF, path)
     _refuse_missing(path / FOLDER, registry)
     saved = [*artefact_checks(path / FOLDER, registry), *_check_class_names(path, stored), *_check_own(path, proof)]
+    saved += _check_predictions(path)
     try:
         repeated = _repeat(stored, result, proof, registry, report, offline=offline)
     except ZooError as error:
@@ -231,23 +234,45 @@ def _check_class_names(run: Path, plan: Plan) -> list[Check]:
 
 
 def _check_own(run: Path, proof: Mapping[str, Any]) -> list[Check]:
-    """Check that the saved classifier is that of this run: one of another run is whole in itself."""
+    """Check that the saved classifier is that of this run: one of another run is whole in itself.
+
+    By the file, not by what config.json says of it: a damaged file would be called the run's own.
+    """
     # Proofs of older versions have no digest.
     then = next((check["evidence"].get("digest") for check in proof["checks"] if check["name"] == "saved_file"), None)
-    try:
-        now = read_config(run / FOLDER).digest
-    except ArtefactError:
-        return []  # one of the artefact's own checks reports it
     if not then:
         return []
+    try:
+        read_config(run / FOLDER)
+        now = file_digest(run / FOLDER / TENSORS)
+    except (ArtefactError, OSError):
+        return []  # one of the artefact's own checks reports it
     return [
         Check(
             name="own_file",
             verdict="passed" if now == then else "failed",
-            summary="the saved classifier is the one that the run proved"
+            summary=f"{TENSORS} is the file that the run proved"
             if now == then
-            else f"{FOLDER} holds another classifier than the one that the run proved: SHA-256 {now[:16]}..., "
+            else f"{FOLDER}/{TENSORS} is another file than the one that the run proved: SHA-256 {now[:16]}..., "
             f"then {then[:16]}...",
+        )
+    ]
+
+
+def _check_predictions(run: Path) -> list[Check]:
+    """Check that the predictions are those that the run wrote: comparisons and reports are made of them."""
+    try:
+        digests = digests_of_predictions(run)
+    except RunError as error:
+        return [Check(name="own_predictions", verdict="failed", summary=str(error))]
+    if digests is None:
+        return []
+    same = digests[0] == digests[1]
+    return [
+        Check(
+            name="own_predictions",
+            verdict="passed" if same else "failed",
+            summary=f"{PREDICTIONS} is the file that the run wrote" if same else changed_predictions(run, *digests),
         )
     ]
 

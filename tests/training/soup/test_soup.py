@@ -403,6 +403,19 @@ def test_another_seed_is_named_where_weights_are_from_a_file(off_centre: list[Pa
     assert "  seed: 0 and 7" in str(refused.value) and "  head.lr: 0.003 and 0.5" in str(refused.value)
 
 
+def test_the_same_weights_under_two_names_are_the_same_and_other_parts_of_a_file_are_not(
+    off_centre: list[Path], tmp_path: Path
+) -> None:
+    runs = [Path(shutil.copytree(run, tmp_path / run.name)) for run in off_centre[:2]]
+    for run in runs:
+        stored = {"label": f"file:{run.name}.pth", "kind": "file", "digest": "d" * 64}
+        edit_plan(run, "weights", value=stored)
+    assert zoo.soup(runs, out=tmp_path / "soup", device="cpu").proof == "passed"
+    edit_plan(runs[1], "weights", value={**stored, "taken": "state_dict_ema"})
+    with pytest.raises(Refused, match=r"weights: file:left\.pth \(d{12}\) and file:right\.pth, state_dict_ema \(d"):
+        zoo.soup(runs, out=tmp_path / "other")
+
+
 def test_validation_images_that_the_seed_drew(off_centre: list[Path], tmp_path: Path) -> None:
     runs = [Path(shutil.copytree(run, tmp_path / run.name)) for run in off_centre[:2]]
     for run in runs:
@@ -478,13 +491,15 @@ def scores(accuracy: float, loss: float) -> Scores:
 
 def test_the_order_is_by_accuracy_then_loss_and_not_finite_comes_last() -> None:
     nan = float("nan")
-    assert by_quality([scores(0.5, 1), scores(0.9, nan), scores(0.9, 0.4), scores(0.9, 0.2)]) == [3, 2, 1, 0]
+    assert by_quality([scores(0.5, 1), scores(0.99, nan), scores(0.9, 0.4), scores(0.9, 0.2)]) == [3, 2, 0, 1]
+    assert by_quality([scores(0.9, 0.2)] * 3) == [0, 1, 2]
 
 
 def test_a_tie_in_accuracy_is_decided_by_the_loss() -> None:
     assert not_worse(scores(0.9, 0.3), scores(0.9, 0.3)) and not_worse(scores(0.91, 9), scores(0.9, 0.3))
     assert not not_worse(scores(0.9, 0.31), scores(0.9, 0.3))
     assert not not_worse(scores(0.9, float("nan")), scores(0.9, float("nan")))
+    assert not not_worse(scores(0.99, float("nan")), scores(0.9, 0.3))
 
 
 def test_each_is_added_where_the_average_is_not_worse() -> None:

@@ -56,19 +56,17 @@ class Trial:
 
 
 def by_quality(scores: Sequence[Scores]) -> list[int]:
-    """Return the positions of models by their scores: the most accurate first, the lower loss where that is equal."""
+    """Return the positions of models by their scores: the most accurate first, the lower loss where that is equal.
 
-    def key(position: int) -> tuple[float, float, int]:
-        loss = scores[position].loss
-        # Nothing compares with nan: with it, the order would depend on that of the runs.
-        return -scores[position].accuracy, loss if loss == loss else float("inf"), position
-
-    return sorted(range(len(scores)), key=key)
+    Those with a loss that is not finite come last.
+    """
+    # A sort keeps the order of equals, also in reverse.
+    return sorted(range(len(scores)), key=lambda position: scores[position].order, reverse=True)
 
 
 def not_worse(scores: Scores, than: Scores) -> bool:
-    """Whether accuracy is higher, or the same and the loss no higher. A loss that is not a number is never that."""
-    return scores.accuracy > than.accuracy or (scores.accuracy == than.accuracy and scores.loss <= than.loss)
+    """Whether accuracy is higher, or the same and the loss no higher. With a loss that is not finite it is worse."""
+    return scores.finite and scores.order >= than.order
 
 
 def choose_greedily(alone: Sequence[Scores], together: Callable[[Sequence[int]], Scores]) -> list[Trial]:

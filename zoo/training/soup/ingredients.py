@@ -146,7 +146,7 @@ def _ingredient(path: Path, name: str, plan: Plan, result: Mapping[str, Any]) ->
         start=start,
         digest=config.digest,
         kept=str(result["selection"]["kept"]),
-        recorded=_scores(result["metrics"]["val"]),
+        recorded=Scores.from_file(result["metrics"]["val"]),
     )
 
 
@@ -164,11 +164,6 @@ def _refuse_no_run(path: Path) -> None:
             f"give the run folder, {path.absolute().parent}" if inside else "give run folders, as finetune wrote them"
         )
         raise Refused(f"{path} is a classifier without its run, so where its training began is unknown.\nNext: {step}.")
-
-
-def _scores(stored: Mapping[str, float | None]) -> Scores:
-    # A loss that is not finite is stored as null.
-    return Scores(**{name: float("nan") if value is None else value for name, value in stored.items()})
 
 
 def _failed_checks(path: Path) -> str:
@@ -205,6 +200,8 @@ def _refuse_other_model(first: Ingredient, other: Ingredient) -> None:
         for what, value in _MODEL.items()
         if (ours := value(first.plan)) != (theirs := value(other.plan))
     ]
+    if _weights(first.plan) != _weights(other.plan):
+        differing.append(f"  weights: {_weights_in_words(first.plan)} and {_weights_in_words(other.plan)}")
     differing += _other_classes(first.plan.classes, other.plan.classes)
     if differing:
         listed = "\n".join(differing)
@@ -223,7 +220,16 @@ def _other_classes(ours: Sequence[str], theirs: Sequence[str]) -> list[str]:
     return [f"  classes: number {first[0]} is {first[1]!r} and {first[2]!r}"] if first else []
 
 
-def _weights(plan: Plan) -> str:
+def _weights(plan: Plan) -> tuple[object, ...]:
+    """What says which weights a run began from: their bytes, whatever the file is called."""
+    weights = plan.weights
+    if weights.kind == "random":
+        return weights.kind, plan.seed
+    # Without a digest, the name is all that there is.
+    return weights.kind, weights.taken, weights.digest or weights.label
+
+
+def _weights_in_words(plan: Plan) -> str:
     weights = plan.weights
     if weights.kind == "random":
         # They have no file, and so no digest: the seed says which they are.
@@ -234,7 +240,6 @@ def _weights(plan: Plan) -> str:
 
 _MODEL: Mapping[str, Callable[[Plan], str]] = {
     "backbone": lambda plan: plan.backbone.name,
-    "weights": _weights,
     "head": lambda plan: plan.head.name,
     "head options": lambda plan: json.dumps(plan.head.options, sort_keys=True),
     "preprocessing": lambda plan: json.dumps(plan.preprocessing, sort_keys=True),
