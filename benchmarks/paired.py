@@ -8,12 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.rows import Row, run_of
+from zoo.sweeping.sweep_record import t_quantile
 
-# Student's t for 95 % (0.975 quantile) at 1, 2, ... degrees of freedom.
-_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120,
-      2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042)  # fmt: skip
-_NORMAL = 1.960
+from benchmarks.rows import Row, run_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,9 +122,7 @@ def interval(values: Sequence[float]) -> float | None:
     """Half the width of the 95 % interval of the mean, Student's t; None for fewer than two values."""
     if len(values) < 2:
         return None
-    degrees = len(values) - 1
-    quantile = _T[degrees - 1] if degrees <= len(_T) else _NORMAL
-    return quantile * statistics.stdev(values) / math.sqrt(len(values))
+    return t_quantile(len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
 
 
 def _share(key: str, rows: Sequence[Row], others: Sequence[Row]) -> float | None:

@@ -47,12 +47,10 @@ SIZES = {
     "zoo.specs.validation": "checks that all specs share",
     "zoo.testing.heads": "every check of a head, in the order in which they are made",
     "zoo.testing.tiny_module": "needs torch, which the rest of the tiny backbone does without",
-    "zoo.training.run_files": "reading of single files, for the report and for the result",
     "zoo.weights.offline": "one switch, asked by the hub and by downloads",
 }
 """Modules shorter or longer than the rest, each with its reason."""
 PLUGIN_SIZES = {
-    "zoo_sources.labels": "what a label of any kind of table may be",
     "zoo_sources.programs": "commands that messages of four modules offer",
     "zoo_sources.table": "which reader a table gets, so that no reader imports another",
     "zoo_timm.build_index": "run by hand when timm changes, and imported by nothing",

@@ -11,6 +11,7 @@ from shutil import copytree
 from typing import Any
 
 import pytest
+import scipy.stats
 import torch
 import zoo
 from benchmarks import recipes, sets
@@ -182,7 +183,10 @@ def test_the_interval_is_that_of_student() -> None:
     values = [0.90, 0.92, 0.94, 0.96, 0.98]
     assert interval(values) == pytest.approx(2.776 * statistics.stdev(values) / 5**0.5)
     assert interval([0.9]) is None
-    assert interval([0.0, 1.0] * 50) == pytest.approx(1.96 * statistics.stdev([0.0, 1.0] * 50) / 10)
+    for count in (2, 17, 32, 40, 100):
+        values = [float(number % 3) for number in range(count)]
+        quantile = scipy.stats.t.ppf(0.975, count - 1)
+        assert interval(values) == pytest.approx(quantile * statistics.stdev(values) / count**0.5, rel=5e-4)
 
 
 def test_variants_are_compared_on_the_seeds_that_both_have() -> None:

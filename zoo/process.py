@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import io
 import os
 import sys
 from collections.abc import Iterator
@@ -74,8 +75,49 @@ def is_finishing() -> bool:
 def drop_stdout() -> None:
     """Drop what is still buffered for stdout, and all that follows: its reader (`| head`) has enough."""
     with contextlib.suppress(OSError, ValueError):
-        # The descriptor and not the stream: Python flushes the stream once more at exit, and that must not fail then.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop(sys.stdout.fileno())
+
+
+def _drop(descriptor: int) -> None:
+    # The descriptor and not the stream: Python flushes the stream once more at exit, and that must not fail then.
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    if nowhere != descriptor:  # else it was closed
+        os.dup2(nowhere, descriptor)
+        os.close(nowhere)
+
+
+class _Told(io.TextIOWrapper):
+    """Text for people. Where its reader leaves, the rest goes nowhere, and what writes it does not learn of it."""
+
+    def __init__(self, first: io.TextIOWrapper) -> None:
+        super().__init__(
+            first.buffer, first.encoding, first.errors, line_buffering=True, write_through=first.write_through
+        )
+        # Kept: when it goes, it closes the buffer that both write to.
+        self._first = first
+
+    def write(self, text: str, /) -> int:
+        try:
+            return super().write(text)
+        except BrokenPipeError:
+            _drop(self.fileno())
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            super().flush()
+        except BrokenPipeError:
+            _drop(self.fileno())
+
+
+def survive_reader_of_stderr() -> None:
+    """Let a command finish its work where the reader of stderr leaves (`2>&1 | head`): nothing of the work goes there.
+
+    To be called before anything is written there.
+    """
+    said = sys.stderr
+    if isinstance(said, io.TextIOWrapper):
+        sys.stderr = _Told(said)
 
 
 def open_closed_stderr() -> None:

@@ -102,7 +102,7 @@ MODULE = nn.Linear(1, 1)
         ),
         (lambda data: finetune("timm/test_resnet", data=data, observers=[print]), "The observer is given by its name"),
         (lambda data: zoo.plan("timm/test_resnet", data=data, weights={}), "'random' or the path of a file.* a dict"),
-        (lambda data: zoo.plan("timm/test_resnet", data=data, precision=16), "--precision 16 is not one of"),
+        (lambda data: zoo.plan("timm/test_resnet", data=data, precision=16), "precision 16 is not one of"),
     ],
 )
 def test_an_object_where_only_a_name_is_taken_is_refused(call: Any, said: str, few: Path) -> None:
@@ -188,3 +188,48 @@ def test_truth_values_and_sizes_of_numpy_are_what_they_are_of_python() -> None:
 def test_what_is_no_size_is_refused(size: Any) -> None:
     with pytest.raises(OptionError, match=r"--input-size .* is not a size: write 384"):
         make_request(backbone="a", input_size=size)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**64, 10**23])
+@pytest.mark.parametrize(
+    "name", [name for name in public_functions() if "seed" in inspect.signature(getattr(zoo, name)).parameters]
+)
+def test_a_seed_that_no_generator_takes_is_refused_wherever_there_is_one(name: str, seed: int) -> None:
+    function: Any = getattr(zoo, name)
+    needed = [each for each in inspect.signature(function).parameters.values() if each.default is each.empty]
+    with pytest.raises(OptionError) as refused:
+        function(**{each.name: "nowhere" for each in needed if each.kind is not each.VAR_POSITIONAL}, seed=seed)
+    assert str(refused.value).startswith(f"zoo.{name}(): seed must be a whole number from 0 to 2^64 - 1, got {seed}.")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"epochs": 0}, "epochs must be at least 1, got 0.\nNext: leave it out, for what the recipe says."),
+        ({"workers": 0}, "workers must be at least 1, got 0."),
+        (
+            {"every_stage": True},
+            "every_stage says that folds may repeat stages that train the backbone, and no folds are asked for.\n"
+            "Next: leave every_stage out, or add folds=5.",
+        ),
+        (
+            {"budget": 3},
+            "budget is the time that choosing a backbone may take, and the backbone is named.\n"
+            "Next: leave budget out, or let zoo choose: backbone='auto'",
+        ),
+        ({"precision": "bf16"}, "precision 'bf16' is not one of auto, float32, bfloat16. Did you mean 'bfloat16'?"),
+    ],
+)
+def test_what_a_call_is_refused_for_has_the_names_of_its_arguments(arguments: dict[str, Any], message: str) -> None:
+    plan: Any = zoo.plan
+    with pytest.raises(OptionError) as refused:
+        plan("timm/test_resnet", weights="random", **arguments)
+    assert str(refused.value) == f"zoo.plan(): {message}"
+    # The command line calls these functions as well, and has options.
+    assert refused.value.on_command_line.startswith(f"--{next(iter(arguments)).replace('_', '-')} ")
+
+
+@pytest.mark.parametrize("name", ["data", "out", "weights"])
+def test_an_empty_path_is_not_the_working_folder(name: str) -> None:
+    with pytest.raises(OptionError, match=rf"^zoo\.finetune\(\): {name} is empty\.\nNext: give it a value\.$"):
+        finetune("timm/test_resnet", **{name: ""})

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 import zoo
+from PIL import Image
 from tests.conftest import Zoo
 
 ROOT = Path(__file__).parents[2]
@@ -65,6 +66,19 @@ def test_plan_finetune_evaluate_predict_speak_json(zoo_inside: Zoo, shapes: Path
         assert [row["label"] for row in csv.DictReader(file)] == [each["label"] for each in predicted]
 
 
+def test_evaluate_tells_files_that_it_does_not_use(
+    zoo_inside: Zoo, run_folder: Path, shapes: Path, tmp_path: Path
+) -> None:
+    data = Path(shutil.copytree(shapes / "val", tmp_path / "data"))
+    Image.open(data / "red" / "0.jpg").save(data / "red" / "0.gif")
+    told = "1 file not used: red/0.gif: not an image (.gif extension). Next: "
+    assert told in zoo_inside("evaluate", run_folder, "--data", "data").stderr
+    done = zoo_inside("evaluate", run_folder, "--data", "data", "--json")
+    scored = json.loads(done.stdout)
+    assert told in done.stderr and scored["skipped"] == [["red/0.gif", "not an image", ".gif extension"]]
+    assert scored["images"] == 18
+
+
 def test_a_file_that_is_no_image_costs_predict_only_itself(
     zoo_inside: Zoo, run_folder: Path, shapes: Path, tmp_path: Path
 ) -> None:
@@ -83,6 +97,8 @@ def test_a_file_that_is_no_image_costs_predict_only_itself(
         (["--backbone", "resnet18", "--recipe", "stagd"], 2, ["'stagd'", "'staged'"]),
         (["--backbone", "resnet18", "--recipe", "nowhere.toml"], 2, ["nowhere.toml", "cannot be read"]),
         (["--backbone", "resnet18", "--head-option", "q=1"], 2, ["q: unknown option", "p"]),
+        (["--backbone", "resnet18", "--seed", "-1"], 2, ["--seed must be a whole number from 0 to 2^64 - 1, got -1."]),
+        (["--backbone", "resnet18", "--epochs", "0"], 2, ["Error: --epochs must be at least 1, got 0."]),
         (["--backbone", "resnet18", "--head-option", "p=1.5"], 2, ["p must be at least 0 and below 1, got 1.5"]),
         (["--backbone", "resnet18", "--head-option", "p=half"], 2, ["p:", "'half'"]),
         (["--backbone", "resnet18", "--set", "heda.lr=1"], 2, ["no stage 'heda'", "head, last, all"]),
@@ -93,7 +109,6 @@ def test_a_file_that_is_no_image_costs_predict_only_itself(
             2,
             ["layer9", "stem, layer1", "'group:lay"],
         ),
-        (["--backbone", "resnet18", "--epochs", "0"], 2, ["--epochs", "at least 1"]),
         (["--backbone", "resnet18", "--classes", "1"], 2, ["--classes", "at least 2"]),
         (["--backbone", "resnet18", "--classes", "21"], 2, ["2 to 20 classes", "21"]),
         (["--backbone", "resnet18", "--device", "gpu"], 2, ["'gpu' is not a valid device"]),

@@ -123,3 +123,20 @@ def test_an_option_with_one_value_is_refused_twice(words: tuple[str, ...], optio
         "plan", "--backbone", "resnet18", "--data", "nowhere", "--json", "--json", "--set", "a", "--set", "b"
     )
     assert "more than once" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        (["finetune", "--backbone", "timm/test_resnet", "--out", ""], "--out"),
+        (["plan", "--backbone", "timm/test_resnet", "--data="], "--data"),
+        (["plan", "--backbone", "timm/test_resnet", "--weights", ""], "--weights"),
+        (["predict", "run", "image.jpg", "--csv", ""], "--csv"),
+        (["shortlist", "--data", "x", "--html", ""], "--html"),
+        (["data", "check", ""], "PATH"),
+        (["predict", "run", "a.jpg", ""], "IMAGES"),
+    ],
+)
+def test_an_empty_value_is_named_and_is_not_the_working_folder(line: list[str], name: str, zoo_inside: Zoo) -> None:
+    done = zoo_inside(*line)
+    assert done.returncode == 2 and f"{name} is empty.\nNext: give it a value" in done.stderr

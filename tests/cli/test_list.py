@@ -297,6 +297,15 @@ def test_a_reader_that_went_away_is_quiet(arguments: str) -> None:
     assert "Traceback" not in done.stderr and "Broken" not in done.stderr and "Exception" not in done.stderr
 
 
+def test_an_error_that_nobody_reads_is_still_told_to_programs() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    words = [sys.executable, "-m", "zoo", "list", "heads", "nothing", "--json"]
+    done = subprocess.run(words, stdout=subprocess.PIPE, stderr=writing, text=True, check=False)
+    os.close(writing)
+    assert done.returncode == 2 and json.loads(done.stdout)["error"]["kind"] == "unknown_name"
+
+
 def listed(zoo_main: Zoo, *arguments: str) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = json.loads(zoo_main("list", "backbones", *arguments, "--json").stdout)
     return rows

@@ -6,6 +6,7 @@ import csv
 import io
 import itertools
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from zoo.artefact.classifier import Prediction
 from zoo.artefact.config import sealed
 from zoo.cli.display import RunDisplay
 from zoo.cli.predict import TableWriter
-from zoo.data.paths import ImageCount, count_images, images_of
+from zoo.data.paths import count_images, images_of
 from zoo.display.console import Verbosity
 from zoo.errors import DataError, OptionError
 from zoo.events import Event, Note, Progress
@@ -80,7 +81,30 @@ def test_images_of_a_folder_come_in_the_order_of_sorted_paths(tmp_path: Path) ->
         and ".hidden" not in each.parts
     )
     assert list(images_of([tmp_path])) == every
-    assert count_images([tmp_path]) == ImageCount(images=len(every), hidden=1) and len(every) == 9
+    count = count_images([tmp_path])
+    assert (count.images, count.hidden) == (len(every), 1) and len(every) == 9
+    assert [file.relative for file in count.unused.first] == [f"{tmp_path}/c/d/e.txt"]
+
+
+def test_files_of_a_folder_that_are_no_images_by_name_are_told_and_taken_by_their_paths(
+    zoo_inside: Zoo, run_folder: Path, photos: Path
+) -> None:
+    for number in range(6):
+        Image.open(photos / "0.jpg").save(photos / f"{number}.gif")
+    shutil.copy(photos / "0.jpg", photos / "noext")
+    (photos / ".DS_Store").touch()
+    done = zoo_inside("predict", run_folder, "photos", "--json")
+    assert done.returncode == 0 and len(json.loads(done.stdout)) == 9
+    assert "8 files not used: photos/0.gif: not an image (.gif extension); photos/1.gif: " in done.stderr
+    assert "; and 3 more. Next: if they are pictures, give their own paths." in done.stderr
+    whole = zoo_inside("-v", "predict", run_folder, "photos").stderr
+    assert "photos/noext: not an image (no extension); photos/notes.txt: not an image (.txt extension). Next" in whole
+    assert ".DS_Store" not in whole
+    named = zoo_inside("predict", run_folder, "photos/0.gif", "photos/noext", "--json")
+    assert sources(named) == ["photos/0.gif", "photos/noext"] and "not used" not in named.stderr
+    both = zoo_inside("predict", run_folder, "photos", "photos/*.gif", "photos/noext", "--json")
+    assert len(json.loads(both.stdout)) == 16
+    assert "1 file not used: photos/notes.txt: not an image" in both.stderr
 
 
 def test_patterns_and_files_are_taken_in_the_order_given(photos: Path) -> None:
@@ -88,6 +112,30 @@ def test_patterns_and_files_are_taken_in_the_order_given(photos: Path) -> None:
     more = [photos / "more" / f"{number}.JPG" for number in range(3)]
     assert found == [photos / "4.jpg", photos / "5.jpg", photos / "gone.jpg", *more, photos / "0.jpg"]
     assert list(images_of([photos / "**" / "*.JPG"])) == more
+
+
+def test_a_file_that_several_arguments_name_comes_once_and_it_is_said(
+    zoo_inside: Zoo, run_folder: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(photos.parent)
+    (photos / ".kept").mkdir()
+    hidden = shutil.copy(photos / "0.jpg", photos / ".kept" / "h.jpg")
+    every = sorted(photos.glob("*.jpg")) + sorted(photos.glob("more/*"))
+    for arguments in (
+        [photos / "1*.jpg", photos],
+        [photos, photos / "more", photos / "0.jpg"],
+        [photos, Path("photos"), Path("photos/../photos/2.jpg")],
+        [photos / "**", photos],
+    ):
+        found = [path for path in images_of(arguments) if path.suffix != ".txt"]  # which a pattern takes
+        assert sorted(found) == sorted(every), arguments
+        assert count_images(arguments).images == len(list(images_of(arguments))) and count_images(arguments).again > 0
+    # A folder does not stand for what it passes over, nor for files without an image's name.
+    apart = [photos, Path(hidden), photos / "notes.txt", photos.parent / "photos2.jpg"]
+    assert list(images_of(apart)) == [*images_of([photos]), *apart[1:]]
+    done = zoo_inside("predict", run_folder, "photos/[01].jpg", "photos", "--json")
+    assert sources(done)[:2] == ["photos/0.jpg", "photos/1.jpg"] and len(set(sources(done))) == len(sources(done)) == 9
+    assert "2 images were named more than once" in done.stderr
 
 
 def test_a_file_whose_name_looks_like_a_pattern_is_that_file(photos: Path) -> None:
@@ -227,6 +275,26 @@ def test_a_reader_that_leaves_does_not_cost_the_csv(run_folder: Path, photos: Pa
     assert done.returncode == 0 and len((photos.parent / "p.csv").read_text().splitlines()) == 10, done.stderr
 
 
+@pytest.mark.long
+def test_a_reader_of_stderr_that_leaves_costs_only_what_is_said_to_people(run_folder: Path, photos: Path) -> None:
+    """`zoo predict RUN photos --csv p.csv 2>&1 | head -n 1`"""
+    (photos / "broken.jpg").write_bytes(b"nothing")
+    words = [sys.executable, "-m", "zoo", "predict", run_folder, photos, "--csv", photos.parent / "p.csv"]
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = subprocess.run([*words, "--json"], stdout=subprocess.PIPE, stderr=writing, check=False)
+        # The exit code still tells of the file that could not be read.
+        assert done.returncode == 1 and len(json.loads(done.stdout)) == 9
+        assert len((photos.parent / "p.csv").read_text().splitlines()) == 10
+        (photos.parent / "p.csv").unlink()
+        (photos / "broken.jpg").unlink()
+        assert subprocess.run(words, stdout=writing, stderr=writing, check=False).returncode == 0
+        assert len((photos.parent / "p.csv").read_text().splitlines()) == 10
+    finally:
+        os.close(writing)
+
+
 def test_zero_bytes_on_standard_input_are_no_paths(
     zoo_inside: Zoo, run_folder: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -332,13 +400,13 @@ def test_auto_takes_what_is_faster_here(half: Path, monkeypatch: pytest.MonkeyPa
     for number, found in enumerate((simple, fast)):
         monkeypatch.setenv("ZOO_CACHE_DIR", str(tmp_path / str(number)))
         measured = Measured(found, certain=True, turns=3, rates={})
-        monkeypatch.setattr("zoo.planning.precision.measure", lambda *_, found=measured, **__: found)
+        monkeypatch.setattr("zoo.planning.precision.time_candidates", lambda *_, found=measured, **__: found)
         assert zoo.load(half, precision="auto").model.compute == found
 
 
 def test_auto_asks_the_table(half: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("zoo.planning.precision.processor_kind", lambda: "AMD avx512_bf16")
-    monkeypatch.setattr("zoo.planning.precision.measure", None)
+    monkeypatch.setattr("zoo.planning.precision.time_candidates", None)
     assert zoo.load(half, precision="auto").model.compute == Compute("bfloat16", "channels_last")
 
 

@@ -28,6 +28,7 @@ from tests.field.pictures import pictures_of, write_pictures
 from zoo.advice.candidate_backbones import Limits, find_candidates
 from zoo.artefact.read import find_artefact
 from zoo.bulk.addresses import address_of
+from zoo.cli.document import Misused
 from zoo.cli.list import show_list
 from zoo.cli.options import LIST_KINDS
 from zoo.cli.show import show_name
@@ -70,7 +71,6 @@ GROUPS = ("stem", "layer1", "layer2", "layer3", "layer4")
 QUOTED = r"(?:'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\")"
 ASKED = re.compile(rf"[Dd]id you mean ({QUOTED}(?:(?:, | or ){QUOTED})*)\?")
 CHOICE = re.compile(rf"should be ({QUOTED}(?:(?:, | or ){QUOTED})*), got")
-CLICKS = re.compile(r"\(Possible options: ([^)]*)\)|Did you mean (--[\w-]+)\?")
 COMMAND = re.compile(r"zoo plugins new \w+ (\w+)")
 
 
@@ -94,17 +94,16 @@ def suggested(message: str) -> list[str]:
         for text in part.findall(message)
         for each in re.findall(QUOTED, text)
     ]
-    clicks = [each for texts in CLICKS.findall(message) for text in texts for each in re.findall(r"--?[\w-]+", text)]
     counted = len(re.findall(r"did you mean", message, re.IGNORECASE))
-    assert counted == len(ASKED.findall(message)) + len(re.findall(r"Did you mean --", message)), message
-    return [*found, *clicks, *COMMAND.findall(message)]
+    assert counted == len(ASKED.findall(message)), message
+    return [*found, *COMMAND.findall(message)]
 
 
 def message_of(use: Callable[[str], object], word: str) -> str:
     """The message with which a word is refused; empty if it is accepted."""
     try:
         use(word)
-    except (ZooError, ValueError, typer.BadParameter, typer.Abort) as error:
+    except (ZooError, ValueError, Misused, typer.BadParameter, typer.Abort) as error:
         return str(error)
     except Exception as error:
         if hasattr(error, "format_message"):  # click's own: its class moved between versions
@@ -222,9 +221,8 @@ def subcommand(word: str) -> None:
 
 def option(word: str) -> None:
     """An option of `finetune`, accepted if it is known; which values it takes is another question."""
-    of_command = COMMANDS.commands["finetune"]
-    if word.startswith("--") and word not in (*options_of(of_command), "--help"):
-        of_command.make_context("finetune", [word])
+    if word.startswith("--") and word not in (*options_of(COMMANDS.commands["finetune"]), "--help"):
+        COMMANDS.invoke(COMMANDS.make_context("zoo", ["finetune", word]))
 
 
 def option_of_head(head: str) -> Callable[[str], object]:
@@ -347,7 +345,8 @@ def vocabularies(place: Path) -> dict[str, Vocabulary]:
         "format": Vocabulary(use=lambda word: ExportRequest(to=word), words=list(FORMATS)),
         "input of an export": Vocabulary(use=lambda word: ExportRequest(to="onnx", input=word), words=list(INPUTS)),
         "cache": Vocabulary(
-            use=lambda word: eviction.clear([word]), words=["features", "measurements", "sample", "listings", "all"]
+            use=lambda word: eviction.clear([word]),
+            words=["features", "measurements", "records", "sample", "listings", "all"],
         ),
         "kinds of plugins": Vocabulary(use=lambda word: new_plugin(place, word, "sharp"), words=list(KINDS)),
         "names of plugins": Vocabulary(

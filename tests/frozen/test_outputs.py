@@ -529,9 +529,9 @@ def test_the_cache_is_shown_and_cleared_by_kind(few: Path, tmp_path: Path, cold:
     shown = zoo_inside("cache", "show").stdout
     assert "timm/test_resnet" in shown and "features" in shown and str(cold) in shown
     listed = json.loads(zoo_inside("cache", "show", "--json").stdout)
-    assert {each["kind"] for each in listed} == {"features", "measurements"}
+    assert {each["kind"] for each in listed} == {"features", "records"}
     assert "Removed 2 files" in zoo_inside("cache", "clear").stdout
-    assert {each["kind"] for each in json.loads(zoo_inside("cache", "show", "--json").stdout)} == {"measurements"}
+    assert {each["kind"] for each in json.loads(zoo_inside("cache", "show", "--json").stdout)} == {"records"}
     zoo_inside("cache", "clear", "all")
     assert "holds nothing" in zoo_inside("cache", "show").stdout
 

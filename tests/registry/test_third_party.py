@@ -14,7 +14,7 @@ import zoo
 from tests.conftest import Zoo
 from torch.nn import functional
 from zoo.cli.main import main
-from zoo.errors import OptionError
+from zoo.errors import ArtefactError, OptionError
 from zoo.testing import check_head, check_recipe
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "zoo_example"
@@ -73,7 +73,8 @@ def test_its_head_trains_and_the_artefact_needs_the_package(
     assert trained.returncode == 0, trained.stderr
     head = json.loads((tmp_path / "run" / "model" / "config.json").read_text())["head"]
     assert head == {
-        "name": "example/scaled_linear", "options": {"scale": 3.0}, "distribution": "zoo-example", "version": "0.3.1"
+        "name": "example/scaled_linear", "options": {"scale": 3.0}, "distribution": "zoo-example", "version": "0.3.1",
+        "installed_from": "a folder",
     }  # fmt: skip
     image = next(iter(Path(json.loads((tmp_path / "run" / "plan.json").read_text())["data"]["source"]).rglob("*.jpg")))
 
@@ -88,7 +89,18 @@ def test_its_head_trains_and_the_artefact_needs_the_package(
     printed = capsys.readouterr()
     assert exited.value.code == 1 and printed.out == ""
     assert "'example/scaled_linear' of zoo-example 0.3.1, which is not installed" in printed.err
-    assert "pip install 'zoo-example==0.3.1'" in printed.err
+    # pip took it from a folder: an index may have a stranger's package of that name, or none.
+    source = json.loads((tmp_path / "run" / "plan.json").read_text())["head"]["installed_from"]
+    assert f"Next: install it again from where it came from: {source}" in printed.err
+    assert "pip install" not in printed.err and (Path(source) / "pyproject.toml").is_file()
+
+    # Elsewhere, nothing is known of the folders of the machine that trained.
+    alone = shutil.copytree(tmp_path / "run" / "model", tmp_path / "shared")
+    assert not [file for file in alone.iterdir() if source.encode() in file.read_bytes()]
+    with pytest.raises(
+        ArtefactError, match=r"Next: ask whoever made this classifier for zoo-example 0\.3\.1: .*a folder"
+    ):
+        zoo.load(alone)
 
 
 def test_its_head_and_its_recipe_pass_the_kit(installed: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -140,7 +140,9 @@ def test_without_the_images_the_report_says_so_and_leaves_them_out(
     assert "the images are no longer in /nowhere/at/all" in report and "data:image/jpeg" not in report
 
 
-def test_a_file_that_changed_since_the_run_is_marked(run: Path, shapes: Path, tmp_path: Path) -> None:
+def test_a_file_that_changed_since_the_run_is_marked_and_told(
+    run: Path, shapes: Path, tmp_path: Path, zoo_inside: Zoo
+) -> None:
     data = shutil.copytree(shapes, tmp_path / "data")
     moved = shutil.copytree(run, tmp_path / "run")
     plan = json.loads((moved / "plan.json").read_text())
@@ -148,12 +150,24 @@ def test_a_file_that_changed_since_the_run_is_marked(run: Path, shapes: Path, tm
     (moved / "plan.json").write_text(json.dumps(plan))
     zoo.report(moved)
     assert "the file has changed" not in (moved / "report.html").read_text("utf-8")
+    told = json.loads(zoo_inside("report", moved, "--json").stdout)
+    assert told == {"report": str(moved / "report.html"), "images": {"shown": 12, "changed": 0, "missing": 0}}
     for index, name in enumerate(("green", "blue", "red")):
         for number in range(4):
             sample_image(index, 3, "val", number).save(data / "test" / name / f"{number}.jpg")
     zoo.report(moved)
     page = (moved / "report.html").read_text("utf-8")
     assert "the file has changed" in page.partition('id="seen"')[0]
+    marked = set(re.findall(r'<span class="file">(\S+) \(the file has changed', page))
+    said = f"{len(marked)} of the 12 images in the report have changed since the run"
+    assert said in zoo_inside("report", moved).stdout
+    notes: list[str] = []
+    zoo.report(moved, on_event=lambda event: notes.append(getattr(event, "text", "")))
+    assert len([text for text in notes if text.startswith(said)]) == 1
+    (data / "test" / "red" / "0.jpg").unlink()
+    told = zoo_inside("report", moved, "--json")
+    assert json.loads(told.stdout)["images"]["missing"] == 1
+    assert "1 image can no longer be read, and the report does without." in told.stderr
     # Images that are shown there alone are looked at as well.
     assert page.partition('id="seen"')[2].partition("</section>")[0].count("the file has changed") >= 2
 

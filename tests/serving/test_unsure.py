@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import random
 from pathlib import Path
 
@@ -64,6 +66,12 @@ def test_the_predictions_beside_the_artefact_decide_and_those_on_test_images_do_
     assert rule_of(model).below == 0.8
     table.write_text(to_csv([said(0.8, True, "out_of_fold")] * 40 + [said(0.6, False, "out_of_fold")] * 40))
     assert rule_of(model).below == 0.8
+    recorded = model.parent / "evaluation.json"
+    recorded.write_text(json.dumps({"predictions_digest": hashlib.sha256(table.read_bytes()).hexdigest()}))
+    assert rule_of(model).below == 0.8
+    table.write_text(table.read_text().replace("0.6", "0.7"))
+    assert rule_of(model).below == EVEN and "was changed after the run" in rule_of(model).why
+    recorded.unlink()
     table.write_text("nothing")
     assert rule_of(model).below == EVEN and "cannot be read" in rule_of(model).why
     table.write_text(to_csv([said(0.8, False)] * 19))

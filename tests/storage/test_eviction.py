@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import zoo
 from tests.conftest import Zoo
 from zoo.storage.eviction import cached_items, clear
 from zoo.storage.feature_cache import CacheKey, FeatureCache
@@ -61,7 +63,13 @@ def test_files_that_come_and_go_meanwhile_are_no_reason_to_fail(folder: Path) ->
     with changing(folder):
         until = time.monotonic() + 0.8
         while time.monotonic() < until:
-            assert {item.kind for item in cached_items()} <= {"features", "measurements", "sample", "listings"}
+            assert {item.kind for item in cached_items()} <= {
+                "features",
+                "measurements",
+                "records",
+                "sample",
+                "listings",
+            }
 
 
 def test_rows_that_a_run_uses_are_left_and_said_to_be_until_it_lets_go(zoo_inside: Zoo) -> None:
@@ -90,6 +98,23 @@ def test_the_sample_set_is_left_as_long_as_the_process_runs_that_asked_for_it(fo
         running.communicate()
     assert "Removed 60 files" in zoo_inside("cache", "clear", "sample").stdout
     assert "holds nothing" in zoo_inside("cache", "show").stdout and not drawn.exists()
+
+
+def test_records_of_images_are_no_measurements(few: Path, folder: Path, zoo_inside: Zoo) -> None:
+    zoo.check_data(few)
+    zoo.plan(backbone="timm/test_resnet", weights="random", data=few, tune=False)
+    records = sorted(path for path in (folder / "kept").iterdir() if path.name.startswith(("readable-", "files-read-")))
+    assert records and [item.path for item in cached_items() if item.kind == "records"] == records
+    assert not any(item.path in records for item in cached_items() if item.kind == "measurements")
+    assert re.search(rf"^records +images that were read or decoded before +{len(records)} ", shown(zoo_inside), re.M)
+    clear(["measurements"])
+    assert all(path.exists() for path in records)
+    clear(["records"])
+    assert not any(path.exists() for path in records) and "read or decoded" not in shown(zoo_inside)
+
+
+def shown(zoo_inside: Zoo) -> str:
+    return zoo_inside("cache", "show").stdout
 
 
 def test_what_is_being_drawn_or_written_is_left_and_what_a_killed_process_left_is_not(folder: Path) -> None:

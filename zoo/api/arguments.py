@@ -6,14 +6,16 @@ import contextlib
 import functools
 import inspect
 import operator
+import re
 import warnings
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from numbers import Real
 from os import PathLike
 from types import MappingProxyType
 from typing import Any, ParamSpec, SupportsIndex, TypeVar
 
 from zoo.errors import OptionError, either, nearest
+from zoo.planning.request import check_seed
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -26,6 +28,13 @@ _TYPES: dict[str, tuple[tuple[type, ...], str]] = {
     "str | Path": ((str, PathLike), "a path"),
 }
 """Annotation of a parameter, without `| None` -> what a value may be, and in words. Numbers of numpy are numbers."""
+
+_AS_TEXT = ("set", "over", "head_option")
+"""Options whose value is a text of its own grammar, which an argument in Python need not be."""
+_OPTION = re.compile(r"--([a-z]+(?:-[a-z]+)*)\b")
+_QUOTE = "'"
+_COMMAND = re.compile(r"(?:^|: |\bor )zoo ")
+_STEP = re.compile(r"(?:(?<=: )|(?<= add )|(?<= or ))--([a-z-]+) ('[^']*'|[^\s,;']*[^\s,;.'])")
 
 
 def checked_arguments(
@@ -64,15 +73,56 @@ def checked_arguments(
             for name in given:
                 if name not in known:
                     raise TypeError(_unknown(called, name, known))
+            # What checks a value deeper down names it as on the command line, which calls these functions as well.
+            with _in_words_of_python(called, known):
+                return run(args, given)
+
+        def run(args: tuple[Any, ...], given: dict[str, Any]) -> _R:
             plain: Any = [_checked(called, parameters[name], value) for name, value in zip(places, args, strict=False)]
             # Too many are left to Python, whose error names the function.
             plain += args[len(places) :]
             named: Any = {name: _checked(called, parameters[name], value) for name, value in given.items()}
+            for name, value in {**dict(zip(places, plain, strict=False)), **named}.items():
+                if isinstance(value, str) and not value and _may_be_path(parameters[name]):
+                    # It would be the working folder.
+                    raise OptionError(f"zoo.{called}(): {name} is empty.\nNext: give it a value.")
+                if name == "seed" and value is not None:
+                    check_seed(value)
             return function(*plain, **named)
 
         return call
 
     return decorate
+
+
+@contextlib.contextmanager
+def _in_words_of_python(called: str, known: Collection[str]) -> Iterator[None]:
+    """Let an error about an option of the command line name the argument of this function, as its neighbours do."""
+    try:
+        yield
+    except OptionError as error:
+        text = str(error)
+        begin = _OPTION.match(text)
+        if begin is not None and (begin[1].replace("-", "_") in {*known} - {*_AS_TEXT}):
+            error.on_command_line = text
+            error.args = (f"zoo.{called}(): {_with_arguments(text, known)}",)
+        raise
+
+
+def _with_arguments(text: str, known: Collection[str]) -> str:
+    """`Next: --folds 5; or leave --every-stage out` -> `Next: folds=5; or leave every_stage out`."""
+
+    def argument(found: re.Match[str]) -> str:
+        name, value = found[1].replace("-", "_"), found[2] if found.re is _STEP else None
+        if name not in known or name in _AS_TEXT:
+            return found[0]
+        # A path may stand in quotes already, for the shell.
+        return name if value is None else f"{name}={value if value.isdecimal() else repr(value.strip(_QUOTE))}"
+
+    # A line that is a command of the shell stays one.
+    return "\n".join(
+        line if _COMMAND.search(line) else _OPTION.sub(argument, _STEP.sub(argument, line)) for line in text.split("\n")
+    )
 
 
 def _rename(called: str, given: dict[str, Any], old: str, new: str) -> None:
@@ -99,6 +149,10 @@ def _unknown(called: str, name: str, known: list[str]) -> str:
     close = nearest(name, known)
     hint = f"Did you mean {either(close)}?" if close else f"There are: {', '.join(known)}."
     return f"zoo.{called}() got an unexpected keyword argument {name!r}. {hint}"
+
+
+def _may_be_path(parameter: inspect.Parameter) -> bool:
+    return parameter.name == "weights" or any(word in str(parameter.annotation) for word in ("Path", "DataLike"))
 
 
 def _checked(called: str, parameter: inspect.Parameter, value: object) -> object:

@@ -137,7 +137,7 @@ def embed_files(
     from zoo.artefact.hub import local_folder
     from zoo.artefact.read import find_artefact
     from zoo.bulk.carry_out import carry_out
-    from zoo.bulk.parts import BulkJob
+    from zoo.bulk.parts import PROVIDER, BulkJob
     from zoo.bulk.rows import embedder_identity, embedder_of
     from zoo.embedding.embed import check_dtype
     from zoo.planning.request import check_input_size
@@ -168,7 +168,8 @@ def embed_files(
         identity=embedder_identity(embedder),
         settings=settings,
         part_size=part_size,
-        opening=opening,
+        # The last two open nothing: they tell people what the digest of the model was made of.
+        opening={**opening, "backbone": embedder.backbone, PROVIDER: " ".join(embedder.about["provider"].values())},
     )
     return carry_out(job, request, on_event, artefact=folder)
 

@@ -54,8 +54,8 @@ def shortlist(
     Args:
         data: As for `finetune`.
         backbones: Candidates: `NAME`, `NAME=FILE`, `NAME=random` or patterns with `*` and `?`; one text may hold
-            several with commas. Default: the weights on this machine and, unless `offline`, what can be fetched in
-            time.
+            several with commas. A file that a run trained on these images is left out. Default: the weights on this
+            machine and, unless `offline`, what can be fetched in time.
         budget: Seconds, or a text such as `10m`. Default: a fifth of what fine-tuning is estimated to take, at least
             a minute.
         max_params: Largest number of parameters, without the classifier, or a text such as `25M`.
@@ -162,7 +162,8 @@ def learning_curve(
         verbose: As for `finetune`.
 
     Raises:
-        Refused: Names that do not exist, or `html` exists.
+        Refused: Names that do not exist, or `html` exists; or a run trained the backbone, or the weights in the file,
+            on these images.
         DataError: No images, fewer than two classes, or no class with two different training images.
         WeightsError: The weights cannot be had.
     """

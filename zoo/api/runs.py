@@ -14,7 +14,7 @@ from zoo.api.calls import asked_request, with_data, with_data_of_run, with_data_
 from zoo.api.progress import with_progress
 from zoo.distributed.group import current, taking_part
 from zoo.errors import OptionError
-from zoo.events import Report, silent
+from zoo.events import Note, Report, silent
 from zoo.planning.request import AUTO, Request
 from zoo.registry.registry import Registry, default_registry
 
@@ -391,17 +391,21 @@ def _nothing(run: Path) -> None:
 
 
 @checked_arguments()
+@with_progress()
 def report(
     run: str | PathLike[str],
     *,
     data: DataLike | None = None,
     backbone: str | BackboneSpec | nn.Module | None = None,
     head: str | HeadSpec | HeadCallable | None = None,
+    on_event: Report = silent,
+    verbose: bool | None = None,
     registry: Registry | None = None,
 ) -> Path:
     """Write `report.html` of a finished run again and return its path.
 
     It is built from the run's folder and from its images, where they still exist. Nothing else in the folder changes.
+    Images that have changed since the run are marked in it, and a loud note says how many they are.
 
     Args:
         run: The run folder.
@@ -409,6 +413,8 @@ def report(
             pictures.
         backbone: The object that the run began with, where its backbone was one. It is needed for overlays alone.
         head: The same of its head.
+        on_event: Called with every event of `zoo.events`.
+        verbose: As for `finetune`.
         registry: Where names are looked up. Default: the installed plugins.
 
     Raises:
@@ -421,7 +427,10 @@ def report(
     folder = Path(run).expanduser()
     known = with_objects_of_run(folder, registry or default_registry(), backbone, head)
     # Compared here, as a report only draws: pictures of other images would stand in it without a word.
-    return write_report(folder, with_data_of_run(folder, data, known, silent, compared=True))
+    written = write_report(folder, with_data_of_run(folder, data, known, on_event, compared=True))
+    for text in written.remarks():
+        on_event(Note(text=text, loud=True))
+    return written.path
 
 
 @checked_arguments()

@@ -324,12 +324,13 @@ def report(
 ) -> None:
     """Write the report.html of a finished run again."""
     start_computing("zoo.reporting.page")
-    import zoo
     from zoo.cli.result import print_report
+    from zoo.registry.registry import default_registry
+    from zoo.reporting.page import write_report
 
     with prints_to_stderr():  # for overlays the model is built, by plugins that may print
-        page = zoo.report(run)
-    print_report(page, as_json=as_json)
+        written = write_report(run.expanduser(), default_registry())
+    print_report(written, as_json=as_json)
 
 
 @app.command()

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from zoo.storage.eviction import CachedItem
 
-_GROUPED = "measurements"
-"""The kind of entries that share one row, because they are many and small."""
+_GROUPED = {"measurements": "speeds, lists and the like", "records": "images that were read or decoded before"}
+"""The kinds of entries that share one row, because they are many and small, and what they are."""
 
 cache_app = Application(no_args_is_help=True, rich_markup_mode=None, help="See and clear what zoo caches here.")
 
@@ -46,7 +46,9 @@ def show_cache(ctx: typer.Context, as_json: Json = False) -> None:
 def clear_cache(
     kinds: Annotated[
         list[str] | None,
-        typer.Argument(help="features (the default), measurements, sample, listings, or all.", show_default=False),
+        typer.Argument(
+            help="features (the default), measurements, records, sample, listings, or all.", show_default=False
+        ),
     ] = None,
 ) -> None:
     """Remove cached files, except what a running process uses. zoo makes them again when it needs them."""
@@ -71,15 +73,14 @@ def _print_entries(entries: Sequence[CachedItem], folder: Path, limit: int, verb
     if not entries:
         screen.print(f"{folder} holds nothing.")
         return
-    rows = [_row(entry) for entry in entries if entry.kind != _GROUPED]
-    small = [entry for entry in entries if entry.kind == _GROUPED]
-    if small:
-        size = sum(entry.bytes for entry in small)
-        what = "speeds, lists and the like"
-        rows.append([_GROUPED, what, str(len(small)), text.size(size), _ago(max(entry.used for entry in small))])
+    rows = [_row(entry) for entry in entries if entry.kind not in _GROUPED]
+    for kind, what in _GROUPED.items():
+        if small := [entry for entry in entries if entry.kind == kind]:
+            size, used = sum(entry.bytes for entry in small), max(entry.used for entry in small)
+            rows.append([kind, what, str(len(small)), text.size(size), _ago(used)])
     columns = ["kind", "what", "files", "size", "last used"]
     console.show(screen, console.table(None, columns, rows, right=("files", "size")))
-    _print_measured([entry.measured for entry in small if entry.measured is not None], screen, verbosity)
+    _print_measured([entry.measured for entry in entries if entry.measured is not None], screen, verbosity)
     total = text.size(sum(entry.bytes for entry in entries))
     screen.print(f"\n{total} in {folder}; features are kept up to {text.size(limit)} (ZOO_CACHE_LIMIT)")
 

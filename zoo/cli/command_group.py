@@ -7,7 +7,7 @@ import functools
 import inspect
 import sys
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -17,6 +17,8 @@ from typer.main import get_command
 
 from zoo.cli.document import Misused
 from zoo.cli.interrupt import Interrupted
+from zoo.cli.unknown_option import about_unknown_option
+from zoo.display.wrapping import say
 from zoo.errors import INTERRUPTED, NameConflict, PluginError, Terminated, meant
 from zoo.process import drop_stdout, prints_to_stderr
 from zoo.registry.entry_points import COMMANDS, DISABLE, Load, Plugin, disabled_from_environment, find, one_line
@@ -28,13 +30,16 @@ _COMPLETION_OPTIONS = ("install_completion", "show_completion")
 
 
 class Command(TyperCommand):
-    """A command that refuses an option that is given twice where it takes one value."""
+    """A command that refuses an option that is given twice where it takes one value, and an empty value."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parse the command line. Raises UsageError as typer does, and for a repeated option."""
+        """Parse the command line. Raises UsageError as typer does, for a repeated option and an empty value."""
         if not ctx.resilient_parsing:
             # The parser keeps the last value, so the first would be ignored without a word.
-            given: list[Any] = self.make_parser(ctx).parse_args(args=list(args))[2]
+            parsed: Any = self.make_parser(ctx).parse_args(args=list(args))
+            values, _, given = parsed
+            for option in given:
+                self._refuse_empty(ctx, option, values.get(option.name))
             times = Counter(map(id, given))
             for option in given:
                 # An argument is there once, whatever it holds.
@@ -42,6 +47,14 @@ class Command(TyperCommand):
                 if several and not (option.multiple or option.is_flag or option.count):
                     ctx.fail(f"{option.opts[0]} is given more than once, and takes one value.")
         return list(super().parse_args(ctx, args))
+
+    def _refuse_empty(self, ctx: Any, option: Any, given: Any) -> None:
+        # As a path, an empty text would be the working folder. It comes from a variable of the shell that is not set.
+        of_option = option.param_type_name == "option"
+        if "" in (given if isinstance(given, (list, tuple)) else [given]) and (of_option or option.required):
+            name = option.opts[0] if of_option else (option.metavar or option.name).upper()
+            step = "give it a value" + (", or leave it out." if not option.required else ".")
+            ctx.fail(f"{name} is empty.\nNext: {step}")
 
 
 class Application(typer.Typer):
@@ -78,11 +91,13 @@ class Commands(TyperGroup):
         return super().resolve_command(ctx, args)
 
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
-        with _as_exceptions():
+        # A message may say where a word belongs among all the others, and parsing uses them up.
+        self._words = tuple(args)
+        with _as_exceptions(self._words):
             return super().make_context(info_name, args, parent=parent, **extra)
 
     def invoke(self, ctx: Any) -> Any:
-        with _as_exceptions():
+        with _as_exceptions(self._words):
             return self._invoke_with_origin(ctx)
 
     def _invoke_with_origin(self, ctx: Any) -> Any:
@@ -96,8 +111,11 @@ class Commands(TyperGroup):
 
 
 @contextlib.contextmanager
-def _as_exceptions() -> Iterator[None]:
-    """Turn what typer would end the process for, with a message of its own or none, into exceptions that leave it."""
+def _as_exceptions(words: Sequence[str]) -> Iterator[None]:
+    """Turn what typer would end the process for, with a message of its own or none, into exceptions that leave it.
+
+    `words`: all that stand after `zoo`.
+    """
     try:
         yield
     except typer.Exit as ended:
@@ -110,6 +128,11 @@ def _as_exceptions() -> Iterator[None]:
     except (typer.Abort, EOFError):
         raise Misused("aborted", "Aborted.", 1, lambda: print("Aborted.", file=sys.stderr)) from None
     except _USAGE_ERRORS as error:
+        # Only the error of an option that there is not has both.
+        if hasattr(error, "option_name") and hasattr(error, "possibilities") and error.ctx is not None:
+            message = about_unknown_option(error.option_name, error.ctx, words)
+            show = functools.partial(say, f"Error: {message}", to_stderr=True)
+            raise Misused("usage", message, error.exit_code, show) from None
         raise Misused("usage", error.format_message(), error.exit_code, error.show) from None
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from zoo.cli.document import print_document
 from zoo.cli.options import Inference
+from zoo.data.unused import as_rows
 from zoo.display import console
 from zoo.display.console import Verbosity
 from zoo.process import start_computing
@@ -76,11 +77,13 @@ def print_evaluation(evaluation: Evaluation, verbosity: Verbosity, *, as_json: b
     """Print scores by class, which `-q` leaves out, and over the whole split."""
     if as_json:
         views = {} if evaluation.views is None else {"views": evaluation.views.to_dict()}
+        unknown = list(evaluation.perhaps_trained_on)
         of_each = {} if evaluation.views is None else {"views": evaluation.views.views}
         content = {
             "split": evaluation.split,
             "images": evaluation.images,
             "trained_on": evaluation.trained_on,
+            **({"perhaps_trained_on": unknown} if unknown else {}),
             **views,
             "metrics": evaluation.scores.to_dict(),
             "assessment": evaluation.assessment.to_dict(),
@@ -89,6 +92,7 @@ def print_evaluation(evaluation: Evaluation, verbosity: Verbosity, *, as_json: b
             },
             "predictions": [{**asdict(prediction), **of_each} for prediction in evaluation.predictions],
             "unreadable": evaluation.unreadable,
+            "skipped": as_rows(evaluation.skipped),
         }
         print_document(json_text(content))
         return

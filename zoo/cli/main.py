@@ -16,8 +16,8 @@ from zoo.cli.document import Failure, Misused
 from zoo.cli.interrupt import Interrupted
 from zoo.display.console import escape_names, quiet_libraries
 from zoo.display.wrapping import say
-from zoo.errors import Terminated, ZooError, first_line
-from zoo.process import drop_stdout, gc_paused, open_closed_stderr, share_one_heap
+from zoo.errors import OptionError, Terminated, ZooError, first_line
+from zoo.process import drop_stdout, gc_paused, open_closed_stderr, share_one_heap, survive_reader_of_stderr
 
 if TYPE_CHECKING:
     import typer
@@ -32,6 +32,7 @@ _SHORT_COMMANDS = ("list", "show", "--help", "-h", "--version")
 def run() -> None:
     """Entry point of the `zoo` command."""
     open_closed_stderr()
+    survive_reader_of_stderr()
     quick_exit = _QuickExit()
     atexit.register(quick_exit)  # exit handlers run in reverse order: registered first, it runs last
     if "serve" in sys.argv:
@@ -79,10 +80,10 @@ def _errors_told() -> Iterator[None]:
             misused.show()
         _end(misused.failure, said=True)
     except ZooError as error:
-        said = launched.said_by_first(str(error), error)
-        _end(
-            Failure(error.code, "\n".join(filter(None, [str(error), interrupt.parting()])), error.exit_code), said=said
-        )
+        message = error.on_command_line if isinstance(error, OptionError) else ""
+        message = message or str(error)
+        said = launched.said_by_first(message, error)
+        _end(Failure(error.code, "\n".join(filter(None, [message, interrupt.parting()])), error.exit_code), said=said)
     except OSError as error:
         if error.errno not in _OF_PATHS or error.filename is None:
             _tell_fault(error)

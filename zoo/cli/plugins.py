@@ -15,6 +15,7 @@ from zoo.display import console
 from zoo.display.console import Verbosity
 from zoo.errors import FAULT_FOUND
 from zoo.process import start_computing
+from zoo.text import as_sentences
 
 if TYPE_CHECKING:
     from zoo.testing.report import Report
@@ -81,7 +82,7 @@ def _print_reports(reports: Sequence[Report], verbosity: Verbosity) -> None:
     screen = console.out()
     for report in reports:
         shown = report.failed if verbosity.quiet else report.checks
-        rows = [[check.name, check.verdict, check.summary] for check in shown]
+        rows = [[check.name, check.verdict, as_sentences(check.summary)] for check in shown]
         screen.print(f"{report.kind} {report.name}", style="bold")
         if rows:
             console.show(screen, console.table(None, ["check", "verdict", "what was found"], rows))

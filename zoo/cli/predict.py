@@ -58,7 +58,7 @@ def predict_images(
     An unreadable file costs only itself. Raises DataError at the end if there was one, OptionError for paths that
     cannot go with standard input.
     """
-    files, count = _name_files(images)
+    files, count = _name_files(images, name_all=verbosity.verbose)
     total = count.images if count else None
     predicted = unreadable = 0
     with contextlib.ExitStack() as stack:
@@ -133,6 +133,11 @@ def _warnings(count: ImageCount | None, fault: str | None) -> Iterator[str]:
     if count and count.hidden:
         hidden = console.count(count.hidden, "hidden image")
         yield f"{hidden} not used: a name begins with a dot. Next: to use them, give their own paths."
+    if count and count.again:
+        were = console.count(count.again, "image") + (" was" if count.again == 1 else " were")
+        yield f"{were} named more than once, such as by a pattern and by their folder: each is predicted once."
+    if count and (sentence := count.unused.sentence()):
+        yield f"{sentence} Next: if they are pictures, give their own paths."
     if fault:
         yield fault
 
@@ -216,11 +221,11 @@ class CsvWriter:
             )
 
 
-def _name_files(images: Sequence[Path]) -> tuple[Iterator[Path], ImageCount | None]:
+def _name_files(images: Sequence[Path], *, name_all: bool) -> tuple[Iterator[Path], ImageCount | None]:
     """The image files that the arguments name, and how many; None for standard input, which has no known end."""
     if STDIN not in images:
         # Walked through twice, once to count for the progress: a list of all paths would not keep memory flat.
-        return images_of(images), count_images(images)
+        return images_of(images), count_images(images, name_all=name_all)
     if len(images) > 1:
         raise OptionError(
             "'-' reads the paths from standard input and cannot be combined with other images.\n"

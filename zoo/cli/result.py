@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.cli.document import print_document
 from zoo.display import console
 from zoo.display.console import Verbosity
-from zoo.specs.run_result import OUT_OF_FOLD, judged_on, kept_in_words, named_in_words, optimism_in_words
+from zoo.display.wrapping import say
+from zoo.specs.run_result import (
+    OUT_OF_FOLD,
+    judged_on,
+    kept_in_words,
+    named_in_words,
+    optimism_in_words,
+    trained_before_in_words,
+)
 from zoo.storage.atomic import json_line, json_text
-from zoo.text import counted, points, shell_word
+from zoo.text import as_sentences, counted, points, shell_word
 
 if TYPE_CHECKING:
+    from zoo.reporting.page import WrittenReport
     from zoo.training.result import Result
     from zoo.training.verify import Verification
 
@@ -38,6 +46,8 @@ def print_result(result: Result, verbosity: Verbosity, *, as_json: bool) -> None
     for split, metrics in result.metrics.items():
         name = judged if split == OUT_OF_FOLD else split
         screen.print(f"{name} accuracy {metrics['accuracy']:.3f}, macro F1 {metrics['macro_f1']:.3f}", style="bold")
+    if before := trained_before_in_words(result.content.get("weights_trained_on", {})):
+        screen.print(f"{before[0].upper()}{before[1:]}.", style="bold yellow")
     if folds is not None and not verbosity.quiet:
         screen.print(_folds(folds))
     flattery = optimism_in_words(result.content["selection"])
@@ -101,9 +111,15 @@ def proof_lines(result: Result, verbosity: Verbosity) -> str:
     return "\n".join(lines)
 
 
-def print_report(page: Path, *, as_json: bool) -> None:
-    """Print where the report is."""
-    print_document(json_line({"report": str(page)})) if as_json else print(f"report: {page}")
+def print_report(written: WrittenReport, *, as_json: bool) -> None:
+    """Print where the report is, and what became of its images."""
+    if as_json:
+        counts = {"shown": written.shown, "changed": written.changed, "missing": written.missing}
+        print_document(json_line({"report": str(written.path), "images": counts}))
+    else:
+        print(f"report: {written.path}")
+    for text in written.remarks():
+        say(text, to_stderr=as_json)
 
 
 def print_verification(verification: Verification, verbosity: Verbosity, *, as_json: bool) -> None:
@@ -121,7 +137,7 @@ def print_verification(verification: Verification, verbosity: Verbosity, *, as_j
     if not verbosity.quiet:
         screen.print()
     if checks:
-        rows = [[check.name, check.verdict, check.summary] for check in checks]
+        rows = [[check.name, check.verdict, as_sentences(check.summary)] for check in checks]
         console.show(screen, console.table(None, ["check", "verdict", "what was found"], rows))
     verdict = "passed" if verification.passed else "failed"
     screen.print(f"{verdict}: {console.count(len(verification.checks), 'check')}", style="bold")

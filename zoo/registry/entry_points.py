@@ -5,6 +5,7 @@ This module is light, because `zoo --help` looks for commands of plugins.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Callable, Iterable
@@ -12,6 +13,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlsplit, urlunsplit
+from urllib.request import url2pathname
 
 from zoo.errors import PluginError
 
@@ -52,6 +55,11 @@ class Plugin:
     def label(self) -> str:
         """`name (distribution version)`, for messages."""
         return f"{self.name} ({self.distribution} {self.version})"
+
+    @property
+    def installed_from(self) -> str | None:
+        """The folder, file or address that its distribution was installed from; None for one from a package index."""
+        return None if self.own else _origin(self.distribution)
 
 
 def find(points: Iterable[EntryPoint] | None = None, *, group: str = PLUGINS) -> list[tuple[Plugin, Load]]:
@@ -108,6 +116,27 @@ def _plugin(name: str, target: str, dist: Distribution | None) -> Plugin:
     except Exception:  # without METADATA, some versions of Python return None and others raise
         distribution, version = None, None
     return Plugin(name=name, target=target, distribution=distribution or "unknown", version=version or "unknown")
+
+
+def _origin(distribution: str) -> str | None:
+    """What `direct_url.json` says (PEP 610), as pip takes it again. Installers write it for all but an index."""
+    from importlib.metadata import distribution as installed
+
+    try:
+        found = installed(distribution)
+        content = json.loads(found.read_text("direct_url.json") or "{}")
+        # A package of conda may hold that of the machine that built it.
+        if (found.read_text("INSTALLER") or "").strip() == "conda" or "url" not in content:
+            return None
+        parts = urlsplit(content["url"])
+        if parts.scheme == "file":
+            return url2pathname(parts.path)
+        # What follows `?` may be a key that opens the address to whoever holds it.
+        url, source = urlunsplit(parts._replace(query="", fragment="")), content.get("vcs_info")
+        below = f"#subdirectory={content['subdirectory']}" if "subdirectory" in content else ""
+        return (f"{source['vcs']}+{url}@{source['commit_id']}" if source else url) + below
+    except Exception:  # none that is installed, or none that can be read
+        return None
 
 
 def _key(dist: Distribution, number: int) -> str:

@@ -86,6 +86,12 @@ class Examples:
     no_overlay: str = ""
     """Why there are no overlays, as the end of a sentence."""
 
+    @property
+    def files(self) -> dict[str, bool]:
+        """Every file that is shown -> whether it has changed since the run."""
+        predicted = {each.prediction.file: each.changed for each in (*self.mistakes, *self.hits)}
+        return {**predicted, **{each.file: each.changed for each in self.seen}}
+
 
 def most_confident_mistakes(predictions: Iterable[ImagePrediction]) -> list[ImagePrediction]:
     """At most `MISTAKES` wrong predictions, the highest probability first."""

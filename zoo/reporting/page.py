@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,7 @@ from zoo.reporting.record import RunRecord, read_run
 from zoo.specs.plan import Plan
 from zoo.specs.run_result import JUDGED_IN_WORDS, kept_in_words, named_in_words, optimism_in_words
 from zoo.storage.atomic import try_file, write_text
-from zoo.text import points, shell_word
+from zoo.text import counted, points, shell_word
 from zoo.training.run_folder import CURVE, has_result
 from zoo.training.shown_result import REPORT
 
@@ -34,7 +36,35 @@ _EVIDENCE_MOST = 6000
 """Most characters of a check's evidence; the rest is in proof.json."""
 
 
-def write_report(run: Path, registry: Registry) -> Path:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WrittenReport:
+    """Where a report is, and what became of the images in it since the run."""
+
+    path: Path
+    shown: int
+    """Images in it."""
+    changed: int
+    """How many of these have changed since the run. They are marked."""
+    missing: int
+    """Images that can no longer be read. They are left out."""
+    no_pictures: str
+    """Why there are none at all."""
+
+    def remarks(self) -> Iterator[str]:
+        """What else whoever reads the report should know, in sentences."""
+        if self.changed:
+            have = "has" if self.changed == 1 else "have"
+            yield (
+                f"{self.changed} of the {counted(self.shown, 'image')} in the report {have} changed since the run: its "
+                "classifier now gives another probability. The report marks which."
+            )
+        if self.no_pictures:
+            yield f"The report has no pictures: {self.no_pictures}."
+        elif self.missing:
+            yield f"{counted(self.missing, 'image')} can no longer be read, and the report does without."
+
+
+def write_report(run: Path, registry: Registry) -> WrittenReport:
     """Build a finished run's `report.html` and write it into the run folder; no other file changes.
 
     Images are read again from where the plan found them. Missing ones are left out, and the report says so.
@@ -42,8 +72,15 @@ def write_report(run: Path, registry: Registry) -> Path:
     """
     record = read_run(run)
     try_file(run / REPORT)
-    write_text(run / REPORT, render(record, gather(record, registry), registry))
-    return run / REPORT
+    examples = gather(record, registry)
+    write_text(run / REPORT, render(record, examples, registry))
+    return WrittenReport(
+        path=run / REPORT,
+        shown=len(examples.files),
+        changed=sum(examples.files.values()),
+        missing=len(examples.missing),
+        no_pictures=examples.no_pictures,
+    )
 
 
 def lacks_report(run: Path) -> bool:
@@ -57,7 +94,9 @@ def write_or_note(run: Path, registry: Registry, on_event: Report) -> None:
     `on_event` is the run's callable for events; it has nothing to do with `report.html`.
     """
     try:
-        write_report(run, registry)
+        written = write_report(run, registry)
+        for text in written.remarks():
+            on_event(Note(text=text, loud=True))
     except Exception as error:
         # Whatever went wrong, the classifier is saved and the result is written; the report can be built again.
         why = str(error) or type(error).__name__

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 
 from zoo.artefact.classifier import Classifier
-from zoo.errors import DeviceError
-from zoo.evaluation.out_of_memory import is_out_of_memory
+from zoo.errors import DeviceError, is_out_of_memory
 from zoo.serving import counters
 from zoo.serving.answers import ClassesAnswer, ExplanationBody, LimitsBody, PredictionBody, UnsureBody
 from zoo.serving.batcher import Batch, Batcher, QueueFull

@@ -8,9 +8,11 @@ from itertools import groupby
 from pathlib import Path
 
 from zoo.artefact.config import FOLDER
-from zoo.evaluation.predictions import ImagePrediction, from_csv
+from zoo.errors import RunError
+from zoo.evaluation.predictions import ImagePrediction
 from zoo.specs.run_result import OUT_OF_FOLD
-from zoo.storage.csv_lines import read_as_written
+from zoo.training.run_files import read_predictions
+from zoo.training.run_folder import PREDICTIONS
 
 EVEN = 0.5
 """Below it, the classifier itself holds its answer more likely wrong than right. The least bound that is ever set."""
@@ -36,13 +38,14 @@ class UnsureRule:
 def rule_of(artefact: Path) -> UnsureRule:
     """The rule for the artefact in this folder. Where it is the `model` folder of a run, the run's predictions of its
     validation images, or out of fold, decide; else it is even odds."""
-    table = artefact.parent / "predictions.csv" if artefact.name == FOLDER else None
+    table = artefact.parent / PREDICTIONS if artefact.name == FOLDER else None
     if table is None or not table.is_file():
         return UnsureRule(EVEN, f"{_even()} The run, with its validation images, is not here to tell more.")
     try:
-        predictions = list(from_csv(read_as_written(table)))
-    except (OSError, ValueError) as error:
-        return UnsureRule(EVEN, f"{_even()} {table.name} of its run cannot be read: {error}.")
+        predictions = read_predictions(artefact.parent)
+    except RunError:
+        # Not the error itself, which names a folder of the server to whoever asks it.
+        return UnsureRule(EVEN, f"{_even()} {table.name} of its run cannot be read, or was changed after the run.")
     judged = [each for each in predictions if each.split in ("val", OUT_OF_FOLD)]
     return rule_from(judged)
 

@@ -36,6 +36,8 @@ _GONE = ".removed-"
 _DRAFT_SECONDS = 3600.0
 """An older draft belongs to a process that was killed."""
 ABOUT = "about.json"
+DECODABLE, FILES_READ = "readable-", "files-read-"
+"""How the names of files begin that hold which images could be decoded, and which files were read before."""
 MEASURED = "precision-"
 """How the names of files begin that hold how fast a model is in each precision and memory layout."""
 SPEEDS = "images_per_second"
@@ -66,7 +68,7 @@ class CachedItem:
     """An item in the cache folder."""
 
     kind: str
-    """`features`, `measurements`, `sample` or `listings`."""
+    """`features`, `measurements`, `records`, `sample` or `listings`."""
     what: str
     path: Path
     bytes: int
@@ -304,8 +306,20 @@ def _features() -> Iterator[CachedItem]:
 
 def _measurements() -> Iterator[CachedItem]:
     for item in _files("measurements", cache_folder() / _KEPT):
+        if _is_record(item.path):
+            continue
         about = _measured(item.path) if item.path.name.startswith(MEASURED) else None
         yield item if about is None else replace(item, what=f"{about['of']}, {about['work']}", measured=about)
+
+
+def _records() -> Iterator[CachedItem]:
+    """Records of images that were read or decoded before."""
+    return (item for item in _files("records", cache_folder() / _KEPT) if _is_record(item.path))
+
+
+def _is_record(path: Path) -> bool:
+    # The name of a draft begins with a dot.
+    return path.name.removeprefix(".").startswith((DECODABLE, FILES_READ))
 
 
 def _measured(path: Path) -> Mapping[str, Any] | None:
@@ -343,6 +357,7 @@ def _files(kind: str, folder: Path) -> Iterator[CachedItem]:
 _KINDS: dict[str, Callable[[], Iterator[CachedItem]]] = {
     "features": _features,
     "measurements": _measurements,
+    "records": _records,
     "sample": _samples,
     "listings": _listings,
 }

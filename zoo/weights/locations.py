@@ -17,7 +17,9 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from zoo.errors import WeightsError
+from filelock import FileLock, Timeout
+
+from zoo.errors import RunError, WeightsError
 from zoo.specs.backbone import HubFile, UrlFile
 from zoo.storage.atomic import clear_write_errors, sync_folder, write_text
 from zoo.storage.cache import cache_folder
@@ -28,6 +30,9 @@ from zoo.weights.manifest import ManifestEntry, manifest_text, read_manifest, so
 FOLDER = "weights"
 SUFFIX = ".safetensors"
 _OWN = ".incoming-"
+_LOCK = ".lock"
+_PATIENCE = 60
+"""Seconds to wait for other processes, of which each writes one small file."""
 
 
 def checkpoint(source: UrlFile) -> Path:
@@ -127,12 +132,37 @@ def put(entry: ManifestEntry, file: Path) -> Path:
         if not (target.is_file() and has_digest(target, entry.digest)):
             _copy(file, target, entry)
     # The manifest comes last: what it names is there.
-    entries = [entry]
-    with contextlib.suppress(WeightsError, FileNotFoundError):
-        same = (entry.name, entry.source)
-        entries = [*(other for other in read_manifest(manifest) if (other.name, other.source) != same), entry]
-    write_text(manifest, manifest_text(entries))
+    with _changing_manifests(folder):
+        entries = [entry]
+        with contextlib.suppress(WeightsError, FileNotFoundError):
+            same = (entry.name, entry.source)
+            entries = [*(other for other in read_manifest(manifest) if (other.name, other.source) != same), entry]
+        write_text(manifest, manifest_text(entries))
     return target
+
+
+@contextlib.contextmanager
+def _changing_manifests(folder: Path) -> Iterator[None]:
+    """Inside, no other process changes a manifest of the store: of two that read one at once, one entry would be lost.
+
+    Raises RunError where another process does not end its change.
+    """
+    # Where the file system has no locks, a lost entry, which is fetched again, is better than waiting for a lock file
+    # that a killed process left.
+    lock = FileLock(folder / _LOCK, fallback_to_soft=False)
+    try:
+        lock.acquire(timeout=_PATIENCE)
+    except Timeout:
+        raise RunError(
+            f"Another process has been writing what {folder} holds for {_PATIENCE} seconds, so nothing was added.\n"
+            "Next: wait until it has finished, or end it, and repeat the command."
+        ) from None
+    except (OSError, NotImplementedError):
+        pass
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _copy(file: Path, target: Path, entry: ManifestEntry) -> None:
