@@ -25,7 +25,7 @@ def fault_of(line: str) -> str:
         if unknown := [name for name in names if name not in command.commands]:
             return f"no command {', '.join(unknown)}"
         command = command.commands[names[0]]
-    known = {option for parameter in command.params for option in parameter.opts}
+    known = {option for parameter in command.params for option in parameter.opts} | {"--help"}
     options = [word.strip("[],.;") for word in words if word.strip("[").startswith("--")]
     return ", ".join(f"no option {option}" for option in options if option not in known)
 

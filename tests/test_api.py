@@ -124,7 +124,7 @@ def test_a_request_beside_other_arguments_is_refused_and_so_is_none_at_all() -> 
         ({"input_size": (4, 4)}, "is not a size"),
         ({"seed": "a"}, "must be a whole number"),
         ({"decode": "quick"}, "is not exact or fast"),
-        ({"folds": 1}, "--folds must be a whole number from 2 on"),
+        ({"folds": 1}, r"zoo.plan\(\): folds must be a whole number from 2 on"),
         ({"backbone": ""}, "A backbone is needed"),
     ],
 )

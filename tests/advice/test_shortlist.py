@@ -325,9 +325,9 @@ def test_a_second_shortlist_allows_itself_as_much_time_as_the_first(
 
 def test_a_size_is_offered_only_where_no_other_limit_stands_in_the_way(shapes: Path) -> None:
     names = "timm/test_resnet.r160_in1k,timm/test_vit=random"
-    with pytest.raises(OptionError, match=r"max_params \d+, which timm/test_vit=random has"):
+    with pytest.raises(OptionError, match=r"--max-params \d+, which timm/test_vit=random has"):
         zoo.shortlist(shapes, backbones=names, max_params=10, licence="mit")
-    with pytest.raises(OptionError, match=r"Next: (?!max_params)"):
+    with pytest.raises(OptionError, match=r"Next: (?!--max-params)"):
         zoo.shortlist(shapes, backbones="timm/test_resnet.r160_in1k", max_params=10, licence="mit")
 
 

@@ -213,8 +213,8 @@ def test_nothing_but_bad_files_is_refused_at_the_end(artefact: Path, tmp_path: P
     [
         ({"on": "rya"}, "Did you mean 'ray'"),
         ({"precision": "auto"}, "is measured on each machine"),
-        ({"part_size": 0}, "--part-size must be at least 1"),
-        ({"processes": 2}, "--processes is for the workers of a Ray"),
+        ({"part_size": 0}, "part_size must be at least 1"),
+        ({"processes": 2}, "processes is for the workers of a Ray"),
         ({"out": "s4://bucket/x"}, "Did you mean 's3://bucket/x'"),
         ({"on": "ray", "device": "cuda:1"}, "a Ray gives each worker its GPU"),
     ],

@@ -538,6 +538,7 @@ PLACES = {
     "zoo.cli.list._kind_hint": "list: kinds",
     "zoo.cli.list_backbones.matching": "list: backbones, list: weights",
     "zoo.cli.show._find": "shown names",
+    "zoo.cli.unknown_option.about_unknown_option": "options",
     "zoo.data.memory.contents._hint": "test_a_word_about_data_in_memory_is_answered_with_one_that_it_takes",
     "zoo.data.memory.objects._refuse_no_splits": "test_a_word_about_data_in_memory_is_answered_with_one_that_it_takes",
     "zoo.data.memory.tables._column": "test_a_word_about_data_in_memory_is_answered_with_one_that_it_takes",

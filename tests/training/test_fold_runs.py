@@ -266,7 +266,7 @@ def test_the_class_with_the_most_different_pictures_says_how_many_folds_there_ca
             noise(10 * count + number).save(tmp_path / "data" / name / f"{number}.png")
     for copy in range(5):
         noise(20).save(tmp_path / "data" / "a" / f"copy{copy}.png")
-    with pytest.raises(OptionError, match=r"needs a class of 5 .*, and 'b', which .* has 4 images\.\nNext: --folds 4,"):
+    with pytest.raises(OptionError, match=r"needs a class of 5 .*, and 'b', which .* has 4 images\.\nNext: folds=4,"):
         zoo.plan(**USUAL, data=tmp_path / "data", folds=5)
 
 
@@ -282,17 +282,17 @@ def test_images_of_val_are_trained_on_and_those_of_test_judge_the_classifier(sha
 @pytest.mark.parametrize(
     ("classes", "arguments", "message"),
     [
-        ({"a": 6, "b": 6}, {"folds": 1}, r"whole number from 2 on, got 1(?s:.*)--folds 5"),
+        ({"a": 6, "b": 6}, {"folds": 1}, r"whole number from 2 on, got 1(?s:.*)folds=5"),
         (
             {"a": 6, "b": 4},
             {"folds": 7},
-            r"a class of 7 different pictures, and 'a', .* 6 images\.\s(?s:.*)--folds 6, or",
+            r"a class of 7 different pictures, and 'a', .* 6 images\.\s(?s:.*)folds=6, or",
         ),
         ({"a": 6, "b": 1}, {}, r"class 'b' has 1 image: a fit without it cannot know the class"),
         ({"a": 6, "b": 6}, {"set": ("head.lr=auto",)}, r"lr of stage 'head' tries(?s:.*)--set head\.lr=3e-3, or leave"),
         ({"a": 6, "b": 6}, {"set": ("head.patience=2",)}, r"patience of stage 'head'(?s:.*)--set head\.patience=0"),
         ({"a": 6, "b": 6}, {"recipe": "staged"}, r"last and all|5 runs, (?s:.*)--recipe head_only; or --every-stage"),
-        ({"a": 6, "b": 6}, {"folds": None, "every_stage": True}, r"no folds are asked for(?s:.*)add --folds 5"),
+        ({"a": 6, "b": 6}, {"folds": None, "every_stage": True}, r"no folds are asked for(?s:.*)add folds=5"),
     ],
 )
 def test_what_cannot_be_is_refused(

@@ -53,7 +53,7 @@ def source(host: FileHost) -> UrlFile:
 
 
 def left(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.rglob("*") if path.is_file())
+    return sorted(path.name for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
 
 
 # --- Trying again -----------------------------------------------------------------------------------------------------
