@@ -102,6 +102,14 @@ def test_memory_is_kept_for_the_next_pass_unless_somebody_set_how() -> None:
     assert int(_python(PASSES, GLIBC_TUNABLES="glibc.malloc.mmap_threshold=33554432").stdout) > 0
 
 
+def test_what_is_imported_is_not_looked_at_by_every_collection() -> None:
+    code = (
+        "import gc; from zoo.process import start_computing; start_computing('torch'); "
+        "gc.collect(); print(len(gc.get_objects()) < gc.get_freeze_count() / 10 and gc.isenabled())"
+    )
+    assert _python(code).stdout == "True\n"
+
+
 @pytest.mark.parametrize(
     ("most", "becomes"), [(32 << 20, {-3: 32 << 20, -1: 2**31 - 1}), (2**31, {-3: 1 << 30, -1: 2**31 - 1}), (0, {})]
 )

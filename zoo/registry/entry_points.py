@@ -13,8 +13,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
-from urllib.parse import urlsplit, urlunsplit
-from urllib.request import url2pathname
 
 from zoo.errors import PluginError
 
@@ -121,6 +119,8 @@ def _plugin(name: str, target: str, dist: Distribution | None) -> Plugin:
 def _origin(distribution: str) -> str | None:
     """What `direct_url.json` says (PEP 610), as pip takes it again. Installers write it for all but an index."""
     from importlib.metadata import distribution as installed
+    from urllib.parse import urlsplit, urlunsplit
+    from urllib.request import url2pathname
 
     try:
         found = installed(distribution)
