@@ -211,7 +211,7 @@ def store() -> Iterator[ObjectStore]:
 def test_images_of_a_bucket_become_parts_in_a_bucket(
     store: ObjectStore, artefact: Path, photos: Path, tmp_path: Path, zoo_command: Zoo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    names = store.put(photos, "some photos")
+    names = [name for name in store.put(photos, "some photos") if not name.endswith(".gif")]
     words = ("predict", artefact, "s3://bucket/some photos", "--out", "s3://bucket/out", "--part-size", "32")
     done = zoo_command(*words, "--on", "ray", "--processes", "2", timeout=240, **store.variables)
     assert done.returncode == 0, done.stderr

@@ -162,7 +162,8 @@ def test_three_commands_lead_from_an_empty_folder_to_a_trained_head(
     seconds["zoo finetune"] = time.monotonic() - began
     config = json.loads((tmp_path / "run" / "model" / "config.json").read_text("utf-8"))
     assert config["head"] == {
-        "name": "my_head/my_head", "options": {"p": 0.2}, "distribution": "zoo-my-head", "version": "0.1.0"
+        "name": "my_head/my_head", "options": {"p": 0.2}, "distribution": "zoo-my-head", "version": "0.1.0",
+        "installed_from": "a folder",
     }  # fmt: skip
     record_property("seconds", seconds)
     print(

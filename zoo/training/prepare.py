@@ -15,7 +15,7 @@ from torch import Tensor
 
 from zoo.data.dataset import Dataset
 from zoo.data.store import ImageStore
-from zoo.distributed.group import current
+from zoo.distributed.group import ProcessGroup, current
 from zoo.errors import Unreachable
 from zoo.evaluation.context import Clock, RunContext
 from zoo.evaluation.out_of_memory import out_of_memory_as_error
@@ -160,7 +160,12 @@ def prepare(
         # Now: resolving a stored plan has set the number that the run began with.
         threads = torch.get_num_threads()
 
-        def plan_with(examined: Examined, weights: Weights, cut_fault: Callable[[str], str] | None = None) -> Plan:
+        def plan_with(
+            examined: Examined,
+            weights: Weights,
+            cut_fault: Callable[[str], str] | None = None,
+            asked_by: ProcessGroup = group,
+        ) -> Plan:
             why = fallback or (stored.weights.fallback if stored else None)
             built = build_plan(
                 resolved,
@@ -175,7 +180,7 @@ def prepare(
             )
             if stored is None or of_part:
                 file = resolved.model.weights.path
-                built = with_trained_before(built, file, examined.dataset, registry, report, group)
+                built = with_trained_before(built, file, examined.dataset, registry, report, asked_by)
             in_parts = resolved.request.shard_backbone
             of_several = {"processes": group.count, "shard_backbone": in_parts}
             return built if not group.several else built.model_copy(update=of_several)
@@ -216,7 +221,9 @@ def prepare(
         def complete() -> PreparedRun:
             with clock.measure("data"):
                 whole = examine_rest(resolved.dataset, examined, store, report)
-            return prepared(plan_with(whole, weights, _cut_check(model, whole, store) if model else None), whole)
+            cut_fault = _cut_check(model, whole, store) if model else None
+            # The first process completes the plan by itself, and sends it to the others.
+            return prepared(plan_with(whole, weights, cut_fault, ProcessGroup()), whole)
 
         yield prepared(plan, examined)
 
