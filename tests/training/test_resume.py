@@ -270,10 +270,11 @@ def test_a_run_killed_while_it_writes_is_resumed_to_the_same_bytes(
 
 
 class NanAtFirst(nn.Module):
-    """Validation of its first epoch gives no numbers, as where running statistics overflow; training always does."""
+    """Validation up to some step gives no numbers, as where running statistics overflow; training always does."""
 
-    def __init__(self) -> None:
+    def __init__(self, until: int) -> None:
         super().__init__()
+        self.until = until
         torch.manual_seed(0)
         self.stem, self.norm = nn.Conv2d(3, 8, 3, 2), nn.BatchNorm2d(8)
 
@@ -281,12 +282,12 @@ class NanAtFirst(nn.Module):
         pooled: Tensor = self.norm(self.stem(images)).mean((2, 3))
         steps = self.norm.num_batches_tracked
         assert steps is not None
-        return pooled if self.training else torch.where((steps > 0) & (steps <= 3), torch.nan, pooled)
+        return pooled if self.training else torch.where((steps > 0) & (steps <= self.until), torch.nan, pooled)
 
 
-def nan_at_first() -> Any:
+def nan_at_first(until: int = 3) -> Any:
     size = zoo.Preprocessing(input_size=(3, 32, 32), resize_size=(36, 36), mean=(0.5,) * 3, std=(0.5,) * 3)
-    return zoo.module_backbone(NanAtFirst(), preprocessing=size)
+    return zoo.module_backbone(NanAtFirst(until), preprocessing=size)
 
 
 OF_NAN: dict[str, Any] = {"name": "all", "train": ["all"], "epochs": 4, "lr": 0.1, "keep_epoch": "best"}
@@ -317,14 +318,15 @@ def test_a_stage_with_a_validation_loss_that_is_no_number_is_resumed_to_the_same
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[1])
 
 
-def test_an_epoch_without_numbers_is_never_the_best_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("until", [3, 6], ids=["one epoch", "two, more than the patience"])
+def test_an_epoch_without_numbers_is_never_the_best_one(until: int, tmp_path: Path) -> None:
     """Such logits count as class a. Here that is right for half of the images, and a trained model for none."""
     data = draw_few(tmp_path / "data", train=12, val=6)
     for of, to in (("a", "c"), ("b", "a"), ("c", "b")):
         (data / "val" / of).rename(data / "val" / to)
     stage = {**OF_NAN, "batch_norm": "train", "patience": 1}
     result = zoo.finetune(
-        backbone=nan_at_first(), recipe={"stages": [stage]}, data=data, batch_size=8, out=tmp_path / "run"
+        backbone=nan_at_first(until), recipe={"stages": [stage]}, data=data, batch_size=8, out=tmp_path / "run"
     )
     scores = [epoch["val"] for epoch in without_times(result.path)]
     finite = [each for each in scores if each["loss"] is not None]
