@@ -250,6 +250,8 @@ def faults(data: Path, out: Path) -> dict[str, Any]:
     attempt("other_data", data=other)
     attempt("other_content", data=out.parent / f"changed-{RANK}")
     attempt("other_seed", seed=RANK)
+    # They would wait in different places: one chooses a backbone, and the other one has it.
+    attempt("other_backbone", backbone=("auto", BACKBONE)[RANK])
     attempt("spoilt", data=out.parent / "spoilt")
     attempt("batch_norms", backbone="timm/test_resnet")
     attempt("tampered", head=lambda shape, classes: Tampered(shape.pooled, classes))
@@ -300,6 +302,33 @@ def room(data: Path, out: Path) -> dict[str, Any]:
         return {"said": str(error), "done": max(done), "chunk": plan.chunk}
     finally:
         del os.environ["ZOO_CACHE_LIMIT"]
+    return {}
+
+
+def machines(data: Path, out: Path) -> dict[str, Any]:
+    """Runs on features and on images, each process with the cache of its machine."""
+    import zoo
+
+    zoo.finetune(**FEATURES, data=data, out=out / "features")
+    zoo.finetune(**{**SHARED, "epochs": 1}, data=data, out=out / "shared")
+    return {}
+
+
+def cut_off(data: Path, out: Path) -> dict[str, Any]:
+    """A run that goes on until the others cannot be reached -> what it said of them."""
+    import zoo
+    from zoo.distributed import pulse
+    from zoo.training.stage_watch import StageWatch
+
+    pulse.SILENCE = 10.0
+    original = StageWatch.epoch_finished
+
+    def told(self: StageWatch, *arguments: Any) -> None:
+        (out / f"epoch-{RANK}").touch()
+        original(self, *arguments)
+
+    StageWatch.epoch_finished = told  # type: ignore[method-assign]
+    zoo.finetune(**{**SHARED, "epochs": 3000}, data=data, out=out / "cut-off")
     return {}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -94,3 +95,63 @@ def test_the_thread_leaves_the_store_before_python_ends(tmp_path: Path) -> None:
     """Python unwinds a thread that is left; inside the store's C++ that aborts a process whose run has succeeded."""
     done = subprocess.run([sys.executable, "-c", AT_ITS_END, str(tmp_path / "left")], check=False, timeout=60)
     assert done.returncode == 0 and (tmp_path / "left").exists()
+
+
+WITHOUT_AN_ANSWER = """
+import json, os, sys, threading, time
+from zoo.distributed import pulse
+from zoo.distributed.launch import Launch
+pulse.BEAT, pulse.SILENCE, pulse.GRACE, pulse.LEAVING = 0.1, 1.0, 0.3, 0.3
+answers = threading.Event()
+answers.set()
+
+class OfAMachineThatIsGone:
+    # What waits for a machine without power is told nothing, for as long as a quarter of an hour.
+    def set(self, key, text):
+        self.text = text
+    def multi_get(self, keys):
+        answers.wait()
+        return [json.dumps({**json.loads(self.text), "run": 9}).encode()] * len(keys)  # one that is done
+
+own = pulse.Pulse(OfAMachineThatIsGone(), Launch(1, 2, 0, 1))
+own.remember("To resume: zoo finetune --resume RUN")
+own.begin()
+own.begin_run()
+time.sleep(1.3 if sys.argv[1] == "answers" else 0.3)
+own.check()
+if sys.argv[1] == "answers":
+    os._exit(0)
+answers.clear()
+began = time.monotonic()
+if sys.argv[1] == "hangs":
+    time.sleep(30)  # in an operation that nobody ends
+try:
+    while time.monotonic() - began < 3:
+        own.check()
+        time.sleep(0.05)
+except pulse.ProcessLost as lost:
+    own.tell("failed", str(lost))  # as a run that ends does: it must not wait for the store either
+    print(lost, flush=True)
+os._exit(0)
+"""
+
+
+@pytest.mark.parametrize("then", ["ends", "hangs", "answers"])
+def test_a_store_that_does_not_answer_ends_the_process_as_a_lost_one_does(then: str) -> None:
+    """The store lies on the machine of process 0: where that is gone, all who ask it would wait with the job."""
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_AN_ANSWER, then],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        env={**os.environ, "MASTER_ADDR": "node-7"},
+    )
+    assert time.monotonic() - began < 20
+    if then == "answers":
+        assert (done.returncode, done.stdout + done.stderr) == (0, "")
+        return
+    said = done.stderr if then == "hangs" else done.stdout
+    assert done.returncode == (1 if then == "hangs" else 0), done.stdout + done.stderr
+    assert "node-7" in said and "has not answered for 1 s" in said and "To resume: zoo finetune --resume RUN" in said

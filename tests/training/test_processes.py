@@ -3,9 +3,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import zoo
 from safetensors.torch import load_file
 from tests import ranks
 from tests.conftest import Zoo
+from tests.machines import Machines
 from zoo.events import Event, Progress
 from zoo.training.stored_plan import read_plan
 
@@ -27,10 +30,14 @@ def start(works: str, data: Path, out: Path, *, count: int = 2) -> subprocess.Po
     meeting = ["--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0", "--local-addr", "127.0.0.1"]
     launcher = [sys.executable, "-m", "torch.distributed.run", *meeting]
     command = [*launcher, "--nproc-per-node", str(count), str(ROOT / "tests" / "ranks.py"), works, str(data), str(out)]
-    paths = [str(ROOT), *(str(ROOT / each) for each in ("plugins", "heads", "recipes"))]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    environment["PYTHONPATH"] = os.pathsep.join([*paths, os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "PYTHONPATH": paths()}
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def paths() -> str:
+    """PYTHONPATH of a process that imports this repository's zoo, plugins and tests."""
+    ours = [str(ROOT), *(str(ROOT / each) for each in ("plugins", "heads", "recipes"))]
+    return os.pathsep.join([*ours, os.environ.get("PYTHONPATH", "")])
 
 
 def carry_out(works: str, data: Path, out: Path) -> str:
@@ -157,12 +164,13 @@ def test_what_cannot_be_shared_is_refused_and_what_is_tampered_with_is_found(sha
         "seed: 0 in process 0, 1 in process 1" in said["other_seed"][1]
         and "nothing was trained" in said["other_seed"][1]
     )
+    assert 'backbone: "auto" in process 0, "timm/test_vit" in process 1' in said["other_backbone"][1]
     assert "--set all.batch_norm=frozen" in said["batch_norms"][1]
     assert said["spoilt"][0] == "DataError"
     assert "100 of 4204 images cannot be read, among the first 4,000 that were opened" in said["spoilt"][1]
     refused = [
         each
-        for each in ("other_data", "other_content", "other_seed", "batch_norms", "spoilt")
+        for each in ("other_data", "other_content", "other_seed", "other_backbone", "batch_norms", "spoilt")
         if (together / each).exists()
     ]
     assert refused == []
@@ -218,3 +226,58 @@ def test_a_run_that_one_process_planned_on_a_part_of_the_images_goes_on_with_two
     assert ranks.digest(tmp_path / "of-part") == ranks.digest(tmp_path / "alone")
     check = checks_of(tmp_path / "of-part")["processes"]
     assert check["verdict"] == "warning" and check["evidence"] == {"processes": [1, 2]}
+
+
+@pytest.fixture
+def two_machines() -> Iterator[Machines]:
+    machines = Machines()
+    yield machines
+    machines.close()
+
+
+def begin(machines: Machines, works: str, data: Path, out: Path) -> list[subprocess.Popen[bytes]]:
+    """Start a process on each machine, with a cache of its own; both see the folder of the run."""
+    program = [str(ROOT / "tests" / "ranks.py"), works, str(data), str(out)]
+    return [
+        machines.start(
+            each, program, out / f"said-{each}", PYTHONPATH=paths(), ZOO_CACHE_DIR=str(out / f"cache-{each}")
+        )
+        for each in range(2)
+    ]
+
+
+def test_two_machines_do_what_one_process_does(two_machines: Machines, many: Path, tmp_path: Path) -> None:
+    for machine, process in enumerate(begin(two_machines, "machines", many, tmp_path)):
+        assert process.wait(150) == 0, (tmp_path / f"said-{machine}").read_text()
+    zoo.finetune(**ranks.FEATURES, data=many, out=tmp_path / "alone")
+    assert ranks.digest(tmp_path / "features") == ranks.digest(tmp_path / "alone")
+    checks = checks_of(tmp_path / "shared")
+    assert checks["processes_alike"]["verdict"] == "passed" and checks["processes"]["evidence"] == {"processes": [2]}
+
+
+def test_machines_that_lose_one_another_end_within_a_minute_and_say_whom(
+    two_machines: Machines, shapes: Path, tmp_path: Path
+) -> None:
+    """No connection is closed: who waits for the other would wait for as long as the job has time."""
+    jobs = begin(two_machines, "cut_off", shapes, tmp_path)
+    try:
+        wait_for(lambda: all((tmp_path / f"epoch-{each}").exists() for each in range(2)), within=120)
+        two_machines.cut()
+        said = [tmp_path / f"said-{each}" for each in range(2)]
+        wait_for(lambda: all("To resume: " in each.read_text() for each in said), within=60)
+    finally:
+        for job in jobs:
+            # The launchers too: torch's own waits for the machine that it has lost.
+            os.killpg(job.pid, signal.SIGKILL)
+            job.wait()
+    for each in said:
+        assert "torchrun" in each.read_text() and "--resume" in each.read_text()
+    assert "Process 1 of 2" in said[0].read_text() and "has not been heard of for" in said[0].read_text()
+    assert two_machines.address(0) in said[1].read_text() and "has not answered for" in said[1].read_text()
+
+
+def wait_for(state: Callable[[], bool], *, within: float) -> None:
+    until = time.monotonic() + within
+    while not state():
+        assert time.monotonic() < until, f"not seen within {within:.0f} s"
+        time.sleep(0.2)

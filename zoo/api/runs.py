@@ -90,7 +90,8 @@ def plan(
         weights: `default`, a tag, `random`, or the path of a file.
         head_options: The head's options by name; the rest have their defaults.
         set: `STAGE.KEY=VALUE`, each over a value of the recipe.
-        epochs: Scales all stages so that the longest one has this many.
+        epochs: Epochs of the longest stage that trains the backbone. The others change by the same factor, with at
+            least 1 each.
         batch_size: Batch size of all stages.
         input_size: (height, width) in pixels, or one number for both. Default: that of the weights.
         decode: `fast`: large JPEG files are decoded at a half, a quarter or an eighth of their sides, at least twice
@@ -199,11 +200,13 @@ def resume(
     """
     from zoo.reporting.page import lacks_report
     from zoo.training.observers import observed
+    from zoo.training.processes import refuse_other_commands
     from zoo.training.resume import finish
     from zoo.training.resume import resume as go_on
 
     folder, known = Path(run).expanduser(), registry or default_registry()
     with taking_part() as group:
+        refuse_other_commands("resume", None, group)
         # One process speaks for all, and tells observers, whose records would have everything several times.
         on_event, observers = (on_event, observers) if group.is_main else (silent, ())
         # Process 0 looks for all: where another saw the report a moment later, they would go two ways.
@@ -280,7 +283,8 @@ def finetune(
         weights: `default`, a tag, `random`, or the path of a file.
         head_options: The head's options by name; the rest have their defaults.
         set: `STAGE.KEY=VALUE`, each over a value of the recipe.
-        epochs: Scales all stages so that the longest one has this many.
+        epochs: Epochs of the longest stage that trains the backbone. The others change by the same factor, with at
+            least 1 each.
         batch_size: Batch size of all stages.
         input_size: (height, width) in pixels, or one number for both. Default: that of the weights.
         decode: `fast`: large JPEG files are decoded at a half, a quarter or an eighth of their sides, at least twice
@@ -345,12 +349,14 @@ def finetune(
     }
     from zoo.training.divisible import refuse_one_process
     from zoo.training.observers import observed
+    from zoo.training.processes import refuse_other_commands
     from zoo.training.run import finetune as carry_out
 
     asked, known = asked_request(
         backbone, arguments, registry or default_registry(), on_event, image=image, label=label, split=split
     )
     with taking_part() as group:
+        refuse_other_commands("finetune", asked, group)
         refuse_one_process(asked, group)
         on_event, observers = (on_event, observers) if group.is_main else (silent, ())
         asked, compared = _with_backbone(asked, known, on_event)

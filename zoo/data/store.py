@@ -129,7 +129,7 @@ class ImageStore:
             self.remember()
         return digests, faults
 
-    def findings(self, files: Sequence[ImageFile]) -> tuple[dict[str, str], dict[str, Reading]]:
+    def findings(self, files: Iterable[ImageFile]) -> tuple[dict[str, str], dict[str, Reading]]:
         """What `examine` found of the files: the SHA-256 of each, and what is known of each that can be decoded."""
         names = [file.relative for file in files]
         return (

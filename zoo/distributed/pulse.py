@@ -30,8 +30,9 @@ BEAT = 1.0
 SILENCE = 20.0
 """Seconds without a beat after which a process counts as lost. A stopped or unreachable one is found by this alone.
 With the 30 s that a launcher gives it to end, the job ends within a minute."""
-_ENDING = 5.0
-"""Seconds that the thread has to leave the store at the end of the process."""
+LEAVING = 5.0
+"""Seconds that a thread has to leave the store: at the end of the process, and before another one has something to say
+there. A store whose machine is gone keeps it for many minutes."""
 GRACE = 3.0
 """Seconds that the main thread has to end by itself once a process is lost: it may hang in a collective operation."""
 State = Literal["runs", "done", "failed"]
@@ -70,6 +71,7 @@ class Pulse:
         self._looked = time.monotonic()
         self._others: dict[int, _Sign] = {}
         self._unreachable_since: float | None = None
+        self._reached = time.monotonic()
         self._lost = ""
         self._next_step = ""
         self._when_lost: Callable[[str], None] = _end
@@ -77,10 +79,13 @@ class Pulse:
         self._lock = threading.Lock()
         self._write()
         self._thread = threading.Thread(target=self._listen, name="zoo-pulse", daemon=True)
+        self._watching = threading.Thread(target=self._watch, name="zoo-pulse-watch", daemon=True)
 
     def begin(self) -> None:
         """Begin to listen: to be called when every process has written its first beat."""
+        self._reached = time.monotonic()
         self._thread.start()
+        self._watching.start()
         # A thread that is inside the store when Python ends would be unwound there, which aborts the process.
         atexit.register(self.end)
 
@@ -132,7 +137,7 @@ class Pulse:
     def end(self) -> None:
         """Stop listening, and wait for the thread, which may be inside the store."""
         self.stop()
-        self._thread.join(_ENDING)
+        self._thread.join(LEAVING)
 
     def gone(self) -> str:
         """Look now, without waiting for the next beat, for processes of this machine that have ended -> the message."""
@@ -151,7 +156,7 @@ class Pulse:
                 self._sign.beat += 1
                 self._write()
                 self._read()
-                self._unreachable_since = None
+                self._unreachable_since, self._reached = None, time.monotonic()
             except Exception as error:  # whatever the store raises once its process has ended
                 self._not_reached(error)
             if self._sign.state == "runs" and (self._lost or self._find_lost()):
@@ -161,10 +166,28 @@ class Pulse:
         now = time.monotonic()
         self._unreachable_since = self._unreachable_since or now
         if now - self._unreachable_since > SILENCE / 2:
-            self._lost = (
-                f"The launcher's store, through which the processes of this run hear of one another, cannot be reached "
-                f"any more: {error}"
-            )
+            self._lost = self._of_store(f"cannot be reached any more: {error}")
+
+    def _watch(self) -> None:
+        """End this process where the store says nothing: who asks a machine that is gone hears so very late."""
+        looked = time.monotonic()
+        while not self._stopped.wait(BEAT):
+            now = time.monotonic()
+            if now - looked > SILENCE / 2:
+                self._reached = now  # this process has slept, and nothing was asked meanwhile
+            looked = now
+            silent = now - self._reached
+            if silent > SILENCE and self._sign.state == "runs":
+                self._lost = self._lost or self._of_store(f"has not answered for {silent:.0f} s.")
+                self._stop_this_process()
+                return
+
+    def _of_store(self, what: str) -> str:
+        place = os.environ.get("MASTER_ADDR", "")
+        return (
+            f"The launcher's store{f' on {place}' if place else ''}, through which the processes of this run hear of "
+            f"one another, {what}{self._next_step}"
+        )
 
     def _find_lost(self) -> bool:
         now = time.monotonic()
@@ -203,8 +226,12 @@ class Pulse:
         return f"Process {rank} of {self._launch.count} ({where}) {what}.{self._next_step}"
 
     def _write(self) -> None:
-        with self._lock:
-            self._store.set(_key(self._launch.rank), json.dumps(asdict(self._sign)))
+        # Not for longer: the thread may be inside a store that does not answer. What it writes next says it as well.
+        if self._lock.acquire(timeout=LEAVING):
+            try:
+                self._store.set(_key(self._launch.rank), json.dumps(asdict(self._sign)))
+            finally:
+                self._lock.release()
 
     def _read(self) -> None:
         ranks = [rank for rank in range(self._launch.count) if rank != self._launch.rank]

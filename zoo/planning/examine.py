@@ -10,7 +10,7 @@ import hashlib
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import accumulate, chain, islice
 from types import MappingProxyType
 from typing import NoReturn
@@ -23,7 +23,7 @@ from zoo.data.file_index import FileIndex
 from zoo.data.lost_values import Loss
 from zoo.data.prefetch import resolve_workers
 from zoo.data.store import DEFAULT_BUDGET, ImageStore
-from zoo.data.stored_order import as_stored, stored_order
+from zoo.data.stored_order import stored_order
 from zoo.distributed.group import ProcessGroup, current
 from zoo.errors import DataError
 from zoo.events import Progress, Report
@@ -111,7 +111,9 @@ def _open_in_shares(dataset: Dataset, store: ImageStore, report: Report, group: 
     # First, as from here on each process trusts what the others read.
     refuse_other_files(dataset, group)
     total = _count(dataset)
-    own = as_stored([file for each in dataset.splits.values() for file in examined_by(each, group, BLOCK_OF_IMAGES)])
+    shares = {split: examined_by(files, group, BLOCK_OF_IMAGES) for split, files in dataset.splits.items()}
+    own = replace(dataset, splits=shares)
+    left = _as_stored(own)
     opened, found = 0, dict[str, str]()
 
     def progress(done: int) -> None:
@@ -120,8 +122,8 @@ def _open_in_shares(dataset: Dataset, store: ImageStore, report: Report, group: 
 
     try:
         # As many times in each process: shares differ, and all have to meet.
-        for start in range(0, max(group.gather(len(own))), AT_ONCE):
-            files = own[start : start + AT_ONCE]
+        for _ in range(0, max(group.gather(_count(own))), AT_ONCE):
+            files = list(islice(left, AT_ONCE))
             _, faults = store.examine(files, progress=progress, remember=False)
             for count, faults_of_rank in group.gather((len(files), faults)):
                 opened += count
@@ -129,7 +131,7 @@ def _open_in_shares(dataset: Dataset, store: ImageStore, report: Report, group: 
             _refuse_early(found, opened, total)
     finally:
         store.remember()
-    for findings in group.gather(store.findings(own)):
+    for findings in group.gather(store.findings(_files(own.splits))):
         store.learn(*findings)
     # In the order in which one process alone would have found them.
     return {file.relative: found[file.relative] for file in _files(dataset.splits) if file.relative in found}

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import random
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 
-from zoo.data.dataset import Dataset, ImageFile
+from zoo.data.dataset import Dataset, ImageFile, labels_of, names_of
 from zoo.distributed.group import ProcessGroup
 from zoo.errors import DataError, Refused
 from zoo.specs.data import Split
@@ -23,25 +25,26 @@ def refuse_other_files(dataset: Dataset, group: ProcessGroup) -> None:
 
     Raises Refused, naming the first difference.
     """
-    listed = {
-        split: {file.relative: dataset.classes[file.label] for file in files} for split, files in dataset.splits.items()
-    }
-    every = group.gather(_digest(listed))
+    every = group.gather(_digest(dataset))
     if len(set(every)) > 1:
-        # Only now: names of millions of files are not sent for nothing.
-        mine_and_theirs = group.gather(listed)
+        # Only now: names of millions of files are not held and sent for nothing.
+        mine_and_theirs = group.gather(_listed(dataset))
         for rank, other in enumerate(mine_and_theirs):
             if difference := _first_difference(mine_and_theirs[0], other, rank):
                 raise _refused(group, difference)
         raise _refused(group, "the same files, in another order")
-    files = [file for each in dataset.splits.values() for file in each]
+    splits = list(dataset.splits.values())
+    begins = list(accumulate(map(len, splits), initial=0))
     # A fixed seed, so that all processes draw the same files without asking one another.
-    drawn = random.Random("files of all processes").sample(range(len(files)), min(SAMPLE, len(files)))
-    contents = group.gather([_content(files[number]) for number in sorted(drawn)])
+    drawn = random.Random("files of all processes").sample(range(begins[-1]), min(SAMPLE, begins[-1]))
+    part_of = {number: bisect_right(begins, number) - 1 for number in sorted(drawn)}
+    # One by one: a list of all files would be an object for each of many.
+    files = [splits[part][number - begins[part]] for number, part in part_of.items()]
+    contents = group.gather([_content(file) for file in files])
     for rank, other_contents in enumerate(contents):
-        for number, first, digest in zip(sorted(drawn), contents[0], other_contents, strict=True):
+        for file, first, digest in zip(files, contents[0], other_contents, strict=True):
             if digest != first:
-                raise _refused(group, f"process {rank} has other content in {files[number].relative} than process 0")
+                raise _refused(group, f"process {rank} has other content in {file.relative} than process 0")
 
 
 def _refused(group: ProcessGroup, difference: str) -> Refused:
@@ -67,11 +70,18 @@ def _first_difference(
     return ""
 
 
-def _digest(listed: _Listed) -> str:
+def _listed(dataset: Dataset) -> _Listed:
+    return {
+        split: {name: dataset.classes[label] for name, label in zip(names_of(files), labels_of(files), strict=True)}
+        for split, files in dataset.splits.items()
+    }
+
+
+def _digest(dataset: Dataset) -> str:
     digest = hashlib.sha256()
-    for split, files in listed.items():
-        for name, label in files.items():
-            digest.update(f"{split}\0{name}\0{label}\n".encode(errors="surrogateescape"))
+    for split, files in dataset.splits.items():
+        for name, label in zip(names_of(files), labels_of(files), strict=True):
+            digest.update(f"{split}\0{name}\0{dataset.classes[label]}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any, get_args
 
 from torch import nn
@@ -11,6 +12,8 @@ from torch import nn
 from zoo.distributed.group import ProcessGroup
 from zoo.errors import DeviceError, OptionError, Refused
 from zoo.model.model import ZooModel
+from zoo.planning.request import Request
+from zoo.planning.versions import versions
 from zoo.specs.plan import Plan, StagePlan
 from zoo.specs.run_result import Check, Verdict
 from zoo.storage.tensors import tensors_digest
@@ -32,8 +35,36 @@ _OF_ITS_OWN: Mapping[str, Any] = {
     "head": {"installed_from"},
 }
 """What of a plan may differ between machines: where things are, and what is the same wherever the data are."""
+_PLACES = ("data", "out", "weights", "workers", "offline")
+"""What of a request may differ between machines: where things are, and what changes no result."""
 _WITHOUT_TRAINING = ("frozen_unchanged", "frozen_in_evaluation_mode", "dtype_and_device")
 """Checks that a process can make that only looks on while process 0 trains."""
+
+
+def refuse_other_commands(command: str, asked: Request | None, group: ProcessGroup) -> None:
+    """Raise Refused, naming the differences, where the processes were started with other commands or other versions.
+
+    To be called before they do anything together: they would wait for one another in different places for ever.
+
+    Args:
+        command: What this process was asked to do, such as `finetune`.
+        asked: The request; None for a run that is resumed, whose plan the first process reads for all.
+        group: The processes.
+    """
+    if not group.several:
+        return
+    names = [] if asked is None else [each.name for each in fields(asked) if each.name not in _PLACES]
+    content = {"command": command, **{name: getattr(asked, name) for name in names}, "versions": versions()}
+    # As plain JSON types, because options of a head may be anything, and have to be sent.
+    every = group.gather(json.loads(json.dumps(content, default=_plain)))
+    for rank, other in enumerate(every):
+        if differing := differing_values(every[0], other, words=("in process 0", f"in process {rank}")):
+            # Of another command, what it was asked says nothing.
+            raise _not_alike(group, differing if other["command"] == command else differing[:1])
+
+
+def _plain(value: object) -> object:
+    return dict(value) if isinstance(value, Mapping) else str(value)
 
 
 def refuse_device(device: str, group: ProcessGroup) -> None:
@@ -95,13 +126,17 @@ def agreed(plan: Plan, model: ZooModel, group: ProcessGroup) -> Plan:
     every = group.gather((content, plan))
     for rank, (other, _) in enumerate(every):
         if differing := differing_values(every[0][0], other, words=("in process 0", f"in process {rank}")):
-            more = f"\n  and {len(differing) - _SHOWN} more" if len(differing) > _SHOWN else ""
-            listed = "\n".join(f"  {line}" for line in differing[:_SHOWN])
-            raise Refused(
-                f"The {group.count} processes of this run do not see the same; nothing was trained:\n{listed}{more}\n"
-                "Next: give all machines the same files, the same versions, and the same command."
-            )
+            raise _not_alike(group, differing)
     return every[0][1]
+
+
+def _not_alike(group: ProcessGroup, differing: Sequence[str]) -> Refused:
+    more = f"\n  and {len(differing) - _SHOWN} more" if len(differing) > _SHOWN else ""
+    listed = "\n".join(f"  {line}" for line in differing[:_SHOWN])
+    return Refused(
+        f"The {group.count} processes of this run do not see the same; nothing was trained:\n{listed}{more}\n"
+        "Next: give all machines the same files, the same versions, and the same command."
+    )
 
 
 def checks_of_all(watch: StageWatch, group: ProcessGroup, stage: StagePlan) -> list[Check]:
