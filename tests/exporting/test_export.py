@@ -221,6 +221,18 @@ def test_squeezenets_own_classifier_is_another_one(few: Path, tmp_path: Path) ->
         zoo.export(run, to="torchvision")
 
 
+@pytest.mark.long
+def test_a_backbone_whose_blocks_share_layers_is_trained_and_saved_and_timm_does_not_write_it(
+    few: Path, tmp_path: Path
+) -> None:
+    run = trained(few, tmp_path / "run", backbone="timm/coat_lite_tiny", head="linear")
+    assert zoo.verify(run).passed
+    state = load_file(run / "model" / "model.safetensors")
+    assert {"backbone.cpe1.proj.weight", "backbone.serial_blocks1.0.cpe.proj.weight"} <= state.keys()
+    with pytest.raises(Refused, match="share layers"):
+        zoo.export(run, to="timm")
+
+
 def test_the_last_layer_of_a_classifier_with_hidden_layers_is_mapped(few: Path, tmp_path: Path) -> None:
     run = trained(few, tmp_path / "run", backbone="torchvision/mobilenet_v3_small", head="linear", input_size=(64, 64))
     made = zoo.export(run, to="torchvision")

@@ -43,6 +43,31 @@ def test_buffers_belong_to_the_group_of_the_module_that_owns_them() -> None:
     assert tensors["bn.running_mean"] == "stem"
 
 
+class Sharing(nn.Module):
+    """Two blocks that use one layer, as CoaT's blocks share their position encodings. It is in the first group."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shared = nn.Sequential(nn.BatchNorm2d(3))
+        self.first = nn.Sequential(nn.Conv2d(3, 3, 1), self.shared)
+        self.second = nn.Sequential(nn.Conv2d(3, 3, 1), self.shared)
+
+
+def test_what_stands_in_several_places_belongs_to_one_group_under_every_name() -> None:
+    groups = [zoo.Group(name="a", members=("shared", "first.0")), zoo.Group(name="b", members=("second.0",))]
+    size = zoo.Preprocessing(input_size=(3, 4, 4), resize_size=(4, 4), mean=(0.5,) * 3, std=(0.5,) * 3)
+    backbone = zoo.Backbone(module=Sharing(), shape=zoo.FeatureShape(pooled=3), groups=tuple(groups))
+    model = ZooModel(backbone, nn.Linear(3, 2), name="sharing", classes=("x", "y"), preprocessing=size)
+    names = [f"backbone.{place}0.weight" for place in ("shared.", "first.1.", "second.1.")]
+    assert set(names) < set(model.state_dict())
+    for name in names:
+        assert model.group_of(name) == "a" and model.kinds_of(name) == {"norm"}
+        assert model.trains(name, ["a"]) and not model.trains(name, ["b"]) and model.trains(name, ["b"], ["norm"])
+    # While a layer that several places share has an adapter, its tensors have other names in each of them.
+    assert model.groups.first_name("backbone.second.1.0.base_layer.weight") == "backbone.shared.0.base_layer.weight"
+    assert model.groups.first_name("head.weight") == "head.weight"
+
+
 @pytest.mark.parametrize(
     ("groups", "message"),
     [

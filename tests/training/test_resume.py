@@ -339,6 +339,8 @@ def test_a_position_of_an_older_checkpoint_has_nan_where_that_wrote_null() -> No
     found = StageProgress.from_file({"epoch": 3, "best": epochs[0], "epochs": epochs})
     assert found.best is None and math.isnan(found.epochs[0]["loss"]) and found.epochs[1:] == epochs[1:]
     assert StageProgress.from_file({"best": epochs[1]}).best == epochs[1]
+    # There is no best one to wait since.
+    assert StageProgress.from_file({"best": epochs[0], "waited": 2}).waited == 0
 
 
 def test_a_checkpoint_gives_back_numbers_that_are_not_finite(tmp_path: Path) -> None:
@@ -585,3 +587,43 @@ def test_a_terminated_run_says_how_to_resume_it(pictures: Path, tmp_path: Path) 
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 143 and f"To resume: zoo finetune --resume {run}" in stderr
     assert "Traceback" not in stderr
+
+
+class _Sharing(nn.Module):
+    """Two blocks that use one convolution and its norm, which the state dict has under three names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, 2)
+        self.shared = nn.Sequential(nn.Conv2d(8, 8, 1), nn.BatchNorm2d(8))
+        self.first = nn.Sequential(nn.Conv2d(8, 8, 3, 2), self.shared, nn.ReLU())
+        self.second = nn.Sequential(nn.Conv2d(8, 8, 3), self.shared)
+
+    def forward(self, images: Tensor) -> Tensor:
+        pooled: Tensor = self.second(self.first(self.stem(images))).mean((2, 3))
+        return pooled
+
+
+def test_a_backbone_whose_blocks_share_a_layer_is_trained_stopped_resumed_and_saved(
+    few: Path, tmp_path: Path, saving_often: None
+) -> None:
+    def build(*, tag: str | None, state: Any) -> zoo.Backbone:
+        members = {"stem": ("stem", "shared"), "first": ("first.0",), "second": ("second.0",)}
+        groups = tuple(zoo.Group(name=name, members=each) for name, each in members.items())
+        return zoo.Backbone(module=_Sharing(), shape=zoo.FeatureShape(pooled=8), groups=groups)
+
+    size = zoo.Preprocessing(input_size=(3, 32, 32), resize_size=(36, 36), mean=(0.5,) * 3, std=(0.5,) * 3)
+    backbone = zoo.BackboneSpec(provider="mine", architecture="sharing", build=build, preprocessing=size)
+    stages = [{"name": each, "train": [each], "epochs": 2, "lr": 0.01} for each in ("head", "all", "norm")]
+    given: dict[str, Any] = {"data": few, "recipe": {"stages": stages, "keep": "last"}, "batch_size": 4}
+    given |= {"weights": "random", "tune": False}
+    whole = zoo.finetune(backbone, **given, out=tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        zoo.finetune(backbone, **given, out=tmp_path / "stopped", on_event=Stopping("norm", 2))
+    resumed = zoo.resume(tmp_path / "stopped", backbone=backbone)
+    assert digest(resumed.path) == digest(whole.path)
+    state = load_file(resumed.artefact / "model.safetensors")
+    for of_each in ("0.weight", "1.weight", "1.running_mean"):
+        places = [state[f"backbone.{place}.{of_each}"] for place in ("shared", "first.1", "second.1")]
+        assert torch.equal(places[0], places[1]) and torch.equal(places[0], places[2])
+    assert zoo.load(resumed.path, backbone=backbone).classes == resumed.classes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +32,15 @@ _CROP_MODES = {"shorter": "center", "cover": "center", "exact": "squash", "longe
 def write(source: ExportSource, path: Path) -> Written:
     """Write timm's own layout: model.safetensors, and config.json with label names and preprocessing.
 
-    Raises Refused for another library's backbone, a head or classifier that is not one linear layer, and preprocessing
-    that timm's config cannot describe.
+    Raises Refused for another library's backbone, a head or classifier that is not one linear layer, layers that
+    several blocks share, and preprocessing that timm's config cannot describe.
     """
     linear = linear_of(source, LIBRARY)
     refuse_provider(source, LIBRARY)
     data_config = describe_to_timm(source.model.preprocessing)
     whole = _create_whole(source)
     state = upstream_state(source, whole, linear, LIBRARY)
+    _refuse_shared(source, state)
     # Assigned, as the module is on the meta device and has no memory that could be filled.
     whole.load_state_dict(state, assign=True)
     save_for_hf(
@@ -59,6 +61,16 @@ def write(source: ExportSource, path: Path) -> Written:
         return logits
 
     return Written(run=run, how='timm.create_model("local-dir:{path}", pretrained=True).eval()')
+
+
+def _refuse_shared(source: ExportSource, state: Mapping[str, Tensor]) -> None:
+    """Raise Refused where tensors share memory, as those of a layer that several blocks use do: timm writes none."""
+    memory = [tensor.untyped_storage().data_ptr() for tensor in state.values() if tensor.numel()]
+    if len(set(memory)) < len(memory):
+        raise Refused(
+            f"Blocks of {source.config.backbone.name} share layers, and timm does not write a folder of such a model.\n"
+            f"{WHAT_WORKS}"
+        )
 
 
 def _create_whole(source: ExportSource) -> nn.Module:

@@ -5,10 +5,10 @@ Every parameter and buffer of a backbone belongs to exactly one group.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
-from torch import nn
+from torch import Tensor, nn
 
 from zoo.errors import PluginError
 from zoo.specs.backbone import Group
@@ -27,6 +27,15 @@ class Partition:
     """Parameter or buffer, saved or not -> group."""
     modules: dict[str, frozenset[str]]
     """Module -> the groups that have something in it; containers may have several."""
+    shared: dict[str, str] = field(default_factory=dict)
+    """Further name of a module or tensor that stands in several places -> its first name, which the others go by.
+    A state dict has it under every one."""
+
+    def first_name(self, name: str) -> str:
+        """Return the first name of a tensor by any full name, `backbone.*` or `head.*`; nearly all have one alone."""
+        inside = name.removeprefix("backbone.") if self.shared else name
+        held = next((each for each in _prefixes(inside) if each in self.shared), None) if inside != name else None
+        return name if held is None else f"backbone.{self.shared[held]}{inside.removeprefix(held)}"
 
     def parameters_of(self, group: str, module: nn.Module) -> dict[str, nn.Parameter]:
         """Return a group's parameters by name, in the order of the backbone `module`."""
@@ -57,7 +66,18 @@ def partition(module: nn.Module, groups: Sequence[Group], *, backbone: str) -> P
         around = modules.get(name.rpartition(".")[0], frozenset(names[:1]))
         # Of several groups the earliest: its outputs may depend on the buffer, so it stays while that is frozen.
         tensors[name] = min(explicit or around, key=names.index)
-    return Partition(names, tensors, modules)
+    return Partition(names, tensors, modules, _further_names(module))
+
+
+def _further_names(module: nn.Module) -> dict[str, str]:
+    """Further name -> first name, of modules and tensors that stand in several places, as CoaT's position encodings."""
+    first: dict[int, str] = {}
+    named: tuple[Iterator[tuple[str, nn.Module | Tensor]], ...] = (
+        module.named_modules(remove_duplicate=False),
+        module.named_parameters(remove_duplicate=False),
+        module.named_buffers(remove_duplicate=False),
+    )
+    return {name: held for names in named for name, each in names if (held := first.setdefault(id(each), name)) != name}
 
 
 def _owners(groups: Sequence[Group], backbone: str) -> dict[str, str]:

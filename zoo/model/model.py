@@ -224,6 +224,7 @@ class ZooModel(nn.Module):
         """Return the group of a parameter or buffer by its full name: one of the backbone's, or `head`."""
         if name.startswith("head."):
             return HEAD
+        name = self.groups.first_name(name)
         layer = self.adapted.adapted_by(name)
         name = self.adapted.upstream(name) if layer is None else f"{layer}.weight"
         return self.groups.tensors[name.removeprefix("backbone.")]
@@ -244,15 +245,12 @@ class ZooModel(nn.Module):
 
         Parameters of the head have no kind.
         """
+        name = self.groups.first_name(name)
         if self.adapted.adapted_by(name):
             return frozenset(["adapters"])
         name = self.adapted.upstream(name)
-        kinds: set[TensorKind] = set()
-        if name in self._norms:
-            kinds.add("norm")
-        if name in self._biases:
-            kinds.add("bias")
-        return frozenset(kinds)
+        held: dict[TensorKind, frozenset[str]] = {"norm": self._norms, "bias": self._biases}
+        return frozenset(kind for kind, names in held.items() if name in names)
 
     def trains(
         self,
@@ -265,6 +263,7 @@ class ZooModel(nn.Module):
 
         Freezing and the watch over a stage both ask this one function.
         """
+        name = self.groups.first_name(name)
         if self.adapted.upstream(name) in self.idle:
             return False
         if not self.kinds_of(name).isdisjoint(tensors):

@@ -19,9 +19,15 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], *, header: tuple[str
     """Write tensors of any shape, by name, to a safetensors file, contiguous and on the CPU, and flush it to the disk.
 
     There is exactly one header entry. Several are written in random order, and the bytes would differ from run to run.
-    Raises OSError.
+    A tensor that has several names is written under each. Raises OSError.
     """
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    plain: dict[str, Tensor] = {}
+    written: set[int] = set()
+    for name, tensor in tensors.items():
+        own = tensor.detach().cpu().contiguous()
+        # safetensors refuses tensors that share memory, as those of a module that stands in several places do.
+        plain[name] = own.clone() if own.untyped_storage().data_ptr() in written else own
+        written.add(own.untyped_storage().data_ptr())
     try:
         save_file(plain, path, metadata=dict([header]))
     except SafetensorError as error:

@@ -75,7 +75,8 @@ def require_close(actual: Tensor, expected: Tensor, fault: str, *, share: float 
 
 def through_a_file(module: nn.Module) -> dict[str, Tensor]:
     """Return the module's state dict after a round trip through safetensors, the format of zoo's artefacts."""
-    return load(save({name: tensor.contiguous() for name, tensor in module.state_dict().items()}))
+    # Cloned, because safetensors refuses tensors that share memory, as those of a layer that several blocks use do.
+    return load(save({name: tensor.contiguous().clone() for name, tensor in module.state_dict().items()}))
 
 
 @contextmanager

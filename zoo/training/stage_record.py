@@ -15,7 +15,7 @@ def changed_by(stages: Sequence[StagePlan], model: ZooModel, name: str) -> bool:
     """Whether these stages may have changed a tensor of the model, by full name."""
     # Merging writes into a weight that did not train itself.
     merged = {f"{layer}.weight" for stage in stages for layer in stage.adapters}
-    return model.adapted.upstream(name) in merged or trained_by(stages, model, name)
+    return model.adapted.upstream(model.groups.first_name(name)) in merged or trained_by(stages, model, name)
 
 
 def trained_by(stages: Sequence[StagePlan], model: ZooModel, name: str) -> bool:
@@ -26,7 +26,7 @@ def trained_by(stages: Sequence[StagePlan], model: ZooModel, name: str) -> bool:
 def may_have_changed(
     names: Iterable[str], model: ZooModel, begun: Sequence[StagePlan], finished: Sequence[StagePlan]
 ) -> list[str]:
-    """Return those names of tensors that stages may have changed since the model was built.
+    """Return those names of tensors that stages may have changed since the model was built, the first name of each.
 
     Args:
         names: Full names of tensors.
@@ -35,7 +35,8 @@ def may_have_changed(
         finished: Those of them that have ended, with their adapters merged.
     """
     merged = {f"{layer}.weight" for stage in finished for layer in stage.adapters}
-    return [name for name in names if trained_by(begun, model, name) or model.adapted.upstream(name) in merged]
+    first = [name for name in names if model.groups.first_name(name) == name]
+    return [name for name in first if trained_by(begun, model, name) or model.adapted.upstream(name) in merged]
 
 
 def stage_content(

@@ -41,6 +41,7 @@ class StageProgress:
         best = Scores.from_file(found.best) if found.best else None
         # Older versions counted an epoch without numbers as the best one, too.
         found.best = best.to_dict() if best is not None and best.finite else None
+        found.waited = found.waited if found.best else 0
         found.epochs = [Scores.from_file(scores).to_dict() if scores else scores for scores in found.epochs]
         return found
 
