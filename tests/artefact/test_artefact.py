@@ -16,7 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from zoo.artefact.config import sealed
 from zoo.artefact.write import mark_failed
-from zoo.errors import ArtefactError, DataError, DeviceError
+from zoo.errors import ArtefactError, CheckFailed, DataError, DeviceError
 from zoo.storage.tensors import file_digest
 
 
@@ -181,6 +181,37 @@ def test_a_bad_file_costs_only_itself(artefact: Path, shapes: Path, tmp_path: Pa
     failed: list[str] = []
     predictions = classifier.predict([bad, good], on_error=lambda source, error: failed.append(source))
     assert failed == [str(bad)] and [each.source for each in predictions] == [str(good)]
+
+
+def _not_finite_for_one_colour(module: Any, images: tuple[torch.Tensor], logits: torch.Tensor) -> torch.Tensor:
+    """As of a backbone that divides each image by its own spread."""
+    plain = images[0].std(dim=(2, 3)).amax(1) == 0
+    return logits.masked_fill(plain[:, None], torch.nan)
+
+
+def test_an_image_whose_logits_are_not_finite_gets_no_class(artefact: Path, shapes: Path, tmp_path: Path) -> None:
+    black = tmp_path / "black.png"
+    Image.new("RGB", (200, 200)).save(black)
+    good = shapes / "val" / "red" / "0.jpg"
+    classifier = zoo.load(artefact)
+    (usual,) = classifier.predict(good)
+    classifier.model.register_forward_hook(_not_finite_for_one_colour)
+    with pytest.raises(DataError, match=r"black\.png: .*not finite"):
+        classifier.predict([black, good])
+    failed: list[str] = []
+    predictions = classifier.predict([black, good], on_error=lambda source, error: failed.append(f"{error}"))
+    assert len(failed) == 1 and failed[0].startswith(f"{black}: ")
+    assert [each.source for each in predictions] == [str(good)] and predictions[0].label == usual.label
+
+
+def test_logits_that_are_not_finite_get_no_score(copy: Path, shapes: Path) -> None:
+    path = copy / "model.safetensors"
+    state = load_file(path)
+    state["head.fc.bias"][0] = torch.nan
+    save_file(state, path, metadata={"format": "pt"})
+    _edit(copy, digest=file_digest(path))
+    with pytest.raises(CheckFailed, match=r"not finite for 18 of 18 images, such as blue/0\.jpg(.|\n)*\nNext: "):
+        zoo.evaluate(copy, data=shapes / "val")
 
 
 def test_an_artefact_can_be_the_start_of_another_run(artefact: Path, shapes: Path, tmp_path: Path) -> None:

@@ -107,6 +107,22 @@ def test_files_of_a_folder_that_are_no_images_by_name_are_told_and_taken_by_thei
     assert "1 file not used: photos/notes.txt: not an image" in both.stderr
 
 
+def test_a_file_is_told_as_not_used_once_and_only_where_it_is_not(tmp_path: Path) -> None:
+    (tmp_path / "more").mkdir()
+    for name in ("0.jpg", "more/1.jpg", "more/a.gif", "more/notes.txt"):
+        (tmp_path / name).touch()
+
+    def told(*arguments: Path) -> list[str]:
+        unused = count_images(arguments).unused
+        assert unused.count == len(unused.first)
+        return [Path(file.relative).name for file in unused.first]
+
+    assert told(tmp_path) == told(tmp_path, tmp_path / "more") == told(tmp_path / "more", tmp_path / "more")
+    assert told(tmp_path) == ["a.gif", "notes.txt"] and told(tmp_path, tmp_path / "**" / "*.gif") == ["notes.txt"]
+    # This takes all, the folders as well as each file in them.
+    assert told(tmp_path / "**") == []
+
+
 def test_patterns_and_files_are_taken_in_the_order_given(photos: Path) -> None:
     found = list(images_of([photos / "[45].jpg", photos / "gone.jpg", photos / "m*", photos / "0.jpg"]))
     more = [photos / "more" / f"{number}.JPG" for number in range(3)]
@@ -225,7 +241,7 @@ def test_nothing_readable_is_an_empty_list_and_a_csv_of_its_title(
 ) -> None:
     done = zoo_inside("predict", run_folder, "photos/notes.txt", "--json", "--csv", "p.csv")
     assert done.returncode == 1 and json.loads(done.stdout) == []
-    assert "1 file of 1 could not be read" in done.stderr
+    assert "1 file of 1 could not be classified" in done.stderr
     assert (photos.parent / "p.csv").read_text() == "source,label,probability\n"
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+import torch
 import zoo
 from benchmarks import load
 from PIL import Image
@@ -27,6 +28,11 @@ from tests.conftest import Zoo
 from tests.serving.conftest import Served, serving
 from zoo.artefact.config import CONFIG, SEAL
 from zoo.data.decode import decode
+from zoo.serving.batcher import Batch
+from zoo.serving.engine import Engine, Job
+from zoo.serving.limits import RequestLimits
+from zoo.serving.pictures import PictureRefused, Upload
+from zoo.serving.unsure import UnsureRule
 
 CUT = "multipart/form-data; boundary=cut"
 
@@ -219,6 +225,25 @@ def test_of_a_request_with_one_bad_image_none_is_classified_and_all_bad_ones_are
         (2, "c.png", "too_many_pixels"),
     ]
     assert "No image of the request was classified" in answer.body["detail"]
+
+
+def test_an_image_whose_logits_are_not_finite_is_refused_and_the_others_of_its_batch_are_answered(
+    run: Path, pictures: list[Path]
+) -> None:
+    def not_finite_for_one_colour(module: Any, images: tuple[torch.Tensor], logits: torch.Tensor) -> torch.Tensor:
+        return logits.masked_fill((images[0].std(dim=(2, 3)).amax(1) == 0)[:, None], torch.nan)
+
+    classifier = zoo.load(run)
+    classifier.model.register_forward_hook(not_finite_for_one_colour)
+    jobs = [Job(Upload("white.png", png(9, 9)), 1), Job(Upload("a.jpg", pictures[0].read_bytes()), 1)]
+    engine = Engine(classifier, UnsureRule(0.5, ""), RequestLimits())
+    try:
+        for kind in ("predict", "explain"):
+            bad, good = engine.compute(Batch(1, kind, jobs))
+            assert isinstance(bad, PictureRefused) and (bad.status, bad.code) == (422, "no_class")
+            assert bad.detail.startswith("white.png: ") and not isinstance(good, Exception)
+    finally:
+        engine.close()
 
 
 def test_a_progressive_jpeg_and_one_with_a_film_behind_it_are_images_as_any_other(served: Served) -> None:

@@ -11,11 +11,14 @@ from typing import Any
 import pytest
 import torch
 import zoo
+from PIL import Image
 from torch import nn
 from zoo.data.dataset import Dataset, ImageFile
 from zoo.errors import CheckFailed
 from zoo.model.model import ZooModel
 from zoo.planning.resolved_model import ResolvedModel
+from zoo.registry.registry import default_registry
+from zoo.reporting.page import write_report
 from zoo.specs.data import Split
 from zoo.training import run, trainer
 from zoo.training.objective import Objective
@@ -291,6 +294,30 @@ def test_weights_that_are_not_finite_after_the_last_step(shapes: Path, tmp_path:
     assert "finite_result" in failed
     assert not (tmp_path / "run" / "model").exists()
     assert "NaN" not in (tmp_path / "run" / "history.jsonl").read_text()
+
+
+class _OwnSpread(nn.Module):
+    """Divides each image by its own spread, which an image of one colour has none of."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images / images.std(dim=(1, 2, 3), keepdim=True)
+
+
+def test_test_images_whose_logits_are_not_finite(few: Path, tmp_path: Path) -> None:
+    data = Path(shutil.copytree(few, tmp_path / "data"))
+    for name in sorted(path.name for path in (few / "train").iterdir()):
+        (data / "test" / name).mkdir(parents=True)
+        Image.new("RGB", (40, 40)).save(data / "test" / name / "black.png")
+    first = nn.Sequential(_OwnSpread(), nn.Conv2d(3, 8, 3, 2), nn.ReLU())
+    module = nn.Sequential(first, nn.Conv2d(8, 8, 3, 2), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    size = zoo.Preprocessing(input_size=(3, 32, 32), resize_size=(36, 36), mean=(0.5,) * 3, std=(0.5,) * 3)
+    backbone = zoo.module_backbone(module, preprocessing=size)
+    failed = failed_checks(data, tmp_path / "run", backbone=backbone, weights="default", recipe="head_only")
+    assert list(failed) == ["finite_test"] and "2 of 2 test images" in failed["finite_test"]
+    # The run has all its files, and they can be read.
+    assert zoo.load(tmp_path / "run", backbone=backbone).config.proof == "failed"
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["metrics"]["test"]["loss"] is None
+    assert write_report(tmp_path / "run", default_registry()).path.is_file()
 
 
 def test_a_tensor_of_another_dtype(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

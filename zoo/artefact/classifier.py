@@ -24,7 +24,7 @@ from zoo.data.transform import as_seen, finish_views, resize
 from zoo.errors import DataError, OptionError, Refused
 from zoo.evaluation.confusion_table import class_index
 from zoo.evaluation.out_of_memory import out_of_memory_as_error, without_training
-from zoo.evaluation.probabilities import mean_of_views
+from zoo.evaluation.probabilities import NO_CLASS, have_probabilities, mean_of_views
 from zoo.events import Note, Report, silent
 from zoo.model.fold_and_compile import compile_backbone, fold_batch_norms
 from zoo.model.gradcam import grad_cam, with_heat
@@ -40,7 +40,7 @@ BATCH_SIZE = 32
 """Images computed at a time, unless the caller says otherwise."""
 
 OnError = Callable[[str, DataError], None]
-"""Called with (source, error) of an image that cannot be read."""
+"""Called with (source, error) of an image that cannot be read, or that the classifier has no class for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,11 +178,12 @@ class Classifier:
             top: Number of classes that each prediction lists.
             batch_size: Images computed at a time.
             workers: Decoding threads; default: one per core, at most eight.
-            on_error: Called with (source, error) for a file that cannot be read, which is then left out; without
-                it the error is raised.
+            on_error: Called with (source, error) for a file that cannot be read, or whose logits are not finite, which
+                is then left out; without it the error is raised.
 
         Raises:
-            DataError: A file cannot be read; or something is no image, such as floats, which were preprocessed already.
+            DataError: A file cannot be read; or something is no image, such as floats, which were preprocessed already;
+                or the logits of an image are not finite, so that it has no class.
             OptionError: `top` or `batch_size` is less than 1, or there is no image at all.
         """
         return list(self.stream(images, top=top, batch_size=batch_size, workers=workers, on_error=on_error))
@@ -249,7 +250,7 @@ class Classifier:
             label: The class to explain. Default: the predicted one.
 
         Raises:
-            DataError: The file cannot be read, or `image` is no single image.
+            DataError: The file cannot be read, `image` is no single image, or its logits are not finite.
             OptionError: There is no such class.
             Refused: The model has no map of places, or none that reaches its logits, or it was compiled.
         """
@@ -263,6 +264,8 @@ class Classifier:
         device = next(self.model.parameters()).device
         with _left_as_it_is(self.model):
             relevance = grad_cam(self.model, pixels[None].to(device), label=index)
+        if not bool(have_probabilities(relevance.logits).all()):
+            raise DataError(f"image: {NO_CLASS}")
         if relevance.heat is None:
             raise Refused(f"Grad-CAM cannot be drawn for {self.model.name}: {relevance.reason}.")
         return with_heat(as_seen(pixels, self.model.preprocessing), relevance.heat[0].cpu())
@@ -279,7 +282,13 @@ class Classifier:
         for batch in self._batches(images, batch_size, workers, on_error):
             with out_of_memory_as_error(f"predicting {len(batch.sources)} images", step=without_training(device)):
                 predictions = self._predict(batch, top)
-            yield from predictions
+            for source, prediction in zip(batch.sources, predictions, strict=True):
+                if isinstance(prediction, Prediction):
+                    yield prediction
+                elif on_error is None:
+                    raise prediction
+                else:
+                    on_error(source, prediction)
 
     def _batches(
         self, images: Iterator[tuple[str, ImageLike]], batch_size: int, workers: int, on_error: OnError | None
@@ -318,7 +327,7 @@ class Classifier:
         plain, *others = (view[: len(sources)] for view in images)
         return _Batch(sources, plain, faults, tuple(others))
 
-    def _predict(self, batch: _Batch, top: int) -> list[Prediction]:
+    def _predict(self, batch: _Batch, top: int) -> list[Prediction | DataError]:
         logits = self.logits(batch.images)
         if batch.others:
             logits = mean_of_views([logits, *map(self.logits, batch.others)])
@@ -327,8 +336,10 @@ class Classifier:
             tuple((self.classes[label], probability) for label, probability in zip(*row, strict=True))
             for row in zip(labels.tolist(), probabilities.tolist(), strict=True)
         ]
+        # Of such logits topk would name some class, as it takes nan for the largest number.
         return [
-            Prediction(source, *best[0], best, self.views) for source, best in zip(batch.sources, rows, strict=True)
+            Prediction(source, *best[0], best, self.views) if known else DataError(f"{source}: {NO_CLASS}")
+            for source, best, known in zip(batch.sources, rows, have_probabilities(logits).tolist(), strict=True)
         ]
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, field_validator, model_serializer
 
 from zoo.specs.backbone import GroupOutput
 from zoo.specs.plan import MemoryFormat, Precision
@@ -131,6 +132,19 @@ class ArtefactConfig(_ConfigPart):
     """None for an artefact of a version that wrote no golden logits."""
     sources: tuple[SourceConfig, ...] = ()
     """Of a soup, the runs whose weights were averaged; empty for the classifier of a single run."""
+
+    @field_validator("metrics", mode="before")
+    @classmethod
+    def _numbers(cls, stored: Any) -> Any:
+        # JSON has no nan, so a loss that is no number is written as null (`zoo.storage.atomic.json_text`).
+        if not isinstance(stored, Mapping):
+            return stored
+        return {
+            split: {name: math.nan if value is None else value for name, value in scores.items()}
+            if isinstance(scores, Mapping)
+            else scores
+            for split, scores in stored.items()
+        }
 
     def fault(self, path: object) -> str | None:
         """A warning for users of the artefact at `path`, that the proof of its run failed; None if it passed."""

@@ -20,18 +20,19 @@ from zoo.data.prefetch import resolve_workers
 from zoo.data.sources import find_data, read_evaluation_split
 from zoo.data.store import ImageStore
 from zoo.data.unused import unused_sentence
-from zoo.errors import DataError
+from zoo.errors import CheckFailed, DataError
 from zoo.evaluation import inference
 from zoo.evaluation.metrics import Assessment, Scores, assess, score
 from zoo.evaluation.out_of_memory import MicroBatches
 from zoo.evaluation.predictions import ImagePrediction, predictions_of
-from zoo.evaluation.probabilities import mean_of_views
+from zoo.evaluation.probabilities import have_probabilities, mean_of_views
 from zoo.events import Note, Progress, Report
 from zoo.planning.build_plan import CHUNK
 from zoo.registry.registry import Registry
 from zoo.specs.data import Skipped
 from zoo.specs.run_result import OUT_OF_FOLD
 from zoo.specs.views import Views, passes
+from zoo.text import printable, shell_word
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +136,7 @@ def evaluate(
 
     Raises:
         DataError: A class that the classifier does not know, or no image that can be read.
+        CheckFailed: Logits are not finite.
     """
     if classifier.fault:
         report(Note(text=classifier.fault, loud=True))
@@ -170,6 +172,7 @@ def evaluate(
     seconds = time.perf_counter() - began
     used, unreadable = reading.used, reading.unreadable
     plain, logits = reading.apart(all_logits)
+    _refuse_not_finite(logits, used, classifier.path)
     # Only now: which files can be read is known when all were.
     targets = inference.targets_of(used)
     counts = Counter(file.label for file in used)
@@ -189,6 +192,21 @@ def evaluate(
         views=reading.effect(plain, logits, targets, seconds),
         skipped=dataset.skipped,
     )
+
+
+def _refuse_not_finite(logits: Tensor, files: Sequence[ImageFile], artefact: Path) -> None:
+    """Raise CheckFailed where rows of logits[N, classes] have no probabilities: the first class would count as named.
+
+    They are not left out, as unreadable files are: the scores of the others alone would be too good.
+    """
+    without = have_probabilities(logits).logical_not().nonzero()[:, 0].tolist()
+    if without:
+        raise CheckFailed(
+            f"The classifier's logits are not finite for {len(without):,} of {len(files):,} images, such as "
+            f"{printable(files[without[0]].relative)}: these have no class, so there is no score.\n"
+            f"Next: zoo verify {shell_word(artefact)} tells whether it is the classifier that was saved. If it is, it "
+            "cannot judge such images; a score of the others alone needs data without them."
+        )
 
 
 def _perhaps_trained_on(split: str) -> str:

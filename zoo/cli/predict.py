@@ -55,12 +55,12 @@ def predict_images(
 ) -> None:
     """Print a prediction for every image, and write them to `csv_file` too.
 
-    An unreadable file costs only itself. Raises DataError at the end if there was one, OptionError for paths that
-    cannot go with standard input.
+    A file that cannot be read or classified costs only itself. Raises DataError at the end if there was one,
+    OptionError for paths that cannot go with standard input.
     """
     files, count = _name_files(images, name_all=verbosity.verbose)
     total = count.images if count else None
-    predicted = unreadable = 0
+    predicted = left_out = 0
     with contextlib.ExitStack() as stack:
         # The CSV comes first: a path that cannot be written is found before the work.
         if csv_file is not None:
@@ -85,8 +85,8 @@ def predict_images(
             display.report(Note(text=text, loud=True))
 
         def on_error(source: str, error: DataError) -> None:
-            nonlocal unreadable
-            unreadable += 1
+            nonlocal left_out
+            left_out += 1
             display.report(Note(text=f"Left out: {error}", loud=True))
 
         screen: PredictionWriter = JsonWriter(display) if as_json else TableWriter(display)
@@ -100,15 +100,15 @@ def predict_images(
                 screen.write(batch)
             if csv_writer is not None:
                 csv_writer.write(batch)
-            display.report(Progress(task="predict", done=predicted + unreadable, total=total))
-        if total is None and not predicted + unreadable:
+            display.report(Progress(task="predict", done=predicted + left_out, total=total))
+        if total is None and not predicted + left_out:
             display.report(Note(text="No path came on standard input.", loud=True))
         with _reader_may_leave(csv_writer is not None):
             screen.close()
     # After all others are written: the JSON list is whole then, and the exit code says that something is missing.
-    if unreadable:
+    if left_out:
         raise DataError(
-            f"{console.count(unreadable, 'file')} of {predicted + unreadable} could not be read; see above.\n"
+            f"{console.count(left_out, 'file')} of {predicted + left_out} could not be classified; see above.\n"
             "Next: repair or remove them; the predictions for all others are complete."
         )
 

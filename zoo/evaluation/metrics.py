@@ -197,8 +197,11 @@ def reliability_bins(probabilities: Tensor, targets: Tensor, *, bins: int = BINS
 
 
 def _bins(confidence: Tensor, right: Tensor, bins: int) -> tuple[Bin, ...]:
-    """Sort N images by confidence, float64[N]; right, bool[N], says which are classified correctly."""
-    correct = right.double()
+    """Sort N images by confidence, float64[N]; right, bool[N], says which are classified correctly.
+
+    Those whose confidence is no number, as their logits are not finite, are in no bin.
+    """
+    confidence, correct = confidence[~confidence.isnan()], right[~confidence.isnan()].double()
     # Bins are (low, high] as in the paper, so that a probability of exactly 1 is in the last one.
     edges = torch.linspace(0, 1, bins + 1, dtype=torch.float64)
     # By the inner edges alone: what rounding puts beyond 0 or 1 is in the first or the last bin.
@@ -220,14 +223,17 @@ def _bins(confidence: Tensor, right: Tensor, bins: int) -> tuple[Bin, ...]:
 
 
 def expected_calibration_error(bins: tuple[Bin, ...]) -> float:
-    """Mean distance between accuracy and confidence over the bins, weighted by their images (arXiv:1706.04599)."""
+    """Mean distance between accuracy and confidence over the bins, weighted by their images (arXiv:1706.04599).
+
+    nan where all bins are empty.
+    """
     total = sum(part.images for part in bins)
     gaps = [
         part.images * abs(part.accuracy - part.confidence)
         for part in bins
         if part.accuracy is not None and part.confidence is not None
     ]
-    return sum(gaps) / total
+    return sum(gaps) / total if total else math.nan
 
 
 def _macro_f1(predicted: Tensor, targets: Tensor, classes: int) -> float:

@@ -17,6 +17,10 @@ _NUMBERS = 1 << 21
 """Logits in a part: 16 MB in double precision."""
 
 
+NO_CLASS = "the classifier has no class for it, as its logits are not finite"
+"""What is said of an image, after its name, for which `have_probabilities` says no."""
+
+
 @dataclass(frozen=True, slots=True)
 class Certainties:
     """How certain a classifier is of N images, as float64[N] and, for the classes, int64[N]."""
@@ -52,6 +56,17 @@ def mean_of_views(logits: Sequence[Tensor]) -> Tensor:
     # In logarithms throughout: a probability that has underflowed to 0 has none any more.
     of_views = torch.stack([each.double().cpu().log_softmax(1) for each in logits])
     return (of_views.logsumexp(0) - math.log(len(logits))).float()
+
+
+def have_probabilities(logits: Tensor) -> Tensor:
+    """Return which rows of logits[N, classes] have probabilities, bool[N] on the CPU: not those with nan or infinity.
+
+    Minus infinity rules out a class, and all others keep theirs.
+    """
+    found = torch.empty(len(logits), dtype=torch.bool)
+    for rows, part in _parts(logits):
+        found[rows] = part.softmax(1).isnan().logical_not().all(dim=1)
+    return found
 
 
 def top_classes(logits: Tensor) -> Tensor:

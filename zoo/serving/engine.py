@@ -20,11 +20,12 @@ from zoo.artefact.classifier import BATCH_SIZE, Classifier
 from zoo.data.prefetch import resolve_workers
 from zoo.data.transform import as_seen
 from zoo.evaluation.out_of_memory import out_of_memory_as_error
+from zoo.evaluation.probabilities import NO_CLASS, have_probabilities
 from zoo.model.gradcam import grad_cam, with_heat
 from zoo.serving.answers import BatchPlace, ClassShare, ExplanationBody, PredictionBody
 from zoo.serving.batcher import Batch
 from zoo.serving.limits import RequestLimits
-from zoo.serving.pictures import Upload, prepare
+from zoo.serving.pictures import PictureRefused, Upload, prepare
 from zoo.serving.unsure import UnsureRule
 
 Kind = Literal["predict", "explain"]
@@ -79,7 +80,7 @@ class Engine:
                 self.begin(job)
         prepared = [job.prepared.result() for job in batch.jobs if job.prepared is not None]
         usable = [(job, image) for job, image in zip(batch.jobs, prepared, strict=True) if isinstance(image, Tensor)]
-        answers: Sequence[Answered] = []
+        answers: Sequence[Answered | PictureRefused] = []
         if usable:
             jobs, images = [job for job, _ in usable], torch.stack([image for _, image in usable])
             with out_of_memory_as_error("serving"):
@@ -98,15 +99,18 @@ class Engine:
             # Whatever it is, it is this image's alone: the others of the batch are somebody else's.
             return error
 
-    def _predict(self, jobs: list[Job], images: Tensor, batch: Batch[Job]) -> list[PredictionBody]:
+    def _predict(self, jobs: list[Job], images: Tensor, batch: Batch[Job]) -> Sequence[PredictionBody | PictureRefused]:
         """Predictions of images[N, 3, H, W], as `Classifier.predict` makes them of one batch."""
         # topk lists equally many for all, so each job takes the beginning of what the longest list needs.
         most = max(job.top for job in jobs)
-        probabilities, labels = self._classifier.logits(images).softmax(1).topk(most)
-        rows = zip(jobs, labels.tolist(), probabilities.tolist(), strict=True)
+        logits = self._classifier.logits(images)
+        probabilities, labels = logits.softmax(1).topk(most)
+        rows = zip(jobs, labels.tolist(), probabilities.tolist(), have_probabilities(logits).tolist(), strict=True)
         return [
             self._prediction(job, top_labels, shares, BatchPlace(number=batch.number, size=len(jobs), index=index))
-            for index, (job, top_labels, shares) in enumerate(rows)
+            if known
+            else _no_class(job)
+            for index, (job, top_labels, shares, known) in enumerate(rows)
         ]
 
     def _prediction(self, job: Job, labels: list[int], probabilities: list[float], place: BatchPlace) -> PredictionBody:
@@ -125,15 +129,19 @@ class Engine:
             batch=place,
         )
 
-    def _explain(self, jobs: list[Job], images: Tensor) -> list[ExplanationBody]:
+    def _explain(self, jobs: list[Job], images: Tensor) -> Sequence[ExplanationBody | PictureRefused]:
         """Grad-CAM of images[N, 3, H, W]."""
         model = self._classifier.model
         device = next(model.parameters()).device
         relevance = grad_cam(model, images.to(device))
         heats = [None] * len(jobs) if relevance.heat is None else list(relevance.heat.cpu())
         labels = relevance.logits.argmax(1).tolist()
-        explained = []
-        for job, image, heat, label in zip(jobs, images, heats, labels, strict=True):
+        known = have_probabilities(relevance.logits).tolist()
+        explained: list[ExplanationBody | PictureRefused] = []
+        for job, image, heat, label, has_class in zip(jobs, images, heats, labels, known, strict=True):
+            if not has_class:
+                explained.append(_no_class(job))
+                continue
             seen = as_seen(image, model.preprocessing)
             explained.append(
                 ExplanationBody(
@@ -147,6 +155,10 @@ class Engine:
                 )
             )
         return explained
+
+
+def _no_class(job: Job) -> PictureRefused:
+    return PictureRefused(422, "no_class", f"{job.upload.source}: {NO_CLASS}.")
 
 
 def _address(picture: Image, kind: str) -> str:

@@ -20,7 +20,7 @@ _REFUSALS = {
     "408": "The request did not arrive in time.",
     "413": "Too many bytes, pixels or images.",
     "415": "The body is neither an image nor multipart.",
-    "422": "An image that cannot be read, none at all, or an option that does not exist.",
+    "422": "An image that cannot be read or has no class, none at all, or an option that does not exist.",
 }
 _BUSY = "No room, or no answer in time. Try again after Retry-After seconds."
 

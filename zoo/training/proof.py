@@ -19,6 +19,7 @@ from torch import Tensor
 from zoo.data.dataset import Dataset, ImageFile, natural_key
 from zoo.data.decode import decode
 from zoo.data.transform import transform
+from zoo.evaluation.probabilities import have_probabilities
 from zoo.planning.versions import versions
 from zoo.planning.warnings import copied_from_train, without_copies
 from zoo.specs.data import FOLDER
@@ -34,6 +35,8 @@ _LOSS_MUST_FALL = 1e-3
 """Share of the first epoch's loss by which the loss must fall. Another order of images alone may change it by less."""
 _COMPARED = 8
 """Images on which zoo's preprocessing is compared with upstream's."""
+_NAMED = 10
+"""Files that the evidence names."""
 MERGED: dict[Precision, float] = {"float32": 1e-3, "bfloat16": 5e-2}
 """How much merging adapters may change a logit, as a share of the largest logit: what rounding explains."""
 
@@ -54,9 +57,8 @@ def failure_message(checks: Sequence[Check], run: Path, *, stop: str = "") -> st
     failed = [check for check in checks if check.verdict == "failed"]
     lines = [f"  {check.name}{f' (stage {check.stage})' if check.stage else ''}: {check.summary}" for check in failed]
     count = "1 check" if len(failed) == 1 else f"{len(failed)} checks"
-    return "\n".join(
-        [f"{count} of the proof failed:", *lines, *([stop] if stop else []), f"All checks: {run}/proof.json"]
-    )
+    told = [f"{count} of the proof failed:", *lines] if failed else []
+    return "\n".join([*told, *([stop] if stop else []), f"All checks: {run}/proof.json"])
 
 
 def check_preprocessing(
@@ -279,6 +281,29 @@ def check_better_than_guessing(
         f"give {share:.3f}",
         evidence={"accuracy": accuracy, "largest_class_share": share, "largest_class": classes[label]},
     )
+
+
+def check_test(logits: Tensor, files: Sequence[str]) -> list[Check]:
+    """Check that all images of the test split get a class -> a failed check, or nothing.
+
+    Training and validation images have shown by then that the model is finite, and these may still be unlike them.
+
+    Args:
+        logits: logits[N, classes] of the kept stage.
+        files: The names of the N images.
+    """
+    without = have_probabilities(logits).logical_not().nonzero()[:, 0].tolist()
+    if not without:
+        return []
+    return [
+        Check(
+            name="finite_test",
+            verdict="failed",
+            summary=f"logits are not finite for {len(without)} of {len(files)} test images, such as "
+            f"{files[without[0]]}: these have no class, so the test scores mean nothing",
+            evidence={"images": len(without), "files": [files[number] for number in without[:_NAMED]]},
+        )
+    ]
 
 
 def check_saved(

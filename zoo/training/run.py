@@ -48,6 +48,7 @@ from zoo.training.proof import (
     check_environment,
     check_preprocessing,
     check_saved,
+    check_test,
     failure_message,
     overall_verdict,
 )
@@ -281,14 +282,14 @@ class _Run:
     def run(self) -> tuple[Result, CheckFailed | None]:
         """Return the result, and the failure of its proof, if any. Raises CheckFailed where no stage can be kept."""
         checks = [self._check_preprocessing(), check_classes(self._context.dataset, self._model.classes)]
-        checks.append(check_environment(self._plan))
-        checks += self._of_data
+        checks += [check_environment(self._plan), *self._of_data]
         stopped = self._stages.run()
         checks += self._stages.checks
         if self._stages.processes != [1]:
             checks.append(check_number(self._stages.processes))
         # The test split is looked at once, after everything has been chosen.
         test = _evaluate_test(self._context, self._stages.best)
+        checks += [fault for each in test for fault in check_test(each.logits, each.files)]
         return current().from_main(lambda: self._end(checks, stopped, test))
 
     def _end(
@@ -311,8 +312,7 @@ class _Run:
     def _save(self, best: Candidate, scores: dict[str, Scores], checks: list[Check]) -> None:
         """Write the artefact of the best stage, and add the checks on it."""
         with self._context.clock.measure("evaluate"):
-            targets, classes = self._context.val_targets, self._context.dataset.classes
-            judged = self._plan.judged_on
+            targets, classes, judged = self._context.val_targets, self._context.dataset.classes, self._plan.judged_on
             checks.append(check_better_than_guessing(scores[judged].accuracy, targets, classes, judged_on=judged))
             with out_of_memory_as_error("golden logits"):
                 golden = draw_golden(self._model)

@@ -35,7 +35,7 @@ from zoo.specs.plan import Plan
 from zoo.specs.run_result import Check
 from zoo.storage.atomic import clear_write_errors, json_text, new_path, try_new_path, write_text
 from zoo.text import counted, some
-from zoo.training.proof import check_better_than_guessing, check_saved, failure_message, overall_verdict
+from zoo.training.proof import check_better_than_guessing, check_saved, check_test, failure_message, overall_verdict
 from zoo.training.run_folder import SOUP, EvaluatedSplit, write_evaluation, write_proof
 from zoo.training.soup.average import Trial, average_of, by_quality, choose_greedily
 from zoo.training.soup.average_checks import check_average, check_ingredients, check_not_worse, check_unchanged
@@ -206,6 +206,7 @@ class _Finish:
         scores = {each.split: score(each.logits, each.targets) for each in evaluated}
         # These first, for the artefact is written with their verdict.
         checks = self._checks(scores["val"])
+        checks += [fault for each in evaluated[1:] for fault in check_test(each.logits, each.files)]
         with clear_write_errors(out):
             out.parent.mkdir(parents=True, exist_ok=True)
         with new_path(out) as draft:
