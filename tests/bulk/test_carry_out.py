@@ -36,6 +36,18 @@ def done(artefact: Path, photos: Path, tmp_path_factory: pytest.TempPathFactory)
     return out
 
 
+def test_what_a_pattern_takes_beside_its_folder_is_not_told_as_unused(
+    artefact: Path, photos: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "shots").mkdir()
+    for name in ("a.jpg", "b.gif"):
+        shutil.copy(next(photos.rglob("*.jpg")), tmp_path / "shots" / name)
+    told: list[zoo.Event] = []
+    files = [tmp_path / "shots", tmp_path / "shots" / "*.gif"]
+    made = zoo.predict_files(artefact, files, out=tmp_path / "out", verbose=False, on_event=told.append)
+    assert made.images == 2 and not any("not used" in str(each) for each in told)
+
+
 @pytest.fixture
 def kept(done: Path, tmp_path: Path) -> Path:
     """A copy that may be changed."""
@@ -149,6 +161,18 @@ def test_a_folder_of_other_things_and_a_file_are_refused(artefact: Path, photos:
     with pytest.raises(DataError, match="no image"):
         zoo.predict_files(artefact, empty, out=tmp_path / "out", verbose=False)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["_job.json", "_predictions.json"])
+def test_what_a_killed_command_left_half_written_is_no_other_thing(
+    name: str, artefact: Path, few: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    draft = out / f".{name}-of-a-killed-process"
+    draft.mkdir(parents=True)
+    (draft / name).write_bytes(b"{")
+    assert zoo.predict_files(artefact, few, out=out, verbose=False).computed == 1
+    assert not draft.exists()
 
 
 def test_a_mistyped_path_leaves_nothing_behind(artefact: Path, photos: Path, tmp_path: Path) -> None:

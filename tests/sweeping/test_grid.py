@@ -180,13 +180,16 @@ def test_what_cannot_be_is_refused_with_what_was_meant(over: list[str], given: d
         ('data = "x"', "needs a backbone"),
         ('data = "x"\nbackbone = "a"\nseeds = "three"', "whole number"),
         ('data = "x"\nbackbone = "a"\n[over]\n"head.lr" = [{a = 1}]', "no text, number or list"),
+        ('data = "x"\nbackbone = "a"\n[over.head]\n[over.all]\nlr = 1', "head has no values: the grid would"),
+        ('data = "x"\nbackbone = "a"\n[over]\n"head.lr" = {}', r"head\.lr has no values"),
     ],
 )
 def test_a_file_with_faults_is_refused(text: str, said: str, tmp_path: Path) -> None:
     file = tmp_path / "sweep.toml"
     file.write_text(text)
-    with pytest.raises(OptionError, match=said):
+    with pytest.raises(OptionError, match=said) as refused:
         settings_of({}, {}, file)
+    assert "\nNext: " in str(refused.value)
     with pytest.raises(OptionError, match=r"Did you mean .*sweep\.toml"):
         settings_of({}, {}, tmp_path / "swep.toml")
 

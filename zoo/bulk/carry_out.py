@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -18,6 +17,7 @@ from zoo.bulk.parts import PROVIDER, BulkJob, PartList, job_text, number_of
 from zoo.bulk.sink import Sink
 from zoo.bulk.worker import JOB, PartDone, Worker, facts_of, packed_folder
 from zoo.cluster.place import Place
+from zoo.data.paths import files_among
 from zoo.data.prefetch import resolve_workers
 from zoo.data.unused import UnusedFiles
 from zoo.errors import DataError, OptionError, Refused, RunError
@@ -91,7 +91,7 @@ def carry_out(job: BulkJob, request: BulkRequest, report: Report, *, artefact: P
         # Looked at before the lock is taken: listing may take long, and the folder is not made until it has succeeded.
         there = sink.names()
         _refuse_other_job(sink, there, job)
-        unused = UnusedFiles(used=frozenset(os.path.abspath(each.path) for each in request.files if each.is_local))  # noqa: PTH100
+        unused = UnusedFiles(used=files_among([Path(each.path) for each in request.files if each.is_local]))
         for listed in parts.fill(_some_of_which_exist(request.files, unused)):
             report(Progress(task="list files", done=listed, total=None, unit="files"))
         report(Progress(task="list files", done=parts.images, total=parts.images, unit="files"))

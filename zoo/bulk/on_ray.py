@@ -23,13 +23,14 @@ _PARTS_EACH = 2
 """Parts that a worker has at a time, one of which waits."""
 _PATIENCE = 1.0
 """Seconds between two looks at how far the workers are."""
-_LONG_START = 60.0
-"""Seconds after which it is said that no worker has started."""
+_LONG_SILENCE = 60.0
+"""Seconds after which it is said that no worker has started, or answers any more."""
 
 
 @dataclass
 class _Crew:
-    actors: list[Any]
+    actors: dict[int, Any]
+    """By number. Those that have nothing to do any more are let go."""
     started: set[int] = field(default_factory=set)
     """Numbers of the actors that have answered. Others wait for a free core, and are given nothing."""
     waiting: dict[Any, tuple[int, int]] = field(default_factory=dict)
@@ -38,6 +39,8 @@ class _Crew:
     """Question how far it is -> number of the actor."""
     done: dict[int, int] = field(default_factory=dict)
     """Number of the actor -> files of its part under way that are done."""
+    heard: float = field(default_factory=time.monotonic)
+    """When the last answer came, or it was said that none comes."""
 
 
 def device_on(cluster: Cluster, asked: str) -> str:
@@ -94,10 +97,15 @@ def compute_on_ray(
         num_cpus=cores, num_gpus=1 if on_gpu else 0, max_restarts=-1, max_task_retries=_RETRIES, max_concurrency=4
     )(Worker)
     sent = None if packed is None else ray.put(packed)
-    crew = _Crew([actor.remote(job, out, device=device, workers=workers or cores, packed=sent) for _ in range(count)])
-    crew.asked = {each.images_done.remote(): number for number, each in enumerate(crew.actors)}
+    crew = _Crew(
+        {
+            number: actor.remote(job, out, device=device, workers=workers or cores, packed=sent)
+            for number in range(count)
+        }
+    )
+    crew.asked = {each.images_done.remote(): number for number, each in crew.actors.items()}
     coming = iter(numbers)
-    left, began, said = len(numbers), time.monotonic(), False
+    left = len(numbers)
     # An actor gets parts when it has answered once. Given to one that waits for a core, they would wait with it, while
     # others have nothing to do.
     while left:
@@ -118,24 +126,35 @@ def compute_on_ray(
                     "Next: fewer processes, if memory ran out (--processes); the same command goes on from here."
                 ) from error
             crew.done.pop(worker, None)  # counted by the caller from now on, and not twice
-            _give(crew, worker, coming, part)
+            _give(ray, crew, worker, coming, part)
             left -= 1
             yield done
         for worker in _ask(ray, crew):
             for _ in range(_PARTS_EACH):
-                _give(crew, worker, coming, part)
-        if not crew.started and not said and time.monotonic() - began > _LONG_START:
-            said = True
-            what = "GPUs" if on_gpu else "cores"
-            text = f"No worker has started for {_LONG_START:.0f} s: other work may hold the {what}. Next: ray status"
-            report(Note(text=text, loud=True))
+                _give(ray, crew, worker, coming, part)
+        _tell_silence(crew, report, "GPUs" if on_gpu else "cores")
         told(sum(crew.done.values()))
 
 
-def _give(crew: _Crew, worker: int, coming: Iterator[int], part: Callable[[int], FilePart]) -> None:
+def _give(ray: Any, crew: _Crew, worker: int, coming: Iterator[int], part: Callable[[int], FilePart]) -> None:
+    """Give a worker the next part, or let it go where there is none and it has none."""
     number = next(coming, None)
     if number is not None:
         crew.waiting[crew.actors[worker].compute.remote(part(number))] = worker, number
+    elif worker in crew.actors and all(busy != worker for busy, _ in crew.waiting.values()):
+        # Its core or GPU may be what another one waits for that was lost with its machine, and has the last parts.
+        ray.kill(crew.actors.pop(worker))
+
+
+def _tell_silence(crew: _Crew, report: Report, what: str) -> None:
+    silent = time.monotonic() - crew.heard
+    if silent > _LONG_SILENCE:
+        why = f"other work may hold the {what}"
+        text = f"No worker has started for {silent:.0f} s: {why}. Next: ray status"
+        if crew.started:
+            text = f"No worker has answered for {silent:.0f} s: their machines may be gone, or {why}. Next: ray status"
+        report(Note(text=text, loud=True))
+        crew.heard = time.monotonic()
 
 
 def _ask(ray: Any, crew: _Crew) -> set[int]:
@@ -144,6 +163,8 @@ def _ask(ray: Any, crew: _Crew) -> set[int]:
     new = set()
     for question in answered:
         worker = crew.asked.pop(question)
+        if worker not in crew.actors:
+            continue  # it was let go
         try:
             crew.done[worker] = ray.get(question)
         except ray.exceptions.RayError as error:  # it was lost, and its part is given out again
@@ -151,6 +172,7 @@ def _ask(ray: Any, crew: _Crew) -> set[int]:
             if worker not in crew.started:
                 raise ClusterError(f"A worker could not be started: {first_line(error)}") from error
         else:
+            crew.heard = time.monotonic()
             if worker not in crew.started:
                 crew.started.add(worker)
                 new.add(worker)

@@ -22,7 +22,9 @@ from zoo.training.run_folder import RunLock
 
 _KEY = b"zoo"
 """Under which a Parquet file's metadata hold what zoo says of the part."""
-_LOCK, _DRAFTS = ".lock", ".part-"
+_LOCK = ".lock"
+_DRAFTS = (".part-", "._")
+"""How drafts begin: of parts, and of the files that say what they are, such as `_job.json`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,9 +121,10 @@ class Sink:
     def remove_drafts(self) -> None:
         """Remove what workers that were killed left half-written."""
         if self.address.is_local:
-            for draft in Path(self.address.path).glob(f"{_DRAFTS}*"):
-                with contextlib.suppress(OSError):
-                    shutil.rmtree(draft)
+            for draft in Path(self.address.path).iterdir():
+                if draft.name.startswith(_DRAFTS):
+                    with contextlib.suppress(OSError):  # a file of that name is none of zoo's drafts, which are folders
+                        shutil.rmtree(draft)
 
 
 def parquet_bytes(table: Any, about: Mapping[str, Any]) -> bytes:

@@ -247,7 +247,10 @@ def _text(name: str, value: object) -> str:
         return value.strip()
     if isinstance(value, (list, tuple)):
         return f"[{','.join(_text(name, each) for each in value)}]"
-    raise OptionError(f"{name} has the value {value!r}, which is no text, number or list.")
+    raise OptionError(
+        f"{name} has the value {value!r}, which is no text, number or list.\n"
+        f"Next: give values such as {name}={_example(name)}."
+    )
 
 
 def _same(text: str) -> object:

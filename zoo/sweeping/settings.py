@@ -77,7 +77,7 @@ def settings_of(
         )
     simple = {key: value for key, value in {**content, **given}.items() if key not in (*_AS_KNOBS, "over")}
     if not simple.get("data"):
-        raise OptionError('A sweep needs images: --data PATH, or data = "PATH" in the file. See docs/data.md.')
+        raise OptionError('A sweep needs images.\nNext: --data PATH, or data = "PATH" in the file. See docs/data.md.')
     simple["data"] = str(simple["data"])  # a Path from Python; `settings.json` has plain types
     _check_numbers(simple)
     knobs.update({name: _with_whole_paths(name, knobs[name]) for name in _WITH_FILES if name in knobs})
@@ -209,9 +209,13 @@ def _read(file: Path) -> dict[str, Any]:
         beside = [each.name for each in file.expanduser().absolute().parent.glob("*.toml")]
         close = nearest(file.name, beside, count=1) if isinstance(error, FileNotFoundError) else ()
         hint = f" Did you mean {str(file.with_name(close[0]))!r}?" if close else ""
-        raise OptionError(f"The sweep file {str(file)!r} cannot be read: {error.strerror}.{hint}") from None
+        raise OptionError(
+            f"The sweep file {str(file)!r} cannot be read: {error.strerror}.{hint}\nNext: check the path."
+        ) from None
     except UnicodeDecodeError:
-        raise OptionError(f"The sweep file {str(file)!r} cannot be read: it is not UTF-8 text.") from None
+        raise OptionError(
+            f"The sweep file {str(file)!r} cannot be read: it is not UTF-8 text.\nNext: save it as UTF-8."
+        ) from None
     except tomllib.TOMLDecodeError as error:
         raise OptionError(
             f"The sweep file {str(file)!r} is not TOML: {error}.\n"
@@ -221,8 +225,8 @@ def _read(file: Path) -> dict[str, Any]:
     if unknown:
         close = nearest(unknown[0], _KEYS)
         hint = f"Did you mean {either(close)}?" if close else f"There are: {', '.join(_KEYS)}."
-        knob = " Knobs to vary stand below [over]." if not close else ""
-        raise OptionError(f"The sweep file {str(file)!r} has the unknown key {unknown[0]!r}. {hint}{knob}")
+        step = f"write {close[0]}, or leave it out" if close else "leave it out; knobs to vary stand below [over]"
+        raise OptionError(f"The sweep file {str(file)!r} has the unknown key {unknown[0]!r}. {hint}\nNext: {step}.")
     return content
 
 
@@ -230,7 +234,10 @@ def _of_file(content: Mapping[str, Any]) -> dict[str, Values]:
     given: dict[str, Any] = {key: content[key] for key in _AS_KNOBS if key in content}
     over = content.get("over", {})
     if not isinstance(over, Mapping):
-        raise OptionError('over should be a table: [over], then KNOB = [values] or KNOB = "LOW..HIGH", one a line.')
+        raise OptionError(
+            f"over should be a table, and is {over!r}.\n"
+            'Next: [over], then KNOB = [values] or KNOB = "LOW..HIGH", one a line.'
+        )
     for name, values in _flat(over):
         name = named(name)
         if name in given:
@@ -244,7 +251,9 @@ def _flat(over: Mapping[str, Any], above: str = "") -> list[tuple[str, Any]]:
     found: list[tuple[str, Any]] = []
     for name, values in over.items():
         whole = f"{above}{name}"
-        found += _flat(values, f"{whole}.") if isinstance(values, Mapping) else [(whole, values)]
+        # An empty table gives no values, which is refused like an empty list: left out, it would vary nothing.
+        inside = _flat(values, f"{whole}.") if isinstance(values, Mapping) else [(whole, values)]
+        found += inside or [(whole, [])]
     return found
 
 
@@ -254,7 +263,9 @@ def _check_numbers(given: Mapping[str, Any]) -> None:
         value = given.get(name)
         # In Python a bool is an int, and `seeds = true` in a file would be one seed.
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < lowest):
-            raise OptionError(f"--{name} must be a whole number, at least {lowest}, got {value!r}.")
+            raise OptionError(
+                f"--{name} must be a whole number, at least {lowest}, got {value!r}.\nNext: --{name} {max(3, lowest)}"
+            )
     if given.get("seed") is not None:
         check_seed(given["seed"])
     trials, seeds = given.get("trials"), given.get("seeds", 1)
@@ -266,5 +277,5 @@ def _check_numbers(given: Mapping[str, Any]) -> None:
     if given.get("precision", "float32") not in PRECISIONS:
         raise OptionError(
             f"--precision {given['precision']!r} is none of {either(PRECISIONS)}. (auto is not among them: what is "
-            "measured on a busy machine differs from trial to trial.)"
+            f"measured on a busy machine differs from trial to trial.)\nNext: --precision {PRECISIONS[0]}"
         )
