@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -210,6 +211,18 @@ def test_a_class_with_one_image_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
+def test_a_class_of_nothing_but_copies_is_told_once(shapes: Path, tmp_path: Path) -> None:
+    data = shutil.copytree(shapes, tmp_path / "data")
+    for file in (data / "train" / "red").iterdir():
+        shutil.copy(data / "train" / "red" / "0.jpg", file) if file.stem != "0" else None
+    events: list[Event] = []
+    found = zoo.shortlist(data, backbones=TWO, tune=False, budget="5m", on_event=events.append)
+    assert [each.images for each in found.ranked] == [24, 24]
+    (text,) = [event.text for event in events if isinstance(event, Note) and "copies" in event.text]
+    assert text.startswith("The images of red are copies of one another or nearly so, and judge no probe")
+
+
+@pytest.mark.long
 def test_auto_puts_the_winner_into_the_plan_and_repeating_does_not_choose_again(
     shapes: Path, held: Path, tmp_path: Path
 ) -> None:
@@ -252,6 +265,15 @@ def test_comparing_the_hashes_of_many_images_is_shown(shapes: Path, monkeypatch:
     zoo.shortlist(shapes, backbones="timm/test_vit=random", tune=False, budget="5m", on_event=events.append)
     told = [each for each in events if isinstance(each, Progress) and each.task == "compare hashes"]
     assert told and told[-1].done == told[-1].total and told[-1].unit == "hashes"
+
+
+def test_auto_spends_no_time_on_data_that_a_run_refuses(shapes: Path, held: Path, tmp_path: Path) -> None:
+    data = shutil.copytree(shapes, tmp_path / "data")
+    shutil.rmtree(next((data / "val").iterdir()))
+    events: list[Event] = []
+    with pytest.raises(DataError, match="val"):
+        zoo.plan(backbone="auto", data=data, recipe="head_only", offline=True, on_event=events.append)
+    assert not [each for each in events if isinstance(each, Progress) and each.unit == "backbones"]
 
 
 def test_auto_refuses_what_does_not_go_with_it(shapes: Path) -> None:

@@ -15,6 +15,7 @@ from zoo.specs.plan import Plan, StagePlan
 USUAL: dict[str, Any] = {"backbone": "timm/test_resnet", "head": "linear", "weights": "random", "tune": False}
 HEAD = '[[stages]]\nname = "head"\ntrain = ["head"]\n'
 LBFGS = 'summary = "Solved."\n' + HEAD + 'solver = "lbfgs"\n'
+AGAIN = HEAD.replace('"head"\n', '"again"\n', 1) + 'solver = "lbfgs"\n'
 BY = "logistic regression, its strength by cross-validation"
 
 
@@ -143,6 +144,7 @@ def test_a_recipe_may_leave_out_what_the_solver_does_not_need(few: Path, tmp_pat
         ),
         (LBFGS + "ema = 0.9\n", {}, "stages[0].ema: would do nothing, solver 'lbfgs' takes no gradient steps"),
         (LBFGS + 'sampling = "balanced"\n', {}, "stages[0].sampling: would do nothing, solver 'lbfgs' takes no"),
+        (LBFGS + AGAIN + "abandon = true\n", {}, "stages[1].abandon: would do nothing, solver 'lbfgs' takes no"),
     ],
 )
 def test_what_the_solver_cannot_do_is_refused(
@@ -177,6 +179,10 @@ def test_a_recipe_file_that_sets_other_knobs_beside_auto_means_gradient_steps(fe
     assert stage_of(plan(few, recipe=recipe(tmp_path, text))).solver == "lbfgs"
     stage = stage_of(plan(few, recipe=recipe(tmp_path, text + 'sampling = "balanced"\n')))
     assert (stage.solver, stage.solver_why) == ("gradient", "gradient steps, because the recipe sets sampling")
+    again = AGAIN.replace("lbfgs", "auto") + "epochs = 3\nlr = 1e-2\n"
+    made = plan(few, recipe=recipe(tmp_path, text + again + "abandon = true\n"))
+    assert stage_of(made, "again").solver_why == "gradient steps, because the recipe sets abandon"
+    assert stage_of(plan(few, recipe=recipe(tmp_path, text + again)), "again").solver == "lbfgs"
 
 
 @pytest.mark.parametrize(("epochs", "expected"), [(3, (60, 3, 3)), (10, (200, 10, 10)), (1, (20, 1, 1))])
@@ -218,7 +224,8 @@ def test_a_shorthand_for_no_stage_is_refused(few: Path, tmp_path: Path, shorthan
     assert stage_of(plan(few, recipe=file)).solver == "lbfgs"
 
 
-def test_a_class_with_one_image_is_told(few: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("copies", "named"), [(1, "b"), (3, "b, in 3 copies")])
+def test_a_class_with_one_image_is_told(few: Path, tmp_path: Path, copies: int, named: str) -> None:
     alone = tmp_path / "data"
     for file in few.rglob("*.jpg"):
         target = alone / file.relative_to(few)
@@ -227,9 +234,10 @@ def test_a_class_with_one_image_is_told(few: Path, tmp_path: Path) -> None:
             target.write_bytes(file.read_bytes())
     one = sorted((few / "train" / "b").iterdir())[0]
     (alone / "train" / "b").mkdir(parents=True)
-    (alone / "train" / "b" / one.name).write_bytes(one.read_bytes())
+    for number in range(copies):
+        (alone / "train" / "b" / f"{number}.jpg").write_bytes(one.read_bytes())
     said = [warning for warning in plan(alone).warnings if "cross-validation" in warning]
-    assert len(said) == 1 and said[0].startswith("1 class has a single training image (b)")
+    assert len(said) == 1 and said[0].startswith(f"1 class has a single training image ({named})")
     assert not [warning for warning in plan(few).warnings if "cross-validation" in warning]
 
 

@@ -129,6 +129,14 @@ def test_unequal_classes_and_the_knob_that_helps(full: Plan) -> None:
         assert said(plan.model_copy(update={"stages": (balanced,)})) == []
 
 
+def test_another_choice_is_advised_only_where_a_run_chooses_among_stages(full: Plan) -> None:
+    plan = with_images(full, train=[150, 10], val=[20, 20])
+    two = plan.model_copy(update={"stages": plan.stages * 2})
+    assert ["choose_by=balanced_loss" in each for each in said(two)] == [True]
+    # It would be refused: keep 'last' chooses nothing.
+    assert ["choose_by" in each for each in said(two.model_copy(update={"keep": "last"}))] == [False]
+
+
 def test_a_validation_split_where_one_image_is_much(full: Plan) -> None:
     (coarse,) = said(with_images(full, train=[64, 64], val=[10, 9]))
     assert "has 19 images, so one of them is 5.3 points" in coarse

@@ -63,6 +63,11 @@ def test_every_class_is_in_every_training_part_also_where_copies_have_several_la
             assert any(folds.of_rows[row] != fold for row in rows), "a fit that has never seen the class"
 
 
+def test_nothing_is_held_out_where_every_picture_is_all_that_some_class_has() -> None:
+    folds = make_folds([0, 1, 0, 2], ["a", "a", "b", "b"])
+    assert (folds.count, folds.of_rows, folds.alone) == (0, (-1,) * 4, (1, 2))
+
+
 def test_a_class_all_of_whose_copies_have_another_label_too_is_alone() -> None:
     folds = make_folds([0, 0, 0, 1], ["a", "b", "c", "a"])
     assert folds.alone == (1,) and folds.of_rows[0] == folds.of_rows[3] == -1

@@ -26,6 +26,15 @@ def test_more_images_are_better_and_every_image_is_judged_at_every_share() -> No
     assert accuracies[0] + 0.05 < accuracies[2] < accuracies[-1] + 0.02
 
 
+def test_an_image_that_a_draw_does_not_hold_out_is_no_mistake_of_it() -> None:
+    # The second class has two pictures, both copies of some of the first: in some draws one is in every training part.
+    labels = [0] * 12 + [1] * 2
+    features = torch.tensor([[8.0 if label else -8.0] for label in labels])
+    for seed in range(3):
+        curve = learning_curve(features, torch.tensor(labels), 2, groups=[*range(12), 0, 1], seed=seed)
+        assert curve.judged.any() and curve.right[:, -1, curve.judged].all()
+
+
 def test_progress_grows_as_the_work_does() -> None:
     said: list[tuple[int, int]] = []
     learning_curve(*clouds(60), 3, progress=lambda done, total: said.append((done, total)))

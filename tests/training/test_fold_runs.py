@@ -310,6 +310,22 @@ def test_a_class_of_copies_of_one_picture_is_refused(tmp_path: Path) -> None:
         run(data, tmp_path / "run")
 
 
+@pytest.mark.parametrize(
+    ("own", "message"),
+    [
+        (0, r"class 'b' has 1 image: a fit without it cannot know the class"),
+        (1, r"class 'b' have copies or near-duplicates in another class, (?s:.*)zoo data check lists them"),
+    ],
+)
+def test_a_class_whose_pictures_are_in_another_one_too_is_named_and_not_that_one(
+    own: int, message: str, tmp_path: Path
+) -> None:
+    data = draw(tmp_path / "data", {"a": 6, "b": own}, seed=7)
+    shutil.copy(data / "a" / "0-0.jpg", data / "b" / "copy.jpg")
+    with pytest.raises(DataError, match=message):
+        run(data, tmp_path / "run")
+
+
 def test_a_class_smaller_than_the_number_of_folds_is_judged_whole_and_warned_about(tmp_path: Path) -> None:
     data = draw(tmp_path / "data", {"a": 9, "b": 2}, seed=6)
     result = run(data, tmp_path / "run", folds=4)

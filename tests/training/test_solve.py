@@ -284,14 +284,28 @@ def test_a_head_that_is_not_finite_is_found(fitted: Fitted, number: float) -> No
     assert check(*fitted).verdict == "failed"
 
 
-def test_features_that_are_not_finite_stop_the_stage(few: Path, tmp_path: Path) -> None:
-    weights = weights_of(run(few, tmp_path / "first"))
+@pytest.mark.parametrize(
+    ("settings", "arguments", "said"),
+    [
+        ([], {}, "Stage 'head': The features of 8 of 8 images are not finite"),
+        ([], {"head": "prototype"}, "Stage 'head': The features of 8 of 8 images are not finite"),
+        (["head.lr=1e-2"], {}, "the frozen outputs of the backbone are not finite for 8 of 8 training images"),
+        (["head.lr=auto"], {}, "the frozen outputs of the backbone are not finite for 8 of 8 training images"),
+        ([], {"recipe": "full", "epochs": 1}, "is not finite (loss nan), before the stage trained anything"),
+    ],
+    ids=["solver", "closed form", "gradient", "search", "images"],
+)
+def test_features_that_are_not_finite_stop_the_stage_and_no_rate_is_blamed(
+    settings: list[str], arguments: dict[str, Any], said: str, few: Path, tmp_path: Path
+) -> None:
+    weights = zoo.create_model("timm/test_resnet", head="linear", classes=2, weights="random").backbone.state_dict()
     first = next(name for name in weights if name.endswith("weight"))
-    weights[first] = torch.full_like(weights[first], torch.nan)
-    torch.save(weights, tmp_path / "broken.pth")
+    torch.save({**weights, first: torch.full_like(weights[first], torch.nan)}, tmp_path / "broken.pth")
     with pytest.raises(CheckFailed) as raised:
-        run(few, tmp_path / "run", weights=str(tmp_path / "broken.pth"))
-    assert "features of 8 of 8 images are not finite" in str(raised.value)
+        run(few, tmp_path / "run", *settings, weights=str(tmp_path / "broken.pth"), **arguments)
+    message = str(raised.value)
+    assert said in message and "1 check of the proof failed" in message
+    assert "Next: --precision float32" in message and "lr=" not in message
 
 
 def test_constant_features_are_told(few: Path, tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def choose_backbone(request: Request, registry: Registry, report: Report) -> tup
     # A time that was given is used. Folds open all images before the plan is shown, several processes do, too, and the
     # choice must not depend on how many these are.
     most = request.examine if request.budget is None and request.folds is None else None
-    wanted = Wanted(budget=request.budget, limits=Limits(head=request.head), most_images=most)
+    wanted = Wanted(budget=request.budget, limits=Limits(head=request.head), most_images=most, val_needed=True)
     found = make_shortlist(request, wanted, registry, report)
     # Ctrl-C was meant for the whole command: what was compared by then must not begin a run.
     if found.interrupted:

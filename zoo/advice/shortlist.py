@@ -23,10 +23,10 @@ from zoo.model.model import ZooModel
 from zoo.planning.request import Request
 from zoo.planning.resolve import dataset_of
 from zoo.probes.cross_validation import cross_validate
-from zoo.probes.folds import make_folds
+from zoo.probes.folds import Folds, make_folds
 from zoo.registry.registry import Registry
 from zoo.specs.plan import Plan
-from zoo.text import counted, duration
+from zoo.text import counted, duration, some
 from zoo.training.trained_backbone import trainings_of_weights
 from zoo.training.trained_before import weights_file
 from zoo.weights.offline import switched_off
@@ -61,6 +61,8 @@ class Wanted:
     """Milliseconds for one image, alone."""
     most_images: int | None = None
     """Training images that are compared on, drawn by the seed; of many classes ten a class at least. None: all."""
+    val_needed: bool = False
+    """Whether val must have every class: a run that follows would refuse the data after all the work."""
 
 
 def make_shortlist(request: Request, wanted: Wanted, registry: Registry, report: Report) -> Shortlist:
@@ -81,7 +83,7 @@ def make_shortlist(request: Request, wanted: Wanted, registry: Registry, report:
     began = time.monotonic()
     offline = switched_off(request.offline, hub=False) is not None
     found = find_candidates(registry, wanted.backbones, wanted.limits, offline=offline)
-    dataset = dataset_of(request, registry, report, val_needed=False)
+    dataset = dataset_of(request, registry, report, val_needed=wanted.val_needed)
     _refuse_small_classes(dataset)
     clean, knowing, notes = _apart(found.chosen, request, dataset, registry)
     for note in notes:
@@ -150,6 +152,7 @@ class _Work:  # one shortlist, from the first round to the ranking
         self._computing = False  # whether the candidate under way has computed features, not only read them
         self._unreachable: set[str] = set()  # providers: each is waited for once, not once for every candidate
         self._interrupted = False
+        self._unjudged: set[str] = set()  # classes of which it was said that no image judges a probe
 
     @property
     def _seconds(self) -> float:
@@ -323,12 +326,21 @@ class _Work:  # one shortlist, from the first round to the ranking
                 "All images of a class are copies of one another, in every class, so none can judge a probe.\n"
                 "Next: zoo data check lists the copies."
             )
+        self._tell_alone(found, folds)
 
         def progress(done: int, total: int) -> None:
             self._timed(Progress(task="probe", done=done, total=total, unit="strengths"))
 
         judged = cross_validate(found.features, found.targets, len(found.classes), folds, progress=progress)
         return Probe.of(judged, found.targets, [file.relative for file in found.files])
+
+    def _tell_alone(self, found: ProbeFeatures, folds: Folds) -> None:
+        """Say once, not for each candidate, of which classes no image is ever held out."""
+        alone = [found.classes[label] for label in folds.alone if found.classes[label] not in self._unjudged]
+        self._unjudged.update(alone)
+        if alone:
+            text = f"The images of {some(alone)} are copies of one another or nearly so, and judge no probe."
+            self._report(Note(text=f"{text}\nNext: zoo data check lists the copies.", loud=True))
 
     def _groups_of(self, found: ProbeFeatures) -> Sequence[int]:
         """Groups of near-duplicates. Every image is opened once for all candidates and rounds."""

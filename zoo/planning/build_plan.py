@@ -7,6 +7,7 @@ from collections.abc import Callable
 from torch import nn
 
 import zoo.display.plan  # noqa: F401  (a notebook shows plans by it)
+from zoo.data.check.duplicates import copies
 from zoo.data.dataset import Dataset
 from zoo.data.store import ImageStore
 from zoo.data.stored_order import digest_of_order, stored_order
@@ -201,13 +202,14 @@ def _data(resolved: Resolved, examined: Examined) -> DataPlan:
 def _warnings(resolved: Resolved, examined: Examined, plan: Plan) -> tuple[str, ...]:
     spec = resolved.model.backbone.spec
     _, height, width = spec.preprocessing_for(plan.backbone.tag).input_size
+    equal = copies(examined.dataset.splits, examined.contents)
     return (
         *([spec.warning] if spec.warning else []),
         *([spec.own.warning] if spec.own and spec.own.warning and plan.weights.kind == "own" else []),
         *unreadable_warnings(plan, examined.unreadable),
-        *duplicate_warnings(examined.dataset, examined.contents, examined.part),
+        *duplicate_warnings(examined.dataset, equal, examined.part),
         *loss_warnings(examined.dataset, examined.losses, opened=sum(map(len, examined.opened.values()))),
-        *plan_warnings(plan, native=(height, width), own_loss=resolved.outline.own_loss),
+        *plan_warnings(plan, native=(height, width), own_loss=resolved.outline.own_loss, equal=equal),
     )
 
 

@@ -130,19 +130,28 @@ def _refuse_what_is_never_seen(
     rows_of: list[list[int]] = [[] for _ in dataset.classes]
     for row, label in enumerate(labels_of(files)):
         rows_of[label].append(row)
-    for label, name in enumerate(dataset.classes):
-        rows = rows_of[label]
-        outside = {folds.of_rows[row] for row in rows}
-        if len(outside) > 1 and -1 not in outside:
-            continue
-        images = counted(len(rows), "image")
-        alike = len(rows) > 1
-        why = ", all copies or near-duplicates of one picture, which folds do not divide" if alike else ""
+    outside = [{folds.of_rows[row] for row in rows} for rows in rows_of]
+    lacking = [label for label, of_class in enumerate(outside) if len(of_class) < 2 or -1 in of_class]
+    if not lacking:
+        return
+    # The one with the fewest pictures: others may lack a fold only for a picture that they share with it.
+    pictures = {label: {groups[row] for row in rows_of[label]} for label in lacking}
+    label = min(lacking, key=lambda label: len(pictures[label]))
+    name, count = dataset.classes[label], len(rows_of[label])
+    if len(pictures[label]) > 1:
         raise DataError(
-            f"The class {name!r} has {images}{why}: a fit without {'them' if alike else 'it'} cannot know the class. "
-            "Folds need two different pictures of every class.\n"
-            "Next: add images, merge the class with another one, or leave --folds out and make the split val yourself."
+            f"Pictures of the class {name!r} have copies or near-duplicates in another class, which folds do not "
+            "divide. So no folds can hold out every image and leave one of each class to train on.\n"
+            "Next: zoo data check lists them; correct their labels, or keep one of each; or leave --folds out and make "
+            "the split val yourself."
         )
+    alike = count > 1
+    why = ", all copies or near-duplicates of one picture, which folds do not divide" if alike else ""
+    raise DataError(
+        f"The class {name!r} has {counted(count, 'image')}{why}: a fit without {'them' if alike else 'it'} cannot know "
+        "the class. Folds need two different pictures of every class.\n"
+        "Next: add images, merge the class with another one, or leave --folds out and make the split val yourself."
+    )
 
 
 def _refuse_fewer(

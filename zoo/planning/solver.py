@@ -23,6 +23,8 @@ MOST_WORK = 2e9
 """Images times columns times classes that `auto` gives to the solver: about three minutes on two cores. Beyond that,
 gradient steps are quicker, as cross-validation goes over all images some thousand times."""
 
+_OF_EPOCHS = (*GRADIENT_KNOBS, "abandon")
+"""What needs epochs. `abandon` asks for them only where it is on: off, it is about no stage at all."""
 _SOLVED = "logistic regression, its strength by cross-validation"
 _DROPOUT = "; the penalty stands in for dropout, which acts in stages of gradient steps"
 
@@ -131,9 +133,9 @@ def _remedy(selection: Selection, outline: ZooModel) -> str:
 def _gradient_knobs(stage: Stage) -> list[str]:
     """Knobs of gradient steps that a recipe set and that mean nothing else."""
     # Under `lbfgs`, `Stage` fills in epochs and lr that a recipe leaves out, so they would look as if they were set.
-    allowed = {"auto": SERVE_OTHERS, "lbfgs": ("epochs", "lr"), "gradient": GRADIENT_KNOBS}[stage.solver]
-    fields: Mapping[str, object] = {key: Stage.model_fields[key].default for key in GRADIENT_KNOBS}
-    return [key for key in GRADIENT_KNOBS if key not in allowed and getattr(stage, key) != fields[key]]
+    allowed = {"auto": SERVE_OTHERS, "lbfgs": ("epochs", "lr"), "gradient": _OF_EPOCHS}[stage.solver]
+    fields: Mapping[str, object] = {key: Stage.model_fields[key].default for key in _OF_EPOCHS}
+    return [key for key in _OF_EPOCHS if key not in allowed and getattr(stage, key) != fields[key]]
 
 
 def _has_dropout(head: nn.Module) -> bool:

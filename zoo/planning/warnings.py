@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
@@ -26,20 +27,23 @@ COARSE = 0.05
 _SHOWN = 5
 
 
-def plan_warnings(plan: Plan, *, native: tuple[int, int], own_loss: bool) -> tuple[str, ...]:
+def plan_warnings(
+    plan: Plan, *, native: tuple[int, int], own_loss: bool, equal: Sequence[tuple[Copy, ...]] = ()
+) -> tuple[str, ...]:
     """Sentences for people, each with its numbers and the next step.
 
     Args:
         plan: All but its warnings.
         native: (height, width) in pixels of the images that the weights were made for.
         own_loss: Whether the head brings its own loss, which class weights do not reach.
+        equal: Groups of files that are equal byte for byte.
     """
     return (
         *_small_batches(plan),
         *_far_resolution(plan, native),
         *_similar_classes(plan),
         *_few_images(plan, "train"),
-        *_never_held_out(plan),
+        *_never_held_out(plan, equal),
         *(_few_images(plan, "val") if "val" in plan.data.images else _folds(plan)),
         *_unequal_classes(plan, own_loss=own_loss),
         *_chosen_by_large_classes(plan),
@@ -48,15 +52,14 @@ def plan_warnings(plan: Plan, *, native: tuple[int, int], own_loss: bool) -> tup
 
 
 def duplicate_warnings(
-    dataset: Dataset, contents: Mapping[str, str], part: ExaminedPlan | None = None
+    dataset: Dataset, groups: Sequence[tuple[Copy, ...]], part: ExaminedPlan | None = None
 ) -> tuple[str, ...]:
     """Warnings of files that are equal byte for byte, across splits or under two labels.
 
-    `contents` holds the files' digests by relative path; those of a `part` of the images say little of how many copies
-    there are. `zoo data check` looks closer, at pixels and near-duplicates.
+    `groups` are the equal files; those of a `part` of the images say little of how many copies there are. `zoo data
+    check` looks closer, at pixels and near-duplicates.
     """
     among = f"Of {part.images:,} images that were opened, " if part else ""
-    groups = copies(dataset.splits, contents)
     look = f"Next: {_check_of(dataset.reader, dataset.source)}"
     found: list[str] = []
     if leaks := across_splits(groups):
@@ -227,8 +230,20 @@ def _few_images(plan: Plan, split: str) -> Iterator[str]:
     )
 
 
-def _never_held_out(plan: Plan) -> Iterator[str]:
-    alone = [name for name, count in zip(plan.classes, plan.data.images["train"], strict=True) if count == 1]
+def _never_held_out(plan: Plan, equal: Sequence[tuple[Copy, ...]]) -> Iterator[str]:
+    counts = plan.data.images["train"]
+    # Copies of an image are in one fold, so of a class that has nothing else none is ever held out.
+    again = Counter(
+        label
+        for group in equal
+        for label, files in Counter(copy.label for copy in group if copy.split == "train").items()
+        for _ in range(files - 1)
+    )
+    alone = [
+        name if count == 1 else f"{name}, in {count:,} copies"
+        for label, (name, count) in enumerate(zip(plan.classes, counts, strict=True))
+        if count - again[label] == 1
+    ]
     # Only a solver's strength is chosen by cross-validation.
     if not alone or all(stage.solver == "gradient" for stage in plan.stages):
         return
@@ -236,7 +251,7 @@ def _never_held_out(plan: Plan) -> Iterator[str]:
     which = "1 class has" if len(alone) == 1 else f"{len(alone)} classes have"
     rest = "by images of the others alone" if len(alone) < len(plan.classes) else "by no image, so a usual one is taken"
     yield (
-        f"{which} a single training image ({', '.join(alone[:_SHOWN])}{more}), which cross-validation leaves in every "
+        f"{which} a single training image ({'; '.join(alone[:_SHOWN])}{more}), which cross-validation leaves in every "
         f"fold: the solver's strength is chosen {rest}. Next: add images, or merge classes."
     )
 
@@ -277,7 +292,7 @@ def _unequal_classes(plan: Plan, *, own_loss: bool) -> Iterator[str]:
     else:
         # Weights do not reach a loss that is the head's own.
         knob = "sampling=balanced" if own_loss else "class_weights=balanced"
-        choose = " --set choose_by=balanced_loss" if len(plan.stages) > 1 and plan.choose_by not in BALANCED else ""
+        choose = " --set choose_by=balanced_loss" if _chooses_unbalanced(plan) else ""
         remedy = _set(knob, as_they_come) + choose + ", which gives every class the same weight"
     yield (
         f"Classes are very unequal: {large} has {most:,} training images, {small} {least:,} "
@@ -289,7 +304,7 @@ def _unequal_classes(plan: Plan, *, own_loss: bool) -> Iterator[str]:
 def _chosen_by_large_classes(plan: Plan) -> Iterator[str]:
     counts = plan.data.images["train"]
     evened = [stage.settings for stage in plan.stages if _evened_out(stage.settings)]
-    if plan.keep == "last" or len(plan.stages) < 2 or not evened or plan.choose_by in BALANCED:
+    if not evened or not _chooses_unbalanced(plan):
         return
     if max(counts) > IMBALANCE_RATIO * min(counts) > 0:  # a sample of a data set may lack a class
         yield (
@@ -297,6 +312,11 @@ def _chosen_by_large_classes(plan: Plan) -> Iterator[str]:
             f"{plan.choose_by} on the validation images, in which large classes count more: it may be one that never "
             f"predicts the small ones. Next: --set choose_by=balanced_{plan.choose_by}."
         )
+
+
+def _chooses_unbalanced(plan: Plan) -> bool:
+    """Whether the run chooses among stages, and large classes count more in that."""
+    return plan.keep != "last" and len(plan.stages) > 1 and plan.choose_by not in BALANCED
 
 
 def _evened_out(settings: Stage) -> bool:

@@ -72,6 +72,8 @@ def make_folds(
         if len(folds) == 1 and None not in folds:
             # The first in the order of the rows: a set of texts has another order in every process.
             del fold_of[next(group for group in named if group in members)]
+    if not fold_of:
+        count = 0
     return Folds(tuple(fold_of.get(group, -1) for group in named), count, alone)
 
 

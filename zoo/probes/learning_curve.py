@@ -44,7 +44,7 @@ class LearningCurve:
     right: Tensor
     """bool[draws, shares, N]: whether each image was classified correctly by the fit that held it out."""
     judged: Tensor
-    """bool[N]: the images that some fit held out; the others are the only one of their class."""
+    """bool[N]: the images that every draw held out; the others are the only one of a class, or a copy of it."""
     groups: tuple[int, ...]
     """The number of the group of each image; copies and near-duplicates have the same."""
     targets: Tensor
@@ -110,8 +110,8 @@ def learning_curve(
                 subsets = _subsets(labels, groups_of, keys, share)
                 right[:, index] = _judge(features, targets, classes, of_rows, subsets)
         progress(sum(counts[: index + 1]), sum(counts))
-    # Which images are the only one of their class is the same in every draw.
-    judged = of_rows[-1] >= 0
+    # Where copies have several labels, a draw may hold out what another one does not.
+    judged = (of_rows >= 0).all(0)
     return LearningCurve(shares=shares, right=right, judged=judged, groups=groups_of, targets=targets)
 
 

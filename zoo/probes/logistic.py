@@ -35,6 +35,10 @@ CLOSE, LOOSE = 1e-6, 2e-4
 """Largest entry of the gradient, in scaled coordinates, at which the last fit and those of folds end."""
 _NO_RANK = 1e-12
 """The share of the largest eigenvalue below which an axis is nothing but rounding."""
+NEXT_IF_NOT_FINITE = (
+    "Next: --precision float32 if features are computed in bfloat16, or other weights: these may be damaged."
+)
+"""What to do where features are not finite, as the line of a message."""
 TOGETHER = 1 << 25
 """Numbers in the logits of folds that are fitted in one go."""
 
@@ -332,8 +336,7 @@ def refuse_not_finite(features: Tensor) -> None:
     images, columns = int((~finite).any(1).sum()), int((~finite).any(0).sum())
     raise FeaturesError(
         f"The features of {images:,} of {len(features):,} images are not finite (in {columns:,} of "
-        f"{features.shape[1]:,} columns), so no head can be fitted to them.\n"
-        "Next: --precision float32 if they were computed in bfloat16, or other weights: these may be damaged."
+        f"{features.shape[1]:,} columns), so no head can be fitted to them.\n{NEXT_IF_NOT_FINITE}"
     )
 
 

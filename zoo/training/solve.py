@@ -10,22 +10,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zoo.errors import FeaturesError
 from zoo.evaluation.metrics import score
 from zoo.events import EpochFinished, EpochStarted, Note, Progress
 from zoo.probes.folds import Folds, make_folds
 from zoo.probes.logistic import LogisticFit, LogisticProblem
 from zoo.probes.strength import RULE, ChosenStrength, choose_strength
+from zoo.training.frozen_faults import refuse_features
 from zoo.training.solver_check import check_solver
 from zoo.training.stage_state import StageEnd
-from zoo.training.stage_watch import NotFinite
 from zoo.training.trainer import StageSetup
 
 _State = Mapping[str, Tensor]
 
 
 def fit_stage(work: StageSetup) -> StageEnd:
-    """Fit a closed-form head in one pass over the features."""
+    """Fit a closed-form head in one pass over the features. Raises NotFinite for features that are not."""
     model = work.model
 
     def fit(features: Tensor, targets: Tensor) -> None:
@@ -60,16 +59,13 @@ def _solve(work: StageSetup, features: Tensor, targets: Tensor) -> dict[str, Any
     class_weights = work.objective.class_weights
     # On the CPU, whatever the device is: in float64, which not every device has.
     features, targets = features.cpu(), targets.cpu()
-    try:
-        problem = LogisticProblem(
-            features,
-            targets,
-            len(model.classes),
-            class_weights=class_weights,
-            label_smoothing=settings.label_smoothing,
-        )
-    except FeaturesError as error:
-        raise NotFinite(f"Stage {settings.name!r}: {error}") from None
+    problem = LogisticProblem(
+        features,
+        targets,
+        len(model.classes),
+        class_weights=class_weights,
+        label_smoothing=settings.label_smoothing,
+    )
     _tell_constant(work, problem.columns.constant, features.shape[1])
     folds = _folds(work, targets)
     task = f"{settings.name}: strengths"
@@ -150,6 +146,7 @@ def _in_one_go(work: StageSetup, fit: Callable[[Tensor, Tensor], None]) -> Stage
     # All views at once: there is only one pass, so epochs cannot take them in turn.
     views = [next(inputs.train_batches(order, stage.settings.name, view)) for view in range(1, max(1, stage.views) + 1)]
     features, targets = torch.cat(views).to(device), work.train_targets.repeat(len(views)).to(device)
+    refuse_features(features, work.watch, stage)
     fit(features, targets)
     with torch.no_grad():
         train_loss = float(model.loss(features, targets))

@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 
 from zoo.errors import CheckFailed
 from zoo.model.model import ZooModel
+from zoo.probes.logistic import NEXT_IF_NOT_FINITE
 from zoo.specs.plan import StagePlan
 from zoo.specs.run_result import Check
 from zoo.storage.tensors import combined_digest, tensor_digest, tensors_digest
@@ -27,6 +28,7 @@ FIRST_STEPS = 3
 """Steps at the beginning of a stage whose losses and weights the proof records, for `zoo verify` to repeat."""
 _SHOWN = 10
 """Names that the evidence lists."""
+_NOTHING_TRAINED = f"before the stage trained anything. It was stopped.\n{NEXT_IF_NOT_FINITE}"
 
 
 class NotFinite(CheckFailed):
@@ -176,11 +178,10 @@ class StageWatch:
             return numbers.losses
         self._not_finite, self._faulty_step = list(numbers.not_finite) or ["loss"], numbers.fault
         of = f"the gradient of {numbers.not_finite[0]}" if numbers.not_finite else "the loss"
-        error = NotFinite(
-            f"Stage {self._name!r}, step {numbers.fault}: {of} is not finite (loss {numbers.fault_loss:.4g}), "
-            f"at a learning rate of {self._highest_rate:g}. The stage was stopped.\n"
-            f"Next: lower it, for example --set {self._name}.lr={self._highest_rate / 10:g}."
-        )
+        where, rate = f"Stage {self._name!r}, step {numbers.fault}", self._highest_rate
+        why = f"at a learning rate of {rate:g}. The stage was stopped.\nNext: lower it, for example --set "
+        why = _NOTHING_TRAINED if numbers.fault == 1 else f"{why}{self._name}.lr={rate / 10:g}."
+        error = NotFinite(f"{where}: {of} is not finite (loss {numbers.fault_loss:.4g}), {why}")
         error.losses_before = numbers.losses
         raise error
 

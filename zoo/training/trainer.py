@@ -24,6 +24,7 @@ from zoo.training.abandon import Rival, hopeless
 from zoo.training.checkpoint import Moment
 from zoo.training.divided import BackboneInParts
 from zoo.training.first_look import look, undo_step
+from zoo.training.frozen_faults import blamed
 from zoo.training.learning_rate import rates_at, set_rates
 from zoo.training.objective import Objective
 from zoo.training.optimizer import load_optimizer_state, make_average, make_optimizer, optimizer_state, take_step
@@ -115,7 +116,7 @@ class StageTrainer:
         except NotFinite as error:
             self._tell(error.losses_before)
             self._end_parts()  # every process has it, at the same step; where another error has one, none waits
-            raise
+            raise blamed(error, self._inputs, stage=self._stage.settings.name) from None
         self._end_parts()
         if not ended:
             return self._given_up(why) if why else None
@@ -298,8 +299,7 @@ class StageTrainer:
         if self._stage.settings.keep_epoch == "best":
             state = model.state_dict()
             kept = {name: state[name].detach() for name in self._watch.names if name in state}
-            # A backbone in parts is one for which the device has little memory.
-            move = torch.Tensor.clone if self._parts is None else _in_main_memory
+            move = torch.Tensor.clone if self._parts is None else _in_main_memory  # in parts: the device is full
             self._best_state = {name: move(tensor) for name, tensor in kept.items()}
             self._best_state["logits"] = logits
 
