@@ -23,8 +23,6 @@ _DIGITS = 10
 _MARK = b"\xef\xbb\xbf"
 
 Names = tuple[str, ...]
-_Found = tuple[Names, str]
-"""A label, and the classes that are listed for its shard."""
 
 
 def label_in(kind: str, content: bytes) -> str:
@@ -113,6 +111,19 @@ def _names_in(content: bytes, place: str) -> Names:
     return tuple(lines)
 
 
+class _Listed:
+    """Names of classes, looked up and told from other lists at once: a tuple's hash goes over all of its names."""
+
+    def __init__(self, names: Names) -> None:
+        self.names = names
+        self.known = frozenset(names)
+        self.plain = {_plain(name): name for name in names}
+
+
+_Found = tuple[_Listed, str]
+"""A label, and the classes that are listed for its shard."""
+
+
 class SampleClasses:
     """The class of each label, read in one way in all shards.
 
@@ -122,19 +133,20 @@ class SampleClasses:
     """
 
     def __init__(self, path: Path, lists: Mapping[Shard, Names], labels: Mapping[Shard, Mapping[str, str]]) -> None:
-        self._lists = lists
+        known = {names: _Listed(names) for names in set(lists.values())}
+        self._lists = {shard: known[names] for shard, names in lists.items()}
         self._places: dict[_Found, str] = {}
-        self._names = {names: {_plain(name): name for name in names} for names in set(lists.values())}
         unlisted = Labels(path)
         for shard, of_shard in labels.items():
+            classes = self._lists[shard]
             for member, label in of_shard.items():
-                if (lists[shard], label) not in self._places:
-                    self._places[lists[shard], label] = f"{shard.path}: {member}"
-                    if not lists[shard]:
+                if (classes, label) not in self._places:
+                    self._places[classes, label] = f"{shard.path}: {member}"
+                    if not classes.names:
                         unlisted.check(shard.qualified(member), label)
-        listed = [found for found in self._places if found[0]]
+        listed = [found for found in self._places if found[0].names]
         self._refuse_unknown(listed)
-        are_names = all(label in names for names, label in listed)
+        are_names = all(label in classes.known for classes, label in listed)
         # `1` may be meant as the name `01`, too.
         if all(_line(found) is not None and self._name(found) is not None for found in listed):
             self._refuse_two_readings(listed)
@@ -149,14 +161,16 @@ class SampleClasses:
 
     def _name(self, found: _Found) -> str | None:
         """The class of which a label is the name, with or without zeros in front."""
-        return found[1] if found[1] in found[0] else self._names[found[0]].get(_plain(found[1]))
+        classes, label = found
+        return label if label in classes.known else classes.plain.get(_plain(label))
 
     def _refuse_unknown(self, listed: Iterable[_Found]) -> None:
-        for names, label in listed:
-            if label not in names and _line((names, label)) is None:
+        for found in listed:
+            (classes, label), names = found, found[0].names
+            if label not in classes.known and _line(found) is None:
                 valid = f"from 0 to {len(names) - 1}" if label.isdecimal() else f"such as {names[0]!r}"
                 raise zoo.DataError(
-                    f"{self._places[names, label]} has the label {label!r}, and {CLASSES} has {len(names)} classes, "
+                    f"{self._places[found]} has the label {label!r}, and {CLASSES} has {len(names)} classes, "
                     f"{valid}.\nNext: correct {CLASSES}, which has one class per line, or the label."
                 )
 
@@ -175,7 +189,7 @@ class SampleClasses:
     def _refuse_mixed(self, numbers: Sequence[_Found]) -> None:
         """Refuse numbers of which one can only be a name, and another one only a line."""
         name = next((found for found in numbers if _line(found) is None), None)
-        line = next((found for found in numbers if found[1] not in found[0]), None)
+        line = next((found for found in numbers if found[1] not in found[0].known), None)
         if name is not None and line is not None:
             raise zoo.DataError(
                 f"{self._places[name]} has the label {name[1]!r}, which can only be the name of a class in {CLASSES}; "
@@ -190,5 +204,5 @@ def _plain(label: str) -> str:
 
 def _line(found: _Found) -> str | None:
     """The class on the line of which a label is the number, counted from 0."""
-    names, label = found
+    names, label = found[0].names, found[1]
     return names[int(label)] if label.isdecimal() and len(label) < _DIGITS and int(label) < len(names) else None

@@ -229,6 +229,19 @@ def test_what_a_call_is_refused_for_has_the_names_of_its_arguments(arguments: di
     assert refused.value.on_command_line.startswith(f"--{next(iter(arguments)).replace('_', '-')} ")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"to": "pt2", "int8": True}, "int8 is for ONNX, and to says pt2.\nNext: to='onnx', or leave int8 out."),
+        ({"to": "onnx", "max_loss": 2.0}, "max_loss says what int8 may lose, and int8 was not given.\nNext: add int8"),
+    ],
+)
+def test_arguments_with_a_digit_in_their_names_are_named_too(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(OptionError) as refused:
+        zoo.export("nowhere", **arguments)
+    assert str(refused.value) == f"zoo.export(): {message}"
+
+
 @pytest.mark.parametrize("name", ["data", "out", "weights"])
 def test_an_empty_path_is_not_the_working_folder(name: str) -> None:
     with pytest.raises(OptionError, match=rf"^zoo\.finetune\(\): {name} is empty\.\nNext: give it a value\.$"):

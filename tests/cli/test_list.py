@@ -244,6 +244,23 @@ def test_a_backbone_is_shown_with_its_weights_and_preprocessing(zoo_main: Zoo) -
     assert "none published: --weights FILE or --weights random" in zoo_main("show", "timm/test_vit_relpos").stdout
 
 
+@pytest.mark.parametrize(
+    ("name", "size"), [("vgg16.IMAGENET1K_FEATURES", 224), ("vit_b_16.IMAGENET1K_SWAG_E2E_V1", 384)]
+)
+def test_what_was_measured_with_other_weights_than_those_named_is_not_said_of_these(
+    name: str, size: int, zoo_main: Zoo
+) -> None:
+    # The features of VGG-16's second file are 25,088 wide, and the second file of this ViT is for images of 384.
+    plain = zoo_main("show", name).stdout
+    assert "measured    with the default weights IMAGENET1K_V1 at 224x224; with" in plain
+    assert f"with {name.partition('.')[2]}: zoo show {name} --head linear" in plain
+    assert f"input       {size}x{size} with these weights" in plain and "GMACs for an image of 224x224" in plain
+    shown = json.loads(zoo_main("show", name, "--json").stdout)
+    assert shown["input_size"] == [size, size]
+    assert shown["measured_with"] == {"weights": "IMAGENET1K_V1", "input_size": [224, 224]}
+    assert "measured    " not in zoo_main("show", f"{name.partition('.')[0]}.IMAGENET1K_V1").stdout
+
+
 def test_a_head_is_shown_with_its_options(zoo_command: Zoo) -> None:
     plain = zoo_command("show", "mlp").stdout
     assert "option      hidden: int = 512" in plain and "option      p: float = 0.2" in plain

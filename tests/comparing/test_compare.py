@@ -130,6 +130,19 @@ def test_the_same_files_under_other_names_are_paired_by_content_and_copies_are_l
     assert any(told in sentence for sentence in found.conclusions[0])
 
 
+def test_of_two_copies_one_with_its_name_the_other_is_known_too(few: Path, tmp_path: Path) -> None:
+    runs = []
+    for name in ("copy", "again"):
+        pictures = Path(shutil.copytree(few, tmp_path / name / "data"))
+        picture = min((pictures / "val").rglob("*.jpg"))
+        shutil.copy(picture, picture.with_name(f"{name}.jpg"))
+        runs.append(train(pictures, tmp_path / name / "run"))
+    (against,) = zoo.compare(*runs).against
+    judged = sum(1 for _ in (few / "val").rglob("*.jpg")) + 1
+    assert {each.split: each.outcomes.images for each in against.tested}["val"] == judged
+    assert against.ambiguous == {} and against.same_images
+
+
 @pytest.fixture
 def copied(first: Path, tmp_path: Path) -> Callable[..., Path]:
     """Copies of the first run with some of its predictions changed."""

@@ -213,9 +213,9 @@ def test_what_does_not_go_together_is_refused_before_anything_runs(run: Path, tm
     there.mkdir()
     refused: list[tuple[dict[str, Any], str]] = [
         ({"to": "timm", "input": "image"}, r"input image is for ONNX, and to says timm"),
-        ({"to": "pt2", "int8": True}, r"--int8 is for ONNX, and --to says pt2"),
+        ({"to": "pt2", "int8": True}, r"int8 is for ONNX, and to says pt2"),
         ({"to": "onnx", "input": "images"}, r"no input 'images'. Did you mean 'image'"),
-        ({"to": "onnx", "max_loss": 2.0}, r"--int8 was not given"),
+        ({"to": "onnx", "max_loss": 2.0}, r"int8 was not given"),
         ({"to": "onnx", "int8": True, "max_loss": float("nan")}, r"0 to 100, got nan"),
         ({"to": "onnx", "int8": True, "max_loss": -1.0}, r"0 to 100, got -1"),
         ({"to": "onnx", "input": "image", "out": tmp_path / "a.onnx"}, r"writes a folder(?s:.*)Next: out='.*/a'$"),

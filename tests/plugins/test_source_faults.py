@@ -7,6 +7,7 @@ import re
 import struct
 import sys
 import tarfile
+import time
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
@@ -22,6 +23,8 @@ from zoo.errors import Refused
 from zoo.registry.registry import default_registry
 
 from zoo_sources import zoo_data_sources
+from zoo_sources.shards import Shard
+from zoo_sources.tar_labels import SampleClasses
 
 BOMB = 300 << 20
 
@@ -430,6 +433,17 @@ def test_labels_that_are_names_and_numbers_of_lines_are_refused_and_both_ways_ou
     # In order, both ways say the same.
     classes.write_text("0\n1\n2\n3\n")
     assert read(path).classes == ("1", "2", "3")
+
+
+def test_very_many_classes_take_no_time_for_each_image() -> None:
+    count = 20_000
+    shard = Shard(Path("a.tar"), "", None)
+    names = tuple(f"class {number}" for number in range(count))
+    labels = {f"{number}.jpg": str(number) for number in range(count)}
+    began = time.process_time()
+    classes = SampleClasses(Path("a.tar"), {shard: names}, {shard: labels})
+    assert [classes.of(shard, label) for label in labels.values()] == [*names]
+    assert time.process_time() - began < 2, "going over all names for each image would take 10 s"
 
 
 def test_a_number_that_is_only_a_name_beside_one_that_is_only_a_line_is_refused(tmp_path: Path) -> None:

@@ -31,10 +31,10 @@ _TYPES: dict[str, tuple[tuple[type, ...], str]] = {
 
 _AS_TEXT = ("set", "over", "head_option")
 """Options whose value is a text of its own grammar, which an argument in Python need not be."""
-_OPTION = re.compile(r"--([a-z]+(?:-[a-z]+)*)\b")
+_OPTION = re.compile(r"--([a-z][a-z0-9]*(?:-[a-z0-9]+)*)\b")
 _QUOTE = "'"
 _COMMAND = re.compile(r"(?:^|: |\bor )zoo ")
-_STEP = re.compile(r"(?:(?<=: )|(?<= add )|(?<= or ))--([a-z-]+) ('[^']*'|[^\s,;']*[^\s,;.'])")
+_STEP = re.compile(r"(?:(?<=: )|(?<= add )|(?<= or ))--([a-z][a-z0-9-]*) ('[^']*'|[^\s,;']*[^\s,;.'])")
 
 
 def checked_arguments(

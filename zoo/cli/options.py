@@ -64,7 +64,9 @@ HeadOption = Annotated[list[str] | None, typer.Option("--head-option", help="K=V
 Set = Annotated[list[str] | None, typer.Option("--set", help="STAGE.K=V, replaces a value of the recipe; repeatable.")]
 Epochs = Annotated[
     int | None,
-    typer.Option(help="Epochs of the longest stage that trains the backbone; the others keep their share."),
+    typer.Option(
+        help="Epochs of the longest stage that trains the backbone; the others by the same factor, at least 1 each."
+    ),
 ]
 BatchSize = Annotated[int | None, typer.Option(help="Batch size of all stages.")]
 InputSize = Annotated[

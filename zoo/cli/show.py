@@ -119,7 +119,7 @@ def _backbone(resolved: ResolvedBackbone, registry: Registry) -> dict[str, Any]:
     spec, fault = resolved.spec, ""
     if spec.facts is None:
         spec, fault = _measured(spec)
-    facts = spec.facts
+    facts, default = spec.facts, next(iter(spec.tags), None)
     return {
         "name": resolved.qualified,
         "provider": spec.provider,
@@ -130,7 +130,10 @@ def _backbone(resolved: ResolvedBackbone, registry: Registry) -> dict[str, Any]:
         "features": facts and facts.pooled,
         "map": map_row(spec),
         "groups": facts and facts.groups,
-        "input_size": list(spec.preprocessing_for(next(iter(spec.tags), None)).input_size[1:]),
+        "input_size": list(spec.preprocessing_for(resolved.tag).input_size[1:]),
+        # Other weights may be for another size of image, and for a network that is built otherwise.
+        "measured_with": facts
+        and {"weights": default, "input_size": list(spec.preprocessing_for(default).input_size[1:])},
         "fixed_input": facts and facts.fixed_input,
         "note": facts.note if facts else fault,
         "heads": [head.spec.name for head in registry.heads() if facts is not None and meets(head.spec.needs, facts)],
@@ -183,10 +186,17 @@ def _print_backbone(resolved: ResolvedBackbone, content: dict[str, Any], verbosi
 
 def _print_facts(resolved: ResolvedBackbone, content: dict[str, Any]) -> None:
     height, width = content["input_size"]
+    measured, at = content["measured_with"]["weights"], "{}x{}".format(*content["measured_with"]["input_size"])
     sizes = "no other size" if content["fixed_input"] else "others with --input-size"
+    usual = measured == resolved.tag
+    if not usual:
+        say(
+            f"measured    with the default weights {measured} at {at}; with {resolved.tag}: "
+            f"zoo show {resolved.asked} --head linear"
+        )
     say(f"parameters  {content['parameters']:,} without the classifier")
-    say(f"compute     {content['gmacs']:.2f} GMACs for an image of {height}x{width}")
-    say(f"input       {height}x{width} by default, {sizes}")
+    say(f"compute     {content['gmacs']:.2f} GMACs for an image of {at}")
+    say(f"input       {height}x{width} {'by default' if usual else 'with these weights'}, {sizes}")
     say(f"features    pooled[N, {content['features']}], {_map(content)}")
     say(f"groups      {content['groups']}; see them with: zoo show {resolved.asked} --head linear")
     if content["note"] and content["map"]:

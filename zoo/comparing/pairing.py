@@ -122,7 +122,9 @@ def pairs_of(first: RunRecord, second: RunRecord, contents: Contents) -> Paired:
 
     If the data digests of the plans are equal, so are all images. Otherwise the files are read again, and an image is
     paired only if it has the same content in both: the same bytes under the same name, else the same bytes, or the
-    same pixels as a picture in memory, that no other image of the split has. Raises Refused if no image can be paired.
+    same pixels as a picture in memory, that no other image without a partner has in its split.
+
+    Raises Refused if no image can be paired.
     """
     digests = _digests(first, second, contents)
     paired: dict[str, tuple[Pair, ...]] = {}
@@ -188,17 +190,14 @@ class _Matches:
         return (ours, theirs) if ours and theirs else ([], [])
 
     def add(self, one: Mapping[str, str], two: Mapping[str, str]) -> None:
-        """Pair what has no partner by these digests of both runs, where only one image of either has a digest."""
-        ours, theirs = (_names_by_digest(names, of) for names, of in ((self._first, one), (self._second, two)))
+        """Pair what has no partner by these digests of both runs, where only one such image of either has a digest."""
+        ours, theirs = (_names_by_digest(names, of) for names, of in zip(self.rest(), (one, two), strict=True))
         for digest, names in ours.items():
             others = theirs.get(digest, [])
-            left = [name for name in names if name not in self._of_first]
-            if not left or self._taken.issuperset(others):
-                continue
             if len(names) == len(others) == 1:
                 self._pair(names[0], others[0])
-            else:
-                self.ambiguous.update(left)
+            elif others:
+                self.ambiguous.update(names)
 
     def _pair(self, name: str, other: str) -> None:
         self._of_first[name] = other

@@ -34,8 +34,7 @@ def count_images(arguments: Sequence[Path], *, name_all: bool = False) -> ImageC
     Raises DataError for an argument without images, and for a folder that cannot be listed.
     """
     unused = UnusedFiles(most=None) if name_all else UnusedFiles()
-    # A picture beside its folder: `photos/ photos/one.gif`.
-    unused.used = _files_among(arguments) if len(arguments) > 1 else frozenset()
+    unused.used = files_among(arguments)
     named = _Named()
     counts = [_count(argument, unused, named) for argument in arguments]
     images, hidden, again = (sum(column) for column in zip(*counts, strict=True)) if counts else (0, 0, 0)
@@ -54,7 +53,7 @@ def images_of(arguments: Sequence[Path], *, unused: Callable[[Skipped], None] = 
     for argument in arguments:
         for given in _expanded(argument):
             if os.path.isdir(given):
-                found = _below(given, unused, everything=False)
+                found = _below(given, named.new_to(unused), everything=False)
                 yield from (Path(path) for path in found if not named.again(path))
             elif not named.again(given):
                 yield given
@@ -95,14 +94,24 @@ class _Named:
         """Whether a file was named, or a folder that stands for it."""
         if not self._files and not self._folders:
             return False
-        whole = folder = os.path.abspath(path)  # noqa: PTH100 - links stay what they are
-        if whole in self._files:
-            return True
+        whole = os.path.abspath(path)  # noqa: PTH100 - links stay what they are
+        return whole in self._files or (is_image_name(whole) and self._passed(whole))
+
+    def new_to(self, unused: Callable[[Skipped], None]) -> Callable[[Skipped], None]:
+        """Return `unused` without the files below folders that were named: it was called with these already."""
+
+        def add(file: Skipped) -> None:
+            if not self._folders or not self._passed(os.path.abspath(file.relative)):  # noqa: PTH100
+                unused(file)
+
+        return add
+
+    def _passed(self, path: str) -> bool:
+        """Whether a file lies below a folder that was named, and is not passed over there."""
+        folder = path
         while self._folders and (above := os.path.dirname(folder)) != folder:  # noqa: PTH120
             folder = above
-            # What a folder passes over was not taken with it.
-            below = folder in self._folders and is_image_name(whole)
-            if below and passed_over(Path(whole).relative_to(folder).parts) is None:
+            if folder in self._folders and passed_over(Path(path).relative_to(folder).parts) is None:
                 return True
         return False
 
@@ -113,7 +122,7 @@ def _count(argument: Path, unused: UnusedFiles, named: _Named) -> tuple[int, int
     for given in _expanded(argument):
         if os.path.isdir(given):
             root = len(given.parts)
-            for path in _below(given, unused.add, everything=True):
+            for path in _below(given, named.new_to(unused.add), everything=True):
                 parts = Path(path).parts[root:]
                 if passed_over(parts) is not None:
                     hidden += passed_over(parts) == "hidden" and not any(map(is_system_name, parts))
@@ -136,9 +145,13 @@ def _count(argument: Path, unused: UnusedFiles, named: _Named) -> tuple[int, int
     raise DataError(f"No file matches {str(argument)!r}.")
 
 
-def _files_among(arguments: Sequence[Path]) -> frozenset[str]:
-    """The absolute paths of the files that the arguments name or match, without what lies in folders."""
-    given = (each for argument in arguments for each in _expanded(argument))
+def files_among(arguments: Sequence[Path]) -> frozenset[str]:
+    """The absolute paths, as text, of what the arguments name or match beside folders, such as `photos/one.gif`.
+
+    It may have any name. Patterns that match names of images alone are left out, for these may match millions.
+    """
+    asked = (each for each in arguments if not (glob.has_magic(str(each)) and is_image_name(each.name)))
+    given = (each for argument in asked for each in _expanded(argument))
     return frozenset(printable(os.path.abspath(each)) for each in given if not os.path.isdir(each))  # noqa: PTH100
 
 

@@ -76,7 +76,10 @@ class ExportRequest:
             )
         for option, given in (("--input image", self.takes_pictures), ("--int8", self.int8)):
             if given and self.to != "onnx":
-                raise OptionError(f"{option} is for ONNX, and --to says {self.to}.\nNext: --to onnx {option}")
+                name = option.partition(" ")[0]
+                raise OptionError(
+                    f"{option} is for ONNX, and --to says {self.to}.\nNext: --to onnx, or leave {name} out."
+                )
         if self.max_loss is None:
             return
         if not self.int8:
