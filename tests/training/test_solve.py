@@ -175,6 +175,15 @@ def test_a_run_that_was_killed_while_a_later_stage_trained_goes_on_with_the_same
     assert resumed.content["stages"][0]["solver"] == whole.content["stages"][0]["solver"]
 
 
+def test_a_head_on_all_layers_says_how_much_more_the_groups_were_held_back(few: Path, tmp_path: Path) -> None:
+    result = run(few, tmp_path / "run", backbone="timm/test_vit", head="layers")
+    groups = record_of(result)["groups"]
+    assert groups["penalty_factor"] == min(groups["tried"], key=lambda each: each["loss"])["factor"]
+    plan = json.loads((result.path / "plan.json").read_text("utf-8"))
+    assert "how much more the groups' means are held back" in json.dumps(plan["stages"][0])
+    assert "groups" not in record_of(run(few, tmp_path / "pooled", backbone="timm/test_vit", head="linear"))
+
+
 def test_verify_fits_again(few: Path, tmp_path: Path) -> None:
     result = run(few, tmp_path / "run")
     found = {check.name: check for check in zoo.verify(result.path).checks}
@@ -224,6 +233,7 @@ def check(
         **{
             "fit": fit,
             "states": states or [layer.state_dict(), layer.state_dict()],
+            "penalties": torch.ones(features.shape[1]),
             "class_weights": None,
             "label_smoothing": 0.0,
             "stage": "head",
@@ -262,6 +272,7 @@ def test_another_objective_than_the_stages_is_found(fitted: Fitted) -> None:
     for changed in (
         {"class_weights": torch.tensor([1.0, 2.0, 1.0])},
         {"label_smoothing": 0.1},
+        {"penalties": torch.tensor([1.0, 1, 1, 4, 4, 4])},
     ):
         assert check(*fitted, **changed).verdict == "failed"
     layer, features, targets, fit = fitted

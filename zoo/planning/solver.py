@@ -12,6 +12,7 @@ from torch import nn
 
 from zoo.frozen.decision import CacheDecision
 from zoo.model.model import ZooModel
+from zoo.probes.layer_penalty import FACTORS
 from zoo.specs.recipe import RecipeSpec, Stage
 from zoo.specs.selectors import Selection
 from zoo.specs.solver import GRADIENT_KNOBS, SERVE_OTHERS, FittedBy
@@ -26,6 +27,7 @@ gradient steps are quicker, as cross-validation goes over all images some thousa
 _OF_EPOCHS = (*GRADIENT_KNOBS, "abandon")
 """What needs epochs. `abandon` asks for them only where it is on: off, it is about no stage at all."""
 _SOLVED = "logistic regression, its strength by cross-validation"
+_OF_GROUPS = ", and by how much more the groups' means are held back"
 _DROPOUT = "; the penalty stands in for dropout, which acts in stages of gradient steps"
 
 
@@ -58,7 +60,8 @@ def choose_solver(
     # Where a recipe insists on `lbfgs` there is nothing to weigh: `solver_faults` has refused what cannot be.
     if stage.solver == "auto" and (reason := _why_not(stage, selection, outline, features)):
         return SolverChoice("gradient", f"gradient steps, because {reason}")
-    return SolverChoice("lbfgs", _SOLVED + (_DROPOUT if _has_dropout(outline.head) else ""))
+    groups = _OF_GROUPS if outline.shape.layers else ""
+    return SolverChoice("lbfgs", _SOLVED + groups + (_DROPOUT if _has_dropout(outline.head) else ""))
 
 
 def solver_faults(stage: Stage, selection: Selection, outline: ZooModel, path: str) -> list[str]:
@@ -105,7 +108,8 @@ def _why_not(stage: Stage, selection: Selection, outline: ZooModel, features: Ca
     if features.bytes > MOST_BYTES:
         return f"the features are {size(features.bytes)}, and the solver takes up to {size(MOST_BYTES)}"
     # These bytes are those of float32: divided by four they are images times columns.
-    if features.bytes // 4 * len(outline.classes) > MOST_WORK:
+    times = len(FACTORS) if outline.shape.layers else 1
+    if features.bytes // 4 * len(outline.classes) * times > MOST_WORK:
         return (
             f"on {size(features.bytes)} of features and {len(outline.classes):,} classes the solver would take longer"
         )

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from zoo.evaluation.metrics import score
 from zoo.events import EpochFinished, EpochStarted, Note, Progress
 from zoo.probes.folds import Folds, make_folds
+from zoo.probes.layer_penalty import FACTORS, ChosenPenalty, choose_penalty, penalties_of
 from zoo.probes.logistic import LogisticFit, LogisticProblem
-from zoo.probes.strength import RULE, ChosenStrength, choose_strength
+from zoo.probes.strength import RULE
 from zoo.training.frozen_faults import refuse_features
 from zoo.training.solver_check import check_solver
 from zoo.training.stage_state import StageEnd
@@ -59,22 +60,28 @@ def _solve(work: StageSetup, features: Tensor, targets: Tensor) -> dict[str, Any
     class_weights = work.objective.class_weights
     # On the CPU, whatever the device is: in float64, which not every device has.
     features, targets = features.cpu(), targets.cpu()
-    problem = LogisticProblem(
-        features,
-        targets,
-        len(model.classes),
-        class_weights=class_weights,
-        label_smoothing=settings.label_smoothing,
-    )
-    _tell_constant(work, problem.columns.constant, features.shape[1])
+    by_group = model.shape.layers is not None
+
+    def problem_with(factor: float) -> LogisticProblem:
+        return LogisticProblem(
+            features,
+            targets,
+            len(model.classes),
+            class_weights=class_weights,
+            label_smoothing=settings.label_smoothing,
+            penalties=penalties_of(features.shape[1], model.shape.pooled, factor) if by_group else None,
+        )
+
     folds = _folds(work, targets)
     task = f"{settings.name}: strengths"
 
     def progress(done: int, total: int) -> None:
         work.report(Progress(task=task, done=done, total=total, unit="strengths"))
 
-    chosen = choose_strength(problem, folds, progress=progress)
-    fits = [problem.fit(chosen.strength, chosen.start) for _ in range(2)]  # twice, for the proof
+    chosen = choose_penalty(problem_with, folds, factors=FACTORS if by_group else FACTORS[:1], progress=progress)
+    _tell_constant(work, chosen.problem.columns.constant, features.shape[1])
+    strength = chosen.strength
+    fits = [chosen.problem.fit(strength.strength, strength.start) for _ in range(2)]  # twice, for the proof
     states = [_put(fit, model.head, layer) for fit in fits]
     work.watch.solved(
         check_solver(
@@ -83,12 +90,14 @@ def _solve(work: StageSetup, features: Tensor, targets: Tensor) -> dict[str, Any
             targets,
             fit=fits[-1],
             states=states,
+            penalties=penalties_of(features.shape[1], model.shape.pooled, chosen.factor),
             class_weights=class_weights,
             label_smoothing=settings.label_smoothing,
             stage=settings.name,
         )
     )
-    return _record(chosen, folds, fits[-1], len(model.classes))
+    record = _record(chosen, folds, fits[-1])
+    return {**record, "groups": _record_of_groups(chosen)} if by_group else record
 
 
 def _put(fit: LogisticFit, head: nn.Module, layer: nn.Linear) -> _State:
@@ -120,18 +129,23 @@ def _tell_constant(work: StageSetup, constant: int, columns: int) -> None:
         )
 
 
-def _record(chosen: ChosenStrength, folds: Folds, fit: LogisticFit, classes: int) -> dict[str, Any]:
+def _record(chosen: ChosenPenalty, folds: Folds, fit: LogisticFit) -> dict[str, Any]:
     return {
         "name": "lbfgs",
-        "strength": chosen.strength,
+        "strength": chosen.strength.strength,
         "rule": RULE,
-        "tried": [asdict(each) for each in chosen.tried],
-        "folds": chosen.folds,
+        "tried": [asdict(each) for each in chosen.strength.tried],
+        "folds": chosen.strength.folds,
         "classes_never_held_out": len(folds.alone),
         "iterations": fit.iterations,
         "gradient_norm": fit.gradient_norm,
         "constant_features": fit.constant,
     }
+
+
+def _record_of_groups(chosen: ChosenPenalty) -> dict[str, Any]:
+    """How much more the weights of the groups' means are held back, and what else was tried."""
+    return {"penalty_factor": chosen.factor, "tried": [asdict(each) for each in chosen.tried]}
 
 
 def _in_one_go(work: StageSetup, fit: Callable[[Tensor, Tensor], None]) -> StageEnd:

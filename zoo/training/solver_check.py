@@ -30,6 +30,7 @@ def check_solver(
     *,
     fit: LogisticFit,
     states: Sequence[Mapping[str, Tensor]],
+    penalties: Tensor,
     class_weights: Tensor | None,
     label_smoothing: float,
     stage: str,
@@ -42,6 +43,7 @@ def check_solver(
         targets: Class indices[N].
         fit: What the solver says that it found.
         states: Two states of the head, tensors of any shape by name, fitted to the same.
+        penalties: penalties[F], factors of the strength.
         class_weights: weights[classes], or None.
         label_smoothing: The share of a target that is spread over all classes.
         stage: The stage's name.
@@ -52,7 +54,7 @@ def check_solver(
     weight, bias = _affine(head, features.shape[1], device)
     first, last = states
     differing = [name for name in last if not torch.equal(first[name], last[name])]
-    flat = _gradient_share(weight, bias, features, targets, fit.strength, class_weights, label_smoothing)
+    flat = _gradient_share(weight, bias, features, targets, fit.strength * penalties, class_weights, label_smoothing)
     size = float((features.double().abs() @ weight.abs().T + bias.abs()).max())
     apart = float((fit.standardised_logits(features) - logits).abs().max()) / max(size, 1e-30)
     faults = [f"{name} came out differently when fitted again" for name in differing]
@@ -92,11 +94,14 @@ def _gradient_share(
     bias: Tensor,
     features: Tensor,
     targets: Tensor,
-    strength: float,
+    strengths: Tensor,
     class_weights: Tensor | None,
     smoothing: float,
 ) -> float:
-    """Norm of the objective's gradient at weight[classes, F] and bias[classes], over that at zeros."""
+    """Norm of the objective's gradient at weight[classes, F] and bias[classes], over that at zeros.
+
+    `strengths[F]` are those of the penalty on each column.
+    """
     classes = len(bias)
     # From here on by definition, not by the code of the solver, whose faults would cancel out.
     of_classes = torch.ones(classes, dtype=torch.float64) if class_weights is None else class_weights.cpu().double()
@@ -110,6 +115,7 @@ def _gradient_share(
         # Where no feature varies, a head of zeros is the answer.
         return 0.0 if not bool(weight.any()) else float("inf")
     values, mean, deviation, weight = values[:, moving], mean[moving], deviation[moving], weight[:, moving]
+    strengths = strengths[moving]
     deviation = deviation.pow(SHARE) * deviation.square().mean().pow((1 - SHARE) / 2)
     standardised = (values - mean) / deviation
 
@@ -118,7 +124,7 @@ def _gradient_share(
         loss = nn.functional.cross_entropy(
             standardised @ weights.T + biases, targets, of_classes, label_smoothing=smoothing, reduction="sum"
         )
-        objective = loss / of_images.sum() + 0.5 * strength * weights.square().sum()
+        objective = loss / of_images.sum() + 0.5 * (strengths * weights.square()).sum()
         found = torch.autograd.grad(objective, [weights, biases])
         return float(torch.cat([each.flatten() for each in found]).norm())
 
