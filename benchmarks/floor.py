@@ -5,9 +5,9 @@
 
 Ratios against another program depend on the processor; the share of the floor does not. The fastest of several ways to
 decode (threads, processes; all give the same bits) and of several ways to compute (precisions, memory layouts, folded
-batch norms, with `--compile` torch.compile, whose warm-up is told apart) are found on the set's own images, in turns,
-by their medians. Then zoo trains the head with its defaults and an empty cache, and its parts are told as shares of the
-floor. Leave the machine alone meanwhile.
+batch norms, threads, torch's kernels in place of oneDNN's, with `--compile` torch.compile, whose warm-up is told apart)
+are found on the set's own images, in turns, by their medians. Then zoo trains the head with its defaults and an empty
+cache, and its parts are told as shares of the floor. Leave the machine alone meanwhile.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -137,6 +137,8 @@ def _ways_forward(
         folded = copy.deepcopy(model).eval()
         if fold_batch_norms(folded.backbone, images[:2]):
             ways[f"{compute}, folded batch norms"] = _pass(folded.compute_as(compute).features, images)
+    for compute in (_WAYS[1], _WAYS[3]):
+        ways.update(_ways_of_threads(f"{compute}", copy.deepcopy(model).eval().compute_as(compute).features, images))
     if compiled:
         for compute in (_WAYS[1], _WAYS[3]):
             faster = torch.compile(copy.deepcopy(model).eval().compute_as(compute).features)
@@ -146,6 +148,37 @@ def _ways_forward(
         way()
         warm_up += time.perf_counter() - began if name.endswith("compiled") else 0.0
     return ways, warm_up
+
+
+def _ways_of_threads(
+    compute: str, features: Callable[[Tensor], Tensor], images: Tensor
+) -> dict[str, Callable[[], object]]:
+    """How cores can share the work: one for a chunk, each for a chunk of its own; and torch's kernels, not oneDNN's."""
+    cores = torch.get_num_threads()
+
+    def alone(_: int = 0) -> None:
+        torch.set_num_threads(1)  # of this thread
+        with torch.inference_mode():
+            features(images)
+
+    def by(streams: int) -> None:
+        # Threads of their own: the number of the main one stays.
+        with ThreadPoolExecutor(streams) as pool:
+            list(pool.map(alone, range(_PASSES)))
+        torch.set_num_threads(cores)
+
+    def without_onednn() -> None:
+        torch.backends.mkldnn.enabled = False  # type: ignore[assignment]  # not `flags`, which warns of Intel's GPUs
+        try:
+            _pass(features, images)()
+        finally:
+            torch.backends.mkldnn.enabled = True  # type: ignore[assignment]
+
+    return {
+        f"{compute}, one thread": lambda: by(1),
+        f"{compute}, a thread for each of {cores} chunks": lambda: by(cores),
+        f"{compute}, without oneDNN": without_onednn,
+    }
 
 
 def _pass(features: Callable[[Tensor], Tensor], images: Tensor) -> Callable[[], object]:
