@@ -105,7 +105,7 @@ def test_pixels_digests_and_faults_are_those_of_decoding_here(files: list[ImageF
     for file in files:
         if not expected[1].get(file.relative):
             assert torch.equal(store.resized(file), plain.resized(file)), file.relative
-            assert store.loss_of(file) == plain.loss_of(file)
+            assert store.losses().get(file.relative) == plain.losses().get(file.relative)
 
 
 def test_an_image_decoded_ahead_is_not_decoded_again(files: list[ImageFile]) -> None:
@@ -135,7 +135,7 @@ def test_what_an_earlier_run_decoded_is_only_hashed(files: list[ImageFile]) -> N
     assert all(pixels is None for _, pixels in found.values())
     with contextlib.closing(ImageStore(PREPROCESSING, workers=2, known=known, ahead=in_memory(found))) as again:
         assert again.examine(files, progress=lambda done: None)[1] == faults
-        assert again.loss_of(files[0]) == store.loss_of(files[0])
+        assert again.losses() == store.losses()
 
 
 def test_what_was_prepared_otherwise_is_not_taken(files: list[ImageFile]) -> None:
@@ -173,6 +173,7 @@ def test_images_of_a_killed_process_are_whole(files: list[ImageFile]) -> None:
     assert results == examined(files, None)[1]
 
 
+@pytest.mark.long
 def test_the_other_process_ends_with_this_one(files: list[ImageFile]) -> None:
     children = "open(f'/proc/self/task/{os.getpid()}/children').read()"
     script = AHEAD.replace("time.sleep(seconds)", f"print({children}, flush=True); time.sleep(60)")

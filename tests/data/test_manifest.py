@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from zoo.data.dataset import Dataset, ImageFile, class_counts, labels_of, names_of, natural_key
-from zoo.data.digests import DigestColumn, digests_for
+from zoo.data.digests import DigestColumn, manifest_of
 from zoo.data.listing import to_unchecked
 from zoo.data.manifest import ImageManifest, ImageRows
 from zoo.data.splits import SPLITS, split_stratified, to_dataset
@@ -125,8 +125,9 @@ def test_columns_give_the_data_set_of_the_rules_bit_for_bit(seed: int) -> None:
     assert dataset.counts() == expected.counts()
     names = [file.relative for files in expected.splits.values() for file in files]
     contents = {name: content_of(name) for name in names}
-    column = digests_for(dataset)
-    assert isinstance(column, DigestColumn) and digests_for(expected) == {}
+    manifest = manifest_of(dataset)
+    assert manifest is not None and manifest_of(expected) is None
+    column = DigestColumn(manifest)
     for name in draw.sample(names, len(names)):
         column[name] = contents[name]
     assert dict(column) == contents

@@ -115,6 +115,7 @@ def test_every_published_preprocessing_has_the_bits_of_upstreams(provider: str) 
             assert_equal(weights.preprocessing, weights.reference, picture, f"{weights.name} on {shape}")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("provider", ["torchvision", "timm"])
 def test_pictures_of_any_shape_and_mode_have_the_bits_of_upstreams(provider: str) -> None:
     by_size = sorted(published(provider), key=lambda weights: weights.preprocessing.resize_size)

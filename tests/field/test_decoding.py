@@ -315,7 +315,7 @@ def test_what_is_known_of_a_file_stays_and_rows_of_one_that_is_decoded_otherwise
         digests, faults = store.examine(files, progress=lambda done: None)
         assert not faults
         changed = {file.relative for file in files if store.digest_of(file) != digests[file.relative]}
-        lost = {file.relative: found.kind for file in files if (found := store.loss_of(file))}
+        lost = {name: found.kind for name, found in store.losses().items()}
         store.close()
         assert lost == {"scan/0.tif": "few_levels", "scan/5.tif": "lost_values"}
         assert changed == {"scan/0.tif"}  # the features of ordinary files are found in an older cache

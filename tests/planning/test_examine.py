@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import gc
+import hashlib
 import random
+import tracemalloc
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 from zoo.data.dataset import Dataset, ImageFile
+from zoo.data.decoded import DecodedFiles
+from zoo.data.manifest import ImageManifest, ImageRows
+from zoo.data.readings import PLAIN, Readings
 from zoo.data.sample import sample_image
 from zoo.data.store import ImageStore
+from zoo.data.text_column import column_of
 from zoo.errors import DataError
 from zoo.events import Event, Progress
 from zoo.planning.examine import PART_DIGEST, examine, examine_part, examine_rest
@@ -130,3 +138,60 @@ def test_sizes_of_files_that_were_not_opened_are_in_the_digest(tmp_path: Path, s
     last.path.write_bytes(b"no picture either")
     after = examine_part(dataset, ImageStore(SMALL, workers=1), Counting(), most=10, seed=seed).digest
     assert before != after
+
+
+@dataclass(frozen=True)
+class Content:
+    """Reads the bytes of an image that is no file of its own."""
+
+    content: bytes
+
+    def __call__(self) -> bytes:
+        return self.content
+
+
+def listed(folder: Path, count: int, bad: range = range(0)) -> Dataset:
+    """So many names as columns, each of a file of its own content; of those in `bad`, of no picture."""
+    many(folder, 1, range(0))
+    picture = (folder / "good.png").read_bytes()
+    contents = [b"no picture" if number in bad else picture + b"%d" % number for number in range(count)]
+    names = column_of(f"class{number % 2}/{number:07}.png" for number in range(count))
+    in_one_file, readers = column_of([""] * count), [Content(content) for content in contents]
+    manifest = ImageManifest(names, folder, in_one_file, readers=readers)
+    order = np.random.default_rng(0).permutation(count)  # splits have another order than the manifest
+    classes = ("class0", "class1")
+    train, val = (ImageRows(manifest, rows, rows % 2, classes) for rows in np.split(order, [count // 2]))
+    return Dataset(source=str(folder), classes=classes, splits={"train": train, "val": val})
+
+
+def silent(event: Event) -> None:
+    """Do nothing."""
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("count, decoded_before", [(10_000, True), (1_000, False)])
+def test_what_a_run_knows_of_an_image_takes_a_hundred_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int, decoded_before: bool
+) -> None:
+    """Beside the list: that it is there, its digest, that it can be decoded, where its pixels are on the disk."""
+    monkeypatch.setenv("ZOO_CACHE_DIR", str(tmp_path / "cache"))
+    dataset = listed(tmp_path, count)
+    if decoded_before:
+        files = [file for files in dataset.splits.values() for file in files]
+        DecodedFiles(SMALL).add(Readings.of({hashlib.sha256(file.content()).hexdigest(): PLAIN for file in files}))
+        del files
+    # What is imported and made once is no matter of how many images there are.
+    examine(listed(tmp_path, 10), ImageStore(SMALL, workers=1, budget=0), silent)
+    gc.collect()
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        store = ImageStore(SMALL, workers=1, budget=0, disk_budget=1 << 30, known=DecodedFiles(SMALL))
+        examined = examine(dataset, store, silent)
+        gc.collect()
+        held = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    store.close()
+    # Of fewer images, what is there once counts for more of each.
+    assert len(examined.contents) == count and held / count < (100 if decoded_before else 200)

@@ -10,16 +10,13 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import get_args
 
-from zoo.data.lost_values import Kind, Loss
+from zoo.data.readings import Reading, Readings
 from zoo.errors import RunError
 from zoo.specs.preprocessing import Preprocessing
-from zoo.storage.atomic import write_text
+from zoo.storage.atomic import new_text
 from zoo.storage.cache import cache_folder
 from zoo.storage.eviction import DECODABLE
 
@@ -29,15 +26,6 @@ MOST = 100 << 20
 needs of itself always stays."""
 _FORMAT = 2
 """Raised when files may be decoded to other pixels than before, or be refused: they have to be decoded again."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """What is worth knowing of a file that was decoded, beside its pixels. Nothing is, of most."""
-
-    rule: str = ""
-    """As in `zoo.data.decode.Decoded`."""
-    loss: Loss | None = None
 
 
 class DecodedFiles:
@@ -53,19 +41,20 @@ class DecodedFiles:
         """What is known of the file with this SHA-256; None for one that was not decoded yet."""
         return self._readings.get(digest)
 
-    def add(self, readings: Mapping[str, Reading]) -> None:
-        """Remember more files, by digest. If the cache folder cannot be written, the next run only takes longer."""
-        if self._readings.keys() >= readings.keys():
+    def add(self, readings: Readings) -> None:
+        """Remember more files. If the cache folder cannot be written, the next run only takes longer."""
+        if self._readings.covers(readings):
             with contextlib.suppress(OSError):
                 os.utime(self._path)  # it was of use
             return
         # Another process may have added files in the meantime.
-        self._readings |= _read(self._path) | dict(readings)
+        self._readings = self._readings | (_read(self._path) | readings)
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            text = _text(self._readings)
             # Those of other data sets are dropped where they are too many; those of this one are of use.
-            write_text(self._path, text if len(text) <= MOST else _text(readings))
+            kept = self._readings if self._readings.characters <= MOST else readings
+            with new_text(self._path) as file:
+                file.writelines(kept.text())
             self._remove_old()
         except (OSError, RunError):
             return
@@ -91,33 +80,11 @@ def _used(path: Path) -> tuple[float, int]:
     return found.st_mtime, found.st_size
 
 
-def _text(readings: Mapping[str, Reading]) -> str:
-    return "".join(f"{_line(*each)}\n" for each in sorted(readings.items(), key=_digest))
-
-
-def _read(path: Path) -> dict[str, Reading]:
+def _read(path: Path) -> Readings:
     try:
-        lines = path.read_text("utf-8").splitlines()
+        return Readings.read(path)
     except (OSError, ValueError):
-        return {}
-    return dict(map(_parsed, lines))
-
-
-def _line(digest: str, reading: Reading) -> str:
-    loss = (reading.loss.kind, reading.loss.detail) if reading.loss else ("", "")
-    # Of most files nothing is known but that they can be read: their line is the digest alone.
-    return "\t".join((digest, reading.rule, *loss)).rstrip("\t")
-
-
-def _parsed(line: str) -> tuple[str, Reading]:
-    # Fields that are empty at the end of a line were left out.
-    digest, rule, kind, detail = (*line.split("\t"), "", "", "")[:4]
-    (found,) = [each for each in get_args(Kind) if each == kind] or [None]
-    return digest, Reading(rule, Loss(found, detail) if found else None)
-
-
-def _digest(entry: tuple[str, Reading]) -> str:
-    return entry[0]
+        return Readings(b"", {})
 
 
 def _version(distribution: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -57,6 +58,13 @@ class DigestColumn(FileDigests):
         # Last: a thread that sees a digest as known reads all of it.
         self.known[rows] = True
 
+    def only(self, rows: NDArray[np.integer]) -> DigestColumn:
+        """The digests of these rows that are known now, without a copy of them. It is for reading."""
+        part = copy.copy(self)
+        part.known = np.zeros_like(self.known)
+        part.known[rows] = self.known[rows]
+        return part
+
     def of(self, files: Sequence[ImageFile]) -> Iterator[str]:
         """Yield the digests of these images in their order. Raises KeyError for the first that is not known."""
         # The same row of another manifest is another image: then only the name says which.
@@ -71,10 +79,10 @@ class DigestColumn(FileDigests):
             yield from (text[begin : begin + 2 * _BYTES] for begin in range(0, len(text), 2 * _BYTES))
 
 
-def digests_for(dataset: Dataset) -> DigestColumn | dict[str, str]:
-    """An empty mapping for the digests of a data set's images: a column where its images are rows of one manifest."""
+def manifest_of(dataset: Dataset) -> ImageManifest | None:
+    """The manifest of which all images of a data set are rows; None where there is none."""
     splits = list(dataset.splits.values())
     views = [files for files in splits if isinstance(files, ImageRows)]
     if views and len(views) == len(splits) and all(files.manifest is views[0].manifest for files in views):
-        return DigestColumn(views[0].manifest)
-    return {}
+        return views[0].manifest
+    return None

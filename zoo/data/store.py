@@ -9,7 +9,7 @@ import hashlib
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -20,13 +20,15 @@ from torch import Tensor
 from zoo.data import transform
 from zoo.data.ahead import ImagesAhead
 from zoo.data.augment import apply_draw, draw
-from zoo.data.dataset import ImageFile
+from zoo.data.dataset import Dataset, ImageFile
 from zoo.data.decode import Decoded, decode_closely
-from zoo.data.decoded import DecodedFiles, Reading
+from zoo.data.decoded import DecodedFiles
 from zoo.data.file_index import FileIndex, Stamp, stamp_of
 from zoo.data.lost_values import Loss
+from zoo.data.opened_images import OpenedImages
 from zoo.data.prefetch import Done, Item, map_for_model, prefetch
-from zoo.data.spool import Spool, SpoolPlace
+from zoo.data.readings import Reading
+from zoo.data.spool import Spool
 from zoo.data.stored_order import as_stored
 from zoo.errors import DataError
 from zoo.specs.preprocessing import Preprocessing
@@ -82,10 +84,8 @@ class ImageStore:
         self._index = index
         self._ahead = ahead
         self._stamps: dict[str, tuple[Stamp, str]] = {}
-        self._digests: dict[str, str] = {}
-        self._readings: dict[str, Reading] = {}
+        self._opened = OpenedImages()
         self._spool = Spool.open(disk_budget)
-        self._on_disk: dict[str, SpoolPlace] = {}
         self._bytes = 0
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(max_workers=self.workers, thread_name_prefix="zoo-decode")
@@ -99,6 +99,10 @@ class ImageStore:
         """Stop the threads, drop work that has not begun, and release the disk cache."""
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._spool.close()
+
+    def expect(self, dataset: Dataset) -> None:
+        """Prepare for images of a data set: what is found of them is then kept in little memory. Nothing is opened."""
+        self._opened.expect(dataset)
 
     def examine(
         self, files: Sequence[ImageFile], *, progress: Callable[[int], None], remember: bool = True
@@ -114,13 +118,12 @@ class ImageStore:
         files = as_stored(files)
         examined = prefetch(self._pool, self._examine, files, pending=4 * self.workers)
         for done, (file, (digest, found, stamp)) in enumerate(zip(files, examined, strict=True), start=1):
-            digests[file.relative] = self._digests[file.relative] = digest
+            digests[file.relative] = digest
             if stamp is not None:
                 self._stamps[os.fspath(file.path)] = stamp, digest
-            if isinstance(found, Reading):
-                self._readings[file.relative] = found
-            else:
+            if not isinstance(found, Reading):
                 faults[file.relative] = found
+            self._opened.put(file.relative, digest, found if isinstance(found, Reading) else None)
             if len(self._stamps) >= _RECORDED_AT_ONCE:
                 self._record()
             progress(done)
@@ -132,20 +135,18 @@ class ImageStore:
     def findings(self, files: Iterable[ImageFile]) -> tuple[dict[str, str], dict[str, Reading]]:
         """What `examine` found of the files: the SHA-256 of each, and what is known of each that can be decoded."""
         names = [file.relative for file in files]
-        return (
-            {name: self._digests[name] for name in names if name in self._digests},
-            {name: self._readings[name] for name in names if name in self._readings},
-        )
+        digests = {name: digest for name in names if (digest := self._opened.digest(name)) is not None}
+        return digests, {name: reading for name in names if (reading := self._opened.reading(name)) is not None}
 
     def learn(self, digests: Mapping[str, str], readings: Mapping[str, Reading]) -> None:
         """Take what another process found of files that this one did not open; they are decoded when needed."""
-        self._digests.update(digests)
-        self._readings.update(readings)
+        for name, digest in digests.items():
+            self._opened.put(name, digest, readings.get(name))
 
     def remember(self) -> None:
         """Record for later runs which of the examined files could be decoded; does nothing without `known`."""
         if self._known is not None:
-            self._known.add({self._digests[each]: reading for each, reading in self._readings.items()})
+            self._known.add(self._opened.readings())
 
     def recall(self, files: Sequence[ImageFile]) -> list[ImageFile]:
         """Take files as examined, unread, that were read and decoded before and have not changed. Returns the others.
@@ -160,12 +161,12 @@ class ImageStore:
             if reading is None:
                 others.append(file)
             else:
-                self._digests[file.relative], self._readings[file.relative] = digest, reading
+                self._opened.put(file.relative, digest, reading)
         return others
 
     def is_examined(self, file: ImageFile) -> bool:
         """Whether a file was examined or recalled, readable or not."""
-        return file.relative in self._digests
+        return self._opened.digest(file.relative) is not None
 
     def release(self, files: Sequence[ImageFile]) -> None:
         """Free the resized images of files that are not needed again; what is known of the files stays."""
@@ -225,30 +226,35 @@ class ImageStore:
 
         So it names the pixels: rows that an older zoo computed from other pixels of the same file have another name.
         """
-        rule = self._readings[file.relative].rule if file.relative in self._readings else ""
-        return self._digests[file.relative] + (f" decoded by rule {rule}" if rule else "")
+        reading = self._opened.reading(file.relative)
+        return self.sha256_of(file) + (f" decoded by rule {reading.rule}" if reading and reading.rule else "")
 
     def sha256_of(self, file: ImageFile) -> str:
         """SHA-256 of the bytes of a file that has been examined."""
-        return self._digests[file.relative]
+        digest = self._opened.digest(file.relative)
+        assert digest is not None, f"{file.relative} was examined"
+        return digest
 
-    def loss_of(self, file: ImageFile) -> Loss | None:
-        """What decoding destroyed of a file that has been examined, where little is left."""
-        reading = self._readings.get(file.relative)
-        return reading.loss if reading else None
+    def contents(self, splits: Collection[Sequence[ImageFile]]) -> Mapping[str, str]:
+        """SHA-256 of the bytes of files that have been examined, by relative path."""
+        return self._opened.contents(splits)
+
+    def losses(self) -> dict[str, Loss]:
+        """What decoding destroyed of the files that have been examined, by relative path, where little is left."""
+        return self._opened.losses()
 
     def resized(self, file: ImageFile) -> Tensor:
         """The resized image uint8[3, H', W'] from memory, from the disk, or decoded now. Raises DataError."""
         # Without the lock: single looks into a dictionary are whole, and what is missed is only decoded again.
         pixels = self._in_memory.get(file.relative)
-        place = self._on_disk.get(file.relative)
-        if pixels is None and place is not None:
+        place = self._opened.place(file.relative) if pixels is None else None
+        if place is not None:
             pixels = self._spool.get(place)
         return self._read(file) if pixels is None else pixels
 
     def _read(self, file: ImageFile) -> Tensor:
         content = file.content()
-        digest = self._digests.get(file.relative)
+        digest = self._opened.digest(file.relative)
         # The plan and the proof name the data by the digests that `examine` took, so other bytes must not get through.
         if digest is not None and hashlib.sha256(content).hexdigest() != digest:
             raise DataError(f"{file.relative}: the file was changed while it was in use")
@@ -300,7 +306,7 @@ class ImageStore:
 
     def _cache(self, file: ImageFile, pixels: Tensor) -> None:
         with self._lock:
-            if file.relative in self._in_memory or file.relative in self._on_disk:
+            if file.relative in self._in_memory or self._opened.place(file.relative) is not None:
                 return
             if self._bytes + pixels.numel() <= self._budget:
                 self._bytes += pixels.numel()
@@ -309,7 +315,7 @@ class ImageStore:
         # Written without the lock, so that other threads do not wait for the disk.
         place = self._spool.put(pixels)
         if place is not None:
-            self._on_disk[file.relative] = place
+            self._opened.put_place(file.relative, place)
 
     def _decode(self, file: ImageFile, content: bytes) -> tuple[Tensor, Decoded]:
         """(resized uint8[3, H', W'], the picture with what is known of it)."""

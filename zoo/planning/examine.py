@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import NoReturn
 
 from zoo.data.ahead import take_over
-from zoo.data.dataset import UNREADABLE_SHARE, Dataset, ImageFile
+from zoo.data.dataset import UNREADABLE_SHARE, Dataset, ImageFile, names_of
 from zoo.data.decoded import DecodedFiles
 from zoo.data.drawn_part import draw_part
 from zoo.data.file_index import FileIndex
@@ -97,6 +97,7 @@ def open_store(resolved: Resolved, *, trains: bool, shown: bool, share: float = 
 def examine(dataset: Dataset, store: ImageStore, report: Report) -> Examined:
     """Open every image, reporting progress. Raises DataError where over 1 % of the images, or all of a class, cannot be
     read."""
+    store.expect(dataset)
     group = current()
     if group.several:
         return _found(dataset, store, _open_in_shares(dataset, store, report, group))
@@ -122,7 +123,8 @@ def _open_in_shares(dataset: Dataset, store: ImageStore, report: Report, group: 
 
     try:
         # As many times in each process: shares differ, and all have to meet.
-        for _ in range(0, max(group.gather(_count(own))), AT_ONCE):
+        times = range(0, max(group.gather(_count(own))), AT_ONCE)
+        for _ in times:
             files = list(islice(left, AT_ONCE))
             _, faults = store.examine(files, progress=progress, remember=False)
             for count, faults_of_rank in group.gather((len(files), faults)):
@@ -131,8 +133,11 @@ def _open_in_shares(dataset: Dataset, store: ImageStore, report: Report, group: 
             _refuse_early(found, opened, total)
     finally:
         store.remember()
-    for findings in group.gather(store.findings(_files(own.splits))):
-        store.learn(*findings)
+    left = _files(own.splits)
+    # Some at a time: sent are texts, which take many times the memory in which the store keeps them.
+    for _ in times:
+        for findings in group.gather(store.findings(islice(left, AT_ONCE))):
+            store.learn(*findings)
     # In the order in which one process alone would have found them.
     return {file.relative: found[file.relative] for file in _files(dataset.splits) if file.relative in found}
 
@@ -151,6 +156,7 @@ def examine_part(
         DataError: What was found is enough to refuse the data, as `examine` does; or no training image that was drawn
             can be read.
     """
+    store.expect(dataset)
     total = _count(dataset)
     others = _not_recalled(dataset, store, most) if recall else None
     if total <= most:
@@ -258,11 +264,11 @@ def _found(
     if drawn is not None:
         opened = {split: [file for file in files if file.relative not in faults] for split, files in drawn.items()}
         part = ExaminedPlan(images=_count_files(drawn), of=_count(dataset))
-    contents = {file.relative: store.sha256_of(file) for file in _files(opened)}
+    contents, lost = store.contents(opened.values()), store.losses()
     return Examined(
         dataset=readable,
         contents=contents,
-        losses={file.relative: loss for file in _files(opened) if (loss := store.loss_of(file)) is not None},
+        losses={name: lost[name] for files in opened.values() if lost for name in names_of(files) if name in lost},
         opened=opened,
         digest=readable.digest(contents) if part is None else _digest_of_part(dataset, contents, sizes),
         part=part,

@@ -7,13 +7,17 @@ of all images are computed once, and a fold takes some of the rows.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from zoo.data.dataset import names_of
+from zoo.data.manifest import chosen
 from zoo.distributed.group import current
 from zoo.errors import RunError
 from zoo.evaluation.context import RunContext
@@ -55,36 +59,45 @@ def judge_out_of_fold(
     # Fits of a head alone take parts of a second: a resumed run repeats them.
     if folder is not None and not all(stage.head_alone for stage in plan.stages):
         places = [_place(folder, number) for number in range(1, folds.count + 1)]
+    # One text of each digest, which the folds share.
+    contents = {file.relative: context.store.digest_of(file) for file in context.train}
     fits = []
     for fold, place in enumerate(places):
         finished = current().from_main(lambda place=place: _finished(place))  # type: ignore[misc]
-        fits.append(finished or _fit(context, folds, fold, frozen, place))
+        fits.append(finished or _fit(context, folds, fold, frozen, place, contents))
         # Each fold begins from the same weights, and so does the run that follows them.
         load_partial_state_dict(context.model, built)
         context.report(Progress(task=FOLDS, done=fold + 1, total=folds.count, unit="folds"))
     judged = put_together(fits, folds, context.train_targets)
-    contents = {file.relative: context.store.digest_of(file) for file in context.train}
     return judged, check_out_of_fold(fits, folds, contents, judged, plan.folds.kept_together)
 
 
-def _fit(context: RunContext, folds: Folds, fold: int, frozen: FrozenOutputs, place: RunFolder | None) -> FoldFit:
-    """Run all stages without the images of a fold."""
+def _fit(
+    context: RunContext,
+    folds: Folds,
+    fold: int,
+    frozen: FrozenOutputs,
+    place: RunFolder | None,
+    contents: Mapping[str, str],
+) -> FoldFit:
+    """Run all stages without the images of a fold. `contents`: digests of all images, by name."""
     held_out = folds.held_out(fold)
     rest = [row for row, number in enumerate(folds.of_rows) if number != fold]
-    train, judged = ([context.train[row] for row in rows] for rows in (rest, held_out))
-    inside = replace(
+    inside = np.array(folds.of_rows) != fold
+    train, judged = chosen(context.train, inside), chosen(context.train, ~inside)
+    of_fold = replace(
         context,
         plan=_plan_without(context.plan, len(train)),
-        dataset=replace(context.dataset, splits={"train": tuple(train), "val": tuple(judged)}),
+        dataset=replace(context.dataset, splits={"train": train, "val": judged}),
         report=_told(context.report, f"fold {fold + 1} of {folds.count}"),
     )
     logits = _Logits(place)
-    stages = StageRunner(inside, place, frozen=frozen.part(rest, held_out), offered=logits.offered)
+    stages = StageRunner(of_fold, place, frozen=frozen.part(rest, held_out), offered=logits.offered)
     stopped = stages.run()
     found = FoldFit(
         logits=logits.by_name,
         checks=tuple(stages.checks),
-        trained_on=frozenset(context.store.digest_of(file) for file in inside.train),
+        trained_on=frozenset(contents[name] for name in names_of(train)),
         stopped=str(stopped or ""),
     )
     if place is not None:

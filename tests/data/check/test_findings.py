@@ -417,6 +417,7 @@ def test_the_placeholder_among_the_ants_is_named(real_data: Path, zoo_inside: Zo
     assert "wrong_extension" in done.stdout and "train/ants/imageNotFound.gif" in done.stdout
 
 
+@pytest.mark.long
 @pytest.mark.data
 def test_flowers_have_no_faults(real_data: Path) -> None:
     report = zoo.check_data(real_data / "data" / "flowers5")

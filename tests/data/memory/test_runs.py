@@ -61,6 +61,7 @@ def test_the_digest_is_of_the_pixels_whatever_holds_them(run: Path, few: Path) -
     assert zoo.plan(**USUAL, data=held["torch"]).data.digest == stored
 
 
+@pytest.mark.long
 def test_verify_repeats_the_steps_on_the_same_object_alone(run: Path, pairs: Pairs, others: Pairs, few: Path) -> None:
     assert zoo.verify(run, data=pairs).passed and steps_of(run, data=pairs) == "passed"
     assert zoo.verify(run, data=without_paths(few)["tensors"]).passed
@@ -124,6 +125,7 @@ def test_a_stopped_run_goes_on_where_the_same_images_are_given(
     assert one == other
 
 
+@pytest.mark.long
 def test_runs_on_one_object_with_drawn_splits_are_compared_where_it_is_given(pairs: Pairs, tmp_path: Path) -> None:
     images = [*pairs[0], *pairs[1]]
     # Seeds whose drawn validation images have one in common with those of the first.

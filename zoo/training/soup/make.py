@@ -141,6 +141,7 @@ def make_soup(
 def _decode(dataset: Dataset, store: ImageStore, report: Report) -> None:
     """Decode the validation images once, for all that is judged on them. Raises DataError where one is unreadable."""
     files = dataset.splits["val"]
+    store.expect(dataset)
     _, faults = store.examine(files, progress=lambda done: report(Progress(task="decode", done=done, total=len(files))))
     if faults:
         name, fault = next(iter(faults.items()))
