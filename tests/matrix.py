@@ -3,7 +3,8 @@
     python -m tests.matrix            check it, and that docs/support.md says the same
     python -m tests.matrix --write    write docs/support.md
 
-Each backbone is built once for its default weights; images go through it, and every head gets what comes out.
+Each backbone is built once for its default weights; its tensors and modules must be what zoo takes for granted
+(tests/structure.py); images go through it, and every head gets what comes out.
 What the index says of it must be what is found. Where the outputs of groups are read, larger images tell: with --write
 of every backbone, else of the first of each class, by which those of the others must come out the same. Then real runs:
 timm's tiny models with one head that gets pooled features and one that gets a map, and the smallest of each family of
@@ -32,6 +33,7 @@ from typing import Any
 import torch
 import zoo
 from tests.numeric import FAMILIES, TINY, draw_few, drawn, faults_of_a_run, pairs
+from tests.structure import faults_of_a_pass, faults_of_tensors
 from torch import Tensor
 from zoo.model.build import build_backbone
 from zoo.model.groups import Partition, partition
@@ -97,7 +99,7 @@ def examine(spec: BackboneSpec, heads: Sequence[Contribution[HeadSpec]], *, thor
             _look_at_backbone(built, images, row)
             reasons = {"map": built.no_map, "layers": ""}
             outputs: tuple[GroupOutput, ...] = ()
-            _differentiate(built, images)
+            _differentiate(built, images, row)
             _run_once(built.module)
             try:
                 outputs = _outputs(spec, tag, built, images, row, thorough=thorough)
@@ -122,7 +124,9 @@ def examine(spec: BackboneSpec, heads: Sequence[Contribution[HeadSpec]], *, thor
 
 def _look_at_backbone(built: Backbone, images: Tensor, row: Row) -> None:
     row.parameters = sum(parameter.numel() for parameter in built.module.parameters())
-    row.groups = len(partition(built.module, built.groups, backbone=row.name).names)
+    groups = partition(built.module, built.groups, backbone=row.name)
+    row.groups = len(groups.names)
+    row.faults += faults_of_tensors(built.module, groups)
     row.pooled = built.shape.pooled
 
 
@@ -132,15 +136,18 @@ def _run_once(module: Any) -> None:
         module.forward_features = functools.cache(module.forward_features)
 
 
-def _differentiate(built: Backbone, images: Tensor) -> None:
-    """A backward pass, as a plan makes one to find what takes no part; once for each class of models in a process."""
+def _differentiate(built: Backbone, images: Tensor, row: Row) -> None:
+    """A pass, and a backward pass, as a plan makes one to find what takes no part; once for each class of models in a
+    process."""
     if type(built.module) in _DIFFERENTIATED:
         return
     _DIFFERENTIATED.add(type(built.module))
     built.module.requires_grad_(True)
+    pooled: list[Tensor] = []
     with torch.enable_grad():
-        pooled = built.pool(built.module, images)
-        torch.autograd.grad(pooled.sum(), list(built.module.parameters()), allow_unused=True)
+        run = functools.partial(built.pool, built.module, images)
+        row.faults += faults_of_a_pass(built.module, lambda: pooled.append(run()), len(images))
+        torch.autograd.grad(pooled[0].sum(), list(built.module.parameters()), allow_unused=True)
 
 
 def _outputs(

@@ -36,6 +36,7 @@ def test_every_head_works_on_it_or_says_why_not_and_the_document_says_the_same(n
     assert line in matrix.DOCUMENT.read_text("utf-8").splitlines()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["timm/vit_srelpos_small_patch16_224", "timm/pit_xs_distilled_224"])
 def test_the_layouts_of_one_of_its_class_are_those_of_another(name: str) -> None:
     # The first has a table of relative positions of as many dimensions as tokens, the second two class tokens.

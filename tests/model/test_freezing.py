@@ -109,6 +109,41 @@ def test_frozen_groups_keep_every_bit_and_their_mode_through_training_steps(name
     assert changed == {HEAD, last}
 
 
+class Recurrent(nn.Module):
+    """A convolution, a recurrent layer as Sequencer's, and one with dropout between its layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.rnn = nn.LSTM(4, 4, batch_first=True)
+        self.dropping = nn.GRU(4, 4, num_layers=2, dropout=0.5, batch_first=True)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        rows = self.conv(images).flatten(2).transpose(1, 2)
+        output: torch.Tensor = self.dropping(self.rnn(rows)[0])[0].mean(1)
+        return output
+
+
+def test_frozen_recurrent_layers_are_in_the_mode_in_which_cudnn_passes_gradients_through_them() -> None:
+    groups = [zoo.Group(name=name, members=(name,)) for name in ("conv", "rnn", "dropping")]
+    size = zoo.Preprocessing(input_size=(3, 8, 8), resize_size=(8, 8), mean=(0.5,) * 3, std=(0.5,) * 3)
+    backbone = zoo.Backbone(module=Recurrent(), shape=zoo.FeatureShape(pooled=4), groups=tuple(groups))
+    model = ZooModel(backbone, nn.Linear(4, 2), name="recurrent", classes=("x", "y"), preprocessing=size)
+    model.freeze_all_but([HEAD, "conv"])
+    images = torch.randn(2, 3, 8, 8)
+    before = model.eval()(images)
+    assert not any(module.training for module in model.modules())
+    model.train()
+    assert {name for name, module in model.named_modules() if module.training and name.startswith("backbone.")} == {
+        "backbone.conv",
+        "backbone.rnn",
+    }
+    assert torch.equal(model(images), before)
+    model.loss(model.features(images), torch.tensor([0, 1])).backward()
+    assert model.get_parameter("backbone.conv.weight").grad is not None
+    assert model.get_parameter("backbone.rnn.weight_ih_l0").grad is None
+
+
 def test_calling_train_again_leaves_frozen_modules_in_evaluation_mode() -> None:
     model = zoo.create_model("torchvision/resnet18", classes=2, weights="random")
     model.freeze_all_but([HEAD, "layer4"])

@@ -30,6 +30,9 @@ class Partition:
     shared: dict[str, str] = field(default_factory=dict)
     """Further name of a module or tensor that stands in several places -> its first name, which the others go by.
     A state dict has it under every one."""
+    modeless: frozenset[str] = frozenset()
+    """Recurrent layers without dropout. They compute the same in either mode, but cuDNN passes gradients through them
+    in training mode alone: so they follow it where they are frozen, too, and what comes before them can train."""
 
     def first_name(self, name: str) -> str:
         """Return the first name of a tensor by any full name, `backbone.*` or `head.*`; nearly all have one alone."""
@@ -66,7 +69,8 @@ def partition(module: nn.Module, groups: Sequence[Group], *, backbone: str) -> P
         around = modules.get(name.rpartition(".")[0], frozenset(names[:1]))
         # Of several groups the earliest: its outputs may depend on the buffer, so it stays while that is frozen.
         tensors[name] = min(explicit or around, key=names.index)
-    return Partition(names, tensors, modules, _further_names(module))
+    modeless = (name for name, each in module.named_modules() if isinstance(each, nn.RNNBase) and not each.dropout)
+    return Partition(names, tensors, modules, _further_names(module), frozenset(modeless))
 
 
 def _further_names(module: nn.Module) -> dict[str, str]:

@@ -278,7 +278,8 @@ class ZooModel(nn.Module):
         name = self.adapted.adapted_by(name) or self.adapted.upstream(name)
         inside = name.removeprefix("backbone").removeprefix(".")
         held = frozenset([HEAD]) if name.split(".")[0] == HEAD else self.groups.modules[inside]
-        return held.isdisjoint(groups) or (batch_norm == "frozen" and name in self._batch_norms)
+        stays = held.isdisjoint(groups) or (batch_norm == "frozen" and name in self._batch_norms)
+        return stays and inside not in self.groups.modeless
 
     def has_batch_norms(self, groups: Collection[str]) -> bool:
         """Whether any of these groups of the backbone has a batch norm."""
