@@ -251,6 +251,7 @@ def test_bad_input_is_answered_first(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_vectors_are_those_of_embed(dtype: str, artefact: Path, photos: Path, tmp_path: Path) -> None:
     whole = zoo.embed(artefact, photos, normalise=True, dtype=dtype, verbose=False)

@@ -1,14 +1,17 @@
-"""A worker whose machine is gone waits for a place on another one: its parts must not wait for ever with it."""
+"""A machine of a Ray that is gone: its worker waits for a place on another one. And a connection that breaks."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from zoo.bulk.on_ray import compute_on_ray
 from zoo.bulk.parts import BulkJob, FilePart
+from zoo.bulk.worker import PartDone
 from zoo.cluster.connect import Cluster
+from zoo.errors import ClusterError
 
 
 class RayError(Exception):
@@ -31,6 +34,9 @@ class TwoMachines:
 
     def remote(self, **resources: Any) -> Any:
         return lambda worker: SimpleNamespace(remote=self._start)
+
+    def is_initialized(self) -> bool:
+        return True
 
     def kill(self, actor: Any) -> None:
         self.ended.add(actor.number)
@@ -66,10 +72,52 @@ class TwoMachines:
 @pytest.mark.parametrize("parts", [3, 4, 8])
 def test_its_parts_are_computed_where_another_one_has_nothing_left_to_do(parts: int) -> None:
     ray: Any = TwoMachines()
+    found = computed(ray, parts)
+    assert sorted(each.number for each in found) == list(range(parts))
+    assert sorted(number for _, number in ray.computed) == list(range(parts)), "none twice"
+    assert any(worker == 1 for worker, _ in ray.computed)
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["in a call", "between calls"])
+def test_a_connection_that_breaks_is_told_with_what_to_do(known: bool) -> None:
+    ray: Any = TwoMachines()
+    found = computed(ray, 8)
+    assert next(found)
+
+    def gone(*given: Any, **options: Any) -> Any:
+        assert known, "Ray would start another one"
+        raise ConnectionError("Client is shutting down.")  # as Ray's client raises it
+
+    ray.wait = ray.get = gone
+    ray.is_initialized = lambda: known
+    with pytest.raises(
+        ClusterError, match=r"connection to Ray broke: .*\nNext: once .* reached again, the same command"
+    ):
+        list(found)
+
+
+def test_a_connection_of_a_workers_own_that_breaks_is_its_own_error() -> None:
+    """As to a bucket of files."""
+    ray: Any = TwoMachines()
+    found = computed(ray, 8)
+    assert next(found)
+
+    class OfTask(ray.exceptions.RayTaskError, ConnectionError):  # type: ignore[misc]
+        cause = ConnectionResetError("the bucket is gone")
+
+    def failed(reference: object) -> Any:
+        raise OfTask
+
+    ray.get = failed
+    with pytest.raises(ConnectionResetError, match="the bucket is gone"):
+        list(found)
+
+
+def computed(ray: Any, parts: int) -> Iterator[PartDone]:
     cluster = Cluster(ray, 2, 0, 2, False, of_machines=((1, 0), (1, 0)))
     job = BulkJob(task="embed", subject="x", identity="x", settings={}, part_size=1)
     given: dict[str, Any] = {"device": "cpu", "processes": None, "workers": None, "packed": None}
-    found = compute_on_ray(
+    return compute_on_ray(
         cluster,
         job,
         "out",
@@ -79,6 +127,3 @@ def test_its_parts_are_computed_where_another_one_has_nothing_left_to_do(parts: 
         report=lambda event: None,
         **given,
     )
-    assert sorted(each.number for each in found) == list(range(parts))
-    assert sorted(number for _, number in ray.computed) == list(range(parts)), "none twice"
-    assert any(worker == 1 for worker, _ in ray.computed)

@@ -89,6 +89,7 @@ def test_the_folder_holds_the_record_the_table_and_the_page(whole: zoo.Sweep) ->
     assert "nobody selected on" in page and "too good" in page and "https://" not in page
 
 
+@pytest.mark.long
 def test_a_stopped_sweep_keeps_what_is_done_and_ends_as_if_it_had_not_been(
     whole: zoo.Sweep, photos: Path, tmp_path: Path
 ) -> None:

@@ -41,6 +41,7 @@ def asked(data: Path, settings: dict[str, Any]) -> Request:
 _QUICK = (0, 3, 8, 10)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "settings",
     [pytest.param(each, marks=() if place in _QUICK else pytest.mark.long) for place, each in enumerate(SETTINGS)],

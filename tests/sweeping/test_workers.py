@@ -170,7 +170,7 @@ from zoo.events import silent
 from zoo.sweeping.ray_workers import RayWorkers
 from zoo.sweeping.trial_runs import RunJob
 with connected(parse_place("ray"), silent, cores=1) as cluster:
-    workers = RayWorkers(cluster, 1, "cpu")
+    workers = RayWorkers(cluster, 1, "cpu", resuming="", report=silent)
     workers.start(RunJob(number=4, request={"backbone": "resnet18", "nonsense": 1}, run="run", threads=1))
     while not (ended := workers.wait()):
         pass

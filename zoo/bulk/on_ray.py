@@ -13,7 +13,7 @@ from typing import Any
 
 from zoo.bulk.parts import BulkJob, FilePart
 from zoo.bulk.worker import PartDone, Worker
-from zoo.cluster.connect import Cluster
+from zoo.cluster.connect import Cluster, broken_as_error
 from zoo.errors import ClusterError, DeviceError, first_line
 from zoo.events import Note, Report
 
@@ -25,6 +25,7 @@ _PATIENCE = 1.0
 """Seconds between two looks at how far the workers are."""
 _LONG_SILENCE = 60.0
 """Seconds after which it is said that no worker has started, or answers any more."""
+_GOES_ON = "once the cluster can be reached again, the same command goes on from here."
 
 
 @dataclass
@@ -80,7 +81,7 @@ def compute_on_ray(
         report: Called with a note where no worker starts.
 
     Raises:
-        ClusterError: A part was lost with four workers, or a worker could not be started.
+        ClusterError: A part was lost with four workers, a worker could not be started, or the connection broke.
         DeviceError: A GPU is asked for, and there is none.
         Exception: What a worker's own code raised, such as that of a plugin.
     """
@@ -109,31 +110,43 @@ def compute_on_ray(
     # An actor gets parts when it has answered once. Given to one that waits for a core, they would wait with it, while
     # others have nothing to do.
     while left:
-        unstarted = [question for question, worker in crew.asked.items() if worker not in crew.started]
-        ready, _ = ray.wait([*crew.waiting, *unstarted], num_returns=1, timeout=_PATIENCE)
-        for call in ready:
-            if call not in crew.waiting:
-                continue
-            worker, number = crew.waiting.pop(call)
-            try:
-                done: PartDone = ray.get(call)
-            except ray.exceptions.RayTaskError as error:
-                # The worker lives: what it computes with, a plugin perhaps, has failed, as it would in this process.
-                raise (error.cause if isinstance(error.cause, Exception) else error) from error
-            except ray.exceptions.RayError as error:
-                raise ClusterError(
-                    f"Part {number} was lost with {_RETRIES + 1} workers: {first_line(error)}\n"
-                    "Next: fewer processes, if memory ran out (--processes); the same command goes on from here."
-                ) from error
-            crew.done.pop(worker, None)  # counted by the caller from now on, and not twice
-            _give(ray, crew, worker, coming, part)
+        try:
+            with broken_as_error(ray, _GOES_ON):
+                ended = list(_ended(ray, crew, coming, part))
+        except ray.exceptions.RayTaskError as error:
+            # The worker lives: what it computes with, a plugin perhaps, has failed, as it would in this process.
+            raise (error.cause if isinstance(error.cause, Exception) else error) from error
+        for done in ended:
             left -= 1
             yield done
-        for worker in _ask(ray, crew):
-            for _ in range(_PARTS_EACH):
-                _give(ray, crew, worker, coming, part)
+        with broken_as_error(ray, _GOES_ON):
+            for worker in _ask(ray, crew):
+                for _ in range(_PARTS_EACH):
+                    _give(ray, crew, worker, coming, part)
         _tell_silence(crew, report, "GPUs" if on_gpu else "cores")
         told(sum(crew.done.values()))
+
+
+def _ended(ray: Any, crew: _Crew, coming: Iterator[int], part: Callable[[int], FilePart]) -> Iterator[PartDone]:
+    """Wait for the next part, at most `_PATIENCE`, and give its worker another one."""
+    unstarted = [question for question, worker in crew.asked.items() if worker not in crew.started]
+    ready, _ = ray.wait([*crew.waiting, *unstarted], num_returns=1, timeout=_PATIENCE)
+    for call in ready:
+        if call not in crew.waiting:
+            continue
+        worker, number = crew.waiting.pop(call)
+        try:
+            done: PartDone = ray.get(call)
+        except ray.exceptions.RayTaskError:
+            raise
+        except ray.exceptions.RayError as error:
+            raise ClusterError(
+                f"Part {number} was lost with {_RETRIES + 1} workers: {first_line(error)}\n"
+                "Next: fewer processes, if memory ran out (--processes); the same command goes on from here."
+            ) from error
+        crew.done.pop(worker, None)  # counted by the caller from now on, and not twice
+        _give(ray, crew, worker, coming, part)
+        yield done
 
 
 def _give(ray: Any, crew: _Crew, worker: int, coming: Iterator[int], part: Callable[[int], FilePart]) -> None:

@@ -109,6 +109,23 @@ def connected(place: Place, report: Report, *, cores: int | None = None) -> Iter
 
 
 @contextlib.contextmanager
+def broken_as_error(ray: ModuleType, step: str) -> Iterator[None]:
+    """Tell of a connection that broke in the middle of the work. Ray's client tries for half a minute to have it again.
+
+    Raises ClusterError, whose next step is `step`.
+    """
+    try:
+        # Asked first: once its client has given up, Ray answers a call by starting a Ray of its own on this machine.
+        if not ray.is_initialized():
+            raise ConnectionError("Ray's client has given up.")
+        yield
+    except ConnectionError as error:
+        if isinstance(error, ray.exceptions.RayTaskError):
+            raise  # what a task raised, which came through this connection
+        raise ClusterError(f"The connection to Ray broke: {first_line(error)}\nNext: {step}") from error
+
+
+@contextlib.contextmanager
 def _started(ray: ModuleType, cores: int | None) -> Iterator[None]:
     """A Ray on this machine, which listens on the loopback address alone and keeps its files in a folder of its own."""
     home = new_socket_folder()

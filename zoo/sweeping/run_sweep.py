@@ -147,7 +147,7 @@ def _carry_out(
     dataset: Dataset,
     registry: Registry,
     report: Report,
-    make_workers: Callable[[], Workers],
+    make_workers: Callable[[str], Workers],
 ) -> Sweep:
     began = time.monotonic()
     with folder.lock():
@@ -222,7 +222,7 @@ class _SweepWork:
                     found = kept.run(each.request)
                     self._ended(each, found)
 
-    def as_runs(self, make_workers: Callable[[], Workers]) -> None:
+    def as_runs(self, make_workers: Callable[[str], Workers]) -> None:
         """Carry out the other trials, each as a run in a worker of its own."""
         left = {each.trial.number: each for each in self._left()}
         if not left:
@@ -235,7 +235,7 @@ class _SweepWork:
             self._ended(left[number], outcome, retries=retries, run=self._folder.run_of(left[number].trial))
 
         self._tell()
-        carry_out_jobs(jobs, make_workers(), ended, self._report)
+        carry_out_jobs(jobs, make_workers(_resuming(self._folder)), ended, self._report)
 
     def _left(self) -> list[CheckedTrial]:
         return [each for each in self._trials if each.trial.number not in self.rows]
@@ -300,18 +300,21 @@ def _removed_where_stopped(folder: SweepFolder) -> Iterator[None]:
 
 
 @contextmanager
-def _place(how: HowToRun, settings: SweepSettings, report: Report) -> Iterator[Callable[[], Workers]]:
-    """Where runs are trained -> what makes the workers. A cluster is reached before anything else takes time."""
+def _place(how: HowToRun, settings: SweepSettings, report: Report) -> Iterator[Callable[[str], Workers]]:
+    """Where runs are trained -> what makes the workers, given the command that goes on with the sweep.
+
+    A cluster is reached before anything else takes time.
+    """
     place = parse_place(how.on)
     with ExitStack() as stack:
         cluster = stack.enter_context(connected(place, report)) if place.kind == "cluster" else None
 
-        def make() -> Workers:
+        def make(resuming: str) -> Workers:
             if not place.uses_ray:
                 return LocalWorkers(how.at_once or default_at_once(settings.device), settings.device)
             # A Ray of this machine is started only where a trial needs it.
             reached = cluster or stack.enter_context(connected(place, report))
-            return RayWorkers(reached, how.at_once, settings.device)
+            return RayWorkers(reached, how.at_once, settings.device, resuming=resuming, report=report)
 
         yield make
 
