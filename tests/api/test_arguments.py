@@ -29,6 +29,7 @@ def public_functions() -> list[str]:
     return [name for name, each in functions.items() if inspect.isfunction(each) and hasattr(each, "__wrapped__")]
 
 
+@pytest.mark.long
 def test_the_old_name_of_the_function_for_events_works_and_says_the_new_one(shapes: Path, tmp_path: Path) -> None:
     told: list[Event] = []
     arguments = {"weights": "random", "data": shapes, "epochs": 1, "out": tmp_path / "run"}
@@ -131,6 +132,29 @@ def test_a_device_of_torch_is_one() -> None:
 def test_a_value_of_another_type_is_refused_before_anything_runs(call: Any, said: str) -> None:
     with pytest.raises(OptionError, match=re.escape(said)):
         call()
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"data": ""}, "data is empty.\nNext: give it a value."),
+        ({"out": ""}, "out is empty.\nNext: give it a value."),
+        ({"weights": ""}, "weights is empty.\nNext: give it a value."),
+        ({"recipe": ""}, "recipe is empty.\nNext: give it a value."),
+        ({"seed": -1}, "seed must be a whole number from 0 to 2^64 - 1, got -1."),
+        ({"tune": "no"}, "tune must be True or False, got 'no'."),
+        ({"classes": "three"}, "classes must be a whole number, got 'three'."),
+    ],
+)
+def test_a_request_passes_the_checks_of_arguments(given: dict[str, Any], said: str) -> None:
+    request = zoo.Request(backbone="timm/test_resnet", **given)
+    for function in (zoo.plan, zoo.finetune):
+        with pytest.raises(OptionError) as refused:
+            function(request)
+        assert said in str(refused.value), str(refused.value)
+        with pytest.raises(OptionError) as as_arguments:
+            function("timm/test_resnet", **given)
+        assert str(refused.value) == str(as_arguments.value)
 
 
 def test_numbers_of_numpy_are_numbers() -> None:

@@ -140,6 +140,64 @@ def test_the_commands_end_in_that_one_sentence(run: Path, few: Path, zoo_inside:
     assert done.returncode == 1 and "zoo.verify(PATH, backbone=net, head=my_head)" in done.stderr
 
 
+class TiedNet(Net):
+    """Its second and third convolution have one weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.again = nn.Conv2d(8, 8, 3, 2)
+        self.again.weight = self.body.weight
+
+    def forward(self, images: Tensor) -> Tensor:
+        pooled: Tensor = self.norm(self.again(self.body(self.activation(self.stem(images))))).mean((2, 3))
+        return pooled
+
+
+class TiedHead(nn.Module):
+    def __init__(self, shape: zoo.FeatureShape, classes: int) -> None:
+        super().__init__()
+        self.one, self.other = nn.Linear(shape.pooled, classes), nn.Linear(shape.pooled, classes)
+        self.other.weight = self.one.weight
+
+    def forward(self, features: Tensor) -> Tensor:
+        logits: Tensor = self.one(features) + self.other(features)
+        return logits
+
+
+LAST = {"name": "last", "train": ["head", "last:1"], "epochs": 1, "lr": 0.01}
+LORA = {"name": "lora", "train": ["head", "adapters"], "adapter_rank": 2, "epochs": 1, "lr": 0.01}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("stage", [RECIPE["stages"][1], LAST, LORA], ids=["all", "last", "lora"])
+def test_layers_that_share_a_tensor_are_trained_resumed_and_exported_as_one(
+    stage: dict[str, Any], few: Path, tmp_path: Path
+) -> None:
+    recipe = {"keep": "last", "stages": [RECIPE["stages"][0], stage]}
+    usual: dict[str, Any] = {**arguments(few), "head": TiedHead, "recipe": recipe, "report": False}
+    usual |= {"precision": "float32", "tune": False}
+    backbone = zoo.module_backbone(TiedNet(), preprocessing=SIZE)
+    result = zoo.finetune(backbone, out=tmp_path / "run", **usual)
+    assert result.proof == "passed"
+    objects: dict[str, Any] = {"backbone": TiedNet(), "head": TiedHead}
+    model: Any = zoo.load(result.path, **objects).model
+    assert model.backbone.again.weight is model.backbone.body.weight
+    assert model.head.one.weight is model.head.other.weight
+    assert zoo.verify(result.path, **objects).passed
+    exported = zoo.export(result.path, to="pt2", out=tmp_path / "net.pt2", **objects)
+    assert exported.largest_difference <= exported.tolerance * exported.largest_logit
+
+    def stop(event: Event) -> None:
+        if isinstance(event, StageFinished):
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        zoo.finetune(backbone, out=tmp_path / "stopped", on_event=stop, **usual)
+    assert zoo.resume(tmp_path / "stopped", report=False, **objects).proof == "passed"
+    files = [tmp_path / name / "model" / "model.safetensors" for name in ("run", "stopped")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
 def test_it_is_exported_reported_and_compared(run: Path, few: Path, tmp_path: Path) -> None:
     exported = zoo.export(run, to="pt2", out=tmp_path / "net.pt2", backbone=Net(), head=my_head)
     assert exported.largest_difference <= exported.tolerance * exported.largest_logit

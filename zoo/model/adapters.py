@@ -43,7 +43,8 @@ def adaptable_layers(outline: ZooModel, groups: Collection[str], *, rank: int) -
 
     These are linear layers and ordinary convolutions that are called on the way from images to logits. Left out are:
     subclasses, because their forward pass may do other things; layers inside `nn.MultiheadAttention`, which reads
-    weights without calling layers; grouped convolutions, whose adapters cannot be merged; dilated ones, and those
+    weights without calling layers; layers that stand in several places or share their weight, into which an adapter of
+    one place would be merged for all; grouped convolutions, whose adapters cannot be merged; dilated ones, and those
     with other padding than zeros, which peft does not support.
 
     Args:
@@ -57,10 +58,12 @@ def adaptable_layers(outline: ZooModel, groups: Collection[str], *, rank: int) -
         f"{name}." for name, module in outline.named_modules() if isinstance(module, nn.MultiheadAttention)
     )
     names = [f"{_PREFIX}{name}" for name, module in outline.backbone.named_modules() if name and _is_ordinary(module)]
+    shared = {f"{_PREFIX}{name}" for pair in outline.groups.shared.items() for name in pair}
     candidates = [
         name
         for name in names
         if not name.startswith(attention)
+        and shared.isdisjoint([name, f"{name}.weight"])
         and f"{name}.weight" not in outline.idle
         and outline.group_of(f"{name}.weight") in groups
     ]

@@ -64,7 +64,7 @@ def on_meta(module: nn.Module) -> nn.Module:
 
 
 def refuse_unfit(module: nn.Module, label: str) -> None:
-    """Raise OptionError for what could not be trained in float32, or not be saved and read again."""
+    """Raise OptionError for what could not be trained in float32."""
     if not any(True for _ in module.parameters()):
         raise OptionError(
             f"The module {label} has no parameters, so it learned nothing and has nothing to train.\n"
@@ -76,7 +76,6 @@ def refuse_unfit(module: nn.Module, label: str) -> None:
                 f"{name!r} of the module {label} is {tensor.dtype}, and zoo trains in float32.\n"
                 "Next: pass module.float(); precision='bfloat16' computes faster where that pays."
             )
-    refuse_unsaved(module, f"The module {label}")
 
 
 def refuse_lazy(module: nn.Module, what: str, step: str) -> None:
@@ -87,24 +86,27 @@ def refuse_lazy(module: nn.Module, what: str, step: str) -> None:
 
 
 def refuse_unsaved(module: nn.Module, what: str) -> None:
-    """Raise OptionError where a module's state cannot be stored as tensors by name; `what` begins the sentence."""
-    seen: dict[int, str] = {}
+    """Raise OptionError where a module's state cannot be stored as tensors by name; `what` begins the sentence.
+
+    One tensor may have several names, as that of a layer that stands in two places: it is stored under each. Two
+    tensors that are views of one would be two after a copy, so the module is given as its author made it.
+    """
+    seen: dict[int, tuple[str, Tensor]] = {}
     for name, value in module.state_dict(keep_vars=True).items():
         if not isinstance(value, Tensor):
             raise OptionError(
                 f"{what} saves {name!r}, a {type(value).__name__}, and an artefact holds tensors alone.\n"
                 "Next: make it a buffer, or a plain attribute that its class sets."
             )
-        # By memory, not by identity: safetensors also refuses two parameters that are views of one storage.
-        memory = value.untyped_storage().data_ptr() if value.device.type != "meta" else 0
+        memory = value.data_ptr() if value.device.type != "meta" else 0
         if not memory:
             continue
-        if memory in seen:
+        first, tensor = seen.setdefault(memory, (name, value))
+        if tensor is not value:
             raise OptionError(
-                f"{what} has one tensor under two names, {seen[memory]!r} and {name!r}, and an artefact holds each "
-                "once.\nNext: give them memory of their own, or use the one part twice in forward()."
+                f"{what} has two tensors, {first!r} and {name!r}, in one piece of memory, so that training the one may "
+                "change the other.\nNext: give them memory of their own; or use one tensor under both names."
             )
-        seen[memory] = name
 
 
 def output_layout(module: nn.Module, preprocessing: Preprocessing, label: str) -> ModuleOutput:

@@ -138,9 +138,10 @@ def _try(
     # On the CPU, though the head may be wanted on the meta device, where nothing has values that could be looked at.
     # No generator of a GPU is used here, and to save the state of one would start CUDA.
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-        module = _copied(name, _made(name, build, shape, classes, options)).cpu()
+        made = _made(name, build, shape, classes, options)
+        refuse_unsaved(made, f"The head {name}")
+        module = _copied(name, made).cpu()
         _refuse_untrainable(name, spec, module)
-        refuse_unsaved(module, f"The head {name}")
         # Evaluation mode first: running it in training mode may change buffers, and then both would differ.
         logits = _logits(name, module.eval(), spec, shape, classes)
         again = _logits(name, module, spec, shape, classes)

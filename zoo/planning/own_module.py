@@ -20,6 +20,7 @@ from zoo.model.own_checks import (
     output_layout,
     refuse_lazy,
     refuse_unfit,
+    refuse_unsaved,
     untrained_warning,
 )
 from zoo.model.redraw import not_drawn, redraw
@@ -68,6 +69,7 @@ def module_backbone(
     stated = _stated(module, preprocessing, label)
     refuse_lazy(module, f"The module {label}", "run it once on images, then pass it")
     _refuse_without_values(module, label)
+    refuse_unsaved(module, f"The module {label}")
     kept = _copied(module, label)
     refuse_unfit(kept, label)
     layout = output_layout(copy.deepcopy(kept), stated, label)  # running may change what a module counts
