@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import zoo
 from tests.conftest import Zoo
 from tests.reporting.test_page import CHROMIUM, browse
 from zoo.comparing.differences import differences_between, value_of
+from zoo.comparing.page import write_page
 from zoo.data.sample import sample_image
 from zoo.errors import Refused
 from zoo.evaluation.metrics import wilson_interval
@@ -59,6 +61,7 @@ def staged(shapes: Path, folder: Path) -> Path:
     return train(shapes, folder / "staged", recipe="lp_ft", head="mlp", batch_size=8, seed=3)
 
 
+@pytest.mark.long
 def test_runs_on_two_tables_are_compared_on_the_pictures_that_both_have(shapes: Path, tmp_path: Path) -> None:
     pictures = shutil.copytree(shapes, tmp_path / "pictures")
     files = sorted(path.relative_to(tmp_path) for path in pictures.rglob("*.jpg"))
@@ -78,6 +81,7 @@ def test_runs_on_two_tables_are_compared_on_the_pictures_that_both_have(shapes: 
         zoo.compare(*runs)
 
 
+@pytest.mark.long
 def test_images_whose_labels_differ_are_left_out_and_counted(shapes: Path, tmp_path: Path) -> None:
     pictures = shutil.copytree(shapes, tmp_path / "pictures")
     files = sorted(path.relative_to(tmp_path) for path in pictures.rglob("*.jpg"))
@@ -105,6 +109,7 @@ def test_images_whose_labels_differ_are_left_out_and_counted(shapes: Path, tmp_p
     assert "Next: train both on the same labels." in str(refused.value)
 
 
+@pytest.mark.long
 def test_the_same_files_under_other_names_are_paired_by_content_and_copies_are_left_out(
     shapes: Path, tmp_path: Path
 ) -> None:
@@ -141,6 +146,28 @@ def test_of_two_copies_one_with_its_name_the_other_is_known_too(few: Path, tmp_p
     judged = sum(1 for _ in (few / "val").rglob("*.jpg")) + 1
     assert {each.split: each.outcomes.images for each in against.tested}["val"] == judged
     assert against.ambiguous == {} and against.same_images
+
+
+@pytest.mark.long
+def test_copies_among_the_judged_images_are_told_for_the_test_takes_each_for_independent(
+    few: Path, tmp_path: Path
+) -> None:
+    pictures = Path(shutil.copytree(few, tmp_path / "data"))
+    runs = [train(pictures, tmp_path / "run", seed=0), train(pictures, tmp_path / "again", seed=1)]
+    found = zoo.compare(*runs)
+    assert found.against[0].copies == {} and "copies" not in " ".join(found.conclusions[0])
+    picture, other = sorted((pictures / "val").rglob("*.jpg"))[:2]
+    for number in range(2):
+        shutil.copy(picture, picture.with_name(f"copy{number}.jpg"))
+    shutil.copy(other, other.with_name("same.jpg"))
+    shutil.copy(picture, min((pictures / "train").rglob("*.jpg")))  # in train it makes no judged image count twice
+    runs = [train(pictures, tmp_path / f"copies{seed}", seed=seed) for seed in range(2)]
+    found = zoo.compare(*runs)
+    assert found.against[0].copies == {"val": 5} and found.to_dict()["comparisons"][0]["copies"] == {"val": 5}
+    told = "5 validation images are copies of one another (2 different pictures), and "
+    assert any(sentence.startswith(told) for sentence in found.conclusions[0]), found.conclusions
+    shutil.rmtree(pictures)
+    assert zoo.compare(*runs).against[0].copies == {}, "the images are gone"
 
 
 @pytest.fixture
@@ -371,6 +398,13 @@ def test_without_a_name_the_page_is_a_new_file_beside_the_first_run(
         assert (one.parent / name).read_text("utf-8").count("<svg") >= 6
 
 
+def test_two_comparisons_at_once_write_a_page_each(copied: Callable[..., Path]) -> None:
+    found = zoo.compare(copied("one"), copied("two", wrong=2))
+    with ThreadPoolExecutor(8) as pool:
+        pages = list(pool.map(lambda _: write_page(found), range(24)))
+    assert len(set(pages)) == len(pages) and all(page.exists() for page in pages)
+
+
 def test_a_large_difference_is_more_than_chance(copied: Callable[..., Path]) -> None:
     one, two = copied("one", wrong=30, repeat=10), copied("two", wrong=12, repeat=10)
     found = zoo.compare(one, two)
@@ -409,6 +443,7 @@ def test_with_more_runs_the_p_values_are_corrected(copied: Callable[..., Path]) 
     assert any("Holm" in caution for caution in found.cautions)
 
 
+@pytest.mark.long
 def test_without_a_test_split_the_caution_is_that_validation_chose(few: Path, tmp_path: Path) -> None:
     runs = [train(few, tmp_path / name, recipe="lp_ft", seed=seed) for name, seed in (("a", 0), ("b", 1))]
     found = zoo.compare(*runs)
@@ -417,6 +452,7 @@ def test_without_a_test_split_the_caution_is_that_validation_chose(few: Path, tm
     assert "already chosen on the validation images (A among 2, B among 2)" in found.cautions[-1]
 
 
+@pytest.mark.long
 def test_a_split_that_the_seed_drew_is_paired_by_the_bytes_of_its_files(tmp_path: Path) -> None:
     data = tmp_path / "data"
     for index, name in enumerate(("a", "b")):
@@ -440,6 +476,7 @@ def test_a_split_that_the_seed_drew_is_paired_by_the_bytes_of_its_files(tmp_path
     assert "Next: put them back" in str(refused.value)
 
 
+@pytest.mark.long
 def test_images_of_the_same_name_are_not_paired_where_they_differ(tmp_path: Path, few: Path) -> None:
     changed = shutil.copytree(few, tmp_path / "data")
     sample_image(1, 2, "val", 77).save(changed / "val" / "a" / "0.jpg")

@@ -137,6 +137,28 @@ def test_another_choice_is_advised_only_where_a_run_chooses_among_stages(full: P
     assert ["choose_by" in each for each in said(two.model_copy(update={"keep": "last"}))] == [False]
 
 
+@pytest.mark.parametrize(
+    ("knob", "value", "step"),
+    [
+        ("keep_epoch", "best", "--set all.keep_epoch=last"),
+        ("patience", 3, "--set all.patience=0"),
+        ("lr", "auto", "--set all.lr=3e-3"),
+    ],
+)
+def test_what_is_chosen_inside_a_stage_by_accuracy_is_told_where_classes_should_count_the_same(
+    knob: str, value: Any, step: str, full: Plan
+) -> None:
+    (stage,) = full.stages
+    chosen = stage.model_copy(update={"settings": stage.settings.model_copy(update={knob: value})})
+    plan = with_images(full, train=[64, 64], val=[40, 10]).model_copy(update={"stages": (chosen, stage)})
+    assert said(plan) == []
+    (told,) = said(plan.model_copy(update={"choose_by": "balanced_loss"}))
+    assert f"With balanced_loss, every class counts the same between stages, but {knob} in stage all" in told
+    assert told.endswith(f"Next: {step}.")
+    equal = with_images(plan, train=[64, 64], val=[20, 20])
+    assert said(equal.model_copy(update={"choose_by": "balanced_loss"})) == []
+
+
 def test_a_validation_split_where_one_image_is_much(full: Plan) -> None:
     (coarse,) = said(with_images(full, train=[64, 64], val=[10, 9]))
     assert "has 19 images, so one of them is 5.3 points" in coarse

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,23 @@ def test_where_classes_count_alike_a_model_that_never_predicts_the_small_one_los
             assert float(weights.mean()) == pytest.approx(1) and float(weights[-1]) == pytest.approx(5)
 
 
+def test_a_tie_in_balanced_accuracy_goes_to_the_earlier_candidate_whatever_sums_are_rounded_to() -> None:
+    # One of 3 is three of 9; and one of 10 with three of 30 is fourteen of 70.
+    for counts, hits, others in (((3, 9, 49), (1, 0, 3), (0, 3, 3)), ((10, 30, 70), (1, 3, 0), (0, 0, 14))):
+        targets = torch.repeat_interleave(torch.arange(3), torch.tensor(counts))
+        weights = image_weights(targets, "balanced_accuracy")
+        one, other = (
+            replace(
+                of_right(torch.cat([torch.arange(n) < h for n, h in zip(counts, right, strict=True)])), weights=weights
+            )
+            for right in (hits, others)
+        )
+        for later, best in ((one, other), (other, one)):
+            assert not is_better(later, best, "balanced_accuracy")
+        more = torch.cat([torch.arange(n) < h for n, h in zip(counts, (hits[0] + 1, *hits[1:]), strict=True)])
+        assert is_better(replace(of_right(more), weights=weights), other, "balanced_accuracy")
+
+
 def test_a_balanced_temperature_is_that_of_a_split_with_equal_classes() -> None:
     draw = torch.Generator().manual_seed(4)
     targets = torch.tensor([0] * 40 + [1] * 10 + [2] * 20)
@@ -141,6 +159,7 @@ def test_no_two_candidates_are_each_better_and_a_stricter_rule_never_finds_more(
         assert found <= is_better(one, other, criterion, standard_errors / 2)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("standard_errors", [0.0, 1.0])
 @pytest.mark.parametrize("candidates", [2, 7])
 def test_the_optimism_is_close_to_the_true_one_for_candidates_that_are_equal(
@@ -223,6 +242,7 @@ def unequal(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.long
 def test_a_balanced_choice_is_advised_where_stages_are_balanced_and_decides(tmp_path: Path) -> None:
     recipe = tmp_path / "two.toml"
     stages = [

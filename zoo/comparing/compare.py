@@ -68,6 +68,8 @@ def _against(
         tested=tested,
         relabelled=paired.relabelled,
         ambiguous=paired.ambiguous,
+        copies={split: found.images for split, found in paired.copies.items()},
+        pictures={split: found.pictures for split, found in paired.copies.items()},
         same_images=not paired.relabelled
         and all(
             run.scores[test.split].images == first.scores[test.split].images == test.outcomes.images for test in tested

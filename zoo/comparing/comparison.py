@@ -132,6 +132,10 @@ class RunPair:
     """Split -> how many images both judged under different true classes; the tests leave them out."""
     ambiguous: dict[str, int]
     """Split -> how many images have other names in the two runs and copies among them; the tests leave them out."""
+    copies: dict[str, int]
+    """Split -> how many of the tested images are copies of one another, which the tests take for independent."""
+    pictures: dict[str, int]
+    """Split -> how many different pictures these copies are."""
     same_images: bool
     """Whether the two judged exactly the same images under the same labels, so that their own metrics can be compared
     too."""
@@ -195,6 +199,7 @@ class Comparison:
                     "same_images": pair.same_images,
                     "relabelled": pair.relabelled,
                     "ambiguous": pair.ambiguous,
+                    "copies": pair.copies,
                     "tested": [tested.to_dict() for tested in pair.tested],
                     "conclusion": list(sentences),
                 }

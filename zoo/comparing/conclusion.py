@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from zoo.comparing.comparison import ComparedRun, PairedTest, RunPair
 from zoo.comparing.differences import value_of
 from zoo.specs.run_result import OUT_OF_FOLD
-from zoo.text import in_points
+from zoo.text import counted, in_points
 
 SPLIT_WORDS = {"test": "test", "val": "validation", OUT_OF_FOLD: "out-of-fold"}
 _FEW_DISCORDANT = 10
@@ -25,7 +25,8 @@ def conclusion_of(against: RunPair) -> tuple[str, ...]:
     if against.relabelled:
         sentences.append(_different_labels(against))
     if against.ambiguous:
-        sentences.append(_copies(against))
+        sentences.append(_unknown_which(against))
+    sentences += [_copies(against, split) for split in against.copies]
     if not against.same_images:
         sentences.append(_different_images(against))
     return tuple(sentences)
@@ -160,15 +161,24 @@ def _cause(against: RunPair) -> str:
 
 def _different_labels(against: RunPair) -> str:
     first, run = against.first.letter, against.run.letter
-    counted = [f"{count:,} {SPLIT_WORDS[split]}" for split, count in against.relabelled.items()]
+    number = [f"{count:,} {SPLIT_WORDS[split]}" for split, count in against.relabelled.items()]
     one = sum(against.relabelled.values()) == 1
     return (
-        f"{' and '.join(counted)} image{' has' if one else 's have'} another label in {run} than in {first}, and "
+        f"{' and '.join(number)} image{' has' if one else 's have'} another label in {run} than in {first}, and "
         f"{'is' if one else 'are'} left out of the comparison."
     )
 
 
-def _copies(against: RunPair) -> str:
+def _copies(against: RunPair, split: str) -> str:
+    pictures = counted(against.pictures[split], "different picture")
+    return (
+        f"{against.copies[split]:,} {SPLIT_WORDS[split]} images are copies of one another ({pictures}), and the test "
+        "and the interval take each image for an independent one: both make a difference look surer than it is. "
+        "Next: remove the copies, which zoo data check names, and train again."
+    )
+
+
+def _unknown_which(against: RunPair) -> str:
     number = [f"{count:,} {SPLIT_WORDS[split]}" for split, count in against.ambiguous.items()]
     one = sum(against.ambiguous.values()) == 1
     return (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,10 +16,10 @@ from zoo.reporting.charts import in_both_widths
 from zoo.reporting.page import environment, styles
 from zoo.reporting.svg import Frame, axes, box, dot, drawing, last_value, line, path, text, ticks
 from zoo.specs.drawn import drawn
-from zoo.storage.atomic import new_path
+from zoo.storage.atomic import new_numbered_file, new_path
 from zoo.text import escaping_errors, in_points
 
-_NAME = "comparison"
+_NAME = "comparison.html"
 _DOTS_MOST = 60
 """Most epochs with a dot each. More dots would run together and hide the line."""
 _COLOURS, _STROKES = 4, ("", " dashed", " dotted")
@@ -32,10 +31,15 @@ def write_page(comparison: Comparison, path: Path | None = None) -> Path:
     Raises Refused if `path` exists, RunError if it cannot be written.
     """
     text = render(comparison)
-    place = path if path is not None else _new_name(_parent_of(comparison.runs[0].record.path))
-    with new_path(place) as draft:
+
+    def write(draft: Path) -> None:
         draft.write_text(text, "utf-8", errors=escaping_errors())
-    return place
+
+    if path is None:
+        return new_numbered_file(_parent_of(comparison.runs[0].record.path) / _NAME, write)
+    with new_path(path) as draft:
+        write(draft)
+    return path
 
 
 def render(comparison: Comparison) -> str:
@@ -82,11 +86,6 @@ def _title(comparison: Comparison) -> str:
 def _parent_of(run: Path) -> Path:
     # The lexical parent of `.` and `..` is not the folder that holds them.
     return run.parent if run.name not in ("", "..") else run.resolve().parent
-
-
-def _new_name(folder: Path) -> Path:
-    names = (f"{_NAME}.html" if number == 1 else f"{_NAME}-{number}.html" for number in itertools.count(1))
-    return next(place for name in names if not (place := folder / name).exists())
 
 
 def style_of(index: int) -> str:

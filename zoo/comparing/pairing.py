@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +51,17 @@ class Paired:
     ambiguous: dict[str, int]
     """Split -> how many images of the first run the second judged under other names, with copies among them, so that it
     is unknown which is which. They are in no pair; splits without any are left out."""
+    copies: dict[str, Copies]
+    """Split -> the images of its pairs that are copies of one another; splits without any are left out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Copies:
+    """Images of one split that are copies of one another, byte for byte."""
+
+    images: int
+    pictures: int
+    """How many different ones there are among them."""
 
 
 class Contents:
@@ -96,6 +108,28 @@ class Contents:
                     pixels = hashlib.sha256(f"{picture.size} ".encode() + picture.tobytes())
                     digests[file.relative] = pixels.hexdigest()
         return digests
+
+    def copies_among(self, plan: Plan, judged: Mapping[str, Collection[str]]) -> dict[str, Copies]:
+        """Split -> copies among these images of it, by their names; nothing where the images are gone.
+
+        Of files, those alone are read that have the size of another one.
+        """
+        found: dict[str, Copies] = {}
+        try:
+            listed = listed_as_then(plan, self._registry).splits
+            every: dict[str, Sequence[ImageFile]] = {split: files for split, files in listed.items()}
+            for split, names in judged.items():
+                wanted = set(names)
+                # Out of fold, the images are those of train.
+                parts = [every[split]] if split in every else list(every.values())
+                files = [file for part in parts for file in part if file.relative in wanted]
+                sizes = Counter(map(_size, files))
+                counts = Counter(self._digest(file) for file in files if sizes[_size(file)] > 1)
+                if alike := [count for count in counts.values() if count > 1]:
+                    found[split] = Copies(sum(alike), len(alike))
+        except (ZooError, OSError):
+            return {}
+        return found
 
     def _read(self, plan: Plan) -> dict[Split, dict[str, str]] | None:
         try:
@@ -146,7 +180,8 @@ def pairs_of(first: RunRecord, second: RunRecord, contents: Contents) -> Paired:
             relabelled[split] = others
     if not paired:
         raise Refused(_no_pair(first, second, sum(relabelled.values()), sum(ambiguous.values())))
-    return Paired(paired, relabelled, ambiguous)
+    names = {split: [pair.first.file for pair in pairs] for split, pairs in paired.items()}
+    return Paired(paired, relabelled, ambiguous, contents.copies_among(first.plan, names))
 
 
 def outcomes_of(pairs: Sequence[Pair]) -> Outcomes:
@@ -202,6 +237,11 @@ class _Matches:
     def _pair(self, name: str, other: str) -> None:
         self._of_first[name] = other
         self._taken.add(other)
+
+
+def _size(file: ImageFile) -> int | None:
+    """The bytes of a file; None where they are known only once it is read, as inside of an archive."""
+    return file.path.stat().st_size if file.reader is None else None
 
 
 def _names_by_digest(names: Collection[str], digests: Mapping[str, str]) -> dict[str, list[str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Literal
 
 from zoo.data.check.duplicates import Copy, across_splits, copies, under_two_labels
@@ -47,6 +47,7 @@ def plan_warnings(
         *(_few_images(plan, "val") if "val" in plan.data.images else _folds(plan)),
         *_unequal_classes(plan, own_loss=own_loss),
         *_chosen_by_large_classes(plan),
+        *_chosen_inside_by_large_classes(plan),
         *_coarse_validation(plan),
     )
 
@@ -312,6 +313,28 @@ def _chosen_by_large_classes(plan: Plan) -> Iterator[str]:
             f"{plan.choose_by} on the validation images, in which large classes count more: it may be one that never "
             f"predicts the small ones. Next: --set choose_by=balanced_{plan.choose_by}."
         )
+
+
+_CHOOSE_INSIDE: tuple[tuple[str, Callable[[Stage], bool], str], ...] = (
+    ("keep_epoch", lambda stage: stage.keep_epoch == "best", "last"),
+    ("patience", lambda stage: stage.patience > 0, "0"),
+    ("lr", lambda stage: stage.lr == "auto", "3e-3"),
+)
+"""Knobs by which a stage chooses on validation, whether it does, and a value with which it does not."""
+
+
+def _chosen_inside_by_large_classes(plan: Plan) -> Iterator[str]:
+    counts = plan.data.images.get("val", ())
+    # With as many of each class, both ways of counting are the same.
+    if plan.choose_by not in BALANCED or len(set(counts)) < 2:
+        return
+    for knob, chooses, usual in _CHOOSE_INSIDE:
+        if stages := [stage.settings for stage in plan.stages if chooses(stage.settings)]:
+            yield (
+                f"With {plan.choose_by}, every class counts the same between stages, but {knob} in {_listed(stages)} "
+                "chooses by the accuracy on the validation images, in which large classes count more. "
+                f"Next: {_set(f'{knob}={usual}', stages)}."
+            )
 
 
 def _chooses_unbalanced(plan: Plan) -> bool:

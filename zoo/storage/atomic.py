@@ -141,6 +141,25 @@ def new_numbered_folder(base: Path, write: Callable[[Path], object]) -> Path:
     raise AssertionError("numbers do not end")
 
 
+def new_numbered_file(base: Path, write: Callable[[Path], object]) -> Path:
+    """Make the file `base`, such as `a.html`, or else `a-2.html` and so on, the first that is not there -> its path.
+
+    `write` makes its draft. Each of several processes at once gets a name of its own. Raises RunError.
+    """
+    for number in itertools.count(1):
+        path = base if number == 1 else base.with_stem(f"{base.stem}-{number}")
+        if os.path.lexists(path):
+            continue
+        try:
+            with new_path(path) as draft:
+                write(draft)
+            return path
+        except Refused:
+            if not os.path.lexists(path):  # else another process has made it meanwhile
+                raise
+    raise AssertionError("numbers do not end")
+
+
 @contextlib.contextmanager
 def new_path(path: Path) -> Iterator[Path]:
     """The path of a draft, a file or folder that the block makes. It becomes `path` when the block ends without an

@@ -30,6 +30,8 @@ IN_WORDS: dict[ChooseBy, str] = {
     "balanced_accuracy": "{} accuracy with every class counting the same",
     "balanced_loss": "{} loss after temperature scaling with every class counting the same",
 }
+_TIE = 1e-9
+"""Of balanced accuracy, less is a tie: sums of fractions are rounded, and one of 3 images is worth three of 9."""
 HALVINGS = 500
 """Random halvings of the validation images from which the optimism is estimated."""
 _SECTIONS = 24
@@ -134,7 +136,12 @@ def is_better(later: Judged, best: Judged, criterion: ChooseBy, standard_errors:
     """
     gains = later.values(criterion) - best.values(criterion)
     # Not `>=`: on a tie the earlier one stays, which changed the weights less.
-    return float(gains.sum()) > standard_errors * math.sqrt(float(gains.square().sum()))
+    lead = standard_errors * math.sqrt(float(gains.square().sum())) + len(gains) * _tie(criterion)
+    return float(gains.sum()) > lead
+
+
+def _tie(criterion: ChooseBy) -> float:
+    return _TIE if criterion == "balanced_accuracy" else 0.0
 
 
 def optimism(
@@ -164,7 +171,9 @@ def optimism(
     for half in _halves(images):
         rest = 1 - half
         lead = half @ right.T / (images // 2) - rest @ right.T / (images - images // 2)
-        of_half, of_rest = (lead.gather(1, _chosen(values, each, standard_errors)[:, None]) for each in (half, rest))
+        of_half, of_rest = (
+            lead.gather(1, _chosen(values, each, criterion, standard_errors)[:, None]) for each in (half, rest)
+        )
         # Each half chooses once. Where both choose the same, nothing is left, exactly.
         differences.append((of_half - of_rest) / 2)
     return max(0.0, float(torch.cat(differences).mean()) / math.sqrt(2))
@@ -180,15 +189,15 @@ def _halves(images: int) -> Iterator[Tensor]:
         yield torch.zeros(draws, images, dtype=torch.float64).scatter_(1, order[:, : images // 2], 1.0)
 
 
-def _chosen(values: Tensor, weights: Tensor, standard_errors: float) -> Tensor:
+def _chosen(values: Tensor, weights: Tensor, criterion: ChooseBy, standard_errors: float) -> Tensor:
     """Choose as `is_better` does from values[candidates, N], once for each row of weights[draws, N] -> int64[draws]."""
     best = torch.zeros(len(weights), dtype=torch.int64)
-    sums = weights @ values.T
+    sums, tie = weights @ values.T, values.shape[1] * _tie(criterion)
     for number in range(1, len(values)):
         squares = weights @ (values[number] - values[:number]).square().T
         of_best = best[:, None]
         gain = sums[:, number] - sums.gather(1, of_best)[:, 0]
         error = squares.gather(1, of_best)[:, 0].sqrt()
         # Sums of whole numbers are exact; those of losses are rounded differently than in `is_better`.
-        best = torch.where(gain > standard_errors * error, number, best)
+        best = torch.where(gain > standard_errors * error + tie, number, best)
     return best
