@@ -16,7 +16,7 @@ import zoo
 
 from zoo_sources.members import Members, folder_name
 from zoo_sources.shards import Shard, find_shards
-from zoo_sources.tar_labels import CLASSES, LABEL_BYTES, SampleClasses, class_lists, label_in
+from zoo_sources.tar_labels import CLASSES, LABEL_BYTES, SampleClasses, class_lists, label_in, list_of
 
 _SAMPLE = re.compile(r"((?:.*/)?[^./][^/.]*)\.([^/]*)")
 """Splits a name into webdataset's key and extension."""
@@ -214,7 +214,7 @@ def _classes_of(
             inside[shard] = member()
         keys = {name: _sample(name)[0] for name in of_shard if _is_used(name)}
         of_images[shard] = {name: labels[shard][key] for name, key in keys.items() if key in labels[shard]}
-    return SampleClasses(path, class_lists(folder / CLASSES, inside, members), of_images)
+    return SampleClasses(path, class_lists(list_of(folder), inside, members), of_images)
 
 
 def _samples(

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import zoo
 
+from zoo_sources.disk import exists
 from zoo_sources.labels import Labels, refuse_one_name_twice, whole
 from zoo_sources.shards import Shard
 
@@ -55,6 +56,15 @@ def label_in(kind: str, content: bytes) -> str:
 
 def _number(value: object) -> str:
     return (whole(value) or "") if isinstance(value, (int, float)) and not isinstance(value, bool) else ""
+
+
+def list_of(folder: Path) -> Path:
+    """The file that lists the classes of shards in a folder: in it, or above the folder of a split where there is none.
+
+    So a shard means the same alone as with all others.
+    """
+    beside, above = folder / CLASSES, folder.absolute().parent / CLASSES
+    return above if zoo.split_named(folder.absolute().name) and not exists(beside) and exists(above) else beside
 
 
 def class_lists(beside: Path, inside: Mapping[Shard, bytes], shards: Mapping[Shard, object]) -> dict[Shard, Names]:

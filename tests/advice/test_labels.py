@@ -9,6 +9,7 @@ import random
 import re
 import shutil
 import subprocess
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -345,6 +346,7 @@ def test_images_in_an_archive_cannot_be_named_by_a_table(check: zoo.LabelCheck, 
         zoo.apply_suspects(archive, mine, tmp_path / "table.csv")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("own_val", [False, True])
 def test_a_class_without_an_image_for_val_is_left_out_like_any_small_class(
     own_val: bool, shapes: Path, tmp_path: Path
@@ -354,8 +356,15 @@ def test_a_class_without_an_image_for_val_is_left_out_like_any_small_class(
     shutil.copytree(shapes if own_val else shapes / "train", data)
     (train / "tulip").mkdir()
     sample_image(2, 3, "other", 0).save(train / "tulip" / "0.jpg")
-    found = zoo.check_labels(data, **TINY)
+    sample_image(1, 3, "train", 77).save(train / "red" / "moved.jpg", quality=90)
+    found = zoo.check_labels(data, **TINY, out=tmp_path / "labels")
     assert found.left_out == (("tulip", 1),) and len(found.classes) == 3
+    # What is judged can be applied as well.
+    moved = (train / "red" / "moved.jpg").relative_to(data).as_posix()
+    mine = edited(found, tmp_path / "mine.csv", accepting(moved))
+    made = zoo.apply_suspects(data, mine, tmp_path / "table.csv")
+    assert made.changes == ((moved, "red", "green"),)
+    assert Counter(row["label"] for row in rows_of(made.table))["tulip"] == 1
 
 
 def test_data_with_too_few_images_are_refused_before_any_backbone_runs(shapes: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import zoo
 from safetensors.torch import save_file
 from tests.conftest import Zoo
 from zoo.advice import rounds, shortlist
-from zoo.advice.candidate_backbones import Limits, find_candidates, grouped
+from zoo.advice.candidate_backbones import LeftOut, Limits, find_candidates, grouped
 from zoo.data.check import similar
 from zoo.errors import DataError, OptionError, Refused, UnknownName, WeightsError
 from zoo.events import Event, Note, Progress
@@ -163,6 +163,20 @@ def test_what_is_left_out_for_one_kind_of_reason_is_counted_together() -> None:
     assert grouped(found.left_out) == "2 no gem on it"
 
 
+def test_limits_are_those_of_the_weights_that_are_named_not_of_the_default_ones() -> None:
+    """Weights for larger images have more positions, and more work for each image."""
+    names = ["torchvision/vit_b_16", "torchvision/vit_b_16.IMAGENET1K_SWAG_E2E_V1"]
+    default, larger = find_candidates(default_registry(), names, Limits(), offline=False).chosen
+    if "SWAG" in default.name:
+        default, larger = larger, default
+    assert default.parameters and larger.parameters and default.gmacs and larger.gmacs
+    assert default.parameters == 85_798_656 and larger.parameters == 86_090_496
+    assert larger.gmacs > 2.5 * default.gmacs
+    found = find_candidates(default_registry(), names, Limits(max_params=86_000_000), offline=False)
+    assert [each.name for each in found.chosen] == [default.name]
+    assert found.left_out == (LeftOut(larger.name, "over --max-params 86,000,000: 86,090,496 parameters"),)
+
+
 @pytest.mark.parametrize("limit", ["max_params", "max_latency"])
 @pytest.mark.long
 def test_the_limit_that_a_message_offers_leaves_something(limit: str, shapes: Path) -> None:
@@ -174,6 +188,7 @@ def test_the_limit_that_a_message_offers_leaves_something(limit: str, shapes: Pa
     assert zoo.shortlist(shapes, backbones=TWO, **{limit: value}).ranked
 
 
+@pytest.mark.long
 def test_candidates_that_cannot_take_the_head_or_have_another_licence_are_left_out(shapes: Path) -> None:
     found = zoo.shortlist(
         shapes, backbones=f"{TWO},timm/test_resnet.r160_in1k", head="gem", licence="mit", offline=True
@@ -310,6 +325,7 @@ def test_real_networks_are_told_from_a_random_one_on_real_images(real_data: Path
     assert all(last.accuracy.high < each.accuracy.low for each in pretrained)
 
 
+@pytest.mark.long
 def test_patterns_may_overlap_and_a_missing_file_is_named_by_its_option(shapes: Path) -> None:
     found = zoo.shortlist(shapes, backbones=f"{TWO},timm/test_vit=random", budget="5m")
     assert len(found.ranked) == 2
@@ -317,6 +333,7 @@ def test_patterns_may_overlap_and_a_missing_file_is_named_by_its_option(shapes: 
         zoo.shortlist(shapes, backbones="resnet18=nowhere.safetensors")
 
 
+@pytest.mark.long
 def test_one_candidate_that_fails_costs_only_itself(shapes: Path, tmp_path: Path) -> None:
     state = zoo.create_model("timm/test_resnet", classes=2, weights="random").backbone.state_dict()
     broken = {name: tensor * float("nan") if tensor.is_floating_point() else tensor for name, tensor in state.items()}

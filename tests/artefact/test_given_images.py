@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -61,8 +62,32 @@ def test_a_folder_stands_for_its_images_in_natural_order(tmp_path: Path, few: Pa
     for name in ("10.jpg", "9.jpg", "notes.txt", ".hidden.jpg"):
         (tmp_path / name).write_bytes(file.read_bytes())
 
-    assert [name for name, _ in images_to_predict(tmp_path)] == [str(tmp_path / name) for name in ("9.jpg", "10.jpg")]
+    with pytest.warns(UserWarning):
+        found = list(images_to_predict(tmp_path))
+    assert [name for name, _ in found] == [str(tmp_path / name) for name in ("9.jpg", "10.jpg")]
     assert len(list(images_to_predict([few, file, read_image(file)]))) == 14
+
+
+def test_files_of_a_folder_that_are_not_used_are_told(classifier: zoo.Classifier, tmp_path: Path, file: Path) -> None:
+    for name in ("a.jpg", "b.gif", "c.txt", ".d.jpg"):
+        (tmp_path / name).write_bytes(file.read_bytes())
+    hidden = "1 hidden image not used: a name begins with a dot."
+    both = "2 files not used: "
+    for given, said in (
+        (tmp_path, [hidden, both]),
+        ([file, tmp_path], [hidden, both]),
+        ((each for each in [tmp_path]), [hidden, both]),
+        ([tmp_path, tmp_path / "b.gif"], [hidden, "1 file not used: "]),
+        ([file, tmp_path / "b.gif"], []),
+    ):
+        with warnings.catch_warnings(record=True) as seen:
+            warnings.simplefilter("always")
+            classifier.predict(given)
+        texts = [str(each.message) for each in seen]
+        assert len(texts) == len(said) and all(
+            text.startswith(f"{tmp_path}: {a}") for text, a in zip(texts, said, strict=True)
+        ), texts
+        assert {each.filename for each in seen} <= {__file__}, "the line of the caller"
 
 
 class WithoutLength(torch.utils.data.Dataset[Any]):

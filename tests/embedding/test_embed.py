@@ -18,11 +18,14 @@ import zoo
 from safetensors import safe_open
 from tests.conftest import Zoo
 from torch import Tensor
+from zoo.data.dataset import ImageFile
 from zoo.data.sample import sample_image
 from zoo.data.store import ImageStore
+from zoo.embedding.found_images import Described, ImagesFound
 from zoo.embedding.vector_file import new_vector_file
 from zoo.errors import ArtefactError, DataError, FeaturesError, OptionError, Refused, UnknownName
 from zoo.model.model import ZooModel
+from zoo.specs.data import not_an_image
 
 TINY: dict[str, Any] = {"weights": "random", "precision": "float32", "input_size": (64, 64)}
 BACKBONE = "timm/test_resnet"
@@ -151,16 +154,37 @@ def test_safetensors_and_npy_hold_the_same_rows(made: zoo.Embedding, few: Path, 
     assert sorted(each.name for each in tmp_path.iterdir()) == ["v.csv", "v.json", "v.npy", "v.safetensors"]
 
 
-def test_more_names_than_a_safetensors_file_holds_are_told_before_and_after(
-    made: zoo.Embedding, tmp_path: Path
+def found(images: int, *, unused: int = 0) -> ImagesFound:
+    """So many images, and files that are none."""
+    image = Described(ImageFile(Path("a.jpg"), "a.jpg", 0), "a", "train")
+    return ImagesFound("data", ((image,) * images,), (not_an_image(f"{'b' * 1000}.txt"),) * unused)
+
+
+@pytest.mark.parametrize(
+    ("name", "images", "unused", "told"),
+    [
+        ("v.safetensors", 1_100_000, 0, r"names of 1,100,000 images\.\nNext: --out .* ends in \.npy"),
+        ("v.safetensors", 5, 100_000, r"names of 5 images and of 100,000 files that are not used\.\nNext: "),
+        ("v.parquet", 5, 100_000, r"in its metadata.* with 100,000 files not used\.\nNext: --out .*\.npy"),
+    ],
+)
+def test_more_names_than_a_file_holds_are_told_before_the_work(
+    name: str, images: int, unused: int, told: str, tmp_path: Path
 ) -> None:
-    out = tmp_path / "v.safetensors"
-    told = r"1,000,000 images\.\nNext: --out with a name that ends in \.parquet"
-    with pytest.raises(Refused, match=told), new_vector_file(out, 1_000_000):
+    with pytest.raises(Refused, match=told), new_vector_file(tmp_path / name, found(images, unused=unused)):
         pytest.fail("it is told before the work")
+
+
+def test_names_that_turn_out_too_long_are_told_when_they_are_written(made: zoo.Embedding, tmp_path: Path) -> None:
     long = ("x" * 96_000_000, *made.files[1:])
-    with pytest.raises(Refused, match=f"for {len(made)} images"), new_vector_file(out, len(made)) as write:
+    few_images = found(len(made))
+    out = tmp_path / "v.safetensors"
+    with pytest.raises(Refused, match=f"of {len(made)} images"), new_vector_file(out, few_images) as write:
         write(replace(made, files=long))
+    # Readers of Parquet would not open it.
+    out = tmp_path / "v.parquet"
+    with pytest.raises(Refused, match="in its metadata"), new_vector_file(out, few_images) as write:
+        write(replace(made, skipped=(not_an_image("x" * 70_000_000),)))
     assert list(tmp_path.iterdir()) == []
 
 

@@ -323,6 +323,7 @@ class Stop:
             raise KeyboardInterrupt
 
 
+@pytest.mark.long
 def test_a_plan_from_before_is_resumed_with_the_raw_weights_that_it_began_with(few: Path, tmp_path: Path) -> None:
     torch.save(LIKE_TIMM["state_dict and state_dict_ema"], tmp_path / "both.pth")
     torch.save(RAW, tmp_path / "raw.pth")

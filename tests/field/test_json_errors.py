@@ -139,6 +139,7 @@ def test_a_list_that_breaks_off_ends_with_the_error(run_folder: Path, tmp_path: 
     assert not any("error" in item for item in content[:-1])
 
 
+@pytest.mark.long
 def test_a_run_that_fails_says_in_one_message_how_to_go_on(
     zoo_inside: Zoo, few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -162,6 +163,7 @@ def test_a_closed_stdout_is_no_traceback(words: str, code: int, tmp_path: Path) 
     assert done.returncode == code and "Traceback" not in done.stderr
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("words", "code", "key"),
     [("show resnet18x", 2, "error"), ("plan --no-tune --backbone timm/test_resnet --weights random", 0, "backbone")],

@@ -110,6 +110,7 @@ def test_a_colour_that_is_transparent_is_kept() -> None:
     assert np.asarray(decode(heavy, name="a")).tolist() == [[[255, 255, 255], [1, 2, 4]]]
 
 
+@pytest.mark.long
 def test_metadata_is_left_out_and_not_unpacked() -> None:
     """200 MB of nothing, packed to 0.2 MB: whoever unpacks it has them in memory."""
     content = with_chunks(encoded(), chunk(b"iCCP", b"k\0\0" + bomb(200_000_000)))

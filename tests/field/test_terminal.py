@@ -199,6 +199,7 @@ def test_what_was_measured_is_named_and_measured_again(
     assert len(measured) == 2
 
 
+@pytest.mark.long
 def test_a_measurement_of_an_older_zoo_is_listed_and_made_again(
     few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, terminal: Zoo
 ) -> None:

@@ -70,6 +70,7 @@ def pictures(few: Path) -> dict[str, bytes]:
     return {each.relative_to(few).as_posix(): each.read_bytes() for each in sorted(few.rglob("*.jpg"))}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "kind", [kind if kind in USUAL else pytest.param(kind, marks=pytest.mark.long) for kind in SOURCES]
 )
@@ -272,6 +273,22 @@ def test_labels_are_read_in_one_way_where_the_names_of_classes_are_numbers(tmp_p
     for shard, labels in (("a", range(1, 12)), ("b", range(1))):
         write_tar(tmp_path / "several" / f"{shard}.tar", digits(labels))
     assert label_of(tmp_path / "several") == label_of(lines)
+
+
+@pytest.mark.parametrize("asked", ["shards", "shards/train", "shards/train/a.tar", "shards/train/{a,b}.tar"])
+def test_the_list_of_a_folder_of_splits_is_that_of_each_shard_in_it(asked: str, tmp_path: Path) -> None:
+    for shard in ("a", "b"):
+        write_tar(tmp_path / "shards" / "train" / f"{shard}.tar", digits((0, 1)))
+    (tmp_path / "shards" / "classes.txt").write_text("cat\ndog\n")
+    assert read(tmp_path / asked).classes == ("cat", "dog")
+    if asked == "shards":
+        return
+    # A list beside the shards counts first, and one above a folder that is no split is about other things.
+    (tmp_path / "shards" / "train" / "classes.txt").write_text("ant\nbee\n")
+    assert read(tmp_path / asked).classes == ("ant", "bee")
+    (tmp_path / "shards" / "train" / "classes.txt").unlink()
+    (tmp_path / "shards" / "train").rename(tmp_path / "shards" / "mine")
+    assert read(tmp_path / asked.replace("train", "mine")).classes == ("0", "1")
 
 
 def test_the_list_of_one_shard_is_that_of_all(tmp_path: Path) -> None:

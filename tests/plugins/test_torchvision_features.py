@@ -176,6 +176,7 @@ def test_the_map_is_what_the_original_pools(architecture: str) -> None:
     assert not any(child._forward_hooks or child._forward_pre_hooks for child in backbone.module.modules())
 
 
+@pytest.mark.long
 def test_the_map_of_a_vit_has_its_patches_row_by_row() -> None:
     whole = upstream("vit_b_16", image_size=48)
     encoded, classified = record(whole, "encoder", output=True), record(whole, "heads.head")
@@ -193,6 +194,7 @@ def test_the_map_of_a_vit_has_its_patches_row_by_row() -> None:
         assert_same(backbone.pool(backbone.module, images), classified[0])
 
 
+@pytest.mark.long
 def test_maps_have_the_promised_channels() -> None:
     """Check a quarter of them; the support matrix checks all, without these shortcuts."""
     for architecture in ARCHITECTURES[::4]:
@@ -212,6 +214,7 @@ def test_the_vgg16_features_file_has_the_same_map() -> None:
     assert map_in(backbone, torch.empty(1, 3, 224, 224, device="meta")).shape == (1, 512, 7, 7)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("architecture", "behind"), BEHIND_THE_MAP.items())
 def test_gradients_of_the_map_reach_everything_before_it(architecture: str, behind: set[str]) -> None:
     backbone = on_meta(architecture)

@@ -27,6 +27,18 @@ GIT = {"vcs": "git", "commit_id": "0123abc"}
         ),
         # A signature opens the file to whoever has it, and does not belong in what is shared.
         ({"url": "https://example.org/a.whl?Signature=x", "archive_info": {}}, "pip", "https://example.org/a.whl"),
+        # Who may open it does not, either. Only a login name of ssh is part of the address, as pip needs it.
+        ({"url": "https://ann:t0ken@example.org/a.whl", "archive_info": {}}, "pip", "https://example.org/a.whl"),
+        (
+            {"url": "https://t0ken@example.org:8443/a.git", "vcs_info": GIT},
+            "uv",
+            "git+https://example.org:8443/a.git@0123abc",
+        ),
+        (
+            {"url": "ssh://git:t0ken@example.org/a.git", "vcs_info": GIT},
+            "pip",
+            "git+ssh://git@example.org/a.git@0123abc",
+        ),
         # The machine that built a package of conda.
         ({"url": "file:///home/conda/work", "dir_info": {}}, "conda", None),
         ("no JSON", "pip", None),

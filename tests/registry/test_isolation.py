@@ -59,6 +59,7 @@ def test_the_time_that_a_slow_one_takes_is_shown(among: Zoo) -> None:
     assert milliseconds >= 1000 * SLOW_SECONDS
 
 
+@pytest.mark.long
 def test_claims_of_two_are_noted_and_refused_only_when_used(among: Zoo) -> None:
     rows = json.loads(among("list", "plugins", "--json").stdout)
     notes = {each["distribution"]: each["notes"] for each in rows}

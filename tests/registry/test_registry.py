@@ -224,6 +224,7 @@ def test_without_broken_plugins_nothing_is_reported(zoo_command: Zoo) -> None:
     assert done.returncode == 0 and done.stderr == ""
 
 
+@pytest.mark.long
 def test_what_plugins_print_does_not_end_up_in_output_that_programs_read(site: Path, zoo_command: Zoo) -> None:
     loud = provider("loud", {"net": ()}).replace("CATALOGUE = ", "print('at import')\nCATALOGUE = ")
     loud = loud.replace("    weights = ", "    print('in resolve')\n    weights = ").replace(

@@ -14,7 +14,7 @@ from zoo.planning.resolved_model import check_compatible
 from zoo.registry.catalogue import UNSTATED, Filter, Listed, find_backbones, licences
 from zoo.registry.names import ResolvedBackbone
 from zoo.registry.registry import Registry
-from zoo.specs.backbone import BackboneFacts, WeightsSpec
+from zoo.specs.backbone import BackboneFacts, BackboneSpec, WeightsSpec
 from zoo.text import size as in_bytes
 from zoo.weights.inventory import held_weights
 from zoo.weights.obtain import WeightsChoice, choose_weights
@@ -172,7 +172,7 @@ class _Finder:
 
     def _candidate(self, backbone: ResolvedBackbone, choice: WeightsChoice) -> CandidateBackbone:
         published = backbone.spec.weights_for(choice.tag) if choice.kind == "tag" else None
-        facts = backbone.spec.facts
+        facts = _facts(backbone.spec, published)
         qualified = f"{backbone.spec.name}.{choice.tag}" if choice.tag else backbone.spec.name
         # A user's file and random weights need no download.
         there = choice.kind != "tag" or qualified in self.held
@@ -296,6 +296,25 @@ def _nothing_left(found: Sequence[CandidateBackbone], finder: _Finder) -> str:
     else:
         step = "a limit less, or other backbones; zoo list backbones shows what there is."
     return f"The limits leave none of {len(found):,} candidates:\n{listed}{more}\nNext: {step}"
+
+
+def _facts(spec: BackboneSpec, weights: WeightsSpec | None) -> BackboneFacts | None:
+    """Facts of a backbone with these weights; None for the default ones, random ones or a file.
+
+    A spec has those of its default weights. Where others are for images of another size, they are measured.
+    """
+    if (
+        weights is None
+        or spec.facts is None
+        or weights.preprocessing.input_size == spec.weights[0].preprocessing.input_size
+    ):
+        return spec.facts
+    from zoo.model.measure import measure
+
+    try:
+        return measure(replace(spec, weights=(weights,)))
+    except Exception:  # whatever building it raises: told where it is built to be probed
+        return spec.facts
 
 
 def _allows(asked: str, licence: str | None) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 from zoo.advice.suspects import Decision, read_decisions
 from zoo.data.dataset import Dataset, ImageFile
 from zoo.data.sources import find_data, read_dataset, read_unchecked
-from zoo.data.splits import SPLITS, to_dataset
+from zoo.data.splits import SPLITS, UncheckedData, to_dataset
 from zoo.errors import DataError, Refused, nearest
 from zoo.events import Report, silent
 from zoo.registry.registry import Registry
@@ -69,8 +69,9 @@ def apply_suspects(data: Path, suspects: Path, table: Path, registry: Registry, 
         raise Refused(f"--out {table} is no {_SUFFIX} file, and the table is CSV.\nNext: --out {table.name}{_SUFFIX}")
     decisions = read_decisions(suspects)
     unchecked = read_unchecked(find_data(data, registry, report), report=report)
-    # Any seed: a split that zoo would draw is not written into the table.
-    dataset = to_dataset(unchecked, seed=0)
+    # Any seed: a split that zoo would draw is not written into the table. And no class needs an image for val, as none
+    # does for the check.
+    dataset = to_dataset(unchecked, seed=0, val_needed=False)
     # Tables hold names in which bytes that are no UTF-8 are written out, so images are looked up by these.
     files = {printable(file.relative): file for each in dataset.splits.values() for file in each}
     _refuse_archive(data, files)
@@ -85,7 +86,7 @@ def apply_suspects(data: Path, suspects: Path, table: Path, registry: Registry, 
         )
     labels = {each.file: each.suggested for each in accepted}
     rows = _rows(dataset, labels, dropped, frozenset(unchecked.split_names), table)
-    _write(rows, table, dataset, registry)
+    _write(rows, table, dataset, registry, val_needed=_has_val(unchecked))
     changes = tuple((each.file, each.given, each.suggested) for each in accepted)
     return Relabelled(table=table, data=str(data), images=len(rows), changes=changes, dropped=tuple(dropped.items()))
 
@@ -154,7 +155,18 @@ def _path(file: ImageFile, table: Path) -> str:
     return place.relative_to(folder).as_posix() if place.is_relative_to(folder) else str(place)
 
 
-def _write(rows: Sequence[tuple[str, str, str]], table: Path, dataset: Dataset, registry: Registry) -> None:
+def _has_val(data: UncheckedData) -> bool:
+    """Whether val has every class, or can be drawn. The table must be as fit for training as the data."""
+    try:
+        to_dataset(data, seed=0)
+    except DataError:
+        return False
+    return True
+
+
+def _write(
+    rows: Sequence[tuple[str, str, str]], table: Path, dataset: Dataset, registry: Registry, *, val_needed: bool
+) -> None:
     """Write the table, once what zoo reads from it is what was meant."""
     width = 3 if any(split for _, _, split in rows) else 2
     text = csv_text(row[:width] for row in (("path", "label", "split"), *rows))
@@ -167,7 +179,7 @@ def _write(rows: Sequence[tuple[str, str, str]], table: Path, dataset: Dataset, 
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(content)
-            _refuse_read_otherwise(rows, Path(trial), table, dataset, registry)
+            _refuse_read_otherwise(rows, Path(trial), table, dataset, registry, val_needed=val_needed)
         finally:
             Path(trial).unlink(missing_ok=True)
     with new_path(table) as draft:
@@ -175,7 +187,13 @@ def _write(rows: Sequence[tuple[str, str, str]], table: Path, dataset: Dataset, 
 
 
 def _refuse_read_otherwise(
-    rows: Sequence[tuple[str, str, str]], trial: Path, table: Path, dataset: Dataset, registry: Registry
+    rows: Sequence[tuple[str, str, str]],
+    trial: Path,
+    table: Path,
+    dataset: Dataset,
+    registry: Registry,
+    *,
+    val_needed: bool,
 ) -> None:
     """Raise Refused where a run could not read the table, or would read other labels than were written."""
     lost = sorted(set(dataset.classes) - {label for _, label, _ in rows})
@@ -185,7 +203,7 @@ def _refuse_read_otherwise(
             "Next: accept fewer of them; to give up a class, remove its folder or rows."
         )
     try:
-        read = read_dataset(find_data(trial, registry, silent), seed=0)
+        read = read_dataset(find_data(trial, registry, silent), seed=0, val_needed=val_needed)
     except DataError as error:
         raise Refused(f"{table} could not be trained on: {str(error).replace(str(trial), str(table))}") from None
     # A path may lead through links, and the reader of tables need not spell it as it was written.

@@ -9,13 +9,14 @@ import operator
 import re
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import fields, replace
 from numbers import Real
 from os import PathLike
 from types import MappingProxyType
 from typing import Any, ParamSpec, SupportsIndex, TypeVar
 
 from zoo.errors import OptionError, either, nearest
-from zoo.planning.request import check_seed
+from zoo.planning.request import Request, check_seed
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -78,17 +79,25 @@ def checked_arguments(
                 return run(args, given)
 
         def run(args: tuple[Any, ...], given: dict[str, Any]) -> _R:
-            plain: Any = [_checked(called, parameters[name], value) for name, value in zip(places, args, strict=False)]
+            plain: Any = [checked(name, value) for name, value in zip(places, args, strict=False)]
             # Too many are left to Python, whose error names the function.
             plain += args[len(places) :]
-            named: Any = {name: _checked(called, parameters[name], value) for name, value in given.items()}
-            for name, value in {**dict(zip(places, plain, strict=False)), **named}.items():
-                if isinstance(value, str) and not value and _may_be_path(parameters[name]):
-                    # It would be the working folder.
-                    raise OptionError(f"zoo.{called}(): {name} is empty.\nNext: give it a value.")
-                if name == "seed" and value is not None:
-                    check_seed(value)
+            named: Any = {name: checked(name, value) for name, value in given.items()}
             return function(*plain, **named)
+
+        def checked(name: str, value: object) -> object:
+            if isinstance(value, Request):
+                # Its fields are the arguments of that name, and `Request` itself takes any value.
+                names = [each.name for each in fields(value) if each.name in parameters]
+                held: dict[str, Any] = {each: checked(each, getattr(value, each)) for each in names}
+                return replace(value, **held)
+            value = _checked(called, parameters[name], value)
+            if isinstance(value, str) and not value and _may_be_path(parameters[name]):
+                # It would be the working folder.
+                raise OptionError(f"zoo.{called}(): {name} is empty.\nNext: give it a value.")
+            if name == "seed" and value is not None:
+                check_seed(value)
+            return value
 
         return call
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import os
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -39,8 +41,8 @@ def images_to_predict(images: ImageLike | Iterable[ImageLike]) -> Iterator[tuple
         for index, image in enumerate(several):
             # `Image 0` would be an odd name where one image was given.
             _refuse_no_image(image, index, one=several is not images and len(several) == 1, known=True)
-        return _named(several)
-    return _named(_checked(several))
+        return _named(several, frozenset(os.path.abspath(each) for each in several if _is_path(each)))  # noqa: PTH100
+    return _named(_checked(several), frozenset())
 
 
 def _several(images: Any) -> Iterable[Any]:
@@ -83,22 +85,43 @@ def _checked(images: Iterable[Any]) -> Iterator[Any]:
         yield image
 
 
-def _named(images: Iterable[Any]) -> Iterator[tuple[str, Any]]:
+def _named(images: Iterable[Any], given: frozenset[str]) -> Iterator[tuple[str, Any]]:
+    """Yield images with their names. `given` are the paths that are known to be among them."""
     for number, image in enumerate(images):
-        if not isinstance(image, (str, os.PathLike)):
+        if not _is_path(image):
             yield f"image {number}", image
         elif os.path.isdir(image):
             below = sorted(images_of([Path(image)]), key=lambda path: natural_key(str(path)))
             # A folder without images cannot be read, and what reads it says so.
+            if below:
+                _warn_of_others(Path(image), given)
             yield from ((str(path), path) for path in below or [Path(image)])
         else:
             yield str(image), image
 
 
+def _is_path(image: Any) -> bool:
+    return isinstance(image, (str, os.PathLike))
+
+
+def _warn_of_others(folder: Path, given: frozenset[str]) -> None:
+    """Say which files of a folder are not used, as `zoo predict` does."""
+    for text in count_images([folder], given=given).passed_over():
+        warnings.warn(f"{folder}: {text}", stacklevel=_levels_to_caller())
+
+
+def _levels_to_caller() -> int:
+    """How many frames lie between `warnings.warn` and whoever called the library."""
+    frame, levels = inspect.currentframe(), 0
+    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "zoo":
+        frame, levels = frame.f_back, levels + 1
+    return levels
+
+
 def _refuse_no_image(image: Any, index: int, *, one: bool, known: bool = False) -> None:
     """Refuse what is no image. `known`: it is in a list, not in a stream, in which what cannot be read is left out."""
     which = "The image" if one else f"Image {index}"
-    if isinstance(image, (str, os.PathLike)):
+    if _is_path(image):
         if known and os.path.isdir(image):
             count_images([Path(image)])
         return

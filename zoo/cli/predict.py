@@ -130,14 +130,11 @@ def _reader_may_leave(file_wanted: bool) -> Iterator[None]:
 
 
 def _warnings(count: ImageCount | None, fault: str | None) -> Iterator[str]:
-    if count and count.hidden:
-        hidden = console.count(count.hidden, "hidden image")
-        yield f"{hidden} not used: a name begins with a dot. Next: to use them, give their own paths."
     if count and count.again:
         were = console.count(count.again, "image") + (" was" if count.again == 1 else " were")
         yield f"{were} named more than once, such as by a pattern and by their folder: each is predicted once."
-    if count and (sentence := count.unused.sentence()):
-        yield f"{sentence} Next: if they are pictures, give their own paths."
+    if count:
+        yield from count.passed_over()
     if fault:
         yield fault
 

@@ -12,7 +12,7 @@ from zoo.data.unused import UnusedFiles
 from zoo.data.walk import Walked, walk
 from zoo.errors import DataError
 from zoo.specs.data import IMAGE_SUFFIXES, Skipped, is_image_name, is_system_name, not_an_image, passed_over
-from zoo.text import printable
+from zoo.text import counted, printable
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,14 +27,26 @@ class ImageCount:
     unused: UnusedFiles = field(default_factory=UnusedFiles)
     """Other files in folders that were given."""
 
+    def passed_over(self) -> Iterator[str]:
+        """Sentences about what is not used, each with the next step."""
+        if self.hidden:
+            hidden = counted(self.hidden, "hidden image")
+            yield f"{hidden} not used: a name begins with a dot. Next: to use them, give their own paths."
+        if sentence := self.unused.sentence():
+            yield f"{sentence} Next: if they are pictures, give their own paths."
 
-def count_images(arguments: Sequence[Path], *, name_all: bool = False) -> ImageCount:
+
+def count_images(
+    arguments: Sequence[Path], *, name_all: bool = False, given: frozenset[str] = frozenset()
+) -> ImageCount:
     """Count the images that `images_of` yields, in constant memory unless all files that are not used are to be named.
+
+    `given` are absolute paths that are used as well.
 
     Raises DataError for an argument without images, and for a folder that cannot be listed.
     """
     unused = UnusedFiles(most=None) if name_all else UnusedFiles()
-    unused.used = files_among(arguments)
+    unused.used = files_among(arguments) | given
     named = _Named()
     counts = [_count(argument, unused, named) for argument in arguments]
     images, hidden, again = (sum(column) for column in zip(*counts, strict=True)) if counts else (0, 0, 0)

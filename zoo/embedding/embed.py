@@ -56,7 +56,7 @@ def embed(
     found = find_images(request.data, registry, report, seed=request.seed)
     with contextlib.ExitStack() as stack:
         # A place that cannot be written is found before the work.
-        write = None if out is None else stack.enter_context(new_vector_file(out, len(found)))
+        write = None if out is None else stack.enter_context(new_vector_file(out, found))
         embedder = open_embedder(request, registry, report, group=group)
         made = embed_images(embedder, found, report, normalise=normalise, dtype=number, workers=request.workers)
         if write is not None:

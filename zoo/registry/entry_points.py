@@ -131,8 +131,11 @@ def _origin(distribution: str) -> str | None:
         parts = urlsplit(content["url"])
         if parts.scheme == "file":
             return url2pathname(parts.path)
-        # What follows `?` may be a key that opens the address to whoever holds it.
-        url, source = urlunsplit(parts._replace(query="", fragment="")), content.get("vcs_info")
+        # This is written into files that people share. What follows `?` may be a key that opens the address to whoever
+        # holds it, and what is before the host a user and a token; only ssh needs its login name, such as `git`.
+        login, _, host = parts.netloc.rpartition("@")
+        host = f"{login.partition(':')[0]}@{host}" if login and parts.scheme.endswith("ssh") else host
+        url, source = urlunsplit(parts._replace(netloc=host, query="", fragment="")), content.get("vcs_info")
         below = f"#subdirectory={content['subdirectory']}" if "subdirectory" in content else ""
         return (f"{source['vcs']}+{url}@{source['commit_id']}" if source else url) + below
     except Exception:  # none that is installed, or none that can be read
