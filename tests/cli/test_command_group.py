@@ -100,6 +100,7 @@ def test_a_command_of_zoo_cannot_be_taken_over_and_the_list_tells_all(among: Zoo
     assert among("greet", "Ada", ZOO_DISABLE_PLUGINS="greet").returncode == 2
 
 
+@pytest.mark.long
 def test_doctor_tells_of_commands_without_importing_them(among: Zoo) -> None:
     told = json.loads(among("doctor", "--json").stdout)["commands"]
     assert any("greet" in label and state == "on demand" for label, state in told.items())

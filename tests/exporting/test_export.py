@@ -160,6 +160,7 @@ def test_a_head_on_all_layers_is_read_from_the_modules_that_its_artefact_names(l
         zoo.load(copied)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("run", ["of_torchvision", *LATER])
 def test_onnx_takes_any_batch_and_gives_logits(run: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
@@ -190,6 +191,7 @@ def test_a_program_takes_any_batch_and_gives_logits(run: str, request: pytest.Fi
     torch.testing.assert_close(logits, golden(folder)["logits"][:3], atol=1e-6, rtol=1e-5)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("run", "to", "said"),
     [
@@ -239,6 +241,7 @@ def test_the_last_layer_of_a_classifier_with_hidden_layers_is_mapped(few: Path, 
     assert {"classifier.0.weight", "classifier.3.weight", "classifier.3.bias"} <= load_file(made.path).keys()
 
 
+@pytest.mark.long
 def test_a_transformer_at_another_size_keeps_it_in_timms_config(few: Path, tmp_path: Path) -> None:
     run = trained(few, tmp_path / "run", backbone="timm/test_vit", head="linear", input_size=(96, 96))
     config = json.loads((zoo.export(run, to="timm").path / "config.json").read_text("utf-8"))
@@ -286,6 +289,7 @@ def test_missing_packages_are_named_with_the_extra(
         zoo.export(of_timm, to="onnx", input="image", out=tmp_path / "model")
 
 
+@pytest.mark.long
 def test_what_was_trained_in_bfloat16_is_exported_in_float32_which_is_said(few: Path, tmp_path: Path) -> None:
     run = trained(few, tmp_path / "run", backbone="timm/test_resnet", precision="bfloat16")
     said: list[Any] = []

@@ -162,6 +162,7 @@ def shuffled_shards(kind: str, folder: Path) -> Path:
     return folder / "all.parquet"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["tar", pytest.param("parquet", marks=pytest.mark.long)])
 def test_shards_are_opened_in_their_order_and_windows_are_runs_of_it(
     kind: str, tmp_path: Path, streaming: pytest.MonkeyPatch

@@ -76,6 +76,7 @@ def computed(events: list[Event]) -> int:
 # The cut
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("backbone", ["timm/test_resnet", "timm/test_vit", "timm/test_convnext", "squeezenet1_1"])
 def test_prefix_and_suffix_give_the_bits_of_the_whole_at_every_group(backbone: str) -> None:
     model = outline(backbone)
@@ -114,6 +115,7 @@ def test_a_backbone_that_cannot_be_cut_says_why(backbone: str, group: str, reaso
         model.cut_before(group)
 
 
+@pytest.mark.long
 def test_adapters_behind_a_cut_do_not_change_what_is_before_it() -> None:
     model = outline("timm/test_resnet")
     plain = state_digest(model, "layer4")
@@ -184,6 +186,7 @@ def test_a_moving_average_is_judged_by_its_own_backbone(few: Path, tmp_path: Pat
         assert one["val"]["loss"] == pytest.approx(other["val"]["loss"], abs=1e-3)
 
 
+@pytest.mark.long
 def test_a_cut_that_gives_other_features_is_not_used_and_the_plan_says_so(
     few: Path, tmp_path: Path, recipe: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -233,6 +236,7 @@ def test_the_plan_says_why_nothing_is_computed_once(few: Path, recipe: str, sett
     assert stage.inputs == "images" and reason in stage.why
 
 
+@pytest.mark.long
 def test_views_let_augmented_images_be_kept(few: Path, tmp_path: Path, recipe: str) -> None:
     settings = ["last.augment=crop", "last.views=2"]
     result = zoo.finetune(**TINY, recipe=recipe, data=few, set=settings, out=tmp_path / "run")
@@ -316,6 +320,7 @@ def test_rows_of_another_backbone_under_a_right_digest_are_found_out(
     assert called[:3] == ["drop", "meet", "keep"]
 
 
+@pytest.mark.long
 def test_another_head_begins_with_what_the_first_left(few: Path, tmp_path: Path, cold: Path) -> None:
     usual = {**TINY, "recipe": "head_only", "epochs": 1, "data": few}
     events: list[Event] = []
@@ -357,6 +362,7 @@ def test_rows_mapped_from_files_train_to_the_same_bytes_as_those_in_memory(
     assert weights_of(mapped) == weights_of(in_memory)
 
 
+@pytest.mark.long
 def test_without_room_small_features_stay_in_memory_and_large_ones_say_what_to_do(
     few: Path, tmp_path: Path, recipe: str, cold: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -524,6 +530,7 @@ def test_names_tell_orders_and_images_apart() -> None:
 # `zoo cache`
 
 
+@pytest.mark.long
 def test_the_cache_is_shown_and_cleared_by_kind(few: Path, tmp_path: Path, cold: Path, zoo_inside: Zoo) -> None:
     zoo.finetune(**TINY, recipe="head_only", epochs=1, data=few, out=tmp_path / "run")
     shown = zoo_inside("cache", "show").stdout

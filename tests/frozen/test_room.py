@@ -118,6 +118,7 @@ def full_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
+@pytest.mark.long
 def test_a_disk_without_room_is_noticed_at_the_beginning_and_costs_rows_in_memory_nothing(
     shapes: Path, tmp_path: Path, on_disk: pytest.MonkeyPatch, full_disk: Path
 ) -> None:

@@ -14,6 +14,7 @@ from zoo.registry.registry import default_registry
 from zoo.specs.plan import Plan
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("how", [{}, {"folds": 2}])
 def test_a_run_finds_its_images_with_and_without_folds(how: dict[str, Any], tmp_path: Path) -> None:
     """`train/` and `test/`: without folds a part of `train/` is set aside, with folds none is."""

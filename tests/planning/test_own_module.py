@@ -178,9 +178,9 @@ def test_where_no_chain_is_seen_the_message_has_groups_that_work() -> None:
     assert [group.name for group in built(module_backbone(vit, groups=groups)).groups] == ["stem", "body"]
 
 
-def shared() -> nn.Module:
+def views() -> nn.Module:
     module = nn.Sequential(nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1))
-    module[1].weight = module[0].weight
+    module[1].weight = nn.Parameter(module[0].weight.detach())
     return module
 
 
@@ -222,7 +222,7 @@ class Auxiliary(nn.Module):
         (lambda: nn.Sequential(nn.LazyConv2d(4, 3), nn.Flatten()), r"is lazy: '0.weight' has no shape yet"),
         (lambda: nn.Conv2d(3, 4, 3, device="meta"), r"has no values: 'weight' is on the meta device"),
         (nn.ReLU, r"has no parameters, so it learned nothing"),
-        (shared, r"has one tensor under two names, '0.weight' and '1.weight'"),
+        (views, r"has two tensors, '0.weight' and '1.weight', in one piece of memory, so that training the one may"),
         (Constant, r"It holds the tensor 'mean', which is neither parameter nor buffer"),
         (lambda: nn.Sequential(small(), Permuted()), r"that the channels are the second dimension.* does not show"),
     ],

@@ -213,6 +213,7 @@ def test_a_moment_without_memory_is_not_kept_as_the_choice_of_the_machine(
     assert len(choose("timm/test_resnet").speeds) == 3 and list(tmp_path.rglob("precision-*"))
 
 
+@pytest.mark.long
 def test_a_measurement_is_made_once_and_used_again(
     unknown: None, few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -96,6 +96,7 @@ def test_backbones_of_both_providers_pass(name: str) -> None:
     assert skipped(report) == NO_CUDA and len(report.checks) == 17
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "name",
     [
@@ -222,6 +223,7 @@ def test_the_command_prints_every_check(zoo_inside: Zoo) -> None:
     assert unknown.returncode == 2 and "Did you mean 'linear'" in unknown.stderr
 
 
+@pytest.mark.long
 def test_the_command_exits_with_3_if_a_check_fails(zoo_command: Zoo, tmp_path: Path) -> None:
     install(tmp_path, "loud-head", EXITING_HEAD)
     done = zoo_command("plugins", "check", "loud", "--json", PYTHONPATH=path_with(tmp_path))

@@ -72,6 +72,7 @@ def losses(result: zoo.Result) -> list[float]:
     return [json.loads(line)["train_loss"] for line in (result.path / "history.jsonl").read_text("utf-8").splitlines()]
 
 
+@pytest.mark.long
 def test_blends_are_judged_counted_and_recorded_and_training_goes_on_as_without(
     usual: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -17,6 +17,7 @@ from zoo.training.curve import IMAGES_OF_LEAST_WORK, kept_images
 USUAL: dict[str, Any] = {"backbone": "timm/test_resnet", "weights": "random", "recipe": "head_only", "tune": False}
 
 
+@pytest.mark.long
 def test_a_run_that_begins_with_a_head_keeps_its_curve_and_shows_it(
     shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -139,6 +139,7 @@ def test_labels_that_mean_nothing_are_known_by_heart_and_guessed_out_of_fold(
     )
 
 
+@pytest.mark.long
 def test_folds_that_divide_copies_leak_and_the_proof_sees_it(tmp_path: Path, registry: zoo.Registry) -> None:
     """Labels that mean nothing look easy to a fit that knows a copy of each image, and folds keep copies together."""
     data = draw(tmp_path / "data", {"a": 20, "b": 20}, seed=2, copies=2)
@@ -165,6 +166,7 @@ def test_the_proof_says_that_no_image_was_judged_by_a_fit_that_saw_it(of_noise: 
     assert saved["verdict"] == "passed" and saved["evidence"]["images"] == 32
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("head", "options"),
     [
@@ -270,6 +272,7 @@ def test_the_class_with_the_most_different_pictures_says_how_many_folds_there_ca
         zoo.plan(**USUAL, data=tmp_path / "data", folds=5)
 
 
+@pytest.mark.long
 def test_images_of_val_are_trained_on_and_those_of_test_judge_the_classifier(shapes: Path, tmp_path: Path) -> None:
     result = run(shapes, tmp_path / "run", folds=3)
     splits = [row["split"] for row in predictions(result)]
@@ -424,6 +427,7 @@ def test_a_fold_whose_logits_are_damaged_is_told_and_trained_again(
     assert zoo.resume(tmp_path / "run", report=False).proof == "passed"
 
 
+@pytest.mark.long
 def test_a_stage_that_trains_the_backbone_is_repeated_for_every_fold_where_that_is_said(
     few: Path, tmp_path: Path
 ) -> None:
@@ -444,6 +448,7 @@ def test_the_estimate_counts_every_fold(few: Path) -> None:
     assert 3 < folds.stages[0].training / once.stages[0].training < 12
 
 
+@pytest.mark.long
 def test_the_estimate_counts_features_once_until_a_stage_has_trained_the_backbone(few: Path, tmp_path: Path) -> None:
     recipe = {
         "stages": [

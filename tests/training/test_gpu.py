@@ -145,6 +145,7 @@ class Waits:
         return self._steps
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("head", [quick_if(head.name in ("linear", "arcface"), head.name) for head in TRAINED])
 def test_every_head_that_is_trained_trains_there_and_no_step_waits(head: str, few: Path, gpu: PretendedGpu) -> None:
     plan, model = planned(few, head=head)
@@ -220,6 +221,7 @@ def test_a_batch_that_processes_share_is_added_up_there(few: Path, gpu: Pretende
         assert training.run(stop_after=2) is None
 
 
+@pytest.mark.long
 def test_micro_batches_do_not_wait_for_each_other(few: Path, gpu: PretendedGpu) -> None:
     plan, model = planned(few, "all.accumulate=2")
     with gpu:

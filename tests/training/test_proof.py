@@ -40,6 +40,7 @@ def failed_checks(shapes: Path, out: Path, **arguments: Any) -> dict[str, str]:
     return failed
 
 
+@pytest.mark.long
 def test_a_batch_norm_left_in_training_mode(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     original = ZooModel.train
 
@@ -346,6 +347,7 @@ def test_a_head_that_seeds_torchs_generator(shapes: Path, tmp_path: Path, monkey
     assert failed == {"seeds": "something else seeded torch's generator in epoch 1, so draws repeat"}
 
 
+@pytest.mark.long
 def test_another_number_of_threads_than_planned(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     original = ResolvedModel.build
     threads = torch.get_num_threads()

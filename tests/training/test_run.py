@@ -115,6 +115,7 @@ def test_the_same_plan_gives_the_same_bytes_whatever_the_workers(shapes: Path, t
     assert (first.artefact / "model.safetensors").read_bytes() != (other.artefact / "model.safetensors").read_bytes()
 
 
+@pytest.mark.long
 def test_full_trains_every_tensor_of_the_backbone(shapes: Path, tmp_path: Path) -> None:
     result = train(shapes, tmp_path / "run", recipe="full", epochs=1)
     (stage,) = result.content["stages"]
@@ -124,6 +125,7 @@ def test_full_trains_every_tensor_of_the_backbone(shapes: Path, tmp_path: Path) 
     assert gradients["verdict"] == "passed" and gradients["evidence"]["never"] == []
 
 
+@pytest.mark.long
 def test_a_batch_of_one_left_over_joins_the_one_before(shapes: Path, tmp_path: Path) -> None:
     # 36 images in batches of 5 leave one, on which batch norm could not train.
     assert train(shapes, tmp_path / "run", recipe="full", epochs=1, batch_size=5).proof == "passed"
@@ -203,6 +205,7 @@ def test_halved_batches_accumulate_to_the_same_gradient() -> None:
     torch.testing.assert_close(gradients[0], gradients[1])
 
 
+@pytest.mark.long
 def test_a_rate_that_makes_the_loss_explode_stops_with_stage_step_and_rate(shapes: Path, tmp_path: Path) -> None:
     message = r"(?s)gradients \(stage all\).*Stage 'all', step .* learning rate of 1e\+30"
     with pytest.raises(CheckFailed, match=message) as caught:
@@ -219,6 +222,7 @@ def test_a_rate_that_makes_the_loss_explode_stops_with_stage_step_and_rate(shape
     assert all(bool(torch.isfinite(tensor.float()).all()) for tensor in saved.values())
 
 
+@pytest.mark.long
 def test_layer_decay_lowers_the_rates_towards_the_input(shapes: Path, tmp_path: Path) -> None:
     plan = zoo.plan(backbone=BACKBONE, weights="random", data=shapes, recipe="full", set=["all.layer_decay=0.5"])
     rates = plan.stages[0].rates
@@ -269,6 +273,7 @@ def test_unreadable_images_are_skipped_listed_and_counted(shapes: Path, tmp_path
         zoo.plan(backbone=BACKBONE, weights="random", data=data)
 
 
+@pytest.mark.long
 def test_progress_is_reported_for_everything_that_takes_long(shapes: Path, tmp_path: Path) -> None:
     events: list[Event] = []
     # Weights of its own: the features of other tests' may be in the cache already.

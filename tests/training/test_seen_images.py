@@ -75,6 +75,7 @@ def test_copies_under_other_names_are_found_by_their_bytes(drawn: Path, tmp_path
     assert warnings(drawn / "run", tmp_path / "test")[0].trained_on == 16
 
 
+@pytest.mark.long
 def test_a_soup_knows_the_images_of_its_runs(drawn: Path, few: Path, tmp_path: Path) -> None:
     usual = {"weights": "random", "recipe": "lp_ft", "epochs": 1, "tune": False, "report": False}
     runs = [

@@ -153,6 +153,7 @@ def test_a_class_with_one_image_is_never_held_out(few: Path, tmp_path: Path) -> 
     assert (record["folds"], record["classes_never_held_out"]) == (4, 1)
 
 
+@pytest.mark.long
 def test_a_run_that_was_killed_while_a_later_stage_trained_goes_on_with_the_same_bits(
     few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -472,6 +472,7 @@ HUB_FAILURES = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("failure", HUB_FAILURES)
 def test_a_repository_that_asks_for_rights_says_how_to_get_them(failure: str, host: Host, tmp_path: Path) -> None:
     host.answers[f"{HUB}/model.safetensors"], parts = HUB_FAILURES[failure]

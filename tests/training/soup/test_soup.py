@@ -153,6 +153,7 @@ def test_it_is_the_same_whatever_comes_after_and_other_with_another_seed(
     assert recorded(other)[0] not in (None, recorded(kept)[0])
 
 
+@pytest.mark.long
 def test_what_makes_the_average_better_is_added_and_nothing_else(
     off_centre: list[Path], kept: Path, tmp_path: Path
 ) -> None:
@@ -182,6 +183,7 @@ def test_what_makes_the_average_better_is_added_and_nothing_else(
     assert [digests(run) for run in off_centre] == before
 
 
+@pytest.mark.long
 def test_it_is_a_folder_like_a_run_s(
     soup: zoo.Soup, off_centre: list[Path], data: Path, tmp_path: Path, zoo_inside: Zoo
 ) -> None:
@@ -219,6 +221,7 @@ def test_real_runs_make_one_and_it_does_not_depend_on_their_order(kept: Path, mo
     assert (one.metrics["val"]["accuracy"], -one.metrics["val"]["loss"]) >= (best["accuracy"], -best["loss"])
 
 
+@pytest.mark.long
 def test_where_no_average_is_as_good_it_is_the_best_run_alone_and_says_so(
     kept: Path, data: Path, tmp_path: Path
 ) -> None:
@@ -230,6 +233,7 @@ def test_where_no_average_is_as_good_it_is_the_best_run_alone_and_says_so(
     assert digests(soup.path / "model")["model.safetensors"] == digests(kept / "model")["model.safetensors"]
 
 
+@pytest.mark.long
 def test_a_run_with_the_weights_of_another_counts_once(off_centre: list[Path], tmp_path: Path) -> None:
     copy = Path(shutil.copytree(off_centre[0], tmp_path / "copy"))
     notes: list[str] = []
@@ -254,6 +258,7 @@ def test_the_command_shows_every_ingredient(
     assert refused.returncode == 2 and "exists" in json.loads(refused.stdout)["error"]["message"]
 
 
+@pytest.mark.long
 def test_nothing_is_left_of_one_that_breaks_off(
     off_centre: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -274,6 +279,7 @@ def loud(event: object) -> str:
     return event.text if isinstance(event, zoo.Note) and event.loud else ""
 
 
+@pytest.mark.long
 def test_images_that_moved_are_found_by_data(off_centre: list[Path], data: Path, tmp_path: Path) -> None:
     elsewhere = Path(shutil.copytree(data, tmp_path / "elsewhere"))
     with moved(data), pytest.raises(DataError, match="Next: say where they are now, with --data PATH") as refused:
@@ -403,6 +409,7 @@ def test_another_seed_is_named_where_weights_are_from_a_file(off_centre: list[Pa
     assert "  seed: 0 and 7" in str(refused.value) and "  head.lr: 0.003 and 0.5" in str(refused.value)
 
 
+@pytest.mark.long
 def test_the_same_weights_under_two_names_are_the_same_and_other_parts_of_a_file_are_not(
     off_centre: list[Path], tmp_path: Path
 ) -> None:
@@ -619,6 +626,7 @@ def test_a_soup_that_is_worse() -> None:
     assert check_not_worse(scores(0.9, 0.2), scores(0.9, 0.2)).verdict == "passed"
 
 
+@pytest.mark.long
 def test_a_run_that_is_not_what_it_recorded(off_centre: list[Path], data: Path, tmp_path: Path) -> None:
     """Its weights were changed, digest and all. Everything is written, and the exit code is 3."""
     other = Path(shutil.copytree(off_centre[1], tmp_path / "other"))
@@ -637,6 +645,7 @@ def test_close_scores_are_a_warning() -> None:
     assert (near.verdict, far.verdict, same.verdict) == ("warning", "failed", "passed")
 
 
+@pytest.mark.long
 def test_a_saved_file_with_other_logits(
     off_centre: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
