@@ -5,9 +5,9 @@
 
 Ratios against another program depend on the processor; the share of the floor does not. The fastest of several ways to
 decode (threads, processes; all give the same bits) and of several ways to compute (precisions, memory layouts, folded
-batch norms, threads, torch's kernels in place of oneDNN's, with `--compile` torch.compile, whose warm-up is told apart)
-are found on the set's own images, in turns, by their medians. Then zoo trains the head with its defaults and an empty
-cache, and its parts are told as shares of the floor. Leave the machine alone meanwhile.
+batch norms, threads, with `--compile` torch.compile, whose warm-up is told apart) are found on the set's own images, in
+turns, by their medians. Then zoo trains the head with its defaults and an empty cache, and its parts are told as shares
+of the floor. Leave the machine alone meanwhile.
 """
 
 from __future__ import annotations
@@ -153,7 +153,10 @@ def _ways_forward(
 def _ways_of_threads(
     compute: str, features: Callable[[Tensor], Tensor], images: Tensor
 ) -> dict[str, Callable[[], object]]:
-    """How cores can share the work: one for a chunk, each for a chunk of its own; and torch's kernels, not oneDNN's."""
+    """How else cores can share the work than all of them one chunk: one alone, or each a chunk of its own.
+
+    Without oneDNN's kernels torch takes three to thirteen times as long, so that this is no way.
+    """
     cores = torch.get_num_threads()
 
     def alone(_: int = 0) -> None:
@@ -167,17 +170,9 @@ def _ways_of_threads(
             list(pool.map(alone, range(_PASSES)))
         torch.set_num_threads(cores)
 
-    def without_onednn() -> None:
-        torch.backends.mkldnn.enabled = False  # type: ignore[assignment]  # not `flags`, which warns of Intel's GPUs
-        try:
-            _pass(features, images)()
-        finally:
-            torch.backends.mkldnn.enabled = True  # type: ignore[assignment]
-
     return {
         f"{compute}, one thread": lambda: by(1),
         f"{compute}, a thread for each of {cores} chunks": lambda: by(cores),
-        f"{compute}, without oneDNN": without_onednn,
     }
 
 
