@@ -210,7 +210,7 @@ def _without_abandoning(stage: Stage, index: int, recipe: RecipeSpec, outline: Z
     if recipe.keep == "last":
         return [f"{path}: with keep 'last' the run ends with its last stage, however good; leave one of the two out"]
     if index == 0:
-        return [f"{path}: would do nothing, there is no stage before the first that could be better"]
+        return [f"{path}: would do nothing, there is no stage before the first that could be better; leave it out"]
     if outline.closed_form:
         return [f"{path}: would do nothing, this head is fitted in one pass, which has no epochs"]
     return []

@@ -126,19 +126,7 @@ def new_numbered_folder(base: Path, write: Callable[[Path], object]) -> Path:
     `write` fills its draft with at least one file. Of processes that want the same name at once one gets it, and each
     of the others the next: a folder that has files is never replaced. Raises RunError.
     """
-    for number in itertools.count(1):
-        path = base if number == 1 else base.with_name(f"{base.name}-{number}")
-        # Not `exists`, which does not see a broken link.
-        if os.path.lexists(path):
-            continue
-        try:
-            with new_folder(path) as draft:
-                write(draft)
-            return path
-        except RunError:
-            if not os.path.lexists(path):  # else another process has made it meanwhile
-                raise
-    raise AssertionError("numbers do not end")
+    return _first_free(base, "", new_folder, write)
 
 
 def new_numbered_file(base: Path, write: Callable[[Path], object]) -> Path:
@@ -146,15 +134,26 @@ def new_numbered_file(base: Path, write: Callable[[Path], object]) -> Path:
 
     `write` makes its draft. Each of several processes at once gets a name of its own. Raises RunError.
     """
+    return _first_free(base, base.suffix, new_path, write)
+
+
+def _first_free(
+    base: Path,
+    suffix: str,
+    new: Callable[[Path], contextlib.AbstractContextManager[Path]],
+    write: Callable[[Path], object],
+) -> Path:
+    """Make what `write` fills by `new`, under the first name that nobody has; numbers come before the `suffix`."""
     for number in itertools.count(1):
-        path = base if number == 1 else base.with_stem(f"{base.stem}-{number}")
+        path = base if number == 1 else base.with_name(f"{base.name.removesuffix(suffix)}-{number}{suffix}")
+        # Not `exists`, which does not see a broken link.
         if os.path.lexists(path):
             continue
         try:
-            with new_path(path) as draft:
+            with new(path) as draft:
                 write(draft)
             return path
-        except Refused:
+        except (Refused, RunError):
             if not os.path.lexists(path):  # else another process has made it meanwhile
                 raise
     raise AssertionError("numbers do not end")
