@@ -183,7 +183,9 @@ def test_a_head_on_all_layers_says_how_much_more_the_groups_were_held_back(few: 
     plan = json.loads((result.path / "plan.json").read_text("utf-8"))
     assert "how much more the groups' means are held back" in json.dumps(plan["stages"][0])
     assert "The weights of the groups' means are held back" in zoo.report(result.path).read_text("utf-8")
-    assert "groups" not in record_of(run(few, tmp_path / "pooled", backbone="timm/test_vit", head="linear"))
+    pooled = run(few, tmp_path / "pooled", backbone="timm/test_vit", head="linear")
+    assert "groups" not in record_of(pooled)
+    assert "was fitted by logistic regression" in zoo.report(pooled.path).read_text("utf-8")
 
 
 def test_verify_fits_again(few: Path, tmp_path: Path) -> None:
