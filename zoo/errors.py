@@ -44,6 +44,11 @@ class ZooError(Exception):
     exit_code = 1
     code = "error"
     """The name of this kind of error for programs (`--json`); it stays. The table: docs/command.md."""
+    next_step = ""
+    """What to do after every error of this kind; a message that says what to do keeps its own. Empty: each says it."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(with_step(message, self.next_step))
 
 
 class Refused(ZooError):
@@ -68,14 +73,18 @@ class UnknownName(Refused):
         known: Iterable[str],
         *,
         hint: str = "",
+        step: str = "",
         first: Sequence[str] = (),
         accepts: Callable[[str], bool] | None = None,
     ) -> None:
-        """`first`: names that are meant more likely than those that are spelt alike. `accepts`: see `nearest`."""
+        """`hint` and `step`: what else to know, and what to do next.
+
+        `first`: names that are meant more likely than those that are spelt alike. `accepts`: see `nearest`.
+        """
         self.kind = kind
         self.name = name
         self.nearest = tuple(dict.fromkeys([*first, *nearest(name, known, accepts=accepts)]))[:3]
-        super().__init__(f"There is no {kind} {name!r}.{_asked(self.nearest)} {hint}".rstrip())
+        super().__init__(with_step(f"There is no {kind} {name!r}.{_asked(self.nearest)} {hint}".rstrip(), step))
 
 
 class NameConflict(Refused):
@@ -96,6 +105,7 @@ class RecipeError(Refused):
     """A recipe with faults. `faults` lists every one with its key path."""
 
     code = "recipe"
+    next_step = "correct what is named above; zoo show staged prints a recipe as an example."
 
     def __init__(self, source: str, faults: Sequence[str]) -> None:
         self.source = source
@@ -189,6 +199,11 @@ class PluginError(ZooError):
     """A plugin is broken or broke its contract. The message names its distribution."""
 
     code = "plugin"
+    # Of some it is unknown whose code it is: an object that was given in Python goes the way of a plugin.
+    next_step = (
+        "mend it where it is yours (zoo plugins check NAME); else update or uninstall the plugin, or tell its authors: "
+        "zoo list plugins"
+    )
 
 
 class RunError(ZooError):
@@ -212,6 +227,21 @@ class CheckFailed(ZooError):
 
 class Terminated(SystemExit):
     """The process was asked to end (SIGTERM). Unlike a plugin's `sys.exit`, code that isolates plugins lets it pass."""
+
+
+COPY_FOLDER = "Next: copy the folder again from where it was made."
+"""What to do where a file in the folder of a run or a sweep is damaged."""
+_STEP = re.compile(r"^(?:Next|To resume): ", re.MULTILINE)
+
+
+def with_step(message: str, step: str) -> str:
+    """The message with a line that says what to do next, unless it has one."""
+    return f"{message}\nNext: {step}" if step and not _STEP.search(message) else message
+
+
+def without_step(message: str) -> str:
+    """The message up to its next step, as a reason inside another message, which says its own."""
+    return message.partition("\nNext: ")[0]
 
 
 def nearest(

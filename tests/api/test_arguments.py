@@ -210,7 +210,7 @@ def test_truth_values_and_sizes_of_numpy_are_what_they_are_of_python() -> None:
     "size", [7, True, (96, True), (96,), (96, 96, 96), 96.0, "9x", np.float32(96), (), ["96", "96"]]
 )
 def test_what_is_no_size_is_refused(size: Any) -> None:
-    with pytest.raises(OptionError, match=r"--input-size .* is not a size: write 384"):
+    with pytest.raises(OptionError, match=r"--input-size .* is not a size from 8 to 8192 pixels.\nNext: write 384"):
         make_request(backbone="a", input_size=size)
 
 
@@ -230,7 +230,10 @@ def test_a_seed_that_no_generator_takes_is_refused_wherever_there_is_one(name: s
     ("arguments", "message"),
     [
         ({"epochs": 0}, "epochs must be at least 1, got 0.\nNext: leave it out, for what the recipe says."),
-        ({"workers": 0}, "workers must be at least 1, got 0."),
+        (
+            {"workers": 0},
+            "workers must be at least 1, got 0.\nNext: leave workers out, for one of each core up to 8.",
+        ),
         (
             {"every_stage": True},
             "every_stage says that folds may repeat stages that train the backbone, and no folds are asked for.\n"
@@ -241,7 +244,11 @@ def test_a_seed_that_no_generator_takes_is_refused_wherever_there_is_one(name: s
             "budget is the time that choosing a backbone may take, and the backbone is named.\n"
             "Next: leave budget out, or let zoo choose: backbone='auto'",
         ),
-        ({"precision": "bf16"}, "precision 'bf16' is not one of auto, float32, bfloat16. Did you mean 'bfloat16'?"),
+        (
+            {"precision": "bf16"},
+            "precision 'bf16' is not one of auto, float32, bfloat16. Did you mean 'bfloat16'?\n"
+            "Next: leave precision out, and zoo measures what is faster.",
+        ),
     ],
 )
 def test_what_a_call_is_refused_for_has_the_names_of_its_arguments(arguments: dict[str, Any], message: str) -> None:

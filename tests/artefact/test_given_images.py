@@ -96,7 +96,10 @@ class WithoutLength(torch.utils.data.Dataset[Any]):
 
 
 REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
-    "normalised": (lambda file: torch.rand(3, 9, 9), "zoo applies the preprocessing of the weights itself: pass the"),
+    "normalised": (
+        lambda file: torch.rand(3, 9, 9),
+        "zoo applies the preprocessing of the weights itself.\nNext: pass the",
+    ),
     "batch of floats": (lambda file: torch.rand(2, 3, 9, 9), "Image 0 is a tensor of float32, of shape [3, 9, 9]"),
     "channels": (lambda file: np.zeros((9, 9, 2), np.uint8), "of shape [9, 9, 2]. An image is [H, W, 3]"),
     "channels first": (lambda file: np.zeros((3, 9, 9), np.uint8), "transpose(1, 2, 0) puts the channels last"),

@@ -240,7 +240,7 @@ def test_a_folder_that_is_not_there_names_the_nearest(tmp_path: Path) -> None:
 
 
 def test_a_file_is_no_data_folder(tmp_path: Path) -> None:
-    refusal(write(tmp_path, "data.zip") / "data.zip", "data.zip' is a file; give the folder")
+    refusal(write(tmp_path, "data.zip") / "data.zip", "data.zip' is a file.\nNext: give the folder")
 
 
 @pytest.mark.parametrize(

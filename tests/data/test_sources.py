@@ -227,7 +227,7 @@ def test_a_hook_that_returns_something_else_leaves_the_others_in_use(plugins: Pl
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
-        ("zpi:photos.zip", r"There is no data source 'zpi'\. Did you mean 'zip'\? .*See: zoo list sources"),
+        ("zpi:photos.zip", r"There is no data source 'zpi'\. Did you mean 'zip'\? .*\nNext: zoo list sources"),
         ("sources/zpi:photos.zip", r"There is no data source 'sources/zpi'"),
     ],
 )
@@ -298,7 +298,7 @@ def test_the_command_lists_sources_and_takes_a_name(zoo_inside: Zoo, few: Path, 
     rows = json.loads(zoo_inside("list", "sources", "tar", "--json").stdout)
     assert [row["name"] for row in rows] == ["sources/tar"]
     refused = zoo_inside("list", "sources", "tra")
-    assert refused.returncode == 2 and "Did you mean 'tar'? See: zoo list sources" in refused.stderr
+    assert refused.returncode == 2 and "Did you mean 'tar'?\nNext: zoo list sources" in refused.stderr
     brings = json.loads(zoo_inside("list", "plugins", "sources", "--json").stdout)
     assert brings[0]["brings"] == {"sources": ["table", "tar", "zip", "hf"]}
     path = write_zip(tmp_path / "photos.bin", {f"{name}/{n}.jpg": (few / "train" / name / f"{n}.jpg").read_bytes()

@@ -203,7 +203,7 @@ def test_a_program_takes_any_batch_and_gives_logits(run: str, request: pytest.Fi
 def test_what_a_layout_cannot_hold_is_refused_with_what_works(
     run: str, to: str, said: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
-    with pytest.raises(Refused, match=rf"{said}(?s:.*)What works: --to onnx or --to pt2"):
+    with pytest.raises(Refused, match=rf"{said}(?s:.*)Next: --to onnx or --to pt2"):
         zoo.export(request.getfixturevalue(run), to=to, out=tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 

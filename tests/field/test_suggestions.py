@@ -33,6 +33,7 @@ from zoo.cli.list import show_list
 from zoo.cli.options import LIST_KINDS
 from zoo.cli.show import show_name
 from zoo.cluster.place import parse_place
+from zoo.data.image_preprocessing import ImagePreprocessing
 from zoo.data.memory.objects import register
 from zoo.data.sources import find_data
 from zoo.display.console import Verbosity
@@ -543,6 +544,7 @@ PLACES = {
     "zoo.data.memory.objects._refuse_no_splits": "test_a_word_about_data_in_memory_is_answered_with_one_that_it_takes",
     "zoo.data.memory.tables._column": "test_a_word_about_data_in_memory_is_answered_with_one_that_it_takes",
     "zoo.data.folder.no_folder_message": "data: path",
+    "zoo.data.decode.meant_image": "test_an_image_is_suggested_by_its_path",
     "zoo.data.sources._named": "data: sources",
     "zoo.data.listing._split_names": "data: splits",
     "zoo.data.splits._hint": "test_a_class_of_another_split_is_answered_with_a_class_of_train",
@@ -706,7 +708,7 @@ def test_a_key_in_the_wrong_place_is_sent_to_the_right_one() -> None:
     with pytest.raises(RecipeError, match="with --set: keep=VALUE"):
         override(staged, ["head.keep=last"], epochs=None, batch_size=None)
     assert override(staged, ["keep=last"], epochs=None, batch_size=None).keep == "last"
-    with pytest.raises(ZooError, match=r"for example head\.lr=0\.01\."):
+    with pytest.raises(ZooError, match=r"for example --set head\.lr=0\.01"):
         override(staged, ["lr=0.01"], epochs=None, batch_size=None)
     assert override(staged, ["head.lr=0.01"], epochs=None, batch_size=None).stages[0].lr == 0.01
 
@@ -761,6 +763,14 @@ def test_an_image_is_suggested_by_its_path(place: Path) -> None:
     (place / "rose.jpg").write_bytes(b"")
     made, refused = refused_suggestions(lambda word: image_file(place / word), ["rose.jpg"])
     assert made and refused == []
+    # To a preprocessing or a classifier, any path can be given; what is no image is not what was meant.
+    write_pictures(place, ["rose.jpg"])
+    (place / "rose.txt").touch()
+    sizes = zoo.Preprocessing(input_size=(3, 8, 8), resize_size=(8, 8), mean=(0.0,) * 3, std=(1.0,) * 3)
+    prepare = ImagePreprocessing.of(sizes)
+    made, refused = refused_suggestions(lambda word: prepare(place / word), ["rose.jpg"])
+    assert made and refused == []
+    assert suggested(message_of(lambda word: prepare(place / word), "rose.txtt")) == []
 
 
 def test_a_weights_file_is_suggested_by_its_path(tmp_path: Path) -> None:

@@ -49,7 +49,9 @@ def faults(path: Path) -> dict[str, str]:
         try:
             file.content()
         except zoo.DataError as error:
-            errors[file.relative] = str(error)
+            fault, _, step = str(error).partition("\n")
+            assert step.startswith("Next: ")
+            errors[file.relative] = fault
     return errors
 
 

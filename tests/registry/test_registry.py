@@ -295,7 +295,7 @@ def test_what_names_with_a_provider_or_a_tag_mean(asked: str, meant: str, bundle
         ("resnet81", "backbone", ["no backbone 'resnet81'", "'resnet18'", "zoo list backbones '*resnet"]),
         ("resnet81.a1_in1k", "backbone", ["no backbone 'resnet81'", "'resnet18'"]),
         ("torchvision/resnet81", "backbone", ["'torchvision/resnet81'", "'torchvision/resnet18'"]),
-        ("qqqqqqqq", "backbone", ["no backbone 'qqqqqqqq'", "See: zoo list backbones"]),
+        ("qqqqqqqq", "backbone", ["no backbone 'qqqqqqqq'", "\nNext: zoo list backbones"]),
         (
             "torchvison/resnet18",
             "provider of backbones",
@@ -309,7 +309,7 @@ def test_what_names_with_a_provider_or_a_tag_mean(asked: str, meant: str, bundle
         ("torchvision/resnet18.a1_in1k", "weights tag", ["torchvision/resnet18 has: IMAGENET1K_V1."]),
         ("resnet18.", "weights tag", ["no weights tag 'resnet18.'", "torchvision/resnet18 has: IMAGENET1K_V1."]),
         ("/resnet18", "provider of backbones", ["no provider of backbones ''"]),
-        ("", "backbone", ["no backbone ''. See: zoo list backbones"]),
+        ("", "backbone", ["no backbone ''.\nNext: zoo list backbones"]),
     ],
 )
 def test_a_name_that_nothing_has_is_refused_with_the_nearest(
@@ -323,11 +323,11 @@ def test_a_name_that_nothing_has_is_refused_with_the_nearest(
 
 
 def test_unknown_heads_and_recipes_are_refused_with_the_nearest(bundled: Registry) -> None:
-    with pytest.raises(UnknownName, match=r"no head 'lineer'\. Did you mean 'linear'.*See: zoo list heads"):
+    with pytest.raises(UnknownName, match=r"no head 'lineer'\. Did you mean 'linear'(?s:.*)\nNext: zoo list heads"):
         bundled.head("lineer")
     with pytest.raises(UnknownName, match=r"no head 'heads/lineer'\. Did you mean 'heads/linear'"):
         bundled.head("heads/lineer")
-    with pytest.raises(UnknownName, match=r"no recipe 'stagd'\. Did you mean 'staged'\? See: zoo list recipes"):
+    with pytest.raises(UnknownName, match=r"no recipe 'stagd'\. Did you mean 'staged'\?\nNext: zoo list recipes"):
         bundled.recipe("stagd")
 
 

@@ -195,7 +195,7 @@ def test_an_invalid_name_is_refused_with_the_nearest_valid_one(name: str, neares
     ("kind", "name"), [("head", "linear"), ("recipe", "staged"), ("backbone", "resnet18"), ("backbone", "timm")]
 )
 def test_a_name_that_is_taken_is_refused(kind: str, name: str) -> None:
-    with pytest.raises(Refused, match=rf"already.* Next: zoo plugins new {kind} my_{name}$"):
+    with pytest.raises(Refused, match=rf"already.*\nNext: zoo plugins new {kind} my_{name}$"):
         check_name(kind, name)
 
 

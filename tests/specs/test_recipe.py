@@ -29,7 +29,8 @@ def faults_of(text: str) -> tuple[str, ...]:
     with pytest.raises(RecipeError) as raised:
         recipe_from_toml(text, "my.toml")
     assert raised.value.exit_code == 2
-    assert str(raised.value).splitlines()[1:] == [f"  {fault}" for fault in raised.value.faults]
+    *told, step = str(raised.value).splitlines()[1:]
+    assert told == [f"  {fault}" for fault in raised.value.faults] and step.startswith("Next: ")
     return raised.value.faults
 
 
@@ -208,10 +209,10 @@ def test_all_bad_values_of_set_are_told_together_as_they_were_written() -> None:
     ("assignments", "said"),
     [
         (["hed.lr=1"], "--set hed.lr=1: recipe 'full' has no stage 'hed'. Its stages: all."),
-        (["lr=1"], "--set 'lr=1': write it as STAGE.KEY=VALUE, for example all.lr=1."),
-        (["lr"], "--set 'lr': write it as STAGE.KEY=VALUE, for example all.lr=1e-3."),
-        (["all.lr"], "write it as STAGE.KEY=VALUE"),
-        ([".lr=1"], "write it as STAGE.KEY=VALUE"),
+        (["lr=1"], "--set 'lr=1' is not STAGE.KEY=VALUE.\nNext: write it so, for example --set all.lr=1"),
+        (["lr"], "--set 'lr' is not STAGE.KEY=VALUE.\nNext: write it so, for example --set all.lr=1e-3"),
+        (["all.lr"], "is not STAGE.KEY=VALUE"),
+        ([".lr=1"], "is not STAGE.KEY=VALUE"),
         (["all.lr=1", "all.lr=2"], "--set all.lr is given twice: '1' and '2'."),
     ],
 )

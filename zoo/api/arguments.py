@@ -181,7 +181,10 @@ def _checked(called: str, parameter: inspect.Parameter, value: object) -> object
     if truth or value in (0, 1) if kind == "bool" else isinstance(value, types) and not truth:
         with contextlib.suppress(TypeError):  # an array of several numbers
             return _PLAIN.get(kind, _as_it_is)(value)
-    raise OptionError(f"zoo.{called}(): {parameter.name} must be {words}, got {repr(value)[:100]}.")
+    raise OptionError(
+        f"zoo.{called}(): {parameter.name} must be {words}, got {repr(value)[:100]}.\n"
+        f"Next: give it as that; help(zoo.{called}) describes it."
+    )
 
 
 def _number(value: Any) -> int | float:

@@ -20,6 +20,10 @@ _KINDS = (
     "An image is a path, the bytes of an image file, a PIL image, an array uint8[H, W, 3] or a tensor uint8[3, H, W]"
 )
 
+# What to do about an image that can be read, and to which the classifier has no answer.
+VERIFY = "\nNext: zoo verify PATH tells whether the classifier is whole; if it is, leave this image out."
+WITH_MAP = "\nNext: to see where a classifier looks, train one whose backbone has a map: zoo list backbones --head gem"
+
 
 def images_to_predict(images: ImageLike | Iterable[ImageLike]) -> Iterator[tuple[str, ImageLike]]:
     """Yield images with their names: the path as given, or `image N` for one in memory, counted from 0.
@@ -131,7 +135,7 @@ def _refuse_no_image(image: Any, index: int, *, one: bool, known: bool = False) 
         return
     if is_picture(image):
         if fault := fault_of(image):
-            raise DataError(f"{which} {fault}.")
+            raise DataError(f"{which} {fault}")
         return
     if (
         isinstance(image, (tuple, list))

@@ -32,6 +32,7 @@ from zoo.specs.preprocessing import Preprocessing
 from zoo.storage.atomic import parse_json
 from zoo.storage.tensors import file_digest, save_tensors
 
+COPY_AGAIN = "Next: copy the artefact again from where it was made."
 _MAX_PICTURES = 4
 """Number of pictures; fewer if the file would be larger than `_MAX_BYTES`."""
 _MAX_BYTES = 4_500_000
@@ -150,21 +151,24 @@ def read_golden(folder: Path, config: ArtefactConfig) -> Golden | None:
         digest = file_digest(path)
         if digest != config.golden.digest:
             raise ArtefactError(
-                f"{path} is damaged or was replaced: SHA-256 {digest[:16]}..., recorded {config.golden.digest[:16]}..."
+                f"{path} is damaged or was replaced: "
+                f"SHA-256 {digest[:16]}..., recorded {config.golden.digest[:16]}...\n{COPY_AGAIN}"
             )
         tensors = load_file(path)
         classes = tuple(parse_json(bytes(tensors["classes"].numpy())))
         return Golden(pictures=tensors["pictures"], images=tensors["images"], logits=tensors["logits"], classes=classes)
     except FileNotFoundError:
-        raise ArtefactError(f"{path} is missing; the artefact is incomplete.") from None
+        raise ArtefactError(f"{path} is missing; the artefact is incomplete.\n{COPY_AGAIN}") from None
     except (OSError, SafetensorError, KeyError, ValueError) as error:
-        raise ArtefactError(f"{path} cannot be read: {error}") from None
+        raise ArtefactError(f"{path} cannot be read: {error}\n{COPY_AGAIN}") from None
 
 
 def compare_tensors(expected: Tensor, found: Tensor, tolerance: float) -> Difference:
     """The difference between two tensors logits[N, classes]. Raises ArtefactError if their shapes differ."""
     if expected.shape != found.shape:
-        raise ArtefactError(f"The logits have the shape {list(found.shape)}, expected is {list(expected.shape)}.")
+        raise ArtefactError(
+            f"The logits have the shape {list(found.shape)}, expected is {list(expected.shape)}.\n{COPY_AGAIN}"
+        )
     scale = float(expected.abs().max())
     if torch.equal(expected, found):
         return Difference(0.0, scale, tolerance)

@@ -26,7 +26,7 @@ from zoo.artefact.config import (
     HeadConfig,
     seal_broken,
 )
-from zoo.artefact.golden import compare_logits, read_golden
+from zoo.artefact.golden import COPY_AGAIN, compare_logits, read_golden
 from zoo.artefact.plugin_origin import install_again
 from zoo.data.image_preprocessing import ImagePreprocessing
 from zoo.errors import ArtefactError, Refused, UnknownName, ZooError, first_line, meant_beside
@@ -44,7 +44,7 @@ from zoo.storage.atomic import parse_json
 from zoo.storage.tensors import file_digest
 from zoo.weights.state import load_weights
 
-_COPY = "\nNext: copy the artefact again from where it was made."
+_COPY = f"\n{COPY_AGAIN}"
 _GIVE = "\nNext: give the object that it was trained with."
 
 
@@ -82,7 +82,7 @@ def read_config(folder: Path) -> ArtefactConfig:
     # Before anything else: a later format may mean other things by the same keys.
     stated = content.get("format") if isinstance(content, dict) else None
     if isinstance(stated, int) and stated > FORMAT:
-        raise ArtefactError(f"{folder} has format {stated}, this zoo reads up to {FORMAT}. Next: update zoo-registry.")
+        raise ArtefactError(f"{folder} has format {stated}, this zoo reads up to {FORMAT}.\nNext: update zoo-registry.")
     if isinstance(content, dict) and seal_broken(content):
         raise ArtefactError(
             f"{path} was changed after it was written: its SHA-256 is not the one in {SEAL!r}.\n"
@@ -121,11 +121,13 @@ def read_model(folder: Path, registry: Registry) -> tuple[ZooModel, ArtefactConf
     if own != shapes:
         differing = sorted(name for name in own.keys() | shapes.keys() if own.get(name) != shapes.get(name))
         first = differing[0]
+        again = f"\n{install_again((config.head, config.backbone), folder)}"
+        own_object = of_session(config.backbone.name) or of_session(config.head.name)
         raise ArtefactError(
             f"{path} does not fit {config.backbone.name} with head {config.head.name}: "
             f"{len(differing)} tensors differ, first {first}: "
             f"{shapes.get(first, 'absent')} in the file, {own.get(first, 'absent')} in the model."
-            f"{_GIVE if of_session(config.backbone.name) or of_session(config.head.name) else ''}"
+            f"{_GIVE if own_object else again}"
         )
     load_weights(model, load_file(path), architecture=config.backbone.name)
     return model.compute_as(Compute(config.precision, config.memory_format)).eval(), config

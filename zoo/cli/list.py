@@ -18,6 +18,7 @@ from zoo.registry.entry_points import DISTRIBUTION, Plugin
 from zoo.registry.names import qualified_name
 from zoo.registry.registry import Registry, default_registry
 from zoo.specs.data import FOLDER
+from zoo.text import shell_word
 
 _BACKBONE_KINDS = ("backbones", "weights")
 """The kinds that filters apply to."""
@@ -47,7 +48,7 @@ def show_list(
     Raises Refused for an unknown kind or filter, UnknownName for a pattern without a match.
     """
     if kind and kind not in LIST_KINDS:
-        raise Refused(f"zoo list does not know {kind!r}. {_kind_hint(kind)}")
+        raise Refused(_kind_hint(kind))
     registry = default_registry()
     if kind in _BACKBONE_KINDS:
         _show_backbones(kind, registry, pattern, list_backbones.filters(**given), verbosity, as_json=as_json)
@@ -76,21 +77,21 @@ def show_list(
 
 
 def _kind_hint(asked: str) -> str:
-    """The nearest kind; else all kinds, and the search for a backbone of that name where there is one."""
+    """The message for an unknown kind: the nearest; else all kinds, and the search for a backbone of that name."""
+    unknown = f"zoo list does not know {asked!r}."
     # A slip in the kind first: many words are contained in the name of some backbone.
     if close := nearest(asked, LIST_KINDS):
-        return f"Did you mean {either(close)}?"
-    hint = f"There are: {', '.join(LIST_KINDS)}."
-    if find_backbones(default_registry(), Filter(pattern=asked)):
-        return f"{hint} To look for a backbone: zoo list backbones {asked!r}"
-    return hint
+        return f"{unknown} Did you mean {either(close)}?\nNext: zoo list {close[0]}"
+    there = find_backbones(default_registry(), Filter(pattern=asked))
+    step = f"to look for a backbone: zoo list backbones {shell_word(asked)}" if there else "zoo list"
+    return f"{unknown} There are: {', '.join(LIST_KINDS)}.\nNext: {step}"
 
 
 def _refuse_filters(given: Mapping[str, Any]) -> None:
     for name, value in given.items():
         if value:
             option = f"--{name.replace('_', '-')}" + ("" if value is True else f" {value}")
-            raise Refused(f"{option} filters backbones only. Next: zoo list backbones {option}")
+            raise Refused(f"{option} filters backbones only.\nNext: zoo list backbones {option}")
 
 
 def _show_backbones(
@@ -157,7 +158,7 @@ def _named(offered: list[Any], kind: str, pattern: str) -> list[dict[str, Any]]:
     ]
     if offered and not rows:
         names = [item.spec.name for item in offered]
-        raise UnknownName(f"{kind} like", pattern, names, hint=f"See: zoo list {kind.split()[-1]}s")
+        raise UnknownName(f"{kind} like", pattern, names, step=f"zoo list {kind.split()[-1]}s")
     return rows
 
 
@@ -187,7 +188,7 @@ def _plugins(registry: Registry, pattern: str, zoo_commands: Collection[str]) ->
     if plugins and not rows:
         # The pattern is for either name: that of the entry point, and what pip installs.
         names = [name for plugin in plugins for name in (plugin.name, plugin.distribution)]
-        raise UnknownName("plugin like", pattern, names, hint="See: zoo list plugins")
+        raise UnknownName("plugin like", pattern, names, step="zoo list plugins")
     return rows
 
 

@@ -27,10 +27,10 @@ def _parse_number(option: str, text: str) -> float:
     try:
         value = float(text)
     except ValueError:
-        raise OptionError(f"{option} {text!r} is not a number: write 4 or 0.5.") from None
+        raise OptionError(f"{option} {text!r} is not a number.\nNext: write it as 4 or 0.5.") from None
     # Written so that it refuses `nan`, which is a number to Python.
     if not value > 0:
-        raise OptionError(f"{option} must be above 0, got {text}.")
+        raise OptionError(f"{option} must be above 0, got {text}.\nNext: leave {option} out, for no limit.")
     return value
 
 
@@ -87,8 +87,8 @@ def matching(registry: Registry, pattern: str, filters: dict[str, Any], *, of_we
     # Such a pattern is for names with a tag, so suggestions have one.
     if of_weights:
         names = [f"{name}.{tag}" for name, backbone in zip(names, candidates, strict=True) for tag in backbone.tags]
-    kind = "weights" if of_weights else "backbone"
-    raise UnknownName(f"{kind} like", pattern, names, hint="A pattern may hold * and ?.")
+    kind, of = ("weights", "weights") if of_weights else ("backbone", "backbones")
+    raise UnknownName(f"{kind} like", pattern, names, hint="A pattern may hold * and ?.", step=f"zoo list {of}")
 
 
 def backbone_rows(listed: Sequence[Listed]) -> list[dict[str, Any]]:

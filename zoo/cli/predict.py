@@ -15,6 +15,7 @@ from zoo.artefact.classifier import BATCH_SIZE, Prediction
 from zoo.cli import document
 from zoo.cli.display import RunDisplay
 from zoo.cli.options import Inference
+from zoo.data.decode import meant_image
 from zoo.data.paths import ImageCount, count_images, images_of
 from zoo.display import console
 from zoo.display.console import Verbosity
@@ -29,6 +30,8 @@ from zoo.text import printable
 STDIN = Path("-")
 COLUMNS = "source", "label", "probability"
 """The first columns of the CSV file."""
+_HINTS = 5
+"""Files that are not there for which the nearest name is looked for, among all in their folder."""
 TABLE_ROWS = 1000
 """Rows that are laid out and printed at a time: a table's widths need all of its rows in memory."""
 
@@ -87,7 +90,8 @@ def predict_images(
         def on_error(source: str, error: DataError) -> None:
             nonlocal left_out
             left_out += 1
-            display.report(Note(text=f"Left out: {error}", loud=True))
+            hint = meant_image(error) if left_out <= _HINTS else ""
+            display.report(Note(text=f"Left out: {error}{hint}", loud=True))
 
         screen: PredictionWriter = JsonWriter(display) if as_json else TableWriter(display)
         predictions = classifier.stream(files, top=top, workers=inference.workers, on_error=on_error)

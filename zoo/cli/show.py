@@ -62,7 +62,7 @@ def show_name(
                 f"Next: leave them out: zoo show {name}"
             )
         if head is None:
-            raise OptionError(f"--classes and --input-size need --head. Next: zoo show {name} --head linear")
+            raise OptionError(f"--classes and --input-size need --head.\nNext: zoo show {name} --head linear")
         size = None if input_size is None else parse_input_size(input_size)
         _show_shapes(name, head, SAMPLE_CLASSES if classes is None else classes, size, registry, as_json=as_json)
     elif kind == "backbone":
@@ -105,7 +105,7 @@ def _find(name: str, registry: Registry) -> tuple[str, Any]:
     names = registry.backbones().names() if "/" in name else registry.backbones().usable_names()
     names += [each for items in offered for each in usable_names(items, qualified="/" in name)]
     kinds = "backbone, head, recipe, observer or data source"
-    raise UnknownName(kinds, name, names, hint="See: zoo list")
+    raise UnknownName(kinds, name, names, step="zoo list")
 
 
 def _json(content: dict[str, Any]) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
-from zoo.errors import DataError
+from zoo.errors import DataError, with_step
 from zoo.specs.data import FOLDER, Skipped, Split
 
 UNREADABLE_SHARE = 0.01
@@ -24,6 +24,9 @@ IMBALANCE_RATIO = 10
 """Classes are imbalanced if the largest has more than this many times the training images of the smallest."""
 _TOGETHER = 1000
 """Lines that go into a digest at a time."""
+
+
+_CHECK = "check that the file is there, whole, and that you may read it; then start again."
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +49,9 @@ class ImageFile:
         try:
             return self.path.read_bytes() if self.reader is None else self.reader()
         except OSError as error:
-            raise DataError(f"{self.relative}: {error.strerror or error}") from None
+            raise DataError(with_step(f"{self.relative}: {error.strerror or error}", _CHECK)) from None
         except DataError as error:
-            raise DataError(f"{self.relative}: {error}") from None
+            raise DataError(with_step(f"{self.relative}: {error}", _CHECK)) from None
 
 
 @dataclass(frozen=True, slots=True)

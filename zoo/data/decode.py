@@ -19,9 +19,11 @@ high frequencies of each block of 8 x 8 pixels (Pillow's `Image.draft`).
 
 from __future__ import annotations
 
+import contextlib
 import io
 import re
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,7 +34,9 @@ from PIL.JpegImagePlugin import JpegImageFile
 from zoo.data import depth
 from zoo.data.lost_values import Loss, loss_of, loss_over_white, may_be_lost
 from zoo.data.metadata import without_metadata
-from zoo.errors import DataError
+from zoo.data.paths import names_in
+from zoo.errors import DataError, meant_beside, with_step
+from zoo.specs.data import is_image_name
 from zoo.specs.preprocessing import Preprocessing
 
 # Pillow's warnings (damaged EXIF, many pixels) do not help people: either the picture is read, or DataError says why
@@ -70,26 +74,31 @@ class Decoded:
     """Names the rule of `zoo.data.depth` where an older zoo gave other pixels."""
 
 
-def decode(content: bytes, *, name: str, preprocessing: Preprocessing | None = None) -> Image.Image:
+def decode(
+    content: bytes, *, name: str, preprocessing: Preprocessing | None = None, formats: tuple[str, ...] | None = None
+) -> Image.Image:
     """Decode the bytes of a whole image file to an upright RGB picture.
 
     `preprocessing` is what the picture is for: where its `decode` is `fast`, the picture of a large JPEG file is
-    smaller than the file says. None: every pixel is decoded.
+    smaller than the file says. None: every pixel is decoded. `formats` are the kinds of files that are read, by
+    Pillow's names; None: all that Pillow knows.
 
     Raises DataError, which begins with `name`, for a file that is empty, truncated, damaged, not an image, a
     decompression bomb, or of values that no rule covers.
     """
-    return decode_closely(content, name=name, preprocessing=preprocessing).picture
+    return decode_closely(content, name=name, preprocessing=preprocessing, formats=formats).picture
 
 
-def decode_closely(content: bytes, *, name: str, preprocessing: Preprocessing | None = None) -> Decoded:
+def decode_closely(
+    content: bytes, *, name: str, preprocessing: Preprocessing | None = None, formats: tuple[str, ...] | None = None
+) -> Decoded:
     """Decode as `decode` does, and say what that destroyed."""
     if not content:
         raise DataError(f"{name}: the file is empty")
     if _QUIET not in warnings.filters:
         warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
-        return _read(content, preprocessing)
+        return _read(content, preprocessing, formats)
     except UnidentifiedImageError:
         kind = depth.tiff_kind(content)
         reason = (
@@ -103,6 +112,25 @@ def decode_closely(content: bytes, *, name: str, preprocessing: Preprocessing | 
         raise DataError(f"{name}: {str(error) or type(error).__name__}") from None
 
 
+def image_needed(error: DataError) -> DataError:
+    """Why one image cannot be read, as the error of what cannot do without it: with what to do next."""
+    step = "check the path, and save the image anew with a program that opens it; or leave it out."
+    return DataError(with_step(f"{error}{meant_image(error)}", step))
+
+
+def meant_image(error: DataError) -> str:
+    """`. Did you mean 'b.jpg'?` for a file that was not there, where a name beside it is near; else nothing.
+
+    Not part of the error itself: a folder may have a million names, which are looked through each time.
+    """
+    missing = error.__context__
+    if not isinstance(missing, FileNotFoundError) or not missing.filename:
+        return ""
+    path = Path(missing.filename)
+    hint = meant_beside(path, (name for name in names_in(path.parent) if is_image_name(name)))
+    return hint and f".{hint}"
+
+
 def resized(picture: Image.Image, preprocessing: Preprocessing) -> Pixels:
     """Resize an RGB picture as the preprocessing says -> uint8[H', W', 3], not yet cropped.
 
@@ -114,16 +142,19 @@ def resized(picture: Image.Image, preprocessing: Preprocessing) -> Pixels:
     return np.array(picture.resize((width, height), Image.Resampling[preprocessing.interpolation.upper()]))
 
 
-def open_file(content: bytes) -> Image.Image:
-    """Open an image file with Pillow, without the metadata if they prevent it. The pixels are not read yet."""
+def open_file(content: bytes, *, formats: tuple[str, ...] | None = None) -> Image.Image:
+    """Open an image file with Pillow, without the metadata if they prevent it. The pixels are not read yet.
+
+    `formats` as for `decode`.
+    """
     try:
-        return Image.open(io.BytesIO(content))
+        return Image.open(io.BytesIO(content), formats=formats)
     except Image.DecompressionBombError:
         raise
     except Exception as error:
         for stripped in without_metadata(content):
             try:
-                return Image.open(io.BytesIO(stripped))
+                return Image.open(io.BytesIO(stripped), formats=formats)
             except Exception:
                 continue
         raise error from None
@@ -146,8 +177,24 @@ def load_pixels(image: Image.Image) -> bool:
     A picture whose pixels are in memory stays as it is.
     """
     mended = depth.mend_layout(image)
-    image.load()
+    with _without_mapping(image):
+        image.load()
     return mended
+
+
+@contextlib.contextmanager
+def _without_mapping(image: Image.Image) -> Iterator[None]:
+    """Inside, Pillow reads the file of an opened picture. It would map some files that it knows by name into memory:
+    row after row, as long as rows are once the picture is upright. So those of a TIFF that lies on its side would be
+    cut in wrong places."""
+    if image.format != "TIFF" or not getattr(image, "filename", ""):
+        yield
+        return
+    name, image.filename = image.filename, ""  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        image.filename = name  # type: ignore[attr-defined]
 
 
 def to_upright_rgb(image: Image.Image) -> Image.Image:
@@ -178,9 +225,9 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _read(content: bytes, preprocessing: Preprocessing | None) -> Decoded:
+def _read(content: bytes, preprocessing: Preprocessing | None, formats: tuple[str, ...] | None) -> Decoded:
     try:
-        return _read_as_is(content, preprocessing)
+        return _read_as_is(content, preprocessing, formats)
     except (Image.DecompressionBombError, DataError):
         raise
     except Exception as error:
@@ -188,7 +235,7 @@ def _read(content: bytes, preprocessing: Preprocessing | None) -> Decoded:
         # Only now, so that files that are as they should be cost no more.
         for stripped in without_metadata(content):
             try:
-                return _read_as_is(stripped, preprocessing)
+                return _read_as_is(stripped, preprocessing, formats)
             except DataError:
                 raise
             except Exception as still:
@@ -196,8 +243,8 @@ def _read(content: bytes, preprocessing: Preprocessing | None) -> Decoded:
         raise failure from None
 
 
-def _read_as_is(content: bytes, preprocessing: Preprocessing | None) -> Decoded:
-    with Image.open(io.BytesIO(content)) as image:
+def _read_as_is(content: bytes, preprocessing: Preprocessing | None, formats: tuple[str, ...] | None) -> Decoded:
+    with Image.open(io.BytesIO(content), formats=formats) as image:
         if preprocessing is not None and preprocessing.decode == "fast":
             _read_at_part_of_size(image, preprocessing)
         mended = load_pixels(image)

@@ -70,7 +70,9 @@ def list_folder(path: Path, *, classes: Collection[str] = (), report: Report = s
     try:
         tree = list_tree(str(path), cache.entries, progress.so_far)
     except OSError as error:
-        raise DataError(f"{error.filename or path}: {error.strerror or error}") from None
+        raise DataError(
+            f"{error.filename or path}: {error.strerror or error}.\nNext: make it readable, or move it elsewhere."
+        ) from None
     progress.finish(len(tree.images))
     cache.keep(tree)
     return read_tree(tree, path, classes=classes)
@@ -118,7 +120,7 @@ def no_folder_message(path: Path, *, reads: Callable[[Path], bool] = os.path.isd
     `reads` says whether data at a path could be read, so that what is suggested is accepted.
     """
     if os.path.isfile(path):
-        return f"The data {str(path)!r} is a file; give the folder that holds one folder per class."
+        return f"The data {str(path)!r} is a file.\nNext: give the folder that holds one folder per class."
     if why := hindrance(path):
         return (
             f"The data {str(path)!r} cannot be looked at: {why}.\n"
@@ -131,7 +133,8 @@ def no_folder_message(path: Path, *, reads: Callable[[Path], bool] = os.path.isd
     found = {name: parent.joinpath(name, *below) for name in names_in(parent) if passed_over([name]) is None}
     close = nearest(missing, [name for name, whole in found.items() if reads(whole)])
     hint = f" Did you mean {str(found[close[0]])!r}?" if close else ""
-    return f"There is no {'file or ' if named_file else ''}folder {str(path)!r}.{hint}"
+    what = "file or folder" if named_file else "folder"
+    return f"There is no {what} {str(path)!r}.{hint}\nNext: correct the path; zoo list sources says what can be read."
 
 
 def _is_class(path: Path) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from zoo.data.memory.pictures import ImageLike, picture_of
+from zoo.errors import DataError
 from zoo.specs.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
@@ -29,9 +30,13 @@ class ImagePreprocessing(Preprocessing):
         `image` is a path, the bytes of an image file, a PIL image, an array uint8[H, W, 3] or a tensor uint8[3, H, W].
         Raises DataError for what cannot be read, and for anything that is no image.
         """
+        from zoo.data.decode import image_needed
         from zoo.data.transform import transform
 
-        return transform(picture_of(image, "the image", preprocessing=self), self)
+        try:
+            return transform(picture_of(image, "the image", preprocessing=self), self)
+        except DataError as error:
+            raise image_needed(error) from None
 
     def __eq__(self, other: object) -> bool:
         # A dataclass is equal to objects of its own class alone, and plans hold the plain record.

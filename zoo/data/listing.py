@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zoo.data.splits import SPLITS, UncheckedData
-from zoo.errors import DataError, OtherAnswer, Terminated, nearest
+from zoo.errors import DataError, OtherAnswer, PluginError, Terminated, nearest
 from zoo.registry.entry_points import one_line
 from zoo.registry.session import of_session
 from zoo.specs.data import FOLDER, SPLIT_NAMES, SourceListing, Split, split_named
@@ -22,6 +22,8 @@ from zoo.text import composed, exact, printable, some
 if TYPE_CHECKING:
     from zoo.data.listed_images import ListedImages
     from zoo.data.manifest import SourceRows
+
+_MEND = f"\nNext: {PluginError.next_step}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +42,9 @@ class SourceContent:
         except (Exception, SystemExit) as error:  # sys.exit in a plugin ends the plugin, not zoo
             if isinstance(error, Terminated):
                 raise
-            raise DataError(f"the data source {self.source} raised {one_line(error)}") from error
+            raise DataError(f"the data source {self.source} raised {one_line(error)}{_MEND}") from error
         if not isinstance(content, bytes):
-            raise DataError(f"the data source {self.source} must give bytes, gave {type(content).__name__}")
+            raise DataError(f"the data source {self.source} must give bytes, gave {type(content).__name__}{_MEND}")
         return content
 
 

@@ -151,10 +151,18 @@ def _count(argument: Path, unused: UnusedFiles, named: _Named) -> tuple[int, int
         return images, hidden, again
     if os.path.isdir(argument):
         but = f" but {hidden:,} hidden by a dot at the beginning of a name" if hidden else ""
-        raise DataError(f"There are no images in {argument}{but}; they end in {', '.join(IMAGE_SUFFIXES)}.")
+        step = "give their own paths" if hidden else "give a folder or a file with images"
+        raise DataError(
+            f"There are no images in {argument}{but}; they end in {', '.join(IMAGE_SUFFIXES)}.\nNext: {step}."
+        )
     if why := hindrance(argument):
-        raise DataError(f"{str(argument)!r} cannot be looked at: {why}.")
-    raise DataError(f"No file matches {str(argument)!r}.")
+        raise DataError(
+            f"{str(argument)!r} cannot be looked at: {why}.\nNext: make it readable, with every folder above it."
+        )
+    # Only a pattern: of a path it shows when its image is read.
+    raise DataError(
+        f"No file matches {str(argument)!r}.\nNext: correct the pattern, or give a folder, for all images in it."
+    )
 
 
 def files_among(arguments: Sequence[Path]) -> frozenset[str]:

@@ -65,7 +65,9 @@ def resolve_workers(workers: int | None, *, processes: int = 1) -> int:
     Raises OptionError for fewer than one.
     """
     if workers is not None and workers < 1:
-        raise OptionError(f"--workers must be at least 1, got {workers}.")
+        raise OptionError(
+            f"--workers must be at least 1, got {workers}.\nNext: leave --workers out, for one of each core up to 8."
+        )
     return max(1, default_workers() // processes) if workers is None else workers
 
 

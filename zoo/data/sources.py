@@ -19,7 +19,7 @@ from zoo.data.folder import holds_class_folders, list_folder, no_folder_message
 from zoo.data.listing import to_unchecked
 from zoo.data.split_folders import LayoutError
 from zoo.data.splits import UncheckedData, evaluation_split, to_dataset
-from zoo.errors import DataError, NameConflict, PluginError, Refused, Terminated, UnknownName, ZooError
+from zoo.errors import DataError, NameConflict, PluginError, Refused, Terminated, UnknownName, ZooError, with_step
 from zoo.events import Note, Report, silent
 from zoo.process import prints_to_stderr
 from zoo.registry.entry_points import one_line
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 FOLDER_SUMMARY = "A folder of class folders, with or without train/, val/ and test/ above them."
 _LIKE_TABLES = (".xlsx", ".xlsm", ".xls", ".ods", ".json", ".jsonl", ".ndjson")
 """Tables of other programs. No data source claims them, because a plugin may."""
+_WHOLE = "check that it is whole, that you may read it, and that it is of the kind that zoo list sources names."
 _NAMED = re.compile(r"((?:[A-Za-z0-9][\w\-]*/)?[A-Za-z0-9][\w\-]+):(.+)", re.DOTALL)
 """`NAME:PATH`. A name has at least two characters, because one letter before the colon is a drive on Windows."""
 
@@ -171,10 +172,8 @@ def _named(argument: str, registry: Registry) -> tuple[Contribution[DataSourceSp
             return None
         if of_session(name):
             raise Refused(object_missing(str(path))) from None
-        hint = "See: zoo list sources"
-        if not os.path.exists(path):
-            hint = f"There is no {argument!r} either. {hint}"
-        raise UnknownName("data source", name, _source_names(registry), hint=hint) from None
+        hint = "" if os.path.exists(path) else f"There is no {argument!r} either."
+        raise UnknownName("data source", name, _source_names(registry), hint=hint, step="zoo list sources") from None
 
 
 def object_missing(described: str) -> str:
@@ -193,11 +192,15 @@ def _listing(location: DataLocation, source: Contribution[DataSourceSpec]) -> So
     except (KeyboardInterrupt, Terminated, ZooError):
         raise
     except ImportError as error:
-        raise Refused(f"{location.argument} cannot be read here: {error}") from error
+        # A source that needs a package says in its own message how to install it, most of the time.
+        step = "install the package that is named here, into the environment of zoo."
+        raise Refused(with_step(f"{location.argument} cannot be read here: {error}", step)) from error
     except ValueError as error:
-        raise DataError(f"{location.argument} cannot be read: {error}") from error
+        raise DataError(with_step(f"{location.argument} cannot be read: {error}", _WHOLE)) from error
     except OSError as error:
-        raise DataError(f"{error.filename or location.argument}: {error.strerror or error}") from None
+        raise DataError(
+            with_step(f"{error.filename or location.argument}: {error.strerror or error}", _WHOLE)
+        ) from None
     except BaseException as error:  # sys.exit too: it must not end zoo
         raise PluginError(
             f"The data source {_describe(source)} cannot read {location.argument}: {one_line(error)}"

@@ -114,7 +114,8 @@ def evaluation_split(data: UncheckedData, classes: tuple[str, ...]) -> tuple[str
         kind = "class folders" if data.reader == FOLDER else "classes"
         raise DataError(
             f"{data.source} has {kind} that this classifier does not know: {some(unknown)}."
-            f"{_hint(unknown[0], classes)}\nIts classes: {some(classes)}."
+            f"{_hint(unknown[0], classes)}\nIts classes: {some(classes)}.\n"
+            f"Next: name the classes as the classifier does, or remove {some(unknown)} from the data."
         )
     data = replace(data, splits={split: by_class})
     files = image_files(data, split, classes)
@@ -195,15 +196,16 @@ def no_images_message(data: UncheckedData) -> str:
     else:
         problem = f"There are no images below {data.source}."
     return (
-        f"{problem}\nExpected {data.path}/CLASS/IMAGE or {data.path}/train/CLASS/IMAGE with val/CLASS/IMAGE; "
-        f"images end in {', '.join(IMAGE_SUFFIXES)}."
+        f"{problem}\nNext: have them as {data.path}/CLASS/IMAGE, or as {data.path}/train/CLASS/IMAGE with "
+        f"val/CLASS/IMAGE; images end in {', '.join(IMAGE_SUFFIXES)}."
     )
 
 
 def one_class_message(data: UncheckedData, name: str) -> str:
     """The message for data that have a single class, `name`."""
     kinds = "class folders" if data.reader == FOLDER else "classes"
-    return f"{data.source} has only the class {name!r}; a classifier needs at least two {kinds}."
+    step = "put the images of each class into a folder of its own" if data.reader == FOLDER else "add those of another"
+    return f"{data.source} has only the class {name!r}; a classifier needs at least two {kinds}.\nNext: {step}."
 
 
 def no_train_message(data: UncheckedData) -> str:
@@ -220,7 +222,10 @@ def no_train_message(data: UncheckedData) -> str:
 def _nothing_usable_message(data: UncheckedData) -> str:
     first = next(iter(data.skipped), None)
     if first is None:
-        return f"There are no images in {data.source}."
+        return (
+            f"There are no images in {data.source}.\nNext: give data that have some; images end in "
+            f"{', '.join(IMAGE_SUFFIXES)}."
+        )
     detail = f", {first.detail}" if first.detail else ""
     others = f", and {len(data.skipped) - 1:,} more" if len(data.skipped) > 1 else ""
     return (

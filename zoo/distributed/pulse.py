@@ -42,6 +42,8 @@ class ProcessLost(RunError):
     """Another process of the same run has ended, stopped with an error, or hangs."""
 
     code = "process_lost"
+    # Where the run had not begun; later, the message says how to resume it.
+    next_step = "see what that process said, and start all processes of the run again."
 
 
 @dataclass(slots=True)
@@ -218,7 +220,7 @@ class Pulse:
     def _stop_this_process(self) -> None:
         # The main thread ends the run itself where it can: it knows how to go on.
         if not self._stopped.wait(GRACE) and self._sign.state == "runs":
-            self._when_lost(self._lost)
+            self._when_lost(str(ProcessLost(self._lost)))
 
     def _name(self, rank: int, what: str) -> str:
         sign = self._others[rank]

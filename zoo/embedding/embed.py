@@ -75,4 +75,6 @@ def check_dtype(asked: str) -> DType:
     also |= dict.fromkeys(("single", "fp32", "double", "fp64", "float64"), "float32")
     close = also.get(asked.lower())
     hint = f" Did you mean {close!r}?" if close else meant(asked, get_args(DType), count=1)
-    raise OptionError(f"--dtype {asked!r} is not one of {', '.join(get_args(DType))}.{hint}")
+    raise OptionError(
+        f"--dtype {asked!r} is not one of {', '.join(get_args(DType))}.{hint}\nNext: leave --dtype out, for float32."
+    )

@@ -179,10 +179,13 @@ def _output_of(group: str | None, resolved: ResolvedModel) -> GroupOutput | None
     return found[group]
 
 
+_GROUPS = "give one of these; or leave --group out, for the pooled features."
+
+
 def check_group(group: str, names: Sequence[str], *, backbone: str) -> None:
     """Raise UnknownName for a group that is not among the `names` of a backbone's groups."""
     if group not in names:
-        raise UnknownName("group", group, names, hint=f"{backbone} has: {', '.join(names)}.")
+        raise UnknownName("group", group, names, hint=f"{backbone} has: {', '.join(names)}.", step=_GROUPS)
 
 
 def _embedder(

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoo.data.dataset import ImageFile
-from zoo.data.decode import decode
+from zoo.data.decode import decode, image_needed
 from zoo.data.paths import hindrance, names_in
 from zoo.embedding.embedder import check_name, open_embedder
 from zoo.embedding.found_images import find_images
@@ -148,8 +148,11 @@ def find_similar(
         raise OptionError(f"--top must be at least 1, got {top}.\nNext: leave --top out, for 10.")
     if request.data is None:
         raise Refused("There are no images to search.\nNext: give a folder of images.")
-    content = image.content()
-    decode(content, name=image.relative)  # an image that cannot be read is told before anything else
+    try:
+        content = image.content()
+        decode(content, name=image.relative)  # an image that cannot be read is told before anything else
+    except DataError as error:
+        raise image_needed(error) from None
     check_name(request.backbone, registry)
     if html is None:
         return _find(request, image, content, registry, report, top=top, group=group)

@@ -48,7 +48,7 @@ class ConfusionTable:
         """Images of the first class that were predicted as the second. Raises OptionError for anything else."""
         # A text of two letters would be taken for two classes.
         if not isinstance(pair, tuple) or len(pair) != 2:
-            raise OptionError(f"A confusion has two classes, table[TRUE, PREDICTED]; got {pair!r}.")
+            raise OptionError(f"A confusion has two classes; got {pair!r}.\nNext: table[TRUE, PREDICTED].")
         true, predicted = (class_index(name, self.classes) for name in pair)
         return self.counts[true][predicted]
 
@@ -96,7 +96,9 @@ def class_index(name: str, classes: Sequence[str]) -> int:
     """The place of a class among the classes of a model. Raises OptionError, with the nearest names, for no class."""
     if name in classes:
         return classes.index(name)
-    raise OptionError(f"There is no class {name!r}.{meant(str(name), classes)}\nThe classes: {some(classes)}.")
+    raise OptionError(
+        f"There is no class {name!r}.{meant(str(name), classes)}\nNext: give one of the classes: {some(classes)}."
+    )
 
 
 def _cell(images: int, of: int, *, right: bool) -> str:

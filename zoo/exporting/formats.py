@@ -46,7 +46,7 @@ def other_formats(than: str = "") -> tuple[str, ...]:
     return tuple(f"--to {name}" for name, entry in FORMATS.items() if entry.any_classifier and name != than)
 
 
-WHAT_WORKS = f"What works: {' or '.join(other_formats())}"
+WHAT_WORKS = f"Next: {' or '.join(other_formats())}"
 """The next step in the messages of the formats that cannot hold a classifier."""
 
 
@@ -67,7 +67,7 @@ class ExportRequest:
         if self.to not in FORMATS:
             raise OptionError(
                 f"There is no export format {self.to!r}.{meant(self.to, FORMATS, count=1)} "
-                f"Formats: {', '.join(FORMATS)}."
+                f"Formats: {', '.join(FORMATS)}.\n{WHAT_WORKS} can hold any classifier."
             )
         if self.input not in INPUTS:
             raise OptionError(

@@ -42,7 +42,7 @@ def linear_of(source: ExportSource, library: str) -> nn.Linear:
         return layers[0]
     raise Refused(
         f"{library}'s layout holds one linear layer on pooled features, and the head {source.config.head.name} is not "
-        f"one.\n{WHAT_WORKS}, or train with --head linear or dropout_linear"
+        f"one.\n{WHAT_WORKS}, or train with --head linear or dropout_linear."
     )
 
 

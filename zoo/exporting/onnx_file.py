@@ -75,7 +75,7 @@ def write_traced(source: ExportSource, path: Path, metadata: Mapping[str, str]) 
     program.save(path)
     # Beyond what one protobuf message can hold, weights go to further files beside the draft.
     if len(list(path.parent.iterdir())) > 1:
-        raise Refused("An ONNX file holds up to 2 GB, and this classifier is larger.\nWhat works: --to pt2")
+        raise Refused("An ONNX file holds up to 2 GB, and this classifier is larger.\nNext: --to pt2")
 
 
 def open_session(path: Path) -> Any:

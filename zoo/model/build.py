@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from zoo.errors import OptionError, PluginError, Refused
+from zoo.errors import OptionError, PluginError, Refused, with_step
 from zoo.model.layers import NoLayers, find_outputs
 from zoo.model.model import ZooModel, with_layers
 from zoo.registry.names import ResolvedBackbone
@@ -215,7 +215,8 @@ def _build_head(
     try:
         module = head.spec.build(with_layers(built.shape, layers), classes, options)
     except ValueError as error:
-        raise OptionError(f"Head {head.spec.name!r} on {backbone.spec.name}: {error}") from error
+        step = f"zoo show {head.spec.name} lists its options."
+        raise OptionError(with_step(f"Head {head.spec.name!r} on {backbone.spec.name}: {error}", step)) from error
     if not isinstance(module, nn.Module):
         raise PluginError(
             f"Head {head.spec.name!r} of {head.plugin.label} built a {type(module).__name__}, not a torch module."

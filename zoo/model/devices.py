@@ -28,7 +28,10 @@ def choose_device(asked: str) -> str:
         # Who writes `gpu` means an accelerator, though `cpu` is spelt most like it.
         close = here[1:][-1:] if kind.lower() == "gpu" else nearest(kind, ["auto", *here], count=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise OptionError(f"--device {asked!r} is not a valid device; give auto, cpu, cuda, cuda:N or mps.{hint}")
+        raise OptionError(
+            f"--device {asked!r} is not a valid device; give auto, cpu, cuda, cuda:N or mps.{hint}\n"
+            f"Next: leave --device out to use the best available device; here are {', '.join(here)}."
+        )
     if kind not in available_devices():
         reason = (
             "this torch was built without CUDA" if kind == "cuda" and torch.version.cuda is None else "none was found"
@@ -40,7 +43,8 @@ def choose_device(asked: str) -> str:
         )
     if kind == "cuda" and index and int(index) >= torch.cuda.device_count():
         raise DeviceError(
-            f"--device {asked}: this machine has {torch.cuda.device_count()} CUDA devices, counted from 0."
+            f"--device {asked}: this machine has {torch.cuda.device_count()} CUDA devices, counted from 0.\n"
+            "Next: --device cuda:0, or one of the others; zoo doctor shows what was found."
         )
     if kind == "cpu" and index and int(index):
         raise DeviceError(f"--device {asked}: the processor has no numbers.\nNext: --device cpu.")

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from zoo.errors import OptionError, PluginError, first_line
+from zoo.errors import OptionError, PluginError, first_line, without_step
 from zoo.model.data_flow import NoChain, find_chain
 from zoo.model.groups import partition
 from zoo.model.own_checks import (
@@ -197,7 +197,7 @@ def _given_groups(kept: nn.Module, groups: Groups, label: str) -> tuple[Group, .
     except (PluginError, TypeError, ValueError) as error:
         parts = ", ".join(name for names in reversed(_parts(kept)) for name in names)
         raise OptionError(
-            f"These groups do not divide the module: {str(error).rstrip('.')}.\n"
+            f"These groups do not divide the module: {without_step(str(error)).rstrip('.')}.\n"
             f"Next: name each of its parts in one group, from input to output. They are: {parts}."
         ) from error
     return given

@@ -43,7 +43,10 @@ def check_precision(asked: str) -> None:
     if asked not in known:
         also = {"bf16": "bfloat16", "fp32": "float32"}.get(str(asked).lower())
         hint = f" Did you mean {also!r}?" if also else meant(str(asked), known, count=1)
-        raise OptionError(f"--precision {asked!r} is not one of {', '.join(known)}.{hint}")
+        raise OptionError(
+            f"--precision {asked!r} is not one of {', '.join(known)}.{hint}\n"
+            "Next: leave --precision out, and zoo measures what is faster."
+        )
 
 
 def choose_compute(

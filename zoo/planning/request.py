@@ -105,7 +105,10 @@ def make_request(**arguments: Any) -> Request:
     check_seed(arguments.get("seed", 0))
     if arguments.get("decode", "exact") not in get_args(Decode):
         asked = arguments["decode"]
-        raise OptionError(f"--decode {asked!r} is not exact or fast.{meant(str(asked), get_args(Decode), count=1)}")
+        raise OptionError(
+            f"--decode {asked!r} is not exact or fast.{meant(str(asked), get_args(Decode), count=1)}\n"
+            "Next: leave --decode out, and every pixel is decoded."
+        )
     options = arguments.get("head_options", {})
     if not isinstance(options, Mapping):
         raise OptionError(
@@ -147,10 +150,10 @@ def parse_count(option: str, text: str | int) -> int:
     """`25M`, `1.5b`, `300000` -> a number. `option` is named in the error. Raises OptionError."""
     parsed = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmbg]?)", str(text).strip().replace("_", "").lower())
     if parsed is None:
-        raise OptionError(f"{option} {str(text)!r} is not a count: write 25M, 1.5B, 300k or 25000000.")
+        raise OptionError(f"{option} {str(text)!r} is not a count.\nNext: write it as 25M, 1.5B, 300k or 25000000.")
     count = round(float(parsed.group(1)) * _UNITS[parsed.group(2)])
     if not count > 0:
-        raise OptionError(f"{option} must be above 0, got {text}.")
+        raise OptionError(f"{option} must be above 0, got {text}.\nNext: leave {option} out, for no limit.")
     return count
 
 
@@ -162,7 +165,7 @@ def parse_duration(option: str, text: str | float, *, unit: str = "s", example: 
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|m|min|h)?", str(text).strip().lower())
     seconds = float(found[1]) * _SECONDS.get(found[2] or unit, 0.0) if found else 0.0
     if not seconds > 0:
-        raise OptionError(f"{option} {str(text)!r} is not a time: write {example}.")
+        raise OptionError(f"{option} {str(text)!r} is not a time.\nNext: write it as {example}.")
     return seconds
 
 
@@ -192,7 +195,7 @@ def _whole(name: str, value: object) -> int:
             return operator.index(value)  # type: ignore[arg-type]
     except TypeError:
         pass
-    raise OptionError(f"{option} must be a whole number, got {value!r}.")
+    raise OptionError(f"{option} must be a whole number, got {value!r}.\nNext: leave {option} out, for the usual one.")
 
 
 def _refuse_folds(folds: object, *, every_stage: bool) -> None:
@@ -212,6 +215,6 @@ def _refuse_folds(folds: object, *, every_stage: bool) -> None:
 
 def _no_size(text: str) -> OptionError:
     return OptionError(
-        f"--input-size {text!r} is not a size: write 384, or 384x512 for height x width, "
-        f"from {_INPUTS.start} to {_INPUTS.stop - 1} pixels."
+        f"--input-size {text!r} is not a size from {_INPUTS.start} to {_INPUTS.stop - 1} pixels.\n"
+        "Next: write 384, or 384x512 for height x width."
     )

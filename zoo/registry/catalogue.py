@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
-from zoo.errors import OptionError, PluginError, UnknownName, meant
+from zoo.errors import OptionError, PluginError, UnknownName, meant, without_step
 from zoo.registry.registry import Registry
 from zoo.specs.backbone import BackboneFacts, BackboneSpec, WeightsSpec
 from zoo.specs.head import HeadSpec, meets
@@ -99,6 +99,8 @@ SORTS: dict[str, Callable[[Listed], Any]] = {
 }
 """Sort keys of a list, smallest first; for `top1` the best first. Unknown values come last."""
 
+_ONE = "give one of these."
+
 
 def find_backbones(registry: Registry, wanted: Filter, *, sort: str | None = None) -> list[Listed]:
     """The architectures that pass the filter, by provider and name or sorted. There may be none.
@@ -106,7 +108,10 @@ def find_backbones(registry: Registry, wanted: Filter, *, sort: str | None = Non
     Raises UnknownName for an unknown provider or licence, OptionError for an unknown `sort`.
     """
     if sort is not None and sort not in SORTS:
-        raise OptionError(f"--sort {sort!r} is not a sort key.{meant(sort, SORTS)} There are: {', '.join(SORTS)}.")
+        raise OptionError(
+            f"--sort {sort!r} is not a sort key.{meant(sort, SORTS)} There are: {', '.join(SORTS)}.\n"
+            "Next: give one of these; or leave --sort out, for the order of names."
+        )
     _refuse_unknown_provider(registry, wanted.provider)
     offered = _named(registry, wanted)
     if wanted.licence is not None:
@@ -141,8 +146,9 @@ def _named(registry: Registry, wanted: Filter) -> list[Listed]:
                 spec = backbones.spec(held, architecture)
             except PluginError as error:
                 # What its provider cannot resolve is missing in the list, and `zoo list plugins` says why.
-                if str(error) not in held.plugin.notes:
-                    held.plugin.notes.append(str(error))
+                note = without_step(str(error))
+                if note not in held.plugin.notes:
+                    held.plugin.notes.append(note)
                 continue
             listed.append(Listed(spec=spec, weights=spec.weights, bare=bare))
     return listed
@@ -172,14 +178,16 @@ def _weights_pass(each: Listed, weights: WeightsSpec, wanted: Filter) -> bool:
 def _refuse_unknown_provider(registry: Registry, name: str | None) -> None:
     providers = [held.spec.name for held, _ in registry.backbones().catalogue()]
     if name is not None and name not in providers:
-        raise UnknownName("provider of backbones", name, providers, hint=f"There are: {', '.join(providers)}.")
+        raise UnknownName(
+            "provider of backbones", name, providers, hint=f"There are: {', '.join(providers)}.", step=_ONE
+        )
 
 
 def _refuse_unknown_licence(registry: Registry, licence: str) -> None:
     # Those of all backbones: a licence that exists, and that no backbone of this filter has, is no mistake.
     known = licences(_named(registry, Filter()))
     if licence not in known:
-        raise UnknownName("licence of weights", licence, known, hint=f"There are: {', '.join(known)}.")
+        raise UnknownName("licence of weights", licence, known, hint=f"There are: {', '.join(known)}.", step=_ONE)
 
 
 def licences(listed: Iterable[Listed]) -> Sequence[str]:

@@ -14,7 +14,7 @@ from functools import partial
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
-from zoo.errors import PluginError
+from zoo.errors import PluginError, without_step
 
 if TYPE_CHECKING:
     from importlib.metadata import Distribution, EntryPoint
@@ -73,9 +73,9 @@ def disabled_from_environment() -> frozenset[str]:
 
 
 def one_line(error: BaseException) -> str:
-    """An exception in one line, `Type: message`."""
+    """An exception in one line, `Type: message`, without its next step: the message around it has one."""
     try:
-        message = str(error)
+        message = without_step(str(error))
     except Exception:
         message = "its message cannot be read"
     text = "; ".join(line.strip() for line in message.splitlines() if line.strip()).replace(":;", ":")

@@ -15,6 +15,7 @@ from zoo.specs.backbone import BackboneProvider, BackboneSpec
 
 _Offered = tuple[Contribution[BackboneProvider], Mapping[str, tuple[str, ...]]]
 """A provider with its catalogue: architecture -> tags."""
+_ALL = "zoo list backbones"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +128,7 @@ class Backbones:
 
     def _unknown_provider(self, provider: str, rest: str) -> UnknownName:
         known = [held.spec.name for held, _ in self._providers]
-        hint = f"There are: {', '.join(known) or 'none'}.{_pass_it(provider, 'backbone')}"
+        hint = f"There are: {', '.join(known) or 'none'}."
         having = [each for each in known if self.accepts(f"{each}/{rest}")]
         if nearest(provider, known) and not nearest(provider, having):
             # Both are misspelt, or the near provider lacks it: what is near as a whole.
@@ -139,22 +140,25 @@ class Backbones:
                 first=self._elsewhere(rest),
                 accepts=self.accepts,
                 hint=f"Providers are: {', '.join(known)}.",
+                step=_ALL,
             )
-        return UnknownName("provider of backbones", provider, having, hint=hint)
+        return UnknownName(
+            "provider of backbones", provider, having, hint=hint, step=_pass_it(provider, "backbone") or _ALL
+        )
 
     def _unknown_architecture(
         self, provider: str, architecture: str, tag: str, candidates: Sequence[_Offered]
     ) -> UnknownName:
         known = [each for _, catalogue in candidates for each in catalogue]
         close = nearest(architecture, known)
-        hint = f"See: zoo list backbones '*{close[0].split('_')[0]}*'" if close else "See: zoo list backbones"
+        step = f"{_ALL} '*{close[0].split('_')[0]}*'" if close else _ALL
         prefix = f"{provider}/" if provider else ""
         if tag:
             # With that tag where there is such a name, so that nothing of what was asked gets lost.
             close = nearest(architecture, known, accepts=lambda each: self.accepts(f"{prefix}{each}.{tag}")) or close
         usable = [prefix + each for each in close] if prefix else self._unambiguous(close)
         first = [*(self._elsewhere(architecture) if prefix else ()), *usable]
-        return UnknownName("backbone", prefix + architecture, (), first=first, hint=hint)
+        return UnknownName("backbone", prefix + architecture, (), first=first, step=step)
 
     def _unknown_tag(self, provider: str, architecture: str, tag: str, having: Sequence[_Offered]) -> UnknownName:
         lines = [
@@ -163,7 +167,8 @@ class Backbones:
         known = [f"{architecture}.{each}" for _, tags in having for each in tags[architecture]]
         known = known if provider else self._unambiguous(known)
         first = self._elsewhere(f"{architecture}.{tag}") if provider else ()
-        return UnknownName("weights tag", f"{architecture}.{tag}", known, first=first, hint=" ".join(lines))
+        step = f"zoo show {having[0][0].spec.name}/{architecture}"
+        return UnknownName("weights tag", f"{architecture}.{tag}", known, first=first, hint=" ".join(lines), step=step)
 
 
 def resolve_spec(kind: str, name: str, offered: Iterable[Contribution[Any]]) -> Contribution[Any]:
@@ -207,14 +212,13 @@ def _unknown_spec(kind: str, name: str, offered: Sequence[Contribution[Any]]) ->
     plugin_name, _, bare = name.rpartition("/")
     known = usable_names(offered, qualified=bool(plugin_name))
     elsewhere = [each for each in known if plugin_name and each.endswith(f"/{bare}")]
-    return UnknownName(
-        kind, name, known, first=elsewhere, hint=f"See: zoo list {kind.split()[-1]}s{_pass_it(plugin_name, kind)}"
-    )
+    step = _pass_it(plugin_name, kind) or f"zoo list {kind.split()[-1]}s"
+    return UnknownName(kind, name, known, first=elsewhere, step=step)
 
 
 def _pass_it(plugin: str, kind: str) -> str:
     """What to do about a name of the session, which objects have for as long as a call lasts."""
-    return f"\nNext: pass the object itself as {kind}; such names stand for objects." if plugin == "session" else ""
+    return f"pass the object itself as {kind}; such names stand for objects." if plugin == "session" else ""
 
 
 def qualified_name(offered: Contribution[Any]) -> str:

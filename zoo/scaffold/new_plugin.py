@@ -66,12 +66,14 @@ def write_plugin(kind: str, name: str, *, out: Path | None = None) -> Path:
         RunError: The folder cannot be written.
     """
     if kind not in KINDS:
-        raise UnknownName("kind of plugin", kind, KINDS, hint=f"There are: {', '.join(KINDS)}.")
+        raise UnknownName(
+            "kind of plugin", kind, KINDS, hint=f"There are: {', '.join(KINDS)}.", step="give one of these."
+        )
     names = check_name(kind, name, out=out)
     folder = Path(names.distribution) if out is None else out.expanduser()
     if _exists(folder):
         raise Refused(
-            f"{str(folder)!r} already exists, and nothing is overwritten. "
+            f"{str(folder)!r} already exists, and nothing is overwritten.\n"
             f"Next: zoo plugins new {kind} {name} --out {shell_word(_free_folder(folder))}, or another name."
         )
     try:
@@ -90,7 +92,7 @@ def check_name(kind: str, name: str, *, out: Path | None = None) -> Names:
     if fault:
         usable = _nearest_name(kind, name, default_folder=out is None)
         where = "" if out is None else f" --out {shell_word(out)}"
-        raise Refused(f"{fault} Next: zoo plugins new {kind} {usable}{where}")
+        raise Refused(f"{fault}\nNext: zoo plugins new {kind} {usable}{where}")
     return Names(name)
 
 

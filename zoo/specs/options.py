@@ -50,7 +50,9 @@ def parse_assignments(assignments: Sequence[str]) -> dict[str, str]:
     for assignment in assignments:
         key, equals, value = (part.strip() for part in assignment.partition("="))
         if not (key and equals):
-            raise OptionError(f"--head-option {assignment!r}: write it as KEY=VALUE; zoo show HEAD lists the options.")
+            raise OptionError(
+                f"--head-option {assignment!r} is not KEY=VALUE.\nNext: write it so; zoo show HEAD lists the options."
+            )
         if key in values:
             raise OptionError(
                 f"--head-option {key} is given twice: {values[key]!r} and {value!r}.\nNext: leave one of the two out."
@@ -80,7 +82,8 @@ def build_options(head: str, options: type[Any], values: Mapping[str, Any]) -> A
         built, wrong = _built(options, {**accepted, **decoded})
     faults += [_fault(error, accepted) for error in wrong]
     if faults:
-        raise OptionError(f"Options of head {head!r}:\n" + "\n".join(f"  {fault}" for fault in faults))
+        listed = "".join(f"  {fault}\n" for fault in faults)
+        raise OptionError(f"Options of head {head!r}:\n{listed}Next: correct these; zoo show HEAD lists the options.")
     return built
 
 

@@ -222,7 +222,10 @@ def clear(kinds: Sequence[str] = ("features",)) -> Cleared:
     for kind in kinds:
         if kind not in (*_KINDS, "all"):
             hint = meant(kind, [*_KINDS, "all"], count=1)
-            raise OptionError(f"The cache holds no {kind!r}. It holds {', '.join(_KINDS)}, and all means all.{hint}")
+            raise OptionError(
+                f"The cache holds no {kind!r}. It holds {', '.join(_KINDS)}, and all means all.{hint}\n"
+                "Next: zoo cache show"
+            )
     chosen = [item for item in cached_items() if item.kind in kinds or "all" in kinds]
     removed: list[CachedItem] = []
     left: list[CachedItem] = []
@@ -232,7 +235,10 @@ def clear(kinds: Sequence[str] = ("features",)) -> Cleared:
         except FileNotFoundError:  # another process was faster
             continue
         except OSError as error:
-            raise RunError(f"{item.path} cannot be removed: {error.strerror or error}.") from None
+            raise RunError(
+                f"{item.path} cannot be removed: {error.strerror or error}.\n"
+                "Next: make its folder writable, or remove it as whoever made it."
+            ) from None
     return Cleared(tuple(removed), tuple(left))
 
 

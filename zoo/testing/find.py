@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.metadata import EntryPoint, entry_points
 
-from zoo.errors import PluginError, UnknownName
+from zoo.errors import PluginError, UnknownName, without_step
 from zoo.registry.hooks import PROJECT
 from zoo.registry.names import qualified_name, usable_names
 from zoo.registry.registry import Registry, default_registry
@@ -46,7 +46,7 @@ def examine(name: str, *, registry: Registry | None = None) -> tuple[Report, ...
     names += [
         each for items in (registry.heads(), registry.recipes()) for each in usable_names(items, qualified="/" in name)
     ]
-    raise UnknownName("head, backbone or recipe", name, names, hint="See: zoo list, and zoo list plugins")
+    raise UnknownName("head, backbone or recipe", name, names, step="zoo list, or zoo list plugins")
 
 
 def _report_not_loaded(name: str, registry: Registry) -> Report | None:
@@ -81,7 +81,7 @@ def examine_backbone(backbone: str | BackboneSpec, *, registry: Registry | None 
         try:
             resolved = (registry or default_registry()).backbone(backbone)
         except PluginError as error:
-            fault = ConformanceCheck(name="resolves", verdict="failed", summary=str(error))
+            fault = ConformanceCheck(name="resolves", verdict="failed", summary=without_step(str(error)))
             return Report(kind="backbone", name=backbone, checks=(fault,))
         spec, tag = resolved.spec, resolved.tag
     from zoo.testing.backbones import STEPS, BackboneTrial

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zoo.errors import OptionError, ZooError, first_line
+from zoo.errors import OptionError, ZooError, first_line, without_step
 from zoo.model.layers import find_outputs
 from zoo.model.model import HEAD, ZooModel, with_layers
 from zoo.specs.backbone import FeatureShape, GroupOutput
@@ -136,7 +136,7 @@ def _parse(spec: HeadSpec, name: str, value: Any, type_name: str, source: str) -
     try:
         return getattr(build_options(spec.name, spec.options, {name: value}), name)
     except OptionError as error:
-        reason = str(error).splitlines()[-1].strip()
+        reason = without_step(str(error)).splitlines()[-1].strip()
         raise Fault(f"the default of {name}: {type_name} is refused as {source}: {reason}") from None
 
 

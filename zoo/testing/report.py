@@ -69,6 +69,7 @@ class ConformanceError(ZooError, AssertionError):
 
     exit_code = 3
     code = "conformance"
+    next_step = "mend what these say, and check again: zoo plugins check NAME, or the same call."
 
     def __init__(self, report: Report) -> None:
         self.report = report

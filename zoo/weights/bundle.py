@@ -74,7 +74,10 @@ def import_weights(
     """
     if path.is_dir():
         if name is not None:
-            raise Refused(f"{path} is a folder, whose {MANIFEST} names the weights: leave --as {name} out.")
+            raise Refused(
+                f"{path} is a folder, whose {MANIFEST} names the weights, and --as {name} names them too.\n"
+                "Next: leave --as out."
+            )
         entries = _checked_bundle(path, registry)
         return [(entry, put(entry, path / entry.file)) for entry in entries]
     check_weights_file(path)
@@ -136,11 +139,11 @@ def _checked_bundle(folder: Path, registry: Registry) -> tuple[ManifestEntry, ..
         _check_source(entry, registry)
         file = folder / entry.file
         if not file.is_file():
-            raise WeightsError(f"{folder} is incomplete: {entry.file} is missing. Next: copy the bundle again.")
+            raise WeightsError(f"{folder} is incomplete: {entry.file} is missing.\nNext: copy the bundle again.")
         if not has_digest(file, entry.digest):
             raise WeightsError(
                 f"{file} is damaged: its SHA-256 is {file_digest(file)}, {MANIFEST} says {entry.digest}.\n"
-                "Nothing was imported. Next: copy the bundle again."
+                "Nothing was imported.\nNext: copy the bundle again."
             )
     return entries
 

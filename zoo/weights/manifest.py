@@ -94,7 +94,7 @@ def read_manifest(path: Path) -> tuple[ManifestEntry, ...]:
         raise WeightsError(f"{path} cannot be read: {error}{_COPY}") from None
     stated = content.get("format") if isinstance(content, dict) else None
     if isinstance(stated, int) and stated > FORMAT:
-        raise WeightsError(f"{path} has format {stated}, this zoo reads up to {FORMAT}. Next: update zoo-registry.")
+        raise WeightsError(f"{path} has format {stated}, this zoo reads up to {FORMAT}.\nNext: update zoo-registry.")
     try:
         return Manifest.model_validate(content).weights
     except ValidationError as error:

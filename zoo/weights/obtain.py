@@ -93,7 +93,8 @@ def choose_weights(backbone: ResolvedBackbone, asked: str) -> WeightsChoice:
     if asked in backbone.spec.tags:
         if named not in (None, asked):
             raise Refused(
-                f"The backbone {backbone.asked!r} names the weights {named!r}, --weights names {asked!r}: drop one."
+                f"The backbone {backbone.asked!r} names the weights {named!r}, --weights names {asked!r}.\n"
+                "Next: leave one of the two out."
             )
         return WeightsChoice(kind="tag", tag=asked)
     path = Path(asked).expanduser()
@@ -103,10 +104,11 @@ def choose_weights(backbone: ResolvedBackbone, asked: str) -> WeightsChoice:
         return WeightsChoice(kind="file", tag=tag, path=path)
     tags = ", ".join(backbone.spec.tags) or "none"
     own = " The values of the module itself are taken without any." if backbone.spec.own else ""
-    hint = f"{backbone.spec.name} has: {tags}. A file is given by its path, random weights by 'random'.{own}"
+    hint = f"{backbone.spec.name} has: {tags}.{own}"
+    step = "give one of these, the path of a file, or 'random' to train from scratch."
     # Where the name of the backbone holds a tag, no other one is accepted.
     usable = [*([named] if named else backbone.spec.tags), *(["default"] if tag or backbone.spec.own else []), "random"]
-    raise UnknownName("weights tag", asked, usable, hint=hint)
+    raise UnknownName("weights tag", asked, usable, hint=hint, step=step)
 
 
 def obtain_weights(

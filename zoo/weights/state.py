@@ -149,6 +149,9 @@ def _has_prefix(name: str, prefixes: tuple[str, ...]) -> bool:
     return any(name == prefix or name.startswith(f"{prefix}.") for prefix in prefixes)
 
 
+_STATE = "\nNext: give a file that holds the state dict of a model: torch.save(model.state_dict(), FILE)"
+
+
 def _unwrap(content: object) -> dict[str, Tensor]:
     while isinstance(content, Mapping):
         inner = next((content[key] for key in _WRAPPERS if isinstance(content.get(key), Mapping)), None)
@@ -156,10 +159,10 @@ def _unwrap(content: object) -> dict[str, Tensor]:
             break
         content = inner
     if not isinstance(content, Mapping) or not content:
-        raise WeightsError(f"The weights file holds no tensors by name, but a {type(content).__name__}.")
+        raise WeightsError(f"The weights file holds no tensors by name, but a {type(content).__name__}.{_STATE}")
     state = {str(name): tensor for name, tensor in content.items() if isinstance(tensor, Tensor)}
     if not state:
-        raise WeightsError("The weights file holds no tensors.")
+        raise WeightsError(f"The weights file holds no tensors.{_STATE}")
     if all(name.startswith("module.") for name in state):  # As DataParallel saves them.
         state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
     # One of zoo's own classifiers: the head was trained for other classes, so the backbone alone is taken.

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import ExifTags, Image
 from zoo.data.decode import decode, read_image, to_upright_rgb
-from zoo.data.memory.pictures import encode, fault_of
+from zoo.data.memory.pictures import encode, fault_of, picture_of
 from zoo.errors import DataError
 
 COLOURS = np.random.default_rng(0).integers(0, 256, (7, 5, 4), dtype=np.uint8)
@@ -53,6 +53,30 @@ def test_a_picture_that_was_opened_from_a_file_is_what_the_file_is_and_upright(t
     assert decode(encode(Image.open(path)), name="it").tobytes() == read_image(path).tobytes()
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("mode", ["L", "I;16", "RGBA", "CMYK"])
+def test_a_tiff_that_lies_on_its_side_is_read_by_its_name_as_by_its_bytes(
+    tmp_path: Path, mode: str, orientation: int
+) -> None:
+    """Of such modes, Pillow maps an uncompressed file into memory, where it knows its name."""
+    deep = Image.fromarray(COLOURS[..., 0].astype(np.uint16) * 257)
+    path = tmp_path / "a.tif"
+    (deep if mode == "I;16" else Image.fromarray(COLOURS).convert(mode)).save(path, tiffinfo={274: orientation})
+    expected = np.asarray(read_image(path))
+    with Image.open(path) as opened:
+        assert np.array_equal(np.asarray(picture_of(opened, "it")), expected)
+        assert opened.filename == str(path)  # type: ignore[attr-defined]
+    with Image.open(path) as opened:
+        assert np.array_equal(np.asarray(decode(encode(opened), name="it")), expected)
+
+
+def test_a_grey_map_of_16_bits_that_was_opened_is_what_its_file_is(tmp_path: Path) -> None:
+    path = tmp_path / "a.pgm"
+    Image.fromarray(COLOURS[..., 0].astype(np.uint16) * 257).save(path)
+
+    assert decode(encode(Image.open(path)), name="it").tobytes() == read_image(path).tobytes()
+
+
 def test_tags_of_a_file_that_say_what_samples_mean_are_heeded(tmp_path: Path) -> None:
     grey = Image.fromarray(COLOURS[..., 0].astype(np.uint16) * 257)
     path = tmp_path / "white_is_zero.tif"
@@ -75,13 +99,16 @@ def test_arrays_and_tensors_are_what_pillow_makes_of_them() -> None:
 @pytest.mark.parametrize(
     ("value", "sentence"),
     [
-        (np.zeros((4, 4, 3)), "zoo applies the preprocessing of the weights itself: pass the pixels, uint8"),
+        (np.zeros((4, 4, 3)), "zoo applies the preprocessing of the weights itself.\nNext: pass the pixels, uint8"),
         (torch.zeros(3, 4, 4), "is a tensor of float32, of shape [3, 4, 4], scaled or normalised already"),
         (np.zeros((4, 4, 3), np.uint16), "of uint16, of shape [4, 4, 3]. Pixels are uint8, from 0 to 255"),
-        (np.zeros((9, 9, 5), np.uint8), "An image is [H, W, 3]: it has 1, 3 or 4 channels"),
+        (
+            np.zeros((9, 9, 5), np.uint8),
+            "An image is [H, W, 3].\nNext: choose 1 (grey), 3 (red, green, blue) or 4 channels",
+        ),
         (np.zeros((3, 9, 9), np.uint8), "transpose(1, 2, 0) puts the channels last"),
         (torch.zeros(9, 9, 3, dtype=torch.uint8), "permute(2, 0, 1) puts the channels first"),
-        (np.zeros((2, 4, 4, 3), np.uint8), "a batch. Pass its images one by one"),
+        (np.zeros((2, 4, 4, 3), np.uint8), "a batch.\nNext: pass its images one by one"),
         (np.zeros((0, 4, 3), np.uint8), "it has no pixels"),
         (np.zeros(9, np.uint8), "An image is [H, W, 3], or [H, W] in grey"),
     ],

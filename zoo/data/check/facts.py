@@ -15,7 +15,7 @@ from zoo.data.dataset import ImageFile, class_counts
 from zoo.data.decode import decode_closely, open_file
 from zoo.data.depth import bits_of
 from zoo.data.lost_values import Loss
-from zoo.errors import DataError
+from zoo.errors import DataError, without_step
 from zoo.specs.data import Skipped, Split
 
 
@@ -84,6 +84,10 @@ class Survey:
         return class_counts(self.good(split), len(self.classes))
 
 
+def _fault(error: DataError, relative: str) -> str:
+    return without_step(str(error)).removeprefix(f"{relative}: ")
+
+
 def read_facts(file: ImageFile) -> FileFacts:
     """Read a file and decode it fully. Raises nothing: `fault` says what is wrong with the file."""
     relative = file.relative
@@ -94,12 +98,12 @@ def read_facts(file: ImageFile) -> FileFacts:
     except OSError as error:
         return FileFacts(relative=relative, fault=error.strerror or str(error))
     except DataError as error:
-        return FileFacts(relative=relative, fault=str(error).removeprefix(f"{relative}: "))
+        return FileFacts(relative=relative, fault=_fault(error, relative))
     facts = {"relative": relative, "bytes": len(content), "content": hashlib.sha256(content).hexdigest()}
     try:
         decoded = decode_closely(content, name=relative)
     except DataError as error:
-        return FileFacts(**facts, fault=str(error).removeprefix(f"{relative}: "))  # type: ignore[arg-type]
+        return FileFacts(**facts, fault=_fault(error, relative))  # type: ignore[arg-type]
     picture = decoded.picture
     return FileFacts(
         **facts,  # type: ignore[arg-type]

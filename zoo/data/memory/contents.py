@@ -69,11 +69,13 @@ def content_of(value: Any, read: Callable[[int], Any], index: int, *, data: str,
         return Path(os.path.abspath(Path(os.fspath(value)).expanduser()))  # noqa: PTH100 - resolves no links
     if isinstance(value, (bytes, bytearray, memoryview)):
         if not len(value):
-            raise DataError(f"{data}: the image of {where} has no bytes.")
+            raise DataError(
+                f"{data}: the image of {where} has no bytes.\nNext: read its file again, which may be empty."
+            )
         return Cell(read, index)
     if is_picture(value):
         if fault := fault_of(value):
-            raise DataError(f"{data}: the image of {where} {fault}.")
+            raise DataError(f"{data}: the image of {where} {fault}")
         return Cell(read, index)
     raise DataError(f"{data}: the image of {where} is {described(value)}.\nNext: an image is {KINDS}.")
 
@@ -91,7 +93,10 @@ def refuse_missing_files(items: Sequence[Item], where: Callable[[int], str], dat
             "Next: name the images in it one by one, or give the folder of class folders itself as the data."
         )
     if why := hindrance(path):
-        raise DataError(f"{data}: the file {str(path)!r} ({where(index)}) cannot be looked at: {why}.")
+        raise DataError(
+            f"{data}: the file {str(path)!r} ({where(index)}) cannot be looked at: {why}.\n"
+            "Next: make it readable, with every folder above it."
+        )
     others = f", and {counted(len(missing) - 1, 'other path')} that lead to none" if len(missing) > 1 else ""
     raise DataError(
         f"{data}: there is no file {str(path)!r} ({where(index)}){others}.{_hint(path)}\n"

@@ -35,6 +35,12 @@ if TYPE_CHECKING:
 ImageLike: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | np.ndarray[Any, Any] | Tensor"
 """One image: a path, the bytes of an image file, or a picture in memory."""
 OWN_PREPROCESSING = "zoo applies the preprocessing of the weights itself"
+_LEAVE_OUT = "Next: leave it out, or look at what made it."
+_CHOOSE = "choose 1 (grey), 3 (red, green, blue) or 4 channels (with alpha)"
+_GIVE = (
+    "Next: give one image, a path, the bytes of an image file, a PIL image, an array uint8[H, W, 3] or a tensor "
+    "uint8[3, H, W]."
+)
 _CHANNELS = (1, 3, 4)
 _LOADING = threading.Lock()
 """A picture that Pillow has opened and not read yet must not be read by two threads."""
@@ -66,37 +72,37 @@ def is_picture(value: object) -> bool:
 
 
 def fault_of(value: Any) -> str:
-    """What keeps a picture in memory from being read, as the rest of a sentence about it; empty where nothing does.
+    """What keeps a picture in memory from being read, as the rest of a message about it; empty where nothing does.
 
     Arrays are `uint8[H, W, 3]`, `[H, W, 4]` (alpha), `[H, W, 1]` or `[H, W]` (grey); tensors the same, channels first.
     """
     if isinstance(value, Image.Image):
-        return "" if all(value.size) else "has no pixels"
+        return "" if all(value.size) else f"has no pixels.\n{_LEAVE_OUT}"
     kind, layout, shape = _names_of(value)
     dtype = str(value.dtype).removeprefix("torch.")
     what = f"is {kind} of {dtype}, of shape {shape}"
     if dtype != "uint8":
         if dtype.startswith(("float", "bfloat", "complex")):
             return (
-                f"{what}, scaled or normalised already. {OWN_PREPROCESSING}: pass the pixels, uint8 from 0 to 255, "
-                "without transforms such as ToTensor and Normalize"
+                f"{what}, scaled or normalised already. {OWN_PREPROCESSING}.\nNext: pass the pixels, uint8 from 0 to "
+                "255, without transforms such as ToTensor and Normalize."
             )
-        return f"{what}. Pixels are uint8, from 0 to 255"
+        return f"{what}. Pixels are uint8, from 0 to 255.\nNext: scale them to that range, and pass them as uint8."
     if len(shape) == 4:
-        return f"{what}: a batch. Pass its images one by one, as a list"
+        return f"{what}: a batch.\nNext: pass its images one by one, as a list."
     if len(shape) not in (2, 3):
-        return f"{what}. An image is {layout}, or [H, W] in grey"
+        return f"{what}. An image is {layout}, or [H, W] in grey.\nNext: give it one of these shapes."
     if not all(shape):
-        return f"{what}: it has no pixels"
+        return f"{what}: it has no pixels.\n{_LEAVE_OUT}"
     if len(shape) == 3 and shape[0 if is_tensor(value) else -1] not in _CHANNELS:
-        return f"{what}. An image is {layout}: {_turn(value, shape)}"
+        return f"{what}. An image is {layout}.\nNext: {_turn(value, shape)}."
     return ""
 
 
 def encode(value: Any) -> bytes:
     """The bytes of an image file with the pixels of a picture, upright. Raises DataError for what is no picture."""
     if not is_picture(value):
-        raise DataError(f"it is {described(value)}, not an image")
+        raise DataError(f"it is {described(value)}, not an image.\n{_GIVE}")
     if fault := fault_of(value):
         raise DataError(f"it {fault}")
     return _of_picture(value) if isinstance(value, Image.Image) else _of_pixels(pixels_of(value))
@@ -114,10 +120,7 @@ def pixels_of(value: Any) -> np.ndarray[Any, np.dtype[np.uint8]]:
 def to_picture(value: Any) -> Image.Image:
     """A picture in memory as one of Pillow. Raises DataError for what is none."""
     if not is_picture(value):
-        raise DataError(
-            f"it is {described(value)}, not an image.\nNext: give one image, a path, the bytes of an image file, a PIL "
-            "image, an array uint8[H, W, 3] or a tensor uint8[3, H, W]."
-        )
+        raise DataError(f"it is {described(value)}, not an image.\n{_GIVE}")
     if fault := fault_of(value):
         raise DataError(f"it {fault}")
     if isinstance(value, Image.Image):
@@ -165,14 +168,21 @@ def _of_picture(image: Image.Image) -> bytes:
     if depth.is_deep(image):
         picture, content = to_upright_rgb(image), _tiff(upright(image, image))
         # What the tags of its file say of the samples is not in the pixels.
-        same = decode(content, name="it").tobytes() == picture.tobytes()
-        return content if same else _ppm(picture)
+        return content if _shows(content, picture) else _ppm(picture)
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or transparent:
         plain = image.convert("LA") if image.mode == "La" else image
         return _tiff(upright(plain.convert("RGBA"), image))
     if image.mode in ("L", "1"):
         return _ppm(upright(image.convert("L"), image))
     return _ppm(to_upright_rgb(image))
+
+
+def _shows(content: bytes, picture: Image.Image) -> bool:
+    """Whether the bytes of an image file are decoded to this picture, in RGB."""
+    try:
+        return decode(content, name="it").tobytes() == picture.tobytes()
+    except DataError:  # a grey map of 16 bits is one of 32 to Pillow, and no rule covers such a TIFF
+        return False
 
 
 def _ppm(picture: Image.Image) -> bytes:
@@ -195,5 +205,5 @@ def _names_of(value: Any) -> tuple[str, str, list[int]]:
 
 def _turn(value: Any, shape: Sequence[int]) -> str:
     if is_tensor(value):
-        return "permute(2, 0, 1) puts the channels first" if shape[-1] in _CHANNELS else "it has 1, 3 or 4 channels"
-    return "transpose(1, 2, 0) puts the channels last" if shape[0] in _CHANNELS else "it has 1, 3 or 4 channels"
+        return "permute(2, 0, 1) puts the channels first" if shape[-1] in _CHANNELS else _CHOOSE
+    return "transpose(1, 2, 0) puts the channels last" if shape[0] in _CHANNELS else _CHOOSE
