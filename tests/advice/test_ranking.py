@@ -8,6 +8,8 @@ from zoo.advice.ranking import Found, Probe, Shortlist, in_common, ranked
 from zoo.data.dataset import Dataset
 from zoo.evaluation.metrics import wilson_interval
 from zoo.planning.request import Request
+from zoo.probes.cross_validation import OutOfFold
+from zoo.probes.folds import Folds
 
 
 def probe(right: int, images: int, *, files: tuple[str, ...] = ()) -> Probe:
@@ -84,5 +86,35 @@ def test_as_good_is_what_neither_the_test_nor_the_interval_tells_apart() -> None
 def test_only_images_that_both_could_read_are_paired() -> None:
     one = probe(2, 4, files=("a", "b", "c", "d"))
     other = probe(1, 3, files=("d", "b", "x"))
-    aligned = in_common({"one": one, "other": other})
-    assert aligned["one"].tolist() == [True, False] and aligned["other"].tolist() == [False, True]
+    aligned, copies = in_common({"one": one, "other": other})
+    assert copies is None and aligned["one"].tolist() == [True, False] and aligned["other"].tolist() == [False, True]
+
+
+def judged(right: torch.Tensor, *, times: int) -> Probe:
+    """A probe that is right on these pictures, each of which is there so many times."""
+    every = right.repeat(times)
+    logits = torch.stack([~every, every], 1).float()
+    files = [str(number) for number in range(len(every))]
+    pixels = [str(number % len(right)) for number in range(len(every))]
+    folds = Folds((0,) * len(every), 1, ())
+    return Probe.of(OutOfFold(logits, folds, ()), torch.ones(len(every), dtype=torch.long), files, pixels)
+
+
+def test_images_that_are_there_twice_make_no_shortlist_surer() -> None:
+    draws = torch.Generator().manual_seed(0)
+    first, second = (torch.rand(80, generator=draws) < share for share in (0.9, 0.8))
+    once, twice = (
+        shortlist(
+            found("first", {80: judged(first, times=times)}),
+            found("second", {80: judged(second, times=times)}),
+        )
+        for times in (1, 2)
+    )
+    assert once.copies is None and "copies" not in once.to_dict()
+    for one, two in zip(once.ranked, twice.ranked, strict=True):
+        assert two.images == 2 * one.images
+        assert (two.accuracy, two.difference, two.p, two.as_good) == (one.accuracy, one.difference, one.p, one.as_good)
+    assert twice.smallest_shown == once.smallest_shown
+    assert twice.to_dict()["copies"] == {"images": 160, "pictures": 80, "effective_images": 80.0}
+    told = "160 of the 160 images are copies of one another, pixel for pixel (80 different pictures)"
+    assert any(told in str(block) for block in twice.remarks())

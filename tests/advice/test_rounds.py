@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import torch
-from zoo.advice.rounds import FIRST, cannot_win, outcomes, sample_order, sample_sizes
+from zoo.advice.rounds import FIRST, cannot_win, sample_order, sample_sizes
+from zoo.evaluation.copies import copies_among
+from zoo.evaluation.significance import Outcomes, PairedOutcomes
 
 
 def test_samples_grow_fourfold_to_all_images_and_small_sets_are_taken_whole() -> None:
@@ -41,10 +43,15 @@ def test_only_what_a_paired_test_tells_from_the_best_is_dropped_and_never_the_be
     assert list(cannot_win(right, stays="prior")) == ["far"]
     assert list(cannot_win(right, stays="far")) == ["prior"]
     assert cannot_win({"one": far}, stays="one") == {}
-    # As far behind on a tenth of the images is not enough.
-    assert cannot_win({name: each[::10] for name, each in right.items()}, stays="prior") == {}
+    # As far behind on a tenth of the images is not enough, and ten copies of these are no more.
+    few = {name: each[::10] for name, each in right.items()}
+    assert cannot_win(few, stays="prior") == {}
+    copies = copies_among([str(index % 10) for index in range(100)])
+    assert cannot_win({name: each.repeat(10) for name, each in few.items()}, stays="prior", copies=copies) == {}
 
 
 def test_pairs_are_counted_image_by_image() -> None:
-    counted = outcomes(torch.tensor([True, True, False, False]), torch.tensor([True, False, True, False]))
-    assert (counted.both_right, counted.only_first, counted.only_second, counted.both_wrong) == (1, 1, 1, 1)
+    pairs = PairedOutcomes(
+        torch.tensor([True, True, False, False, False]), torch.tensor([True, False, True, False, True])
+    )
+    assert pairs.outcomes == Outcomes(both_right=1, only_first=1, only_second=2, both_wrong=1)

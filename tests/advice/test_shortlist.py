@@ -11,12 +11,14 @@ from typing import Any
 
 import pytest
 import zoo
+from PIL import Image
 from safetensors.torch import save_file
 from tests.conftest import Zoo
 from zoo.advice import rounds, shortlist
 from zoo.advice.candidate_backbones import LeftOut, Limits, find_candidates, grouped
 from zoo.data.check import similar
 from zoo.errors import DataError, OptionError, Refused, UnknownName, WeightsError
+from zoo.evaluation.metrics import wilson_interval
 from zoo.events import Event, Note, Progress
 from zoo.registry.registry import default_registry
 
@@ -138,11 +140,11 @@ def test_ctrl_c_gives_the_ranking_so_far(shapes: Path) -> None:
         ({"backbones": "resnet18=nowhere.safetensors"}, WeightsError, "nowhere.safetensors"),
         ({"backbones": "test_res*=random"}, OptionError, "gives weights to a pattern"),
         ({"backbones": "nothing_like_*"}, OptionError, "No backbone with published weights matches"),
-        ({"backbones": TWO, "budget": "soon"}, OptionError, "write 90s, 10m or 2h"),
-        ({"backbones": TWO, "max_latency": "20"}, OptionError, "write 20ms or 0.5s"),
+        ({"backbones": TWO, "budget": "soon"}, OptionError, "write it as 90s, 10m or 2h"),
+        ({"backbones": TWO, "max_latency": "20"}, OptionError, "write it as 20ms or 0.5s"),
         ({"backbones": TWO, "licence": "apach-2.0"}, UnknownName, "apache-2.0"),
         ({"backbones": TWO, "head": "linaer"}, UnknownName, "linear"),
-        ({"backbones": TWO, "max_params": "3 big"}, OptionError, "write 25M, 1.5B, 300k or 25000000"),
+        ({"backbones": TWO, "max_params": "3 big"}, OptionError, "write it as 25M, 1.5B, 300k or 25000000"),
         ({"backbones": TWO, "max_params": 10}, OptionError, "The limits leave none of 2 candidates"),
         ({"backbones": TWO, "max_latency": "0.0001ms"}, OptionError, "over --max-latency 0.0001 ms"),
     ],
@@ -235,6 +237,19 @@ def test_a_class_of_nothing_but_copies_is_told_once(shapes: Path, tmp_path: Path
     assert [each.images for each in found.ranked] == [24, 24]
     (text,) = [event.text for event in events if isinstance(event, Note) and "copies" in event.text]
     assert text.startswith("The images of red are copies of one another or nearly so, and judge no probe")
+
+
+@pytest.mark.long
+def test_images_that_are_there_twice_are_told_and_counted_once(shapes: Path, tmp_path: Path) -> None:
+    data = shutil.copytree(shapes, tmp_path / "data")
+    for file in sorted((data / "train").rglob("*.jpg")):
+        # The same pixels in other bytes.
+        Image.open(file).save(file.with_name(f"copy of {file.stem}.png"))
+    found = zoo.shortlist(data, backbones=TWO, tune=False, budget="5m")
+    assert found.copies is not None and found.copies.images == found.best.images == 72
+    assert found.copies.effective_images == found.copies.pictures == 36
+    for each in found.ranked:
+        assert each.accuracy == wilson_interval(round(each.accuracy.value * 36), 36)
 
 
 @pytest.mark.long

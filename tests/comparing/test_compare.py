@@ -7,6 +7,7 @@ import re
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -149,9 +150,7 @@ def test_of_two_copies_one_with_its_name_the_other_is_known_too(few: Path, tmp_p
 
 
 @pytest.mark.long
-def test_copies_among_the_judged_images_are_told_for_the_test_takes_each_for_independent(
-    few: Path, tmp_path: Path
-) -> None:
+def test_copies_among_the_judged_images_are_told_and_taken_for_one_observation(few: Path, tmp_path: Path) -> None:
     pictures = Path(shutil.copytree(few, tmp_path / "data"))
     runs = [train(pictures, tmp_path / "run", seed=0), train(pictures, tmp_path / "again", seed=1)]
     found = zoo.compare(*runs)
@@ -164,10 +163,27 @@ def test_copies_among_the_judged_images_are_told_for_the_test_takes_each_for_ind
     runs = [train(pictures, tmp_path / f"copies{seed}", seed=seed) for seed in range(2)]
     found = zoo.compare(*runs)
     assert found.against[0].copies == {"val": 5} and found.to_dict()["comparisons"][0]["copies"] == {"val": 5}
-    told = "5 validation images are copies of one another (2 different pictures), and "
+    told = "5 validation images are copies of one another (2 different pictures). The test counts each picture once"
     assert any(sentence.startswith(told) for sentence in found.conclusions[0]), found.conclusions
+    (test,) = found.against[0].tested
+    assert (test.outcomes.images, test.of_pictures.images) == (7, 4)
+    evaluation = json.loads((runs[0] / "evaluation.json").read_text("utf-8"))["val"]
+    assert asdict(found.runs[0].scores["val"].accuracy) == evaluation["accuracy"] and "copies" in evaluation
+    # The first is right on all images, the second on all but one picture, which is there three times.
+    for run, wrong in zip(runs, ((), (picture.name, "copy0.jpg", "copy1.jpg")), strict=True):
+        files = [f"val/{picture.parent.name}/{name}" for name in wrong]
+        said = list(from_csv((run / "predictions.csv").read_text("utf-8")))
+        said = [as_said(each, right=each.file not in files, file=each.file) for each in said]
+        (run / "predictions.csv").write_text(to_csv(said), "utf-8")
+        altered(run, "evaluation.json", predictions_digest=file_digest(run / "predictions.csv"))
+    (test,) = zoo.compare(*runs).against[0].tested
+    assert (test.outcomes.only_first, test.of_pictures.only_first, test.p) == (3, 1, 1)
+    assert test.to_dict()["of_pictures"]["only_first"] == 1
     shutil.rmtree(pictures)
-    assert zoo.compare(*runs).against[0].copies == {}, "the images are gone"
+    gone = zoo.compare(*runs)
+    assert gone.against[0].copies == {} and gone.against[0].tested[0].p == 0.25
+    told = "5 validation images of A were copies of one another, but the images are gone"
+    assert any(sentence.startswith(told) for sentence in gone.conclusions[0])
 
 
 @pytest.fixture
@@ -276,6 +292,13 @@ def test_what_images_can_show_is_where_the_test_turns() -> None:
         ({}, {"set": ["keep=last"]}, ["keep"]),
         ({}, {"set": ["choose_by=accuracy"]}, ["choose_by"]),
         ({}, {"recipe": "head_only", "set": ["choose_by=accuracy"]}, ["recipe", "choose_by"]),
+        ({"set": ["choose_by=balanced_loss", "all.abandon=false"]}, {"set": ["keep=last"]}, ["keep"]),
+        # An epoch is chosen by it in one of them, whichever stage is kept.
+        (
+            {"set": ["choose_by=balanced_loss", "all.keep_epoch=best"]},
+            {"set": ["keep=last", "all.keep_epoch=best"]},
+            ["keep", "choose_by"],
+        ),
         ({}, {"epochs": 2}, ["epochs"]),
         ({}, {"batch_size": 4, "set": ["last.lr=1e-5"]}, ["last.lr", "batch_size"]),
         ({}, {"backbone": "timm/test_vit"}, ["backbone"]),

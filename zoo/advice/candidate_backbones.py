@@ -227,8 +227,14 @@ class _Finder:
             return
         known = licences(find_backbones(self.registry, Filter()))
         if str(self.limits.licence).lower() not in known:
-            usual = ", ".join([PERMISSIVE, *known])
-            raise UnknownName("licence of weights", str(self.limits.licence), [PERMISSIVE, *known], hint=usual)
+            usual = [PERMISSIVE, *known]
+            raise UnknownName(
+                "licence of weights",
+                str(self.limits.licence),
+                usual,
+                hint=f"There are: {', '.join(usual)}.",
+                step="give one of these.",
+            )
 
 
 def find_candidates(registry: Registry, named: Sequence[str], limits: Limits, *, offline: bool) -> CandidateBackbones:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import pairwise
+from itertools import compress, pairwise
 from typing import Any
 
 import torch
@@ -16,11 +16,11 @@ from torch import Tensor
 from zoo import text
 from zoo.advice.candidate_backbones import CandidateBackbone, LeftOut
 from zoo.advice.latency import Latency
-from zoo.advice.rounds import outcomes, p_value
 from zoo.data.dataset import Dataset
 from zoo.display.blocks import Block, Line, TextTable, blocks_html
+from zoo.evaluation.copies import Copies, CountedCopies, copies_among
 from zoo.evaluation.metrics import Share, wilson_interval
-from zoo.evaluation.significance import ALPHA, Interval, bootstrap, holm, smallest_shown
+from zoo.evaluation.significance import ALPHA, Interval, PairedOutcomes, holm, smallest_shown
 from zoo.planning.request import Request
 from zoo.probes.cross_validation import OutOfFold
 from zoo.registry.session import of_session
@@ -35,27 +35,31 @@ class Probe:
     """What a cross-validated probe reached on a sample."""
 
     accuracy: Share
-    """Top-1 over the N images, with a 95 % Wilson interval."""
+    """Top-1 over the N images, with a 95 % Wilson interval, for which copies are one observation."""
     loss: float
     """Mean log loss in nats."""
     right: Tensor
     """Which images were classified correctly, bool[N], in the order of `files`."""
     files: tuple[str, ...]
+    pixels: tuple[str, ...] = ()
+    """A digest of each image's pixels, the same for copies. Empty: they are taken to differ."""
 
     @classmethod
-    def of(cls, judged: OutOfFold, targets: Tensor, files: Sequence[str]) -> Probe:
-        """Score out-of-fold logits against class indices targets[N] of the named files.
+    def of(cls, judged: OutOfFold, targets: Tensor, files: Sequence[str], pixels: Sequence[str]) -> Probe:
+        """Score out-of-fold logits against class indices targets[N] of the named files, with digests of their pixels.
 
         Images that no fold holds out are left out: those of a class with a single image.
         """
         known = judged.known
         right = judged.right(targets)[known]
-        accuracy = wilson_interval(int(right.sum()), len(right))
+        named, of_named = (tuple(compress(each, known.tolist())) for each in (files, pixels))
+        copies = copies_among(of_named)
+        effective = None if copies is None else copies.effective()
+        accuracy = wilson_interval(int(right.sum()), len(right), effective=effective)
         # Without folds there would be none, and the caller refuses such a sample.
         assert accuracy is not None, "some image was held out"
         loss = torch.nn.functional.cross_entropy(judged.logits[known].double(), targets[known])
-        named = tuple(name for name, kept in zip(files, known.tolist(), strict=True) if kept)
-        return cls(accuracy, float(loss), right, named)
+        return cls(accuracy, float(loss), right, named, of_named)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -115,6 +119,8 @@ class Shortlist:
     """How the training images were set apart from others, where that was drawn."""
     smallest_shown: float | None = None
     """The smallest difference in accuracy between the first two that these images could have shown; None for one."""
+    copies: CountedCopies | None = None
+    """Copies, pixel for pixel, among the images that the first was judged on; None where there are none."""
 
     @property
     def best(self) -> Ranked:
@@ -145,6 +151,7 @@ class Shortlist:
             "left_out": [asdict(each) for each in self.left_out],
             "notes": list(self.notes),
             "smallest_shown": self.smallest_shown,
+            **({"copies": self.copies.to_dict()} if self.copies else {}),
         }
 
     def table(self, most: int) -> TextTable:
@@ -165,6 +172,8 @@ class Shortlist:
         if len(shown) < len(self.left_out):
             yield Line(f"left out: {len(self.left_out) - len(shown):,} more; zoo -v and --json list them all")
         yield from map(Line, self.notes)
+        if self.copies is not None:
+            yield Line(self.copies.in_words(self.best.images, alike="pixel for pixel"))
         if self.smallest_shown is not None:
             least = f"{100 * self.smallest_shown:.1f} points"
             yield Line(f"between the first two, these images could only have shown a difference of {least} or more")
@@ -239,8 +248,8 @@ def ranked(
     )
     first = order[0]
     tested = [_paired(first, each) for each in order[1:]]
-    corrected = (1.0, *holm([p for _, _, p in tested]))
-    rows = [(0.0, None), *((difference, interval) for difference, interval, _ in tested)]
+    corrected = (1.0, *holm([pair.p for pair in tested]))
+    rows = [(0.0, None), *((pair.outcomes.difference, pair.interval()) for pair in tested)]
     return Shortlist(
         # The sample set lies in the cache folder, whose path would mean nothing to the reader.
         data=dataset.source if request.data else "sample",
@@ -269,7 +278,8 @@ def ranked(
         ),
         left_out=tuple(left_out),
         notes=dataset.notes,
-        smallest_shown=_smallest_shown(first, order[1]) if len(order) > 1 else None,
+        smallest_shown=smallest_shown(tested[0].of_pictures) if tested else None,
+        copies=None if (copies := copies_among(first.last.pixels)) is None else copies.counted(),
     )
 
 
@@ -308,10 +318,11 @@ def command(candidate: CandidateBackbone, request: Request, head: str) -> str:
     return " ".join(words)
 
 
-def in_common(probes: Mapping[str, Probe]) -> dict[str, Tensor]:
+def in_common(probes: Mapping[str, Probe]) -> tuple[dict[str, Tensor], Copies | None]:
     """Return which images each probe classified correctly, bool[N] of each, on the N images that all of them judged.
 
-    They may differ by files that one preprocessing can read and another cannot.
+    Beside it: which of these images are copies of one another. The images of two probes may differ by files that one
+    preprocessing can read and another cannot.
     """
     every = list(probes.values())
     common = set(every[0].files).intersection(*(each.files for each in every[1:]))
@@ -321,21 +332,17 @@ def in_common(probes: Mapping[str, Probe]) -> dict[str, Tensor]:
     for name, each in probes.items():
         places = {file: index for index, file in enumerate(each.files)}
         found[name] = each.right[torch.tensor([places[file] for file in order], dtype=torch.long)]
-    return found
+    # A file has the same pixels for all. Where no probe knows any, there are none.
+    pixels = dict(zip(every[0].files, every[0].pixels, strict=False))
+    return found, copies_among(pixels.get(name, "") for name in order)
 
 
-def _paired(first: Found, other: Found) -> tuple[float, Interval, float]:
-    """-> (difference in accuracy, its interval, p-value), on the largest sample of both."""
+def _paired(first: Found, other: Found) -> PairedOutcomes:
+    """Both on the largest sample that both were judged on."""
     # There is one: every candidate with a probe was judged in the first round.
     size = max(first.probes.keys() & other.probes.keys())
-    one, two = in_common({"first": first.probes[size], "other": other.probes[size]}).values()
-    counted = outcomes(one, two)
-    return counted.difference, bootstrap(counted), p_value(one, two)
-
-
-def _smallest_shown(first: Found, other: Found) -> float | None:
-    size = max(first.probes.keys() & other.probes.keys())
-    return smallest_shown(outcomes(*in_common({"first": first.probes[size], "other": other.probes[size]}).values()))
+    right, copies = in_common({"first": first.probes[size], "other": other.probes[size]})
+    return PairedOutcomes(right["first"], right["other"], copies)
 
 
 def _decisive(found: Sequence[Found]) -> int:

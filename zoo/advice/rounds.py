@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from torch import Tensor
 
-from zoo.evaluation.significance import Outcomes, mcnemar
+from zoo.evaluation.copies import Copies
+from zoo.evaluation.significance import PairedOutcomes
 
 FIRST, GROWTH = 512, 4
 """Images of the first round, and how many times as many the next ones have. Both keep samples whole blocks of the cache
@@ -61,33 +62,18 @@ def sample_order(labels: Sequence[int], seed: int) -> list[int]:
     return order
 
 
-def outcomes(first: Tensor, second: Tensor) -> Outcomes:
-    """Count how often two classifiers were right, from bool[N] of each on the same N images."""
-    return Outcomes(
-        both_right=int((first & second).sum()),
-        only_first=int((first & ~second).sum()),
-        only_second=int((~first & second).sum()),
-        both_wrong=int((~first & ~second).sum()),
-    )
-
-
-def p_value(first: Tensor, second: Tensor) -> float:
-    """McNemar's exact p-value of two classifiers, from bool[N] of each on the same N images."""
-    counted = outcomes(first, second)
-    return mcnemar(counted.only_first, counted.only_second)
-
-
-def cannot_win(right: Mapping[str, Tensor], *, stays: str) -> dict[str, float]:
+def cannot_win(right: Mapping[str, Tensor], *, stays: str, copies: Copies | None = None) -> dict[str, float]:
     """Return the candidates that are dropped after a round, with the p-value of each.
 
     Args:
         right: Name of each candidate -> which of the round's N images it classified correctly, bool[N].
         stays: The best by prior, which is never dropped: a probe on a small sample may be wrong about it.
+        copies: Which of the images are copies of one another; None where none are known.
     """
     best = max(right, key=lambda name: int(right[name].sum()))
     found = {}
     for name, each in right.items():
-        p = p_value(right[best], each)
+        p = PairedOutcomes(right[best], each, copies).p
         if name not in (best, stays) and int(each.sum()) < int(right[best].sum()) and p < DROPPED_BELOW:
             found[name] = p
     return found

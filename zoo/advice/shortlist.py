@@ -218,9 +218,7 @@ class _Work:  # one shortlist, from the first round to the ranking
         machine is, and how much time there is.
         """
         if before := max((state.judged_on for state in going), default=0):
-            return sorted(
-                going, key=lambda state: -state.probes[before].accuracy.value if before in state.probes else 0
-            )
+            return sorted(going, key=lambda each: -each.probes[before].accuracy.value if before in each.probes else 0)
         if self._wanted.backbones or not going:
             return going
         here = [state for state in going if state.candidate.here] or going
@@ -332,7 +330,7 @@ class _Work:  # one shortlist, from the first round to the ranking
             self._timed(Progress(task="probe", done=done, total=total, unit="strengths"))
 
         judged = cross_validate(found.features, found.targets, len(found.classes), folds, progress=progress)
-        return Probe.of(judged, found.targets, [file.relative for file in found.files])
+        return Probe.of(judged, found.targets, [file.relative for file in found.files], self._pixels_of(found))
 
     def _tell_alone(self, found: ProbeFeatures, folds: Folds) -> None:
         """Say once, not for each candidate, of which classes no image is ever held out."""
@@ -351,9 +349,11 @@ class _Work:  # one shortlist, from the first round to the ranking
             progress=lambda done, total: self._timed(Progress(task="compare images", done=done, total=total)),
         )
         self._looks |= {file.relative: each for file, each in zip(new, looks, strict=True)}
-        of_files = [self._looks[file.relative] for file in found.files]
-        pixels, hashes = [each.pixels for each in of_files], [each.hash for each in of_files]
-        return joined_groups(pixels, hashes, lambda *counts: self._timed(compared_hashes(*counts)))
+        hashes = [self._looks[file.relative].hash for file in found.files]
+        return joined_groups(self._pixels_of(found), hashes, lambda *counts: self._timed(compared_hashes(*counts)))
+
+    def _pixels_of(self, found: ProbeFeatures) -> list[str]:
+        return [self._looks[file.relative].pixels for file in found.files]
 
     def _stretch_budget(self, state: CandidateState) -> None:
         """Without a budget of the user's: allow a fifth of what fine-tuning with the first candidate would take."""
@@ -367,9 +367,9 @@ class _Work:  # one shortlist, from the first round to the ranking
         by_name = {state.candidate.name: state for state in self._states if size in state.probes}
         if size == self._sizes[-1] or not by_name:
             return  # after the last round there is no work left that dropping could save
-        right = in_common({name: state.probes[size] for name, state in by_name.items()})
+        right, copies = in_common({name: state.probes[size] for name, state in by_name.items()})
         prior = max(right, key=lambda name: by_name[name].candidate.prior)
-        for name, p in cannot_win(right, stays=prior).items():
+        for name, p in cannot_win(right, stays=prior, copies=copies).items():
             by_name[name].beaten = True
             by_name[name].out = f"cannot win: behind the best on {size:,} images, paired p = {p:.1g}"
 

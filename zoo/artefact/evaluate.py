@@ -22,6 +22,7 @@ from zoo.data.store import ImageStore
 from zoo.data.unused import unused_sentence
 from zoo.errors import CheckFailed, DataError
 from zoo.evaluation import inference
+from zoo.evaluation.copies import Copies, copies_among
 from zoo.evaluation.metrics import Assessment, Scores, assess, score
 from zoo.evaluation.out_of_memory import MicroBatches
 from zoo.evaluation.predictions import ImagePrediction, predictions_of
@@ -174,14 +175,14 @@ def evaluate(
     plain, logits = reading.apart(all_logits)
     _refuse_not_finite(logits, used, classifier.path)
     # Only now: which files can be read is known when all were.
-    targets = inference.targets_of(used)
+    targets, copies = inference.targets_of(used), copies_among(reading.digests)
     counts = Counter(file.label for file in used)
     correct = Counter(targets[logits.argmax(1) == targets].tolist())
     return Evaluation(
         split=split,
         images=len(used),
         scores=score(logits, targets),
-        assessment=assess(logits, targets, classifier.classes),
+        assessment=assess(logits, targets, classifier.classes, copies=copies),
         predictions=tuple(predictions_of(split, [file.relative for file in used], logits, targets, classifier.classes)),
         per_class={
             name: (correct[label], counts[label]) for label, name in enumerate(dataset.classes) if counts[label]
@@ -189,7 +190,7 @@ def evaluate(
         unreadable=unreadable,
         trained_on=0 if seen is None else seen.images,
         perhaps_trained_on=() if seen is None else seen.unknown,
-        views=reading.effect(plain, logits, targets, seconds),
+        views=reading.effect(plain, logits, targets, seconds, copies),
         skipped=dataset.skipped,
     )
 
@@ -229,6 +230,8 @@ class _Reading:
         self._sizes: list[int] = []
         self._seconds = [0.0] * passes(views)
         self.used: list[ImageFile] = []
+        self.digests: list[str] = []
+        """The SHA-256 of each of them."""
         self.unreadable: dict[str, str] = {}
 
     def batches(self, store: ImageStore) -> Iterator[Tensor]:
@@ -238,6 +241,7 @@ class _Reading:
                 self._report(Note(text=f"Left out, unreadable: {relative}: {detail}", loud=True))
             self.unreadable.update(batch.faults)
             self.used += batch.files
+            self.digests += batch.digests
             if batch.files:
                 self._sizes.append(len(batch.files))
                 for number, images in enumerate((batch.images, *batch.others)):
@@ -265,10 +269,12 @@ class _Reading:
             begin += size * passes(self._views)
         return torch.cat(alone), torch.cat(averaged)
 
-    def effect(self, plain: Tensor, logits: Tensor, targets: Tensor, seconds: float) -> ViewsEffect | None:
+    def effect(
+        self, plain: Tensor, logits: Tensor, targets: Tensor, seconds: float, copies: Copies | None
+    ) -> ViewsEffect | None:
         """Compare plain[N, classes] with the logits[N, classes] of all views; the evaluation took `seconds`."""
         if self._views is None:
             return None
         # What further views took is the model's time on them: each image was read and decoded once for all views.
         without = seconds - sum(self._seconds[1:])
-        return views_effect(self._views, plain, logits, targets, seconds=(without, seconds))
+        return views_effect(self._views, plain, logits, targets, seconds=(without, seconds), copies=copies)

@@ -7,8 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
+from zoo.evaluation.copies import Copies
 from zoo.evaluation.metrics import Scores, score
-from zoo.evaluation.significance import ALPHA, Interval, Outcomes, bootstrap, mcnemar
+from zoo.evaluation.significance import ALPHA, Interval, Outcomes, PairedOutcomes
 from zoo.specs.views import Views, passes
 from zoo.text import points
 
@@ -27,9 +28,9 @@ class ViewsEffect:
     outcomes: Outcomes
     """The first is the classifier without views, the second that with views."""
     interval: Interval
-    """Of `outcomes.difference`."""
+    """Of `outcomes.difference`. Copies are one observation."""
     p: float
-    """McNemar's exact test of the difference in accuracy, two-sided."""
+    """McNemar's exact test of the difference in accuracy, two-sided, in which a picture counts once."""
     seconds_without: float
     """Seconds for an image, reading it included; they vary from time to time."""
     seconds_with: float
@@ -69,7 +70,13 @@ class ViewsEffect:
 
 
 def views_effect(
-    views: Views, plain: Tensor, logits: Tensor, targets: Tensor, *, seconds: tuple[float, float]
+    views: Views,
+    plain: Tensor,
+    logits: Tensor,
+    targets: Tensor,
+    *,
+    seconds: tuple[float, float],
+    copies: Copies | None = None,
 ) -> ViewsEffect:
     """Compare a classifier with views with the same one without, on the same N images.
 
@@ -79,23 +86,18 @@ def views_effect(
         logits: logits[N, classes] with views.
         targets: Class indices targets[N].
         seconds: What all images took (without views, with views).
+        copies: Which of the images are copies of one another; None where none are known.
     """
     # Image by image: on the same images only those count of which one is right and the other wrong.
-    right, of_views = plain.argmax(1) == targets, logits.argmax(1) == targets
-    outcomes = Outcomes(
-        both_right=int((right & of_views).sum()),
-        only_first=int((right & ~of_views).sum()),
-        only_second=int((~right & of_views).sum()),
-        both_wrong=int((~right & ~of_views).sum()),
-    )
+    paired = PairedOutcomes(plain.argmax(1) == targets, logits.argmax(1) == targets, copies)
     return ViewsEffect(
         views=views,
         passes=passes(views),
         averaged="probabilities",
         without=score(plain, targets),
-        outcomes=outcomes,
-        interval=bootstrap(outcomes),
-        p=mcnemar(outcomes.only_first, outcomes.only_second),
+        outcomes=paired.outcomes,
+        interval=paired.interval(),
+        p=paired.p,
         seconds_without=seconds[0] / len(targets),
         seconds_with=seconds[1] / len(targets),
     )

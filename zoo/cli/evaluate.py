@@ -111,6 +111,8 @@ def print_evaluation(evaluation: Evaluation, verbosity: Verbosity, *, as_json: b
     screen.print(
         f"95 % interval of the accuracy {low:.3f} to {high:.3f}; calibration error {assessment.calibration_error:.3f}"
     )
+    if assessment.copies is not None:
+        screen.print(assessment.copies.in_words(evaluation.images))
     if evaluation.views is not None:
         for sentence in evaluation.views.sentences():
             screen.print(sentence)

@@ -9,10 +9,11 @@ import zoo.comparing.page  # noqa: F401  (a notebook shows comparisons by it)
 from zoo.comparing.comparison import ComparedRun, Comparison, PairedTest, RunPair, SplitScores
 from zoo.comparing.conclusion import cautions_of, conclusion_of
 from zoo.comparing.differences import differences_between
-from zoo.comparing.pairing import SPLITS, Contents, Paired, outcomes_of, pairs_of
+from zoo.comparing.pairing import SPLITS, Contents, Pair, Paired, pairs_of
 from zoo.errors import Refused
+from zoo.evaluation.copies import Copies
 from zoo.evaluation.metrics import wilson_interval
-from zoo.evaluation.significance import ALPHA, bootstrap, holm, mcnemar, smallest_shown
+from zoo.evaluation.significance import ALPHA, PairedOutcomes, holm, smallest_shown
 from zoo.registry.registry import Registry
 from zoo.reporting.record import RunRecord, read_run
 from zoo.specs.plan import Plan
@@ -68,8 +69,9 @@ def _against(
         tested=tested,
         relabelled=paired.relabelled,
         ambiguous=paired.ambiguous,
-        copies={split: found.images for split, found in paired.copies.items()},
-        pictures={split: found.pictures for split, found in paired.copies.items()},
+        copies={split: found.counted().images for split, found in (paired.copies or {}).items()},
+        pictures={split: found.counted().pictures for split, found in (paired.copies or {}).items()},
+        copies_known=paired.copies is not None,
         same_images=not paired.relabelled
         and all(
             run.scores[test.split].images == first.scores[test.split].images == test.outcomes.images for test in tested
@@ -143,11 +145,14 @@ def _scores(record: RunRecord) -> dict[str, SplitScores]:
     scores = {}
     for split in SPLITS:
         right = [prediction.right for prediction in record.predictions if prediction.split == split]
-        accuracy = wilson_interval(sum(right), len(right))
+        assessed = record.evaluation.get(split, {})
+        # As the run found them; an older zoo looked for none.
+        effective = assessed.get("copies", {}).get("effective_images")
+        accuracy = wilson_interval(sum(right), len(right), effective=effective)
         # Without images or metrics of this split, it is left out of the table.
         if accuracy is None or split not in record.result["metrics"]:
             continue
-        metrics, assessed = record.result["metrics"][split], record.evaluation.get(split, {})
+        metrics = record.result["metrics"][split]
         scores[split] = SplitScores(
             images=len(right),
             accuracy=accuracy,
@@ -169,26 +174,34 @@ def _same_files(first: Plan, second: Plan, contents: Contents) -> bool | None:
 
 def _tested(paired: Sequence[Paired]) -> list[tuple[PairedTest, ...]]:
     """The paired tests of every run but the first. Holm's correction counts the tests of one split."""
-    outcomes = [{split: outcomes_of(pairs) for split, pairs in of_run.splits.items()} for of_run in paired]
+    outcomes = [
+        {split: _outcomes(pairs, (of_run.copies or {}).get(split)) for split, pairs in of_run.splits.items()}
+        for of_run in paired
+    ]
     tested: list[list[PairedTest]] = [[] for _ in paired]
     for split in SPLITS:
         runs = [index for index, of_run in enumerate(outcomes) if split in of_run]
-        p_values = [mcnemar(outcomes[run][split].only_first, outcomes[run][split].only_second) for run in runs]
+        p_values = [outcomes[run][split].p for run in runs]
         for run, p, adjusted in zip(runs, p_values, holm(p_values), strict=True):
-            counted = outcomes[run][split]
+            of_run, counted = outcomes[run][split], outcomes[run][split].outcomes
             tested[run].append(
                 PairedTest(
                     split=split,
                     outcomes=counted,
+                    of_pictures=of_run.of_pictures,
                     accuracy=(
                         (counted.both_right + counted.only_first) / counted.images,
                         (counted.both_right + counted.only_second) / counted.images,
                     ),
-                    interval=bootstrap(counted),
+                    interval=of_run.interval(),
                     p=p,
                     p_adjusted=adjusted,
                     # The strictest level of Holm's correction: a difference that passes it passes in any order.
-                    smallest_shown=smallest_shown(counted, alpha=ALPHA / len(runs)),
+                    smallest_shown=smallest_shown(of_run.of_pictures, alpha=ALPHA / len(runs)),
                 )
             )
     return [tuple(tests) for tests in tested]
+
+
+def _outcomes(pairs: Sequence[Pair], copies: Copies | None) -> PairedOutcomes:
+    return PairedOutcomes([pair.first.right for pair in pairs], [pair.second.right for pair in pairs], copies)

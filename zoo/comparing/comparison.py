@@ -86,6 +86,8 @@ class PairedTest:
 
     split: str
     outcomes: Outcomes
+    of_pictures: Outcomes
+    """The same, but every picture counts once, however many copies of it there are: what is tested."""
     accuracy: tuple[float, float]
     """Accuracy of the first run and of the other one on these images, 0 to 1."""
     interval: Interval
@@ -111,6 +113,7 @@ class PairedTest:
             "accuracy": list(self.accuracy),
             "difference": self.outcomes.difference,
             **asdict(self.outcomes),
+            **({"of_pictures": asdict(self.of_pictures)} if self.of_pictures.images < self.outcomes.images else {}),
             "interval": asdict(self.interval),
             "mcnemar_p": self.p,
             "holm_p": self.p_adjusted,
@@ -133,9 +136,11 @@ class RunPair:
     ambiguous: dict[str, int]
     """Split -> how many images have other names in the two runs and copies among them; the tests leave them out."""
     copies: dict[str, int]
-    """Split -> how many of the tested images are copies of one another, which the tests take for independent."""
+    """Split -> how many of the tested images are copies of one another; the tests take these for one observation."""
     pictures: dict[str, int]
     """Split -> how many different pictures these copies are."""
+    copies_known: bool
+    """Whether the images could be looked at. Where they are gone, the tests take each for an independent one."""
     same_images: bool
     """Whether the two judged exactly the same images under the same labels, so that their own metrics can be compared
     too."""

@@ -27,6 +27,8 @@ def conclusion_of(against: RunPair) -> tuple[str, ...]:
     if against.ambiguous:
         sentences.append(_unknown_which(against))
     sentences += [_copies(against, split) for split in against.copies]
+    if not against.copies_known:
+        sentences += _unknown_copies(against)
     if not against.same_images:
         sentences.append(_different_images(against))
     return tuple(sentences)
@@ -72,7 +74,7 @@ def _verdict(against: RunPair, tested: PairedTest) -> str:
         return (
             f"{first} and {run} are right on exactly the same of the {images} ({_share(tested.accuracy[0])}). That "
             "does not show that they are equally good: differences below about "
-            f"{in_points(_unseen(outcomes.images), signed=False)} points could not have been seen."
+            f"{in_points(_unseen(tested.of_pictures.images), signed=False)} points could not have been seen."
         )
     both = f"{first} {_share(tested.accuracy[0])}, {run} {_share(tested.accuracy[1])}"
     difference = f"The difference of {in_points(outcomes.difference)} points on the {images} ({both})"
@@ -98,7 +100,7 @@ def _unseen(images: int) -> float:
 
 
 def _can_show(tested: PairedTest) -> str:
-    count = tested.outcomes.images
+    count = tested.of_pictures.images
     if tested.smallest_shown is None:
         return f"{count:,} image{'s' if count != 1 else ''} cannot show any difference"
     return (
@@ -108,7 +110,7 @@ def _can_show(tested: PairedTest) -> str:
 
 
 def _few(tested: PairedTest) -> str:
-    count = tested.outcomes.discordant
+    count = tested.of_pictures.discordant
     if count >= _FEW_DISCORDANT:
         return ""
     return (
@@ -172,10 +174,23 @@ def _different_labels(against: RunPair) -> str:
 def _copies(against: RunPair, split: str) -> str:
     pictures = counted(against.pictures[split], "different picture")
     return (
-        f"{against.copies[split]:,} {SPLIT_WORDS[split]} images are copies of one another ({pictures}), and the test "
-        "and the interval take each image for an independent one: both make a difference look surer than it is. "
-        "Next: remove the copies, which zoo data check names, and train again."
+        f"{against.copies[split]:,} {SPLIT_WORDS[split]} images are copies of one another ({pictures}). The test "
+        "counts each picture once, and the interval takes its copies for one observation; the accuracy counts every "
+        "copy. Next: remove the copies, which zoo data check names, and train again."
     )
+
+
+def _unknown_copies(against: RunPair) -> list[str]:
+    """What the first run knew of copies among images that are gone now."""
+    evaluation = against.first.record.evaluation
+    splits = [tested.split for tested in against.tested if "copies" in evaluation.get(tested.split, {})]
+    return [
+        f"{evaluation[split]['copies']['images']:,} {SPLIT_WORDS[split]} images of {against.first.letter} were copies "
+        "of one another, but the images are gone, and nobody knows which. So the test and the interval take each image "
+        "for an independent one: both make a difference look surer than it is. "
+        "Next: put the images back, and compare again."
+        for split in splits
+    ]
 
 
 def _unknown_which(against: RunPair) -> str:

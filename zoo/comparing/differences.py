@@ -13,7 +13,7 @@ from zoo.registry.session import of_session
 from zoo.reporting.command import named_recipe, native_size
 from zoo.specs.assignments import FOR_CHOOSING
 from zoo.specs.plan import BackbonePlan, HeadPlan, Plan
-from zoo.specs.recipe import SET_AS_A_WHOLE, Stage
+from zoo.specs.recipe import BALANCED, SET_AS_A_WHOLE, Stage, chooses_inside
 from zoo.specs.solver import GRADIENT_KNOBS, longest_by_epochs
 
 _SHORTHANDS = ("epochs", "batch_size")
@@ -143,7 +143,8 @@ def _recipe(first: Plan, second: Plan, registry: Registry) -> Iterator[str]:
     differing = [name for name in differing if not _solver_follows(name, before.get(name), after.get(name), differing)]
     if "keep" in differing:
         # What helps to choose among stages is switched off where the last one is kept in any case.
-        differing = [name for name in differing if name.rpartition(".")[2] not in (*FOR_CHOOSING, "choose_by")]
+        follows = FOR_CHOOSING if _choose_otherwise_inside(first, second) else (*FOR_CHOOSING, "choose_by")
+        differing = [name for name in differing if name.rpartition(".")[2] not in follows]
     if (first.folds is None) != (second.folds is None):
         # In folds no stage is given up: that is decided on validation images.
         differing = [name for name in differing if name.rpartition(".")[2] != "abandon"]
@@ -151,6 +152,12 @@ def _recipe(first: Plan, second: Plan, registry: Registry) -> Iterator[str]:
         # A closed-form head is fitted in one pass, whatever number of epochs the recipe has.
         differing = [name for name in differing if name.rpartition(".")[2] != "epochs"]
     yield from dict.fromkeys(_choice(name, together=stages[0] == stages[1]) for name in differing)
+
+
+def _choose_otherwise_inside(first: Plan, second: Plan) -> bool:
+    """Whether every class counts the same in one run alone, and a stage chooses an epoch, its end or a rate by that."""
+    inside = any(chooses_inside(dict(stage.settings)) for plan in (first, second) for stage in plan.stages)
+    return inside and (first.choose_by in BALANCED) != (second.choose_by in BALANCED)
 
 
 def _solved(plan: Plan) -> frozenset[str]:

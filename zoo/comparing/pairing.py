@@ -15,8 +15,8 @@ from pathlib import Path
 from zoo.data.dataset import ImageFile
 from zoo.data.decode import decode
 from zoo.errors import DataError, Refused, ZooError
+from zoo.evaluation.copies import Copies, copies_among
 from zoo.evaluation.predictions import ImagePrediction
-from zoo.evaluation.significance import Outcomes
 from zoo.planning.images_of_plan import listed_as_then
 from zoo.registry.names import qualified_name
 from zoo.registry.registry import Registry
@@ -51,17 +51,9 @@ class Paired:
     ambiguous: dict[str, int]
     """Split -> how many images of the first run the second judged under other names, with copies among them, so that it
     is unknown which is which. They are in no pair; splits without any are left out."""
-    copies: dict[str, Copies]
-    """Split -> the images of its pairs that are copies of one another; splits without any are left out."""
-
-
-@dataclass(frozen=True, slots=True)
-class Copies:
-    """Images of one split that are copies of one another, byte for byte."""
-
-    images: int
-    pictures: int
-    """How many different ones there are among them."""
+    copies: dict[str, Copies] | None
+    """Split -> which of its pairs are of copies of one another, in their order; splits without any are left out. None:
+    the images are gone, so nobody knows."""
 
 
 class Contents:
@@ -109,8 +101,8 @@ class Contents:
                     digests[file.relative] = pixels.hexdigest()
         return digests
 
-    def copies_among(self, plan: Plan, judged: Mapping[str, Collection[str]]) -> dict[str, Copies]:
-        """Split -> copies among these images of it, by their names; nothing where the images are gone.
+    def copies_of(self, plan: Plan, judged: Mapping[str, Collection[str]]) -> dict[str, Copies] | None:
+        """Split -> copies among these images of it, byte for byte, in their order; None where the images are gone.
 
         Of files, those alone are read that have the size of another one.
         """
@@ -124,11 +116,12 @@ class Contents:
                 parts = [every[split]] if split in every else list(every.values())
                 files = [file for part in parts for file in part if file.relative in wanted]
                 sizes = Counter(map(_size, files))
-                counts = Counter(self._digest(file) for file in files if sizes[_size(file)] > 1)
-                if alike := [count for count in counts.values() if count > 1]:
-                    found[split] = Copies(sum(alike), len(alike))
+                digests = {file.relative: self._digest(file) for file in files if sizes[_size(file)] > 1}
+                copies = copies_among(digests.get(name, "") for name in names)
+                if copies is not None:
+                    found[split] = copies
         except (ZooError, OSError):
-            return {}
+            return None
         return found
 
     def _read(self, plan: Plan) -> dict[Split, dict[str, str]] | None:
@@ -181,18 +174,7 @@ def pairs_of(first: RunRecord, second: RunRecord, contents: Contents) -> Paired:
     if not paired:
         raise Refused(_no_pair(first, second, sum(relabelled.values()), sum(ambiguous.values())))
     names = {split: [pair.first.file for pair in pairs] for split, pairs in paired.items()}
-    return Paired(paired, relabelled, ambiguous, contents.copies_among(first.plan, names))
-
-
-def outcomes_of(pairs: Sequence[Pair]) -> Outcomes:
-    """Count the pairs by which of the two runs is right; at least one pair is required."""
-    right = [(pair.first.right, pair.second.right) for pair in pairs]
-    return Outcomes(
-        both_right=right.count((True, True)),
-        only_first=right.count((True, False)),
-        only_second=right.count((False, True)),
-        both_wrong=right.count((False, False)),
-    )
+    return Paired(paired, relabelled, ambiguous, contents.copies_of(first.plan, names))
 
 
 class _Matches:

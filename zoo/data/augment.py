@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -60,6 +61,18 @@ def draw(kind: Augment, height: int, width: int, *, key: str, shape: float = 1.0
     mirror = generator.random() < 0.5
     box = None if kind == "flip" else _crop_box(generator, height, width, shape)
     return Draw(box, mirror, draw_operations(generator) if kind == "rand" else ())
+
+
+def with_repeat_keys(order: Iterable[Sequence[int]], key: str) -> Iterator[Sequence[tuple[int, str]]]:
+    """Yield every index with the key of its draws, which counts how often the index has come before."""
+    seen: Counter[int] = Counter()
+    for indices in order:
+        keyed = []
+        for index in indices:
+            # The first time it has the plain key: an order without repetitions draws the same as if none were counted.
+            keyed.append((index, f"{key}/again {seen[index]}" if seen[index] else key))
+            seen[index] += 1
+        yield keyed
 
 
 def apply_draw(pixels: Tensor, drawn: Draw, preprocessing: Preprocessing, *, into: Tensor | None = None) -> Tensor:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,9 +18,9 @@ from torch import Tensor
 
 from zoo.data import transform
 from zoo.data.ahead import ImagesAhead
-from zoo.data.augment import apply_draw, draw
+from zoo.data.augment import apply_draw, draw, with_repeat_keys
 from zoo.data.dataset import Dataset, ImageFile
-from zoo.data.decode import Decoded, decode_closely
+from zoo.data.decode import Decoded, decode_closely, image_needed
 from zoo.data.decoded import DecodedFiles
 from zoo.data.file_index import FileIndex, Stamp, stamp_of
 from zoo.data.lost_values import Loss
@@ -30,7 +29,7 @@ from zoo.data.prefetch import Done, Item, map_for_model, prefetch
 from zoo.data.readings import Reading
 from zoo.data.spool import Spool
 from zoo.data.stored_order import as_stored
-from zoo.errors import DataError
+from zoo.errors import DataError, without_step
 from zoo.specs.preprocessing import Preprocessing
 from zoo.specs.recipe import Augment
 from zoo.specs.views import Views, passes
@@ -53,6 +52,8 @@ class ReadableBatch:
     """What is wrong with each other file, by relative path."""
     others: tuple[Tensor, ...] = ()
     """Further views of `images`, each float32[N, 3, H, W], where they are asked for."""
+    digests: tuple[str, ...] = ()
+    """The SHA-256 of each of `files`."""
 
 
 class ImageStore:
@@ -184,7 +185,7 @@ class ImageStore:
     ) -> Iterator[ReadableBatch]:
         """Yield a batch for every `size` files, as `batches` does, but without the files that cannot be read.
 
-        With `views`, a batch has further views of its images.
+        Each file is read now, whatever is cached. With `views`, a batch has further views of its images.
         """
 
         def load(chunk: Sequence[ImageFile]) -> ReadableBatch:
@@ -216,7 +217,7 @@ class ImageStore:
                 self._augment(files[index], augment, draw_key, into)
             return images
 
-        keyed = _with_repeat_keys(order, key) if anew else ([(index, key) for index in indices] for indices in order)
+        keyed = with_repeat_keys(order, key) if anew else ([(index, key) for index in indices] for indices in order)
         if positions is not None:
             keyed = ([batch[place] for place in held] for batch, held in zip(keyed, positions, strict=True))
         return self._prepare(load, islice(keyed, begin, None), files)
@@ -257,8 +258,14 @@ class ImageStore:
         digest = self._opened.digest(file.relative)
         # The plan and the proof name the data by the digests that `examine` took, so other bytes must not get through.
         if digest is not None and hashlib.sha256(content).hexdigest() != digest:
-            raise DataError(f"{file.relative}: the file was changed while it was in use")
-        pixels, _ = self._decode(file, content)
+            raise DataError(
+                f"{file.relative}: the file was changed while it was in use.\n"
+                "Next: put it back as it was, and go on; or start anew with the files as they are."
+            )
+        try:
+            pixels, _ = self._decode(file, content)
+        except DataError as error:
+            raise image_needed(error) from None
         # Files that were not examined are read in a single pass, such as an evaluation: a cache would be of no use.
         if digest is not None:
             self._cache(file, pixels)
@@ -334,18 +341,21 @@ class ImageStore:
     def _load_readable(self, files: Sequence[ImageFile], views: Views | None) -> ReadableBatch:
         images = [self._empty(len(files)) for _ in range(passes(views))]
         readable: list[ImageFile] = []
+        digests: list[str] = []
         faults: dict[str, str] = {}
         for file in files:
             try:
-                pixels = self.resized(file)
+                content = file.content()
+                pixels, _ = self._decode(file, content)
             except DataError as error:
                 faults[file.relative] = _fault(file, error)
                 continue
             place = len(readable)
             transform.finish_views(pixels, self.preprocessing, views, into=[view[place] for view in images])
             readable.append(file)
+            digests.append(hashlib.sha256(content).hexdigest())
         plain, *others = (view[: len(readable)] for view in images)
-        return ReadableBatch(tuple(readable), plain, faults, tuple(others))
+        return ReadableBatch(tuple(readable), plain, faults, tuple(others), tuple(digests))
 
     def _augment(self, file: ImageFile, augment: Augment, key: str, into: Tensor) -> None:
         pixels = self.resized(file)
@@ -384,17 +394,6 @@ def _chunks(files: Sequence[ImageFile], size: int) -> Iterator[Sequence[ImageFil
     return (files[start : start + size] for start in range(0, len(files), size))
 
 
-def _with_repeat_keys(order: Iterable[Sequence[int]], key: str) -> Iterator[Sequence[tuple[int, str]]]:
-    """Every index with the key of its draws, which counts how often the index has come before."""
-    seen: Counter[int] = Counter()
-    for indices in order:
-        keyed = []
-        for index in indices:
-            # The first time it has the plain key: an order without repetitions draws the same with `anew` and without.
-            keyed.append((index, f"{key}/again {seen[index]}" if seen[index] else key))
-            seen[index] += 1
-        yield keyed
-
-
 def _fault(file: ImageFile, error: DataError) -> str:
-    return str(error).removeprefix(f"{file.relative}: ")
+    # Without what to do next: that is said once, of all such files.
+    return without_step(str(error)).removeprefix(f"{file.relative}: ")

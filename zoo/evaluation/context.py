@@ -16,10 +16,12 @@ from torch import Tensor
 from zoo.data.dataset import Dataset, ImageFile
 from zoo.data.store import ImageStore
 from zoo.evaluation import inference
+from zoo.evaluation.metrics import Scores, score
 from zoo.evaluation.out_of_memory import MicroBatches, OutOfMemoryRetry
 from zoo.events import Progress, Report
 from zoo.model.model import ZooModel
 from zoo.specs.plan import Plan
+from zoo.specs.recipe import BALANCED
 
 
 class Clock:
@@ -114,3 +116,15 @@ class RunContext(ComputeContext):
     def val_targets(self) -> Tensor:
         """Class indices of the N validation images, int64[N]."""
         return inference.targets_of(self.val)
+
+    @property
+    def balanced(self) -> bool:
+        """Whether models of this run are compared as if every class had equally many images, as its plan asks."""
+        return self.plan.choose_by in BALANCED
+
+    def scored(self, logits: Tensor, targets: Tensor | None = None) -> Scores:
+        """Score logits[N, classes], with the numbers by which models of this run are compared.
+
+        `targets`: class indices targets[N]; None: those of the validation images.
+        """
+        return score(logits, self.val_targets if targets is None else targets, balanced=self.balanced)

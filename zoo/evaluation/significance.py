@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from zoo.evaluation.copies import Copies
 
 ALPHA = 0.05
 """A p-value below this counts as more than chance."""
@@ -47,6 +50,52 @@ class Interval:
     high: float
     resamples: int
     seed: int
+
+
+class PairedOutcomes:
+    """Two classifiers on the same images, of which some may be copies of others.
+
+    The difference in accuracy is that of all images. Its interval and its test take copies for one observation.
+    """
+
+    def __init__(self, first: ArrayLike, second: ArrayLike, copies: Copies | None = None) -> None:
+        """Take which of N images each classifier got right, bool[N], and which of them are copies of one another."""
+        one, two = np.asarray(first, np.bool_), np.asarray(second, np.bool_)
+        self._images = np.ones(len(one), np.int64) if copies is None else copies.sizes()
+        pictures = np.arange(len(one)) if copies is None else copies.picture_of
+        right_one, right_two = (np.bincount(pictures, weights=each).astype(np.int64) for each in (one, two))
+        self._gains = right_two - right_one
+        """Of each picture: how many more of its images the second got right."""
+        self._copied = copies is not None
+        self.outcomes = _counted(one & two, one & ~two, two & ~one)
+        """Every image counts."""
+        # Of copies under two labels one alone can be right: then the picture goes to who is right on more of them.
+        even = self._gains == 0
+        self.of_pictures = _counted(even & (2 * right_one >= self._images), self._gains < 0, self._gains > 0)
+        """Every picture counts once, however many copies of it there are: independent ones, as a test needs them."""
+
+    @property
+    def p(self) -> float:
+        """McNemar's exact p-value, two-sided, in which every picture counts once."""
+        return mcnemar(self.of_pictures.only_first, self.of_pictures.only_second)
+
+    def interval(self, *, resamples: int = RESAMPLES, seed: int = SEED) -> Interval:
+        """The interval of `outcomes.difference`: `bootstrap`, but copies are drawn together.
+
+        Resampled are pictures, each with all of its images (Davison and Hinkley 1997, Bootstrap Methods and their
+        Application, 3.8). Pictures with as many images and as many more right are alike, so their numbers are drawn.
+        """
+        if not self._copied:
+            return bootstrap(self.outcomes, resamples=resamples, seed=seed)
+        kinds, counts = np.unique(np.stack([self._gains, self._images]), axis=1, return_counts=True)
+        drawn = np.random.default_rng(seed).multinomial(counts.sum(), counts / counts.sum(), size=resamples)
+        low, high = np.quantile((drawn @ kinds[0]) / (drawn @ kinds[1]), [0.025, 0.975])
+        return Interval(low=float(low), high=float(high), resamples=resamples, seed=seed)
+
+
+def _counted(both_right: NDArray[np.bool_], only_first: NDArray[np.bool_], only_second: NDArray[np.bool_]) -> Outcomes:
+    right, first, second = (int(each.sum()) for each in (both_right, only_first, only_second))
+    return Outcomes(right, first, second, len(both_right) - right - first - second)
 
 
 def mcnemar(only_first: int, only_second: int) -> float:

@@ -16,6 +16,7 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from zoo.errors import RunError
+from zoo.evaluation.copies import CountedCopies
 from zoo.events import Note, Report
 from zoo.registry.registry import Registry
 from zoo.registry.session import arguments_of_run
@@ -24,7 +25,7 @@ from zoo.reporting.command import RECIPE_FILE, as_lines, as_python, command_of
 from zoo.reporting.confusions import frequent_confusions, shown_matrix
 from zoo.reporting.curve import ShownCurve, shown_curve
 from zoo.reporting.examples import Examples, gather
-from zoo.reporting.record import RunRecord, read_run
+from zoo.reporting.record import DAMAGED, RunRecord, read_run
 from zoo.specs.plan import Plan
 from zoo.specs.run_result import JUDGED_IN_WORDS, kept_in_words, named_in_words, optimism_in_words
 from zoo.storage.atomic import try_file, write_text
@@ -118,6 +119,7 @@ def render(record: RunRecord, examples: Examples, registry: Registry) -> str:
         record=record,
         checks=record.checks,
         assessed=assessed,
+        copies=_copies(assessed) if assessed else "",
         examples=examples,
         stages=result["stages"],
         kept=kept,
@@ -144,6 +146,11 @@ def render(record: RunRecord, examples: Examples, registry: Registry) -> str:
         recipe_text=plan.recipe_spec().to_toml(),
         recipe_file=RECIPE_FILE,
     )
+
+
+def _copies(assessed: dict[str, Any]) -> str:
+    """What copies there are among the images that were judged, in words; empty where none are known."""
+    return CountedCopies(**assessed["copies"]).in_words(assessed["images"]) if "copies" in assessed else ""
 
 
 def _command(plan: Plan, registry: Registry) -> str:
@@ -193,7 +200,7 @@ def _curve(record: RunRecord) -> ShownCurve | None:
     try:
         return shown_curve(record.curve)
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-        raise RunError(f"{record.path / CURVE} cannot be read: {type(error).__name__} {error}.") from None
+        raise RunError(f"{record.path / CURVE} cannot be read: {type(error).__name__} {error}.{DAMAGED}") from None
 
 
 def _evidence(content: Any) -> str:

@@ -16,6 +16,8 @@ from zoo.training.run_files import read_history, read_json, read_predictions
 from zoo.training.run_folder import CURVE, EVALUATION, PREDICTIONS, PROOF, RESULT
 from zoo.training.stored_plan import read_plan
 
+DAMAGED = "\nNext: copy the run folder again from where it was made; its classifier can be used all the same."
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunRecord:
@@ -60,7 +62,7 @@ class RunRecord:
         try:
             return read_matrix(self.assessment)
         except ValueError as error:
-            raise RunError(f"{self.path / EVALUATION} cannot be read: {error}.") from None
+            raise RunError(f"{self.path / EVALUATION} cannot be read: {error}.{DAMAGED}") from None
 
 
 def read_run(path: Path) -> RunRecord:

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from zoo.evaluation.context import RunContext
-from zoo.evaluation.metrics import Scores, score
+from zoo.evaluation.copies import copies_among
+from zoo.evaluation.metrics import Scores
 from zoo.evaluation.out_of_memory import out_of_memory_as_error
 from zoo.frozen.inputs import Inputs
 from zoo.specs.plan import StagePlan
@@ -103,7 +104,7 @@ class Candidates:
             # Before the end: they changed less, and on a tie the earlier one stays.
             for blend in blends(self._model, stage, self._head_end):
                 logits = inputs.val_logits(self._model)
-                scores = score(logits, self._context.val_targets)
+                scores = self._context.scored(logits)
                 found = Candidate(end.stage, scores, logits, inputs.chunk, blend.share, blend.start.stage)
                 candidate = self._judged(found)
                 if candidate is None:
@@ -146,9 +147,13 @@ class Candidates:
             "blend": self.best.share,
             "blend_from": self.best.start,
             "images": len(self._context.val),
-            "optimism": optimism(list(self.judged.values()), self._plan.choose_by) if chosen else 0.0,
+            "optimism": self._optimism() if chosen else 0.0,
             "optimism_candidates": len(self.judged) if chosen else 1,
         }
+
+    def _optimism(self) -> float | None:
+        copies = copies_among(map(self._context.store.sha256_of, self._context.val))
+        return optimism(list(self.judged.values()), self._plan.choose_by, copies=copies)
 
     def state_dict(self, finished: Sequence[StagePlan]) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]:
         """Return the content of a checkpoint: plain JSON types, and tensors[...] by part and name.

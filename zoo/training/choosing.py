@@ -17,6 +17,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from zoo.evaluation.copies import Copies
+from zoo.evaluation.metrics import class_shares
 from zoo.evaluation.probabilities import losses, top_classes
 from zoo.specs.plan import Plan
 from zoo.specs.recipe import BALANCED, ChooseBy
@@ -68,10 +70,7 @@ def in_words(plan: Plan) -> str:
 
 def image_weights(targets: Tensor, criterion: ChooseBy) -> Tensor | None:
     """How much each image counts by its class, float64[N] with the mean 1, given targets[N]; None: all the same."""
-    if criterion not in BALANCED:
-        return None
-    counts = torch.bincount(targets.cpu()).double()
-    return len(targets) / (counts > 0).sum() / counts[targets.cpu()]
+    return class_shares(targets.cpu()) if criterion in BALANCED else None
 
 
 def judge(logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Judged:
@@ -145,7 +144,10 @@ def _tie(criterion: ChooseBy) -> float:
 
 
 def optimism(
-    candidates: Sequence[Judged], criterion: ChooseBy, standard_errors: float = STANDARD_ERRORS
+    candidates: Sequence[Judged],
+    criterion: ChooseBy,
+    standard_errors: float = STANDARD_ERRORS,
+    copies: Copies | None = None,
 ) -> float | None:
     """Estimate by how much the chosen candidate's accuracy is too high because it was chosen on these images.
 
@@ -158,25 +160,36 @@ def optimism(
         candidates: In the order in which they were offered.
         criterion: What they are compared by.
         standard_errors: As for `is_better`.
+        copies: Which of the images are copies of one another; None where none are known. Copies are in one half: a
+            picture in both would make each look as if it had foretold the other.
 
     Returns:
-        A share of 1, at least 0; None for fewer than two images, which cannot be halved.
+        A share of 1, at least 0; None for fewer than two images that differ, which cannot be halved.
     """
-    images = len(candidates[0].right)
-    if images < 2:
-        return None
     values = torch.stack([each.values(criterion) for each in candidates])
     right = torch.stack([each.right for each in candidates]).double()
+    sizes = torch.ones(1, right.shape[1], dtype=torch.float64)
+    if copies is not None:
+        values, right, sizes = (_of_pictures(each, copies) for each in (values, right, sizes))
+    pictures = sizes.shape[1]
+    if pictures < 2:
+        return None
     differences = []
-    for half in _halves(images):
+    for half in _halves(pictures):
         rest = 1 - half
-        lead = half @ right.T / (images // 2) - rest @ right.T / (images - images // 2)
+        lead = half @ right.T / (half @ sizes.T) - rest @ right.T / (rest @ sizes.T)
         of_half, of_rest = (
             lead.gather(1, _chosen(values, each, criterion, standard_errors)[:, None]) for each in (half, rest)
         )
         # Each half chooses once. Where both choose the same, nothing is left, exactly.
         differences.append((of_half - of_rest) / 2)
     return max(0.0, float(torch.cat(differences).mean()) / math.sqrt(2))
+
+
+def _of_pictures(values: Tensor, copies: Copies) -> Tensor:
+    """values[R, N] of N images -> their sums over the copies of each of P pictures, [R, P]."""
+    sums = values.new_zeros(len(values), len(copies.sizes()))
+    return sums.index_add_(1, torch.from_numpy(copies.picture_of), values)
 
 
 def _halves(images: int) -> Iterator[Tensor]:

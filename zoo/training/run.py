@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +14,18 @@ from zoo.artefact.config import FOLDER, TENSORS
 from zoo.artefact.golden import draw_golden
 from zoo.artefact.read import read_model
 from zoo.artefact.write import mark_failed, write_artefact
-from zoo.data.dataset import ImageFile
 from zoo.distributed.group import current
 from zoo.errors import CheckFailed, ZooError
 from zoo.evaluation import inference
 from zoo.evaluation.context import RunContext
-from zoo.evaluation.metrics import Scores, confusion_matrix, score
+from zoo.evaluation.metrics import Scores, confusion_matrix
 from zoo.evaluation.out_of_memory import out_of_memory_as_error
 from zoo.evaluation.shared import logits_in_shares
 from zoo.events import Note, PlanReady, Report, RunFinished, RunStarted
 from zoo.frozen.outputs import FrozenOutputs
 from zoo.planning.request import Request
 from zoo.planning.resolve import Resolved
+from zoo.planning.warnings import shortlist_warnings
 from zoo.probes.folds import Folds
 from zoo.registry.registry import Registry
 from zoo.registry.session import arguments_of_run
@@ -127,12 +127,7 @@ def finetune(
 def _with_shortlist(plan: Plan, shortlist: ShortlistPlan | None) -> Plan:
     if shortlist is None:
         return plan
-    warnings = plan.warnings
-    if plan.folds is not None and shortlist.compared > 1:
-        warnings += (
-            f"The backbone was chosen among {shortlist.compared} on the same images that the folds judge, so the score "
-            "out of fold is somewhat too high. Next: to judge it fairly, keep a test split aside.",
-        )
+    warnings = plan.warnings + shortlist_warnings(plan, shortlist)
     return plan.model_copy(update={"shortlist": shortlist, "warnings": warnings})
 
 
@@ -229,7 +224,7 @@ def _evaluate_test(context: RunContext, best: Candidate | None) -> list[Evaluate
         micro_batches = context.micro_batches(context.plan.chunk, "evaluation of test")
         progress = context.progress("evaluate test", len(files))
         logits = logits_in_shares(context.model, context.store, files, micro_batches=micro_batches, progress=progress)
-        return [_evaluated("test", files, logits)]
+        return [EvaluatedSplit.of("test", files, logits, context.store.sha256_of)]
 
 
 @contextlib.contextmanager
@@ -299,10 +294,10 @@ class _Run:
         best = self._stages.best
         if best is None:
             self._folder.write_proof(checks)
-            raise CheckFailed(f"{self._failure(checks, stopped)}\nNo stage was finished, so there is no classifier.")
+            raise CheckFailed(f"No stage was finished, so there is no classifier.\n{self._failure(checks, stopped)}")
         judged = self._plan.judged_on
         evaluated = [self._judged(best.logits), *test]
-        scores = {judged: best.scores, **{split.split: score(split.logits, split.targets) for split in evaluated[1:]}}
+        scores = {judged: best.scores, **{each.split: self._context.scored(each.logits, each.targets) for each in test}}
         self._save(best, scores, checks)
         self._folder.write_proof(checks)
         self._folder.write_evaluation(evaluated, self._plan.classes)
@@ -352,7 +347,7 @@ class _Run:
 
     def _judged(self, logits: Tensor) -> EvaluatedSplit:
         """What the run is judged by: the validation images, or in folds every training image."""
-        return _evaluated(self._plan.judged_on, self._context.val, logits)
+        return EvaluatedSplit.of(self._plan.judged_on, self._context.val, logits, self._context.store.sha256_of)
 
     def _check_preprocessing(self) -> Check:
         spec = self._resolved.model.backbone.spec
@@ -389,11 +384,6 @@ class _Run:
         same = micro_batches.size == best.chunk
         kept = best.own_logits[: len(files)]
         return check_saved(kept, logits, described=described, digest=config.digest, same_batch_size=same)
-
-
-def _evaluated(split: str, files: Sequence[ImageFile], logits: Tensor) -> EvaluatedSplit:
-    names = tuple(file.relative for file in files)
-    return EvaluatedSplit(split=split, files=names, logits=logits, targets=inference.targets_of(files))
 
 
 def _metrics(scores: dict[str, Scores]) -> dict[str, dict[str, float]]:

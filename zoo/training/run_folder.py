@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +16,10 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 
 from zoo.artefact.config import FOLDER
+from zoo.data.dataset import ImageFile, names_of
 from zoo.errors import Refused, RunError
+from zoo.evaluation.copies import Copies, copies_among
+from zoo.evaluation.inference import targets_of
 from zoo.evaluation.metrics import assess
 from zoo.evaluation.predictions import predictions_of, to_csv
 from zoo.events import EpochFinished
@@ -82,6 +85,16 @@ class EvaluatedSplit:
     """logits[N, classes], in the order of `files`."""
     targets: Tensor
     """Class indices, int64[N]."""
+    copies: Copies | None = None
+    """Which of the images are copies of one another, byte for byte; None where none are known."""
+
+    @classmethod
+    def of(
+        cls, split: str, files: Sequence[ImageFile], logits: Tensor, digest_of: Callable[[ImageFile], str]
+    ) -> EvaluatedSplit:
+        """Make it of N images and their logits[N, classes]; `digest_of`: the SHA-256 of one, empty if unknown."""
+        names, copies = tuple(names_of(files)), copies_among(map(digest_of, files))
+        return cls(split=split, files=names, logits=logits, targets=targets_of(files), copies=copies)
 
 
 class RunFolder:
@@ -120,7 +133,7 @@ class RunFolder:
             path.parent.mkdir(parents=True, exist_ok=True)
             # Not `exists`, which does not see a broken link.
             if out is not None and os.path.lexists(path):
-                raise Refused(f"{path} exists already; a run is never overwritten.")
+                raise Refused(f"{path} exists already; a run is never overwritten.\nNext: give another --out.")
         if out is None:  # two runs may start in the same second
             return cls(new_numbered_folder(path, write))
         with new_folder(path) as draft:
@@ -191,7 +204,9 @@ def write_proof(folder: Path, checks: Sequence[Check]) -> None:
 
 def write_evaluation(folder: Path, evaluated: Sequence[EvaluatedSplit], classes: Sequence[str]) -> None:
     """Write `evaluation.json` and `predictions.csv` into a folder. Raises RunError."""
-    assessments = {split.split: assess(split.logits, split.targets, classes).to_dict() for split in evaluated}
+    assessments = {
+        each.split: assess(each.logits, each.targets, classes, copies=each.copies).to_dict() for each in evaluated
+    }
     predictions = [
         prediction
         for split in evaluated
