@@ -116,8 +116,8 @@ class EpochFinished:
     train_loss: float
     """Mean loss over the training images of the epoch."""
     val: Mapping[str, float]
-    """Validation scores: `accuracy`, `macro_f1`, `loss`. Of a run in folds those out of fold, at the end of a stage;
-    empty for its other epochs."""
+    """Validation scores: `accuracy`, `macro_f1`, `loss`; with a balanced `choose_by` `balanced_accuracy` and
+    `balanced_loss`, too. Of a run in folds those out of fold, at the end of a stage; empty for its other epochs."""
     seconds: float
     images_per_second: float
 
@@ -139,8 +139,7 @@ class StageFinished:
     stage: str
     seconds: float
     val: Mapping[str, float] = field(default_factory=dict)
-    """Validation scores of the model that the stage ends with: `accuracy`, `macro_f1`, `loss`. Of a run in folds, those
-    out of fold."""
+    """Validation scores of the model that the stage ends with, as of an epoch. Of a run in folds, those out of fold."""
     abandoned: str = ""
     """Why the stage was given up before its end; empty where it was not. Then its model is not used, and later stages
     begin from the best one so far."""

@@ -13,9 +13,9 @@ import zoo
 from tests.conftest import Zoo
 from zoo.data.sample import sample_image
 from zoo.planning.batch_sizes import batch_sizes, part_sizes
-from zoo.planning.warnings import plan_warnings
+from zoo.planning.warnings import plan_warnings, shortlist_warnings
 from zoo.registry.registry import default_registry
-from zoo.specs.plan import Plan
+from zoo.specs.plan import Plan, ShortlistedBackbone, ShortlistPlan
 from zoo.training.stored_plan import differences
 
 USUAL: dict[str, Any] = {"backbone": "timm/test_resnet", "weights": "random", "head": "linear"}
@@ -137,26 +137,37 @@ def test_another_choice_is_advised_only_where_a_run_chooses_among_stages(full: P
     assert ["choose_by" in each for each in said(two.model_copy(update={"keep": "last"}))] == [False]
 
 
-@pytest.mark.parametrize(
-    ("knob", "value", "step"),
-    [
-        ("keep_epoch", "best", "--set all.keep_epoch=last"),
-        ("patience", 3, "--set all.patience=0"),
-        ("lr", "auto", "--set all.lr=3e-3"),
-    ],
-)
-def test_what_is_chosen_inside_a_stage_by_accuracy_is_told_where_classes_should_count_the_same(
-    knob: str, value: Any, step: str, full: Plan
+@pytest.mark.parametrize(("knob", "value"), [("keep_epoch", "best"), ("patience", 3), ("lr", "auto")])
+def test_what_is_chosen_inside_a_balanced_stage_by_large_classes_is_told_and_the_next_step_mends_it(
+    knob: str, value: Any, full: Plan
 ) -> None:
     (stage,) = full.stages
-    chosen = stage.model_copy(update={"settings": stage.settings.model_copy(update={knob: value})})
-    plan = with_images(full, train=[64, 64], val=[40, 10]).model_copy(update={"stages": (chosen, stage)})
-    assert said(plan) == []
-    (told,) = said(plan.model_copy(update={"choose_by": "balanced_loss"}))
-    assert f"With balanced_loss, every class counts the same between stages, but {knob} in stage all" in told
-    assert told.endswith(f"Next: {step}.")
-    equal = with_images(plan, train=[64, 64], val=[20, 20])
-    assert said(equal.model_copy(update={"choose_by": "balanced_loss"})) == []
+    settings = stage.settings.model_copy(update={"class_weights": "balanced"})
+    plan = with_images(full, train=[150, 10], val=[30, 10])
+
+    def with_stage(**update: Any) -> Plan:
+        changed = stage.model_copy(update={"settings": settings.model_copy(update=update)})
+        return plan.model_copy(update={"stages": (changed,)})
+
+    assert said(with_stage()) == [], "of a single stage nothing is chosen"
+    chosen = with_stage(**{knob: value})
+    (told,) = said(chosen)
+    assert "In stage all every class has the same weight, but what is chosen inside a stage is decided by loss" in told
+    assert told.endswith("Next: --set choose_by=balanced_loss.")
+    assert said(chosen.model_copy(update={"choose_by": "balanced_loss"})) == []
+
+
+def test_a_backbone_that_was_chosen_by_plain_accuracy_is_told_where_classes_should_count_the_same(full: Plan) -> None:
+    found = [ShortlistedBackbone.model_construct(name=f"timm/{name}") for name in ("one", "two", "three")]
+    shortlist = ShortlistPlan.model_construct(compared=3, backbones=tuple(found))
+    plan = with_images(full, train=[150, 10], val=[30, 10])
+    assert shortlist_warnings(plan, shortlist) == ()
+    balanced = plan.model_copy(update={"choose_by": "balanced_accuracy"})
+    (told,) = shortlist_warnings(balanced, shortlist)
+    assert "the backbone was chosen among 3 by the plain accuracy of probes" in told
+    assert "--backbone timm/one,timm/two --over choose_by=balanced_accuracy" in told
+    assert shortlist_warnings(balanced, shortlist.model_copy(update={"compared": 1})) == ()
+    assert shortlist_warnings(with_images(balanced, train=[64, 64], val=[20, 20]), shortlist) == ()
 
 
 def test_a_validation_split_where_one_image_is_much(full: Plan) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import zoo
 from tests.conftest import Zoo
+from tests.numeric import draw_unequal
 from zoo.errors import CheckFailed, DataError, Refused, RunError, ZooError
 from zoo.events import Event, Note, Progress
 
@@ -378,3 +379,64 @@ def test_a_word_is_no_file_that_happens_to_have_its_name(photos: Path, tmp_path:
     over = {"recipe": ["head_only"], "weights": ["random"], "head": ["prototype"]}
     found = zoo.sweep(data=photos, backbone="timm/test_resnet", over=over, seeds=1, out=tmp_path / "sweep")
     assert [row.status for row in found.trials] == ["done"]
+
+
+@pytest.fixture(scope="module")
+def uneven(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return draw_unequal(tmp_path_factory.mktemp("uneven") / "data")
+
+
+def rates(data: Path, out: Path, *choose_by: str, **named: Any) -> zoo.Sweep:
+    """A sweep over a rate that is too low to neglect the small class, and one that soon does."""
+    over = {"head.lr": ["3e-4", "1e-2"], "head.epochs": [12], "choose_by": list(choose_by)}
+    asked: dict[str, Any] = {"backbone": "timm/test_resnet=random", "recipe": "head_only", "head": "linear"}
+    return zoo.sweep(data=data, out=out, over=over, **asked, **named)
+
+
+@pytest.mark.long
+def test_the_winner_is_chosen_by_what_the_trials_were_asked_to_choose_by(uneven: Path, tmp_path: Path) -> None:
+    plain = rates(uneven, tmp_path / "plain", "loss")
+    fair = rates(uneven, tmp_path / "fair", "balanced_loss")
+    assert (plain.best.settings["head.lr"], fair.best.settings["head.lr"]) == ("1e-2", "3e-4")
+    assert dict(fair.winner_val) == dict(fair.best.rows[0].val) and "balanced_accuracy" in fair.winner_val
+    found = zoo.evaluate(fair.winner_run, data=f"table:{fair.folder / 'judged.csv'}")
+    recalls = [each.recall.value for each in found.assessment.classes if each.recall is not None]
+    assert fair.judged["balanced_accuracy"] == sum(recalls) / 2
+    assert "balanced_accuracy" not in plain.judged and set(plain.winner_val) == {"accuracy", "macro_f1", "loss"}
+
+
+@pytest.mark.long
+def test_a_sweep_whose_trials_disagree_goes_by_plain_accuracy_and_says_so(uneven: Path, tmp_path: Path) -> None:
+    told: list[str] = []
+
+    def listen(event: Event) -> None:
+        told.extend([event.text] if isinstance(event, Note) and event.loud else [])
+
+    found = rates(uneven, tmp_path / "mixed", "loss", "balanced_loss", on_event=listen)
+    assert found.best.settings["head.lr"] == "1e-2"
+    (said,) = (each for each in told if "choose_by" in each)
+    assert said.startswith("In 2 of 4 trials choose_by lets every class count the same")
+    assert said.endswith(
+        "Next: to compare them as if every class had equally many images, one kind of choose_by for all: "
+        "--over choose_by=balanced_loss."
+    )
+
+
+@pytest.mark.long
+def test_a_sweep_with_rows_of_an_older_zoo_goes_on_by_plain_accuracy_and_says_so(uneven: Path, tmp_path: Path) -> None:
+    out = tmp_path / "before"
+
+    def stop(event: Event) -> None:
+        if isinstance(event, Progress) and event.task == "trials" and event.done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        rates(uneven, out, "balanced_loss", on_event=stop)
+    for path in (out / "trials").glob("*.json"):
+        row = json.loads(path.read_text("utf-8"))
+        del row["val"]["balanced_accuracy"], row["val"]["balanced_loss"]
+        path.write_text(json.dumps(row), "utf-8")
+    told: list[str] = []
+    found = zoo.sweep(resume=out, on_event=lambda event: told.append(getattr(event, "text", "")))
+    assert found.best.settings["head.lr"] == "1e-2"
+    assert any(each.startswith("Candidates are compared by plain accuracy") for each in told)

@@ -126,7 +126,7 @@ def test_the_name_of_a_file_of_weights_may_have_an_equals_sign(tmp_path: Path, m
 @pytest.mark.parametrize(
     ("over", "given", "said"),
     [
-        (["head.lrr=1"], {}, "did you mean 'head.lr'"),
+        (["head.lrr=1"], {}, "Next: --over head.lr="),
         (["haed.lr=1"], {}, "Did you mean 'head.lr'"),
         (["lr=1e-3"], {}, "say of which: 'head.lr'"),
         (["heads=linear"], {}, "Did you mean 'head'"),

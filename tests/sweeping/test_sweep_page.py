@@ -64,6 +64,15 @@ def test_the_best_mean_comes_first_ties_go_to_the_lower_loss_and_failures_come_l
     assert means == sorted(means, reverse=True)
 
 
+def test_copies_among_the_judged_images_are_told(sweep: Sweep) -> None:
+    copies = {"images": 40, "pictures": 20, "effective_images": 71.4}
+    twice = replace(sweep, judged={**sweep.judged, "copies": copies})
+    told = "40 of the 100 images are copies of one another, byte for byte (20 different pictures)"
+    for each, there in ((twice, True), (sweep, False)):
+        assert (told in "\n".join(map(str, each.conclusion()))) is there
+        assert (told in render_sweep(each)) is there
+
+
 def test_the_mean_that_chose_is_told_beside_the_accuracy_of_the_first_seed(sweep: Sweep) -> None:
     said = "\n".join(str(block) for block in sweep.conclusion())
     assert (
@@ -80,6 +89,49 @@ def test_of_a_single_candidate_nothing_was_chosen_and_no_number_is_called_too_go
     said = "\n".join(str(block) for block in alone.conclusion())
     assert "val accuracy 90.0 % on the 200 validation images (the mean of 3 seeds, 89.4 %); nothing was chosen" in said
     assert "too good" not in said and "too good" not in render_sweep(alone)
+
+
+def test_means_that_differ_by_their_rounding_alone_are_a_tie_and_the_loss_decides() -> None:
+    # The same number of images: 0.1 + 0.7 is less than 0.4 + 0.4 in the last bit.
+    rows = [row(1, 0, 0.4), row(1, 1, 0.4), row(2, 0, 0.1), row(2, 1, 0.7)]
+    rows = [replace(each, val={**each.val, "loss": 1.0 / each.candidate}) for each in rows]
+    assert [each.candidate for each in put_together(rows, frozenset())] == [2, 1]
+
+
+def balanced(rows: list[TrialRow], *accuracies: float) -> list[TrialRow]:
+    """The rows of trials with a balanced `choose_by`."""
+    return [
+        replace(each, val={**each.val, "balanced_accuracy": accuracy, "balanced_loss": 2 - accuracy})
+        for each, accuracy in zip(rows, accuracies, strict=True)
+    ]
+
+
+def test_candidates_are_compared_by_balanced_accuracy_where_all_trials_ask_for_it(sweep: Sweep) -> None:
+    rows = [row(1, 0, 0.9), row(1, 1, 0.92), row(2, 0, 0.8), row(2, 1, 0.81)]
+    assert [each.candidate for each in put_together(rows, frozenset())] == [1, 2]
+    fair = put_together(balanced(rows, 0.5, 0.51, 0.7, 0.72), frozenset())
+    assert [each.candidate for each in fair] == [2, 1] and fair[0].mean() == pytest.approx(0.71)
+    assert fair[0].mean("loss") == pytest.approx(1.29) and fair[0].interval is not None
+    failed = [*balanced(rows, 0.5, 0.51, 0.7, 0.72), row(3, 0, None)]
+    assert put_together(failed, frozenset())[0].candidate == 2, "what failed says nothing of what is asked for"
+    # Not where a trial does not ask for it, or an older zoo wrote its row: only plain numbers can be compared.
+    some = [*rows[:1], *balanced(rows, 0.5, 0.51, 0.7, 0.72)[1:]]
+    assert [each.candidate for each in put_together(some, frozenset())] == [1, 2]
+    found = replace(
+        sweep,
+        candidates=tuple(fair),
+        winner_val=fair[0].rows[0].val,
+        judged={**sweep.judged, "balanced_accuracy": 0.66},
+    )
+    said = "\n".join(str(block) for block in found.conclusion())
+    assert "balanced accuracy 66.0 %, accuracy 87.0 %" in said and "val balanced accuracy 70.0 % on" in said
+    assert "val balanced accuracy" in found.table().columns and "val balanced accuracy" in render_sweep(found)
+    stored = found.to_dict()
+    assert stored["chosen_by"] == "mean val balanced accuracy over the seeds, ties by mean val balanced loss"
+    assert stored["ranking"][0]["mean_val_accuracy"] == pytest.approx(0.805)
+    assert stored["ranking"][0]["mean_val_balanced_accuracy"] == pytest.approx(0.71)
+    (first, *_) = csv.DictReader(io.StringIO(found.to_csv()))
+    assert first["val_balanced_accuracy"] == "0.5" and "val_balanced_accuracy" not in sweep.to_csv()
 
 
 @pytest.mark.parametrize(

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import math
-import random
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import zoo
 from PIL import Image
+from tests.numeric import draw_unequal
 from torch import Tensor
 from zoo.errors import OptionError, RecipeError
-from zoo.evaluation.metrics import score
+from zoo.evaluation.copies import Copies, copies_among
+from zoo.evaluation.metrics import Scores, score
 from zoo.specs.plan import Plan
 from zoo.specs.recipe import ChooseBy as Criterion
 from zoo.training.choosing import Judged, best_temperature, image_weights, is_better, judge, optimism
@@ -196,6 +200,43 @@ def test_the_optimism_shrinks_with_the_images_and_is_the_same_each_time() -> Non
     assert torch.equal(torch.random.get_rng_state(), before), "a run's own draws stay as they are"
 
 
+@pytest.mark.parametrize("criterion", ["accuracy", "loss"])
+def test_images_that_are_there_twice_do_not_hide_the_optimism(criterion: Criterion) -> None:
+    once = draw(6, 60, torch.Generator().manual_seed(5))
+    order = torch.randperm(120, generator=torch.Generator().manual_seed(6)) % 60
+    twice = [Judged(each.right[order], each.loss[order]) for each in once]
+    copies = copies_among(map(str, order.tolist()))
+    # Which picture has which number differs, and so the halves that are drawn.
+    found, before = optimism(twice, criterion, copies=copies), optimism(once, criterion)
+    assert found is not None and before is not None and found == pytest.approx(before, rel=0.15)
+    unaware = optimism(twice, criterion)
+    assert unaware is not None and unaware < 0.75 * before
+    in_order = [Judged(each.right.repeat(2), each.loss.repeat(2)) for each in once]
+    assert optimism(in_order, criterion, copies=Copies(torch.arange(60).repeat(2).numpy())) == pytest.approx(before)
+    assert optimism(once, criterion, copies=Copies(torch.zeros(60, dtype=torch.long).numpy())) is None
+
+
+@pytest.mark.long
+def test_a_run_on_images_that_are_there_twice_knows_its_optimism(tmp_path: Path) -> None:
+    draws = np.random.default_rng(0)
+    data = tmp_path / "once"
+    for split, count in (("train", 8), ("val", 40)):
+        for number in range(count):
+            # Nothing can be learned, so whatever is chosen was lucky.
+            file = data / split / "ab"[number % 2] / f"{number}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(draws.integers(0, 256, (64, 64, 3), np.uint8)).save(file)
+    twice = Path(shutil.copytree(data, tmp_path / "twice"))
+    for file in sorted((twice / "val").rglob("*.png")):
+        shutil.copy(file, file.with_name(f"copy of {file.name}"))
+    usual: dict[str, Any] = {"weights": "random", "recipe": "lp_ft", "epochs": 2, "tune": False, "report": False}
+    found, before = (
+        zoo.finetune("timm/test_resnet", data=each, out=tmp_path / f"run {each.name}", **usual).content["selection"]
+        for each in (twice, data)
+    )
+    assert before["optimism"] > 0.01 and found["optimism"] == pytest.approx(before["optimism"], rel=0.15)
+
+
 def test_a_single_image_cannot_tell_what_choosing_is_worth() -> None:
     assert optimism([of_right(torch.tensor([True]))], "accuracy", 1) is None
     found = optimism(draw(3, 2, torch.Generator().manual_seed(0)), "accuracy", 1)
@@ -230,18 +271,6 @@ def test_where_nothing_is_chosen_there_is_nothing_to_choose_by(few: Path) -> Non
         zoo.plan(**usual, set=["chose_by=acuracy"])
 
 
-def unequal(folder: Path) -> Path:
-    """Two classes that a brightness hardly tells apart, one of them eleven times as large."""
-    draw = random.Random(0)
-    for split, counts in (("train", (88, 8)), ("val", (66, 6))):
-        for brightness, name, count in zip((100, 140), "ab", counts, strict=True):
-            (folder / split / name).mkdir(parents=True)
-            for number in range(count):
-                grey = round(draw.gauss(brightness, 25))
-                Image.new("RGB", (32, 32), (grey, grey, number)).save(folder / split / name / f"{number}.png")
-    return folder
-
-
 @pytest.mark.long
 def test_a_balanced_choice_is_advised_where_stages_are_balanced_and_decides(tmp_path: Path) -> None:
     recipe = tmp_path / "two.toml"
@@ -250,7 +279,7 @@ def test_a_balanced_choice_is_advised_where_stages_are_balanced_and_decides(tmp_
         for name, knob in (("plain", ""), ("even", 'class_weights = "balanced"\n'))
     ]
     recipe.write_text('summary = "twice the head"\n' + "\n".join(stages))
-    usual: dict[str, Any] = {"backbone": "timm/test_resnet", "weights": "random", "data": unequal(tmp_path / "d")}
+    usual: dict[str, Any] = {"backbone": "timm/test_resnet", "weights": "random", "data": draw_unequal(tmp_path / "d")}
     plan = zoo.plan(**usual, recipe=recipe)
     (advised,) = (each for each in plan.warnings if "large classes count more" in each)
     assert advised.endswith("Next: --set choose_by=balanced_loss.")
@@ -273,3 +302,89 @@ def test_a_balanced_choice_gives_no_stage_up_by_another_loss(few: Path, tmp_path
     )
     with pytest.raises(RecipeError, match="abandon: a stage is given up by a loss in which large classes count more"):
         zoo.plan(**usual, set=["choose_by=balanced_loss", "all.abandon=true"])
+
+
+@pytest.fixture(scope="module")
+def rare(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return draw_unequal(tmp_path_factory.mktemp("rare") / "data")
+
+
+def train_head(data: Path, out: Path, *settings: str) -> zoo.Result:
+    """Train the head alone for 8 epochs by a constant rate, so that an epoch is the same whatever is chosen."""
+    usual: dict[str, Any] = {"backbone": "timm/test_resnet", "weights": "random", "recipe": "head_only", "tune": False}
+    fixed = ("head.epochs=8", "head.schedule=constant", "head.warmup=0", "head.class_weights=balanced")
+    return zoo.finetune(**usual, data=data, out=out, report=False, set=[*fixed, *settings])
+
+
+@pytest.fixture(scope="module")
+def epochs(rare: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Scores]:
+    """The validation scores of every epoch, plain and balanced, where none is chosen."""
+    out = tmp_path_factory.mktemp("runs") / "every"
+    run = train_head(rare, out, "head.lr=1e-3", "choose_by=balanced_accuracy")
+    lines = [json.loads(line) for line in (run.path / "history.jsonl").read_text("utf-8").splitlines()]
+    return [Scores(**line["val"]) for line in lines]
+
+
+def best_epoch(epochs: list[Scores], *names: str) -> int:
+    """Counted from 1; on a tie the earlier one."""
+    return 1 + max(range(len(epochs)), key=lambda at: (getattr(epochs[at], names[0]), -getattr(epochs[at], names[1])))
+
+
+@pytest.mark.parametrize("choose_by", ["loss", "balanced_loss"])
+def test_the_best_epoch_is_that_of_what_the_user_asked_for(
+    choose_by: str, epochs: list[Scores], rare: Path, tmp_path: Path
+) -> None:
+    plain = best_epoch(epochs, "accuracy", "loss")
+    balanced = best_epoch(epochs, "balanced_accuracy", "balanced_loss")
+    assert epochs[plain - 1].balanced_accuracy != epochs[balanced - 1].balanced_accuracy, "the set shows nothing"
+    run = train_head(rare, tmp_path / "run", "head.lr=1e-3", "head.keep_epoch=best", f"choose_by={choose_by}")
+    expected = epochs[(balanced if "balanced" in choose_by else plain) - 1].to_dict()
+    usual = ["accuracy", "macro_f1", "loss"]
+    assert run.metrics["val"] == (expected if "balanced" in choose_by else {name: expected[name] for name in usual})
+
+
+def test_an_epoch_is_waited_for_by_what_the_user_asked_for(epochs: list[Scores], rare: Path, tmp_path: Path) -> None:
+    def waited_until(*names: str) -> int:
+        shown = (number for number in range(1, 8) if number - best_epoch(epochs[:number], *names) == 2)
+        return next(shown, len(epochs))
+
+    expected = {
+        "loss": waited_until("accuracy", "loss"),
+        "balanced_loss": waited_until("balanced_accuracy", "balanced_loss"),
+    }
+    assert expected["loss"] != expected["balanced_loss"], "the set shows nothing"
+    for choose_by, count in expected.items():
+        run = train_head(rare, tmp_path / choose_by, "head.lr=1e-3", "head.patience=2", f"choose_by={choose_by}")
+        assert run.content["stages"][0]["epochs"] == count
+
+
+def test_the_rate_is_found_by_what_the_user_asked_for(rare: Path, tmp_path: Path) -> None:
+    found = {}
+    for choose_by in ("loss", "balanced_accuracy"):
+        run = train_head(rare, tmp_path / choose_by, "head.lr=auto", f"choose_by={choose_by}")
+        (stage,) = run.content["stages"]
+        assert stage["tried"][f"{stage['lr']:g}"] == max(stage["tried"].values())
+        name = "accuracy" if choose_by == "loss" else choose_by
+        assert stage["tried"][f"{stage['lr']:g}"] == stage["metrics"]["val"][name]
+        found[choose_by] = stage["lr"]
+    assert found["loss"] != found["balanced_accuracy"]
+
+
+def test_what_a_stage_chooses_inside_goes_by_it_also_where_the_last_stage_is_kept(rare: Path) -> None:
+    usual: dict[str, Any] = {"backbone": "timm/test_resnet", "weights": "random", "data": rare, "recipe": "head_only"}
+    inside = ["keep=last", "head.keep_epoch=best"]
+    assert zoo.plan(**usual, set=[*inside, "choose_by=balanced_loss"]).choose_by == "balanced_loss"
+    for settings in (["keep=last", "choose_by=balanced_loss"], [*inside, "choose_by=accuracy"]):
+        with pytest.raises(RecipeError, match="choose_by: would do nothing, keep 'last' chooses nothing"):
+            zoo.plan(**usual, set=settings)
+
+
+def test_a_recipe_s_balanced_choice_stays_where_the_last_stage_is_kept_and_an_epoch_is_chosen(
+    rare: Path, tmp_path: Path
+) -> None:
+    recipe = tmp_path / "fair.toml"
+    stage = '[[stages]]\nname = "head"\ntrain = ["head"]\nepochs = 2\nlr = 1e-3\n'
+    recipe.write_text(f'summary = "fair"\nchoose_by = "balanced_loss"\n{stage}')
+    usual: dict[str, Any] = {"backbone": "timm/test_resnet", "weights": "random", "data": rare, "recipe": recipe}
+    assert zoo.plan(**usual, set=["keep=last", "head.patience=1"]).choose_by == "balanced_loss"
+    assert zoo.plan(**usual, set=["keep=last"]).choose_by == "loss", "nothing is chosen"

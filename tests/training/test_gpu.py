@@ -14,6 +14,7 @@ from tests.pretended_gpu import GPU, PretendedGpu, move
 from torch import Tensor, nn
 from zoo.distributed.group import ProcessGroup
 from zoo.evaluation import inference
+from zoo.evaluation.metrics import score
 from zoo.evaluation.out_of_memory import MicroBatches
 from zoo.events import Event, Progress, Report, silent
 from zoo.frozen.inputs import CachedInputs, Inputs
@@ -113,7 +114,7 @@ def trainer(
             stage=stage,
             inputs=inputs or Images(model.preprocessing.input_size),
             train_targets=targets,
-            val_targets=targets,
+            scored=lambda logits: score(logits, targets),
             seed=0,
             objective=objective_for(stage.settings, targets, len(plan.classes), anchors),
             watch=StageWatch(model, stage),

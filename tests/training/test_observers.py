@@ -161,7 +161,7 @@ def test_a_resumed_run_may_have_other_observers_and_says_that_it_goes_on(
     [
         ("needy", r"Observer 'needy' of zoo-watchers 1\.4 cannot be used here: it needs curves_of_nobody\.\nNext: pip"),
         ("crooked", r"must be built as a function of an event, got 'watching'"),
-        ("recordr", r"There is no observer 'recordr'\. Did you mean 'recorder'\? See: zoo list observers"),
+        ("recordr", r"There is no observer 'recordr'\. Did you mean 'recorder'\?\nNext: zoo list observers"),
         ("watchers/recorde", r"There is no observer 'watchers/recorde'\. Did you mean 'watchers/recorder'"),
     ],
 )

@@ -370,6 +370,26 @@ def test_a_checkpoint_of_a_zoo_without_blends_is_resumed(stopped: Path, unbroken
     assert digest(stopped) == digest(unbroken.path)
 
 
+@pytest.mark.usefixtures("saving_often")
+def test_a_checkpoint_of_a_zoo_that_compared_epochs_by_plain_accuracy_is_resumed(
+    pictures: Path, tmp_path: Path
+) -> None:
+    stages = [{"name": name, "train": ["head"], "epochs": 3, "lr": 1e-2, "keep_epoch": "best"} for name in "ab"]
+    recipe = {"stages": stages, "choose_by": "balanced_loss"}
+    asked = {"backbone": "timm/test_resnet", "weights": "random", "data": pictures, "recipe": recipe, "tune": False}
+    run = tmp_path / "run"
+    stop({**asked, "batch_size": 8}, run, "b", 8)
+    path = run / "checkpoint" / "checkpoint.json"
+    saved = json.loads(path.read_text("utf-8"))
+    facts = saved["facts"]
+    found = [facts["stage"]["position"]["best"], facts["best"]["scores"], facts["stages"][0]["metrics"]["val"]]
+    for scores in found:
+        del scores["balanced_accuracy"], scores["balanced_loss"]
+    path.write_text(json.dumps(saved), "utf-8")
+    resumed = zoo.resume(run)
+    assert resumed.proof == "passed" and [each["epochs"] for each in resumed.content["stages"]] == [3, 3]
+
+
 @pytest.mark.long
 def test_the_seconds_of_a_resumed_stage_include_those_before_it_was_stopped(stopped: Path) -> None:
     path = stopped / "checkpoint" / "checkpoint.json"

@@ -9,6 +9,7 @@ import zoo
 from zoo.data.dataset import ImageFile
 from zoo.data.store import ImageStore
 from zoo.distributed.group import ProcessGroup
+from zoo.evaluation.metrics import score
 from zoo.evaluation.out_of_memory import MicroBatches
 from zoo.events import silent
 from zoo.frozen.inputs import CachedInputs
@@ -148,7 +149,7 @@ def test_every_image_of_an_epoch_counts_once_also_in_a_batch_that_cannot_be_divi
             stage=plan,
             inputs=inputs,
             train_targets=targets,
-            val_targets=targets,
+            scored=lambda logits: score(logits, targets),
             seed=0,
             objective=Objective(settings),
             watch=StageWatch(model, plan),

@@ -45,7 +45,7 @@ def print_result(result: Result, verbosity: Verbosity, *, as_json: bool) -> None
             screen.print(f"{stage['name']} was given up after {after}: {stage['abandoned_why']}")
     for split, metrics in result.metrics.items():
         name = judged if split == OUT_OF_FOLD else split
-        screen.print(f"{name} accuracy {metrics['accuracy']:.3f}, macro F1 {metrics['macro_f1']:.3f}", style="bold")
+        screen.print(split_line(name, metrics), style="bold")
     if before := trained_before_in_words(result.content.get("weights_trained_on", {})):
         screen.print(f"{before[0].upper()}{before[1:]}.", style="bold yellow")
     if folds is not None and not verbosity.quiet:
@@ -64,6 +64,13 @@ def print_result(result: Result, verbosity: Verbosity, *, as_json: bool) -> None
         screen.print(f"report: {result.path / 'report.html'}")
     if not verbosity.quiet:
         screen.print(f"next: zoo predict {shell_word(artefact)} IMAGE")
+
+
+def split_line(name: str, metrics: Mapping[str, float]) -> str:
+    """The scores of a split in a line: of a run that chose by it, the balanced accuracy, too."""
+    balanced = metrics.get("balanced_accuracy")
+    also = "" if balanced is None else f", balanced accuracy {balanced:.3f}"
+    return f"{name} accuracy {metrics['accuracy']:.3f}{also}, macro F1 {metrics['macro_f1']:.3f}"
 
 
 def _folds(folds: Sequence[Mapping[str, Any]]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from zoo.cli.document import print_document
-from zoo.cli.result import proof_lines
+from zoo.cli.result import proof_lines, split_line
 from zoo.display import console
 from zoo.display.console import Verbosity
 from zoo.storage.atomic import json_text
@@ -21,23 +21,25 @@ def print_soup(soup: Soup, verbosity: Verbosity, *, as_json: bool) -> None:
         print_document(json_text({**soup.content, "path": str(soup.path)}))
         return
     screen = console.out()
-    columns = ["ingredient", "kept stage", "val accuracy", "val loss", "with it", "loss with it", "added"]
+    # What ingredients were compared by: where their runs ask for it, every class counts the same.
+    kind = "balanced " if "balanced_accuracy" in soup.metrics["val"] else ""
+    numbers = [f"val {kind}accuracy", f"val {kind}loss", "with it", "loss with it"]
+    columns = ["ingredient", "kept stage", *numbers, "added"]
     rows = [_row(each) for each in soup.ingredients]
     screen.print()
     console.show(screen, console.table("Soup", columns, rows, right=columns[2:6]))
     screen.print()
     # A soup begins with the run that is best on validation.
-    best, reached = soup.ingredients[0]["metrics"]["val"], soup.metrics["val"]
+    best, reached = _scores(soup.ingredients[0]["metrics"]["val"]), _scores(soup.metrics["val"])
     added = soup.added
     what = f"average of {console.count(len(added), 'run')}" if len(added) > 1 else f"{added[0]} alone, no average"
     screen.print(
-        f"val accuracy {reached['accuracy']:.3f}, loss {_number(reached['loss'])}: {what}; the best run alone has "
-        f"{best['accuracy']:.3f}, loss {_number(best['loss'])}",
+        f"val {kind}accuracy {reached[0]}, loss {reached[1]}: {what}; the best run alone has {best[0]}, loss {best[1]}",
         style="bold",
     )
     if "test" in soup.metrics:
         test = soup.metrics["test"]
-        screen.print(f"test accuracy {test['accuracy']:.3f}, macro F1 {test['macro_f1']:.3f}", style="bold")
+        screen.print(split_line("test", test), style="bold")
     screen.print(proof_lines(soup, verbosity))
     screen.print(f"time: {console.seconds(soup.content['seconds']['total'])}")
     screen.print(f"classifier: {soup.artefact}")
@@ -54,7 +56,8 @@ def _row(ingredient: dict[str, Any]) -> list[str]:
 
 
 def _scores(scores: dict[str, float]) -> list[str]:
-    return [f"{scores['accuracy']:.3f}", _number(scores["loss"])]
+    kind = "balanced_" if "balanced_accuracy" in scores else ""
+    return [f"{scores[f'{kind}accuracy']:.3f}", _number(scores[f"{kind}loss"])]
 
 
 def _number(loss: float | None) -> str:

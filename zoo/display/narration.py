@@ -85,11 +85,17 @@ class Narration:
         said = [f"train loss {last.train_loss:.4f}"] if last else []
         if stage.val:
             said.append(f"{self._judged} loss {stage.val['loss']:.4f}")
-            said.append(f"{self._judged} accuracy {stage.val['accuracy']:.3f}")
+            said.append(f"{self._judged} accuracy {stage.val['accuracy']:.3f}{_balanced(stage.val)}")
         return Line(f"  done in {console.seconds(stage.seconds)}: {', '.join(said)}")
 
     def _scores(self, val: Mapping[str, float]) -> str:
         """What an epoch was judged by; nothing where only the end of the stage is, as in folds."""
         if not val:
             return ""
-        return f"{self._judged} loss {val['loss']:.4f}  {self._judged} accuracy {val['accuracy']:.3f}  "
+        accuracy = f"{val['accuracy']:.3f}{_balanced(val)}"
+        return f"{self._judged} loss {val['loss']:.4f}  {self._judged} accuracy {accuracy}  "
+
+
+def _balanced(val: Mapping[str, float]) -> str:
+    """Of a run that chooses by it, the balanced accuracy beside the plain one."""
+    return f" (balanced {val['balanced_accuracy']:.3f})" if "balanced_accuracy" in val else ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 from zoo.data.check.duplicates import Copy, across_splits, copies, under_two_labels
@@ -14,8 +14,8 @@ from zoo.data.splits import similar
 from zoo.planning.batch_sizes import part_sizes
 from zoo.registry.session import of_session
 from zoo.specs.data import Split
-from zoo.specs.plan import ExaminedPlan, Plan
-from zoo.specs.recipe import BALANCED, Stage
+from zoo.specs.plan import ExaminedPlan, Plan, ShortlistPlan
+from zoo.specs.recipe import BALANCED, Stage, chooses_inside
 from zoo.text import exact
 
 SMALL_BATCH = 8
@@ -47,9 +47,30 @@ def plan_warnings(
         *(_few_images(plan, "val") if "val" in plan.data.images else _folds(plan)),
         *_unequal_classes(plan, own_loss=own_loss),
         *_chosen_by_large_classes(plan),
-        *_chosen_inside_by_large_classes(plan),
         *_coarse_validation(plan),
     )
+
+
+def shortlist_warnings(plan: Plan, shortlist: ShortlistPlan) -> tuple[str, ...]:
+    """Warnings of a backbone that zoo chose among several, by the accuracy of probes on the training images."""
+    if shortlist.compared < 2:
+        return ()
+    found = []
+    if plan.folds is not None:
+        found.append(
+            f"The backbone was chosen among {shortlist.compared} on the same images that the folds judge, so the score "
+            "out of fold is somewhat too high. Next: to judge it fairly, keep a test split aside."
+        )
+    # With as many of each class, both ways of counting are the same.
+    if plan.choose_by in BALANCED and len(set(plan.data.images["train"])) > 1:
+        found.append(
+            f"With {plan.choose_by}, every class counts the same where the run chooses, but the backbone was chosen "
+            f"among {shortlist.compared} by the plain accuracy of probes, in which large classes count more. Next: "
+            f"zoo sweep --data {shlex.quote(plan.data.argument)} --backbone "
+            f"{','.join(each.name for each in shortlist.backbones[:2])} --over choose_by={plan.choose_by} "
+            "compares some backbones by it."
+        )
+    return tuple(found)
 
 
 def duplicate_warnings(
@@ -308,38 +329,22 @@ def _chosen_by_large_classes(plan: Plan) -> Iterator[str]:
     if not evened or not _chooses_unbalanced(plan):
         return
     if max(counts) > IMBALANCE_RATIO * min(counts) > 0:  # a sample of a data set may lack a class
+        what = "which stage is kept is" if _chooses_among_stages(plan) else "what is chosen inside a stage is"
         yield (
-            f"In {_listed(evened)} every class has the same weight, but which stage is kept is decided by "
+            f"In {_listed(evened)} every class has the same weight, but {what} decided by "
             f"{plan.choose_by} on the validation images, in which large classes count more: it may be one that never "
             f"predicts the small ones. Next: --set choose_by=balanced_{plan.choose_by}."
         )
 
 
-_CHOOSE_INSIDE: tuple[tuple[str, Callable[[Stage], bool], str], ...] = (
-    ("keep_epoch", lambda stage: stage.keep_epoch == "best", "last"),
-    ("patience", lambda stage: stage.patience > 0, "0"),
-    ("lr", lambda stage: stage.lr == "auto", "3e-3"),
-)
-"""Knobs by which a stage chooses on validation, whether it does, and a value with which it does not."""
-
-
-def _chosen_inside_by_large_classes(plan: Plan) -> Iterator[str]:
-    counts = plan.data.images.get("val", ())
-    # With as many of each class, both ways of counting are the same.
-    if plan.choose_by not in BALANCED or len(set(counts)) < 2:
-        return
-    for knob, chooses, usual in _CHOOSE_INSIDE:
-        if stages := [stage.settings for stage in plan.stages if chooses(stage.settings)]:
-            yield (
-                f"With {plan.choose_by}, every class counts the same between stages, but {knob} in {_listed(stages)} "
-                "chooses by the accuracy on the validation images, in which large classes count more. "
-                f"Next: {_set(f'{knob}={usual}', stages)}."
-            )
-
-
 def _chooses_unbalanced(plan: Plan) -> bool:
-    """Whether the run chooses among stages, and large classes count more in that."""
-    return plan.keep != "last" and len(plan.stages) > 1 and plan.choose_by not in BALANCED
+    """Whether the run chooses among stages or inside one, and large classes count more in that."""
+    inside = any(chooses_inside(dict(stage.settings)) for stage in plan.stages)
+    return (_chooses_among_stages(plan) or inside) and plan.choose_by not in BALANCED
+
+
+def _chooses_among_stages(plan: Plan) -> bool:
+    return plan.keep != "last" and len(plan.stages) > 1
 
 
 def _evened_out(settings: Stage) -> bool:

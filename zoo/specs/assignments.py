@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from zoo.errors import OptionError, either, meant, nearest
-from zoo.specs.recipe import BALANCED, SET_AS_A_WHOLE, RecipeSpec, Stage, validated
+from zoo.specs.recipe import BALANCED, SET_AS_A_WHOLE, RecipeSpec, Stage, chooses_inside, validated
 from zoo.specs.solver import apply_shorthands, settled, without_effect
 
 _DECIDING = ("train", "solver")
@@ -40,7 +40,8 @@ def override(
         if stage_name not in stages:
             raise OptionError(
                 f"--set {assignment}: recipe {recipe.name!r} has no stage {stage_name!r}."
-                f"{meant(stage_name, stages)} Its stages: {', '.join(stages)}."
+                f"{meant(stage_name, stages)} Its stages: {', '.join(stages)}.\n"
+                "Next: name one of these."
             )
         if (stage_name, key) in given:
             raise OptionError(
@@ -55,7 +56,9 @@ def override(
     content = {**recipe.model_dump(), **of_recipe}
     if of_recipe.get("keep") == "last":
         _choose_no_more(stages, given)
-        content |= {"choose_by": of_recipe.get("choose_by", RecipeSpec.model_fields["choose_by"].default)}
+        chosen_inside = recipe.choose_by in BALANCED and any(map(chooses_inside, stages.values()))
+        usual = recipe.choose_by if chosen_inside else RecipeSpec.model_fields["choose_by"].default
+        content |= {"choose_by": of_recipe.get("choose_by", usual)}
     if of_recipe.get("choose_by") in BALANCED:
         _abandon_no_more(stages, given)
     faults = _without_solver(stages, given)
@@ -125,9 +128,10 @@ def _split_assignment(assignment: str, *, a_stage: str) -> tuple[str, str, str]:
         (key,) = close
         there = SET_AS_A_WHOLE[key]
         values = [value] if value in there else nearest(value, there) or there
-        raise OptionError(f"--set {assignment!r}: did you mean {either([f'{key}={each}' for each in values])}?")
+        found = [f"{key}={each}" for each in values]
+        raise OptionError(f"--set {assignment!r}: did you mean {either(found)}?\nNext: --set {found[0]}")
     example = f"{a_stage}.{stage}={value}" if equals and value and stage in Stage.model_fields else f"{a_stage}.lr=1e-3"
-    raise OptionError(f"--set {assignment!r}: write it as STAGE.KEY=VALUE, for example {example}.")
+    raise OptionError(f"--set {assignment!r} is not STAGE.KEY=VALUE.\nNext: write it so, for example --set {example}")
 
 
 def _parse_value(key: str, value: str) -> Any:

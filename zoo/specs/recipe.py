@@ -197,7 +197,7 @@ class RecipeSpec(BaseModel):
     """The stage that the run ends with: the best on validation (ties go to the earlier one), or the last."""
     choose_by: ChooseBy = "loss"
     """What the best is: the one with the lowest loss after temperature scaling, or with the highest accuracy. Balanced,
-    every class counts the same, however many validation images it has."""
+    every class counts the same, however many validation images it has: also in what a stage chooses inside itself."""
     stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
 
     @model_validator(mode="after")
@@ -209,7 +209,7 @@ class RecipeSpec(BaseModel):
 
     @model_validator(mode="after")
     def _something_is_chosen(self) -> RecipeSpec:
-        if faults := _nothing_to_choose(self.keep, self.choose_by):
+        if faults := _nothing_to_choose(self.keep, self.choose_by, [dict(stage) for stage in self.stages]):
             raise ValueError("; ".join(faults))
         return self
 
@@ -255,7 +255,10 @@ def recipe_from_file(path: str | Path) -> RecipeSpec:
     except OSError as error:
         beside = [each.name for each in Path(path).expanduser().parent.glob("*.toml")]
         hint = meant_beside(Path(path), beside) if isinstance(error, FileNotFoundError) else ""
-        raise OptionError(f"The recipe file {str(path)!r} cannot be read: {error.strerror}.{hint}") from None
+        raise OptionError(
+            f"The recipe file {str(path)!r} cannot be read: {error.strerror}.{hint}\n"
+            "Next: give the path of a recipe file, or the name of a recipe: zoo list recipes"
+        ) from None
     except UnicodeDecodeError:
         raise OptionError(
             f"The recipe file {str(path)!r} cannot be read: it is not UTF-8 text.\nNext: save it as UTF-8."
@@ -284,16 +287,22 @@ def validated(
         # Names are compared below: pydantic compares them only when everything else is right.
         faults += _faults([each for each in error.errors() if each["loc"]], stage_names)
         stages = content.get("stages")
-        stages = stages if isinstance(stages, list) else []
-        faults += _nothing_to_choose(content.get("keep"), content.get("choose_by"))
-        faults += _same_names([stage.get("name") if isinstance(stage, dict) else None for stage in stages])
+        as_tables = [each if isinstance(each, dict) else {} for each in (stages if isinstance(stages, list) else [])]
+        faults += _nothing_to_choose(content.get("keep"), content.get("choose_by"), as_tables)
+        faults += _same_names([stage.get("name") for stage in as_tables])
     if faults:
         raise RecipeError(source, faults) from None
     return recipe
 
 
-def _nothing_to_choose(keep: Any, choose_by: Any) -> list[str]:
-    if keep != "last" or choose_by in (None, RecipeSpec.model_fields["choose_by"].default):
+def chooses_inside(stage: Mapping[str, Any]) -> bool:
+    """Whether a stage, by its keys, chooses on validation itself: its best epoch, when it ends, or its rate."""
+    return stage.get("keep_epoch") == "best" or bool(stage.get("patience")) or stage.get("lr") == "auto"
+
+
+def _nothing_to_choose(keep: Any, choose_by: Any, stages: Sequence[Mapping[str, Any]]) -> list[str]:
+    inside = choose_by in BALANCED and any(map(chooses_inside, stages))
+    if keep != "last" or choose_by in (None, RecipeSpec.model_fields["choose_by"].default) or inside:
         return []
     return ["choose_by: would do nothing, keep 'last' chooses nothing; leave one of the two out"]
 

@@ -113,7 +113,7 @@ class RunResult:
     @property
     def metrics(self) -> dict[str, dict[str, float]]:
         """`{"val": {"accuracy", "macro_f1", "loss"}}`, and `test` where there is one; with folds,
-        `out_of_fold` in place of `val`."""
+        `out_of_fold` in place of `val`. With a balanced `choose_by`, also `balanced_accuracy` and `balanced_loss`."""
         metrics: dict[str, dict[str, float]] = self.content["metrics"]
         return metrics
 

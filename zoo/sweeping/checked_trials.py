@@ -6,7 +6,7 @@ A trial that could not run is refused here, with what is wrong with it, before a
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, get_type_hints
 
 from zoo.data.dataset import Dataset
@@ -17,6 +17,7 @@ from zoo.planning.request import Request, make_request
 from zoo.planning.resolve import find_recipe, resolve
 from zoo.registry.registry import Registry
 from zoo.specs.plan import Precision
+from zoo.specs.recipe import BALANCED
 from zoo.sweeping.grid import SweepTrial, lay_out, request_of
 from zoo.sweeping.kept_features import draws_nothing, features_key, trains_on_features
 from zoo.sweeping.knobs import HEAD_OPTION, ValueRange, as_over, check_name, is_whole
@@ -34,6 +35,8 @@ class CheckedTrial:
     """What trials with the same features have in common; None for a trial that needs the backbone in its stages."""
     draws: bool
     """Whether its seed changes anything."""
+    balanced: bool
+    """Whether its `choose_by` lets every class count the same."""
 
 
 def trials_of(settings: SweepSettings, registry: Registry) -> tuple[SweepTrial, ...]:
@@ -90,7 +93,7 @@ def check_trials(
                 # Every seed draws other weights, and so has features of its own.
                 if features is not None and request.weights == "random":
                     features = _checked(trial, request, dataset, registry).features
-                checked.append(CheckedTrial(trial=trial, request=request, features=features, draws=True))
+                checked.append(replace(first, trial=trial, request=request, features=features))
         except UnknownName:
             raise  # its message names what is unknown, and what may have been meant, without the trial
         except ZooError as error:
@@ -111,6 +114,7 @@ def _checked(trial: SweepTrial, request: Request, dataset: Dataset, registry: Re
         request=request,
         features=features_key(resolved) if trains_on_features(stages) else None,
         draws=random or not draws_nothing(stages, closed_form=resolved.outline.closed_form),
+        balanced=resolved.recipe.choose_by in BALANCED,
     )
 
 
@@ -150,7 +154,10 @@ def _common(types: dict[str, dict[str, Any]]) -> dict[str, Any]:
 
 def _check_range(name: str, values: ValueRange, whole: bool) -> None:
     if whole and not (values.low.is_integer() and values.high.is_integer()):
-        raise OptionError(f"--over {name}={values}: {name} takes whole numbers, so its range goes from one to another.")
+        raise OptionError(
+            f"--over {name}={values}: {name} takes whole numbers.\n"
+            f"Next: give a range from one to another, such as --over {name}=8..64."
+        )
 
 
 def _stages_by_recipe(settings: SweepSettings, heads: Sequence[str], registry: Registry) -> dict[str, list[str]]:

@@ -103,7 +103,8 @@ def request_of(trial: SweepTrial, settings: SweepSettings, data: str, *, workers
     if equals:
         if "weights" in arguments:
             raise OptionError(
-                f"{arguments['backbone']!r} names weights, and weights={arguments['weights']!r} does too."
+                f"{arguments['backbone']!r} names weights, and weights={arguments['weights']!r} does too.\n"
+                "Next: leave one of the two out."
             )
         arguments |= {"backbone": backbone, "weights": weights}
     arguments |= {name: _whole(name, given[name]) for name in _NUMBERS if name in given}
@@ -181,4 +182,4 @@ def _whole(name: str, text: str) -> int:
     try:
         return int(text)
     except ValueError:
-        raise OptionError(f"{name}={text!r} is no whole number.") from None
+        raise OptionError(f"{name}={text!r} is no whole number.\nNext: give one, such as {name}=32.") from None

@@ -85,8 +85,9 @@ def parse_over(assignments: Sequence[str]) -> dict[str, Values]:
         name = named(name)
         if not (name and equals and text.strip()):
             raise OptionError(
-                f"--over {assignment!r}: write KNOB=VALUE,VALUE or KNOB=LOW..HIGH, such as --over head=linear,cosine "
-                "or --over head.lr=1e-4..1e-2."
+                f"--over {assignment!r} names no values of a knob.\n"
+                "Next: write KNOB=VALUE,VALUE or KNOB=LOW..HIGH, such as --over head=linear,cosine or "
+                "--over head.lr=1e-4..1e-2."
             )
         if name in found:
             raise OptionError(f"--over {name} is given twice.\nNext: give all values at once: --over {name}=A,B")
@@ -138,10 +139,15 @@ def parse_values(name: str, given: object) -> Values:
         )
     for text in texts:
         if _RANGE.fullmatch(text) and len(texts) > 1:
-            raise OptionError(f"{name}: {text} is a range and stands alone; a list has single values.")
+            raise OptionError(
+                f"{name}: {text} is a range and stands alone; a list has single values.\n"
+                f"Next: --over {name}={text}, or a list without it."
+            )
     twice = [text for index, text in enumerate(texts) if _same(text) in map(_same, texts[:index])]
     if twice:
-        raise OptionError(f"{name} has the value {twice[0]} twice: the same trials would run twice.")
+        raise OptionError(
+            f"{name} has the value {twice[0]} twice: the same trials would run twice.\nNext: leave one of them out."
+        )
     # A range in a list of its own, as in TOML: `"head.lr" = ["1e-4..1e-2"]`.
     if len(texts) == 1 and (found := _RANGE.fullmatch(texts[0])):
         return _range(name, texts[0], found[1], found[2])
@@ -166,7 +172,7 @@ def check_name(name: str, stages: Mapping[str, Sequence[str]]) -> None:
         close = nearest(name, [f"{each}.{own}" for each in sorted(every) for own in keys], count=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
         raise OptionError(
-            f"--over {name}: no recipe of this sweep has a stage {stage!r}.{hint} Their stages: "
+            f"--over {name}: no recipe of this sweep has a stage {stage!r}.{hint}\nNext: name one of their stages: "
             f"{', '.join(sorted(every))}."
         )
     lacking = [recipe for recipe, of_recipe in stages.items() if stage not in of_recipe]
@@ -178,13 +184,13 @@ def check_name(name: str, stages: Mapping[str, Sequence[str]]) -> None:
         )
     if key not in keys:
         close = nearest(key, keys)
-        option = "" if close else f"; an option of a head is written {HEAD_OPTION}{key}"
-        hint = (
-            f"did you mean {either([f'{stage}.{each}' for each in close])}?"
+        step = (
+            f"--over {stage}.{close[0]}=VALUE,VALUE"
             if close
-            else f"there are: {', '.join(keys)}"
+            else f"take one of {', '.join(keys)}; an option of a head is written {HEAD_OPTION}{key}."
         )
-        raise OptionError(f"--over {name}: a stage has no knob {key!r}; {hint}{option}{'' if close else '.'}")
+        hint = f" Did you mean {either([f'{stage}.{each}' for each in close])}?" if close else ""
+        raise OptionError(f"--over {name}: a stage has no knob {key!r}.{hint}\nNext: {step}")
 
 
 def is_whole(name: str, option_types: Mapping[str, Any]) -> bool:
@@ -212,20 +218,22 @@ def is_whole(name: str, option_types: Mapping[str, Any]) -> bool:
 
 def _unknown(name: str, stages: set[str]) -> str:
     if name in _NO_KNOBS:
-        return f"{name} is not varied: {_NO_KNOBS[name]}."
+        return f"{name} is not varied: {_NO_KNOBS[name]}.\nNext: leave it out."
     if name in Stage.model_fields:
         of_stages = either([f"{each}.{name}" for each in sorted(stages)])
         return f"{name} is a knob of a stage.\nNext: say of which: {of_stages}."
     close = nearest(name, [*OF_RUN, *SET_AS_A_WHOLE])
-    hint = f"Did you mean {either(close)}?" if close else f"There are: {', '.join([*OF_RUN, *SET_AS_A_WHOLE])},"
-    return f"there is no knob {name!r}. {hint} STAGE.KEY as for --set, and {HEAD_OPTION}NAME."
+    if close:
+        return f"there is no knob {name!r}. Did you mean {either(close)}?\nNext: --over {close[0]}=VALUE,VALUE"
+    known = ", ".join([*OF_RUN, *SET_AS_A_WHOLE])
+    return f"there is no knob {name!r}.\nNext: take {known}, STAGE.KEY as for --set, or {HEAD_OPTION}NAME."
 
 
 def _range(name: str, text: str, low: str, high: str) -> ValueRange:
     try:
         found = ValueRange(float(low), float(high))
     except ValueError:
-        raise OptionError(f"{name}: {text} is no range: write LOW..HIGH, such as 1e-4..1e-2.") from None
+        raise OptionError(f"{name}: {text} is no range.\nNext: write LOW..HIGH, such as {name}=1e-4..1e-2.") from None
     if found.low == found.high:
         raise OptionError(f"{name}: {text} is a range of one value.\nNext: {name}={low}")
     if not found.low < found.high:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from zoo.errors import RunError
+from zoo.errors import RunError, with_step
 from zoo.events import Note, Report
 from zoo.sweeping.trial_runs import RunJob, RunOutcome
 
@@ -74,7 +74,12 @@ def carry_out_jobs(
             for ending in workers.wait():
                 job = running.pop(ending.number)
                 if ending.outcome is not None and ending.outcome.stops:
-                    raise RunError(f"Trial {job.number} could not be carried out: {ending.outcome.fault}")
+                    raise RunError(
+                        with_step(
+                            f"Trial {job.number} could not be carried out: {ending.outcome.fault}",
+                            "mend that; zoo sweep --resume goes on with this trial and the others.",
+                        )
+                    )
                 if ending.outcome is not None:  # a run that failed, too: it would fail again
                     end(job, ending.outcome, lost[job.number])
                     continue

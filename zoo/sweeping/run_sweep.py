@@ -47,6 +47,11 @@ from zoo.sweeping.winner import conclude, refuse_without_winner
 from zoo.text import counted, shell_word
 
 LOCAL = "local"
+_OF_AN_OLDER_ZOO = (
+    "Candidates are compared by plain accuracy, in which large classes count more: trials that an older zoo carried "
+    "out have no scores with every class counting the same.\nNext: to compare them by these, start the sweep again "
+    "with another --out."
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -155,6 +160,7 @@ def _carry_out(
         folder.refuse_finished()
         laid_out = trials_of(settings, registry)
         trials = check_trials(laid_out, settings, location(folder.path, DATA), dataset, registry, report)
+        _tell_unlike_choices(trials, report)
         work = _SweepWork(folder, settings, dataset, registry, report, trials)
         with work.told_how_to_resume():
             # First what takes a second each, and shows soon whether the sweep makes sense.
@@ -163,6 +169,8 @@ def _carry_out(
         undrawn = frozenset(each.trial.candidate for each in trials if not each.draws)
         candidates = put_together(list(work.rows.values()), undrawn)
         refuse_without_winner(folder, candidates)
+        if all(each.balanced for each in trials) and not candidates[0].balanced:
+            report(Note(text=_OF_AN_OLDER_ZOO, loud=True))
         with work.told_how_to_resume():
             found = conclude(
                 folder,
@@ -276,6 +284,19 @@ def _tell_other_versions(then: Mapping[str, str], report: Report) -> None:
         report(Note(text=text, loud=True))
 
 
+def _tell_unlike_choices(trials: Sequence[CheckedTrial], report: Report) -> None:
+    """Say where candidates cannot be compared as trials ask for, because not all ask for the same."""
+    balanced = sum(each.balanced for each in trials)
+    if 0 < balanced < len(trials):
+        text = (
+            f"In {balanced:,} of {counted(len(trials), 'trial')} choose_by lets every class count the same, in the "
+            "others large classes count more. So candidates are compared by plain accuracy.\n"
+            "Next: to compare them as if every class had equally many images, one kind of choose_by for all: "
+            "--over choose_by=balanced_loss."
+        )
+        report(Note(text=text, loud=True))
+
+
 def _as_dataset(division: Division, settings: SweepSettings) -> Dataset:
     """The images that trials are trained on, before their table is written."""
     splits: dict[Split, tuple[ImageFile, ...]] = {"train": division.train, "val": division.val}
@@ -284,7 +305,10 @@ def _as_dataset(division: Division, settings: SweepSettings) -> Dataset:
 
 def _refuse_bad(how: HowToRun) -> None:
     if how.at_once is not None and how.at_once < 1:
-        raise OptionError(f"--at-once must be at least 1, got {how.at_once}.")
+        raise OptionError(
+            f"--at-once must be at least 1, got {how.at_once}.\n"
+            "Next: leave --at-once out, for as many as there is room for."
+        )
     parse_place(how.on)
 
 

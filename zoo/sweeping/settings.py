@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from zoo.errors import OptionError, Refused, RunError, either, nearest
+from zoo.errors import COPY_FOLDER, OptionError, Refused, RunError, either, nearest
 from zoo.planning.request import check_seed
 from zoo.storage.atomic import parse_json
 from zoo.sweeping.knobs import ValueRange, Values, named, parse_values
@@ -122,13 +122,13 @@ def stored_settings(folder: Path) -> tuple[SweepSettings, dict[str, Any]]:
         if content["format"] > FORMAT:
             # No error that is caught below: the file is whole, this zoo is too old for it.
             raise RunError(
-                f"{path} has format {content['format']}, this zoo reads {FORMAT}. Next: update zoo-registry."
+                f"{path} has format {content['format']}, this zoo reads {FORMAT}.\nNext: update zoo-registry."
             )
         asked = {key: value for key, value in content["settings"].items() if key != "format"}
         asked["over"] = {name: parse_values(name, values) for name, values in asked["over"].items()}
         return SweepSettings(**asked), content
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RunError(f"{path} cannot be read: {error!r}.") from None
+        raise RunError(f"{path} cannot be read: {error!r}.\n{COPY_FOLDER}") from None
 
 
 SETTINGS = "settings.json"
@@ -147,7 +147,10 @@ def digests_of_files(settings: SweepSettings) -> dict[str, str]:
                 try:
                     found[str(path)] = hashlib.sha256(path.read_bytes()).hexdigest()
                 except OSError as error:
-                    raise OptionError(f"{name}={value} cannot be read: {path}: {error.strerror}.") from None
+                    raise OptionError(
+                        f"{name}={value} cannot be read: {path}: {error.strerror}.\n"
+                        "Next: correct the path, or make the file readable."
+                    ) from None
     return found
 
 

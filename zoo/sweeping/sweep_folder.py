@@ -44,7 +44,8 @@ class TrialRow:
     settings: Mapping[str, str]
     status: Status
     val: Mapping[str, float]
-    """`accuracy`, `macro_f1` and `loss` on the validation images; empty where it failed."""
+    """`accuracy`, `macro_f1` and `loss` on the validation images, with a balanced `choose_by` `balanced_accuracy` and
+    `balanced_loss`, too; empty where it failed."""
     kept: str
     """The stage, or blend, that has these scores."""
     seconds: float
@@ -81,7 +82,7 @@ class SweepFolder:
         if out is None:  # two sweeps may start in the same second
             path = new_numbered_folder(path, write)
         elif path.exists():
-            raise Refused(f"{path} exists already; a sweep is never overwritten.")
+            raise Refused(f"{path} exists already; a sweep is never overwritten.\nNext: give another --out.")
         else:
             with new_folder(path) as draft:
                 write(draft)

@@ -86,7 +86,8 @@ def _is_logarithmic(values: Sequence[float], asked: str = "") -> bool:
 def _dots(name: str, done: Sequence[CandidateScores], size: str, width: float) -> Markup:
     """A dot for every trial, by its value of the knob; the winner's are larger."""
     height = 280.0 if size == "wide" else 250.0
-    points = [(each.settings[name], row.val["accuracy"], each, row) for each in done for row in each.rows]
+    points = [(each.settings[name], each.accuracy_of(row), each, row) for each in done for row in each.rows]
+    kind = "balanced " if done[0].balanced else ""
     accuracies = [accuracy for _, accuracy, _, _ in points]
     # To the next steps of 5 points, and one further where a dot would lie on the edge.
     low = max(0.0, math.floor(20 * min(accuracies) - 0.2) / 20)
@@ -103,7 +104,7 @@ def _dots(name: str, done: Sequence[CandidateScores], size: str, width: float) -
         places = {value: float(place) for place, value in enumerate(names, start=1)}
         x = (0.5, len(names) + 0.5)
     frame = Frame(44, 26, width - 14, height - 44, x=x, y=y)
-    parts = axes(frame, x_label=name, y_label="val accuracy", x_ticks=[], y_ticks=ticks(*y))
+    parts = axes(frame, x_label=name, y_label=f"val {kind}accuracy", x_ticks=[], y_ticks=ticks(*y))
     if numbers is None:
         room = (frame.right - frame.left) / len(places) - 6
         parts += [
@@ -117,7 +118,7 @@ def _dots(name: str, done: Sequence[CandidateScores], size: str, width: float) -
         title = f"trial {row.trial}: {each.described}, seed {row.seed}: {100 * accuracy:.1f} %"
         radius, kind = (5.5, "dot c2") if each is best else (3.4, "dot c1 soft")
         parts.append(dot(frame.at_x(places[value]), frame.at_y(accuracy), radius, kind, title))
-    label = f"Validation accuracy by {name}: {len(points)} trials; the winner has {best.settings[name]}"
+    label = f"Validation {kind}accuracy by {name}: {len(points)} trials; the winner has {best.settings[name]}"
     return drawing(parts, width=width, height=height, label=label, size=size)
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from zoo.artefact.classifier import Classifier
@@ -60,7 +61,7 @@ def conclude(
     row = best.rows[0]
     run = folder.path / WINNER if row.run is None else folder.path / row.run
     result = _trained(run, row, trials[row.trial], registry, report)
-    judged = _judged(run, folder, settings, registry, report)
+    judged = _judged(run, folder, settings, registry, report, balanced=best.balanced)
     found = Sweep(
         folder=folder.path,
         settings=settings.to_dict(),
@@ -105,9 +106,10 @@ def _trained(run: Path, row: TrialRow, trial: CheckedTrial, registry: Registry, 
         result = (
             Result(path=run, content=_content(run)) if (run / REPORT).exists() else finish(run, report, with_report)
         )
-    val = result.content["metrics"]["val"]
+    # What the row has: one of an older zoo has fewer scores than a run of this one.
+    val = {name: value for name, value in result.content["metrics"]["val"].items() if name in row.val}
     # To the last bit: this is what makes a row of scores, which no run wrote, worth as much as a run.
-    if dict(val) != dict(row.val):
+    if val != dict(row.val):
         raise CheckFailed(
             f"The winner was trained again as a run, and its validation scores differ from those of its trial: "
             f"{_in_words(val)} in {run}, {_in_words(row.val)} in the trial.\n"
@@ -117,17 +119,20 @@ def _trained(run: Path, row: TrialRow, trial: CheckedTrial, registry: Registry, 
 
 
 def _judged(
-    run: Path, folder: SweepFolder, settings: SweepSettings, registry: Registry, report: Report
+    run: Path, folder: SweepFolder, settings: SweepSettings, registry: Registry, report: Report, *, balanced: bool
 ) -> dict[str, Any]:
-    """Judge the winner on the images that nobody selected on."""
+    """Judge the winner on the images that nobody selected on; `balanced`: also as candidates were compared."""
     classifier = Classifier.load(run, device=settings.device, report=report, registry=registry)
     found = evaluate(classifier, Path(location(folder.path, JUDGED)), report, registry=registry)
+    recalls = [each.recall.value for each in found.assessment.classes if each.recall is not None]
     return {
         "images": found.images,
         "accuracy": asdict(found.assessment.accuracy),
+        **({"balanced_accuracy": fmean(recalls)} if balanced else {}),
         "macro_f1": found.scores.macro_f1,
         "loss": found.scores.loss,
         "unreadable": len(found.unreadable),
+        **({"copies": found.assessment.copies.to_dict()} if found.assessment.copies else {}),
     }
 
 

@@ -68,7 +68,7 @@ def judge_out_of_fold(
         # Each fold begins from the same weights, and so does the run that follows them.
         load_partial_state_dict(context.model, built)
         context.report(Progress(task=FOLDS, done=fold + 1, total=folds.count, unit="folds"))
-    judged = put_together(fits, folds, context.train_targets)
+    judged = put_together(fits, folds, context.train_targets, balanced=context.balanced)
     return judged, check_out_of_fold(fits, folds, contents, judged, plan.folds.kept_together)
 
 

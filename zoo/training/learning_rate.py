@@ -57,11 +57,11 @@ class ChosenRate:
 
     rate: float
     tried: dict[str, float]
-    """Validation accuracy with each rate; rates whose loss diverged are left out."""
+    """The validation accuracy by which each rate was compared; rates whose loss diverged are left out."""
 
 
 def choose_rate(stage: StagePlan, train: Callable[[StagePlan], Scores]) -> ChosenRate:
-    """Find the rate with the best validation accuracy. Ties go to the lower validation loss.
+    """Find the rate whose `Scores.order` is best: the highest validation accuracy, ties going to the lower loss.
 
     Args:
         stage: A stage whose rate is `auto`.
@@ -87,7 +87,7 @@ def choose_rate(stage: StagePlan, train: Callable[[StagePlan], Scores]) -> Chose
             f"Next: give a rate, and the proof says what is not finite: --set {stage.settings.name}.lr={RATES[1]:g}."
         )
     best = max(scores, key=lambda rate: scores[rate].order)
-    return ChosenRate(best, {f"{rate:g}": score.accuracy for rate, score in scores.items()})
+    return ChosenRate(best, {f"{rate:g}": score.compared[0] for rate, score in scores.items()})
 
 
 def with_rate(stage: StagePlan, rate: float) -> StagePlan:

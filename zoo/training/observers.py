@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import torch
 
-from zoo.errors import Refused, Terminated, ZooError
+from zoo.errors import Refused, Terminated, ZooError, with_step
 from zoo.events import Event, Note, ObserverSpec, PlanReady, Progress, Report, RunFinished, RunStarted, RunStopped
 from zoo.process import finishing, prints_to_stderr
 from zoo.registry.entry_points import one_line
@@ -22,6 +22,7 @@ SLOW_SECONDS, SLOW_SHARE = 1.0, 0.05
 """An observer is reported as slow when it takes longer than both: so many seconds, and this share of the run's time."""
 _NOT_FORWARDED = (Progress, PlanReady)
 """Events that only a display needs."""
+_WITHOUT = "leave the observer out, or mend what its error names."
 
 
 @contextlib.contextmanager
@@ -127,11 +128,13 @@ def _build(contribution: Contribution[ObserverSpec]) -> Callable[[Event], None]:
     except (KeyboardInterrupt, Terminated):
         raise
     except (ImportError, ValueError, ZooError) as error:
-        raise Refused(f"Observer {name!r} of {owner} cannot be used here: {error}") from error
+        raise Refused(with_step(f"Observer {name!r} of {owner} cannot be used here: {error}", _WITHOUT)) from error
     except BaseException as error:
-        raise Refused(f"Observer {name!r} of {owner} cannot be built: {one_line(error)}") from error
+        raise Refused(f"Observer {name!r} of {owner} cannot be built: {one_line(error)}\nNext: {_WITHOUT}") from error
     if not callable(observer):
-        raise Refused(f"Observer {name!r} of {owner} must be built as a function of an event, got {observer!r}.")
+        raise Refused(
+            f"Observer {name!r} of {owner} must be built as a function of an event, got {observer!r}.\nNext: {_WITHOUT}"
+        )
     return observer
 
 

@@ -40,10 +40,12 @@ class JudgedInFolds:
     """Class indices targets[N]."""
     folds: Folds
     """Which fold holds each image out."""
+    balanced: bool = False
+    """Whether models are compared as if every class had equally many images."""
 
     def scores(self, name: str) -> Scores | None:
         """The scores of a candidate; None where some fold lacks it."""
-        return score(self.logits[name], self.targets) if name in self.logits else None
+        return score(self.logits[name], self.targets, balanced=self.balanced) if name in self.logits else None
 
     def by_fold(self, name: str) -> list[dict[str, Any]]:
         """How many images each fold has, and the candidate's scores on them, as in `result.json`."""
@@ -54,8 +56,11 @@ class JudgedInFolds:
         return records
 
 
-def put_together(fits: Sequence[FoldFit], folds: Folds, targets: Tensor) -> JudgedInFolds:
-    """Put the folds' logits in the order of all N images, whose class indices are targets[N]."""
+def put_together(fits: Sequence[FoldFit], folds: Folds, targets: Tensor, *, balanced: bool = False) -> JudgedInFolds:
+    """Put the folds' logits in the order of all N images, whose class indices are targets[N].
+
+    `balanced`: as in what is returned.
+    """
     # A stage that ended early in one fold leaves that fold without its candidates.
     names = [name for name in fits[0].logits if all(name in fit.logits for fit in fits)]
     logits = {}
@@ -65,7 +70,7 @@ def put_together(fits: Sequence[FoldFit], folds: Folds, targets: Tensor) -> Judg
         logits[name] = first.new_full((len(targets), first.shape[1]), torch.nan)
         for fold, fit in enumerate(fits):
             logits[name][torch.tensor(folds.held_out(fold))] = fit.logits[name]
-    return JudgedInFolds(logits, targets, folds)
+    return JudgedInFolds(logits, targets, folds, balanced)
 
 
 def check_out_of_fold(

@@ -19,6 +19,7 @@ from torch import Tensor
 from zoo.data.dataset import Dataset, ImageFile, natural_key
 from zoo.data.decode import decode
 from zoo.data.transform import transform
+from zoo.errors import with_step
 from zoo.evaluation.probabilities import have_probabilities
 from zoo.planning.versions import versions
 from zoo.planning.warnings import copied_from_train, without_copies
@@ -58,7 +59,8 @@ def failure_message(checks: Sequence[Check], run: Path, *, stop: str = "") -> st
     lines = [f"  {check.name}{f' (stage {check.stage})' if check.stage else ''}: {check.summary}" for check in failed]
     count = "1 check" if len(failed) == 1 else f"{len(failed)} checks"
     told = [f"{count} of the proof failed:", *lines] if failed else []
-    return "\n".join([*told, *([stop] if stop else []), f"All checks: {run}/proof.json"])
+    lines = [*told, f"All checks: {run}/proof.json", *([stop] if stop else [])]
+    return with_step("\n".join(lines), "look up the evidence of what failed there.")
 
 
 def check_preprocessing(

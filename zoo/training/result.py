@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.display.records import Records
-from zoo.errors import OptionError, RunError
+from zoo.errors import COPY_FOLDER, OptionError, RunError
 from zoo.evaluation.confusion_table import ConfusionTable
 from zoo.registry.registry import default_registry
 from zoo.specs.plan import Plan
@@ -70,12 +70,14 @@ class Result(RunResult):
     def confusion_on(self, split: str) -> ConfusionTable:
         """The confusion matrix of a split, counted from `predictions.csv`. Raises OptionError, RunError."""
         if split not in self.metrics:
-            raise OptionError(f"The run has no predictions on {split!r}. There are: {', '.join(self.metrics)}.")
+            raise OptionError(
+                f"The run has no predictions on {split!r}.\nNext: give one of these: {', '.join(self.metrics)}."
+            )
         predictions = [each for each in read_predictions(self.folder) if each.split == split]
         try:
             return ConfusionTable.of(split, predictions, self.classes)
         except ValueError as error:
-            raise RunError(f"{self.folder / PREDICTIONS} cannot be read: {error}.") from None
+            raise RunError(f"{self.folder / PREDICTIONS} cannot be read: {error}.\n{COPY_FOLDER}") from None
 
     @property
     def report_path(self) -> Path:

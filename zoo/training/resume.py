@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.distributed.group import current
-from zoo.errors import CheckFailed, RunError
+from zoo.errors import COPY_FOLDER, CheckFailed, RunError
 from zoo.events import Note, PlanReady, Report
 from zoo.registry.registry import Registry
 from zoo.specs.plan import Plan
@@ -110,5 +110,5 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         content: dict[str, Any] = parse_json(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
-        raise RunError(f"{path} cannot be read: {error}") from None
+        raise RunError(f"{path} cannot be read: {error}\n{COPY_FOLDER}") from None
     return content

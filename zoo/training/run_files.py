@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from zoo.errors import RunError
+from zoo.errors import COPY_FOLDER, RunError
 from zoo.evaluation.predictions import ImagePrediction, from_csv
 from zoo.storage.atomic import parse_json
 from zoo.storage.csv_lines import read_as_written
@@ -35,7 +35,7 @@ def read_predictions(run: Path) -> tuple[ImagePrediction, ...]:
     try:
         return tuple(from_csv(_text(path)))
     except ValueError as error:
-        raise RunError(f"{path} cannot be read: {error}") from None
+        raise RunError(f"{path} cannot be read: {error}\n{COPY_FOLDER}") from None
 
 
 def digests_of_predictions(run: Path) -> tuple[str, str] | None:
@@ -71,9 +71,9 @@ def _parsed(text: str, path: Path) -> dict[str, Any]:
     try:
         content = parse_json(text)
     except ValueError as error:
-        raise RunError(f"{path} cannot be read: {error}") from None
+        raise RunError(f"{path} cannot be read: {error}\n{COPY_FOLDER}") from None
     if not isinstance(content, dict):
-        raise RunError(f"{path} cannot be read: it does not hold a JSON object.")
+        raise RunError(f"{path} cannot be read: it does not hold a JSON object.\n{COPY_FOLDER}")
     return content
 
 
@@ -86,4 +86,4 @@ def _text(path: Path) -> str:
 
 
 def _unreadable(path: Path, error: OSError) -> RunError:
-    return RunError(f"{path} cannot be read: {error.strerror or error}.")
+    return RunError(f"{path} cannot be read: {error.strerror or error}.\n{COPY_FOLDER}")

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zoo.evaluation.metrics import score
 from zoo.events import EpochFinished, EpochStarted, Note, Progress
 from zoo.probes.folds import Folds, make_folds
 from zoo.probes.layer_penalty import FACTORS, ChosenPenalty, choose_penalty, penalties_of
@@ -166,7 +165,7 @@ def _in_one_go(work: StageSetup, fit: Callable[[Tensor, Tensor], None]) -> Stage
         train_loss = float(model.loss(features, targets))
     seconds = time.perf_counter() - began
     logits = inputs.val_logits(model)
-    scores = work.judged or score(logits, work.val_targets)
+    scores = work.judged or work.scored(logits)
     work.watch.finished(logits)
     work.record(
         EpochFinished(

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from zoo.distributed.group import current
 from zoo.evaluation.context import Clock, RunContext
-from zoo.evaluation.metrics import Scores, score
+from zoo.evaluation.metrics import Scores
 from zoo.evaluation.out_of_memory import OutOfMemoryRetry, out_of_memory_as_error
 from zoo.events import CheckpointSaved, EpochFinished, Note, Progress, StageFinished, StageStarted
 from zoo.frozen.cut_check import check_cut
@@ -119,7 +119,10 @@ class StageRunner:
             if number <= len(self.stages):
                 continue
             if self._out_of_fold is not None and stage.settings.name not in self._out_of_fold.logits:
-                return NotFinite(f"Stage {stage.settings.name!r} did not end in every fold, so it cannot be judged.")
+                return NotFinite(
+                    f"Stage {stage.settings.name!r} did not end in every fold, so it cannot be judged.\n"
+                    f"Next: a lower rate: --set {stage.settings.name}.lr=..., or another number of folds."
+                )
             try:
                 self._run_stage(number, stage, stop_after)
             except NotFinite as error:
@@ -222,7 +225,7 @@ class StageRunner:
             logits = inputs.val_logits(self._model)
         name, precision = stage.settings.name, self._plan.precision
         self.checks.append(check_merged(end.logits, logits, stage=name, precision=precision))
-        scores = self._scores_out_of_fold(stage) or score(logits, self._context.val_targets)
+        scores = self._scores_out_of_fold(stage) or self._context.scored(logits)
         return StageEnd(scores, logits, end.epochs)
 
     def _finish_stage(self, stage: StagePlan, end: StageEnd, watch: StageWatch, inputs: Inputs) -> None:
@@ -285,7 +288,7 @@ class StageRunner:
             stage=stage,
             inputs=inputs,
             train_targets=context.train_targets,
-            val_targets=context.val_targets,
+            scored=context.scored,
             seed=self._plan.seed,
             objective=objective_for(stage.settings, context.train_targets, len(self._plan.classes), self._anchors),
             watch=watch,

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 import zoo.display.plan  # noqa: F401  (a notebook shows plans by it)
-from zoo.errors import Refused, RunError, nearest
+from zoo.errors import COPY_FOLDER, Refused, RunError, nearest
 from zoo.events import Report
 from zoo.planning.request import EXAMINED, Request
 from zoo.planning.resolve import Resolved, resolve
@@ -53,18 +53,20 @@ def read_plan(run: Path, *, finished: bool = True) -> Plan:
                 f"{run} is a soup of runs and no run: it has no {PLAN}. zoo predict, evaluate, export and verify take "
                 f"it.\nNext: give one of the runs that it was made of, which {run / SOUP} names."
             ) from None
-        raise RunError(f"{run} is no run folder: it has no {PLAN}.") from None
+        raise RunError(f"{run} is no run folder: it has no {PLAN}.\nNext: give the folder of a run.") from None
     except (OSError, ValueError) as error:
-        raise RunError(f"{path} cannot be read: {error}") from None
+        raise RunError(f"{path} cannot be read: {error}\n{COPY_FOLDER}") from None
     stated = content.get("format") if isinstance(content, dict) else None
     if isinstance(stated, int) and stated > FORMAT:
-        raise RunError(f"{path} has format {stated}, this zoo reads formats up to {FORMAT}. Next: update zoo-registry.")
+        raise RunError(
+            f"{path} has format {stated}, this zoo reads formats up to {FORMAT}.\nNext: update zoo-registry."
+        )
     try:
         return Plan.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        raise RunError(f"{path} is not a plan that this zoo can read: {where}: {first['msg']}") from None
+        raise RunError(f"{path} is not a plan that this zoo can read: {where}: {first['msg']}\n{COPY_FOLDER}") from None
 
 
 def refuse_finished(run: Path) -> None:

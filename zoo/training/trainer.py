@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from zoo.evaluation.inference import to_device
-from zoo.evaluation.metrics import Scores, score
+from zoo.evaluation.metrics import Scores
 from zoo.evaluation.out_of_memory import MicroBatches, out_of_memory_as_error
 from zoo.events import BatchFinished, EpochFinished, EpochStarted, Progress, Report, silent
 from zoo.frozen.inputs import Inputs
@@ -45,8 +45,8 @@ class StageSetup:
     """Where its batches come from."""
     train_targets: Tensor
     """Class indices of the training images, int64[N]."""
-    val_targets: Tensor
-    """Class indices of the validation images, int64[N]."""
+    scored: Callable[[Tensor], Scores]
+    """Scores of validation logits[N, classes], with what epochs are compared by."""
     seed: int
     """The seed of the run."""
     objective: Objective
@@ -265,7 +265,7 @@ class StageTrainer:
         judged = self._work.judged
         if judged is None:
             logits = self._inputs.val_logits(model)
-            scores = score(logits, self._work.val_targets)
+            scores = self._work.scored(logits)
             self._compare_with_best(model, scores, logits)
             self._last = scores, logits
             val = scores.to_dict()
@@ -292,7 +292,7 @@ class StageTrainer:
         best = Scores(**self._at.best) if self._at.best else None
         usable = scores.finite and bool(torch.isfinite(logits).all())
         # Strictly better only: on a tie the earlier epoch stays, which changed the weights less.
-        if not usable or (best is not None and scores.order <= best.order):
+        if not usable or (best is not None and not scores.better_than(best)):
             self._at.waited += best is not None
             return
         self._at.best, self._at.waited = scores.to_dict(), 0
@@ -332,12 +332,12 @@ class StageTrainer:
         if self._best_state:
             load_partial_state_dict(self._model, self._best_state)
             logits = self._best_state["logits"]
-            return score(logits, self._work.val_targets), logits
+            return self._work.scored(logits), logits
         if self._average is not None:
             load_partial_state_dict(self._model, self._average.state_dict(self._watch.names))
         if self._last is None:  # resumed after the last epoch: its logits are not in the checkpoint
             logits = self._inputs.val_logits(self._model)
-            self._last = self._work.judged or score(logits, self._work.val_targets), logits
+            self._last = self._work.judged or self._work.scored(logits), logits
         return self._last
 
 

@@ -15,7 +15,7 @@ from zoo.artefact.config import FOLDER, TENSORS
 from zoo.artefact.read import find_artefact, read_config
 from zoo.artefact.verify import artefact_checks
 from zoo.data.sources import data_exists
-from zoo.errors import ArtefactError, DataError, OptionError, RunError, ZooError
+from zoo.errors import COPY_FOLDER, ArtefactError, DataError, OptionError, RunError, ZooError
 from zoo.events import Report
 from zoo.planning.object_version import OBJECT
 from zoo.registry.names import qualified_name
@@ -160,7 +160,7 @@ def _read(path: Path, run: Path) -> dict[str, Any]:
             f"Next: zoo finetune --resume {shell_word(run)}, then verify it."
         ) from None
     except (OSError, ValueError) as error:
-        raise RunError(f"{path} cannot be read: {error}") from None
+        raise RunError(f"{path} cannot be read: {error}\n{COPY_FOLDER}") from None
     return content
 
 

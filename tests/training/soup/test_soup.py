@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import json
+import math
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -16,14 +17,18 @@ import zoo
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tests.conftest import Zoo
-from tests.numeric import draw_few
+from tests.numeric import draw_few, draw_unequal
 from torch import Tensor
 from zoo.artefact.config import sealed
+from zoo.data.dataset import Dataset, ImageFile
+from zoo.data.file_index import FileIndex, stamp_of
+from zoo.data.store import ImageStore
 from zoo.errors import ArtefactError, CheckFailed, DataError, Refused, RunError, ZooError
 from zoo.evaluation.metrics import Scores
 from zoo.storage.tensors import file_digest, same_bits, tensors_digest
 from zoo.training.soup.average import average_of, by_quality, choose_greedily, not_worse
 from zoo.training.soup.average_checks import check_average, check_ingredients, check_not_worse, check_unchanged
+from zoo.training.soup.judge import Judge
 
 USUAL: dict[str, Any] = {
     "backbone": "timm/test_resnet",
@@ -210,6 +215,23 @@ def test_it_is_a_folder_like_a_run_s(
     ):
         done = zoo_inside(*command)
         assert done.returncode in (1, 2) and "is a soup of runs" in done.stderr
+
+
+def test_copies_among_images_that_a_run_has_read_count_once(kept: Path, data: Path, tmp_path: Path) -> None:
+    for name in ("one.jpg", "same.jpg"):
+        shutil.copy(data / "test" / "a" / "0.jpg", tmp_path / name)
+    shutil.copy(data / "test" / "b" / "0.jpg", tmp_path / "other.jpg")
+    files = tuple(ImageFile(path, path.name, 0) for path in sorted(tmp_path.glob("*.jpg")))
+    model = zoo.load(kept).model
+    with contextlib.closing(ImageStore(model.preprocessing, workers=1)) as store:
+        dataset = Dataset(source="some", classes=("a", "b"), splits={"test": files})
+        judge = Judge(model=model, dataset=dataset, store=store, chunk=4, report=lambda event: None)
+        logits = judge.logits("test", "evaluate test")
+        assert judge.evaluated("test", logits).copies is None, "nobody has read them before"
+        stamps = [(file, stamp_of(file)) for file in files]
+        FileIndex().add({str(file.path): (stamp, file_digest(file.path)) for file, stamp in stamps if stamp})
+        found = judge.evaluated("test", logits).copies
+    assert found is not None and found.counted().to_dict() == {"images": 2, "pictures": 1, "effective_images": 9 / 5}
 
 
 def test_real_runs_make_one_and_it_does_not_depend_on_their_order(kept: Path, more: Path, tmp_path: Path) -> None:
@@ -507,6 +529,61 @@ def test_a_tie_in_accuracy_is_decided_by_the_loss() -> None:
     assert not not_worse(scores(0.9, 0.31), scores(0.9, 0.3))
     assert not not_worse(scores(0.9, float("nan")), scores(0.9, float("nan")))
     assert not not_worse(scores(0.99, float("nan")), scores(0.9, 0.3))
+
+
+def test_ingredients_are_compared_by_balanced_scores_where_they_have_them() -> None:
+    large, rare = Scores(0.9, 0.5, 0.3, 0.5, 1.2), Scores(0.8, 0.6, 0.5, 0.7, 0.6)
+    assert by_quality([large, rare]) == [1, 0] and not_worse(rare, large) and not not_worse(large, rare)
+    found = check_not_worse(large, rare)
+    assert found.verdict == "failed" and "balanced accuracy 0.5000 and loss 1.2000" in found.summary
+
+
+@pytest.fixture(scope="module")
+def uneven(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two runs that let every class count the same: the one takes most images for the large class, the other few."""
+    folder = tmp_path_factory.mktemp("uneven")
+    data = draw_unequal(folder / "data")
+    shutil.copytree(data / "val", data / "test")
+    settings = ["keep=last", "all.keep_epoch=best", "all.batch_norm=frozen", "choose_by=balanced_loss"]
+    run = zoo.finetune(**USUAL, data=data, set=settings, out=folder / "run").path
+    rows = csv.DictReader((run / "predictions.csv").read_text("utf-8").splitlines())
+    of_large = sorted(float(row["probability_of_label"]) for row in rows if row["label"] == "a")
+    middle = of_large[len(of_large) // 2]
+    # So half of the large class is taken for the small one; a shift acts on both logits.
+    back = math.log(middle / (1 - middle)) / 2
+    return [variant(run, folder / name, shifted(by), data) for name, by in (("large", 20.0), ("rare", -back))]
+
+
+@pytest.mark.long
+def test_a_soup_goes_by_what_its_runs_were_asked_to_choose_by(
+    uneven: list[Path], tmp_path: Path, zoo_inside: Zoo
+) -> None:
+    notes: list[str] = []
+
+    def soup(name: str, runs: list[Path]) -> zoo.Soup:
+        return zoo.soup(runs, out=tmp_path / name, device="cpu", on_event=lambda event: notes.append(loud(event)))
+
+    balanced = soup("balanced", uneven)
+    assert [each["name"] for each in balanced.ingredients] == ["rare", "large"] and balanced.proof == "passed"
+    assert balanced.content["selection"]["on"] == "val accuracy with every class counting the same"
+    of_val = balanced.metrics["val"]
+    assert of_val["balanced_accuracy"] >= balanced.ingredients[0]["metrics"]["val"]["balanced_accuracy"]
+    assert not any("disagree" in each for each in notes)
+    asked = [Path(shutil.copytree(run, tmp_path / run.name)) for run in uneven]
+    for run in asked:
+        edit_plan(run, "choose_by", value="loss")
+        edit_plan(run, "keep", value="best")
+    plain = soup("plain", asked)
+    assert [each["name"] for each in plain.ingredients] == ["large", "rare"]
+    assert plain.content["selection"]["on"] == "val accuracy" and "balanced_accuracy" not in plain.metrics["val"]
+    # They disagree: nothing tells which of the two is meant.
+    mixed = soup("mixed", [asked[0], uneven[1]])
+    assert [each["name"] for each in mixed.ingredients] == ["large", "rare"]
+    (told,) = (each for each in notes if "disagree" in each)
+    assert "rare has choose_by=balanced_loss" in told and "large has choose_by=loss" in told
+    assert "train large again with --set choose_by=balanced_loss, or leave it out." in told
+    done = zoo_inside("soup", *uneven, "--out", tmp_path / "shown")
+    assert done.returncode == 0 and "val balanced accuracy" in done.stdout, done.stderr
 
 
 def test_each_is_added_where_the_average_is_not_worse() -> None:

@@ -20,6 +20,7 @@ from torch.optim import Optimizer
 from zoo.data.dataset import ImageFile
 from zoo.evaluation import inference
 from zoo.evaluation.context import RunContext
+from zoo.evaluation.metrics import score
 from zoo.evaluation.out_of_memory import MicroBatches
 from zoo.events import EpochFinished, Event, Progress
 from zoo.frozen.decision import KeptOutputs, worth_keeping_before
@@ -244,13 +245,13 @@ class StageTimer:
         watch: StageWatch,
     ) -> StageSetup:
         # Class weights are those of all images: among a few, a class may be missing.
-        train_targets = inference.targets_of(self._train)
+        train_targets, val_targets = inference.targets_of(self._train), inference.targets_of(val)
         return StageSetup(
             model=self._model,
             stage=stage,
             inputs=inputs,
             train_targets=inference.targets_of(files),
-            val_targets=inference.targets_of(val),
+            scored=lambda logits: score(logits, val_targets),
             seed=self._plan.seed,
             objective=objective_for(stage.settings, train_targets, len(self._plan.classes), self._anchors),
             watch=watch,

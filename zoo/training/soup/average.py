@@ -56,7 +56,7 @@ class Trial:
 
 
 def by_quality(scores: Sequence[Scores]) -> list[int]:
-    """Return the positions of models by their scores: the most accurate first, the lower loss where that is equal.
+    """Return the positions of models by `Scores.order`, the best first.
 
     Those with a loss that is not finite come last.
     """

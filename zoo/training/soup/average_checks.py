@@ -114,11 +114,13 @@ def check_unchanged(saved: Path, files: Sequence[Path]) -> Check:
 def check_not_worse(soup: Scores, best: Scores) -> Check:
     """Check that the soup is not worse than its best ingredient on the validation images."""
     good = not_worse(soup, best) or soup == best
+    kind = "balanced accuracy" if soup.balanced_accuracy is not None else "accuracy"
+    (accuracy, loss), (of_best, loss_of_best) = soup.compared, best.compared
     return Check(
         name="not_worse",
         verdict="passed" if good else "failed",
-        summary=f"validation accuracy {soup.accuracy:.4f} and loss {soup.loss:.4f}; the best ingredient alone has "
-        f"{best.accuracy:.4f} and {best.loss:.4f}",
+        summary=f"validation {kind} {accuracy:.4f} and loss {loss:.4f}; the best ingredient alone has "
+        f"{of_best:.4f} and {loss_of_best:.4f}",
         evidence={"soup": soup.to_dict(), "best": best.to_dict()},
     )
 

@@ -12,11 +12,12 @@ from typing import Any
 from zoo.artefact.config import CONFIG, FOLDER, TENSORS
 from zoo.artefact.read import check_files
 from zoo.data.splits import split_note
-from zoo.errors import Refused, RunError
+from zoo.errors import COPY_FOLDER, Refused, RunError
 from zoo.evaluation.metrics import Scores
+from zoo.events import Note, Report
 from zoo.registry.session import of_session
 from zoo.specs.plan import Plan, StagePlan
-from zoo.specs.recipe import Stage
+from zoo.specs.recipe import BALANCED, Stage
 from zoo.storage.atomic import parse_json
 from zoo.text import shell_word, some
 from zoo.training.run_folder import PLAN, PROOF, RESULT, SOUP, has_result
@@ -92,6 +93,27 @@ def read_ingredients(paths: Sequence[Path]) -> tuple[Ingredient, ...]:
     return read
 
 
+def every_class_the_same(ingredients: Sequence[Ingredient], report: Report) -> bool:
+    """Whether ingredients are compared as if every class had equally many images: where all runs asked for that.
+
+    Where only some did, all are compared by plain accuracy, and that is said.
+    """
+    by_run = {each.name: each.plan.choose_by for each in ingredients}
+    asked = [name for name, choose_by in by_run.items() if choose_by in BALANCED]
+    # A run that keeps its last stage may have had nothing to say it by.
+    others = [each.name for each in ingredients if each.name not in asked and each.plan.keep != "last"]
+    if asked and others:
+        text = (
+            f"The runs disagree about what is best: {asked[0]} has choose_by={by_run[asked[0]]}, where every class "
+            f"counts the same, {others[0]} has choose_by={by_run[others[0]]}. So ingredients are chosen by plain "
+            "accuracy, in which large classes count more.\n"
+            f"Next: to let every class count the same, train {some(others)} again with "
+            f"--set choose_by={by_run[asked[0]]}, or leave {'it' if len(others) == 1 else 'them'} out."
+        )
+        report(Note(text=text, loud=True))
+    return bool(asked) and not others
+
+
 def _refuse_repeated(paths: Sequence[Path]) -> None:
     seen: dict[Path, Path] = {}
     for path in paths:
@@ -121,7 +143,9 @@ def _read(path: Path, name: str) -> Ingredient:
     try:
         return _ingredient(path, name, plan, _json(path / RESULT))
     except (KeyError, IndexError, TypeError) as error:
-        raise RunError(f"{path / RESULT} or {path / PROOF} is not as a run writes it: {error!r}.") from None
+        raise RunError(
+            f"{path / RESULT} or {path / PROOF} is not as a run writes it: {error!r}.\n{COPY_FOLDER}"
+        ) from None
 
 
 def _ingredient(path: Path, name: str, plan: Plan, result: Mapping[str, Any]) -> Ingredient:
@@ -332,5 +356,5 @@ def _json(path: Path) -> dict[str, Any]:
     try:
         content: dict[str, Any] = parse_json(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
-        raise RunError(f"{path} cannot be read: {error}") from None
+        raise RunError(f"{path} cannot be read: {error}\n{COPY_FOLDER}") from None
     return content

@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from zoo.data.dataset import Dataset, names_of
+from zoo.data.dataset import Dataset, ImageFile
+from zoo.data.file_index import FileIndex
 from zoo.data.store import ImageStore
 from zoo.evaluation import inference
 from zoo.evaluation.metrics import Scores, score
@@ -37,6 +38,8 @@ class Judge:
     chunk: int
     """Images at a time."""
     report: Report
+    balanced: bool = False
+    """Whether models are compared as if every class had equally many images."""
     retries: list[OutOfMemoryRetry] = field(default_factory=list)
     """The retries after running out of memory, in order."""
 
@@ -69,7 +72,11 @@ class Judge:
     def scores(self, file: Path, compute: Compute, task: str) -> Scores:
         """Return the validation scores of the weights in a safetensors file."""
         self.use(load_file(file), compute)
-        return score(self.logits("val", task), self.targets("val"))
+        return self.scored(self.logits("val", task), self.targets("val"))
+
+    def scored(self, logits: Tensor, targets: Tensor) -> Scores:
+        """Score logits[N, classes] against indices targets[N], with the numbers by which models are compared."""
+        return score(logits, targets, balanced=self.balanced)
 
     def targets(self, split: Split) -> Tensor:
         """Return the class indices of the split's N images, int64[N]."""
@@ -77,8 +84,14 @@ class Judge:
 
     def evaluated(self, split: Split, logits: Tensor) -> EvaluatedSplit:
         """Return a split with its logits[N, classes]."""
-        names = tuple(names_of(self.dataset.splits[split]))
-        return EvaluatedSplit(split=split, files=names, logits=logits, targets=self.targets(split))
+        files = self.dataset.splits[split]
+        # The test images are judged once, so the store does not examine them. The runs have, mostly on this machine.
+        known = FileIndex().digests([file for file in files if not self.store.is_examined(file)])
+
+        def digest_of(file: ImageFile) -> str:
+            return self.store.sha256_of(file) if self.store.is_examined(file) else known.get(file.relative, "")
+
+        return EvaluatedSplit.of(split, files, logits, digest_of)
 
     def batch_norms_apart(self, files: Sequence[Path]) -> int:
         """How many of the model's batch norms have other running statistics in one of the files than in the first."""

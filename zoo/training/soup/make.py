@@ -22,7 +22,7 @@ from zoo.data.prefetch import resolve_workers
 from zoo.data.store import ImageStore
 from zoo.errors import CheckFailed, DataError
 from zoo.evaluation.context import Clock
-from zoo.evaluation.metrics import Scores, score
+from zoo.evaluation.metrics import Scores
 from zoo.evaluation.out_of_memory import out_of_memory_as_error
 from zoo.events import Note, Progress, Report
 from zoo.model.devices import choose_device
@@ -39,7 +39,7 @@ from zoo.training.proof import check_better_than_guessing, check_saved, check_te
 from zoo.training.run_folder import SOUP, EvaluatedSplit, write_evaluation, write_proof
 from zoo.training.soup.average import Trial, average_of, by_quality, choose_greedily
 from zoo.training.soup.average_checks import check_average, check_ingredients, check_not_worse, check_unchanged
-from zoo.training.soup.ingredients import Ingredient, read_ingredients
+from zoo.training.soup.ingredients import Ingredient, every_class_the_same, read_ingredients
 from zoo.training.soup.judge import Judge
 from zoo.training.soup.outcome import RECIPE, Soup, Tasted, soup_content
 
@@ -132,7 +132,10 @@ def make_soup(
             model = model.to(chosen)
         with clock.measure("data"):
             _decode(dataset, store, report)
-        judge = Judge(model=model, dataset=dataset, store=store, chunk=first.plan.chunk, report=report)
+        balanced = every_class_the_same(ingredients, report)
+        judge = Judge(
+            model=model, dataset=dataset, store=store, chunk=first.plan.chunk, report=report, balanced=balanced
+        )
         with clock.measure("evaluate"):
             tasting = _taste(ingredients, judge)
         return _Finish(judge, tasting, registry, clock, device=chosen).run(out)
@@ -145,7 +148,9 @@ def _decode(dataset: Dataset, store: ImageStore, report: Report) -> None:
     _, faults = store.examine(files, progress=lambda done: report(Progress(task="decode", done=done, total=len(files))))
     if faults:
         name, fault = next(iter(faults.items()))
-        raise DataError(f"{name} cannot be read, which the runs could: {fault}")
+        raise DataError(
+            f"{name} cannot be read, which the runs could: {fault}\nNext: put the image back as the runs read it."
+        )
 
 
 def _taste(ingredients: Sequence[Ingredient], judge: Judge) -> _Tasting:
@@ -175,7 +180,7 @@ def _taste(ingredients: Sequence[Ingredient], judge: Judge) -> _Tasting:
         tried += 1
         task = f"validate average {tried} of {len(distinct) - 1}"
         judge.use(average_of([distinct[position].tensors for position in chosen]), compute)
-        return score(judge.logits("val", task), judge.targets("val"))
+        return judge.scored(judge.logits("val", task), judge.targets("val"))
 
     trials = choose_greedily(scores, together)
     return _Tasting(ingredients=distinct, scores=scores, twins=twins, trials=trials)
@@ -204,7 +209,7 @@ class _Finish:
             logits = judge.logits("val", "validate the soup")
             # The test split is looked at once, after everything has been chosen.
             evaluated = [judge.evaluated("val", logits), *self._test()]
-        scores = {each.split: score(each.logits, each.targets) for each in evaluated}
+        scores = {each.split: judge.scored(each.logits, each.targets) for each in evaluated}
         # These first, for the artefact is written with their verdict.
         checks = self._checks(scores["val"])
         checks += [fault for each in evaluated[1:] for fault in check_test(each.logits, each.files)]
@@ -244,6 +249,7 @@ class _Finish:
             plan,
             start=_start(self._tasting.best),
             tasted=self._tasting.listed(),
+            balanced=judge.balanced,
             candidates=self._tasting.candidates,
             metrics=metrics,
             batch_norms_averaged=self._apart,

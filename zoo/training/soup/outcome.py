@@ -11,6 +11,7 @@ from zoo.artefact.config import FOLDER
 from zoo.evaluation.metrics import Scores
 from zoo.evaluation.out_of_memory import OutOfMemoryRetry
 from zoo.specs.plan import Plan
+from zoo.training.choosing import IN_WORDS
 from zoo.training.result import Result
 
 FORMAT = 1
@@ -21,6 +22,8 @@ RULE = (
     "the average with it has a higher accuracy, or the same one and no higher loss"
 )
 """How ingredients are chosen, as `soup.json` says it."""
+_BALANCED = " (accuracy and loss with every class counting the same)"
+"""What is added to that where all runs ask for it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,6 +84,7 @@ def soup_content(
     *,
     start: Mapping[str, Any],
     tasted: Sequence[Tasted],
+    balanced: bool,
     candidates: int,
     metrics: Mapping[str, Mapping[str, float]],
     batch_norms_averaged: int,
@@ -94,6 +98,7 @@ def soup_content(
         plan: The plan of the best ingredient, as the soup's artefact was written with it.
         start: Where all runs began.
         tasted: What became of each ingredient, in the order in which they were tried.
+        balanced: Whether they were compared as if every class had equally many images.
         candidates: How many models the soup was chosen among.
         metrics: Scores of each split.
         batch_norms_averaged: Batch norms whose running statistics differ between what was averaged.
@@ -110,8 +115,8 @@ def soup_content(
         "classes": list(plan.classes),
         "metrics": metrics,
         "selection": {
-            "on": "val accuracy",
-            "rule": RULE,
+            "on": IN_WORDS["balanced_accuracy" if balanced else "accuracy"].format("val"),
+            "rule": RULE + (_BALANCED if balanced else ""),
             "candidates": candidates,
             "kept": [each.name for each in tasted if each.added],
         },
