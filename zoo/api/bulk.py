@@ -67,8 +67,8 @@ def predict_files(
     from zoo.artefact.hub import local_folder
     from zoo.artefact.read import check_files, find_artefact
     from zoo.bulk.carry_out import carry_out, refuse_small
-    from zoo.bulk.parts import BulkJob
-    from zoo.bulk.rows import artefact_identity
+    from zoo.bulk.parts import PROVIDER, BulkJob
+    from zoo.bulk.rows import artefact_identity, artefact_providers, tell_other_versions
     from zoo.specs.views import check_views
 
     refuse_small("top", top)
@@ -78,6 +78,7 @@ def predict_files(
     config, _ = check_files(folder)
     if fault := config.fault(folder):
         on_event(Note(text=fault, loud=True))
+    tell_other_versions(folder, on_event)
     # What comes to the same has one value. Else the same job would have two names.
     settings = {
         "top": min(top, len(config.classes)),  # more than there are means all of them
@@ -90,6 +91,8 @@ def predict_files(
         identity=artefact_identity(folder),
         settings=settings,
         part_size=part_size,
+        # For people: the digest of the model was made of it.
+        opening={PROVIDER: ", ".join(artefact_providers(folder))},
     )
     return carry_out(job, request, on_event, artefact=folder)
 
@@ -138,7 +141,7 @@ def embed_files(
     from zoo.artefact.read import find_artefact
     from zoo.bulk.carry_out import carry_out
     from zoo.bulk.parts import PROVIDER, BulkJob
-    from zoo.bulk.rows import embedder_identity, embedder_of
+    from zoo.bulk.rows import embedder_identity, embedder_of, provider_of
     from zoo.embedding.embed import check_dtype
     from zoo.planning.request import check_input_size
     from zoo.registry.registry import default_registry
@@ -169,7 +172,7 @@ def embed_files(
         settings=settings,
         part_size=part_size,
         # The last two open nothing: they tell people what the digest of the model was made of.
-        opening={**opening, "backbone": embedder.backbone, PROVIDER: " ".join(embedder.about["provider"].values())},
+        opening={**opening, "backbone": embedder.backbone, PROVIDER: provider_of(embedder.backbone)},
     )
     return carry_out(job, request, on_event, artefact=folder)
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,9 @@ SCHEMES = ("s3", "gs", "file")
 """What an address may begin with."""
 # One slash is enough: `pathlib.Path("s3://bucket")` is `s3:/bucket`.
 _ADDRESS = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*):/{1,2}(?=[^/])|^(file):/{1,3}")
+ANSWER_SECONDS = 60
+"""Seconds for which a store that does not answer is asked again and again. The client of gs:// would take a quarter of
+an hour."""
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")  # that of the service comes first, as in AWS's own tools
 
 
@@ -64,7 +69,10 @@ def address_of(text: str | os.PathLike[str]) -> Address:
         if Path(given).exists():
             return Address("file", given)
         hint = meant(f"{scheme}://{rest}", [f"{each}://{rest}" for each in ("s3", "gs")], count=1)
-        raise OptionError(f"{given!r}: zoo reads paths of this machine, s3:// and gs://.{hint}")
+        raise OptionError(
+            f"{given!r}: zoo reads paths of this machine, s3:// and gs://.{hint}\n"
+            "Next: give a path, s3://BUCKET/... or gs://BUCKET/..."
+        )
     return Address(scheme, rest.rstrip("/"))
 
 
@@ -94,18 +102,27 @@ def _opened(scheme: str, endpoint: str | None) -> Any:
         return fs.LocalFileSystem()
     try:
         if scheme == "gs":
-            return fs.GcsFileSystem()
+            return fs.GcsFileSystem(retry_time_limit=timedelta(seconds=ANSWER_SECONDS))
         return fs.S3FileSystem(endpoint_override=endpoint) if endpoint else fs.S3FileSystem()
     except Exception as error:
-        raise Refused(f"{scheme}:// cannot be reached from here: {first_line(error)}") from error
+        raise Refused(
+            f"{scheme}:// cannot be reached from here: {first_line(error)}\n"
+            "Next: check the network and your credentials."
+        ) from error
 
 
 def read_bytes(address: Address) -> bytes:
     """The bytes of a file. Raises OSError, FileNotFoundError among others."""
     if address.is_local:
         return Path(address.path).read_bytes()
-    with file_system(address.scheme).open_input_stream(address.path) as stream:
-        content: bytes = stream.read()
+    from pyarrow import ArrowException, ArrowInvalid
+
+    try:
+        with file_system(address.scheme).open_input_stream(address.path) as stream:
+            content: bytes = stream.read()
+    except ArrowException as error:  # such as of a quota that is used up, or of a key that no file system takes
+        number = errno.EINVAL if isinstance(error, ArrowInvalid) else 0
+        raise OSError(number, first_line(error)) from error
     return content
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from zoo.bulk.addresses import Address
 from zoo.bulk.found_files import FoundFile, find_files
 from zoo.bulk.parts import PROVIDER, BulkJob, PartList, job_text, number_of
 from zoo.bulk.sink import Sink
-from zoo.bulk.worker import JOB, PartDone, Worker, facts_of, packed_folder
+from zoo.bulk.worker import JOB, PartDone, Worker, facts_of, packed_folder, version_texts
 from zoo.cluster.place import Place
 from zoo.data.paths import files_among
 from zoo.data.prefetch import resolve_workers
@@ -122,6 +122,12 @@ def _compute_rest(
         were = "was there already, and is kept" if len(done) == 1 else "were there already, and are kept"
         report(Note(text=f"{counted(len(done), 'part')} of {len(parts):,} {were}."))
     kept = len(done)
+    # Before hours of work, and not only at the end.
+    updated = _differing([*(each.versions for each in done.values()), version_texts()])
+    # What this process has says nothing of the machines of a cluster.
+    if updated and kept < len(parts) and request.place.kind != "cluster":
+        text = f"Packages were updated since parts were computed, so that rows may differ: {updated}."
+        report(Note(text=f"{text} Next: for rows of one version, --out with a new folder.", loud=True))
     for each in _computed(job, request, parts, done, report, artefact):
         done[each.number] = each
     far = request.place.kind == "cluster"
@@ -160,21 +166,26 @@ def _refuse_other_job(sink: Sink, there: Mapping[str, int], job: BulkJob) -> Non
         names = sorted(name for name in known if wanted[name] != written[name])
         names = ["task"] if "task" in names else names  # all else differs because of that
         told = ", ".join(f"{name} {_told(name, written)} there, {_told(name, wanted)} asked" for name in names)
-        raise Refused(f"{sink.address} holds parts of another job: {told}.\nNext: {_step(names, written)}")
+        raise Refused(f"{sink.address} holds parts of another job: {told}.\nNext: {_step(names, written, wanted)}")
 
 
 def _told(name: str, job: Mapping[str, Any]) -> str:
     return f"{job[name][:12]}..." if name == "model" else str(job[name])
 
 
-def _step(differing: Sequence[str], written: Mapping[str, Any]) -> str:
+def _step(differing: Sequence[str], written: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
     """What to do where a folder was written by a job that differs in this."""
-    if PROVIDER in differing:
+    if PROVIDER in differing and _names_in(written[PROVIDER]) == _names_in(wanted[PROVIDER]):
         return f"--out with a new folder, or install {written[PROVIDER]} again, with which these parts were computed."
     if differing == ["model"]:
         other = "other weights, or another version of the package that provides the backbone, make another model"
         return f"--out with a new folder; {other}."
     return "--out with a new folder, or the same settings."
+
+
+def _names_in(providers: str) -> list[str]:
+    """`timm 1.0.20, zoo-mine 2.1` -> timm, zoo-mine."""
+    return [each.partition(" ")[0] for each in providers.split(", ")]
 
 
 def _parts_there(
@@ -340,9 +351,11 @@ def _finish(
         sink.write(manifest, written)
     elif sink.read(manifest) != written:
         raise Refused(f"{sink.address}/{manifest} says something else than the parts.\nNext: remove it.")
-    for each, what in ((versions, "versions of packages"), (devices, "devices")):
-        if len(each) > 1:
-            report(Note(text=f"The parts were computed with different {what}: see {manifest}.", loud=True))
+    unlike = {"versions of packages": _differing(versions), "devices": " / ".join(devices) if len(devices) > 1 else ""}
+    for what, which in unlike.items():
+        if which:
+            text = f"The parts were computed with different {what}, so that rows may differ: {which}; see {manifest}."
+            report(Note(text=text, loud=True))
     if unreadable:
         text = f"{counted(unreadable, 'file')} of {parts.images:,} could not be read: the column `error` says why."
         report(Note(text=text, loud=True))
@@ -357,7 +370,14 @@ def _finish(
     )
 
 
+def _differing(versions: Iterable[Sequence[str]]) -> str:
+    """`torch 2.9.0 / 2.10.0, zoo-registry 0.1.0 / none`: the packages of which there are several versions."""
+    columns = [dict(text.split(" ", 1) for text in each) for each in dict.fromkeys(map(tuple, versions)) if each]
+    found = {name: list(dict.fromkeys(each.get(name, "none") for each in columns)) for each in columns for name in each}
+    return ", ".join(f"{name} {' / '.join(found[name])}" for name in sorted(found) if len(found[name]) > 1)
+
+
 def refuse_small(name: str, value: int | None) -> None:
     """Raise OptionError for a number below 1."""
     if value is not None and value < 1:
-        raise OptionError(f"--{name} must be at least 1, got {value}.")
+        raise OptionError(f"--{name} must be at least 1, got {value}.\nNext: leave --{name} out, for the usual one.")

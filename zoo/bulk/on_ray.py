@@ -183,7 +183,10 @@ def _ask(ray: Any, crew: _Crew) -> set[int]:
         except ray.exceptions.RayError as error:  # it was lost, and its part is given out again
             crew.done.pop(worker, None)
             if worker not in crew.started:
-                raise ClusterError(f"A worker could not be started: {first_line(error)}") from error
+                raise ClusterError(
+                    f"A worker could not be started: {first_line(error)}\n"
+                    "Next: look at ray status; the same command goes on after the last finished part."
+                ) from error
         else:
             crew.heard = time.monotonic()
             if worker not in crew.started:

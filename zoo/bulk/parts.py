@@ -20,8 +20,8 @@ from zoo.storage.atomic import json_line
 PART_SIZE = 1024
 """Images in a part, unless the caller says otherwise: a lost worker loses no more than these."""
 PROVIDER = "provider"
-"""The key for the distribution that provides the backbone, and its version, where a job tells how its model is opened.
-Another version may compute other vectors, so that it makes another job."""
+"""The key for the distributions whose code the model is, with their versions, where a job tells how it is opened.
+Another version may be another model, so that it makes another job."""
 _NAME_DIGITS = 16
 """Digits of the digest in a part's name; the whole of it is in the part's metadata, and is compared as well."""
 
@@ -34,7 +34,7 @@ class BulkJob:
     subject: str
     """An artefact's folder, a run, or the name of a backbone."""
     identity: str
-    """Digest of the model: its tensors, classes and preprocessing."""
+    """Digest of the model: its tensors, classes, preprocessing, and who provides its code."""
     settings: Mapping[str, Any]
     """What rows depend on beside the model and the files, in plain JSON types."""
     part_size: int

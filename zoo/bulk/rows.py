@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,19 +15,20 @@ import torch
 
 from zoo.artefact.classifier import BATCH_SIZE, Classifier
 from zoo.artefact.config import CONFIG
-from zoo.artefact.read import find_artefact
-from zoo.bulk.addresses import listed_address, read_bytes
+from zoo.artefact.read import find_artefact, read_config
 from zoo.bulk.found_files import FoundFile
 from zoo.bulk.parts import BulkJob
+from zoo.bulk.patience import read_listed
 from zoo.data.memory.pictures import picture_of
 from zoo.data.prefetch import prefetch
 from zoo.data.transform import finish_views, resize
 from zoo.embedding.embedder import Embedder, open_embedder
-from zoo.errors import DataError, FeaturesError, first_line
+from zoo.errors import DataError, FeaturesError, Refused, first_line
 from zoo.evaluation.inference import outputs
 from zoo.evaluation.out_of_memory import MicroBatches
 from zoo.events import Report, silent
 from zoo.planning.request import make_request
+from zoo.planning.versions import versions
 from zoo.registry.registry import default_registry
 from zoo.storage.tensors import file_digest
 from zoo.text import printable
@@ -238,25 +240,69 @@ def embedder_of(subject: str, opening: Mapping[str, Any], *, device: str, report
 
 def embedder_identity(embedder: Embedder) -> str:
     """Digest of what an embedder's vectors depend on: weights, group, preprocessing, precision, provider."""
-    # Versions are told in the manifest instead: parts of before an update stay parts of the same job.
+    # Versions are told in the manifest instead: parts of before an update stay parts of the same job. But for that of
+    # the provider, of which another one may be another model.
     facts = {name: value for name, value in embedder.about.items() if name != "versions"}
+    facts["provider"] = provider_of(embedder.backbone)
     return hashlib.sha256(repr(sorted(facts.items(), key=lambda item: item[0])).encode()).hexdigest()
 
 
 def artefact_identity(path: Path) -> str:
-    """Digest of a saved classifier: of its config, which holds that of its tensors, its classes and preprocessing."""
-    return file_digest(find_artefact(path) / CONFIG)
+    """Digest of a saved classifier: of its providers, and of its config, which holds that of its tensors."""
+    facts = [file_digest(find_artefact(path) / CONFIG), *artefact_providers(path)]
+    return hashlib.sha256("\n".join(facts).encode()).hexdigest()
+
+
+def provider_of(backbone: str) -> str:
+    """`timm 1.0.22`: the distribution whose code a backbone is, and its version. Raises UnknownName or NameConflict."""
+    found = default_registry().backbone(backbone)
+    if found.plugin.own:  # it passes on what the package that the provider is named after computes
+        name = found.spec.provider
+        if version := versions([name]).get(name):
+            return f"{name} {version}"
+    return f"{found.plugin.distribution} {found.plugin.version}"
+
+
+def artefact_providers(path: Path) -> list[str]:
+    """The distributions whose code a saved classifier runs, with their versions; zoo itself is left out."""
+    config = read_config(find_artefact(path))
+    try:
+        providers = [provider_of(config.backbone.name)]
+        plugin = default_registry().head(config.head.name).plugin
+    except Refused:  # a plugin that only the workers have, or none: whoever loads the classifier says what is missing
+        return list(dict.fromkeys(f"{part.distribution} {part.version}" for part in (config.backbone, config.head)))
+    return list(dict.fromkeys([*providers, *([] if plugin.own else [f"{plugin.distribution} {plugin.version}"])]))
+
+
+def tell_other_versions(path: Path, report: Report) -> None:
+    """Report plugins of another version than a saved classifier was made with, as `Classifier.load` does.
+
+    Workers load it without a report. Nothing is loaded here where the versions are the same. Raises ArtefactError where
+    it gives other logits.
+    """
+    config = read_config(find_artefact(path))
+    registry = default_registry()
+    try:
+        here = [registry.backbone(config.backbone.name).plugin, registry.head(config.head.name).plugin]
+    except Refused:
+        return
+    made_with = [(part.distribution, part.version) for part in (config.backbone, config.head)]
+    if [(plugin.distribution, plugin.version) for plugin in here] != made_with:
+        Classifier.load(path, device="cpu", report=report)
 
 
 def _read_ahead(files: Sequence[FoundFile]) -> Iterator[_Content]:
+    stopped = threading.Event()
     with ThreadPoolExecutor(max_workers=_READERS, thread_name_prefix="zoo-read") as pool:
-        yield from prefetch(pool, _read, files, pending=2 * _READERS)
+        try:
+            yield from prefetch(pool, lambda file: _read(file, stopped), files, pending=2 * _READERS)
+        finally:
+            stopped.set()  # where it ends early, nobody waits for those that wait for an answer
 
 
-def _read(file: FoundFile) -> _Content:
-    address = listed_address(file.name)
+def _read(file: FoundFile, stopped: threading.Event) -> _Content:
     try:
-        content = read_bytes(address)
+        content = read_listed(file, pause=stopped.wait)
     except OSError as error:
         return _Content(_NO_IMAGE, f"cannot be read: {error.strerror or first_line(error)}")
     if not content:

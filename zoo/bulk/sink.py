@@ -12,10 +12,12 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from zoo.bulk.addresses import Address, file_system, read_bytes, unreachable
+from zoo.bulk.patience import patiently
 from zoo.errors import Refused, RunError, first_line
 from zoo.storage.atomic import clear_write_errors, json_line, new_path, refuse_unwritable
 from zoo.training.run_folder import RunLock
@@ -25,6 +27,7 @@ _KEY = b"zoo"
 _LOCK = ".lock"
 _DRAFTS = (".part-", "._")
 """How drafts begin: of parts, and of the files that say what they are, such as `_job.json`."""
+_GOES_ON = "once that can be done, the same command goes on after the last finished part."
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +90,7 @@ class Sink:
             raise Refused(f"--out {self.address} is a file, and parts go into a folder.\nNext: another name.") from None
         except OSError as error:
             if self.address.is_local:
-                raise RunError(f"{self.address} cannot be listed: {first_line(error)}") from error
+                raise RunError(f"{self.address} cannot be listed: {first_line(error)}\nNext: {_GOES_ON}") from error
             raise unreachable(self.address, error) from error
         # A worker that was killed leaves a folder with a draft, and a command that was stopped leaves its lock.
         names = ((entry.base_name, entry.size or 0) for entry in entries)
@@ -95,12 +98,13 @@ class Sink:
 
     def read(self, name: str) -> bytes | None:
         """The bytes of a file in it; None where there is none."""
+        at = self._at(name)
         try:
-            return read_bytes(self._at(name))
+            return patiently(partial(read_bytes, at))
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise RunError(f"{self._at(name)} cannot be read: {first_line(error)}") from error
+            raise RunError(f"{at} cannot be read: {first_line(error)}\nNext: {_GOES_ON}") from error
 
     def write(self, name: str, content: bytes) -> None:
         """Write a new file. Raises Refused where there is one of this name already, RunError where it cannot be."""
@@ -112,11 +116,9 @@ class Sink:
         if self.read(name) is not None:
             raise Refused(f"{at} exists, and zoo overwrites nothing.\nNext: name another folder, or remove it.")
         try:
-            # An object appears when it is complete.
-            with file_system(at.scheme).open_output_stream(at.path) as stream:
-                stream.write(content)
+            patiently(partial(_put, at, content))
         except OSError as error:
-            raise RunError(f"{at} cannot be written: {first_line(error)}") from error
+            raise RunError(f"{at} cannot be written: {first_line(error)}\nNext: {_GOES_ON}") from error
 
     def remove_drafts(self) -> None:
         """Remove what workers that were killed left half-written."""
@@ -125,6 +127,12 @@ class Sink:
                 if draft.name.startswith(_DRAFTS):
                     with contextlib.suppress(OSError):  # a file of that name is none of zoo's drafts, which are folders
                         shutil.rmtree(draft)
+
+
+def _put(at: Address, content: bytes) -> None:
+    # An object appears when it is complete.
+    with file_system(at.scheme).open_output_stream(at.path) as stream:
+        stream.write(content)
 
 
 def parquet_bytes(table: Any, about: Mapping[str, Any]) -> bytes:

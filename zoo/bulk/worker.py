@@ -86,7 +86,7 @@ class Worker:
             "part": part.digest,
             "number": part.number,
             "device": self._device,
-            "versions": [f"{name} {version}" for name, version in sorted(versions().items())],
+            "versions": version_texts(),
             "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }
         content = parquet_bytes(maker.rows(part.files, count), about)
@@ -120,7 +120,7 @@ class Worker:
                 raise RunError(
                     f"A worker has another {self._job.subject} than the process that began: its digest is "
                     f"{maker.identity[:12]}, and should be {self._job.identity[:12]}.\n"
-                    "Next: give all machines the same weights."
+                    "Next: give all machines the same weights, and the same versions of the packages with the model."
                 )
             self._maker = maker
         use_threads(threads)
@@ -137,6 +137,11 @@ class Worker:
             versions=tuple(facts.get("versions", ())),
             process=os.getpid(),
         )
+
+
+def version_texts() -> list[str]:
+    """`torch 2.9.0`: the versions here of what rows depend on, as a part tells them."""
+    return [f"{name} {version}" for name, version in sorted(versions().items())]
 
 
 def _checked_facts(content: bytes, part: FilePart, job: BulkJob) -> dict[str, Any]:
