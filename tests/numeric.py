@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Iterator
 from itertools import cycle
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import timm
 import torch
 import zoo
+from PIL import Image
 from safetensors.torch import load_file
 from torchvision import models
 from zoo.data.sample import sample_image
@@ -52,6 +54,18 @@ def draw_few(root: Path, *, train: int = 4, val: int = 2) -> Path:
             for number in range(count):
                 sample_image(index, 2, split, number).save(folder / f"{number}.jpg", quality=90)
     return root
+
+
+def draw_unequal(folder: Path) -> Path:
+    """Two classes that a brightness hardly tells apart, one of them eleven times as large -> `folder`."""
+    draw = random.Random(0)
+    for split, counts in (("train", (88, 8)), ("val", (66, 6))):
+        for brightness, name, count in zip((100, 140), "ab", counts, strict=True):
+            (folder / split / name).mkdir(parents=True)
+            for number in range(count):
+                grey = round(draw.gauss(brightness, 25))
+                Image.new("RGB", (32, 32), (grey, grey, number)).save(folder / split / name / f"{number}.png")
+    return folder
 
 
 def faults_of_a_run(backbone: str, head: str, data: Path, out: Path, *, lean: bool = False) -> list[str]:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import json
 import os
+import queue
 import re
 import shutil
 import signal
 import socket
+import struct
 import threading
 import time
+import zlib
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -35,6 +39,7 @@ from zoo.serving.pictures import PictureRefused, Upload
 from zoo.serving.unsure import UnsureRule
 
 CUT = "multipart/form-data; boundary=cut"
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n"
 
 
 class Answer(NamedTuple):
@@ -70,12 +75,33 @@ def png(width: int, height: int) -> bytes:
     return file.getvalue()
 
 
-def many_scans(side: int, scans: int) -> bytes:
-    """A progressive JPEG whose last scan comes so often."""
+def many_scans(side: int, scans: int, *, before: bytes = b"") -> bytes:
+    """A progressive JPEG whose last scan comes so often, with `before` before each."""
     file = io.BytesIO()
     Image.new("L", (side, side), 128).save(file, "JPEG", progressive=True)
     content = file.getvalue()
-    return content[:-2] + content[content.rindex(b"\xff\xda") : -2] * scans + content[-2:]
+    return content[:-2] + (before + content[content.rindex(b"\xff\xda") : -2]) * scans + content[-2:]
+
+
+def icon(width: int, height: int) -> bytes:
+    """An icon of 16 x 16 pixels, as its header says, whose picture is a PNG of any size."""
+    picture = png(width, height)
+    return struct.pack("<3H4B2H2I", 0, 1, 1, 16, 16, 0, 0, 1, 32, len(picture), 22) + picture
+
+
+def photo_of_the_press(picture: bytes) -> bytes:
+    """An IPTC file, which holds another one of any format."""
+    facts = {60: b"\1\0", 65: b"\0", 20: b"\0\x09", 30: b"\0\x09", 120: b"\5"}
+    fields = [(3, key, value) for key, value in facts.items()] + [(8, 10, picture)]
+    return b"".join(struct.pack(">3BH", 0x1C, part, key, len(value)) + value for part, key, value in fields)
+
+
+def one_tile(side: int) -> bytes:
+    """A TIFF of 10 x 10 pixels in a tile that is larger."""
+    pixels = zlib.compress(bytes(side * side), 9)
+    tags = {256: 10, 257: 10, 258: 8, 259: 8, 262: 1, 277: 1, 322: side, 323: side, 324: 134, 325: len(pixels)}
+    entries = b"".join(struct.pack("<2H2I", tag, 4, 1, value) for tag, value in tags.items())
+    return struct.pack("<2sHIH", b"II", 42, 8, len(tags)) + entries + bytes(4) + pixels
 
 
 def test_answers_are_those_of_predict_to_the_bit_of_their_batch(served: Served, pictures: list[Path]) -> None:
@@ -192,11 +218,20 @@ BAD: dict[str, tuple[Callable[[bytes], tuple[bytes, str]], int, str]] = {
         422,
         "more than 100 scans",
     ),
-    "an EPS": (
-        lambda _: (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", ""),
+    "many scans after a mark that nothing belongs to": (
+        lambda _: (many_scans(64, 200, before=b"\xff\x01"), "image/jpeg"),
         422,
-        "EPS is drawn",
+        "more than 100 scans",
     ),
+    "many parts": (
+        lambda _: (many_scans(64, 1, before=b"\xff\xc0\0\0" * 20_000), "image/jpeg"),
+        422,
+        "or 10,000 parts",
+    ),
+    "an EPS": (lambda _: (EPS, ""), 422, "A server reads JPEG, PNG"),
+    "an EPS in another file": (lambda _: (photo_of_the_press(EPS), ""), 422, "A server reads JPEG, PNG"),
+    "an icon with many pixels": (lambda _: (icon(4_000, 4_000), ""), 422, "A server reads JPEG, PNG"),
+    "a tile with many pixels": (lambda _: (one_tile(1_600), "image/tiff"), 413, "a tile of it has 2,560,000 pixels"),
 }
 
 
@@ -324,6 +359,26 @@ def test_a_client_that_leaves_or_announces_too_much_harms_nobody(served: Served,
     answer = client.ask(load.raw(content))
     assert answer.status == 200
     client.close()
+
+
+def test_what_a_client_asked_for_that_leaves_is_given_up(served: Served, pictures: list[Path]) -> None:
+    def left() -> float:
+        return _counted(served, 'zoo_requests_total{path="/predict",status="499"}')
+
+    before, content = left(), pictures[0].read_bytes()
+    with ThreadPoolExecutor(1) as pool:
+        # Takes long, as each scan goes through all pixels, and the others wait for it.
+        slow = pool.submit(ask, served, "/predict", form(*[("a.jpg", many_scans(1_400, 90))] * 4), CUT)
+        time.sleep(0.2)
+        for _ in range(10):
+            with socket.create_connection(("127.0.0.1", served.port)) as connection:
+                connection.sendall(load.raw(content))
+        until = time.monotonic() + 10
+        while left() < before + 10:
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        assert not slow.done(), "they were given up while they waited"
+        assert slow.result().status == 200
 
 
 def test_it_says_what_it_is_and_how_it_is(served: Served, pictures: list[Path]) -> None:
@@ -563,6 +618,40 @@ def test_it_serves_in_a_thread_of_a_program(
             one_more.close()
         assert client.ask(load.raw(good)).status == 200
     client.close()
+
+
+def _asking_on_and_on(port: int) -> socket.socket:
+    """A connection that has asked for more answers than the system has room for."""
+    client = socket.create_connection(("127.0.0.1", port))
+    client.setblocking(False)
+    client.send(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n" * 1000)
+    return client
+
+
+@pytest.mark.long
+def test_a_client_that_reads_nothing_is_cut_off_and_one_that_reads_is_not(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ready: queue.Queue[Any] = queue.Queue()
+    threading.Thread(target=zoo.serve, args=(run,), kwargs={"port": 0, "on_ready": ready.put}, daemon=True).start()
+    port = int(ready.get(timeout=30).url.rpartition(":")[2])
+    monkeypatch.setattr("zoo.serving.protocol.STALLED_SECONDS", 0.4)
+    with _asking_on_and_on(port) as idle, _asking_on_and_on(port) as reading:
+        came, cut_off, until = 0, False, time.monotonic() + 10
+        while not cut_off or time.monotonic() < until - 8.5:
+            assert time.monotonic() < until
+            time.sleep(0.02)
+            with contextlib.suppress(BlockingIOError):
+                came += len(reading.recv(1 << 16))
+            try:
+                idle.send(b"G")
+            except BlockingIOError:
+                continue
+            except OSError:
+                cut_off = True
+        assert came > 300_000
+        reading.setblocking(True)
+        assert reading.recv(1), "it is answered on"
 
 
 def test_it_serves_where_an_event_loop_runs_already_as_in_a_notebook(run: Path) -> None:

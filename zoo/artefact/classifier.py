@@ -15,16 +15,17 @@ from PIL.Image import Image
 from torch import Tensor
 
 from zoo.artefact.config import ArtefactConfig
-from zoo.artefact.given_images import images_to_predict
+from zoo.artefact.given_images import VERIFY, WITH_MAP, images_to_predict
 from zoo.artefact.golden import TOLERANCE, read_golden
 from zoo.artefact.read import check_versions, find_artefact, read_config, read_model
+from zoo.data.decode import image_needed
 from zoo.data.memory.pictures import ImageLike, picture_of
 from zoo.data.prefetch import map_for_model, resolve_workers
 from zoo.data.transform import as_seen, finish_views, resize
 from zoo.errors import DataError, OptionError, Refused
 from zoo.evaluation.confusion_table import class_index
 from zoo.evaluation.out_of_memory import out_of_memory_as_error, without_training
-from zoo.evaluation.probabilities import NO_CLASS, have_probabilities, mean_of_views
+from zoo.evaluation.probabilities import NO_CLASS, best_classes, have_probabilities, mean_of_views
 from zoo.events import Note, Report, silent
 from zoo.model.fold_and_compile import compile_backbone, fold_batch_norms
 from zoo.model.gradcam import grad_cam, with_heat
@@ -265,9 +266,9 @@ class Classifier:
         with _left_as_it_is(self.model):
             relevance = grad_cam(self.model, pixels[None].to(device), label=index)
         if not bool(have_probabilities(relevance.logits).all()):
-            raise DataError(f"image: {NO_CLASS}")
+            raise DataError(f"image: {NO_CLASS}{VERIFY}")
         if relevance.heat is None:
-            raise Refused(f"Grad-CAM cannot be drawn for {self.model.name}: {relevance.reason}.")
+            raise Refused(f"Grad-CAM cannot be drawn for {self.model.name}: {relevance.reason}.{WITH_MAP}")
         return with_heat(as_seen(pixels, self.model.preprocessing), relevance.heat[0].cpu())
 
     def _stream(
@@ -286,7 +287,7 @@ class Classifier:
                 if isinstance(prediction, Prediction):
                     yield prediction
                 elif on_error is None:
-                    raise prediction
+                    raise DataError(f"{prediction}{VERIFY}")
                 else:
                     on_error(source, prediction)
 
@@ -301,7 +302,7 @@ class Classifier:
             for batch in map_for_model(pool, self._read, chunks, workers=workers, on_cpu=on_cpu):
                 for source, error in batch.faults:
                     if on_error is None:
-                        raise error
+                        raise image_needed(error)
                     on_error(source, error)
                 if batch.sources:
                     yield batch
@@ -331,12 +332,12 @@ class Classifier:
         logits = self.logits(batch.images)
         if batch.others:
             logits = mean_of_views([logits, *map(self.logits, batch.others)])
-        probabilities, labels = logits.softmax(1).topk(min(top, len(self.classes)))
+        probabilities, labels = best_classes(logits, top)
         rows = [
             tuple((self.classes[label], probability) for label, probability in zip(*row, strict=True))
             for row in zip(labels.tolist(), probabilities.tolist(), strict=True)
         ]
-        # Of such logits topk would name some class, as it takes nan for the largest number.
+        # Of logits that are no numbers some class would be named, as nan is sorted before all numbers.
         return [
             Prediction(source, *best[0], best, self.views) if known else DataError(f"{source}: {NO_CLASS}")
             for source, best, known in zip(batch.sources, rows, have_probabilities(logits).tolist(), strict=True)

@@ -77,6 +77,17 @@ def top_classes(logits: Tensor) -> Tensor:
     return found
 
 
+def best_classes(logits: Tensor, most: int) -> tuple[Tensor, Tensor]:
+    """Return the probabilities[N, K] and the indices[N, K] of the best classes of logits[N, classes], the best first.
+
+    K is `most`, or the number of classes where that is smaller. Of equal classes the first is named first, as
+    `top_classes` does.
+    """
+    # Not topk: which of equals it takes depends on K. In bfloat16, equal logits are nothing rare.
+    classes = logits.sort(dim=1, descending=True, stable=True).indices[:, :most]
+    return logits.softmax(1).gather(1, classes), classes
+
+
 def hits_in_top(logits: Tensor, targets: Tensor, top: int) -> int:
     """Count the images whose class targets[N] is among the `top` highest of logits[N, classes]."""
     return sum(

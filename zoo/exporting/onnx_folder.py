@@ -18,14 +18,15 @@ CLASSES, COMPARISON, PYTHON, JAVASCRIPT, README = (
 )
 _PYTHON = '''"""python example.py PICTURE: the probability of every class, by the file {file} alone."""
 
-import json, pathlib, sys
+import io, json, pathlib, sys
 import numpy, onnxruntime
 from PIL import Image, ImageOps
 
 model = pathlib.Path(__file__).with_name("{file}")  # beside this file, wherever it is called from
 session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
 classes = json.loads(session.get_modelmeta().custom_metadata_map["classes"])
-with Image.open(sys.argv[1]) as opened:
+content = pathlib.Path(sys.argv[1]).read_bytes()  # by name, Pillow reads some TIFF files wrong that lie on their side
+with Image.open(io.BytesIO(content)) as opened:
     tags = getattr(opened, "tag_v2", {{}})  # of a TIFF file
     bits, sign, planes = max(tags.get(258, (16,))), tags.get(339, (1,))[0], tags.get(284, 1)
     of_16_bits = opened.mode.startswith("I;16") or (opened.mode, opened.format) == ("I", "PPM")

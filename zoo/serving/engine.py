@@ -20,7 +20,7 @@ from zoo.artefact.classifier import BATCH_SIZE, Classifier
 from zoo.data.prefetch import resolve_workers
 from zoo.data.transform import as_seen
 from zoo.evaluation.out_of_memory import out_of_memory_as_error
-from zoo.evaluation.probabilities import NO_CLASS, have_probabilities
+from zoo.evaluation.probabilities import NO_CLASS, best_classes, have_probabilities
 from zoo.model.gradcam import grad_cam, with_heat
 from zoo.serving.answers import BatchPlace, ClassShare, ExplanationBody, PredictionBody
 from zoo.serving.batcher import Batch
@@ -101,10 +101,10 @@ class Engine:
 
     def _predict(self, jobs: list[Job], images: Tensor, batch: Batch[Job]) -> Sequence[PredictionBody | PictureRefused]:
         """Predictions of images[N, 3, H, W], as `Classifier.predict` makes them of one batch."""
-        # topk lists equally many for all, so each job takes the beginning of what the longest list needs.
+        # Equally many are listed for all, so each job takes the beginning of what the longest list needs.
         most = max(job.top for job in jobs)
         logits = self._classifier.logits(images)
-        probabilities, labels = logits.softmax(1).topk(most)
+        probabilities, labels = best_classes(logits, most)
         rows = zip(jobs, labels.tolist(), probabilities.tolist(), have_probabilities(logits).tolist(), strict=True)
         return [
             self._prediction(job, top_labels, shares, BatchPlace(number=batch.number, size=len(jobs), index=index))

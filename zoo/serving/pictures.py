@@ -5,28 +5,37 @@ The bytes come from strangers. What decoding them may cost is looked up in the h
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from zoo.data.decode import decode, open_file
+from zoo.data.depth import tiff_kind
 from zoo.data.transform import transform
 from zoo.errors import DataError
 from zoo.serving.limits import RequestLimits
 from zoo.specs.preprocessing import Preprocessing
 
-_PROGRAMS = ("EPS", "WMF")
-"""Formats for which Pillow starts another program, or the system draws: no stranger may have that done."""
+_TAKEN = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "AVIF")
+"""Formats of which strangers may send files: the header says how large the picture is, and Pillow needs nothing else.
+Among the others are those that hold a file of any format and size (icons, IPTC), and for which it starts a program."""
+_WHAT_IS_TAKEN = "A server reads JPEG, PNG, WebP, TIFF, BMP, GIF, PPM, JPEG 2000 and AVIF. Next: save it as JPEG."
 _SCANNED = ("JPEG", "MPO")
 """Formats whose pixels come in scans."""
-_MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")
-"""Begins a part of a JPEG file. Between the pixels' bytes there is no such pair."""
+_MARKER = re.compile(rb"\xff([^\x00\x01\xff\xd0-\xd7])")
+"""Begins a part of a JPEG file. Between the pixels' bytes there is no such pair. 0x01 and 0xd0 to 0xd7 are marks that
+nothing belongs to: what follows them is no length, by which scans could be passed over."""
 _START, _END, _SCAN = 0xD8, 0xD9, 0xDA
+_TILE_SIDES = (322, 323)
+"""Tags of a TIFF file: the width and the height of its tiles."""
 _SCANS = 100
 """Most scans of a JPEG file. Progressive ones have about ten. Each one goes through all pixels again, however few
 bytes it has: a file of 20 MB with a scan in every 92 bytes would be decoded for hours, and nobody else answered."""
+_PARTS = 10_000
+"""Most parts of a JPEG file that are looked at for that. A photograph has about twenty, with large texts hundreds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +60,13 @@ class PictureRefused(Exception):
 def prepare(upload: Upload, preprocessing: Preprocessing, limits: RequestLimits) -> Tensor:
     """The image as image[3, H, W], decoded and preprocessed as `zoo predict` does.
 
-    Raises PictureRefused for what is not an image, is damaged, or has too many pixels.
+    Raises PictureRefused for what is not an image, is damaged, is of a format that is not taken, or has too many
+    pixels.
     """
     try:
         _refuse_before_decoding(upload, preprocessing, limits)
-        return transform(decode(upload.content, name=upload.source, preprocessing=preprocessing), preprocessing)
+        picture = decode(upload.content, name=upload.source, preprocessing=preprocessing, formats=_formats())
+        return transform(picture, preprocessing)
     except DataError as error:
         text = str(error)
         raise PictureRefused(
@@ -66,26 +77,32 @@ def prepare(upload: Upload, preprocessing: Preprocessing, limits: RequestLimits)
 def _refuse_before_decoding(upload: Upload, preprocessing: Preprocessing, limits: RequestLimits) -> None:
     """Look at the header alone, which costs nothing. What it cannot tell, decoding finds."""
     try:
-        with open_file(upload.content) as image:
-            width, height, kind = image.width, image.height, image.format
+        with open_file(upload.content, formats=_formats()) as image:
+            width, height, kind, at_once = image.width, image.height, image.format, _decoded_at_once(image)
     except Image.DecompressionBombError:
         raise PictureRefused(413, "too_many_pixels", f"{upload.source}: {_most(limits)}") from None
+    except UnidentifiedImageError:
+        if not upload.content or tiff_kind(upload.content):
+            return
+        raise PictureRefused(
+            422, "unreadable", f"{upload.source}: not an image that can be read. {_WHAT_IS_TAKEN}"
+        ) from None
     except Exception:
         return
-    if kind in _PROGRAMS:
+    if kind in _SCANNED and _scans(upload.content) > _SCANS:
         raise PictureRefused(
             422,
             "unreadable",
-            f"{upload.source}: {kind} is drawn by another program, which a server does not start. "
-            "Next: save it as a JPEG or PNG file.",
-        )
-    if kind in _SCANNED and _scans(upload.content) > _SCANS:
-        raise PictureRefused(
-            422, "unreadable", f"{upload.source}: it has more than {_SCANS} scans. Next: save it as an ordinary JPEG."
+            f"{upload.source}: it has more than {_SCANS} scans, or {_PARTS:,} parts. "
+            "Next: save it as an ordinary JPEG.",
         )
     if width * height > limits.pixels:
         raise PictureRefused(
             413, "too_many_pixels", f"{upload.source}: it has {width:,} x {height:,} pixels. {_most(limits)}"
+        )
+    if at_once > limits.pixels:
+        raise PictureRefused(
+            413, "too_many_pixels", f"{upload.source}: a tile of it has {at_once:,} pixels. {_most(limits)}"
         )
     # A side of 0 would be divided by. Decoding has the words for such a file.
     if min(width, height) and _resized_pixels(width, height, preprocessing) > limits.pixels:
@@ -97,13 +114,26 @@ def _refuse_before_decoding(upload: Upload, preprocessing: Preprocessing, limits
         )
 
 
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    """The formats of `_TAKEN` that this Pillow knows."""
+    Image.init()
+    return tuple(name for name in _TAKEN if name in Image.OPEN)
+
+
+def _decoded_at_once(image: Image.Image) -> int:
+    """Pixels of a tile of a TIFF file, which is decoded whole however small the picture is; 0 without tiles."""
+    width, height = (getattr(image, "tag_v2", {}).get(side, 0) for side in _TILE_SIDES)
+    return width * height if isinstance(width, int) and isinstance(height, int) else 0
+
+
 def _scans(content: bytes) -> int:
-    """How many scans the picture of a JPEG file has; at most one more than it may have.
+    """How many scans the picture of a JPEG file has; at most one more than it may have, as of one with too many parts.
 
     Its parts are followed one by one: thumbnails and texts have bytes of their own, and behind the picture there may be
     a whole film.
     """
-    found = place = 0
+    found = place = parts = 0
     while found <= _SCANS and (marker := _MARKER.search(content, place)) is not None:
         kind, place = marker[1][0], marker.end()
         if kind == _END:
@@ -111,7 +141,8 @@ def _scans(content: bytes) -> int:
         if kind != _START:
             # The stated length counts its own two bytes. A damaged file may say less, and the search must move on.
             place += max(2, int.from_bytes(content[place : place + 2], "big"))
-        found += kind == _SCAN
+        parts += 1
+        found = _SCANS + 1 if parts > _PARTS else found + (kind == _SCAN)
     return found
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any, TypeVar
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
@@ -20,6 +20,7 @@ from zoo.serving.pictures import Upload
 from zoo.serving.problems import Problem
 from zoo.text import printable
 
+Result = TypeVar("Result")
 _TOO_SLOW = 408
 _MULTIPART = "multipart/form-data"
 _BINARY = ("", "application/octet-stream")
@@ -74,6 +75,27 @@ class Body:
         """How many bytes the request says that it has; 0 where it does not say."""
         stated = self.headers.get("content-length", "")
         return int(stated) if stated.isdecimal() else 0
+
+    async def while_client_waits(self, work: Coroutine[Any, Any, Result]) -> Result:
+        """The result of some work for the client, which is given up where it leaves meanwhile.
+
+        Raises ClientDisconnect then, and what the work raises.
+        """
+        working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(self._left())
+        try:
+            await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+            if not working.done():
+                raise ClientDisconnect
+            return working.result()
+        finally:
+            for task in (working, leaving):
+                task.cancel()
+            await asyncio.gather(working, leaving, return_exceptions=True)
+
+    async def _left(self) -> None:
+        """Return once the client has gone. Nothing else comes when the body has ended."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """What arrives, part by part. Raises ClientDisconnect."""

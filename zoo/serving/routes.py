@@ -87,7 +87,7 @@ class _Routes:
             top = _top(request, len(service.config.classes))
             with service.room.entered(service.retry_after) as held:
                 uploads = await read_uploads(body, service.limits, held, most=service.limits.images)
-                predictions = await service.predict(uploads, top=top)
+                predictions = await body.while_client_waits(service.predict(uploads, top=top))
         return _json(PredictAnswer(digest=service.digest, predictions=predictions))
 
     async def explain(self, request: Request) -> Response:
@@ -96,7 +96,7 @@ class _Routes:
             _options(request, ())
             with service.room.entered(service.retry_after) as held:
                 uploads = await read_uploads(body, service.limits, held, most=service.limits.explained)
-                explanations = await service.explain(uploads)
+                explanations = await body.while_client_waits(service.explain(uploads))
         return _json(ExplainAnswer(digest=service.digest, explanations=explanations))
 
     async def classes(self, request: Request) -> Response:
