@@ -56,6 +56,16 @@ class JudgedInFolds:
         return records
 
 
+def fault_in_folds(judged: JudgedInFolds | None, stage: str) -> str:
+    """Why a stage cannot be judged by what the folds gave; empty where it can, and without folds."""
+    if judged is None or stage in judged.logits:
+        return ""
+    return (
+        f"Stage {stage!r} did not end in every fold, so it cannot be judged.\n"
+        f"Next: a lower rate (--set {stage}.lr=...), or another number of folds."
+    )
+
+
 def put_together(fits: Sequence[FoldFit], folds: Folds, targets: Tensor, *, balanced: bool = False) -> JudgedInFolds:
     """Put the folds' logits in the order of all N images, whose class indices are targets[N].
 

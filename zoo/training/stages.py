@@ -30,7 +30,7 @@ from zoo.training.curve import write_curve
 from zoo.training.divided import divide
 from zoo.training.learning_rate import RATES, ChosenRate, choose_rate, with_rate
 from zoo.training.objective import anchors_of, objective_for
-from zoo.training.out_of_fold import JudgedInFolds
+from zoo.training.out_of_fold import JudgedInFolds, fault_in_folds
 from zoo.training.prepare import with_adapters
 from zoo.training.processes import checks_of_all
 from zoo.training.proof import check_merged
@@ -118,11 +118,8 @@ class StageRunner:
         for number, stage in enumerate(self._plan.stages, start=1):
             if number <= len(self.stages):
                 continue
-            if self._out_of_fold is not None and stage.settings.name not in self._out_of_fold.logits:
-                return NotFinite(
-                    f"Stage {stage.settings.name!r} did not end in every fold, so it cannot be judged.\n"
-                    f"Next: a lower rate: --set {stage.settings.name}.lr=..., or another number of folds."
-                )
+            if fault := fault_in_folds(self._out_of_fold, stage.settings.name):
+                return NotFinite(fault)
             try:
                 self._run_stage(number, stage, stop_after)
             except NotFinite as error:
