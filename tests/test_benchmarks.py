@@ -164,6 +164,7 @@ def test_the_hand_written_loop_trains_each_stage_as_the_task_says(few: Path, tmp
     assert 0 <= row["accuracy"] <= 1 and 0 < row["seconds"] < row["process_seconds"]
 
 
+@pytest.mark.long
 def test_operations_of_a_step_are_three_times_those_of_features_where_everything_trains(few: Path) -> None:
     recipe = str(Path(gpu.__file__).with_name("gpu.toml"))
     plan = zoo.plan(backbone="timm/test_resnet", data=few, recipe=recipe, weights="random", tune=False, device="cpu")
@@ -199,6 +200,7 @@ def test_the_benchmark_of_a_gpu_runs_on_a_cpu_and_its_numbers_can_be_true(
     assert all(float(row[9]) < 2 for row in rows if row[9])  # a CPU is asked once a step, and once an epoch
 
 
+@pytest.mark.long
 def test_the_benchmark_of_a_gpu_is_red_where_operations_are_miscounted_and_names_what_it_left_out(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -102,6 +102,7 @@ def test_memory_is_kept_for_the_next_pass_unless_somebody_set_how() -> None:
     assert int(_python(PASSES, GLIBC_TUNABLES="glibc.malloc.mmap_threshold=33554432").stdout) > 0
 
 
+@pytest.mark.long
 def test_what_is_imported_is_not_looked_at_by_every_collection() -> None:
     code = (
         "import gc; from zoo.process import start_computing; start_computing('torch'); "

@@ -176,6 +176,7 @@ def test_a_stopped_run_goes_on_decoding_so(photographs: Path, fast_run: zoo.Resu
     assert tensors[0].read_bytes() == tensors[1].read_bytes()
 
 
+@pytest.mark.long
 def test_an_export_says_that_others_decode_files_whole(fast_run: zoo.Result, tmp_path: Path) -> None:
     notes: list[str] = []
 

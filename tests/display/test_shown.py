@@ -138,6 +138,7 @@ def executed(cells: list[str], folder: Path) -> tuple[Any, list[dict[str, Any]]]
 
 
 @pytest.mark.filterwarnings("ignore")  # of the notebook's own libraries
+@pytest.mark.long
 def test_a_real_kernel_draws_one_output_anew_and_leaves_lines_without_bars(tmp_path: Path) -> None:
     cell = """
 import sys, time

@@ -137,6 +137,7 @@ def doubled(few: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return data
 
 
+@pytest.mark.long
 def test_views_are_no_surer_to_help_on_images_that_are_there_several_times(
     runs: tuple[Path, Path], few: Path, tmp_path: Path
 ) -> None:

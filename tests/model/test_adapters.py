@@ -194,6 +194,7 @@ def test_a_plan_without_adapters_does_not_import_peft(few: Path) -> None:
     assert done.stdout.split() == ["False", "True"]
 
 
+@pytest.mark.long
 def test_a_plan_with_adapters_is_estimated(few: Path) -> None:
     plan = zoo.plan(**LORA, backbone="timm/test_vit", data=few, estimate=True)
     assert plan.estimate is not None and plan.estimate.stages[1].memory.gradients > 0

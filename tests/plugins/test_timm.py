@@ -156,6 +156,7 @@ def _forget() -> None:
     catalogue.resolve.cache_clear()
 
 
+@pytest.mark.long
 def test_another_timm_is_asked_once_and_its_answer_cached(
     another_timm: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -184,6 +185,7 @@ def test_a_damaged_cached_index_is_rebuilt(another_timm: None, tmp_path: Path) -
     assert "test_resnet" in json.loads(cached.read_text("utf-8"))["architectures"]
 
 
+@pytest.mark.long
 def test_an_architecture_that_the_index_does_not_know_is_measured_when_shown(another_timm: None) -> None:
     spec = zoo_timm.resolve("test_resnet")
     assert spec.facts is None and spec.tags == index.Index(SHIPPED).tags()["test_resnet"]

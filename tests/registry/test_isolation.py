@@ -50,6 +50,7 @@ def test_each_broken_distribution_is_told_in_one_line_and_as_a_whole_in_the_list
     assert {each["state"] for each in rows if each["distribution"] == "zoo-registry"} == {"loaded"}
 
 
+@pytest.mark.long
 def test_the_time_that_a_slow_one_takes_is_shown(among: Zoo) -> None:
     done = among("list", "plugins", "zoo-slow", "--json")
     (row,) = json.loads(done.stdout)

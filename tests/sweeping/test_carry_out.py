@@ -111,6 +111,7 @@ def test_a_stopped_sweep_keeps_what_is_done_and_ends_as_if_it_had_not_been(
         zoo.sweep(resume=out)
 
 
+@pytest.mark.long
 def test_a_winner_that_does_not_have_the_scores_of_its_trial_is_found(photos: Path, tmp_path: Path) -> None:
     stopped_after(8, tmp_path / "sweep", photos)
     for path in (tmp_path / "sweep" / "trials").iterdir():
@@ -121,6 +122,7 @@ def test_a_winner_that_does_not_have_the_scores_of_its_trial_is_found(photos: Pa
         zoo.sweep(resume=tmp_path / "sweep")
 
 
+@pytest.mark.long
 def test_a_seed_that_changes_nothing_is_not_tried_again(few: Path, tmp_path: Path) -> None:
     weights = tmp_path / "weights.safetensors"
     _save_weights(weights)
@@ -315,6 +317,7 @@ def test_a_folder_that_exists_is_refused(few: Path, tmp_path: Path) -> None:
         zoo.sweep(resume=tmp_path / "sweep8")
 
 
+@pytest.mark.long
 def test_a_run_that_was_under_way_does_not_go_on_where_its_folder_was_moved(started: Path, tmp_path: Path) -> None:
     moved = Path(shutil.copytree(started / "sweep", tmp_path / "moved"))
     plan = moved / "runs" / "00002" / "plan.json"
@@ -333,6 +336,7 @@ def _save_weights(path: Path) -> None:
     save_file(create_model("test_resnet", pretrained=False).state_dict(), path)
 
 
+@pytest.mark.long
 def test_files_that_values_name_must_stay_and_are_found_from_anywhere(
     few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -343,6 +343,7 @@ def test_the_best_epoch_is_that_of_what_the_user_asked_for(
     assert run.metrics["val"] == (expected if "balanced" in choose_by else {name: expected[name] for name in usual})
 
 
+@pytest.mark.long
 def test_an_epoch_is_waited_for_by_what_the_user_asked_for(epochs: list[Scores], rare: Path, tmp_path: Path) -> None:
     def waited_until(*names: str) -> int:
         shown = (number for number in range(1, 8) if number - best_epoch(epochs[:number], *names) == 2)
@@ -358,6 +359,7 @@ def test_an_epoch_is_waited_for_by_what_the_user_asked_for(epochs: list[Scores],
         assert run.content["stages"][0]["epochs"] == count
 
 
+@pytest.mark.long
 def test_the_rate_is_found_by_what_the_user_asked_for(rare: Path, tmp_path: Path) -> None:
     found = {}
     for choose_by in ("loss", "balanced_accuracy"):

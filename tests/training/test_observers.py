@@ -115,6 +115,7 @@ def test_an_observer_that_raises_is_reported_once_and_dropped_and_the_others_go_
     assert recorded(run)[-1]["event"] == "RunFinished"
 
 
+@pytest.mark.long
 def test_a_slow_observer_is_reported_with_its_time(watch: Watch) -> None:
     _, loud = watch("sleeper", recipe="head_only", epochs=1)
     (line,) = loud
