@@ -6,9 +6,11 @@ import re
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
+
+Server = TypeVar("Server", bound=ThreadingHTTPServer)
 
 
 class Served(NamedTuple):
@@ -97,12 +99,16 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def file_host() -> Iterator[FileHost]:
+def answering(server: Server) -> Iterator[Server]:
     """A server that answers while the block runs."""
-    host = FileHost()
-    threading.Thread(target=host.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
     try:
-        yield host
+        yield server
     finally:
-        host.shutdown()
-        host.server_close()
+        server.shutdown()
+        server.server_close()
+
+
+def file_host() -> AbstractContextManager[FileHost]:
+    """A host that answers while the block runs."""
+    return answering(FileHost())

@@ -6,12 +6,12 @@ import base64
 import hashlib
 import json
 import re
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote, urlsplit
+
+from tests.file_host import answering
 
 TOKEN = "hf_of_this_test"
 _REPO = r"(?P<repo>[\w.-]+/[\w.-]+)"
@@ -200,13 +200,6 @@ def _entry(name: str, content: bytes) -> dict[str, Any]:
     return {"type": "file", "path": name, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
 
 
-@contextmanager
-def hub_host() -> Iterator[HubHost]:
-    """A server that answers while the block runs."""
-    host = HubHost()
-    threading.Thread(target=host.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-    try:
-        yield host
-    finally:
-        host.shutdown()
-        host.server_close()
+def hub_host() -> AbstractContextManager[HubHost]:
+    """A host that answers while the block runs."""
+    return answering(HubHost())

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 import socket
 import struct
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
+
+from tests.file_host import answering
 
 EXPIRED = "expired"
 """The answer to everything once a login ran out."""
@@ -114,13 +114,6 @@ def _error(code: str) -> bytes:
     return f"<Error><Code>{code}</Code><Message>as the test wants it</Message></Error>".encode()
 
 
-@contextmanager
-def failing_store() -> Iterator[FailingStore]:
+def failing_store() -> AbstractContextManager[FailingStore]:
     """A store that answers while the block runs."""
-    store = FailingStore()
-    threading.Thread(target=store.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-    try:
-        yield store
-    finally:
-        store.shutdown()
-        store.server_close()
+    return answering(FailingStore())
