@@ -88,6 +88,17 @@ def test_import_zoo_imports_no_torch_and_no_plugin() -> None:
     assert not (HEAVY | {"pluggy", "zoo_torchvision", "zoo_timm", "zoo_heads", "zoo_recipes"}) & set(loaded)
 
 
+def test_a_list_of_backbones_imports_nothing_of_runs_or_of_several_processes() -> None:
+    program = (
+        "import sys, zoo.cli.main as command\n"
+        "sys.argv = ['zoo', 'list', 'backbones', 'resnet18']\n"
+        "try:\n    command.main()\nfinally:\n    print(*sys.modules, file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert "resnet18" in done.stdout and "zoo.registry.catalogue" in done.stderr.split()
+    assert not {"zoo.events", "zoo.distributed.group", "zoo.distributed.pulse"} & set(done.stderr.split())
+
+
 def test_the_overview_counts_everything(zoo_command: Zoo) -> None:
     found = json.loads(zoo_command("list", "--json").stdout)
     registry = default_registry()

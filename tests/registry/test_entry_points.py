@@ -1,15 +1,18 @@
-"""Whence a plugin was installed, as installers record it (PEP 610)."""
+"""What is read of the distributions that plugins come from, and whence they were installed (PEP 610)."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from importlib.metadata import Distribution, EntryPoint
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import pytest
 import zoo
 from tests.distributions import head, install
+from zoo.registry.entry_points import find
 
 GIT = {"vcs": "git", "commit_id": "0123abc"}
 
@@ -60,3 +63,41 @@ def test_where_a_plugin_was_installed_from_is_what_pip_takes_again(
     monkeypatch.syspath_prepend(tmp_path)
     assert zoo.Registry(report=pytest.fail).head("whence").plugin.installed_from == origin
     assert zoo.Registry(report=pytest.fail).head("linear").plugin.installed_from is None  # zoo's own
+
+
+class _Described(Distribution):
+    """An installed distribution, which notes what is read of it."""
+
+    def __init__(self) -> None:
+        self.read: list[str] = []
+
+    def read_text(self, filename: str) -> str | None:
+        self.read.append(filename)
+        return "Metadata-Version: 2.1\nName: Ten_Heads\nVersion: 1.5\n" if filename == "METADATA" else None
+
+    def locate_file(self, path: str | PathLike[str]) -> Path:
+        return Path(path)
+
+
+class _Unhashable(_Described):
+    """As one of another importer may be."""
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def _points(dist: Distribution) -> list[EntryPoint]:
+    points = [EntryPoint(f"head{number}", f"ten_heads.head{number}", "zoo") for number in range(10)]
+    for point in points:
+        vars(point).update(dist=dist)  # as Python does: an entry point cannot be changed otherwise
+    return points
+
+
+def test_metadata_is_read_once_for_all_plugins_of_a_distribution() -> None:
+    dist = _Described()
+    found = [plugin for plugin, _ in find(_points(dist))]
+    assert [(plugin.distribution, plugin.version) for plugin in found] == [("Ten_Heads", "1.5")] * 10
+    assert dist.read.count("METADATA") == 1
+
+
+def test_plugins_of_a_distribution_that_cannot_be_described_are_found() -> None:
+    assert {plugin.version for plugin, _ in find(_points(_Unhashable()))} == {"unknown"}

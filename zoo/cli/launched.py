@@ -7,11 +7,11 @@ import time
 from collections.abc import Sequence
 
 from zoo.cli import interrupt
-from zoo.distributed.group import join, joined
 from zoo.distributed.launch import launch
-from zoo.distributed.pulse import ProcessLost
 from zoo.errors import Refused
 from zoo.process import drop_stdout
+
+# What processes say to one another is imported where there are several: a command that is alone is to answer at once.
 
 _SHARED = "finetune"
 """The command whose work several processes share."""
@@ -47,6 +47,9 @@ def begin(words: Sequence[str]) -> None:
 
     # They meet in a store of torch's, so that torch comes first, and is imported in the quick way.
     start_computing("torch")
+    from zoo.distributed.group import join, joined
+    from zoo.distributed.pulse import ProcessLost
+
     join()
     group = joined()
     assert group is not None, "what a launcher started joins"
@@ -56,6 +59,9 @@ def begin(words: Sequence[str]) -> None:
 
 def said_by_first(message: str, error: BaseException | None = None) -> bool:
     """Tell the other processes of an error that ends this one -> whether the first has said the same to people."""
+    from zoo.distributed.group import joined
+    from zoo.distributed.pulse import ProcessLost
+
     group = joined()
     if group is None:
         return False

@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -110,10 +110,20 @@ def _found(point: EntryPoint) -> tuple[Plugin, Load]:
 
 def _plugin(name: str, target: str, dist: Distribution | None) -> Plugin:
     try:
-        distribution, version = (dist.name, dist.version) if dist else (None, None)
+        distribution, version = _name_and_version(dist) if dist else (None, None)
     except Exception:  # without METADATA, some versions of Python return None and others raise
         distribution, version = None, None
     return Plugin(name=name, target=target, distribution=distribution or "unknown", version=version or "unknown")
+
+
+@lru_cache(maxsize=8)
+def _name_and_version(dist: Distribution) -> tuple[str | None, str | None]:
+    """Both from one reading, which all points of a distribution share: they come with the same object.
+
+    Python would parse METADATA, README included, each time that it is asked for one of the two.
+    """
+    described = dist.metadata
+    return described["Name"], described["Version"]
 
 
 def _origin(distribution: str) -> str | None:

@@ -7,10 +7,9 @@ import sys
 from collections.abc import Callable, Iterable
 from importlib.metadata import EntryPoint
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from zoo.errors import either, nearest
-from zoo.events import ObserverSpec
 from zoo.registry.entry_points import (
     COMMANDS,
     DISABLE,
@@ -24,6 +23,9 @@ from zoo.registry.plugins import Contribution, Hook, Loader
 from zoo.specs.backbone import BackboneProvider
 from zoo.specs.data import DataSourceSpec
 from zoo.specs.head import HeadSpec
+
+if TYPE_CHECKING:
+    from zoo.events import ObserverSpec
 
 _Known = TypeVar("_Known", bound="Registry")
 _Found = TypeVar("_Found")
@@ -139,6 +141,8 @@ class Registry:
     @_once
     def observers(self) -> list[Contribution[ObserverSpec]]:
         """Every observer, with its plugin."""
+        from zoo.events import ObserverSpec  # with all of a run's events, which light commands can do without
+
         observers = self._collect("zoo_observers", ObserverSpec)
         self._note_claims("observer", observers)
         for observer in observers:

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.events import ObserverSpec
 from zoo.registry.entry_points import Plugin
 from zoo.registry.names import Backbones
 from zoo.registry.plugins import Contribution
@@ -21,6 +20,7 @@ from zoo.specs.data import DataSourceSpec
 from zoo.specs.head import HeadSpec
 
 if TYPE_CHECKING:
+    from zoo.events import ObserverSpec
     from zoo.specs.plan import Plan
     from zoo.specs.recipe import RecipeSpec
 
