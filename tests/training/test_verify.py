@@ -312,6 +312,24 @@ def test_another_version_of_a_plugin_is_said_and_the_golden_logits_decide(run: P
     assert notes[-1].loud and "no golden logits" in notes[-1].text
 
 
+def test_another_version_of_the_backbones_package_is_said_and_the_golden_logits_decide(run: Path) -> None:
+    """The plugin of timm's backbones is zoo's own, and stays the same when timm is updated."""
+    artefact = run / "model"
+    config = json.loads((artefact / "config.json").read_text("utf-8"))
+    (package,) = {config["backbone"]["name"].partition("/")[0]}
+    edit(artefact, versions={**config["versions"], "torch": "0.0.1"})
+    notes: list[Any] = []
+    zoo.load(artefact, on_event=notes.append)
+    assert notes == []
+    edit(artefact, versions={**config["versions"], package: "0.0.1"})
+    zoo.load(artefact, on_event=notes.append)
+    assert f"was made with {package} 0.0.1 (here is {config['versions'][package]})" in notes[0].text
+    assert "the same, bit for bit" in notes[0].text and not notes[0].loud
+    edit_golden(artefact, logits=load_file(artefact / "golden.safetensors")["logits"] + 1)
+    with pytest.raises(ArtefactError, match=rf"gives other logits (?s:.*)Next: pip install '{package}==0.0.1'$"):
+        zoo.load(artefact)
+
+
 def test_data_that_changed_are_a_fault(kept: Path, tmp_path: Path) -> None:
     """Data that are gone are only a warning."""
     moved = Path(shutil.copytree(kept.parent / "data", tmp_path / "data"))

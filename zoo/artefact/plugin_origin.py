@@ -6,7 +6,7 @@ A package index is asked for the names alone of which it is known to have them: 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from zoo.artefact.config import BackboneConfig, HeadConfig
@@ -25,14 +25,18 @@ def shareable(installed_from: str | None) -> str | None:
     return _FILE if os.path.isfile(installed_from) else _FOLDER
 
 
-def install_again(parts: Sequence[BackboneConfig | HeadConfig], folder: Path) -> str:
+def install_again(
+    parts: Sequence[BackboneConfig | HeadConfig], folder: Path, *, packages: Mapping[str, str] | None = None
+) -> str:
     """The `Next:` line that brings the plugins of these parts of an artefact.
 
     Args:
         parts: The parts of the artefact's config.
         folder: The artefact. Beside one that is still in its run lies the plan, which knows the paths.
+        packages: Package of an index -> its version, for further ones that it needs.
     """
     pins = dict.fromkeys(f"'{part.distribution}=={part.version}'" for part in parts if part.installed_from is None)
+    pins |= dict.fromkeys(f"'{name}=={version}'" for name, version in (packages or {}).items())
     steps = [f"pip install {' '.join(pins)}"] if pins else []
     steps += dict.fromkeys(_step(part, folder) for part in parts if part.installed_from is not None)
     return f"Next: {'; '.join(steps)}"

@@ -2,7 +2,7 @@
 
 In order of cost: the config and its seal, the tensors' header and digest, names and shapes against the model that the
 config describes, and at last the tensors themselves. Where a plugin has another version than the one that made the
-artefact, the golden logits tell whether the classifier is unchanged.
+artefact, or the package that its backbone comes from, the golden logits tell whether the classifier is unchanged.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ from zoo.events import Note, Report
 from zoo.model.model import ZooModel
 from zoo.planning.objects import stand_in
 from zoo.planning.resolved_model import resolve_model
+from zoo.planning.versions import installed_version
+from zoo.registry.names import ResolvedBackbone
 from zoo.registry.registry import Registry
 from zoo.registry.session import missing_objects, of_session
 from zoo.specs.backbone import BackboneSpec
@@ -134,18 +136,18 @@ def read_model(folder: Path, registry: Registry) -> tuple[ZooModel, ArtefactConf
 
 
 def check_versions(model: ZooModel, folder: Path, config: ArtefactConfig, registry: Registry, report: Report) -> None:
-    """Report plugins of another version than the artefact was made with, and check the golden logits with them.
+    """Report what has another version than the artefact was made with, and check the golden logits with it.
 
-    Nothing is computed if all versions are the same, unless a part is an object, which has none. `model` is the
-    artefact's own, on any device.
+    Asked are its plugins, and the package whose code its backbone is: timm or torchvision. Nothing is computed if all
+    versions are the same, unless a part is an object, which has none. `model` is the artefact's own, on any device.
 
     Raises:
         ArtefactError: The logits differ by more than the tolerance: the classifier is not the one that was evaluated.
     """
+    changed = changed_versions(config, registry)
     if of_session(config.backbone.name) or of_session(config.head.name):
-        _check_objects(model, folder, config, _changed_versions(config, registry), report)
+        _check_objects(model, folder, config, changed, report)
         return
-    changed = _changed_versions(config, registry)
     if not changed:
         return
     origin = f"{folder} was made with {' and '.join(changed)}"
@@ -157,11 +159,20 @@ def check_versions(model: ZooModel, folder: Path, config: ArtefactConfig, regist
     if difference.match == "other":
         raise ArtefactError(
             f"{origin}, and gives other logits here than when it was made: {difference}.\n"
-            f"{install_again((config.head, config.backbone), folder)}"
+            f"{_install_versions(config, registry, folder)}"
         )
     exact = difference.match == "same"
     outcome = "are the same, bit for bit" if exact else f"differ {difference}"
     report(Note(text=f"{origin}. Its golden logits {outcome}.", loud=not exact))
+
+
+def _install_versions(config: ArtefactConfig, registry: Registry, folder: Path) -> str:
+    """The `Next:` line that brings the versions that an artefact was made with."""
+    backbone = registry.backbone(config.backbone.name)
+    plugins = (config.head, registry.head(config.head.name).plugin), (config.backbone, backbone.plugin)
+    parts = [part for part, here in plugins if (part.distribution, part.version) != (here.distribution, here.version)]
+    package = _changed_package(config, backbone)
+    return install_again(parts, folder, packages=dict([package[:2]]) if package else {})
 
 
 def _check_objects(model: ZooModel, folder: Path, config: ArtefactConfig, changed: list[str], report: Report) -> None:
@@ -264,14 +275,29 @@ def _missing_plugin(kind: str, part: BackboneConfig | HeadConfig, error: Refused
     )
 
 
-def _changed_versions(config: ArtefactConfig, registry: Registry) -> list[str]:
-    parts = (
-        (config.head, registry.head(config.head.name).plugin),
-        (config.backbone, registry.backbone(config.backbone.name).plugin),
-    )
+def changed_versions(config: ArtefactConfig, registry: Registry) -> list[str]:
+    """What has another version here than when the artefact was made: its plugins, and the package of its backbone.
+
+    In words. Raises UnknownName or NameConflict for a backbone or head that is not there.
+    """
+    backbone = registry.backbone(config.backbone.name)
+    parts = (config.head, registry.head(config.head.name).plugin), (config.backbone, backbone.plugin)
     changed = [
         f"{part.distribution} {part.version} (here is {plugin.distribution} {plugin.version})"
         for part, plugin in parts
         if not of_session(part.name) and (part.distribution, part.version) != (plugin.distribution, plugin.version)
     ]
+    if package := _changed_package(config, backbone):
+        name, then, here = package
+        changed.append(f"{name} {then} (here is {here})")
     return list(dict.fromkeys(changed))
+
+
+def _changed_package(config: ArtefactConfig, backbone: ResolvedBackbone) -> tuple[str, str, str] | None:
+    """(package whose code the backbone is, its version when the artefact was made, its version here), if they differ.
+
+    The plugin of timm's backbones is zoo's, and stays the same when timm is updated, which may change the backbones.
+    """
+    name = backbone.package
+    then, here = config.versions.get(name), installed_version(name)
+    return None if then is None or here is None or then == here else (name, then, here)

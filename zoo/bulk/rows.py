@@ -15,7 +15,7 @@ import torch
 
 from zoo.artefact.classifier import BATCH_SIZE, Classifier
 from zoo.artefact.config import CONFIG
-from zoo.artefact.read import find_artefact, read_config
+from zoo.artefact.read import changed_versions, find_artefact, read_config
 from zoo.bulk.found_files import FoundFile
 from zoo.bulk.parts import BulkJob
 from zoo.bulk.patience import read_listed
@@ -28,7 +28,7 @@ from zoo.evaluation.inference import outputs
 from zoo.evaluation.out_of_memory import MicroBatches
 from zoo.events import Report, silent
 from zoo.planning.request import make_request
-from zoo.planning.versions import versions
+from zoo.planning.versions import installed_version
 from zoo.registry.registry import default_registry
 from zoo.storage.tensors import file_digest
 from zoo.text import printable
@@ -256,11 +256,8 @@ def artefact_identity(path: Path) -> str:
 def provider_of(backbone: str) -> str:
     """`timm 1.0.22`: the distribution whose code a backbone is, and its version. Raises UnknownName or NameConflict."""
     found = default_registry().backbone(backbone)
-    if found.plugin.own:  # it passes on what the package that the provider is named after computes
-        name = found.spec.provider
-        if version := versions([name]).get(name):
-            return f"{name} {version}"
-    return f"{found.plugin.distribution} {found.plugin.version}"
+    version = installed_version(found.package)
+    return f"{found.package} {version}" if version else f"{found.plugin.distribution} {found.plugin.version}"
 
 
 def artefact_providers(path: Path) -> list[str]:
@@ -275,19 +272,16 @@ def artefact_providers(path: Path) -> list[str]:
 
 
 def tell_other_versions(path: Path, report: Report) -> None:
-    """Report plugins of another version than a saved classifier was made with, as `Classifier.load` does.
+    """Report plugins and packages of another version than a saved classifier was made with, as `Classifier.load` does.
 
     Workers load it without a report. Nothing is loaded here where the versions are the same. Raises ArtefactError where
     it gives other logits.
     """
-    config = read_config(find_artefact(path))
-    registry = default_registry()
     try:
-        here = [registry.backbone(config.backbone.name).plugin, registry.head(config.head.name).plugin]
+        changed = changed_versions(read_config(find_artefact(path)), default_registry())
     except Refused:
         return
-    made_with = [(part.distribution, part.version) for part in (config.backbone, config.head)]
-    if [(plugin.distribution, plugin.version) for plugin in here] != made_with:
+    if changed:
         Classifier.load(path, device="cpu", report=report)
 
 

@@ -24,11 +24,14 @@ def versions(further: Iterable[str] = ()) -> dict[str, str]:
 
     `further` names packages that matter only where they are used. Packages that are not installed are left out.
     """
-    found = {"python": platform.python_version()}
-    for name in dict.fromkeys([*_DISTRIBUTIONS, *further]):
-        try:
-            # As installed, from the metadata: asking torch itself would import it.
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+    names = dict.fromkeys([*_DISTRIBUTIONS, *further])
+    installed = {name: found for name in names if (found := installed_version(name)) is not None}
+    return {"python": platform.python_version(), **installed}
+
+
+def installed_version(name: str) -> str | None:
+    """The version of a distribution, from its metadata: asking torch itself would import it. None if not installed."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None

@@ -37,6 +37,11 @@ class ResolvedBackbone:
         """`provider/architecture[.tag]`."""
         return f"{self.spec.name}.{self.tag}" if self.tag else self.spec.name
 
+    @property
+    def package(self) -> str:
+        """The distribution whose code it is. zoo's own plugins pass on a package that has the provider's name."""
+        return self.spec.provider if self.plugin.own else self.plugin.distribution
+
 
 class Backbones:
     """The architectures of every provider, by qualified and by bare name."""
