@@ -85,6 +85,24 @@ def test_8_bits_are_judged_beside_float32(shapes: Path, run: Path, float32: Path
     assert (tmp_path / "b.onnx").read_bytes() == path.read_bytes() and again.facts() == found.facts()
 
 
+def test_copies_of_a_picture_count_once_in_the_test_of_8_bits(
+    shapes: Path, float32: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every validation image stands five times: a difference is then no surer than it was."""
+    from zoo.exporting.quantisation import Quantiser
+
+    data = Path(shutil.copytree(shapes, tmp_path / "data"))
+    for file in sorted((data / "val").glob("*/*")):
+        for number in range(4):
+            shutil.copyfile(file, file.with_name(f"{file.stem}-{number}{file.suffix}"))
+    once, five = (trained(each, tmp_path / each.name / "run") for each in (shapes, data))
+    monkeypatch.setattr(Quantiser, "calibrate", blind(Quantiser))
+    found = [in_int8(run, float32, tmp_path / f"{run.parent.name}.onnx", max_loss=100) for run in (once, five)]
+    assert found[1].images == 5 * found[0].images and found[0].only_float32 > 3
+    assert found[1].only_float32 == 5 * found[0].only_float32
+    assert found[1].p_value == found[0].p_value == mcnemar(found[0].only_float32, found[0].only_int8)
+
+
 def blind(quantiser: type) -> Callable[..., None]:
     """A calibration that sees nothing but grey, so that all activations are clipped."""
     calibrate = quantiser.calibrate  # type: ignore[attr-defined]

@@ -109,7 +109,8 @@ class Int8Comparison:
     """Images that float32 alone gets right."""
     only_int8: int
     p_value: float
-    """Of McNemar's exact test: how likely so unequal a pair of counts is if neither is better."""
+    """Of McNemar's exact test, in which copies of a picture count once: how likely so unequal a pair of counts is if
+    neither is better."""
     agreement: float
     """Share of the images that get the same class."""
     largest_difference: float

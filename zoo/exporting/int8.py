@@ -21,12 +21,13 @@ from zoo.data.dataset import Dataset, ImageFile
 from zoo.data.prefetch import resolve_workers
 from zoo.data.store import ImageStore
 from zoo.errors import CheckFailed
-from zoo.evaluation.significance import mcnemar
+from zoo.evaluation.copies import Copies
+from zoo.evaluation.significance import PairedOutcomes
 from zoo.events import Note, Progress, Report
 from zoo.exporting.comparisons import Attempt, Int8Comparison, Speed
 from zoo.exporting.onnx_file import open_session, runner
 from zoo.exporting.quantisation import Quantiser, worst_first
-from zoo.exporting.run_images import to_calibrate, to_judge
+from zoo.exporting.run_images import copies_of, to_calibrate, to_judge
 from zoo.specs.preprocessing import Preprocessing
 from zoo.text import counted
 
@@ -62,10 +63,10 @@ class _Answers:
         # What is no number is as far off as anything can be.
         return float((self.probabilities - int8).abs().nan_to_num(nan=1.0).max())
 
-    def only_right(self, int8: Tensor) -> tuple[int, int]:
-        """(images that float32 alone gets right, those that the classes int8[N] alone get right)."""
+    def paired(self, int8: Tensor, copies: Copies | None) -> PairedOutcomes:
+        """Which of the two is right, by the classes int8[N]; `copies`: which of the images are copies of others."""
         right, before = int8 == self.targets, self.float32 == self.targets
-        return int((before & ~right).sum()), int((right & ~before).sum())
+        return PairedOutcomes(before.numpy(), right.numpy(), copies)
 
 
 def write_int8(
@@ -119,7 +120,7 @@ def write_int8(
             raise CheckFailed(_refusal(attempts, answers, split, max_loss))
     # The draft that was judged last, not one that is written anew.
     shutil.copyfile(draft, path)
-    only_float32, only_int8 = answers.only_right(predicted)
+    paired = answers.paired(predicted, copies_of(judged))
     return Int8Comparison(
         calibrated=len(images),
         seed=seed,
@@ -129,9 +130,9 @@ def write_int8(
         accuracy=attempts[-1].accuracy,
         lost=attempts[-1].lost,
         max_loss=max_loss,
-        only_float32=only_float32,
-        only_int8=only_int8,
-        p_value=mcnemar(only_float32, only_int8),
+        only_float32=paired.outcomes.only_first,
+        only_int8=paired.outcomes.only_second,
+        p_value=paired.p,
         agreement=float((predicted == answers.float32).double().mean()),
         largest_difference=answers.moved(probabilities),
         layers=len(quantiser.layers),

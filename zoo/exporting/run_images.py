@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from zoo.data.dataset import Dataset, ImageFile
 from zoo.errors import DataError, Refused
+from zoo.evaluation.copies import Copies, copies_among
 from zoo.events import Note, Report
 from zoo.planning.images_of_plan import images_of_plan
 from zoo.registry.registry import Registry
@@ -88,3 +91,8 @@ def to_judge(dataset: Dataset, most: int = JUDGED) -> tuple[str, list[ImageFile]
     # Files are in the order of their classes, so every n-th one is an even part of each.
     step = -(-len(files) // most) if files else 1
     return split, list(files[::step])
+
+
+def copies_of(files: Sequence[ImageFile]) -> Copies | None:
+    """Which of some images are copies of one another, byte for byte; None where all differ. Every file is read."""
+    return copies_among(hashlib.sha256(file.content()).hexdigest() for file in files)
