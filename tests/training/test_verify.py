@@ -328,6 +328,9 @@ def test_another_version_of_the_backbones_package_is_said_and_the_golden_logits_
     edit_golden(artefact, logits=load_file(artefact / "golden.safetensors")["logits"] + 1)
     with pytest.raises(ArtefactError, match=rf"gives other logits (?s:.*)Next: pip install '{package}==0.0.1'$"):
         zoo.load(artefact)
+    (found,) = [check for check in zoo.verify(artefact).checks if check.name == "golden_logits"]
+    assert found.verdict == "failed" and f"It was made with {package} 0.0.1 (here is " in found.summary
+    assert found.summary.endswith(f"\nNext: pip install '{package}==0.0.1'")
 
 
 def test_data_that_changed_are_a_fault(kept: Path, tmp_path: Path) -> None:

@@ -159,14 +159,14 @@ def check_versions(model: ZooModel, folder: Path, config: ArtefactConfig, regist
     if difference.match == "other":
         raise ArtefactError(
             f"{origin}, and gives other logits here than when it was made: {difference}.\n"
-            f"{_install_versions(config, registry, folder)}"
+            f"{install_versions(config, registry, folder)}"
         )
     exact = difference.match == "same"
     outcome = "are the same, bit for bit" if exact else f"differ {difference}"
     report(Note(text=f"{origin}. Its golden logits {outcome}.", loud=not exact))
 
 
-def _install_versions(config: ArtefactConfig, registry: Registry, folder: Path) -> str:
+def install_versions(config: ArtefactConfig, registry: Registry, folder: Path) -> str:
     """The `Next:` line that brings the versions that an artefact was made with."""
     backbone = registry.backbone(config.backbone.name)
     plugins = (config.head, registry.head(config.head.name).plugin), (config.backbone, backbone.plugin)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from zoo.artefact.config import GOLDEN, TENSORS, ArtefactConfig
 from zoo.artefact.golden import GREY_LEVELS, Difference, Golden, Match, compare_images, compare_logits, read_golden
-from zoo.artefact.read import read_config, read_model
+from zoo.artefact.read import changed_versions, install_versions, read_config, read_model
 from zoo.errors import ArtefactError, DeviceError
 from zoo.evaluation.out_of_memory import out_of_memory_as_error
 from zoo.model.devices import available_devices
@@ -108,7 +108,7 @@ def _check_logits(folder: Path, golden: Golden, config: ArtefactConfig, registry
         summary=f"{count} golden images give the same logits, bit for bit{full}"
         if difference.match == "same"
         else f"golden images give other logits than before, {difference}; computed on {config.golden.device} then, "
-        f"on {device} now{full}",
+        f"on {device} now{full}{_other_versions(folder, config, registry)}",
         evidence={
             "images": count,
             "largest_difference": difference.largest,
@@ -118,6 +118,14 @@ def _check_logits(folder: Path, golden: Golden, config: ArtefactConfig, registry
             "precision": config.precision,
         },
     )
+
+
+def _other_versions(folder: Path, config: ArtefactConfig, registry: Registry) -> str:
+    """What may be the reason for other logits, and how to bring it back; empty where all versions are the same."""
+    changed = changed_versions(config, registry)
+    if not changed:
+        return ""
+    return f". It was made with {' and '.join(changed)}.\n{install_versions(config, registry, folder)}"
 
 
 def _compared(folder: Path, golden: Golden, config: ArtefactConfig, registry: Registry, device: str) -> Difference:
