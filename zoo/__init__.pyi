@@ -54,6 +54,7 @@ from .errors import DataError as DataError
 from .errors import DeviceError as DeviceError
 from .errors import FeaturesError as FeaturesError
 from .errors import NameConflict as NameConflict
+from .errors import NoAnswer as NoAnswer
 from .errors import Offline as Offline
 from .errors import OptionError as OptionError
 from .errors import OtherAnswer as OtherAnswer

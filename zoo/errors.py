@@ -126,6 +126,12 @@ class DataError(ZooError):
     code = "data"
 
 
+class NoAnswer(DataError):
+    """An image cannot be read now, such as where a network folder does not answer. It says nothing of the image."""
+
+    code = "no_answer"
+
+
 class FeaturesError(ZooError):
     """Features that no head can be fitted to."""
 

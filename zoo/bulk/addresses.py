@@ -12,14 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from zoo.errors import DataError, OptionError, Refused, first_line, meant
+from zoo.storage.passing_faults import ANSWER_SECONDS
 
 SCHEMES = ("s3", "gs", "file")
 """What an address may begin with."""
 # One slash is enough: `pathlib.Path("s3://bucket")` is `s3:/bucket`.
 _ADDRESS = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*):/{1,2}(?=[^/])|^(file):/{1,3}")
-ANSWER_SECONDS = 60
-"""Seconds for which a store that does not answer is asked again and again. The client of gs:// would take a quarter of
-an hour."""
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")  # that of the service comes first, as in AWS's own tools
 
 
@@ -102,7 +100,7 @@ def _opened(scheme: str, endpoint: str | None) -> Any:
         return fs.LocalFileSystem()
     try:
         if scheme == "gs":
-            return fs.GcsFileSystem(retry_time_limit=timedelta(seconds=ANSWER_SECONDS))
+            return fs.GcsFileSystem(retry_time_limit=timedelta(seconds=ANSWER_SECONDS))  # else a quarter of an hour
         return fs.S3FileSystem(endpoint_override=endpoint) if endpoint else fs.S3FileSystem()
     except Exception as error:
         raise Refused(

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from zoo.bulk.addresses import Address, file_system, read_bytes, unreachable
-from zoo.bulk.patience import patiently
 from zoo.errors import Refused, RunError, first_line
 from zoo.storage.atomic import clear_write_errors, json_line, new_path, refuse_unwritable
+from zoo.storage.passing_faults import patiently
 from zoo.training.run_folder import RunLock
 
 _KEY = b"zoo"

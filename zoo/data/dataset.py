@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import hashlib
 import re
+import time
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
-from zoo.errors import DataError, with_step
+from zoo.errors import DataError, NoAnswer, with_step, without_step
 from zoo.specs.data import FOLDER, Skipped, Split
+from zoo.storage.passing_faults import cause_of, patiently
 
 UNREADABLE_SHARE = 0.01
 """Share of unreadable images above which a run refuses to start."""
@@ -27,6 +29,7 @@ _TOGETHER = 1000
 
 
 _CHECK = "check that the file is there, whole, and that you may read it; then start again."
+_NO_ANSWER = "once it can be read, the same command again. If a broken disk has lost it, take it out of the data first."
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +48,39 @@ class ImageFile:
     """The name of the label as the data gave it; empty for an image whose label does not matter."""
 
     def content(self) -> bytes:
-        """Read the bytes of the encoded image. May be called in any thread. Raises DataError if they cannot be read."""
+        """Read the bytes of the encoded image. May be called in any thread.
+
+        Raises:
+            NoAnswer: They cannot be read now, and that may pass. It was waited for.
+            DataError: They cannot be read.
+        """
+        begin = time.monotonic()
+        try:
+            return patiently(self._bytes)
+        except OSError as error:
+            if cause_of(error) == "passing":
+                raise NoAnswer(
+                    f"{self.relative} cannot be read now: {error.strerror}. This may pass, so the image is not "
+                    f"left out; it was tried for {time.monotonic() - begin:.0f} s.\nNext: {_NO_ANSWER}"
+                ) from None
+            raise DataError(with_step(f"{self.relative}: {error.strerror}", _CHECK)) from None
+        except DataError as error:
+            raise DataError(with_step(f"{self.relative}: {error}", _CHECK)) from None
+
+    def fault(self, error: DataError) -> str:
+        """What is wrong with the image, for a list of several. Raises NoAnswer where the error says nothing of it."""
+        if isinstance(error, NoAnswer):
+            raise error
+        # Without what to do next: that is said once, of all such images.
+        return without_step(str(error)).removeprefix(f"{self.relative}: ")
+
+    def _bytes(self) -> bytes:
         try:
             return self.path.read_bytes() if self.reader is None else self.reader()
         except OSError as error:
-            raise DataError(with_step(f"{self.relative}: {error.strerror or error}", _CHECK)) from None
-        except DataError as error:
-            raise DataError(with_step(f"{self.relative}: {error}", _CHECK)) from None
+            if error.errno is None:  # not of the system, but of a reader, which knows its file
+                raise DataError(with_step(str(error), _CHECK)) from None
+            raise
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ from zoo.data.prefetch import Done, Item, map_for_model, prefetch
 from zoo.data.readings import Reading
 from zoo.data.spool import Spool
 from zoo.data.stored_order import as_stored
-from zoo.errors import DataError, without_step
+from zoo.errors import DataError
 from zoo.specs.preprocessing import Preprocessing
 from zoo.specs.recipe import Augment
 from zoo.specs.views import Views, passes
@@ -286,7 +286,7 @@ class ImageStore:
         try:
             content = file.content()
         except DataError as error:
-            return "", _fault(file, error), None
+            return "", file.fault(error), None
         digest = hashlib.sha256(content).hexdigest()
         # Of a file that was changed while it was read, the digest may be of neither content.
         stamp = stamp if stamp is not None and stamp_of(file) == stamp else None
@@ -296,7 +296,7 @@ class ImageStore:
         try:
             pixels, decoded = self._decode(file, content)
         except DataError as error:
-            return digest, _fault(file, error), stamp
+            return digest, file.fault(error), stamp
         self._cache(file, pixels)
         return digest, Reading(decoded.rule, decoded.loss), stamp
 
@@ -348,7 +348,7 @@ class ImageStore:
                 content = file.content()
                 pixels, _ = self._decode(file, content)
             except DataError as error:
-                faults[file.relative] = _fault(file, error)
+                faults[file.relative] = file.fault(error)
                 continue
             place = len(readable)
             transform.finish_views(pixels, self.preprocessing, views, into=[view[place] for view in images])
@@ -392,8 +392,3 @@ def _gpu_in_use() -> bool:
 
 def _chunks(files: Sequence[ImageFile], size: int) -> Iterator[Sequence[ImageFile]]:
     return (files[start : start + size] for start in range(0, len(files), size))
-
-
-def _fault(file: ImageFile, error: DataError) -> str:
-    # Without what to do next: that is said once, of all such files.
-    return without_step(str(error)).removeprefix(f"{file.relative}: ")

@@ -15,7 +15,7 @@ from zoo.data.dataset import ImageFile, class_counts
 from zoo.data.decode import decode_closely, open_file
 from zoo.data.depth import bits_of
 from zoo.data.lost_values import Loss
-from zoo.errors import DataError, without_step
+from zoo.errors import DataError
 from zoo.specs.data import Skipped, Split
 
 
@@ -84,12 +84,11 @@ class Survey:
         return class_counts(self.good(split), len(self.classes))
 
 
-def _fault(error: DataError, relative: str) -> str:
-    return without_step(str(error)).removeprefix(f"{relative}: ")
-
-
 def read_facts(file: ImageFile) -> FileFacts:
-    """Read a file and decode it fully. Raises nothing: `fault` says what is wrong with the file."""
+    """Read a file and decode it fully; `fault` says what is wrong with it.
+
+    Raises NoAnswer where it cannot be read now, which is no fault of it.
+    """
     relative = file.relative
     try:
         if file.reader is None and os.path.exists(file.path) and not os.path.isfile(file.path):
@@ -98,12 +97,12 @@ def read_facts(file: ImageFile) -> FileFacts:
     except OSError as error:
         return FileFacts(relative=relative, fault=error.strerror or str(error))
     except DataError as error:
-        return FileFacts(relative=relative, fault=_fault(error, relative))
+        return FileFacts(relative=relative, fault=file.fault(error))
     facts = {"relative": relative, "bytes": len(content), "content": hashlib.sha256(content).hexdigest()}
     try:
         decoded = decode_closely(content, name=relative)
     except DataError as error:
-        return FileFacts(**facts, fault=_fault(error, relative))  # type: ignore[arg-type]
+        return FileFacts(**facts, fault=file.fault(error))  # type: ignore[arg-type]
     picture = decoded.picture
     return FileFacts(
         **facts,  # type: ignore[arg-type]
