@@ -6,11 +6,12 @@ import errno
 import os
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import zoo
 from zoo.data.dataset import ImageFile
+from zoo.data.walk import kind_of
 from zoo.errors import DataError, NoAnswer
 from zoo.storage import passing_faults
 
@@ -67,6 +68,23 @@ def test_a_fault_of_the_file_itself_is_told_at_once(error: OSError) -> None:
     with pytest.raises(DataError) as told:
         failing(1, error).content()
     assert not isinstance(told.value, NoAnswer) and (error.strerror or str(error)) in str(told.value)
+
+
+class _Entry:
+    """An entry of a folder that the system cannot look at, as of a network folder that does not answer."""
+
+    def __init__(self, number: int) -> None:
+        self._error = OSError(number, os.strerror(number), "photos/cats")
+
+    def is_dir(self) -> bool:
+        raise self._error
+
+
+def test_a_folder_that_cannot_be_looked_at_is_not_taken_for_a_file() -> None:
+    """It may be the folder of a class, which would be missing then."""
+    with pytest.raises(OSError, match="Input/output error"):
+        kind_of(cast("Any", _Entry(errno.EIO)))
+    assert kind_of(cast("Any", _Entry(errno.ELOOP))) == "file"
 
 
 def test_no_run_no_check_and_no_score_goes_on_without_it(silent_disk: Path, few: Path, tmp_path: Path) -> None:

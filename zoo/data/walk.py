@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from zoo.specs.data import passed_over
+from zoo.storage.passing_faults import cause_of
 
 Kind = Literal["file", "folder", "special"]
 """What a name stands for. `special` is a pipe, socket or device: reading it could block forever."""
@@ -57,10 +58,16 @@ def _entries(folder: str, *, everything: bool) -> Iterator[Walked]:
 
 
 def kind_of(entry: os.DirEntry[str]) -> Kind:
-    """What an entry of a folder is; a link is what it leads to, and a link to nothing is a file."""
+    """What an entry of a folder is; a link is what it leads to, and a link to nothing is a file.
+
+    Raises OSError where the system cannot say it now.
+    """
     try:
         if entry.is_dir():
             return "folder"
-    except OSError:  # a link to itself, which is a link to nothing
-        return "file"
+    except OSError as error:
+        # It may be the folder of a class, and as a file it would be passed over.
+        if cause_of(error) == "passing":
+            raise
+        return "file"  # a link to itself, which is a link to nothing
     return "file" if entry.is_file() or (entry.is_symlink() and not os.path.exists(entry.path)) else "special"
