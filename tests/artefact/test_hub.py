@@ -105,6 +105,23 @@ def test_what_names_no_repository_is_refused(run: Path, name: str) -> None:
         zoo.push(run, name)
 
 
+def test_two_revisions_are_refused_and_one_may_be_given_twice(hub: HubHost, run: Path, tmp_path: Path) -> None:
+    zoo.push(run, REPO, revision="v2")
+    zoo.pull(f"hf://{REPO}@v2", tmp_path / "out", revision="v2")
+    assert (tmp_path / "out" / "config.json").is_file()
+    # Not one of them without a word: it would be another classifier than the other one says.
+    with pytest.raises(OptionError, match=r"'v1'.*'v2'(.|\n)*\nNext: leave one of the two out"):
+        zoo.pull(f"hf://{REPO}@v1", tmp_path / "other", revision="v2")
+    assert not (tmp_path / "other").exists()
+
+
+def test_an_address_on_the_hub_is_not_sent_and_what_to_do_is_said(zoo_inside: Zoo) -> None:
+    sent = zoo_inside("push", f"hf://{REPO}", "you/copy")
+    assert sent.returncode == 2 and "\nNext: zoo pull someone/shapes --out FOLDER" in sent.stderr
+    # What push says that it takes, it takes.
+    assert "hf://" not in zoo_inside("push", "--help").stdout
+
+
 def test_without_a_token_or_the_right_nothing_is_sent(
     hub: HubHost, run: Path, zoo_inside: Zoo, monkeypatch: pytest.MonkeyPatch
 ) -> None:

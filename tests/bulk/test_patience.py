@@ -18,7 +18,7 @@ from zoo.bulk.addresses import Address
 from zoo.bulk.found_files import FoundFile
 from zoo.bulk.patience import WAITS, read_listed
 from zoo.bulk.sink import Sink
-from zoo.errors import DataError, RunError
+from zoo.errors import DataError, NoAnswer, RunError
 from zoo.events import Progress
 
 _MEMORY = Path("/proc/self/mem")
@@ -63,7 +63,7 @@ def test_what_may_pass_is_tried_again_after_growing_waits(unreadable: Path) -> N
 
 @_ON_LINUX
 def test_what_does_not_answer_is_told_with_what_to_do(unreadable: Path) -> None:
-    with pytest.raises(DataError) as told:
+    with pytest.raises(NoAnswer) as told:
         read_listed(FoundFile(str(unreadable), 10), waits=[0.0, 0.0])
     text = str(told.value)
     assert f"{unreadable} cannot be read now: Input/output error" in text
@@ -167,7 +167,7 @@ def test_a_store_that_fails_in_the_middle_leaves_no_row_that_is_wrong(
         if isinstance(event, Progress) and event.task == task and event.done == 4:
             store.good = 0  # after the first part
 
-    with pytest.raises(DataError, match=r"cannot be read now(.|\n)*\nNext: renew the credentials"):
+    with pytest.raises(NoAnswer, match=r"cannot be read now(.|\n)*\nNext: renew the credentials"):
         call(artefact, "s3://bucket/few", **asked, on_event=on_event)
     (first,) = (tmp_path / "out").glob("part-*")
     before = first.read_bytes()

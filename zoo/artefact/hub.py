@@ -61,9 +61,14 @@ def local_folder(path: str | Path) -> Path:
 def pull(repo: str, out: Path, *, revision: str | None = None) -> Path:
     """Fetch an artefact into `out`, a new folder, and check it -> `out`.
 
-    Raises ArtefactError, Offline; Refused if `out` exists.
+    Raises ArtefactError, Offline; Refused if `out` exists; OptionError for two revisions, one of them in the address.
     """
     place = place_of(repo) or _checked(repo, None)
+    if revision is not None and place.revision not in (None, revision):
+        raise OptionError(
+            f"The address {place} names the revision {place.revision!r}, --revision names {revision!r}.\n"
+            "Next: leave one of the two out."
+        )
     place = place if revision is None else place._replace(revision=revision)
     # Copied out of the hub's cache, whose files are links, and are removed when somebody cleans it.
     with new_path(out) as draft:
@@ -86,9 +91,16 @@ def push(artefact: Path, repo: str, *, private: bool = False, revision: str | No
 
     Raises:
         ArtefactError: There is no artefact, or it is damaged.
+        OptionError: `artefact` is on the hub already, or `repo` is not a name.
         Refused: You are not logged in to the hub, or lack permission.
         Offline: The network is switched off.
     """
+    if there := place_of(artefact):
+        fetched = f"zoo pull {there.repo} --out FOLDER" + (f" --revision {there.revision}" if there.revision else "")
+        raise OptionError(
+            f"{there} is on the hub already, and only what is on this machine is sent.\n"
+            f"Next: {fetched}; then zoo push FOLDER {repo}"
+        )
     from huggingface_hub import HfApi
 
     place = _checked(repo, revision)

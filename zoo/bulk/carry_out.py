@@ -308,7 +308,14 @@ def _failure(code: str, message: str) -> Exception:
     """The error of a worker, of the same kind as far as programs tell kinds apart."""
     from zoo import errors
 
-    kinds = [errors.DataError, errors.DeviceError, errors.WeightsError, errors.ArtefactError, errors.FeaturesError]
+    kinds = (
+        errors.DataError,
+        errors.NoAnswer,
+        errors.DeviceError,
+        errors.WeightsError,
+        errors.ArtefactError,
+        errors.FeaturesError,
+    )
     return next((kind(message) for kind in kinds if kind.code == code), RunError(message))
 
 

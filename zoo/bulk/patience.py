@@ -15,7 +15,7 @@ from pathlib import Path
 
 from zoo.bulk.addresses import Address, file_system, listed_address, read_bytes
 from zoo.bulk.found_files import FoundFile
-from zoo.errors import DataError, first_line
+from zoo.errors import NoAnswer, first_line
 from zoo.storage.passing_faults import WAITS, Pause, cause_of, patiently
 from zoo.text import printable
 
@@ -25,7 +25,7 @@ def read_listed(file: FoundFile, *, waits: Sequence[float] = WAITS, pause: Pause
 
     Raises:
         OSError: The file itself is at fault.
-        DataError: It cannot be read now, which says nothing of the file.
+        NoAnswer: It cannot be read now, which says nothing of the file.
     """
     address = listed_address(file.name)
     begin = time.monotonic()
@@ -35,7 +35,7 @@ def read_listed(file: FoundFile, *, waits: Sequence[float] = WAITS, pause: Pause
         # Among thousands of such rows, nobody would see that only the first of them is about a file.
         if told := _not_its_own(file, address, error, time.monotonic() - begin):
             name, why = printable(file.name), error.strerror or first_line(error)
-            raise DataError(f"{name} cannot be read now: {why}\n{told}") from error
+            raise NoAnswer(f"{name} cannot be read now: {why}\n{told}") from error
         raise
 
 
