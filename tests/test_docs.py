@@ -6,6 +6,7 @@ import ast
 import importlib
 import importlib.util
 import inspect
+import json
 import re
 import tomllib
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 import zoo
 from tests.commands import fault_of
+from tests.conftest import Zoo
 from zoo.specs.recipe import Stage
 
 ROOT = Path(__file__).parents[1]
@@ -138,6 +140,14 @@ def _default(rows: list[tuple[str, str]], name: str) -> str:
         return written if float(written) == field.default else repr(field.default)
     except ValueError:
         return repr(field.default)
+
+
+def test_the_error_that_the_page_about_the_command_shows_is_what_is_printed(zoo_inside: Zoo) -> None:
+    (shown,) = re.findall(
+        r"^```\n(\{.*?)^```", (ROOT / "docs" / "command.md").read_text("utf-8"), re.MULTILINE | re.DOTALL
+    )
+    printed = zoo_inside("finetune", "--backbone", "resnet81", "--json")
+    assert json.loads(printed.stdout) == json.loads(shown)
 
 
 @pytest.mark.long

@@ -97,7 +97,7 @@ def export(
     images in batches of several sizes. The largest difference may be 1e-4 of the largest logit.
 
     Args:
-        path: An artefact folder or a finished run.
+        path: An artefact folder, a finished run, or `hf://OWNER/NAME[@REVISION]` on the Hugging Face hub.
         to: `onnx`: input `images[N, 3, H, W]`, output `logits[N, classes]`, without softmax; class names and
             preprocessing are its metadata. `pt2`: a program of torch.export.
             `timm`: a folder for `timm.create_model("local-dir:PATH", pretrained=True)`.
@@ -159,8 +159,8 @@ def evaluate(
 ) -> Evaluation:
     """Score a saved classifier on labelled images: the `test` split, else `val`, else all of them.
 
-    `data` is given as for `finetune`, an object in memory as well; all others as for `load`. With views, `.views`
-    compares with what the classifier is without them. Raises ArtefactError, DataError.
+    `artefact` is the `path` of `load`. `data` is given as for `finetune`, an object in memory as well; all others as
+    for `load`. With views, `.views` compares with what the classifier is without them. Raises ArtefactError, DataError.
     """
     from zoo.artefact.evaluate import evaluate as score_folder
     from zoo.training.seen_images import trained_on
@@ -287,7 +287,8 @@ def verify(
     verbose: bool | None = None,
     registry: Registry | None = None,
 ) -> Verification:
-    """Check that a saved classifier, an artefact folder or a finished run, is unchanged since it was made.
+    """Check that a saved classifier is unchanged since it was made: an artefact folder, a finished run, or
+    `hf://OWNER/NAME[@REVISION]` on the Hugging Face hub.
 
     Of an artefact, its digests and class names are checked, and a few golden pictures that it carries: preprocessing
     and logits must be as they were. Neither training data nor network is needed. On the same machine, with the same
@@ -320,7 +321,7 @@ def push(artefact: str | PathLike[str], repo: str, *, private: bool = False, rev
 
     Raises:
         ArtefactError: Not an artefact, a damaged one, or the hub cannot be reached.
-        Refused: You are not logged in to the hub, or lack permission; or `repo` is not a name.
+        Refused: You are not logged in to the hub, or lack permission; `repo` is not a name, or `artefact` an address.
         Offline: The network is switched off.
     """
     from zoo.artefact.hub import push as send
@@ -337,7 +338,8 @@ def pull(repo: str, out: str | Path, *, revision: str | None = None) -> Path:
         out: The folder to write, which must not exist.
         revision: A branch, tag or commit. Default: main.
 
-    Raises ArtefactError where there is no such artefact, Refused where `out` exists, Offline.
+    Raises ArtefactError where there is no such artefact; Refused where `out` exists, or the address names another
+    revision than `revision`; Offline.
     """
     from zoo.artefact.hub import pull as fetch
 

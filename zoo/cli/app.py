@@ -115,7 +115,9 @@ def list_(
     pretrained: Annotated[bool, typer.Option("--pretrained", help="Only backbones with weights.")] = False,
     max_params: Annotated[str | None, typer.Option(help="At most this many parameters, such as 25M.")] = None,
     max_gmacs: Annotated[str | None, typer.Option(help="At most this many billion multiply-adds per image.")] = None,
-    licence: Annotated[str | None, typer.Option(help="Only weights under this licence, or unstated.")] = None,
+    licence: Annotated[
+        str | None, typer.Option(help="Only weights under this licence; unstated: those that name none.")
+    ] = None,
     input_size: Annotated[str | None, typer.Option(help="Only weights for this image size: 384, or HxW.")] = None,
     head: Annotated[str | None, typer.Option(help="Only backbones that this head can use.")] = None,
     sort: Annotated[str | None, typer.Option(help="name, params, gmacs, features, input or top1.")] = None,
@@ -164,7 +166,8 @@ def plan(
 ) -> None:
     """Show what finetune would do: the dry run.
 
-    Resolves every choice. Downloads and writes nothing; trains only a few steps, to measure, with --estimate.
+    Makes every choice that finetune would make. Begins no run, and downloads nothing but for --backbone auto, which
+    tries candidates. Trains only a few steps, to measure, with --estimate.
     """
     start_computing("zoo.training.run")
     import zoo
@@ -290,7 +293,9 @@ def verify(ctx: typer.Context, artefact: Artefact, offline: Offline = False, as_
 @app.command()
 def push(
     ctx: typer.Context,
-    artefact: Artefact,
+    artefact: Annotated[
+        Path, typer.Argument(help="An artefact folder, or the run folder that holds it.", show_default=False)
+    ],
     repo: Annotated[str, typer.Argument(help="OWNER/NAME on the Hugging Face hub; created if it does not exist.")],
     private: Annotated[bool, typer.Option("--private", help="A repository that is created becomes private.")] = False,
     revision: Annotated[str | None, typer.Option(help="A branch. Default: main.", show_default=False)] = None,

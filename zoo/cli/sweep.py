@@ -22,8 +22,8 @@ File = Annotated[Path | None, typer.Argument(help="A sweep file (TOML); options 
 Over = Annotated[
     list[str] | None,
     typer.Option(
-        help="KNOB=A,B tries each value, KNOB=LOW..HIGH draws from a range; repeatable. Knobs: head, recipe, STAGE.KEY "
-        "as for --set, head_option.NAME, epochs, batch_size, input_size, weights.",
+        help="KNOB=A,B tries each value, KNOB=LOW..HIGH draws from a range; repeatable. Knobs: head, recipe, "
+        "STAGE.KEY, keep and choose_by as for --set, head_option.NAME, epochs, batch_size, input_size, weights.",
         show_default=False,
     ),
 ]
