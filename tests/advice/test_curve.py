@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import zoo
 from tests.conftest import Zoo
 from zoo.data.sample import sample_image
+from zoo.display.blocks import Line, TextTable
 from zoo.errors import DataError, Refused
 
 TINY: dict[str, Any] = {"backbone": "timm/test_resnet", "weights": "random"}
@@ -69,6 +71,22 @@ def test_a_class_of_one_image_is_fitted_to_and_judged_by_none(shapes: Path, tmp_
     report = zoo.learning_curve(data, **TINY)
     assert "1 image alone in a class: fitted to, but judged by none." in report.notes
     assert "tulip" in report.classes and report.record.images == 31
+    assert [(each.name, each.judged) for each in report.record.classes if not each.judged] == [("tulip", 0)]
+    rows = [row for block in report.blocks() if isinstance(block, TextTable) for row in block.rows]
+    assert ["tulip", "1", "-", "-", "cannot be said"] in rows
+
+
+def test_of_many_classes_a_terminal_and_a_notebook_show_the_worst(few: Path) -> None:
+    report = zoo.learning_curve(few, **TINY)
+    first = report.record.classes[0]
+    many = tuple(replace(first, name=f"class {number}", recalls=(number / 3000,)) for number in range(3000))
+    report = replace(report, record=replace(report.record, classes=many))
+    blocks = [*report.blocks()]
+    assert Line("the 40 of 3,000 classes with the lowest recall; zoo -v and --json have all") in blocks
+    assert max(len(block.rows) for block in blocks if isinstance(block, TextTable)) == 40
+    assert "class 39" in report._repr_html_() and "class 40" not in report._repr_html_()
+    every = [block for block in report.blocks(all_classes=True) if isinstance(block, TextTable)]
+    assert len(every[-1].rows) == 3000
 
 
 def test_a_backbone_that_does_not_exist_is_met_with_the_nearest(zoo_inside: Zoo, few: Path) -> None:

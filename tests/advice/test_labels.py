@@ -11,6 +11,7 @@ import shutil
 import subprocess
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,13 @@ import zoo
 from zoo.advice.labels import judged_rows, out_of_fold
 from zoo.advice.labels_page import NEIGHBOURS, directions, nearest_of_class
 from zoo.data.sample import sample_image
+from zoo.display.blocks import Line
 from zoo.errors import DataError, OptionError, Refused, WeightsError
 from zoo.events import Event, Note, Progress
 from zoo.probes.confident_learning import label_margins
 from zoo.probes.cross_validation import cross_validate
 from zoo.probes.folds import make_folds
+from zoo.probes.strength import STRENGTHS
 
 CHROMIUM = next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), ""
@@ -114,6 +117,26 @@ def test_pictures_under_a_wrong_class_are_suspected_in_every_split(check: zoo.La
     assert margins == sorted(margins) and max(margins) < 0
     assert check.images == 3 * (12 + 6 + 4) + 2
     assert check.left_out == (("rare", 4),) and "rare" not in check.classes
+
+
+def test_many_classes_that_were_left_out_are_one_line(check: zoo.LabelCheck) -> None:
+    many = replace(check, left_out=tuple((f"class {number}", 3) for number in range(2000)))
+    lines = [block.text for block in many.blocks() if isinstance(block, Line) and "left out" in block.text]
+    assert len(lines) == 1 and "2,000 classes" in lines[0]
+    assert lines[0].endswith("class 8 (3), class 9 (3) and 1,990 more")
+    assert any(isinstance(each, Line) and "class 1999 (3)" in each.text for each in many.blocks(whole=True))
+    one = [block.text for block in check.blocks() if isinstance(block, Line) and "left out" in block.text]
+    assert one == ["rare was left out: fewer than five different images (4 in all)"]
+
+
+def test_progress_is_told_within_a_draw() -> None:
+    """With thousands of classes a draw takes minutes."""
+    labels = torch.arange(30) % 3
+    features = torch.randn(30, 8, generator=torch.Generator().manual_seed(0))
+    said: list[tuple[int, int]] = []
+    out_of_fold(features, labels, 3, range(30), draws=2, progress=lambda done, total: said.append((done, total)))
+    assert [done for done, _ in said] == sorted(done for done, _ in said) and len(said) > 2 * 2
+    assert said[-1] == (2 * len(STRENGTHS), 2 * len(STRENGTHS))
 
 
 def test_the_table_says_what_the_record_says_and_leaves_the_decision_empty(check: zoo.LabelCheck) -> None:

@@ -215,15 +215,22 @@ def test_what_is_on_this_machine_takes_part_by_itself(shapes: Path, held: Path) 
     assert found.best.candidate.licence == "apache-2.0" and found.best.candidate.download_bytes == 0
 
 
-def test_a_class_with_one_image_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("single", "message"),
+    [
+        ("b", "b has 1 training image: of every class at least two"),
+        ("bc", r"2 classes \(b, c\) have 1 training image: of every class at least two"),
+    ],
+)
+def test_classes_with_one_image_are_refused(single: str, message: str, tmp_path: Path) -> None:
     from zoo.data.sample import sample_image
 
-    for name, count in (("a", 4), ("b", 1)):
+    for name, count in (("a", 4), *((each, 1) for each in single)):
         for split in ("train", "val"):
             (tmp_path / split / name).mkdir(parents=True)
             for number in range(count):
                 sample_image(0, 2, split, number).save(tmp_path / split / name / f"{number}.png")
-    with pytest.raises(DataError, match="b has 1 training image: of every class at least two"):
+    with pytest.raises(DataError, match=message):
         zoo.shortlist(tmp_path, backbones=TWO)
 
 

@@ -283,6 +283,12 @@ def test_what_cannot_be_used_is_refused_in_one_clear_message(tmp_path: Path, fil
     assert len(text.splitlines()) <= 3
 
 
+def test_all_classes_with_one_image_are_counted_at_once(tmp_path: Path) -> None:
+    files = [f"class {number}/1.jpg" for number in range(12)] + ["many/1.jpg", "many/2.jpg"]
+    message = r"^12 classes have 1 image; drawing val .*: 'class 0', 'class 1', .* and 2 more\.\nNext: add images"
+    refusal(write(tmp_path, *files), message)
+
+
 def test_words_for_splits_can_be_class_names(tmp_path: Path) -> None:
     dataset = read_folder(write(tmp_path, *numbered("valid", 5), *numbered("invalid", 5)), seed=0)
     assert dataset.classes == ("invalid", "valid")

@@ -9,6 +9,7 @@ import sys
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 from zoo.probes.learning_curve import SHARES, LearningCurve
 from zoo.probes.power_law import BEND, RESAMPLES, Extrapolation, extrapolate, predicted_gains, resampled
 
@@ -100,6 +101,33 @@ def test_many_images_that_are_counted_in_parts_give_what_all_at_once_would() -> 
         targets=torch.zeros(images, dtype=torch.long),
     )
     assert torch.allclose(resampled(curve, curve.judged), all_at_once(curve, draws), rtol=0, atol=1e-12)
+
+
+def test_what_is_said_of_a_class_does_not_depend_on_the_images_of_others_nor_does_the_work() -> None:
+    """With a thousand classes, going through all images for each of them takes an hour."""
+    images = 4_000
+    drawn = torch.rand(2, 3, images, generator=torch.Generator().manual_seed(1))
+    curve = LearningCurve(
+        shares=SHARES[-3:],
+        right=drawn < torch.tensor([0.5, 0.7, 0.9])[:, None],
+        judged=torch.ones(images, dtype=torch.bool),
+        groups=tuple((torch.arange(images) // 2).tolist()),
+        targets=torch.arange(images) // 40,
+    )
+    of_class = curve.targets == 7
+    alone = LearningCurve(
+        shares=curve.shares,
+        right=curve.right[:, :, of_class],
+        judged=curve.judged[of_class],
+        groups=tuple((torch.arange(40) // 2).tolist()),
+        targets=curve.targets[of_class],
+    )
+    found, work = [], []
+    for each, counted in ((curve, of_class), (alone, alone.judged)):
+        with FlopCounterMode(display=False) as flops:
+            found.append(resampled(each, counted))
+        work.append(flops.get_total_flops())
+    assert torch.equal(*found) and work[0] == work[1] > 0
 
 
 MANY = """

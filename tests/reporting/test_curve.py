@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from zoo.reporting.curve import curve_chart, curve_sentences
+from zoo.reporting.curve import curve_chart, curve_sentences, shown_curve
 
 
 def ranged(value: float, half: float) -> dict[str, float]:
@@ -54,3 +54,10 @@ def test_the_chart_has_two_widths_and_dashes_what_is_extrapolated() -> None:
     drawn = curve_chart(record_with(ranged(0.02, 0.01), []))
     assert drawn.count("<svg") == 2 and drawn.count("line c2 dashed") == 4 and "expected: 0.920 with 1,600" in drawn
     assert "dashed" not in curve_chart(record_with(None, []))
+
+
+def test_of_many_classes_those_with_the_lowest_recall_are_shown_and_not_those_of_which_nothing_is_known() -> None:
+    unknown = [{**named(f"unknown {number}", None), "recalls": [0.0], "judged": 0} for number in range(50)]
+    known = [{**named(f"known {number}", None), "recalls": [number / 60], "judged": 4} for number in range(60)]
+    shown = shown_curve({**record_with(None, [*unknown, *known])}).classes
+    assert [each["name"] for each in shown] == [f"known {number}" for number in range(40)]

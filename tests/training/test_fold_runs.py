@@ -292,6 +292,7 @@ def test_images_of_val_are_trained_on_and_those_of_test_judge_the_classifier(sha
             r"a class of 7 different pictures, and 'a', .* 6 images\.\s(?s:.*)folds=6, or",
         ),
         ({"a": 6, "b": 1}, {}, r"class 'b' has 1 image: a fit without it cannot know the class"),
+        ({"a": 6, "b": 1, "c": 1}, {}, r"class 'b' has 1 image: .* Of 2 classes there is one picture alone: b, c\."),
         ({"a": 6, "b": 6}, {"set": ("head.lr=auto",)}, r"lr of stage 'head' tries(?s:.*)--set head\.lr=3e-3, or leave"),
         ({"a": 6, "b": 6}, {"set": ("head.patience=2",)}, r"patience of stage 'head'(?s:.*)--set head\.patience=0"),
         ({"a": 6, "b": 6}, {"recipe": "staged"}, r"last and all|5 runs, (?s:.*)--recipe head_only; or --every-stage"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from zoo.probes.curve_record import CurveRecord, Range, record_of
 from zoo.probes.folds import MOST_FOLDS
 from zoo.probes.learning_curve import LearningCurve, learning_curve
 from zoo.registry.registry import Registry
-from zoo.reporting.curve import IN_WORDS, curve_sentences, shown_curve
+from zoo.reporting.curve import IN_WORDS, curve_sentences, is_judged, lowest_recalls, shown_curve
 from zoo.reporting.page import environment, styles
 from zoo.storage.atomic import new_path
 from zoo.text import counted, escaping_errors, in_points, some
@@ -45,8 +45,11 @@ class CurveReport:
         """What the curve says, and what it cannot say."""
         return curve_sentences(self.record.to_dict())
 
-    def blocks(self, *, with_tables: bool = True) -> Iterator[Block]:
-        """What the curve says, then its points, forecasts and classes unless only the sentences are wanted."""
+    def blocks(self, *, with_tables: bool = True, all_classes: bool = False) -> Iterator[Block]:
+        """What the curve says, then its points, forecasts and classes unless only the sentences are wanted.
+
+        `all_classes`: whether every class has a row; else, of many, those with the lowest recall.
+        """
         # The first sentence is about the images that there are, and alone is measured; the others are forecasts.
         for number, sentence in enumerate(self.sentences):
             yield Line(sentence, None if number else "bold")
@@ -64,12 +67,13 @@ class CurveReport:
         columns = ["share", "images", "accuracy %", "interval", "gain", "80 % interval"]
         yield TextTable(columns=columns, rows=rows, right=columns)
         yield Line()
-        classes = [
-            [each.name, f"{each.images:,}", f"{100 * each.recalls[-1]:.0f}", *_points(each.gain)]
-            for each in self.record.classes
-        ]
+        every = self.record.to_dict()["classes"]
+        shown = every if all_classes else lowest_recalls(every)
         columns = ["class", "images", "recall %", "gain with twice as many", "80 % interval"]
-        yield TextTable(columns=columns, rows=classes, right=columns[1:])
+        yield TextTable(columns=columns, rows=[_class_row(each) for each in shown], right=columns[1:])
+        if len(shown) < len(every):
+            lowest = f"the {len(shown)} of {len(every):,} classes with the lowest recall"
+            yield Line(f"{lowest}; zoo -v and --json have all")
         yield Line()
         yield Line("Up to 100 %: measured, with 95 % intervals. Above: extrapolated, 80 %. A probe is not fine-tuning.")
         yield from map(Line, self.notes)
@@ -180,6 +184,12 @@ def _title(report: CurveReport) -> str:
     if twice.gain is None:
         return f"What {IN_WORDS[2].lower()} as many images would bring cannot be said"
     return f"{IN_WORDS[2]} as many images would bring {100 * twice.gain.value:.1f} points"
+
+
+def _class_row(each: Mapping[str, Any]) -> list[str]:
+    recall = f"{100 * each['recalls'][-1]:.0f}" if is_judged(each) else "-"
+    gain = each["gain"]
+    return [each["name"], f"{each['images']:,}", recall, *_points(None if gain is None else Range(**gain))]
 
 
 def _percent(found: Range | None) -> list[str]:

@@ -72,6 +72,15 @@ class LabelCheck:
             **({"notes": list(self.notes)} if self.notes else {}),
         }
 
+    def left_out_in_words(self, *, whole: bool = False) -> str:
+        """The classes that were not judged, in one sentence however many there are; `whole` names all of them."""
+        if len(self.left_out) == 1:
+            ((name, count),) = self.left_out
+            return f"{name} was left out: fewer than five different images ({count:,} in all)"
+        named = [f"{name} ({count:,})" for name, count in self.left_out]
+        listed = some(named, len(named) if whole else _SHOWN)
+        return f"{len(named):,} classes were left out: fewer than five different images of each: {listed}"
+
     def blocks(self, *, whole: bool = False, with_suspects: bool = True) -> Iterator[Block]:
         """The check for people.
 
@@ -86,9 +95,8 @@ class LabelCheck:
             "bold",
         )
         # Before the suspects: whoever reads no further should know which labels nobody looked at.
-        for name, count in self.left_out:
-            left_out = f"{name} was left out: fewer than five different images ({count:,} in all)"
-            yield Line(left_out, "yellow")
+        if self.left_out:
+            yield Line(self.left_out_in_words(whole=whole), "yellow")
         yield from (Line(note, "yellow") for note in self.notes)
         if self.unreadable:
             yield Line(f"not readable, so not judged: {some(list(self.unreadable))}", "yellow")

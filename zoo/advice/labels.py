@@ -104,14 +104,18 @@ def out_of_fold(
         classes: How many classes there are.
         groups: A number for each image; images with the same one are never in two folds.
         draws: How many cross-validations, each with folds of its own.
-        progress: Called with how many draws are done, of how many.
+        progress: Called with how many strengths were tried in all draws, of how many at most.
     """
     mean = torch.zeros(len(labels), classes, dtype=torch.float64)
     for draw in range(draws):
         # Seeded by the draw, not by the request: the same images have the same suspects.
         folds = make_folds(labels.tolist(), groups, seed=draw)
-        mean += cross_validate(features, labels, classes, folds).probabilities() / draws
-        progress(draw + 1, draws)
+
+        def told(done: int, total: int, draw: int = draw) -> None:
+            progress(draw * total + done, draws * total)
+
+        # Told of each strength: with thousands of classes, a draw takes minutes.
+        mean += cross_validate(features, labels, classes, folds, progress=told).probabilities() / draws
     return mean
 
 
@@ -149,7 +153,7 @@ def _judge(
     features, of_rows = found.features[rows], tuple(groups[row] for row in rows)
 
     def progress(done: int, total: int) -> None:
-        report(Progress(task="judge labels", done=done, total=total, unit="draws"))
+        report(Progress(task="judge labels", done=done, total=total, unit="strengths"))
 
     probabilities = out_of_fold(features, labels, len(kept), of_rows, progress=progress)
     margins, issues = label_margins(probabilities, labels), label_issues(probabilities, labels)

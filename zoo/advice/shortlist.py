@@ -114,12 +114,12 @@ def _apart(
 
 
 def _refuse_small_classes(dataset: Dataset) -> None:
-    counts = dataset.counts()["train"]
-    small = [name for name, count in zip(dataset.classes, counts, strict=True) if count < _FEW]
+    small = [name for name, count in zip(dataset.classes, dataset.counts()["train"], strict=True) if count < _FEW]
     if small:
+        have = f"{small[0]} has" if len(small) == 1 else f"{len(small):,} classes ({some(small)}) have"
         raise DataError(
-            f"{small[0]} has {counts[dataset.classes.index(small[0])]} training image: of every class at least two are "
-            "needed, one to fit a probe and one to judge it.\nNext: add images of it, or take the class out."
+            f"{have} 1 training image: of every class at least two are needed, one to fit a probe and one to judge "
+            "it.\nNext: add images, or take such classes out."
         )
 
 

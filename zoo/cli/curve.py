@@ -67,4 +67,7 @@ def data_curve(
 
 def print_curve(report: CurveReport, verbosity: Verbosity) -> None:
     """Print what the curve says, then its points, forecasts and classes."""
-    print_blocks(console.out(), report.blocks(with_tables=not verbosity.quiet))
+    screen = console.out()
+    # Off a terminal the table is complete: there it is read by grep, not by people.
+    every = verbosity.verbose or not screen.is_terminal
+    print_blocks(screen, report.blocks(with_tables=not verbosity.quiet, all_classes=every))

@@ -285,9 +285,13 @@ def _hint(unknown: str, classes: Sequence[str]) -> str:
 
 def _refuse_single_images(data: UncheckedData, files: Sequence[ImageFile], classes: Sequence[str]) -> None:
     own_val = "a val/ folder" if data.reader == FOLDER else "the split val"
-    for name, count in zip(classes, class_counts(files, len(classes)), strict=True):
-        if count < 2:
-            raise DataError(
-                f"The class {name!r} has 1 image; drawing val from train needs at least 2 of every class.\n"
-                f"Next: add images, or make {own_val} yourself."
-            )
+    counts = class_counts(files, len(classes))
+    single = [repr(name) for name, count in zip(classes, counts, strict=True) if count < 2]
+    if single:
+        # All at once: of a thousand classes, whoever mends one at a time starts again a hundred times.
+        have = f"The class {single[0]} has" if len(single) == 1 else f"{len(single):,} classes have"
+        which = f": {some(single)}" if len(single) > 1 else ""
+        raise DataError(
+            f"{have} 1 image; drawing val from train needs at least 2 of every class{which}.\n"
+            f"Next: add images, or make {own_val} yourself."
+        )

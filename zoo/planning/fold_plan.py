@@ -145,11 +145,12 @@ def _refuse_what_is_never_seen(
             "Next: zoo data check lists them; correct their labels, or keep one of each; or leave --folds out and make "
             "the split val yourself."
         )
-    alike = count > 1
+    alike, such = count > 1, [dataset.classes[each] for each, shown in pictures.items() if len(shown) == 1]
+    more = f" Of {len(such):,} classes there is one picture alone: {some(such)}." if len(such) > 1 else ""
     why = ", all copies or near-duplicates of one picture, which folds do not divide" if alike else ""
     raise DataError(
         f"The class {name!r} has {counted(count, 'image')}{why}: a fit without {'them' if alike else 'it'} cannot know "
-        "the class. Folds need two different pictures of every class.\n"
+        f"the class. Folds need two different pictures of every class.{more}\n"
         "Next: add images, merge the class with another one, or leave --folds out and make the split val yourself."
     )
 

@@ -69,6 +69,8 @@ class ClassCurve:
     """At each point."""
     gain: Range | None
     """What twice as many images of all classes would bring, with its 80 % interval; None where nothing can be said."""
+    judged: int
+    """How many of the images a fit was asked about that had not seen them. Of 0, the recalls say nothing."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -151,4 +153,6 @@ def _of_class(curve: LearningCurve, index: int, name: str) -> ClassCurve:
     found = extrapolate(curve, TIMES[0], images) if count >= LEAST_OF_A_CLASS else None
     says = found is not None and found.half_width <= 2 * WIDEST
     gain = Range(value=found.gain, low=found.low, high=found.high) if found is not None and says else None
-    return ClassCurve(name=name, images=int((curve.targets == index).sum()), recalls=tuple(recalls), gain=gain)
+    return ClassCurve(
+        name=name, images=int((curve.targets == index).sum()), recalls=tuple(recalls), gain=gain, judged=count
+    )

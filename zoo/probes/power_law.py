@@ -118,17 +118,18 @@ def resampled(curve: LearningCurve, images: Tensor) -> Tensor:
     """
     # The same curve has the same interval, whatever the seed of the run.
     generator = torch.Generator().manual_seed(0)
-    groups = torch.tensor(curve.groups)
-    members = torch.tensor(sorted(set(groups[images].tolist())))
+    # Of the images that count alone: of many classes one after another, all images would be gone through for each.
+    right = curve.right[:, :, images].double()
+    members, group_of = torch.unique(torch.tensor(curve.groups)[images], return_inverse=True)
     # The first row is without any resampling.
-    parts = [_right_of(curve, images.double()[None])]
-    at_once = max(1, min(RESAMPLES, _NUMBERS // len(groups)))
+    parts = [_right_of(right, torch.ones(1, len(group_of), dtype=torch.float64))]
+    at_once = max(1, min(RESAMPLES, _NUMBERS // len(group_of)))
     for begin in range(0, RESAMPLES, at_once):
         # Drawn in parts, the numbers are the same as drawn at once.
         drawn = torch.randint(len(members), (min(at_once, RESAMPLES - begin), len(members)), generator=generator)
-        counts = torch.zeros(len(drawn), int(groups.max()) + 1, dtype=torch.float64)
-        counts.scatter_add_(1, members[drawn], torch.ones(drawn.shape, dtype=torch.float64))
-        parts.append(_right_of(curve, counts[:, groups] * images))
+        counts = torch.zeros(len(drawn), len(members), dtype=torch.float64)
+        counts.scatter_add_(1, drawn, torch.ones(drawn.shape, dtype=torch.float64))
+        parts.append(_right_of(right, counts[:, group_of]))
     per_draw, weights = (torch.cat(each) for each in zip(*parts, strict=True))
     draws = len(curve.right)
     chosen = torch.randint(draws, (RESAMPLES, draws), generator=generator)
@@ -140,9 +141,10 @@ def resampled(curve: LearningCurve, images: Tensor) -> Tensor:
     return result
 
 
-def _right_of(curve: LearningCurve, of_images: Tensor) -> tuple[Tensor, Tensor]:
-    """Add up right images, each counted of_images[B, N] times -> (sums[B, draws, shares], all counts[B, 1]).
+def _right_of(right: Tensor, of_images: Tensor) -> tuple[Tensor, Tensor]:
+    """Add up right[draws, shares, M], each of M images counted of_images[B, M] times -> sums[B, draws, shares], and all
+    counts[B, 1].
 
     Both are whole numbers, so no order of adding changes them.
     """
-    return torch.einsum("bn,dsn->bds", of_images, curve.right.double()), of_images.sum(1, keepdim=True)
+    return torch.einsum("bn,dsn->bds", of_images, right), of_images.sum(1, keepdim=True)

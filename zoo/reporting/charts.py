@@ -58,11 +58,18 @@ def accuracy_curve(history: Sequence[Mapping[str, Any]], kept: str, *, judged: s
 
 
 def class_bars(classes: Sequence[Mapping[str, Any]]) -> Markup:
-    """Recall and precision per class with 95 % intervals; of more than `CLASSES_SHOWN`, those of lowest F1."""
+    """Recall and precision per class with 95 % intervals; of more than `CLASSES_SHOWN`, those of lowest F1.
+
+    Classes without images that were never predicted come last: their F1 is 0, and they say nothing of the classifier.
+    """
     shown = list(classes)
     if len(shown) > CLASSES_SHOWN:
-        shown = sorted(shown, key=lambda scores: float(scores["f1"]))[:CLASSES_SHOWN]
+        shown = sorted(shown, key=lambda scores: (_is_absent(scores), float(scores["f1"])))[:CLASSES_SHOWN]
     return in_both_widths(lambda size, width: _class_bars(shown, size, width))
+
+
+def _is_absent(scores: Mapping[str, Any]) -> bool:
+    return scores["recall"] is None and scores["precision"] is None
 
 
 def reliability_chart(bins: Sequence[Mapping[str, Any]]) -> Markup:

@@ -87,17 +87,29 @@ class ShownCurve:
     """All classes, or of many those with the lowest recall."""
 
 
+def lowest_recalls(classes: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+    """The classes of a record; of more than `CLASSES_SHOWN`, those with the lowest recall at the last point.
+
+    Those of which no image was judged come last: nobody knows their recall.
+    """
+    if len(classes) <= CLASSES_SHOWN:
+        return classes
+    return sorted(classes, key=lambda each: (not is_judged(each), float(each["recalls"][-1])))[:CLASSES_SHOWN]
+
+
+def is_judged(of_class: Mapping[str, Any]) -> bool:
+    """Whether any image of a class was judged; in the record of an older zoo, which does not say, all were."""
+    return bool(of_class.get("judged", 1))
+
+
 def shown_curve(record: Mapping[str, Any]) -> ShownCurve:
     """Prepare a record for the template `curve_part.html`."""
-    classes = record["classes"]
-    if len(classes) > CLASSES_SHOWN:
-        classes = sorted(classes, key=lambda each: float(each["recalls"][-1]))[:CLASSES_SHOWN]
     return ShownCurve(
         record=record,
         sentences=curve_sentences(record),
         chart=curve_chart(record),
         extrapolates=any(each["gain"] is not None for each in record["forecasts"]),
-        classes=classes,
+        classes=lowest_recalls(record["classes"]),
     )
 
 
