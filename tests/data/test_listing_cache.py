@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import resource
 import shutil
 import tempfile
 import time
@@ -24,7 +25,7 @@ from zoo.errors import DataError
 from zoo.events import Event, Progress
 from zoo.specs.data import ClassFolders, FolderFile, Skipped, is_image_name, passed_over
 from zoo.storage.cache import cache_folder
-from zoo.storage.eviction import cached_items, clear
+from zoo.storage.eviction import LISTINGS, cached_items, clear
 from zoo.text import printable
 
 FOLDERS = ["a", "b", "cat", "train", "val", "test", ".hidden", "images", "d\udcff", "d\\xff", "x.jpg", "한", "@eaDir"]
@@ -305,3 +306,19 @@ def test_a_long_listing_shows_how_far_it_is(tmp_path: Path, monkeypatch: pytest.
     assert all(isinstance(event, Progress) and event.task == "list" for event in events)
     assert [event.done for event in events if isinstance(event, Progress)] == [4, 8, 12, 12, 12]
     assert events[-1] == Progress(task="list", done=12, total=12)
+
+
+def test_a_cache_folder_on_a_full_disk_keeps_nothing_and_costs_no_listing(tmp_path: Path) -> None:
+    """The largest size of a file stands for a disk that fills in the middle of one."""
+    root = tmp_path / "photos"
+    root.mkdir()
+    for number in range(50):
+        (root / f"{number}.jpg").touch()
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, usual[1]))
+    try:
+        tree, _ = listed(root, settled=0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+    assert len(tree.images) == 50 and [*(cache_folder() / LISTINGS).rglob(".*")] == []
+    assert listed(root, settled=0)[1] == 1 and listed(root, settled=0)[1] == 0

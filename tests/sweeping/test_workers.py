@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -287,3 +288,10 @@ def test_what_a_run_raises_is_its_outcome_unless_it_may_pass() -> None:
     found = outcome_of_error(KeyError("no such column"))
     assert found is not None and found.fault.startswith("KeyError: 'no such column'\nNext: ") and not found.stops
     assert [outcome_of_error(error) for error in (MemoryError(), ConnectionResetError(), TimeoutError())] == [None] * 3
+
+
+@pytest.mark.parametrize(("number", "stops"), [(errno.ENOSPC, True), (errno.EROFS, True), (errno.ENOENT, False)])
+def test_a_disk_that_is_full_is_no_fault_of_a_trial(number: int, stops: bool) -> None:
+    """A trial that has failed is not tried again."""
+    found = outcome_of_error(OSError(number, os.strerror(number)))
+    assert found is not None and found.stops is stops and os.strerror(number) in found.fault

@@ -28,6 +28,7 @@ from tests.numeric import draw_few
 from torch import Tensor, nn
 from zoo.errors import CheckFailed, Refused, RunError
 from zoo.events import EpochFinished, Event, Note, Progress, StageStarted
+from zoo.storage import atomic
 from zoo.training import candidates, checkpoint
 from zoo.training.choosing import Judged
 from zoo.training.run_folder import RunLock
@@ -647,3 +648,21 @@ def test_a_backbone_whose_blocks_share_a_layer_is_trained_stopped_resumed_and_sa
         places = [state[f"backbone.{place}.{of_each}"] for place in ("shared", "first.1", "second.1")]
         assert torch.equal(places[0], places[1]) and torch.equal(places[0], places[2])
     assert zoo.load(resumed.path, backbone=backbone).classes == resumed.classes
+
+
+def test_a_checkpoint_whose_folder_cannot_be_flushed_is_whole_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The new one is in place by then, so its files must stay."""
+
+    def fails(path: Path) -> None:
+        raise OSError(errno.EIO, "Input/output error", str(path))
+
+    kept = checkpoint.Checkpoint(tmp_path)
+    kept.folder.mkdir()
+    kept.save({"step": 0}, {"model": {"weight": torch.full((2,), 0.0)}})
+    monkeypatch.setattr(atomic, "sync_folder", fails)
+    with pytest.raises(RunError):
+        kept.save({"step": 1}, {"model": {"weight": torch.full((2,), 1.0)}})
+    saved = checkpoint.Checkpoint(tmp_path).load()
+    assert saved is not None and float(saved.parts["model"]["weight"][0]) == saved.facts["step"]

@@ -186,12 +186,16 @@ def _text(arrays: Mapping[str, NDArray[Any]], name: str) -> TextColumn:
 
 
 def _write(path: Path, arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, str]) -> None:
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
     whole = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     path.unlink(missing_ok=True)
     with new_path(path) as draft:
-        save_file(whole, draft, {**facts, "digest": _digest(whole)})
+        try:
+            save_file(whole, draft, {**facts, "digest": _digest(whole)})
+        except SafetensorError as error:  # what the library makes of a disk that is full
+            raise OSError(str(error)) from None
 
 
 def _read(path: Path, facts: Mapping[str, str]) -> _Kept | None:

@@ -20,6 +20,7 @@ from typing import Any
 
 from zoo.errors import CheckFailed, DeviceError, FeaturesError, PluginError, Refused, ZooError, first_line
 from zoo.planning.request import Request, make_request
+from zoo.storage.passing_faults import cause_of
 
 ANSWER = "zoo-trial "
 """Begins the line of stdout that holds the outcome."""
@@ -104,7 +105,9 @@ def outcome_of_error(error: Exception) -> RunOutcome | None:
     fault = (
         f"{type(error).__name__}: {first_line(error)}\nNext: zoo finetune with these settings shows where it is raised."
     )
-    return RunOutcome(val={}, kept="", seconds=0.0, fault=fault)
+    # A disk that is full or read-only: no settings are at fault, and `--resume` must try them again.
+    stops = isinstance(error, OSError) and error.errno is not None and cause_of(error) == "passing"
+    return RunOutcome(val={}, kept="", seconds=0.0, fault=fault, stops=stops)
 
 
 def outcome_of(run: Path) -> RunOutcome:

@@ -9,11 +9,12 @@ that it does not name. A run may be killed between any two of these: the JSON in
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import math
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -81,8 +82,7 @@ class Checkpoint:
             write_text(self.folder / _FACTS, json_text({"format": FORMAT, "files": files, "facts": _named(facts)}))
         # The system's own error from tensors, and the one that `write_text` makes of it.
         except (OSError, RunError) as error:
-            for name in drafts.values():
-                (self.folder / name).unlink(missing_ok=True)
+            self._remove_drafts(drafts.values())
             raise self._not_written(error, parts) from error
         self._files = files
         self._remove_unnamed_files()
@@ -114,6 +114,20 @@ class Checkpoint:
             return load_file(path)
         except (OSError, SafetensorError) as error:
             raise self._damaged(path, str(error)) from None
+
+    def _remove_drafts(self, names: Iterable[str]) -> None:
+        """Remove files that were written for a checkpoint that could not be."""
+        try:
+            # It may be in place all the same: only the flush of its folder failed. Then what it names stays.
+            placed = (self.folder / _FACTS).read_text("utf-8")
+        except FileNotFoundError:
+            placed = ""
+        except OSError:
+            return  # nobody knows; the next checkpoint removes what no file names
+        for name in names:
+            if name not in placed:
+                with contextlib.suppress(OSError):  # the error that is told is the first one
+                    (self.folder / name).unlink(missing_ok=True)
 
     def _remove_unnamed_files(self) -> None:
         named = {file["name"] for file in self._files.values()}
