@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import io
+import os
 import random
 import struct
+import subprocess
+import sys
 import warnings
 import zlib
 from pathlib import Path
@@ -14,6 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 from zoo.data.decode import decode, read_image, to_rgb
+from zoo.data.memory.pictures import picture_of
 from zoo.errors import DataError
 
 Pixels = list[list[tuple[int, int, int]]]
@@ -258,6 +262,44 @@ def test_what_is_no_picture_is_an_error_that_names_the_file(tmp_path: Path, cont
         read_image(path)
     assert str(caught.value).startswith(f"{path}: ")
     assert "\n" not in str(caught.value)
+
+
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n"
+
+
+def photo_of_the_press(picture: bytes) -> bytes:
+    """An IPTC file, which holds another one of any format."""
+    facts = {60: b"\1\0", 65: b"\0", 20: b"\0\x09", 30: b"\0\x09", 120: b"\5"}
+    fields = [(3, key, value) for key, value in facts.items()] + [(8, 10, picture)]
+    return b"".join(struct.pack(">3BH", 0x1C, part, key, len(value)) + value for part, key, value in fields)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Ghostscript has another name there")
+@pytest.mark.parametrize("content", [EPS, photo_of_the_press(EPS)], ids=["EPS", "IPTC"])
+def test_no_program_is_started_for_what_calls_itself_a_photograph(tmp_path: Path, content: bytes) -> None:
+    """For PostScript, Pillow starts Ghostscript, which runs what the file holds. In a process of its own, as Pillow
+    looks for Ghostscript once."""
+    (tmp_path / "photo.jpg").write_bytes(content)
+    program = tmp_path / "gs"
+    program.write_text(f"#!/bin/sh\necho started > '{tmp_path}/started'\n")
+    program.chmod(0o755)
+    reading = "import pathlib; from zoo.data.decode import read_image; read_image(pathlib.Path('photo.jpg'))"
+    done = subprocess.run(
+        [sys.executable, "-c", reading],
+        cwd=tmp_path,
+        env={**os.environ, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert not (tmp_path / "started").exists()
+    assert "DataError: photo.jpg: " in done.stderr and "save it as PNG or JPEG" in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize("content", [EPS, photo_of_the_press(EPS)], ids=["EPS", "IPTC"])
+def test_neither_is_one_for_a_picture_that_pillow_has_only_opened(content: bytes) -> None:
+    with Image.open(io.BytesIO(content)) as opened, pytest.raises(DataError, match="save it as PNG or JPEG"):
+        picture_of(opened, "the first")
 
 
 def test_a_path_that_cannot_be_read_is_named(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@
     float              within 0..1 times 255, within 0..255 as it is, else refused; NaN becomes 0
     32-bit integers    within 0..255 as they are, else refused
 
-Of several frames the first is taken. Metadata that cannot be read are ignored.
+Of several frames the first is taken. Metadata that cannot be read are ignored. What only another program can read, such
+as EPS, is refused, and no program is started for it.
 
 For a preprocessing that says so, a JPEG file is decoded at a part of its size: by JPEG's own scaling, which leaves out
 high frequencies of each block of 8 x 8 pixels (Pillow's `Image.draft`).
@@ -29,6 +30,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL.ImageFile import StubImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 
 from zoo.data import depth
@@ -55,6 +57,9 @@ _UPRIGHT = {
 """EXIF orientation -> the transposition that turns the picture upright."""
 _ON_THEIR_SIDE = (5, 6, 7, 8)
 """The orientations that exchange width and height."""
+_PROGRAMS = ("EPS", "IPTC")
+"""Formats that Pillow cannot read alone. An EPS file is a program in PostScript, which Ghostscript would run, whatever
+the file is called; an IPTC file may hold one."""
 Pixels = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
 _MOST_PIXELS = 180_000_000
 """Largest resized picture; about the size up to which Pillow opens one."""
@@ -174,8 +179,14 @@ def read_image(path: Path, *, preprocessing: Preprocessing | None = None) -> Ima
 def load_pixels(image: Image.Image) -> bool:
     """Read the pixels of an opened picture -> whether Pillow alone would have read them wrongly.
 
-    A picture whose pixels are in memory stays as it is.
+    A picture whose pixels are in memory stays as it is. Raises DataError for one for which Pillow would start another
+    program.
     """
+    # While there are tiles, pixels are still to be read. Stubs are of formats that only other programs read.
+    if isinstance(image, StubImageFile) or (image.format in _PROGRAMS and getattr(image, "tile", False)):
+        raise DataError(
+            f"it is of the format {image.format}, which takes another program to read: save it as PNG or JPEG"
+        )
     mended = depth.mend_layout(image)
     with _without_mapping(image):
         image.load()
