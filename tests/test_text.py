@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -14,7 +15,9 @@ import zoo
 from tests.conftest import Zoo
 from zoo.data.sample import sample_image
 from zoo.display import console
+from zoo.display.shown import shown
 from zoo.evaluation.predictions import from_csv
+from zoo.events import Note
 from zoo.storage.atomic import json_line, json_text
 from zoo.text import escaping_errors, file_named, in_points, points, printable
 
@@ -147,3 +150,34 @@ def test_a_name_with_control_characters_takes_one_row_of_a_table(capsys: pytest.
     console.show(console.out(), table)
     rows = capsys.readouterr().out.splitlines()[1:]
     assert [row.split() for row in rows] == [[r"a\nb", "1"], [r"\x1b[31mred", "2"], ["é\\u2028", "3"]]
+
+
+HOSTILE = "\x1b]0;owned\x07\x9b31m\r\u2028"
+"""It would set a terminal's title and its colour, and go back to the start of the line."""
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)], ids=["text", "json"])
+def test_no_name_reaches_the_terminal_as_a_command(options: tuple[str, ...], tmp_path: Path, zoo_inside: Zoo) -> None:
+    """Files and folders come from others, and their names are in sentences as well as in tables."""
+    for index, label in enumerate(("a", f"b{HOSTILE}")):
+        folder = tmp_path / "data" / "train" / label
+        folder.mkdir(parents=True)
+        for number in range(3):
+            # The first are alike in both classes, which a finding names.
+            sample_image(index * min(number, 1), 2, "train", number).save(folder / f"{HOSTILE}{number}.png")
+    checked = zoo_inside("data", "check", tmp_path / "data", *options)
+    missing = zoo_inside("data", "check", tmp_path / f"gone{HOSTILE}", *options)
+    for done in (checked, missing):
+        said = done.stdout + done.stderr
+        assert "owned" in said and not CONTROL.search(said), ascii(said)
+    if options:
+        classes = json.loads(checked.stdout)["classes"]
+        assert f"b{HOSTILE}" in [each["name"] if isinstance(each, dict) else each for each in classes]
+
+
+def test_lines_of_a_run_have_none_either(capsys: pytest.CaptureFixture[str]) -> None:
+    with shown(verbose=True) as report:
+        report(Note(text=f"1 image cannot be read: {HOSTILE}.jpg\nNext: look at it"))
+    said = capsys.readouterr().err
+    assert "owned" in said and "\nNext" in said and not CONTROL.search(said), ascii(said)

@@ -17,6 +17,8 @@ from pathlib import Path
 _HANDLER = "zoo-escaped"
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+# A message of several lines has ends of lines, and may have tabs.
+_COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
 # From \x80 on: each byte below is a letter by itself, and is never escaped.
 _BYTE = re.compile(r"\\x([89a-f][0-9a-f])")
 
@@ -32,6 +34,15 @@ def on_one_line(text: str) -> str:
     Else one name would take several rows, or move the cursor and change the colours of a terminal.
     """
     return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def without_commands(text: str) -> str:
+    """Text for a terminal, of several lines: control characters other than ends of lines and tabs become escapes.
+
+    File and class names come from others. In one, a terminal would find commands: to change its colours and its title,
+    or to write over what was said before.
+    """
+    return _COMMANDS.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def as_sentences(message: str) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from zoo.display.wrapping import say
-from zoo.text import duration, escaping_errors, on_one_line
+from zoo.text import duration, escaping_errors, on_one_line, without_commands
 
 # Only the functions that print with rich import it: help and lists do without, and start a tenth faster.
 if TYPE_CHECKING:
@@ -47,9 +47,10 @@ def table(
     """A table without lines; the columns named in `right` are aligned to the right."""
     from rich.table import Table
 
+    title = None if title is None else without_commands(title)
     made = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, header_style="dim")
     for column in columns:
-        made.add_column(column, justify="right" if column in right else "left", overflow="fold")
+        made.add_column(on_one_line(column), justify="right" if column in right else "left", overflow="fold")
     for row in rows:
         made.add_row(*map(on_one_line, row))
     return made

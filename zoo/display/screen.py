@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from zoo.display.wrapping import terminal_columns, wrapped
+from zoo.text import without_commands
 
 _WIDE = 10_000
 """Columns of output that goes to no terminal: so many that rich never wraps or cuts a line."""
@@ -20,9 +21,13 @@ _PROSE = 16
 
 
 class Screen(Console):
-    """A console that wraps plain text between words, with further lines below the text of the first."""
+    """A console that wraps plain text between words, with further lines below the text of the first.
+
+    Nothing in plain text is obeyed by a terminal; styles are given beside it.
+    """
 
     def print(self, *objects: Any, **options: Any) -> None:
+        objects = tuple(without_commands(each) if isinstance(each, str) else each for each in objects)
         if self.is_terminal and len(objects) == 1 and isinstance(objects[0], str):
             # Else rich would wrap once more what is wrapped already.
             options["soft_wrap"] = True

@@ -12,6 +12,8 @@ import sys
 import textwrap
 from typing import TextIO
 
+from zoo.text import without_commands
+
 _LABEL = re.compile(r"\s*\S.*?\s{2,}(?=\S)")
 """What a line is about, up to the gap behind it: `parameters  11,176,512 ...`, `heads/linear   One ...`."""
 _COMMAND = re.compile(r"\s*([\w' ]+: )?zoo \S+")
@@ -31,11 +33,16 @@ def terminal_columns(stream: TextIO | None) -> int | None:
 
 
 def say(text: str = "", *, to_stderr: bool = False) -> None:
-    """Print lines, wrapped if they go to a terminal. Where the stream is closed they go nowhere."""
+    """Print lines, wrapped if they go to a terminal, and with nothing in them that a terminal would obey.
+
+    Where the stream is closed they go nowhere.
+    """
     stream = sys.stderr if to_stderr else sys.stdout
     if stream is None:
         return  # to `print`, no stream means stdout
     columns = terminal_columns(stream)
+    # Off a terminal too: what is written to a file is looked at on one.
+    text = without_commands(text)
     print(text if columns is None else wrapped(text, columns), file=stream)
 
 

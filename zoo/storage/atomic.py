@@ -11,6 +11,7 @@ import itertools
 import json
 import math
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -20,13 +21,15 @@ from typing import IO, Any
 from zoo.errors import Refused, RunError
 from zoo.text import escaping_errors, printable
 
+_LEFT_BY_JSON = re.compile("[\x7f-\x9f\u2028\u2029]")
+
 
 def json_text(content: Any) -> str:
     """Content as indented JSON, with keys in the order given.
 
     A number that is not finite becomes null. Bytes of file names that are not UTF-8 become escapes, `\\xff`.
     """
-    return json.dumps(_plain(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return _dumped(content, indent=2) + "\n"
 
 
 def parse_json(text: str | bytes) -> Any:
@@ -39,7 +42,13 @@ def parse_json(text: str | bytes) -> Any:
 
 def json_line(content: Any) -> str:
     """Content as JSON in one line, by the rules of `json_text`."""
-    return json.dumps(_plain(content), ensure_ascii=False, allow_nan=False)
+    return _dumped(content)
+
+
+def _dumped(content: Any, *, indent: int | None = None) -> str:
+    text = json.dumps(_plain(content), indent=indent, ensure_ascii=False, allow_nan=False)
+    # JSON escapes the other control characters itself. To some terminals these are commands, too; they mean the same.
+    return _LEFT_BY_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def _plain(content: Any) -> Any:
