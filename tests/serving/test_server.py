@@ -405,6 +405,9 @@ def test_the_openapi_document_describes_what_is_answered(served: Served, picture
     assert document["openapi"].startswith("3.1") and set(document["paths"]) == {
         *("/", "/predict", "/explain", "/classes", "/healthz", "/readyz", "/metrics", "/openapi.json")
     }
+    (top,) = document["paths"]["/predict"]["post"]["parameters"]
+    # A program that sends the default must not be refused, however few classes there are.
+    assert top["schema"]["default"] == top["schema"]["maximum"] == 3
     good = pictures[0].read_bytes()
     for path, methods in document["paths"].items():
         ((method, operation),) = methods.items()

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pydantic import BaseModel
 
+TOP = 5
+"""Most classes that a prediction lists, unless the request says otherwise."""
+
 
 class ClassShare(BaseModel):
     """A class and its probability."""

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic.json_schema import models_json_schema
 
 from zoo.serving import problems
-from zoo.serving.answers import ClassesAnswer, ExplainAnswer, HealthAnswer, PredictAnswer
+from zoo.serving.answers import TOP, ClassesAnswer, ExplainAnswer, HealthAnswer, PredictAnswer
 from zoo.serving.service import Service
 from zoo.text import counted, size
 
@@ -65,7 +65,7 @@ def document(service: Service) -> dict[str, Any]:
 
 
 def _predict(service: Service) -> dict[str, Any]:
-    limits = service.limits
+    limits, classes = service.limits, len(service.config.classes)
     operation = _posts(
         "predict",
         "Classify one or several images",
@@ -79,7 +79,7 @@ def _predict(service: Service) -> dict[str, Any]:
             "name": "top",
             "in": "query",
             "description": "How many classes to list for each image.",
-            "schema": {"type": "integer", "minimum": 1, "maximum": len(service.config.classes), "default": 5},
+            "schema": {"type": "integer", "minimum": 1, "maximum": classes, "default": min(TOP, classes)},
         }
     ]
     return operation

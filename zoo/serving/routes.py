@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from zoo.errors import meant
 from zoo.serving import counters, problems
-from zoo.serving.answers import ExplainAnswer, HealthAnswer, PredictAnswer
+from zoo.serving.answers import TOP, ExplainAnswer, HealthAnswer, PredictAnswer
 from zoo.serving.openapi import document
 from zoo.serving.page import Page, render
 from zoo.serving.problems import Problem, json_bytes
@@ -27,8 +27,6 @@ from zoo.serving.service import Service
 from zoo.serving.sites import Sites
 
 ADDRESSES = ("/", "/predict", "/explain", "/classes", "/healthz", "/readyz", "/metrics", "/openapi.json")
-TOP = 5
-"""Classes that a prediction lists, unless the request says otherwise."""
 _TOP_DIGITS = 9
 _LEFT = 499
 """The status that is counted for a request whose client left before it was answered."""
@@ -234,8 +232,8 @@ class _Around:
         except TimeoutError:
             status = _LEFT
         except Exception:
-            # It has been answered (`_broken`). The log must say what it was.
-            _log.exception("%s %s", scope["method"], scope["path"])
+            # It has been answered (`_broken`). The log must say what it was, in one line whatever the path holds.
+            _log.exception("%s %r", scope["method"], scope["path"])
         finally:
             # A path that anybody can make up must not become a name that is counted for ever.
             path = scope["path"] if scope["path"] in self._paths else "other"
