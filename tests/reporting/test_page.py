@@ -212,6 +212,27 @@ def test_damaged_files_are_named(run: Path, tmp_path: Path) -> None:
             zoo.report(moved)
 
 
+def test_files_of_another_structure_are_told_of_and_not_a_crash(run: Path, tmp_path: Path) -> None:
+    moved = shutil.copytree(run, tmp_path / "run")
+    (moved / "report.html").unlink()
+    result, evaluation = (json.loads((run / name).read_text()) for name in ("result.json", "evaluation.json"))
+    evaluation["test"]["reliability"][0]["images"] = {}
+    for name, content in {
+        "history.jsonl": {"stage": "head", "epoch": 1},
+        "evaluation.json": evaluation,
+        "result.json": {**result, "seconds": [1]},
+    }.items():
+        (moved / name).write_text(json.dumps(content))
+        with pytest.raises(RunError, match=r"is not as a run writes it.*\nNext: "):
+            zoo.report(moved)
+        shutil.copyfile(run / name, moved / name)
+    assert not (moved / "report.html").exists()
+    # Of a run that somebody passes on, no other folder is opened.
+    (moved / "result.json").write_text(json.dumps({**result, "artefact": "../elsewhere"}))
+    with pytest.raises(RunError, match=r"says that the classifier is in '\.\./elsewhere', and a run's is in 'model'"):
+        zoo.report(moved)
+
+
 def test_a_report_that_cannot_be_written_costs_the_run_nothing(few: Path, tmp_path: Path) -> None:
     events: list[Event] = []
 
@@ -328,6 +349,18 @@ def test_of_many_classes_the_worst_are_drawn() -> None:
     classes = [{"name": f"n{index}", "recall": share, "precision": None, "f1": index / 200} for index in range(120)]
     drawn = str(class_bars(classes))
     assert ">n39<" in drawn and ">n40<" not in drawn
+
+
+def test_classes_without_images_do_not_take_the_places_of_the_worst() -> None:
+    """Of many classes a test split lacks some, and these have an F1 of 0."""
+    share = {"value": 0.5, "low": 0.4, "high": 0.6}
+    classes = [
+        {"name": f"n{index}", "recall": share, "precision": None, "f1": 0.1 + index / 200} for index in range(45)
+    ]
+    absent = [{"name": f"a{index}", "recall": None, "precision": None, "f1": 0.0} for index in range(120)]
+    drawn = str(class_bars([*absent, *classes]))
+    assert ">n39<" in drawn and ">n40<" not in drawn and ">a0<" not in drawn
+    assert ">n44<" in str(class_bars(classes[5:] + absent))
 
 
 MEASURED = """<!doctype html><title>not measured</title><link rel="icon" href="data:,">

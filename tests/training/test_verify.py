@@ -69,6 +69,7 @@ def test_other_kinds_of_first_stages_verify(arguments: dict[str, Any], few: Path
         "plan_classes": "passed",
         "own_file": "passed",
         "own_predictions": "passed",
+        "own_numbers": "passed",
     }
 
 
@@ -95,6 +96,7 @@ def test_other_versions_are_a_warning_and_then_close_losses_too(run: Path) -> No
         "plan_classes": "passed",
         "own_file": "passed",
         "own_predictions": "passed",
+        "own_numbers": "passed",
     }
 
 
@@ -152,6 +154,52 @@ def test_predictions_that_somebody_changed_are_found(run: Path) -> None:
     del evaluation["predictions_digest"]
     (run / "evaluation.json").write_text(json.dumps(evaluation), "utf-8")
     assert "own_predictions" not in verdicts(run)
+
+
+def test_scores_that_do_not_follow_from_the_predictions_are_found(run: Path) -> None:
+    """Whoever passes a run on could write any number into it."""
+    result, evaluation = (json.loads((run / name).read_text("utf-8")) for name in ("result.json", "evaluation.json"))
+    true = result["metrics"]["val"]["accuracy"]
+    better = json.loads(json.dumps(result))
+    better["metrics"]["val"] |= {"accuracy": true + 0.125, "macro_f1": 0.999, "loss": 0.01}
+    (run / "result.json").write_text(json.dumps(better), "utf-8")
+    (found,) = [each for each in zoo.verify(run).checks if each.name == "own_numbers"]
+    told = f"result.json says accuracy {true + 0.125:.4f} on val, and predictions.csv gives {true:.4f}; "
+    assert found.verdict == "failed" and told in found.summary
+    assert "macro_f1 0.9990" in found.summary and "loss 0.0100" in found.summary
+    assert "result.json and model/config.json differ in accuracy on val" in found.summary
+    (run / "result.json").write_text(json.dumps(result), "utf-8")
+    assert verdicts(run)["own_numbers"] == "passed"
+    # The same in the other file, and in the counts that its shares are made of.
+    matrix = evaluation["val"]["confusion"]
+    matrix[0][0], matrix[0][1] = matrix[0][0] - 1, matrix[0][1] + 1
+    (run / "evaluation.json").write_text(json.dumps(evaluation), "utf-8")
+    (found,) = [each for each in zoo.verify(run).checks if each.name == "own_numbers"]
+    assert found.verdict == "failed"
+    assert "the confusion matrix of val in evaluation.json is not that of predictions.csv" in found.summary
+
+
+@pytest.mark.parametrize(
+    "checks",
+    ["text", ["text"], [{"name": "seeds"}], [{"name": "seeds", "verdict": "passed", "summary": "", "evidence": "e"}]],
+)
+def test_a_proof_of_another_structure_is_told_of(checks: object, run: Path) -> None:
+    (run / "proof.json").write_text(json.dumps({"checks": checks}), "utf-8")
+    for call in (zoo.verify, zoo.report):
+        with pytest.raises(RunError, match=r"proof\.json cannot be read: its checks are not as a run writes them"):
+            call(run)
+
+
+@pytest.mark.parametrize("evidence", [None, {}, {"first_losses": ["0x1p-1", 3]}])
+def test_first_steps_that_are_gone_or_no_numbers_are_a_fault(evidence: dict[str, Any] | None, run: Path) -> None:
+    proof = json.loads((run / "proof.json").read_text("utf-8"))
+    for check in proof["checks"]:
+        if check["name"] == "seeds":
+            check["evidence"] = evidence or {}
+    if evidence is None:
+        proof["checks"] = [check for check in proof["checks"] if check["name"] != "seeds"]
+    (run / "proof.json").write_text(json.dumps(proof), "utf-8")
+    assert verdicts(run)["first_steps"] == "failed"
 
 
 def test_a_finished_run_without_its_proof_is_not_to_be_resumed(run: Path) -> None:
@@ -215,6 +263,7 @@ def test_a_run_whose_data_are_gone_still_verifies_its_artefact(kept: Path, tmp_p
         "plan_classes": "passed",
         "own_file": "passed",
         "own_predictions": "passed",
+        "own_numbers": "passed",
     }
     assert "could not be repeated: " in found.checks[0].summary and "gone" in found.checks[0].summary
 

@@ -15,7 +15,7 @@ from zoo.evaluation.copies import Copies
 from zoo.evaluation.metrics import wilson_interval
 from zoo.evaluation.significance import ALPHA, PairedOutcomes, holm, smallest_shown
 from zoo.registry.registry import Registry
-from zoo.reporting.record import RunRecord, read_run
+from zoo.reporting.record import RunRecord, as_runs_write_it, read_run
 from zoo.specs.plan import Plan
 from zoo.training.run_folder import PREDICTIONS
 
@@ -34,6 +34,11 @@ def compare_runs(paths: Sequence[Path], registry: Registry) -> Comparison:
     records = [_read(path) for path in paths]
     for record in records[1:]:
         _refuse_other_classes(records[0], record)
+    with as_runs_write_it(*paths):
+        return _compared(records, paths, registry)
+
+
+def _compared(records: Sequence[RunRecord], paths: Sequence[Path], registry: Registry) -> Comparison:
     runs = [
         ComparedRun(letter=letter, name=name, record=record, scores=_scores(record))
         for letter, name, record in zip(_LETTERS, _names(paths), records, strict=False)

@@ -14,6 +14,7 @@ from zoo.comparing.summary_tables import comparison_blocks
 from zoo.display.blocks import blocks_html, frame_html
 from zoo.reporting.charts import in_both_widths
 from zoo.reporting.page import environment, styles
+from zoo.reporting.record import as_runs_write_it
 from zoo.reporting.svg import Frame, axes, box, dot, drawing, last_value, line, path, text, ticks
 from zoo.specs.drawn import drawn
 from zoo.storage.atomic import new_numbered_file, new_path
@@ -30,7 +31,8 @@ def write_page(comparison: Comparison, path: Path | None = None) -> Path:
 
     Raises Refused if `path` exists, RunError if it cannot be written.
     """
-    text = render(comparison)
+    with as_runs_write_it(*(run.record.path for run in comparison.runs)):
+        text = render(comparison)
 
     def write(draft: Path) -> None:
         draft.write_text(text, "utf-8", errors=escaping_errors())

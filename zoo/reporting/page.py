@@ -25,7 +25,7 @@ from zoo.reporting.command import RECIPE_FILE, as_lines, as_python, command_of
 from zoo.reporting.confusions import frequent_confusions, shown_matrix
 from zoo.reporting.curve import ShownCurve, shown_curve
 from zoo.reporting.examples import Examples, gather
-from zoo.reporting.record import DAMAGED, RunRecord, read_run
+from zoo.reporting.record import DAMAGED, RunRecord, as_runs_write_it, read_run
 from zoo.specs.plan import Plan
 from zoo.specs.run_result import JUDGED_IN_WORDS, kept_in_words, named_in_words, optimism_in_words
 from zoo.storage.atomic import try_file, write_text
@@ -73,8 +73,10 @@ def write_report(run: Path, registry: Registry) -> WrittenReport:
     """
     record = read_run(run)
     try_file(run / REPORT)
-    examples = gather(record, registry)
-    write_text(run / REPORT, render(record, examples, registry))
+    with as_runs_write_it(run):
+        examples = gather(record, registry)
+        page = render(record, examples, registry)
+    write_text(run / REPORT, page)
     return WrittenReport(
         path=run / REPORT,
         shown=len(examples.files),

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from zoo.artefact.config import FOLDER as ARTEFACT
 from zoo.errors import RunError
 from zoo.evaluation.confusion_matrix import ConfusionMatrix, read_matrix
 from zoo.evaluation.predictions import ImagePrediction
 from zoo.specs.plan import Plan
 from zoo.specs.run_result import judged_on
 from zoo.text import shell_word
-from zoo.training.run_files import read_history, read_json, read_predictions
-from zoo.training.run_folder import CURVE, EVALUATION, PREDICTIONS, PROOF, RESULT
+from zoo.training.run_files import read_checks, read_history, read_json, read_predictions
+from zoo.training.run_folder import CURVE, EVALUATION, PREDICTIONS, RESULT
 from zoo.training.stored_plan import read_plan
 
 DAMAGED = "\nNext: copy the run folder again from where it was made; its classifier can be used all the same."
+
+_OF_STRUCTURE = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
+"""What Python raises where a file holds something else than was expected."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,13 +80,41 @@ def read_run(path: Path) -> RunRecord:
             f"Next: zoo finetune --resume {shell_word(path)}"
         )
     # The files that older versions of zoo did not write are optional; all others must be there.
-    return RunRecord(
+    record = RunRecord(
         path=path,
         plan=plan,
         result=read_json(path / RESULT),
-        checks=read_json(path / PROOF).get("checks", []),
+        checks=read_checks(path),
         history=read_history(path),
         evaluation=read_json(path / EVALUATION) if (path / EVALUATION).exists() else {},
         predictions=read_predictions(path) if (path / PREDICTIONS).exists() else (),
         curve=read_json(path / CURVE) if (path / CURVE).exists() else None,
     )
+    with as_runs_write_it(path):
+        _refuse_other_folder(record)
+    return record
+
+
+@contextlib.contextmanager
+def as_runs_write_it(*runs: Path) -> Iterator[None]:
+    """Turn what happens with files of another structure into an error for people: run folders may come from others."""
+    try:
+        yield
+    # A template that finds nothing under a name raises an error of jinja2, which is imported where a page is written.
+    except Exception as error:
+        if not (isinstance(error, _OF_STRUCTURE) or type(error).__name__ == "UndefinedError"):
+            raise
+        # Chained, as it may be a fault of zoo's own.
+        raise RunError(
+            f"{' or '.join(map(str, runs))} cannot be shown, as a file in it is not as a run writes it: "
+            f"{type(error).__name__} {error}.{DAMAGED}"
+        ) from error
+
+
+def _refuse_other_folder(record: RunRecord) -> None:
+    """Refuse a run whose classifier is said to be elsewhere: of a run that came from others, nothing else is opened."""
+    said = record.result.get("artefact", ARTEFACT)
+    if said != ARTEFACT:
+        raise RunError(
+            f"{record.path / RESULT} says that the classifier is in {said!r}, and a run's is in {ARTEFACT!r}.{DAMAGED}"
+        )

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from zoo.errors import COPY_FOLDER, RunError
 from zoo.evaluation.predictions import ImagePrediction, from_csv
+from zoo.specs.run_result import Verdict
 from zoo.storage.atomic import parse_json
 from zoo.storage.csv_lines import read_as_written
 from zoo.storage.tensors import file_digest
 from zoo.text import shell_word
-from zoo.training.run_folder import EVALUATION, HISTORY, PREDICTIONS, PREDICTIONS_DIGEST
+from zoo.training.run_folder import EVALUATION, HISTORY, PREDICTIONS, PREDICTIONS_DIGEST, PROOF
 
 
 def read_history(run: Path) -> list[dict[str, Any]]:
@@ -36,6 +38,26 @@ def read_predictions(run: Path) -> tuple[ImagePrediction, ...]:
         return tuple(from_csv(_text(path)))
     except ValueError as error:
         raise RunError(f"{path} cannot be read: {error}\n{COPY_FOLDER}") from None
+
+
+def read_checks(run: Path) -> list[dict[str, Any]]:
+    """The checks in `proof.json`, in the order in which they were made. Raises RunError."""
+    return checks_in(read_json(run / PROOF), run / PROOF)
+
+
+def checks_in(proof: Mapping[str, Any], path: Path) -> list[dict[str, Any]]:
+    """The checks of a proof that was read from `path`. Raises RunError where it does not hold them as a run does."""
+    checks = proof.get("checks", [])
+    if not isinstance(checks, list) or not all(map(_is_check, checks)):
+        raise RunError(f"{path} cannot be read: its checks are not as a run writes them.\n{COPY_FOLDER}")
+    return checks
+
+
+def _is_check(stored: object) -> bool:
+    if not isinstance(stored, dict) or stored.get("verdict") not in get_args(Verdict):
+        return False
+    texts = all(isinstance(stored.get(name), str) for name in ("name", "summary"))
+    return texts and isinstance(stored.get("evidence"), dict)
 
 
 def digests_of_predictions(run: Path) -> tuple[str, str] | None:

@@ -5,17 +5,18 @@ The steps are those of the run's own training loop, stopped after a few: a secon
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from zoo.artefact.config import FOLDER, TENSORS
+from zoo.artefact.config import CONFIG, FOLDER, TENSORS
 from zoo.artefact.read import find_artefact, read_config
 from zoo.artefact.verify import artefact_checks
 from zoo.data.sources import data_exists
-from zoo.errors import COPY_FOLDER, ArtefactError, DataError, OptionError, RunError, ZooError
+from zoo.errors import COPY_FOLDER, ArtefactError, DataError, OptionError, RunError, ZooError, without_step
 from zoo.events import Report
 from zoo.planning.object_version import OBJECT
 from zoo.registry.names import qualified_name
@@ -29,8 +30,15 @@ from zoo.text import shell_word
 from zoo.training.divisible import in_parts as trains_in_parts
 from zoo.training.learning_rate import with_rate
 from zoo.training.prepare import prepare
-from zoo.training.run_files import changed_predictions, digests_of_predictions
-from zoo.training.run_folder import PLAN, PREDICTIONS, PROOF, RESULT, has_result
+from zoo.training.run_files import (
+    changed_predictions,
+    checks_in,
+    digests_of_predictions,
+    read_json,
+    read_predictions,
+)
+from zoo.training.run_folder import EVALUATION, PLAN, PREDICTIONS, PROOF, RESULT, has_result
+from zoo.training.run_numbers import contradictions, differing_scores
 from zoo.training.stage_watch import FIRST_STEPS
 from zoo.training.stages import StageRunner
 from zoo.training.stored_plan import differences, read_plan
@@ -82,12 +90,12 @@ def verify(path: Path, registry: Registry, report: Report, *, offline: bool = Fa
         _refuse_missing(folder, registry)
         return Verification(folder, tuple(artefact_checks(folder, registry)))
     stored = read_plan(path)
-    result, proof = _read(path / RESULT, path), _read(path / PROOF, path)
+    result, checks = _read(path / RESULT, path), checks_in(_read(path / PROOF, path), path / PROOF)
     _refuse_missing(path / FOLDER, registry)
-    saved = [*artefact_checks(path / FOLDER, registry), *_check_class_names(path, stored), *_check_own(path, proof)]
-    saved += _check_predictions(path)
+    saved = [*artefact_checks(path / FOLDER, registry), *_check_class_names(path, stored), *_check_own(path, checks)]
+    saved += [*_check_predictions(path), _check_numbers(path, stored, result)]
     try:
-        repeated = _repeat(stored, result, proof, registry, report, offline=offline)
+        repeated = _repeat(stored, result, checks, registry, report, offline=offline)
     except ZooError as error:
         # Missing data are not a fault of the run. Data that are there and no longer fit its plan are.
         changed = isinstance(error, (DataError, OptionError)) and _data_are_there(stored, registry)
@@ -122,7 +130,7 @@ def _data_are_there(plan: Plan, registry: Registry) -> bool:
 def _repeat(
     stored: Plan,
     result: Mapping[str, Any],
-    proof: Mapping[str, Any],
+    checks: Sequence[Mapping[str, Any]],
     registry: Registry,
     report: Report,
     *,
@@ -134,7 +142,7 @@ def _repeat(
     differing = differences(stored, prepared.plan)
     # A head that was fitted, or trained by the first process alone, comes out the same to the bit, parts or not.
     parts = stored.shard_backbone and trains_in_parts(stored.stages[0])
-    first_steps = _check_first_steps(proof, stages.checks, elsewhere=bool(differing), in_parts=parts)
+    first_steps = _check_first_steps(checks, stages.checks, elsewhere=bool(differing), in_parts=parts)
     return [_check_plan(differing), first_steps]
 
 
@@ -143,7 +151,11 @@ def _with_chosen_rate(plan: Plan, result: Mapping[str, Any]) -> Plan:
     first, *rest = plan.stages
     if first.settings.lr != "auto" or not first.steps:
         return plan
-    return plan.model_copy(update={"stages": (with_rate(first, result["stages"][0]["lr"]), *rest)})
+    try:
+        rate = float(result["stages"][0]["lr"])
+    except (KeyError, IndexError, TypeError, ValueError):
+        raise RunError(f"{RESULT} does not say which learning rate the first stage had.\n{COPY_FOLDER}") from None
+    return plan.model_copy(update={"stages": (with_rate(first, rate), *rest)})
 
 
 def _read(path: Path, run: Path) -> dict[str, Any]:
@@ -161,6 +173,8 @@ def _read(path: Path, run: Path) -> dict[str, Any]:
         ) from None
     except (OSError, ValueError) as error:
         raise RunError(f"{path} cannot be read: {error}\n{COPY_FOLDER}") from None
+    if not isinstance(content, dict):
+        raise RunError(f"{path} cannot be read: it does not hold a JSON object.\n{COPY_FOLDER}")
     return content
 
 
@@ -180,7 +194,7 @@ def _check_plan(differing: Sequence[str]) -> Check:
 
 
 def _check_first_steps(
-    proof: Mapping[str, Any], repeated: Sequence[Check], *, elsewhere: bool, in_parts: bool
+    checks: Sequence[Mapping[str, Any]], repeated: Sequence[Check], *, elsewhere: bool, in_parts: bool
 ) -> Check:
     """Compare the first steps' losses and weights.
 
@@ -189,14 +203,19 @@ def _check_first_steps(
     """
     # The checks whose evidence has them: of a stage that is trained, of a head that is fitted.
     names = ("seeds", "closed_form", "solver")
-    then = next(check["evidence"] for check in proof["checks"] if check["name"] in names)
+    then = next((check["evidence"] for check in checks if check["name"] in names), None)
+    if then is None:
+        return _failed_steps(f"{PROOF} has nothing of the first steps to compare with")
     now = next(check.evidence for check in repeated if check.name in names)
     keys = ("first_losses", "first_digest", "digest")
     if all(then.get(key) == now.get(key) for key in keys):
         steps = len(now.get("first_losses", ()))
         what = f"the first {steps} steps give" if steps else "fitting again gives"
         return Check(name="first_steps", verdict="passed", summary=f"{what} the same losses and weights, bit for bit")
-    before, after = ([float.fromhex(loss) for loss in run.get("first_losses", ())] for run in (then, now))
+    try:
+        before, after = ([float.fromhex(loss) for loss in run.get("first_losses", ())] for run in (then, now))
+    except (TypeError, ValueError, OverflowError):
+        return _failed_steps(f"{PROOF} holds no losses of the first steps that can be read")
     close = len(before) == len(after) and all(
         math.isclose(one, other, rel_tol=CLOSE) for one, other in zip(before, after, strict=True)
     )
@@ -216,6 +235,10 @@ def _check_first_steps(
     )
 
 
+def _failed_steps(summary: str) -> Check:
+    return Check(name="first_steps", verdict="failed", summary=summary)
+
+
 def _check_class_names(run: Path, plan: Plan) -> list[Check]:
     """Check that the artefact has the plan's classes. The artefact's own checks do not know the plan."""
     try:
@@ -233,13 +256,13 @@ def _check_class_names(run: Path, plan: Plan) -> list[Check]:
     ]
 
 
-def _check_own(run: Path, proof: Mapping[str, Any]) -> list[Check]:
+def _check_own(run: Path, checks: Sequence[Mapping[str, Any]]) -> list[Check]:
     """Check that the saved classifier is that of this run: one of another run is whole in itself.
 
     By the file, not by what config.json says of it: a damaged file would be called the run's own.
     """
     # Proofs of older versions have no digest.
-    then = next((check["evidence"].get("digest") for check in proof["checks"] if check["name"] == "saved_file"), None)
+    then = next((check["evidence"].get("digest") for check in checks if check["name"] == "saved_file"), None)
     if not then:
         return []
     try:
@@ -275,6 +298,25 @@ def _check_predictions(run: Path) -> list[Check]:
             summary=f"{PREDICTIONS} is the file that the run wrote" if same else changed_predictions(run, *digests),
         )
     ]
+
+
+def _check_numbers(run: Path, plan: Plan, result: Mapping[str, Any]) -> Check:
+    """Check that the scores of the run are those that its predictions give, and those that its classifier states."""
+    try:
+        evaluation = read_json(run / EVALUATION) if (run / EVALUATION).exists() else {}
+        predictions = read_predictions(run) if (run / PREDICTIONS).exists() else ()
+        found = contradictions(result, evaluation, predictions, plan.classes)
+        with contextlib.suppress(ArtefactError):  # one of the artefact's own checks reports it
+            metrics = read_config(run / FOLDER).metrics
+            found += [f"{RESULT} and {FOLDER}/{CONFIG} differ in {each}" for each in differing_scores(result, metrics)]
+    except RunError as error:
+        return Check(name="own_numbers", verdict="failed", summary=without_step(str(error)))
+    return Check(
+        name="own_numbers",
+        verdict="failed" if found else "passed",
+        summary="; ".join(found[:_SHOWN]) or f"the scores in {RESULT} are those of the run's own predictions",
+        evidence={"contradictions": found},
+    )
 
 
 def _numbers(losses: Sequence[float]) -> str:
