@@ -16,6 +16,7 @@ from tests.conftest import Zoo
 from zoo.data.sample import sample_image
 from zoo.display import console
 from zoo.display.shown import shown
+from zoo.display.wrapping import say
 from zoo.evaluation.predictions import from_csv
 from zoo.events import Note
 from zoo.storage.atomic import json_line, json_text
@@ -181,3 +182,11 @@ def test_lines_of_a_run_have_none_either(capsys: pytest.CaptureFixture[str]) -> 
         report(Note(text=f"1 image cannot be read: {HOSTILE}.jpg\nNext: look at it"))
     said = capsys.readouterr().err
     assert "owned" in said and "\nNext" in said and not CONTROL.search(said), ascii(said)
+
+
+@pytest.mark.parametrize("to_stderr", [False, True])
+def test_what_a_command_says_has_none(to_stderr: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    say(f"There is no class b{HOSTILE}.\n\tNext: zoo list", to_stderr=to_stderr)
+    said = capsys.readouterr()
+    text = said.err if to_stderr else said.out
+    assert r"b\x1b]0;owned" in text and "\n\tNext: zoo list\n" in text and not CONTROL.search(text), ascii(text)
