@@ -176,6 +176,9 @@ def test_scores_that_do_not_follow_from_the_predictions_are_found(run: Path) -> 
     (run / "evaluation.json").write_text(json.dumps(evaluation), "utf-8")
     (found,) = [each for each in zoo.verify(run).checks if each.name == "own_numbers"]
     assert found.verdict == "failed"
+    (run / "predictions.csv").unlink()
+    (unknown,) = [each for each in zoo.verify(run).checks if each.name == "own_numbers"]
+    assert unknown.verdict == "warning" and "there is no predictions.csv with which" in unknown.summary
     assert "the confusion matrix of val in evaluation.json is not that of predictions.csv" in found.summary
 
 

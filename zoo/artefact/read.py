@@ -35,7 +35,7 @@ from zoo.model.model import ZooModel
 from zoo.planning.objects import stand_in
 from zoo.planning.resolved_model import resolve_model
 from zoo.planning.versions import installed_version
-from zoo.registry.names import ResolvedBackbone
+from zoo.registry.entry_points import Plugin
 from zoo.registry.registry import Registry
 from zoo.registry.session import missing_objects, of_session
 from zoo.specs.backbone import BackboneSpec
@@ -168,10 +168,8 @@ def check_versions(model: ZooModel, folder: Path, config: ArtefactConfig, regist
 
 def install_versions(config: ArtefactConfig, registry: Registry, folder: Path) -> str:
     """The `Next:` line that brings the versions that an artefact was made with."""
-    backbone = registry.backbone(config.backbone.name)
-    plugins = (config.head, registry.head(config.head.name).plugin), (config.backbone, backbone.plugin)
-    parts = [part for part, here in plugins if (part.distribution, part.version) != (here.distribution, here.version)]
-    package = _changed_package(config, backbone)
+    parts = [part for part, _ in _changed_parts(config, registry)]
+    package = _changed_package(config, registry)
     return install_again(parts, folder, packages=dict([package[:2]]) if package else {})
 
 
@@ -280,24 +278,34 @@ def changed_versions(config: ArtefactConfig, registry: Registry) -> list[str]:
 
     In words. Raises UnknownName or NameConflict for a backbone or head that is not there.
     """
-    backbone = registry.backbone(config.backbone.name)
-    parts = (config.head, registry.head(config.head.name).plugin), (config.backbone, backbone.plugin)
     changed = [
         f"{part.distribution} {part.version} (here is {plugin.distribution} {plugin.version})"
-        for part, plugin in parts
-        if not of_session(part.name) and (part.distribution, part.version) != (plugin.distribution, plugin.version)
+        for part, plugin in _changed_parts(config, registry)
     ]
-    if package := _changed_package(config, backbone):
+    if package := _changed_package(config, registry):
         name, then, here = package
         changed.append(f"{name} {then} (here is {here})")
     return list(dict.fromkeys(changed))
 
 
-def _changed_package(config: ArtefactConfig, backbone: ResolvedBackbone) -> tuple[str, str, str] | None:
+def _changed_parts(config: ArtefactConfig, registry: Registry) -> list[tuple[HeadConfig | BackboneConfig, Plugin]]:
+    """The parts whose plugin is another one here than when the artefact was made, with the plugin that is here."""
+    parts = (
+        (config.head, registry.head(config.head.name).plugin),
+        (config.backbone, registry.backbone(config.backbone.name).plugin),
+    )
+    return [
+        (part, plugin)
+        for part, plugin in parts
+        if not of_session(part.name) and (part.distribution, part.version) != (plugin.distribution, plugin.version)
+    ]
+
+
+def _changed_package(config: ArtefactConfig, registry: Registry) -> tuple[str, str, str] | None:
     """(package whose code the backbone is, its version when the artefact was made, its version here), if they differ.
 
     The plugin of timm's backbones is zoo's, and stays the same when timm is updated, which may change the backbones.
     """
-    name = backbone.package
+    name = registry.backbone(config.backbone.name).package
     then, here = config.versions.get(name), installed_version(name)
     return None if then is None or here is None or then == here else (name, then, here)
